@@ -1,0 +1,158 @@
+//! What a thread keeps of each sampler that it uses: its shard lease and the epoch it loaded last.
+//!
+//! Loading an `ArcSwap` costs two atomic read-modify-writes, as much as the whole budget of a
+//! record. So a thread keeps the epoch that it loaded and, each time, only compares its number
+//! with the published one: a plain load of a line that is written once an epoch.
+//!
+//! The price: a thread that records nothing more keeps its last epoch alive, counters and all,
+//! until it ends or calls [`super::Sampler::rest`]. At most one epoch a thread.
+
+use std::cell::RefCell;
+use std::ops::Deref;
+use std::rc::Rc;
+
+use super::epoch::{Epoch, Located};
+use super::shard::{Lease, Op, Shards};
+use super::sync::{Arc, thread_local};
+
+/// The current epoch, borrowed by one thread. Not `Send`: to keep an epoch across an await, take
+/// [`super::Sampler::epoch_full`].
+///
+/// The thread keeps the epoch that it loaded last, and its counters with it, until it loads the
+/// next one, ends, or calls [`super::Sampler::rest`].
+#[derive(Clone)]
+pub struct EpochGuard(Rc<Pin>);
+
+struct Pin {
+    epoch: Arc<Epoch>,
+    lease: Option<Rc<Lease>>,
+}
+
+impl EpochGuard {
+    /// Counts one call that read `ops` times and returned `bytes` bytes.
+    #[inline]
+    pub fn record_read(&self, located: Located, key: &[u8], ops: u64, bytes: u64) {
+        self.record(Op::Read, located, key, ops, bytes);
+    }
+
+    /// Counts one call that wrote `ops` times and `bytes` bytes of keys and values.
+    #[inline]
+    pub fn record_write(&self, located: Located, key: &[u8], ops: u64, bytes: u64) {
+        self.record(Op::Write, located, key, ops, bytes);
+    }
+
+    /// Counts one call.
+    #[inline]
+    pub fn record(&self, op: Op, located: Located, key: &[u8], ops: u64, bytes: u64) {
+        self.0.epoch.record(self.0.lease.as_deref(), located, key, op, ops, bytes);
+    }
+
+    /// The epoch as a counted reference, to keep as long as needed.
+    pub fn full(&self) -> Arc<Epoch> {
+        Arc::clone(&self.0.epoch)
+    }
+}
+
+impl Deref for EpochGuard {
+    type Target = Epoch;
+
+    fn deref(&self) -> &Epoch {
+        &self.0.epoch
+    }
+}
+
+struct Binding {
+    shards: Arc<Shards>,
+    lease: Rc<Lease>,
+    pin: Option<Rc<Pin>>,
+}
+
+impl Binding {
+    fn new(shards: &Arc<Shards>) -> Self {
+        Binding { shards: Arc::clone(shards), lease: Rc::new(Lease::take(shards)), pin: None }
+    }
+
+    #[cold]
+    fn load(&mut self, load: impl FnOnce() -> Arc<Epoch>) -> EpochGuard {
+        // The old epoch goes before anything else, so that a thread never holds two.
+        self.pin = None;
+        if self.lease.is_overflow() {
+            self.lease = Rc::new(Lease::take(&self.shards));
+        }
+        let epoch = load();
+        epoch.prepare(&self.lease);
+        let pin = Rc::new(Pin { epoch, lease: Some(Rc::clone(&self.lease)) });
+        self.pin = Some(Rc::clone(&pin));
+        EpochGuard(pin)
+    }
+}
+
+/// A thread's bindings; few, so a search from the front is the fastest.
+struct Bindings(Vec<Binding>);
+
+impl Bindings {
+    #[inline]
+    fn of(&mut self, shards: &Arc<Shards>) -> &mut Binding {
+        match self.0.iter().position(|binding| Arc::ptr_eq(&binding.shards, shards)) {
+            Some(index) => &mut self.0[index],
+            None => self.bind(shards),
+        }
+    }
+
+    #[cold]
+    fn bind(&mut self, shards: &Arc<Shards>) -> &mut Binding {
+        self.0.retain(|binding| !binding.shards.is_closed());
+        self.0.push(Binding::new(shards));
+        self.0.last_mut().expect("one was pushed")
+    }
+}
+
+thread_local! {
+    static BINDINGS: RefCell<Bindings> = const { RefCell::new(Bindings(Vec::new())) };
+}
+
+/// The thread's epoch if its number is at least `published`, else the one that `load` gives.
+#[inline]
+pub(crate) fn guard(
+    shards: &Arc<Shards>,
+    published: u64,
+    load: impl Fn() -> Arc<Epoch>,
+) -> EpochGuard {
+    let bound = BINDINGS.try_with(|bindings| {
+        let mut bindings = bindings.try_borrow_mut().ok()?;
+        let binding = bindings.of(shards);
+        Some(match &binding.pin {
+            Some(pin) if pin.epoch.number() >= published => EpochGuard(Rc::clone(pin)),
+            _ => binding.load(&load),
+        })
+    });
+    // A thread whose locals are being destroyed records in the overflow shard.
+    match bound {
+        Ok(Some(guard)) => guard,
+        _ => EpochGuard(Rc::new(Pin { epoch: load(), lease: None })),
+    }
+}
+
+/// Records under an epoch that any thread may have loaded, with this thread's lease.
+#[inline]
+pub(crate) fn record(epoch: &Epoch, op: Op, located: Located, key: &[u8], ops: u64, bytes: u64) {
+    let recorded = BINDINGS.try_with(|bindings| {
+        let mut bindings = bindings.try_borrow_mut().ok()?;
+        let lease = &bindings.of(epoch.shards()).lease;
+        epoch.record(Some(lease), located, key, op, ops, bytes);
+        Some(())
+    });
+    if !matches!(recorded, Ok(Some(()))) {
+        epoch.record(None, located, key, op, ops, bytes);
+    }
+}
+
+/// Lets go of the thread's epoch, not of its shard.
+pub(crate) fn rest(shards: &Arc<Shards>) {
+    // A thread whose locals are being destroyed holds nothing any more.
+    let _ = BINDINGS.try_with(|bindings| {
+        let mut bindings = bindings.try_borrow_mut().ok()?;
+        let binding = bindings.0.iter_mut().find(|b| Arc::ptr_eq(&b.shards, shards))?;
+        binding.pin.take()
+    });
+}

@@ -1,0 +1,196 @@
+//! Sampled keys: where inside a slot the load lies.
+//!
+//! Counters say how hot a slot is, not where in it the keys are. So every n-th recorded call leaves
+//! its key in the shard's reservoir, and a re-plan takes them all. The reservoir is a fixed piece
+//! of memory: when it is full, every second sample goes and n doubles, so at any time its samples
+//! are evenly spread over everything since the last take, each standing for n calls.
+//!
+//! A recorder meets the reservoir only every n-th call, only ever tries its lock (the one who takes
+//! the samples may hold it), and never allocates. Since a column takes in at most a few thousand
+//! samples whatever the rate, the cost a call vanishes as the rate grows.
+
+use bytes::Bytes;
+
+/// Samples of one shard between two re-plans.
+const CAPACITY: usize = 4_096;
+/// Bytes of their keys: 64 a key at full number. Longer keys mean fewer samples.
+const BYTES: usize = 256 * 1_024;
+/// Longest distance between two looks at the reservoir, so that a thread notices within so many
+/// calls that the samples were taken and it may sample more densely again.
+const LONGEST_GAP: u64 = 4_096;
+
+/// Samples of earlier columns that a re-plan still uses: what stays hot is resolved finer, column
+/// after column, than one column's samples could prove.
+const REMEMBERED: usize = 16_384;
+
+/// The samples of the last columns, oldest first.
+#[derive(Default)]
+pub(crate) struct Memory(Vec<Sample>);
+
+impl Memory {
+    /// Adds a column's samples; the oldest ones go.
+    pub(crate) fn add(&mut self, samples: Vec<Sample>) {
+        self.0.extend(samples);
+        let over = self.0.len().saturating_sub(REMEMBERED);
+        self.0.drain(..over);
+    }
+
+    /// All of them, by key.
+    pub(crate) fn sorted(&self) -> Vec<Sample> {
+        let mut samples = self.0.clone();
+        samples.sort_unstable();
+        samples
+    }
+}
+
+/// A key that stands for `weight` calls.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Sample {
+    pub(crate) key: Bytes,
+    pub(crate) weight: u64,
+}
+
+pub(crate) struct Reservoir {
+    /// The keys, one after the other.
+    bytes: Box<[u8]>,
+    /// Where each ends.
+    ends: Vec<u32>,
+    /// Calls that a sample stands for: a power of two.
+    gap: u64,
+    /// Offers to pass over before the next is kept; only where `gap` is above the longest.
+    pass: u64,
+    /// State of the jitter, which keeps a workload with a period from always meeting the same keys.
+    jitter: u64,
+}
+
+impl Reservoir {
+    pub(crate) fn new(shard: u32) -> Self {
+        Reservoir {
+            bytes: vec![0; BYTES].into(),
+            ends: Vec::with_capacity(CAPACITY),
+            gap: 1,
+            pass: 0,
+            jitter: 0x9e37_79b9_7f4a_7c15 ^ u64::from(shard),
+        }
+    }
+
+    /// Takes a key, and says how many calls later it wants the next; at least 1.
+    pub(crate) fn offer(&mut self, key: &[u8]) -> u32 {
+        if self.pass > 0 {
+            self.pass -= 1;
+        } else {
+            self.keep(key);
+            self.pass = (self.gap / LONGEST_GAP).saturating_sub(1);
+        }
+        // Uniform in 1..2*gap, so `gap` on average. XorShift64 (Marsaglia 2003).
+        self.jitter ^= self.jitter << 13;
+        self.jitter ^= self.jitter >> 7;
+        self.jitter ^= self.jitter << 17;
+        let gap = self.gap.min(LONGEST_GAP);
+        (1 + self.jitter % (2 * gap - 1)) as u32
+    }
+
+    fn keep(&mut self, key: &[u8]) {
+        if key.len() > self.bytes.len() {
+            return;
+        }
+        while self.ends.len() == CAPACITY || self.used() + key.len() > self.bytes.len() {
+            self.thin();
+        }
+        let from = self.used();
+        self.bytes[from..from + key.len()].copy_from_slice(key);
+        self.ends.push((from + key.len()) as u32);
+    }
+
+    fn used(&self) -> usize {
+        self.ends.last().map_or(0, |&end| end as usize)
+    }
+
+    /// Drops every second sample, the first included, so that there is one less in the end.
+    fn thin(&mut self) {
+        let mut used = 0;
+        for kept in 0..self.ends.len() / 2 {
+            let (from, to) = (self.ends[2 * kept] as usize, self.ends[2 * kept + 1] as usize);
+            self.bytes.copy_within(from..to, used);
+            used += to - from;
+            self.ends[kept] = used as u32;
+        }
+        self.ends.truncate(self.ends.len() / 2);
+        self.gap = self.gap.saturating_mul(2);
+    }
+
+    /// Hands the samples over, in the order in which they came, and starts anew.
+    pub(crate) fn take(&mut self) -> Vec<Sample> {
+        let bytes = Bytes::copy_from_slice(&self.bytes[..self.used()]);
+        let weight = self.gap;
+        let mut from = 0;
+        let samples = self
+            .ends
+            .drain(..)
+            .map(|end| {
+                let key = bytes.slice(from..end as usize);
+                from = end as usize;
+                Sample { key, weight }
+            })
+            .collect();
+        self.gap = 1;
+        self.pass = 0;
+        samples
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Offers `calls` numbered keys as a recorder would.
+    fn fill(reservoir: &mut Reservoir, calls: u32, key: impl Fn(u32) -> Vec<u8>) {
+        let mut next = 0;
+        while next < calls {
+            next += reservoir.offer(&key(next));
+        }
+    }
+
+    #[test]
+    fn a_reservoir_that_is_not_full_has_every_key() {
+        let mut reservoir = Reservoir::new(0);
+        fill(&mut reservoir, 1_000, |n| n.to_be_bytes().to_vec());
+        let taken = reservoir.take();
+        assert_eq!(taken.len(), 1_000);
+        assert!(taken.iter().all(|sample| sample.weight == 1));
+        assert_eq!(taken[7].key.as_ref(), 7u32.to_be_bytes());
+        assert!(reservoir.take().is_empty());
+    }
+
+    #[test]
+    fn bounds_a_full_reservoir_stays_an_even_picture_of_all_calls() {
+        for calls in [10_000, 300_000, 50_000_000] {
+            let mut reservoir = Reservoir::new(3);
+            fill(&mut reservoir, calls, |n| n.to_be_bytes().to_vec());
+            let taken = reservoir.take();
+            assert!((CAPACITY / 2 - 64..=CAPACITY).contains(&taken.len()), "{}", taken.len());
+            let stands_for: u64 = taken.iter().map(|sample| sample.weight).sum();
+            let calls = u64::from(calls);
+            assert!(stands_for.abs_diff(calls) < calls / 5, "{stands_for} for {calls}");
+            let first_half = taken
+                .iter()
+                .filter(|sample| {
+                    let number: [u8; 4] = sample.key.as_ref().try_into().expect("four bytes");
+                    u64::from(u32::from_be_bytes(number)) < calls / 2
+                })
+                .count();
+            assert!(first_half.abs_diff(taken.len() / 2) < taken.len() / 8);
+        }
+    }
+
+    #[test]
+    fn bounds_long_keys_mean_fewer_samples_and_too_long_ones_none() {
+        let mut reservoir = Reservoir::new(0);
+        fill(&mut reservoir, 20_000, |n| vec![n as u8; 4_096]);
+        let taken = reservoir.take();
+        assert!((16..=64).contains(&taken.len()));
+        assert!(taken.iter().all(|sample| sample.key.iter().all(|&byte| byte == sample.key[0])));
+        reservoir.offer(&vec![1; BYTES + 1]);
+        assert!(reservoir.take().is_empty());
+    }
+}

@@ -1,0 +1,47 @@
+//! Compacting a log by its size.
+//!
+//! openraft compacts by number of entries and then keeps a number of them for followers that lag.
+//! With large entries that number can be any number of bytes, so a group also compacts when its log
+//! has grown by a number of bytes, and keeps nothing of what was compacted.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver as _;
+
+use super::group::Group;
+
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// Watches a group's log until the group is gone.
+pub(crate) fn watch(group: &Arc<Group>, compact_bytes: u64) {
+    tokio::spawn(run(Arc::downgrade(group), compact_bytes));
+}
+
+async fn run(group: Weak<Group>, compact_bytes: u64) {
+    let mut compacted_at_bytes = 0;
+    let mut purge_upto = None;
+    loop {
+        tokio::time::sleep(CHECK_EVERY).await;
+        let Some(group) = group.upgrade() else { return };
+        let raft = group.raft();
+        let metrics = raft.data_metrics().borrow_watched().clone();
+        let snapshot = metrics.snapshot.map(|at| at.index);
+        if let Some(upto) = purge_upto.filter(|upto| Some(*upto) <= snapshot) {
+            purge_upto = None;
+            if raft.trigger().purge_log(upto).await.is_err() {
+                return;
+            }
+        }
+        let bytes = group.log().appended_bytes();
+        if bytes - compacted_at_bytes >= compact_bytes
+            && let Some(applied) = metrics.last_applied
+        {
+            compacted_at_bytes = bytes;
+            purge_upto = Some(applied.index);
+            if raft.trigger().snapshot().await.is_err() {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! One group on this node.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use openraft::LinearizerOption;
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::errors::{
+    ClientWriteError, Fatal, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
+};
+use openraft::raft::{VoteRequest, VoteResponse};
+use tokio::sync::{Semaphore, watch};
+use tonic::Status;
+
+use super::apply::Applier;
+use super::error::{InitializeError, KnownLeader, ProposeError, ReadError};
+use super::log::GroupLog;
+use super::options::{GroupOptions, MAX_COMMAND_BYTES};
+use super::reads::Rounds;
+use super::status::{GroupStatus, Leadership};
+use super::storage::Space;
+use super::types::{Command, Member, NodeId, SnapshotMeta, Types, Vote};
+use crate::keyviz::{GroupId, Term};
+
+/// Between attempts of a leader that has no lease yet: about a round on a LAN.
+const LEASE_RETRY: Duration = Duration::from_millis(5);
+
+type Written = openraft::raft::ClientWriteResponse<Types>;
+pub(crate) type WriteError = RaftError<Types, ClientWriteError<Types>>;
+
+type Raft = openraft::Raft<Types, Applier>;
+
+/// How much a read asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// Everything acknowledged before the read arrived, whatever the clocks do.
+    Linearizable,
+    /// The same as long as no clock of the quorum runs more than a quarter faster than the
+    /// leader's; saves the round. Falls back to a round when the lease is stale.
+    Lease,
+    /// What this node has.
+    Stale,
+}
+
+/// A proposal that took effect.
+#[derive(Clone, Debug)]
+pub struct Proposed {
+    /// Its place in the log.
+    pub log_index: u64,
+    /// The term in which it was proposed.
+    pub term: Term,
+    /// What the state machine answered.
+    pub reply: Bytes,
+}
+
+/// One group on this node.
+pub struct Group {
+    id: GroupId,
+    node: NodeId,
+    raft: Raft,
+    log: GroupLog,
+    space: Space,
+    options: GroupOptions,
+    applied: Arc<watch::Sender<Option<u64>>>,
+    leadership: watch::Receiver<Leadership>,
+    proposals: Semaphore,
+    proposal_kib: Semaphore,
+    quorum_rounds: Rounds,
+    lease_rounds: Rounds,
+    votes_from: Instant,
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Group")
+            .field("id", &self.id)
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn known_leader(forward: ForwardToLeader<Types>) -> KnownLeader {
+    forward.leader_id.zip(forward.leader_node)
+}
+
+impl Group {
+    pub(crate) fn new(
+        id: GroupId,
+        raft: Raft,
+        log: GroupLog,
+        space: Space,
+        applied: Arc<watch::Sender<Option<u64>>>,
+        options: GroupOptions,
+    ) -> Arc<Self> {
+        let node = *raft.node_id();
+        // Before the restart this node may have promised a leader to vote for nobody else while
+        // its lease lasts. The promise was in memory; so the longest one is kept.
+        let promised = log.vote().is_some_and(|vote| vote.committed);
+        let hold = if promised { options.election_max } else { Duration::ZERO };
+        Arc::new(Self {
+            id,
+            node,
+            leadership: super::status::watch_leadership(&raft),
+            raft,
+            log,
+            space,
+            applied,
+            proposals: Semaphore::new(options.proposals as usize),
+            proposal_kib: Semaphore::new(options.proposal_bytes as usize / 1024),
+            quorum_rounds: Rounds::default(),
+            lease_rounds: Rounds::default(),
+            votes_from: Instant::now() + hold,
+            options,
+        })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> GroupId {
+        self.id
+    }
+
+    /// The node this is.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Its rows, for reading. What a read may assume follows from
+    /// [`confirm_read`](Group::confirm_read).
+    pub fn space(&self) -> &Space {
+        &self.space
+    }
+
+    /// Where the group stands, as of now.
+    pub fn status(&self) -> GroupStatus {
+        super::status::status(self.id, &self.raft)
+    }
+
+    /// Who leads; changes when that, the term or the leader's address does.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.clone()
+    }
+
+    /// The leader as this node knows it.
+    pub fn leader(&self) -> Option<crate::keyviz::NodeId> {
+        let leadership = self.leadership.borrow();
+        leadership.leader.as_ref().map(|(leader, _)| crate::keyviz::NodeId(*leader))
+    }
+
+    /// Whether this node leads the group, as far as it knows.
+    pub fn is_leader(&self) -> bool {
+        self.leadership.borrow().leading.is_some()
+    }
+
+    /// Gives a new group its first members. Every one of them may call this with the same list, at
+    /// any time and again: one starts, the others find it started.
+    ///
+    /// The members of different groups start in turn, so that leaders spread over the nodes.
+    pub async fn initialize(
+        &self,
+        members: BTreeMap<NodeId, Member>,
+    ) -> Result<(), InitializeError> {
+        if !members.contains_key(&self.node) {
+            return Err(InitializeError::NotAMember(self.node));
+        }
+        let turn = usize::try_from(self.id.0).unwrap_or(0) % members.len();
+        let first = members.keys().nth(turn) == Some(&self.node);
+        let patience = if first { Duration::ZERO } else { self.options.election_max * 2 };
+        let started = Instant::now();
+        loop {
+            if self.raft.is_initialized().await.map_err(stopped_initialize)? {
+                return Ok(());
+            }
+            if started.elapsed() >= patience {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        match self.raft.initialize(members).await {
+            // Not allowed: it was started meanwhile.
+            Ok(()) | Err(RaftError::APIError(openraft::errors::InitializeError::NotAllowed(_))) => {
+                Ok(())
+            }
+            Err(RaftError::APIError(openraft::errors::InitializeError::NotInMembers(_))) => {
+                Err(InitializeError::NotAMember(self.node))
+            }
+            Err(RaftError::Fatal(fatal)) => Err(stopped_initialize(fatal)),
+        }
+    }
+
+    /// Whether the group has members here, from [`initialize`](Group::initialize) or from its
+    /// leader.
+    pub async fn is_initialized(&self) -> bool {
+        self.raft.is_initialized().await.unwrap_or(false)
+    }
+
+    /// Proposes a command and waits until it is durable on a majority and applied here.
+    ///
+    /// Dropping the future does not take the proposal back.
+    pub async fn propose(&self, command: Bytes) -> Result<Proposed, ProposeError> {
+        let bytes = command.len();
+        if bytes > MAX_COMMAND_BYTES {
+            return Err(ProposeError::TooLong { bytes });
+        }
+        let kib = u32::try_from(bytes / 1024 + 1).expect("bounded by MAX_COMMAND_BYTES");
+        let _slot = self.proposals.try_acquire().map_err(|_| ProposeError::Overloaded)?;
+        let _room =
+            self.proposal_kib.try_acquire_many(kib).map_err(|_| ProposeError::Overloaded)?;
+        let write = self.write(Command(command));
+        match tokio::time::timeout(self.options.proposal_timeout, write).await {
+            Err(_) => Err(ProposeError::Unknown),
+            Ok(Ok(written)) => Ok(Proposed {
+                log_index: written.log_id.index,
+                term: Term(written.log_id.leader_id.term),
+                reply: written.data.0,
+            }),
+            Ok(Err(RaftError::Fatal(fatal))) => Err(ProposeError::Stopped(fatal.to_string())),
+            Ok(Err(RaftError::APIError(error))) => Err(match error {
+                ClientWriteError::ForwardToLeader(forward) => {
+                    ProposeError::NotLeader { leader: known_leader(forward) }
+                }
+                ClientWriteError::LogEntryDiscarded(_)
+                | ClientWriteError::ChangeMembershipError(_)
+                | ClientWriteError::PreconditionFailed(_) => ProposeError::Unknown,
+            }),
+        }
+    }
+
+    /// A leader refuses proposals while no quorum has confirmed it lately, which is so for some
+    /// milliseconds at the start of its term. Such a proposal was not made, so it is made again.
+    async fn write(&self, command: Command) -> Result<Written, WriteError> {
+        let started = Instant::now();
+        loop {
+            let written = self.raft.client_write(command.clone()).await;
+            match &written {
+                Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))
+                    if forward.reason == ForwardReason::LeaseExpired
+                        && started.elapsed() < self.options.election_min =>
+                {
+                    tokio::time::sleep(LEASE_RETRY).await;
+                }
+                _ => return written,
+            }
+        }
+    }
+
+    /// The index that a linearizable read must have applied, confirmed by a quorum after the call.
+    /// Only the leader can tell. Concurrent calls share rounds.
+    pub async fn read_index(self: &Arc<Self>) -> Result<u64, ReadError> {
+        let option = LinearizerOption::new(Some(Duration::ZERO), true)
+            .with_wait_timeout(self.options.election_max);
+        self.confirm(|group| &group.quorum_rounds, option).await
+    }
+
+    /// Like [`read_index`](Group::read_index), vouched for by the leader's lease where that is
+    /// fresh enough.
+    pub async fn lease_index(self: &Arc<Self>) -> Result<u64, ReadError> {
+        let option = LinearizerOption::new(Some(self.options.lease()), false)
+            .with_wait_timeout(Duration::ZERO);
+        match self.confirm(|group| &group.lease_rounds, option).await {
+            Err(ReadError::NoQuorum) => self.read_index().await,
+            answer => answer,
+        }
+    }
+
+    async fn confirm(
+        self: &Arc<Self>,
+        rounds: fn(&Group) -> &Rounds,
+        option: LinearizerOption,
+    ) -> Result<u64, ReadError> {
+        let (answer, start) = rounds(self).join();
+        if start {
+            let group = self.clone();
+            tokio::spawn(async move {
+                rounds(&group).run(|| group.confirm_once(option.clone())).await;
+            });
+        }
+        answer.await.unwrap_or_else(|_| Err(ReadError::Stopped("it is shutting down".into())))
+    }
+
+    async fn confirm_once(&self, option: LinearizerOption) -> Result<u64, ReadError> {
+        match self.raft.get_read_linearizer(option).await {
+            Ok(linearizer) => Ok(linearizer.read_log_id().index()),
+            Err(RaftError::Fatal(fatal)) => Err(ReadError::Stopped(fatal.to_string())),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                Err(ReadError::NotLeader { leader: known_leader(forward) })
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+                Err(ReadError::NoQuorum)
+            }
+        }
+    }
+
+    /// Waits until the entry at `index` is applied here.
+    pub async fn wait_applied(&self, index: u64, limit: Duration) -> Result<(), ReadError> {
+        let reached = |applied: &Option<u64>| applied.is_some_and(|applied| applied >= index);
+        if reached(&self.applied.borrow()) {
+            return Ok(());
+        }
+        let mut applied = self.applied.subscribe();
+        match tokio::time::timeout(limit, applied.wait_for(reached)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ReadError::Stopped("its state machine is gone".into())),
+            Err(_) => Err(ReadError::Behind),
+        }
+    }
+
+    /// After this, reading [`space`](Group::space) here gives what `consistency` promises. On a
+    /// node that does not lead, a consistency other than stale is [`ReadError::NotLeader`]: ask
+    /// the leader for its [`read_index`](Group::read_index), then [`wait_applied`](Group::wait_applied).
+    pub async fn confirm_read(
+        self: &Arc<Self>,
+        consistency: Consistency,
+        limit: Duration,
+    ) -> Result<(), ReadError> {
+        let started = Instant::now();
+        let index = match consistency {
+            Consistency::Stale => return Ok(()),
+            Consistency::Linearizable => tokio::time::timeout(limit, self.read_index()).await,
+            Consistency::Lease => tokio::time::timeout(limit, self.lease_index()).await,
+        };
+        let index = index.map_err(|_| ReadError::NoQuorum)??;
+        self.wait_applied(index, limit.saturating_sub(started.elapsed())).await
+    }
+
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    pub(crate) fn log(&self) -> &GroupLog {
+        &self.log
+    }
+
+    pub(crate) async fn answer_vote(
+        &self,
+        request: VoteRequest<Types>,
+        pre_vote: bool,
+    ) -> Result<VoteResponse<Types>, Status> {
+        if !request.leadership_transfer && Instant::now() < self.votes_from {
+            return Err(Status::unavailable("this node has restarted and does not vote yet"));
+        }
+        let answered = if pre_vote {
+            self.raft.pre_vote(request).await
+        } else {
+            self.raft.vote(request).await
+        };
+        answered.map_err(|error| Status::unavailable(error.to_string()))
+    }
+
+    /// openraft asserts what is checked here, and a peer must not be able to break an assertion.
+    pub(crate) fn check_snapshot(&self, vote: &Vote, meta: &SnapshotMeta) -> Result<(), Status> {
+        let invalid = |what: &str| Status::invalid_argument(what.to_owned());
+        if !vote.committed {
+            return Err(invalid("only a leader sends a snapshot, and its vote is not committed"));
+        }
+        let Some(last) = meta.last_log_id else { return Err(invalid("a snapshot of nothing")) };
+        if last.leader_id.term > vote.leader_id.term {
+            return Err(invalid("the snapshot is from a later term than its sender"));
+        }
+        let committed = self.raft.data_metrics().borrow_watched().local_committed;
+        match committed {
+            Some(committed) if last > committed && last.index <= committed.index => {
+                Err(invalid("the snapshot contradicts what is committed here"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) async fn shutdown(&self) {
+        if self.raft.shutdown().await.is_err() {
+            tracing::warn!(group = %self.id, "the group's task had panicked before its shutdown");
+        }
+    }
+}
+
+fn stopped_initialize(fatal: Fatal<Types>) -> InitializeError {
+    InitializeError::Stopped(fatal.to_string())
+}

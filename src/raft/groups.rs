@@ -1,0 +1,191 @@
+//! The groups of one node.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::apply::Applier;
+use super::compaction;
+use super::error::CreateError;
+use super::group::Group;
+use super::machine::Machine;
+use super::options::GroupOptions;
+use super::storage::Storage;
+use super::transport::{GroupNetwork, MAX_MESSAGE_BYTES, Peers, Service};
+use super::types::NodeId;
+use crate::keyviz::GroupId;
+use crate::proto::raft_transport_server::RaftTransportServer;
+
+/// The groups of one node: one database, one log writer and one connection a peer for all of them.
+/// Clones share it.
+#[derive(Clone)]
+pub struct Groups {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    storage: Storage,
+    peers: Peers,
+    options: GroupOptions,
+    // Read on every message, changed when a group comes or goes.
+    groups: ArcSwap<HashMap<GroupId, Arc<Group>>>,
+    changing: Mutex<()>,
+    /// Ends the streams of peers, so that the server they come in by can end.
+    stopping: CancellationToken,
+}
+
+impl std::fmt::Debug for Groups {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Groups").field("node", &self.node()).finish_non_exhaustive()
+    }
+}
+
+impl Groups {
+    /// No groups yet, on this storage and with these peers.
+    pub fn new(storage: Storage, peers: Peers, options: GroupOptions) -> Self {
+        let inner = Inner {
+            storage,
+            peers,
+            options,
+            groups: ArcSwap::default(),
+            changing: Mutex::default(),
+            stopping: CancellationToken::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The node this is.
+    pub fn node(&self) -> NodeId {
+        self.inner.peers.node()
+    }
+
+    /// The node's storage.
+    pub fn storage(&self) -> &Storage {
+        &self.inner.storage
+    }
+
+    /// The node's connections.
+    pub fn peers(&self) -> &Peers {
+        &self.inner.peers
+    }
+
+    /// The gRPC service to put into the node's server. It finds groups as they come.
+    pub fn service(
+        &self,
+    ) -> RaftTransportServer<impl crate::proto::raft_transport_server::RaftTransport> {
+        RaftTransportServer::new(Service::new(self.clone()))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Opens a group with what this node has of it, which may be nothing, and starts it. A group
+    /// that has no members yet waits for [`Group::initialize`] or for its leader.
+    pub async fn create(
+        &self,
+        id: GroupId,
+        machine: impl Machine,
+    ) -> Result<Arc<Group>, CreateError> {
+        if self.get(id).is_some() {
+            return Err(CreateError::Exists);
+        }
+        let inner = &self.inner;
+        let config = inner.options.config()?;
+        let storage = inner.storage.clone();
+        let opening = tokio::task::spawn_blocking(move || {
+            let log = storage.open_log(id)?;
+            let space = storage.open_space(id)?;
+            let applier = Applier::open(storage, space.clone(), Box::new(machine))?;
+            Ok::<_, std::io::Error>((log, space, applier))
+        });
+        let (log, space, applier) = opening
+            .await
+            .unwrap_or_else(|_| Err(std::io::Error::other("opening the group panicked")))?;
+        let applied = applier.watch_applied();
+        let network = GroupNetwork { peers: inner.peers.clone(), group: id };
+        let raft = openraft::Raft::new(self.node(), config, network, log.clone(), applier)
+            .await
+            .map_err(|fatal| CreateError::Raft(fatal.to_string()))?;
+        let group = Group::new(id, raft, log, space, applied, inner.options);
+        let added = {
+            let _changing = inner.changing.lock();
+            let mut groups = HashMap::clone(&inner.groups.load());
+            let added = groups.insert(id, group.clone()).is_none();
+            if added {
+                inner.groups.store(Arc::new(groups));
+            }
+            added
+        };
+        if !added {
+            // Two callers raced; the other's group stands.
+            group.shutdown().await;
+            return Err(CreateError::Exists);
+        }
+        compaction::watch(&group, inner.options.compact_bytes);
+        Ok(group)
+    }
+
+    /// A group of this node.
+    pub fn get(&self, id: GroupId) -> Option<Arc<Group>> {
+        self.inner.groups.load().get(&id).cloned()
+    }
+
+    /// The groups of this node, by id.
+    pub fn list(&self) -> Vec<Arc<Group>> {
+        let mut groups: Vec<_> = self.inner.groups.load().values().cloned().collect();
+        groups.sort_by_key(|group| group.id());
+        groups
+    }
+
+    /// Stops one group. Its data stays.
+    pub async fn stop(&self, id: GroupId) {
+        let removed = {
+            let _changing = self.inner.changing.lock();
+            let mut groups = HashMap::clone(&self.inner.groups.load());
+            let removed = groups.remove(&id);
+            self.inner.groups.store(Arc::new(groups));
+            removed
+        };
+        if let Some(group) = removed {
+            group.shutdown().await;
+        }
+    }
+
+    /// Hands the groups that this node leads to other members, each to the one that is furthest, so
+    /// that a planned stop costs no election. What is not handed over in `limit` stays. Returns how
+    /// many groups this node led and how many were handed over.
+    pub async fn hand_over(&self, limit: std::time::Duration) -> (usize, usize) {
+        let led =
+            self.list().into_iter().filter(|group| group.leadership().borrow().leading.is_some());
+        let moves = led.map(|group| async move {
+            let status = group.status();
+            let others = status.voters.iter().filter(|voter| **voter != group.node());
+            let furthest = others.max_by_key(|voter| status.matched.get(voter).copied().flatten());
+            match furthest {
+                Some(to) => group.transfer_leader(*to, limit).await.is_ok(),
+                None => false,
+            }
+        });
+        let moved = futures::future::join_all(moves).await;
+        (moved.len(), moved.iter().filter(|moved| **moved).count())
+    }
+
+    pub(crate) fn stopping(&self) -> &CancellationToken {
+        &self.inner.stopping
+    }
+
+    /// Stops all groups and the streams of peers, then makes everything durable and closes the
+    /// storage.
+    pub async fn shutdown(&self) -> std::io::Result<()> {
+        self.inner.stopping.cancel();
+        let stopping = self.list().into_iter().map(|group| {
+            let id = group.id();
+            drop(group);
+            self.stop(id)
+        });
+        futures::future::join_all(stopping).await;
+        self.inner.storage.close().await
+    }
+}

@@ -1,0 +1,16 @@
+//! The replicated logs of all groups of a node: their bytes, the thread that makes them durable,
+//! and the view that openraft has of one of them.
+
+mod blocks;
+mod record;
+mod stats;
+mod store;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use record::CorruptLog;
+pub use stats::{SYNC_BUCKETS, WriterStats};
+pub(crate) use store::{CacheBudget, GroupLog};
+pub(crate) use writer::{Op, Writer, stopped};

@@ -1,0 +1,366 @@
+//! The one thread of a node that makes logs and votes durable.
+//!
+//! Every group hands its appends, votes, truncations and purges to one queue. The thread takes all
+//! that has gathered, writes it in order, syncs the database once, and reports each in order: while
+//! one sync runs the next batch gathers, so the batch grows with the load and a sync is never
+//! waited for twice. Nothing is reported before the sync that covers it. After the first failure
+//! nothing is reported as good any more ([`Fault`](crate::raft::storage::Fault)).
+//!
+//! The queue has no bound of its own: what feeds it is bounded by the proposals a group admits
+//! and by the appends a peer keeps in flight.
+
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use super::blocks;
+use super::record::{self, BlockBuilder, Key};
+use super::stats::WriterCounters;
+use super::store::LogShared;
+use crate::raft::storage::{Engine, FaultLatch, Tree};
+use crate::raft::types::{Entry, IoFlushed, LogId, Vote};
+
+/// Blocks removed a cycle while there is other work, so that a purge never delays an append by
+/// more than about a millisecond.
+const SWEEP_BLOCKS: usize = 64;
+
+type Done = oneshot::Sender<io::Result<()>>;
+
+pub(crate) enum Op {
+    Append {
+        log: Arc<LogShared>,
+        entries: Vec<Entry>,
+        committed: Option<LogId>,
+        flushed: IoFlushed,
+    },
+    Vote {
+        log: Arc<LogShared>,
+        vote: Vote,
+        done: Done,
+    },
+    /// Removes the entries from `from` on.
+    Truncate {
+        log: Arc<LogShared>,
+        from: u64,
+    },
+    /// Forgets the entries up to `upto`.
+    Purge {
+        log: Arc<LogShared>,
+        upto: LogId,
+    },
+    /// A small record in another tree that must be durable.
+    Record {
+        tree: Tree,
+        key: Vec<u8>,
+        value: Option<Vec<u8>>,
+        done: Done,
+    },
+    /// Everything written so far, by whichever thread.
+    Sync {
+        done: Done,
+    },
+}
+
+/// What an [`Op`] does, apart from who waits for it.
+enum Work {
+    Append { log: Arc<LogShared>, entries: Vec<Entry>, committed: Option<LogId> },
+    Vote { log: Arc<LogShared>, vote: Vote },
+    Truncate { log: Arc<LogShared>, from: u64 },
+    Purge { log: Arc<LogShared>, upto: LogId },
+    Record { tree: Tree, key: Vec<u8>, value: Option<Vec<u8>> },
+    Sync,
+}
+
+impl Op {
+    fn split(self, reports: &mut Vec<Report>) -> Work {
+        match self {
+            Op::Append { log, entries, committed, flushed } => {
+                reports.push(Report::Flushed(flushed));
+                Work::Append { log, entries, committed }
+            }
+            Op::Vote { log, vote, done } => {
+                reports.push(Report::Done(done));
+                Work::Vote { log, vote }
+            }
+            Op::Truncate { log, from } => Work::Truncate { log, from },
+            Op::Purge { log, upto } => Work::Purge { log, upto },
+            Op::Record { tree, key, value, done } => {
+                reports.push(Report::Done(done));
+                Work::Record { tree, key, value }
+            }
+            Op::Sync { done } => {
+                reports.push(Report::Done(done));
+                Work::Sync
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    ops: Vec<Op>,
+    stopping: bool,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+    counters: WriterCounters,
+}
+
+/// The handle to the thread. Clones share it; [`Writer::stop`] ends it.
+#[derive(Clone)]
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Writer")
+    }
+}
+
+impl Writer {
+    pub(crate) fn start(engine: Engine, tree: Tree, faults: FaultLatch) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            filled: Condvar::new(),
+            counters: WriterCounters::default(),
+        });
+        let run = Run { shared: shared.clone(), engine, tree, faults, unswept: Vec::new() };
+        let thread = std::thread::Builder::new().name("log-writer".into()).spawn(|| run.run())?;
+        Ok(Self { shared, thread: Arc::new(Mutex::new(Some(thread))) })
+    }
+
+    /// Hands `op` over. After [`Writer::stop`] it is dropped, which its waiter sees as a closed
+    /// channel.
+    pub(crate) fn submit(&self, op: Op) {
+        let mut queue = self.shared.queue.lock();
+        if queue.stopping {
+            return;
+        }
+        queue.ops.push(op);
+        drop(queue);
+        self.shared.filled.notify_one();
+    }
+
+    /// Waits until everything submitted before is durable.
+    pub(crate) async fn sync(&self) -> io::Result<()> {
+        let (done, waiter) = oneshot::channel();
+        self.submit(Op::Sync { done });
+        waiter.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    pub(crate) fn counters(&self) -> &WriterCounters {
+        &self.shared.counters
+    }
+
+    /// Finishes what was submitted, then ends the thread. Blocks for the last sync.
+    pub(crate) fn stop(&self) {
+        self.shared.queue.lock().stopping = true;
+        self.shared.filled.notify_one();
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the log writer panicked");
+        }
+    }
+}
+
+pub(crate) fn stopped() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the log writer has stopped")
+}
+
+enum Report {
+    Flushed(IoFlushed),
+    Done(Done),
+}
+
+struct Run {
+    shared: Arc<Shared>,
+    engine: Engine,
+    tree: Tree,
+    faults: FaultLatch,
+    /// Logs that still hold purged blocks.
+    unswept: Vec<Arc<LogShared>>,
+}
+
+impl Run {
+    fn run(mut self) {
+        while let Some(ops) = self.next_batch() {
+            if !ops.is_empty() {
+                self.write(ops);
+            }
+            self.sweep();
+        }
+    }
+
+    /// Everything that has gathered; empty: nothing to write but something to sweep. `None` once
+    /// stopped and drained.
+    fn next_batch(&self) -> Option<Vec<Op>> {
+        let mut queue = self.shared.queue.lock();
+        while queue.ops.is_empty() && !queue.stopping && self.unswept.is_empty() {
+            self.shared.filled.wait(&mut queue);
+        }
+        if queue.ops.is_empty() && queue.stopping {
+            return None;
+        }
+        Some(std::mem::take(&mut queue.ops))
+    }
+
+    fn write(&mut self, ops: Vec<Op>) {
+        let started = Instant::now();
+        let count = ops.len();
+        let mut reports = Vec::with_capacity(count);
+        let work: Vec<Work> = ops.into_iter().map(|op| op.split(&mut reports)).collect();
+        // A panic of the database must not leave those who wait without an answer.
+        let written = std::panic::catch_unwind(AssertUnwindSafe(|| self.put(work)));
+        let written = written.unwrap_or_else(|_| Err(io::Error::other("the database panicked")));
+        let encoded = Instant::now();
+        let written = written.and_then(|put| {
+            if reports.is_empty() { Ok(put) } else { self.engine.sync().map(|()| put) }
+        });
+        let (put, failed) = match written {
+            Ok(put) => (put, None),
+            Err(error) => (Put::default(), Some(self.faults.latch("writing the log", &error))),
+        };
+        for report in reports {
+            let result = match &failed {
+                Some(fault) => Err(fault.clone().into()),
+                None => Ok(()),
+            };
+            match report {
+                Report::Flushed(flushed) => flushed.io_completed(result),
+                // A waiter that has gone needs no answer.
+                Report::Done(done) => drop(done.send(result)),
+            }
+        }
+        let (write, sync) = (encoded - started, encoded.elapsed());
+        self.shared.counters.record(count, put.entries, put.bytes, write, sync);
+    }
+
+    fn put(&mut self, work: Vec<Work>) -> io::Result<Put> {
+        self.faults.check()?;
+        let mut batch = Batch { tree: &self.tree, open: Vec::new(), put: Put::default() };
+        for work in work {
+            batch.take(work, &mut self.unswept)?;
+        }
+        batch.close_all()?;
+        Ok(batch.put)
+    }
+
+    /// Removes some purged blocks. Not synced: the purge mark already says that they are gone.
+    fn sweep(&mut self) {
+        let mut budget = SWEEP_BLOCKS;
+        while budget > 0 {
+            let Some(log) = self.unswept.last() else { return };
+            match blocks::sweep(&self.tree, log, budget) {
+                Ok(0) => {
+                    self.unswept.pop();
+                }
+                Ok(removed) => budget -= removed.min(budget),
+                Err(error) => {
+                    self.faults.latch("removing purged entries", &error);
+                    self.unswept.clear();
+                }
+            }
+        }
+    }
+}
+
+/// What one cycle put into the tree.
+#[derive(Default)]
+struct Put {
+    entries: u64,
+    bytes: u64,
+}
+
+/// The blocks being filled in one cycle, at most one a group.
+struct Batch<'a> {
+    tree: &'a Tree,
+    open: Vec<(Arc<LogShared>, BlockBuilder)>,
+    put: Put,
+}
+
+impl Batch<'_> {
+    fn take(&mut self, work: Work, unswept: &mut Vec<Arc<LogShared>>) -> io::Result<()> {
+        match work {
+            Work::Append { log, entries, committed } => self.append(&log, &entries, committed),
+            Work::Vote { log, vote } => {
+                // In the order it was handed over, should a crash leave a part of the batch.
+                self.close(&log)?;
+                self.tree.put(&Key::Vote.encode(log.group()), record::encode_vote(&vote))
+            }
+            Work::Truncate { log, from } => {
+                self.close(&log)?;
+                blocks::truncate(self.tree, &log, from)
+            }
+            Work::Purge { log, upto } => {
+                self.close(&log)?;
+                self.tree.put(&Key::Purged.encode(log.group()), record::encode_purged(upto))?;
+                blocks::mark_purged(&log, upto.index);
+                if !unswept.iter().any(|other| Arc::ptr_eq(other, &log)) {
+                    unswept.push(log);
+                }
+                Ok(())
+            }
+            Work::Record { tree, key, value } => match value {
+                Some(value) => tree.put(&key, value),
+                None => tree.delete(&key),
+            },
+            Work::Sync => Ok(()),
+        }
+    }
+
+    fn append(
+        &mut self,
+        log: &Arc<LogShared>,
+        entries: &[Entry],
+        committed: Option<LogId>,
+    ) -> io::Result<()> {
+        for entry in entries {
+            let mut at = self.open.iter().position(|(other, _)| Arc::ptr_eq(other, log));
+            if let Some(open) = at
+                && (self.open[open].1.next_index() != entry.log_id.index
+                    || !self.open[open].1.has_room_for(entry))
+            {
+                self.close(log)?;
+                at = None;
+            }
+            let at = at.unwrap_or_else(|| {
+                self.open.push((log.clone(), BlockBuilder::new(entry.log_id.index)));
+                self.open.len() - 1
+            });
+            let block = &mut self.open[at].1;
+            block.push(entry);
+            block.set_committed(committed);
+        }
+        self.put.entries += entries.len() as u64;
+        Ok(())
+    }
+
+    fn close(&mut self, log: &Arc<LogShared>) -> io::Result<()> {
+        match self.open.iter().position(|(other, _)| Arc::ptr_eq(other, log)) {
+            Some(at) => {
+                let (log, block) = self.open.swap_remove(at);
+                self.put.bytes += blocks::write(self.tree, &log, block)?;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn close_all(&mut self) -> io::Result<()> {
+        while let Some((log, block)) = self.open.pop() {
+            self.put.bytes += blocks::write(self.tree, &log, block)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! What the layers above give a group: a state machine.
+
+use bytes::Bytes;
+
+use super::storage::{Batch, Space, SpaceError};
+use super::types::LogPosition;
+
+/// A state machine cannot go on. The group stops on this node; the others are untouched. What a
+/// client got wrong is not this: that is a reply.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// The rows could not be read or changed.
+    #[error(transparent)]
+    Space(#[from] SpaceError),
+    /// A committed command or a stored row is not what this machine wrote.
+    #[error("the state machine cannot go on: {0}")]
+    Corrupt(String),
+}
+
+impl From<MachineError> for std::io::Error {
+    fn from(error: MachineError) -> Self {
+        match error {
+            MachineError::Space(error) => error.into(),
+            error @ MachineError::Corrupt(_) => {
+                std::io::Error::new(std::io::ErrorKind::InvalidData, error)
+            }
+        }
+    }
+}
+
+/// A replicated state machine: a function of the commands, in log order, and nothing else.
+///
+/// Rows live in the group's [`Space`]. The changes of a run of entries and the position of the
+/// last one are written in one atomic batch, so after a crash `apply` goes on exactly where the
+/// rows are: no command is applied twice and none is left out. A machine may keep what it likes in
+/// memory, as long as [`restore`](Machine::restore) can make it from the rows.
+///
+/// `apply` may run on a thread of the asynchronous runtime: it must not wait for anything but the
+/// database.
+pub trait Machine: Send + 'static {
+    /// The rows are now those in `space`: called once before the first entry and after each
+    /// snapshot that replaced them.
+    fn restore(&mut self, space: &Space) -> Result<(), MachineError>;
+
+    /// Applies one committed command and answers it. Changes go to `batch`, which also shows them
+    /// to the commands that follow in the same batch.
+    fn apply(
+        &mut self,
+        at: LogPosition,
+        command: &Bytes,
+        batch: &mut Batch<'_>,
+    ) -> Result<Bytes, MachineError>;
+
+    /// The changes of all commands up to `last` are in `space` now, and their clients are about to
+    /// be answered. The place to publish what was prepared in memory.
+    fn written(&mut self, space: &Space, last: LogPosition) {
+        let _ = (space, last);
+    }
+}

@@ -1,0 +1,228 @@
+//! The edge to sled: everything above sees [`Engine`], [`Tree`] and `io::Error`.
+//!
+//! What sled promises and what is added here:
+//!
+//! * One insert is atomic; inserts of one thread survive a crash as a prefix of their order.
+//!   Nothing here relies on `apply_batch`, which rolls sled's write buffer to disk twice a call.
+//! * `flush` of sled 0.34 ends in `sync_file_range`, which does not make a write survive a power
+//!   loss. [`Engine::sync`] follows it with an `fdatasync` of the database file through a second
+//!   handle.
+//! * A tree node larger than a quarter of a segment goes to a file of its own that is never
+//!   synced. A leaf holds up to 17 records, so records are kept below [`RECORD_BYTES`] by the
+//!   layers above, and segments are sized for that.
+
+use std::fs::File;
+use std::io;
+use std::ops::RangeBounds;
+use std::path::Path;
+
+use super::fault::FaultLatch;
+
+/// The most bytes of one record's value. 19 such records (a leaf before it splits, with two
+/// concurrent inserts) with keys of 4 KiB fit into a quarter of [`SEGMENT_BYTES`].
+pub(crate) const RECORD_BYTES: usize = 20 * 1024;
+
+const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
+
+const _: () = assert!(19 * (RECORD_BYTES + 4 * 1024 + 256) < SEGMENT_BYTES / 4);
+
+/// sled cleans its segments on its own thread, every so often.
+const CLEAN_EVERY_MS: u64 = 1_000;
+
+/// One sled database.
+#[derive(Clone, Debug)]
+pub(crate) struct Engine {
+    db: sled::Db,
+    sync_handle: std::sync::Arc<File>,
+    faults: FaultLatch,
+    #[cfg(test)]
+    syncs_fail: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    #[cfg(test)]
+    crash: Crash,
+}
+
+/// Stands for a process that dies: from some write on, nothing reaches the database any more.
+#[cfg(test)]
+#[derive(Clone, Debug)]
+pub(crate) struct Crash(std::sync::Arc<std::sync::atomic::AtomicI64>);
+
+#[cfg(test)]
+impl Default for Crash {
+    fn default() -> Self {
+        Self(std::sync::Arc::new(i64::MAX.into()))
+    }
+}
+
+#[cfg(test)]
+impl Crash {
+    /// Lets `writes` more writes through.
+    pub(crate) fn after(&self, writes: i64) {
+        self.0.store(writes, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Whether the process has died, counting one write.
+    fn happened(&self) -> bool {
+        self.0.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) <= 0
+    }
+
+    /// Whether a write was lost.
+    pub(crate) fn lost_some(&self) -> bool {
+        self.0.load(std::sync::atomic::Ordering::SeqCst) < 0
+    }
+}
+
+/// One ordered map in the database. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Tree {
+    tree: sled::Tree,
+    faults: FaultLatch,
+    #[cfg(test)]
+    crash: Crash,
+}
+
+pub(crate) type Row = (sled::IVec, sled::IVec);
+
+fn to_io(error: sled::Error) -> io::Error {
+    match error {
+        sled::Error::Io(error) => error,
+        sled::Error::Corruption { .. } => {
+            io::Error::new(io::ErrorKind::InvalidData, "the database file is corrupt")
+        }
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+impl Engine {
+    pub(crate) fn open(dir: &Path, cache_bytes: u64, faults: FaultLatch) -> io::Result<Self> {
+        let db = sled::Config::new()
+            .path(dir)
+            .cache_capacity(cache_bytes)
+            .segment_size(SEGMENT_BYTES)
+            .flush_every_ms(Some(CLEAN_EVERY_MS))
+            .open()
+            .map_err(to_io)?;
+        let sync_handle = File::open(dir.join("db"))?.into();
+        // The files themselves must survive, too.
+        File::open(dir)?.sync_all()?;
+        Ok(Self {
+            db,
+            sync_handle,
+            faults,
+            #[cfg(test)]
+            syncs_fail: Default::default(),
+            #[cfg(test)]
+            crash: Crash::default(),
+        })
+    }
+
+    pub(crate) fn tree(&self, name: &str) -> io::Result<Tree> {
+        let tree = self.db.open_tree(name).map_err(to_io)?;
+        Ok(Tree {
+            tree,
+            faults: self.faults.clone(),
+            #[cfg(test)]
+            crash: self.crash.clone(),
+        })
+    }
+
+    pub(crate) fn tree_names(&self) -> Vec<String> {
+        let names = self.db.tree_names();
+        names.iter().filter_map(|name| String::from_utf8(name.to_vec()).ok()).collect()
+    }
+
+    pub(crate) fn drop_tree(&self, name: &str) -> io::Result<bool> {
+        self.db.drop_tree(name).map_err(to_io)
+    }
+
+    /// Returns when everything written before the call survives a power loss. A failure latches.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.faults.check()?;
+        let flushed = self.db.flush().map_err(to_io).and_then(|_| self.sync_data());
+        flushed.map_err(|error| self.faults.latch("syncing the database", &error).into())
+    }
+
+    #[cfg(not(test))]
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync_handle.sync_data()
+    }
+
+    #[cfg(test)]
+    fn sync_data(&self) -> io::Result<()> {
+        if self.syncs_fail.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(io::Error::other("the disk is gone"));
+        }
+        self.sync_handle.sync_data()
+    }
+
+    /// Makes syncs fail from now on.
+    #[cfg(test)]
+    pub(crate) fn fail_syncs(&self) {
+        self.syncs_fail.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn crash(&self) -> &Crash {
+        &self.crash
+    }
+
+    /// Makes syncs work again.
+    #[cfg(test)]
+    pub(crate) fn heal_syncs(&self) {
+        self.syncs_fail.store(false, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Bytes of the database on disk.
+    pub(crate) fn disk_bytes(&self) -> io::Result<u64> {
+        self.db.size_on_disk().map_err(to_io)
+    }
+}
+
+impl Tree {
+    pub(crate) fn get(&self, key: &[u8]) -> io::Result<Option<sled::IVec>> {
+        self.tree.get(key).map_err(to_io)
+    }
+
+    /// Writes one record. A failure latches.
+    pub(crate) fn put(&self, key: &[u8], value: impl Into<sled::IVec>) -> io::Result<()> {
+        self.faults.check()?;
+        #[cfg(test)]
+        if self.crash.happened() {
+            return Ok(());
+        }
+        let put = self.tree.insert(key, value).map_err(to_io);
+        put.map(drop).map_err(|error| self.faults.latch("writing a record", &error).into())
+    }
+
+    /// Removes one record, if it is there. A failure latches.
+    pub(crate) fn delete(&self, key: &[u8]) -> io::Result<()> {
+        self.faults.check()?;
+        #[cfg(test)]
+        if self.crash.happened() {
+            return Ok(());
+        }
+        let deleted = self.tree.remove(key).map_err(to_io);
+        deleted.map(drop).map_err(|error| self.faults.latch("removing a record", &error).into())
+    }
+
+    /// Rows in key order.
+    pub(crate) fn range<'a>(&self, range: impl RangeBounds<&'a [u8]>) -> Rows {
+        Rows(self.tree.range(range))
+    }
+}
+
+/// Rows of a tree, from either end.
+pub(crate) struct Rows(sled::Iter);
+
+impl Iterator for Rows {
+    type Item = io::Result<Row>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next().map(|row| row.map_err(to_io))
+    }
+}
+
+impl DoubleEndedIterator for Rows {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.0.next_back().map(|row| row.map_err(to_io))
+    }
+}

@@ -1,0 +1,77 @@
+//! Fail-stop: the first failed write or sync of a node decides for all that follow.
+//!
+//! After a failed sync the kernel may have dropped the dirty pages and report the next sync as
+//! good, so retrying could acknowledge what is not on the disk. The only safe continuation is a
+//! restart that reads what is there.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+/// The first storage failure of this node.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("storage failed while {doing}: {cause}; the node must be restarted")]
+pub struct Fault {
+    /// What was being done, as a gerund phrase.
+    pub doing: &'static str,
+    /// The failure in words.
+    pub cause: String,
+    /// Its kind, where the system told one.
+    pub kind: io::ErrorKind,
+}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        io::Error::new(fault.kind, fault)
+    }
+}
+
+/// Holds the first fault for ever. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct FaultLatch(Arc<OnceLock<Fault>>);
+
+impl FaultLatch {
+    /// The first fault, if there was one.
+    pub(crate) fn get(&self) -> Option<&Fault> {
+        self.0.get()
+    }
+
+    /// Fails when a fault was latched.
+    pub(crate) fn check(&self) -> Result<(), Fault> {
+        match self.0.get() {
+            Some(fault) => Err(fault.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Latches `error` unless something failed before it, and returns what is latched.
+    pub(crate) fn latch(&self, doing: &'static str, error: &io::Error) -> Fault {
+        let fault = self.0.get_or_init(|| {
+            let fault = Fault { doing, cause: error.to_string(), kind: error.kind() };
+            tracing::error!("{fault}");
+            fault
+        });
+        fault.clone()
+    }
+}
+
+impl fmt::Debug for FaultLatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("FaultLatch").field(&self.get()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_fault_is_the_one_that_stays() {
+        let latch = FaultLatch::default();
+        assert!(latch.check().is_ok());
+        latch.latch("syncing", &io::Error::other("disk gone"));
+        let second = latch.latch("writing", &io::Error::other("later"));
+        assert_eq!((second.doing, second.cause.as_str()), ("syncing", "disk gone"));
+        assert!(latch.clone().check().is_err());
+    }
+}

@@ -1,0 +1,213 @@
+//! A node's folder: who holds it, and which format it has.
+//!
+//! ```text
+//! <dir>/LOCK     held with an advisory file lock while a process has the folder open; holds its pid
+//! <dir>/FORMAT   "keyviz data format 1\n"
+//! <dir>/db, conf, blobs/, snap.*   sled
+//! ```
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+const FORMAT_VERSION: u32 = 1;
+const FORMAT_PREFIX: &str = "keyviz data format ";
+
+/// Why a node's folder cannot be opened, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// There is a file of that name.
+    #[error("{} is not a folder; name a folder for the node's data", .0.display())]
+    NotAFolder(PathBuf),
+    /// The process may not read or write it.
+    #[error("no permission to use the folder {}; give this user read and write access", .0.display())]
+    Permission(PathBuf),
+    /// Another process has it open.
+    #[error("the folder {} is in use by another process (pid {pid}); stop that node first", .dir.display())]
+    Locked {
+        /// The folder.
+        dir: PathBuf,
+        /// The holder's process id as it wrote it down, or `unknown`.
+        pid: String,
+    },
+    /// A later version wrote it.
+    #[error(
+        "the folder {} has data format {found}, this program knows up to {FORMAT_VERSION}; use the version that wrote it or a later one",
+        .dir.display()
+    )]
+    NewerFormat {
+        /// The folder.
+        dir: PathBuf,
+        /// The format that was found.
+        found: u32,
+    },
+    /// The folder has files, but not those of a node.
+    #[error("the folder {} holds something else than a node's data; name an empty folder", .0.display())]
+    Foreign(PathBuf),
+    /// What is there does not read as what was written.
+    #[error("the data in {} is corrupt ({cause}); restore this node from the cluster: remove the folder and add the node again", .dir.display())]
+    Corrupt {
+        /// The folder.
+        dir: PathBuf,
+        /// What was found.
+        cause: String,
+    },
+    /// The system refused.
+    #[error("cannot open the folder {}: {source}", .dir.display())]
+    Io {
+        /// The folder.
+        dir: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    pub(crate) fn from_io(dir: &Path, error: io::Error) -> Self {
+        let dir = dir.to_path_buf();
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => OpenError::Permission(dir),
+            io::ErrorKind::NotADirectory => OpenError::NotAFolder(dir),
+            io::ErrorKind::InvalidData => OpenError::Corrupt { dir, cause: error.to_string() },
+            _ => OpenError::Io { dir, source: error },
+        }
+    }
+}
+
+/// A folder that this process holds until the value is dropped.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    // The lock ends when the file closes.
+    _lock: File,
+}
+
+impl Folder {
+    /// Creates the folder if it is missing, takes its lock and checks its format.
+    pub(crate) fn open(dir: &Path) -> Result<Self, OpenError> {
+        let io = |error| OpenError::from_io(dir, error);
+        if dir.exists() && !dir.is_dir() {
+            return Err(OpenError::NotAFolder(dir.to_path_buf()));
+        }
+        fs::create_dir_all(dir).map_err(io)?;
+        let lock = Self::lock(dir)?;
+        Self::check_format(dir)?;
+        Ok(Self { _lock: lock })
+    }
+
+    // `File::try_lock` came with Rust 1.89.
+    fn lock(dir: &Path) -> Result<File, OpenError> {
+        let io = |error| OpenError::from_io(dir, error);
+        let path = dir.join("LOCK");
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let pid = fs::read_to_string(&path).unwrap_or_default();
+                let pid = if pid.trim().is_empty() { "unknown" } else { pid.trim() }.to_owned();
+                return Err(OpenError::Locked { dir: dir.to_path_buf(), pid });
+            }
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
+        file.set_len(0).map_err(io)?;
+        writeln!(file, "{}", std::process::id()).map_err(io)?;
+        Ok(file)
+    }
+
+    fn check_format(dir: &Path) -> Result<(), OpenError> {
+        let io = |error| OpenError::from_io(dir, error);
+        let path = dir.join("FORMAT");
+        let text = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Self::create_format(dir);
+            }
+            Err(error) => return Err(io(error)),
+        };
+        let found = std::str::from_utf8(&text)
+            .ok()
+            .and_then(|text| text.strip_prefix(FORMAT_PREFIX))
+            .and_then(|version| version.trim_end().parse::<u32>().ok());
+        match found {
+            Some(FORMAT_VERSION) => Ok(()),
+            Some(found) if found > FORMAT_VERSION => {
+                Err(OpenError::NewerFormat { dir: dir.to_path_buf(), found })
+            }
+            _ => Err(OpenError::Corrupt {
+                dir: dir.to_path_buf(),
+                cause: "its FORMAT file does not name a known format".into(),
+            }),
+        }
+    }
+
+    fn create_format(dir: &Path) -> Result<(), OpenError> {
+        let io = |error| OpenError::from_io(dir, error);
+        for entry in fs::read_dir(dir).map_err(io)? {
+            let name = entry.map_err(io)?.file_name();
+            if name != "LOCK" && name != "LOCK.format" {
+                return Err(OpenError::Foreign(dir.to_path_buf()));
+            }
+        }
+        // Whole or absent: written aside, synced, renamed, and the rename synced.
+        let aside = dir.join("LOCK.format");
+        let mut file = File::create(&aside).map_err(io)?;
+        writeln!(file, "{FORMAT_PREFIX}{FORMAT_VERSION}").map_err(io)?;
+        file.sync_all().map_err(io)?;
+        fs::rename(&aside, dir.join("FORMAT")).map_err(io)?;
+        File::open(dir).and_then(|folder| folder.sync_all()).map_err(io)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open_error(dir: &Path) -> OpenError {
+        Folder::open(dir).expect_err("this folder must be refused")
+    }
+
+    #[test]
+    fn a_folder_has_one_holder_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = Folder::open(dir.path()).unwrap();
+        let error = open_error(dir.path());
+        assert!(
+            matches!(&error, OpenError::Locked { pid, .. } if *pid == std::process::id().to_string())
+        );
+        assert!(error.to_string().contains(&dir.path().display().to_string()));
+        drop(held);
+        Folder::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_in_words() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("FORMAT"), "keyviz data format 2\n").unwrap();
+        assert!(matches!(open_error(dir.path()), OpenError::NewerFormat { found: 2, .. }));
+    }
+
+    #[test]
+    fn a_mangled_format_is_corrupt_and_foreign_files_are_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("FORMAT"), b"\xffgarbage").unwrap();
+        assert!(matches!(open_error(dir.path()), OpenError::Corrupt { .. }));
+
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("thesis.tex"), "x").unwrap();
+        assert!(matches!(open_error(dir.path()), OpenError::Foreign(_)));
+        assert!(!dir.path().join("FORMAT").exists());
+    }
+
+    #[test]
+    fn a_file_is_not_a_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "x").unwrap();
+        assert!(matches!(open_error(&file), OpenError::NotAFolder(_)));
+    }
+}

@@ -1,0 +1,268 @@
+//! What a node keeps on disk: one folder, one database, one thread that makes things durable.
+//!
+//! | tree | holds |
+//! |---|---|
+//! | `meta` | node records (`r/<name>`) and the current generation of each group (`g/<group>`) |
+//! | `log` | the logs and votes of all groups |
+//! | `g<group>.<generation>` | the rows of a group's state machine |
+
+mod batch;
+mod engine;
+mod fault;
+mod folder;
+mod redo;
+mod side;
+mod space;
+mod value;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+pub use batch::Batch;
+pub(crate) use engine::{Engine, RECORD_BYTES, Tree};
+pub use fault::Fault;
+pub(crate) use fault::FaultLatch;
+pub use folder::OpenError;
+pub use side::SideRows;
+pub(crate) use space::{Current, check_key};
+pub use space::{KeyValue, Page, PageLimit, Space, SpaceError};
+pub use value::{MAX_KEY_BYTES, RESERVED_PREFIX};
+pub(crate) use view::SnapshotView;
+
+use super::log::{CacheBudget, GroupLog, Op, Writer, WriterStats, stopped};
+use crate::keyviz::GroupId;
+use folder::Folder;
+
+/// Bounds of a node's storage.
+#[derive(Clone, Copy, Debug)]
+pub struct StorageOptions {
+    /// Memory that the database may use for its pages, bytes.
+    pub cache_bytes: u64,
+    /// Memory for log entries kept for replication and apply, bytes, over all groups.
+    pub log_cache_bytes: u64,
+}
+
+impl StorageOptions {
+    /// Default of [`StorageOptions::cache_bytes`].
+    pub const CACHE_BYTES: u64 = 128 * 1024 * 1024;
+    /// Default of [`StorageOptions::log_cache_bytes`].
+    pub const LOG_CACHE_BYTES: u64 = 32 * 1024 * 1024;
+}
+
+impl Default for StorageOptions {
+    fn default() -> Self {
+        Self { cache_bytes: Self::CACHE_BYTES, log_cache_bytes: Self::LOG_CACHE_BYTES }
+    }
+}
+
+/// A node's open folder. Clones share it; it is released when the last clone is dropped, which
+/// [`Storage::close`] makes orderly.
+#[derive(Clone)]
+pub struct Storage {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    dir: PathBuf,
+    engine: Engine,
+    meta: Tree,
+    log: Tree,
+    writer: Writer,
+    faults: FaultLatch,
+    budget: Arc<CacheBudget>,
+    /// The highest generation given out for each group, so that two snapshots never share one.
+    generations: Mutex<std::collections::HashMap<GroupId, u64>>,
+    // Last, so that the lock outlives the database.
+    _folder: Folder,
+}
+
+impl std::fmt::Debug for Storage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Storage").field("dir", &self.inner.dir).finish_non_exhaustive()
+    }
+}
+
+fn record_key(name: &str) -> Vec<u8> {
+    [b"r/", name.as_bytes()].concat()
+}
+
+fn generation_key(group: GroupId) -> Vec<u8> {
+    [&b"g/"[..], &group.0.to_be_bytes()].concat()
+}
+
+fn tree_name(group: GroupId, generation: u64) -> String {
+    format!("g{group}.{generation}")
+}
+
+/// A record of the `meta` tree is its value and the CRC-32 of it.
+fn seal(value: &[u8]) -> Vec<u8> {
+    [value, &crc32fast::hash(value).to_le_bytes()[..]].concat()
+}
+
+fn unseal(record: &[u8]) -> io::Result<&[u8]> {
+    record
+        .split_last_chunk::<4>()
+        .filter(|(value, crc)| crc32fast::hash(value).to_le_bytes() == **crc)
+        .map(|(value, _)| value)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a node record is corrupt"))
+}
+
+impl Storage {
+    /// Opens a node's folder, or makes a new one. Blocks while the database recovers.
+    pub fn open(dir: impl AsRef<Path>, options: StorageOptions) -> Result<Self, OpenError> {
+        let dir = dir.as_ref();
+        let folder = Folder::open(dir)?;
+        let faults = FaultLatch::default();
+        let opened = || -> io::Result<Inner> {
+            let engine = Engine::open(dir, options.cache_bytes, faults.clone())?;
+            let (meta, log) = (engine.tree("meta")?, engine.tree("log")?);
+            // What a killed process left in the page cache counts as applied from here on.
+            engine.sync()?;
+            let writer = Writer::start(engine.clone(), log.clone(), faults.clone())?;
+            Ok(Inner {
+                dir: dir.to_path_buf(),
+                engine,
+                meta,
+                log,
+                writer,
+                faults,
+                budget: CacheBudget::new(options.log_cache_bytes),
+                generations: Mutex::default(),
+                _folder: folder,
+            })
+        };
+        let inner = opened().map_err(|error| OpenError::from_io(dir, error))?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// A small record of the node by name, such as its id.
+    pub fn get_record(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        match self.inner.meta.get(&record_key(name))? {
+            Some(record) => Ok(Some(unseal(&record)?.to_vec())),
+            None => Ok(None),
+        }
+    }
+
+    /// Writes a small record of the node. Durable when it returns.
+    pub async fn put_record(&self, name: &str, value: &[u8]) -> io::Result<()> {
+        self.put_meta(record_key(name), seal(value)).await
+    }
+
+    async fn put_meta(&self, key: Vec<u8>, value: Vec<u8>) -> io::Result<()> {
+        let (done, waiter) = oneshot::channel();
+        let tree = self.inner.meta.clone();
+        self.inner.writer.submit(Op::Record { tree, key, value: Some(value), done });
+        waiter.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// The failure that stopped this node's storage, if there was one. Everything fails after it.
+    pub fn fault(&self) -> Option<Fault> {
+        self.inner.faults.get().cloned()
+    }
+
+    /// What the log writer did since the folder was opened.
+    pub fn writer_stats(&self) -> WriterStats {
+        self.inner.writer.counters().read()
+    }
+
+    /// Bytes of the database on disk.
+    pub fn disk_bytes(&self) -> io::Result<u64> {
+        self.inner.engine.disk_bytes()
+    }
+
+    /// Returns when everything written before the call survives a power loss.
+    pub async fn sync(&self) -> io::Result<()> {
+        self.inner.writer.sync().await
+    }
+
+    /// Stops the log writer after its last batch and syncs. Groups must be shut down before;
+    /// what comes after fails.
+    pub async fn close(&self) -> io::Result<()> {
+        let inner = self.inner.clone();
+        let closed = tokio::task::spawn_blocking(move || {
+            inner.writer.stop();
+            inner.engine.sync()
+        });
+        closed.await.unwrap_or_else(|_| Err(io::Error::other("closing the storage panicked")))
+    }
+
+    /// Makes every later sync fail.
+    #[cfg(test)]
+    pub(crate) fn fail_syncs(&self) {
+        self.inner.engine.fail_syncs();
+    }
+
+    pub(crate) fn open_log(&self, group: GroupId) -> io::Result<GroupLog> {
+        let inner = &self.inner;
+        let (log, writer) = (inner.log.clone(), inner.writer.clone());
+        GroupLog::open(group, log, writer, inner.faults.clone(), inner.budget.clone())
+    }
+
+    /// Opens the rows of a group and drops what unfinished snapshots left.
+    pub(crate) fn open_space(&self, group: GroupId) -> io::Result<Space> {
+        let generation = match self.inner.meta.get(&generation_key(group))? {
+            Some(record) => {
+                let bytes: [u8; 8] = unseal(&record)?.try_into().map_err(|_| {
+                    io::Error::new(io::ErrorKind::InvalidData, "a generation is corrupt")
+                })?;
+                u64::from_be_bytes(bytes)
+            }
+            None => 0,
+        };
+        let prefix = format!("g{group}.");
+        for name in self.inner.engine.tree_names() {
+            if name.starts_with(&prefix) && name != tree_name(group, generation) {
+                self.inner.engine.drop_tree(&name)?;
+            }
+        }
+        self.inner.generations.lock().insert(group, generation);
+        let tree = self.inner.engine.tree(&tree_name(group, generation))?;
+        Ok(Space::new(group, Current::open(tree, generation)?))
+    }
+
+    /// An empty tree to receive a snapshot of a group into.
+    pub(crate) fn stage(&self, group: GroupId) -> io::Result<Current> {
+        let generation = {
+            let mut generations = self.inner.generations.lock();
+            let last = generations.entry(group).or_insert(0);
+            *last += 1;
+            *last
+        };
+        let tree = self.inner.engine.tree(&tree_name(group, generation))?;
+        Current::open(tree, generation)
+    }
+
+    /// Makes a staged tree the one that holds the group's rows after a restart. Durable when it
+    /// returns, with everything written to the tree.
+    pub(crate) async fn commit_generation(
+        &self,
+        group: GroupId,
+        generation: u64,
+    ) -> io::Result<()> {
+        self.put_meta(generation_key(group), seal(&generation.to_be_bytes())).await
+    }
+
+    /// Drops the tree of a generation that is not the current one.
+    pub(crate) fn drop_generation(&self, group: GroupId, generation: u64) -> io::Result<()> {
+        self.inner.engine.drop_tree(&tree_name(group, generation)).map(drop)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.writer.stop();
+    }
+}

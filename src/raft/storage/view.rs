@@ -1,0 +1,138 @@
+//! A view of a group's rows at one moment, read while later batches go on.
+//!
+//! Before a batch changes a row that the view has not read yet, the row's old value is kept for
+//! it. The view reads a run of rows at a time under the lock that a batch takes to keep old
+//! values, so a batch waits for one run at most.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::space::{Current, KeyValue};
+use super::value;
+use crate::raft::types::{LogPosition, StoredMembership};
+
+/// Old values kept for one view; a reader that falls further behind fails and starts over.
+const UNDO_BYTES: usize = 64 * 1024 * 1024;
+
+/// What a view needs to ignore the batches since it was taken.
+#[derive(Debug, Default)]
+pub(crate) struct Undo {
+    /// Rows up to this key have been read. `None`: none yet.
+    read_to: Option<Bytes>,
+    finished: bool,
+    /// The view can no longer be read.
+    abandoned: bool,
+    old: BTreeMap<Bytes, Option<Bytes>>,
+    old_bytes: usize,
+}
+
+impl Undo {
+    /// Keeps the present value of a row that is about to change, if the view still needs it.
+    pub(crate) fn keep(
+        &mut self,
+        key: &Bytes,
+        present: impl FnOnce() -> io::Result<Option<Bytes>>,
+    ) -> io::Result<()> {
+        let read = self.read_to.as_ref().is_some_and(|read_to| key <= read_to);
+        if self.finished
+            || self.abandoned
+            || read
+            || self.old.contains_key(key)
+            || key.starts_with(value::RESERVED_PREFIX)
+        {
+            return Ok(());
+        }
+        let present = present()?;
+        self.old_bytes += key.len() + present.as_ref().map_or(0, Bytes::len);
+        self.old.insert(key.clone(), present);
+        if self.old_bytes > UNDO_BYTES {
+            self.abandon();
+        }
+        Ok(())
+    }
+
+    /// Fails what is left of the reading.
+    pub(crate) fn abandon(&mut self) {
+        self.abandoned = true;
+        self.old.clear();
+    }
+}
+
+/// A group's rows at one moment.
+#[derive(Debug)]
+pub(crate) struct SnapshotView {
+    at: Current,
+    undo: Arc<Mutex<Undo>>,
+}
+
+impl SnapshotView {
+    pub(crate) fn new(at: Current, undo: Arc<Mutex<Undo>>) -> Self {
+        Self { at, undo }
+    }
+
+    pub(crate) fn applied(&self) -> Option<LogPosition> {
+        self.at.applied
+    }
+
+    pub(crate) fn membership(&self) -> &StoredMembership {
+        &self.at.membership
+    }
+
+    /// The next rows in key order, about `bytes` of them; empty at the end.
+    pub(crate) fn next_run(&mut self, bytes: usize) -> io::Result<Vec<KeyValue>> {
+        let mut undo = self.undo.lock();
+        if undo.abandoned {
+            return Err(io::Error::other(
+                "the snapshot was overtaken while it was read; it must be started again",
+            ));
+        }
+        if undo.finished {
+            return Ok(Vec::new());
+        }
+        let from = undo.read_to.clone();
+        let from = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut run = Vec::new();
+        let mut taken = 0;
+        let mut present = self.at.rows(from, Bound::Unbounded).peekable();
+        let old = std::mem::take(&mut undo.old);
+        let mut old = old.into_iter().peekable();
+        while taken < bytes {
+            // An old value stands for the present one of the same key.
+            let old_is_next = match (old.peek(), present.peek()) {
+                (Some((old, _)), Some(Ok((present, _)))) => old <= present,
+                (Some(_), None) => true,
+                (None, None) => {
+                    undo.finished = true;
+                    break;
+                }
+                (_, Some(_)) => false,
+            };
+            let (key, value) = if old_is_next {
+                let (key, value) = old.next().expect("peeked");
+                undo.old_bytes -= key.len() + value.as_ref().map_or(0, Bytes::len);
+                if matches!(present.peek(), Some(Ok((present, _))) if *present == key) {
+                    present.next();
+                }
+                (key, value)
+            } else {
+                let (key, value) = present.next().expect("peeked")?;
+                (key, Some(value))
+            };
+            undo.read_to = Some(key.clone());
+            if let Some(value) = value {
+                taken += key.len() + value.len();
+                run.push((key, value));
+            }
+        }
+        undo.old = old.collect();
+        if run.is_empty() {
+            undo.finished = true;
+        }
+        Ok(run)
+    }
+}

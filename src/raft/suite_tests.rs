@@ -1,0 +1,28 @@
+//! openraft's own suite of what it expects from a log store and a state machine.
+
+use openraft::StorageError;
+use openraft::testing::log::{StoreBuilder, Suite};
+
+use super::apply::Applier;
+use super::log::GroupLog;
+use super::storage::{Storage, StorageOptions};
+use super::testing::{GROUP, Map};
+use super::types::Types;
+
+struct Builder;
+
+impl StoreBuilder<Types, GroupLog, Applier, tempfile::TempDir> for Builder {
+    async fn build(&self) -> Result<(tempfile::TempDir, GroupLog, Applier), StorageError<Types>> {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Storage::open(dir.path(), StorageOptions::default()).unwrap();
+        let log = storage.open_log(GROUP).unwrap();
+        let space = storage.open_space(GROUP).unwrap();
+        let applier = Applier::open(storage, space, Box::new(Map)).unwrap();
+        Ok((dir, log, applier))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_storage_suite_of_openraft_passes() {
+    Suite::test_all(Builder).await.unwrap();
+}

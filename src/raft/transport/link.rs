@@ -1,0 +1,248 @@
+//! The append stream to one peer.
+//!
+//! A [`Link`] lives as long as the peer's address; a [`Stream`] is one life of the gRPC stream
+//! under it. When a stream ends, every request on it fails, and the next request opens another,
+//! not before a wait that doubles with each failure. All groups wait together, so a dead peer
+//! costs the same however many groups there are.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures::{FutureExt as _, StreamExt as _};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tonic::transport::Channel;
+
+use super::peers::Identity;
+use super::{MAX_MESSAGE_BYTES, RETRY_FIRST, RETRY_LAST};
+use crate::proto;
+use crate::proto::raft_transport_client::RaftTransportClient;
+use crate::raft::types::NodeId;
+
+/// Requests and bytes that leave in one frame. The bytes are a quarter of the largest message, so
+/// that the last request added cannot exceed it.
+const FRAME_REQUESTS: usize = 256;
+const FRAME_BYTES: usize = MAX_MESSAGE_BYTES / 4;
+
+/// The stream to a peer broke, or cannot be opened now.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("node {node} cannot be reached: {cause}")]
+pub(crate) struct LinkError {
+    pub(crate) node: NodeId,
+    pub(crate) cause: Arc<str>,
+}
+
+/// The append stream to one peer, over all its lives.
+pub(crate) struct Link {
+    // Not the pool, which holds this link.
+    identity: Arc<Identity>,
+    node: NodeId,
+    channel: Channel,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    stream: Option<Arc<Stream>>,
+    /// Lives that ended without an answer, since the last answer.
+    failures: u32,
+    last_failure: Option<(Instant, Arc<str>)>,
+}
+
+/// One life.
+struct Stream {
+    requests: mpsc::UnboundedSender<proto::RaftAppend>,
+    pending: Arc<Mutex<Pending>>,
+}
+
+#[derive(Default)]
+struct Pending {
+    next_seq: u64,
+    waiters: HashMap<u64, oneshot::Sender<proto::RaftAppended>>,
+    ended: Option<Arc<str>>,
+}
+
+impl Link {
+    pub(crate) fn new(identity: Arc<Identity>, node: NodeId, channel: Channel) -> Self {
+        Self { identity, node, channel, state: Arc::default() }
+    }
+
+    /// Queues a request, whose `seq` is given here. What bounds the queue is what each group keeps
+    /// in flight.
+    pub(crate) fn send(&self, mut request: proto::RaftAppend) -> Result<Waiter, LinkError> {
+        let stream = self.stream()?;
+        let (sender, answer) = oneshot::channel();
+        let mut pending = stream.pending.lock();
+        if let Some(cause) = &pending.ended {
+            return Err(self.error(cause.clone()));
+        }
+        let seq = pending.next_seq;
+        pending.next_seq += 1;
+        pending.waiters.insert(seq, sender);
+        request.seq = seq;
+        // Sent under the lock, so that requests leave in the order of their numbers. The receiver
+        // is gone only when the stream has just ended, which also drops the waiter.
+        let _ = stream.requests.send(request);
+        drop(pending);
+        Ok(Waiter { node: self.node, seq, answer, pending: stream.pending.clone() })
+    }
+
+    fn error(&self, cause: Arc<str>) -> LinkError {
+        LinkError { node: self.node, cause }
+    }
+
+    fn stream(&self) -> Result<Arc<Stream>, LinkError> {
+        let mut state = self.state.lock();
+        if let Some(stream) = &state.stream {
+            return Ok(stream.clone());
+        }
+        if let Some((at, cause)) = &state.last_failure {
+            let doubled = RETRY_FIRST.saturating_mul(1 << (state.failures.clamp(1, 16) - 1));
+            if at.elapsed() < doubled.min(RETRY_LAST) {
+                return Err(self.error(cause.clone()));
+            }
+        }
+        let (requests, queue) = mpsc::unbounded_channel();
+        let pending = Arc::<Mutex<Pending>>::default();
+        let stream = Arc::new(Stream { requests, pending: pending.clone() });
+        state.stream = Some(stream.clone());
+        let hello = self.identity.hello(self.node);
+        let life = Life { pending, state: self.state.clone(), node: self.node };
+        tokio::spawn(life.run(self.channel.clone(), hello, queue));
+        Ok(stream)
+    }
+}
+
+/// Awaits one answer. Dropping it forgets the request.
+pub(crate) struct Waiter {
+    node: NodeId,
+    seq: u64,
+    answer: oneshot::Receiver<proto::RaftAppended>,
+    pending: Arc<Mutex<Pending>>,
+}
+
+impl Future for Waiter {
+    type Output = Result<proto::RaftAppended, LinkError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.answer.poll_unpin(context).map(|answer| {
+            answer.map_err(|_| {
+                let cause = self.pending.lock().ended.clone();
+                LinkError { node: self.node, cause: cause.unwrap_or_else(|| "closed".into()) }
+            })
+        })
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.pending.lock().waiters.remove(&self.seq);
+    }
+}
+
+/// Runs one stream until it ends.
+struct Life {
+    pending: Arc<Mutex<Pending>>,
+    state: Arc<Mutex<State>>,
+    node: NodeId,
+}
+
+impl Life {
+    async fn run(
+        self,
+        channel: Channel,
+        hello: proto::RaftHello,
+        queue: mpsc::UnboundedReceiver<proto::RaftAppend>,
+    ) {
+        let cause: Arc<str> = match self.exchange(channel, hello, queue).await {
+            Ok(()) => "the peer closed the stream".into(),
+            Err(status) => reason(&status).into(),
+        };
+        tracing::debug!(node = self.node, "append stream ended: {cause}");
+        let mut state = self.state.lock();
+        state.stream = None;
+        state.failures = state.failures.saturating_add(1);
+        state.last_failure = Some((Instant::now(), cause.clone()));
+        drop(state);
+        let mut pending = self.pending.lock();
+        pending.ended = Some(cause);
+        pending.waiters.clear();
+    }
+
+    async fn exchange(
+        &self,
+        channel: Channel,
+        hello: proto::RaftHello,
+        queue: mpsc::UnboundedReceiver<proto::RaftAppend>,
+    ) -> Result<(), tonic::Status> {
+        let mut client = RaftTransportClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let mut answers = client.append(frames(hello, queue)).await?.into_inner();
+        while let Some(frame) = answers.message().await? {
+            let mut pending = self.pending.lock();
+            for answer in frame.responses {
+                if let Some(waiter) = pending.waiters.remove(&answer.seq) {
+                    // A waiter that has gone needs no answer.
+                    let _ = waiter.send(answer);
+                }
+            }
+            drop(pending);
+            self.state.lock().failures = 0;
+        }
+        Ok(())
+    }
+}
+
+fn reason(status: &tonic::Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        text = error.to_string();
+        source = error.source();
+    }
+    if text.is_empty() { status.code().to_string() } else { text }
+}
+
+/// Everything that has gathered leaves in one frame.
+fn frames(
+    hello: proto::RaftHello,
+    queue: mpsc::UnboundedReceiver<proto::RaftAppend>,
+) -> impl futures::Stream<Item = proto::RaftAppendFrame> + Send + 'static {
+    let start = (queue, None::<proto::RaftAppend>, hello);
+    futures::stream::unfold(start, |(mut queue, held, hello)| async move {
+        let first = match held {
+            Some(first) => first,
+            None => queue.recv().await?,
+        };
+        let mut bytes = request_bytes(&first);
+        let mut requests = vec![first];
+        let mut held = None;
+        while requests.len() < FRAME_REQUESTS {
+            let Ok(request) = queue.try_recv() else { break };
+            bytes += request_bytes(&request);
+            if bytes > FRAME_BYTES {
+                held = Some(request);
+                break;
+            }
+            requests.push(request);
+        }
+        let frame = proto::RaftAppendFrame { hello: Some(hello.clone()), requests };
+        Some((frame, (queue, held, hello)))
+    })
+    .boxed()
+}
+
+fn request_bytes(request: &proto::RaftAppend) -> usize {
+    use proto::raft_entry::Payload;
+    let payload = |entry: &proto::RaftEntry| match &entry.payload {
+        Some(Payload::Command(command)) => command.len(),
+        Some(Payload::Membership(membership)) => prost::Message::encoded_len(membership),
+        None => 0,
+    };
+    64 + request.entries.iter().map(|entry| 32 + payload(entry)).sum::<usize>()
+}

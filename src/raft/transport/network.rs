@@ -1,0 +1,364 @@
+//! openraft's network of one group to one peer.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _};
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
+    StreamAppendResult, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, RPCTypes, StorageError};
+use tokio::time::Instant;
+
+use super::link::Waiter;
+use super::peers::Peers;
+use super::{MAX_MESSAGE_BYTES, receive};
+use crate::keyviz::GroupId;
+use crate::proto;
+use crate::proto::raft_appended::Outcome;
+use crate::proto::raft_transport_client::RaftTransportClient;
+use crate::raft::apply::Transfer;
+use crate::raft::types::{LogId, Member, NodeId, Types, Vote};
+use crate::raft::wire;
+
+/// Appends of one group in flight to one peer. With [`crate::raft::log`]'s 256 KiB a request this
+/// bounds what waits in memory to 16 MiB a group and peer.
+const WINDOW: usize = 64;
+
+/// How long an append with entries may stay unanswered: a sync on a disk that is busy with others
+/// takes longer than a heartbeat may.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the peer may take to answer a chunk of a snapshot or to install it.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
+
+type RpcError = RPCError<Types>;
+type Client = RaftTransportClient<tonic::transport::Channel>;
+
+/// Makes the networks of one group.
+#[derive(Clone, Debug)]
+pub(crate) struct GroupNetwork {
+    pub(crate) peers: Peers,
+    pub(crate) group: GroupId,
+}
+
+impl RaftNetworkFactory<Types> for GroupNetwork {
+    type Network = PeerNetwork;
+
+    async fn new_client(&mut self, target: NodeId, node: &Member) -> PeerNetwork {
+        let (peers, group) = (self.peers.clone(), self.group);
+        PeerNetwork { peers, group, target, addr: node.addr.clone() }
+    }
+}
+
+/// One group's way to one peer.
+pub(crate) struct PeerNetwork {
+    peers: Peers,
+    group: GroupId,
+    target: NodeId,
+    addr: String,
+}
+
+fn unreachable(error: impl ToString) -> RpcError {
+    RPCError::Unreachable(Unreachable::from_string(error))
+}
+
+fn network(error: impl ToString) -> RpcError {
+    RPCError::Network(NetworkError::from_string(error))
+}
+
+/// What the peer or the way to it did wrong, as openraft wants to know it.
+fn call_failed(status: tonic::Status) -> RpcError {
+    use tonic::Code;
+    match status.code() {
+        // Waiting helps: the peer is down, is another one, or does not have the group (yet).
+        Code::Unavailable | Code::FailedPrecondition | Code::NotFound | Code::Unauthenticated => {
+            unreachable(status)
+        }
+        _ => network(status),
+    }
+}
+
+impl PeerNetwork {
+    fn client(&self) -> Result<Client, RpcError> {
+        let channel = self.peers.channel(self.target, &self.addr).map_err(unreachable)?;
+        Ok(RaftTransportClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES))
+    }
+
+    fn timeout(&self, action: RPCTypes, timeout: Duration) -> RpcError {
+        let (id, target) = (self.peers.node(), self.target);
+        RPCError::Timeout(Timeout { action, id, target, timeout })
+    }
+
+    async fn within<T>(
+        &self,
+        action: RPCTypes,
+        limit: Duration,
+        call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    ) -> Result<T, RpcError> {
+        match tokio::time::timeout(limit, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(call_failed(status)),
+            Err(_) => Err(self.timeout(action, limit)),
+        }
+    }
+
+    fn send(&self, append: AppendEntriesRequest<Types>) -> Result<InFlight, RpcError> {
+        let previous = append.prev_log_id;
+        let last = append.entries.last().map(|entry| entry.log_id).or(previous);
+        let empty = append.entries.is_empty();
+        let request = wire::append_to_proto(0, self.group.0, append);
+        let link = self.peers.link(self.target, &self.addr).map_err(unreachable)?;
+        let waiter = link.send(request).map_err(unreachable)?;
+        Ok(InFlight { previous, last, empty, sent: Instant::now(), waiter })
+    }
+
+    async fn ask_vote(
+        &self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+        pre_vote: bool,
+    ) -> Result<VoteResponse<Types>, RpcError> {
+        let mut client = self.client()?;
+        let hello = self.peers.hello(self.target);
+        let message = wire::vote_request_to_proto(hello, self.group.0, &request);
+        let call = async {
+            if pre_vote { client.pre_vote(message).await } else { client.vote(message).await }
+        };
+        let response = self.within(RPCTypes::Vote, option.soft_ttl(), call).await?;
+        wire::vote_response_from_proto(response).map_err(network)
+    }
+}
+
+/// An append that has no answer yet.
+struct InFlight {
+    previous: Option<LogId>,
+    last: Option<LogId>,
+    empty: bool,
+    sent: Instant,
+    waiter: Waiter,
+}
+
+impl InFlight {
+    fn outcome(&self, answer: proto::RaftAppended) -> Result<StreamAppendResult<Types>, RpcError> {
+        match answer.outcome() {
+            Outcome::Appended => Ok(Ok(self.last)),
+            Outcome::Conflict => match self.previous {
+                Some(previous) => Ok(Err(StreamAppendError::Conflict(previous))),
+                None => Err(network("the peer found a conflict before the first entry")),
+            },
+            Outcome::HigherVote => {
+                let vote = wire::required_vote(answer.vote).map_err(network)?;
+                Ok(Err(StreamAppendError::HigherVote(vote)))
+            }
+            Outcome::NoGroup => Err(unreachable("the peer does not hold the group")),
+            Outcome::Stopped | Outcome::Unspecified => Err(unreachable(answer.message)),
+            Outcome::Invalid => Err(network(answer.message)),
+        }
+    }
+}
+
+/// Appends of one group on their way, in order.
+struct Pipeline<'a, S> {
+    network: &'a PeerNetwork,
+    input: S,
+    input_ended: bool,
+    in_flight: VecDeque<InFlight>,
+    /// For requests without entries, which are heartbeats and probes.
+    empty_timeout: Duration,
+    failed: bool,
+}
+
+impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipeline<'_, S> {
+    /// The answer to the oldest request, sending further ones while it is awaited.
+    async fn next(&mut self) -> Option<Result<StreamAppendResult<Types>, RpcError>> {
+        if self.failed {
+            return None;
+        }
+        loop {
+            let may_send = !self.input_ended && self.in_flight.len() < WINDOW;
+            let Some(front) = self.in_flight.front_mut() else {
+                if self.input_ended {
+                    return None;
+                }
+                let request = self.input.next().await;
+                if let Err(error) = self.push(request) {
+                    return Some(Err(error));
+                }
+                continue;
+            };
+            let limit = if front.empty { self.empty_timeout } else { APPEND_TIMEOUT };
+            let deadline = front.sent + limit;
+            tokio::select! {
+                biased;
+                answer = &mut front.waiter => {
+                    let front = self.in_flight.pop_front().expect("it was there to be awaited");
+                    let outcome = match answer {
+                        Ok(answer) => front.outcome(answer),
+                        Err(broken) => Err(unreachable(broken)),
+                    };
+                    self.failed = !matches!(outcome, Ok(Ok(_)));
+                    return Some(outcome);
+                }
+                request = self.input.next(), if may_send => {
+                    if let Err(error) = self.push(request) {
+                        return Some(Err(error));
+                    }
+                }
+                () = tokio::time::sleep_until(deadline) => {
+                    self.failed = true;
+                    return Some(Err(self.network.timeout(RPCTypes::AppendEntries, limit)));
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, request: Option<AppendEntriesRequest<Types>>) -> Result<(), RpcError> {
+        match request {
+            Some(request) => {
+                let sent = self.network.send(request).inspect_err(|_| self.failed = true)?;
+                self.in_flight.push_back(sent);
+            }
+            None => self.input_ended = true,
+        }
+        Ok(())
+    }
+}
+
+impl RaftNetworkV2<Types> for PeerNetwork {
+    type SnapshotData = Transfer;
+
+    async fn append_entries(
+        &mut self,
+        append: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RpcError> {
+        let limit = option.soft_ttl();
+        let mut sent = self.send(append)?;
+        match tokio::time::timeout(limit, &mut sent.waiter).await {
+            Ok(Ok(answer)) => sent.outcome(answer).map(AppendEntriesResponse::from),
+            Ok(Err(broken)) => Err(unreachable(broken)),
+            Err(_) => Err(self.timeout(RPCTypes::AppendEntries, limit)),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types>, RpcError>>, RpcError>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        let pipeline = Pipeline {
+            network: self,
+            input,
+            input_ended: false,
+            in_flight: VecDeque::new(),
+            empty_timeout: option.hard_ttl(),
+            failed: false,
+        };
+        let answers = futures::stream::unfold(pipeline, |mut pipeline| async move {
+            let answer = pipeline.next().await?;
+            Some((answer, pipeline))
+        });
+        Box::pin(async move { Ok(answers.boxed()) })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RpcError> {
+        self.ask_vote(request, option, false).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RpcError> {
+        self.ask_vote(request, option, true).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: openraft::alias::SnapshotOf<Types, Transfer>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let Transfer::View(view) = snapshot.snapshot else {
+            let error = std::io::Error::other("a received snapshot cannot be sent on");
+            return Err(StreamingError::StorageError(StorageError::from_io_error(
+                openraft::ErrorSubject::Snapshot(None),
+                openraft::ErrorVerb::Read,
+                error,
+            )));
+        };
+        let header =
+            receive::header(self.peers.hello(self.target), self.group, vote, &snapshot.meta);
+        let (chunks, progress) = receive::chunks(header, *view);
+        let mut client = self.client()?;
+        let call = client.snapshot(chunks);
+        tokio::pin!(call, cancel);
+        loop {
+            let last_progress = *progress.borrow();
+            tokio::select! {
+                biased;
+                closed = &mut cancel => return Err(StreamingError::Closed(closed)),
+                answer = &mut call => {
+                    let response = answer.map_err(call_failed)?.into_inner();
+                    let vote = wire::required_vote(response.vote).map_err(network)?;
+                    return Ok(SnapshotResponse::new(vote));
+                }
+                () = tokio::time::sleep_until(last_progress + SNAPSHOT_TIMEOUT) => {
+                    if *progress.borrow() == last_progress {
+                        return Err(self.timeout(RPCTypes::InstallSnapshot, SNAPSHOT_TIMEOUT).into());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RpcError> {
+        let mut client = self.client()?;
+        let message = proto::RaftTransferRequest {
+            hello: Some(self.peers.hello(self.target)),
+            group: self.group.0,
+            from_leader: Some(wire::vote_to_proto(request.from_leader())),
+            to: *request.to_node_id(),
+            last: request.last_log_id().copied().map(wire::log_id_to_proto),
+        };
+        let call = client.transfer_leader(message);
+        let response = self.within(RPCTypes::TransferLeader, option.soft_ttl(), call).await?;
+        if response.accepted {
+            return Ok(Ok(()));
+        }
+        Ok(Err(match response.vote {
+            Some(vote) => TransferLeaderError::VoteChanged {
+                expected: *request.from_leader(),
+                actual: wire::vote_from_proto(vote),
+            },
+            None => TransferLeaderError::LogNotFlushed {
+                expected: request.last_log_id().copied(),
+                actual: response.last.map(wire::log_id_from_proto),
+            },
+        }))
+    }
+}

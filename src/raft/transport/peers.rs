@@ -1,0 +1,161 @@
+//! The connections of a node, one a peer, shared by everything that speaks gRPC to it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+
+use super::link::Link;
+use super::{
+    CONNECT_TIMEOUT, CONNECTION_WINDOW_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
+    STREAM_WINDOW_BYTES,
+};
+use crate::proto;
+use crate::raft::types::NodeId;
+
+/// A peer cannot be called at all.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PeerError {
+    /// Its address is not one.
+    #[error("the address {addr:?} of node {node} is not host:port")]
+    Address {
+        /// The peer.
+        node: NodeId,
+        /// What stands for its address.
+        addr: String,
+    },
+    /// The TLS settings do not work.
+    #[error("TLS for node {node} cannot be set up: {cause}")]
+    Tls {
+        /// The peer.
+        node: NodeId,
+        /// Why.
+        cause: String,
+    },
+}
+
+/// How a node calls its peers.
+#[derive(Clone, Debug, Default)]
+pub struct PeersOptions {
+    /// TLS with these settings; `None`: plain text.
+    pub tls: Option<ClientTlsConfig>,
+}
+
+/// The connection pool of a node. Clones share it.
+#[derive(Clone)]
+pub struct Peers {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    identity: Arc<Identity>,
+    options: PeersOptions,
+    peers: Mutex<HashMap<NodeId, Peer>>,
+}
+
+/// Who this node is to its peers.
+pub(crate) struct Identity {
+    node: NodeId,
+    cluster_id: ArcSwap<String>,
+}
+
+impl Identity {
+    pub(crate) fn hello(&self, to: NodeId) -> proto::RaftHello {
+        let cluster_id = self.cluster_id.load().as_ref().clone();
+        proto::RaftHello { cluster_id, from: self.node, to }
+    }
+}
+
+struct Peer {
+    addr: String,
+    channel: Channel,
+    link: Arc<Link>,
+}
+
+impl std::fmt::Debug for Peers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peers").field("node", &self.node()).finish_non_exhaustive()
+    }
+}
+
+impl Peers {
+    /// A pool for `node`, without connections yet. `cluster_id` is empty before there is one.
+    pub fn new(node: NodeId, cluster_id: impl Into<String>, options: PeersOptions) -> Self {
+        let identity = Identity { node, cluster_id: ArcSwap::from_pointee(cluster_id.into()) };
+        let inner = Inner { identity: Arc::new(identity), options, peers: Mutex::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The node that calls.
+    pub fn node(&self) -> NodeId {
+        self.inner.identity.node
+    }
+
+    /// The cluster this node belongs to; empty before there is one.
+    pub fn cluster_id(&self) -> Arc<String> {
+        self.inner.identity.cluster_id.load_full()
+    }
+
+    /// Learns the cluster's id, once it is known.
+    pub fn set_cluster_id(&self, cluster_id: impl Into<String>) {
+        self.inner.identity.cluster_id.store(Arc::new(cluster_id.into()));
+    }
+
+    /// The connection to `node` at `addr` (`host:port`), made when it is first used and again when
+    /// it breaks. A new address replaces the old connection. Needs a Tokio runtime.
+    pub fn channel(&self, node: NodeId, addr: &str) -> Result<Channel, PeerError> {
+        self.with_peer(node, addr, |peer| peer.channel.clone())
+    }
+
+    /// Forgets a peer that left the cluster.
+    pub fn forget(&self, node: NodeId) {
+        self.inner.peers.lock().remove(&node);
+    }
+
+    pub(crate) fn link(&self, node: NodeId, addr: &str) -> Result<Arc<Link>, PeerError> {
+        self.with_peer(node, addr, |peer| peer.link.clone())
+    }
+
+    pub(crate) fn hello(&self, to: NodeId) -> proto::RaftHello {
+        self.inner.identity.hello(to)
+    }
+
+    fn with_peer<T>(
+        &self,
+        node: NodeId,
+        addr: &str,
+        use_peer: impl FnOnce(&Peer) -> T,
+    ) -> Result<T, PeerError> {
+        let mut peers = self.inner.peers.lock();
+        if let Some(peer) = peers.get(&node).filter(|peer| peer.addr == addr) {
+            return Ok(use_peer(peer));
+        }
+        let channel = self.endpoint(node, addr)?.connect_lazy();
+        let link = Arc::new(Link::new(self.inner.identity.clone(), node, channel.clone()));
+        let peer = Peer { addr: addr.to_owned(), channel, link };
+        let used = use_peer(&peer);
+        peers.insert(node, peer);
+        Ok(used)
+    }
+
+    fn endpoint(&self, node: NodeId, addr: &str) -> Result<Endpoint, PeerError> {
+        let scheme = if self.inner.options.tls.is_some() { "https" } else { "http" };
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{addr}"))
+            .map_err(|_| PeerError::Address { node, addr: addr.to_owned() })?
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true);
+        match &self.inner.options.tls {
+            Some(tls) => endpoint
+                .tls_config(tls.clone())
+                .map_err(|error| PeerError::Tls { node, cause: error.to_string() }),
+            None => Ok(endpoint),
+        }
+    }
+}

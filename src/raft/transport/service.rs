@@ -1,0 +1,278 @@
+//! The receiving side of the transport.
+
+use std::sync::Arc;
+
+use futures::stream::{BoxStream, FuturesUnordered};
+use futures::{FutureExt as _, StreamExt as _};
+use openraft::raft::{AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::receive::{self, Receiving};
+use crate::keyviz::GroupId;
+use crate::proto;
+use crate::proto::raft_appended::Outcome;
+use crate::proto::raft_snapshot_chunk::Part;
+use crate::proto::raft_transport_server::RaftTransport;
+use crate::raft::apply::{Staged, Transfer};
+use crate::raft::group::Group;
+use crate::raft::groups::Groups;
+use crate::raft::wire;
+
+/// Appends of one peer that are being worked on; beyond, its stream is not read.
+const IN_WORK: usize = 4096;
+
+/// Answers that leave in one frame.
+const FRAME_RESPONSES: usize = 256;
+
+/// Frames that wait for the peer to read them.
+const FRAMES_QUEUED: usize = 16;
+
+/// The gRPC service that takes what peers send to the groups of this node.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    groups: Groups,
+}
+
+impl Service {
+    pub(crate) fn new(groups: Groups) -> Self {
+        Self { groups }
+    }
+
+    fn check(&self, hello: Option<&proto::RaftHello>) -> Result<(), Status> {
+        let hello = hello.ok_or(wire::Invalid("it does not say who sends it"))?;
+        if hello.to != self.groups.node() {
+            return Err(Status::failed_precondition(format!(
+                "this is node {}, not node {}",
+                self.groups.node(),
+                hello.to
+            )));
+        }
+        let own = self.groups.peers().cluster_id();
+        if !own.is_empty() && !hello.cluster_id.is_empty() && *own != hello.cluster_id {
+            return Err(Status::failed_precondition(format!(
+                "this node belongs to cluster {own}, node {} to cluster {}",
+                hello.from, hello.cluster_id
+            )));
+        }
+        Ok(())
+    }
+
+    fn group(&self, group: u64) -> Result<Arc<Group>, Status> {
+        self.groups
+            .get(GroupId(group))
+            .ok_or_else(|| Status::not_found(format!("this node does not hold group {group}")))
+    }
+
+    async fn answer_vote(
+        &self,
+        request: proto::RaftVoteRequest,
+        pre_vote: bool,
+    ) -> Result<Response<proto::RaftVoteResponse>, Status> {
+        self.check(request.hello.as_ref())?;
+        let group = self.group(request.group)?;
+        let request = wire::vote_request_from_proto(request)?;
+        let response = group.answer_vote(request, pre_vote).await?;
+        Ok(Response::new(wire::vote_response_to_proto(response)))
+    }
+
+    /// Starts one append: it is in the group's queue when this returns, unless that is full.
+    fn start(&self, append: proto::RaftAppend) -> InWork {
+        let seq = append.seq;
+        let work = match self.groups.get(GroupId(append.group)) {
+            None => Err(answer(seq, Outcome::NoGroup, String::new())),
+            Some(group) => match wire::append_from_proto(append) {
+                Ok(request) => Ok((group, request)),
+                Err(invalid) => Err(answer(seq, Outcome::Invalid, invalid.to_string())),
+            },
+        };
+        let mut work = async move {
+            let (group, request) = match work {
+                Ok(work) => work,
+                Err(refused) => return refused,
+            };
+            match group.raft().append_entries(request).await {
+                Ok(AppendEntriesResponse::HigherVote(vote)) => proto::RaftAppended {
+                    vote: Some(wire::vote_to_proto(&vote)),
+                    ..answer(seq, Outcome::HigherVote, String::new())
+                },
+                Ok(AppendEntriesResponse::Conflict) => {
+                    answer(seq, Outcome::Conflict, String::new())
+                }
+                Ok(AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_)) => {
+                    answer(seq, Outcome::Appended, String::new())
+                }
+                Err(error) => answer(seq, Outcome::Stopped, error.to_string()),
+            }
+        }
+        .boxed();
+        // The first poll hands the request to the group, so requests arrive there in the order of
+        // the stream. Unconstrained: running out of budget here would reorder them.
+        match tokio::task::unconstrained(&mut work).now_or_never() {
+            Some(answered) => futures::future::ready(answered).boxed(),
+            None => work,
+        }
+    }
+
+    async fn serve_appends(
+        self,
+        mut frames: Streaming<proto::RaftAppendFrame>,
+        answers: mpsc::Sender<Result<proto::RaftAppendedFrame, Status>>,
+    ) {
+        let mut in_work: FuturesUnordered<InWork> = FuturesUnordered::new();
+        let stopping = self.groups.stopping().clone();
+        let stopped = stopping.cancelled();
+        tokio::pin!(stopped);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut stopped => return,
+                Some(first) = in_work.next() => {
+                    let mut responses = vec![first];
+                    while responses.len() < FRAME_RESPONSES
+                        && let Some(Some(next)) = in_work.next().now_or_never()
+                    {
+                        responses.push(next);
+                    }
+                    if answers.send(Ok(proto::RaftAppendedFrame { responses })).await.is_err() {
+                        return;
+                    }
+                }
+                frame = frames.message(), if in_work.len() < IN_WORK => {
+                    let frame = match frame {
+                        Ok(Some(frame)) => frame,
+                        // The peer closed its side or broke off: it no longer waits for answers.
+                        Ok(None) | Err(_) => return,
+                    };
+                    if let Err(refused) = self.check(frame.hello.as_ref()) {
+                        let _ = answers.send(Err(refused)).await;
+                        return;
+                    }
+                    in_work.extend(frame.requests.into_iter().map(|append| self.start(append)));
+                }
+            }
+        }
+    }
+}
+
+type InWork = futures::future::BoxFuture<'static, proto::RaftAppended>;
+
+fn answer(seq: u64, outcome: Outcome, message: String) -> proto::RaftAppended {
+    proto::RaftAppended { seq, outcome: outcome.into(), vote: None, message }
+}
+
+#[tonic::async_trait]
+impl RaftTransport for Service {
+    type AppendStream = BoxStream<'static, Result<proto::RaftAppendedFrame, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<proto::RaftAppendFrame>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let (answers, stream) = mpsc::channel(FRAMES_QUEUED);
+        tokio::spawn(self.clone().serve_appends(request.into_inner(), answers));
+        Ok(Response::new(ReceiverStream::new(stream).boxed()))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<proto::RaftVoteRequest>,
+    ) -> Result<Response<proto::RaftVoteResponse>, Status> {
+        self.answer_vote(request.into_inner(), false).await
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<proto::RaftVoteRequest>,
+    ) -> Result<Response<proto::RaftVoteResponse>, Status> {
+        self.answer_vote(request.into_inner(), true).await
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<proto::RaftTransferRequest>,
+    ) -> Result<Response<proto::RaftTransferResponse>, Status> {
+        let request = request.into_inner();
+        self.check(request.hello.as_ref())?;
+        let group = self.group(request.group)?;
+        let from = wire::required_vote(request.from_leader)?;
+        let last = request.last.map(wire::log_id_from_proto);
+        let transfer = TransferLeaderRequest::new(from, request.to, last);
+        let outcome = group
+            .raft()
+            .handle_transfer_leader(transfer)
+            .await
+            .map_err(|fatal| Status::unavailable(fatal.to_string()))?;
+        Ok(Response::new(match outcome {
+            Ok(()) => proto::RaftTransferResponse { accepted: true, ..Default::default() },
+            Err(error) => {
+                let reason = error.to_string();
+                let (vote, last) = match error {
+                    TransferLeaderError::VoteChanged { actual, .. } => {
+                        (Some(wire::vote_to_proto(&actual)), None)
+                    }
+                    TransferLeaderError::LogNotFlushed { actual, .. } => {
+                        (None, actual.map(wire::log_id_to_proto))
+                    }
+                };
+                proto::RaftTransferResponse { accepted: false, reason, vote, last }
+            }
+        }))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<proto::RaftSnapshotChunk>>,
+    ) -> Result<Response<proto::RaftSnapshotResponse>, Status> {
+        let mut chunks = request.into_inner();
+        let Some(Part::Header(header)) = chunks.message().await?.and_then(|chunk| chunk.part)
+        else {
+            return Err(wire::Invalid("a snapshot starts with its header").into());
+        };
+        self.check(header.hello.as_ref())?;
+        let group = self.group(header.group)?;
+        let vote = wire::required_vote(header.vote)?;
+        let meta = receive::meta(&header)?;
+        group.check_snapshot(&vote, &meta)?;
+
+        let (storage, space) = (self.groups.storage().clone(), group.space().clone());
+        let mut receiving = blocking(move || {
+            let staged = Staged::new(storage, space);
+            staged.map(Receiving::new).map_err(|error| Status::internal(error.to_string()))
+        })
+        .await?;
+        let trailer = loop {
+            match chunks.message().await?.and_then(|chunk| chunk.part) {
+                Some(Part::Rows(rows)) => {
+                    receiving = blocking(move || {
+                        receiving.rows(rows)?;
+                        Ok(receiving)
+                    })
+                    .await?;
+                }
+                Some(Part::Trailer(trailer)) => break trailer,
+                Some(Part::Header(_)) | None => {
+                    return Err(wire::Invalid("the snapshot ends before its trailer").into());
+                }
+            }
+        };
+        let staged = receiving.finish(trailer)?;
+        let snapshot = openraft::Snapshot { meta, snapshot: Transfer::Staged(staged) };
+        let response = group
+            .raft()
+            .install_full_snapshot(vote, snapshot)
+            .await
+            .map_err(|fatal| Status::unavailable(fatal.to_string()))?;
+        let vote = Some(wire::vote_to_proto(&response.vote));
+        Ok(Response::new(proto::RaftSnapshotResponse { vote }))
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(Status::internal("receiving the snapshot panicked")))
+}

@@ -1,0 +1,29 @@
+//! The key-value plane: routes a request, samples it where it is served, proposes or reads it, or
+//! forwards it once to the node that can.
+//!
+//! Knows nothing of gRPC: peers are reached through [`PeerKv`], which the edge implements.
+
+mod command;
+mod coordinator;
+mod directory;
+mod error;
+mod limits;
+mod machine;
+mod peer;
+mod read;
+mod rounds;
+mod scan;
+mod write;
+
+pub use command::{CommandError, KvCommand, KvWrite};
+pub use coordinator::{Consistency, Coordinator, CoordinatorParts, KvCounters};
+pub use directory::{Directory, MemberAddress};
+pub use error::{InvalidRequest, KvError};
+pub use limits::{
+    MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_KEY_BYTES, MAX_VALUE_BYTES, RESERVED_PREFIX,
+    check_batch, check_key, check_range, check_value,
+};
+pub use machine::{KvMachine, Page, Row, read_key, read_page};
+pub use peer::{PeerError, PeerKv, PeerOutcome, PeerRead, PeerReadReply};
+pub use scan::{SCAN_PAGE_BYTES, SCAN_PAGE_ROWS, ScanRange};
+pub use write::CasOutcome;

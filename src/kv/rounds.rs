@@ -1,0 +1,109 @@
+//! Requests that can share one answer share one round trip.
+//!
+//! A request joins the next round, never one that is under way: whatever the round finds out was
+//! true after the request arrived. That is what makes a shared read index linearizable.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+/// Rounds of one question. At most one is under way; those who wait are as many as the requests in
+/// flight.
+pub(super) struct Rounds<T> {
+    state: Mutex<State<T>>,
+}
+
+struct State<T> {
+    running: bool,
+    waiting: Vec<oneshot::Sender<T>>,
+}
+
+impl<T: Clone + Send + 'static> Rounds<T> {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Rounds { state: Mutex::new(State { running: false, waiting: Vec::new() }) })
+    }
+
+    /// What the next round finds out. `None`: the round was dropped (the runtime stops).
+    pub(super) async fn join<F, Fut>(self: &Arc<Self>, ask: F) -> Option<T>
+    where
+        F: Fn() -> Fut + Send + 'static,
+        Fut: Future<Output = T> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let start = {
+            let mut state = self.state.lock();
+            state.waiting.push(answer);
+            !std::mem::replace(&mut state.running, true)
+        };
+        if start {
+            tokio::spawn(Arc::clone(self).run(ask));
+        }
+        answered.await.ok()
+    }
+
+    async fn run<F, Fut>(self: Arc<Self>, ask: F)
+    where
+        F: Fn() -> Fut + Send + 'static,
+        Fut: Future<Output = T> + Send + 'static,
+    {
+        while let Some(round) = self.next_round() {
+            let answer = ask().await;
+            for waiter in round {
+                // A waiter that went away needs no answer.
+                let _ = waiter.send(answer.clone());
+            }
+        }
+    }
+
+    fn next_round(&self) -> Option<Vec<oneshot::Sender<T>>> {
+        let mut state = self.state.lock();
+        if state.waiting.is_empty() {
+            state.running = false;
+            return None;
+        }
+        Some(std::mem::take(&mut state.waiting))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_never_joins_a_round_that_is_under_way() {
+        let rounds = Rounds::new();
+        let asked = Arc::new(AtomicU64::new(0));
+        let ask = {
+            let asked = Arc::clone(&asked);
+            move || {
+                let asked = Arc::clone(&asked);
+                async move {
+                    let round = asked.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    round
+                }
+            }
+        };
+        let first = tokio::spawn({
+            let (rounds, ask) = (Arc::clone(&rounds), ask.clone());
+            async move { rounds.join(ask).await }
+        });
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let late: Vec<_> = (0..50)
+            .map(|_| {
+                let (rounds, ask) = (Arc::clone(&rounds), ask.clone());
+                tokio::spawn(async move { rounds.join(ask).await })
+            })
+            .collect();
+        assert_eq!(first.await.expect("no panic"), Some(0));
+        for request in late {
+            assert_eq!(request.await.expect("no panic"), Some(1), "all share the next round");
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+        assert_eq!(rounds.join(ask).await, Some(2), "an idle question starts again");
+    }
+}

@@ -1,0 +1,104 @@
+//! This node's sampler and history as one source of answers.
+//!
+//! A flush moves counts from the sampler into the history. A question that looked at one before
+//! the flush and at the other after it would miss them or see them twice, so both happen under one
+//! gate. It is held for the copy of what is not flushed yet, never while an answer is computed,
+//! and recorders do not know it.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+
+use crate::keyviz::{
+    ColumnPlan, Flushed, History, HistoryView, NodeColumns, NodeTotals, Query, RowAxis, Sampler,
+    Window,
+};
+
+/// The time as nodes see it. Injected, so that tests can set it.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl Clock {
+    /// The system's clock.
+    pub fn system() -> Self {
+        Clock(Arc::new(|| {
+            let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+        }))
+    }
+
+    /// A clock that reads what `now_ms` says.
+    pub fn of(now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Clock(Arc::new(now_ms))
+    }
+
+    /// Unix time in milliseconds; 0 for a clock that is set before 1970.
+    pub fn now_ms(&self) -> u64 {
+        (self.0)()
+    }
+}
+
+/// What one node counted and what it counts right now.
+pub struct LocalMatrix {
+    sampler: Arc<Sampler>,
+    history: Arc<History>,
+    clock: Clock,
+    enabled: bool,
+    gate: Mutex<()>,
+}
+
+impl LocalMatrix {
+    /// A source of these parts; one that is not `enabled` answers nothing.
+    pub fn new(sampler: Arc<Sampler>, history: Arc<History>, clock: Clock, enabled: bool) -> Self {
+        LocalMatrix { sampler, history, clock, enabled, gate: Mutex::new(()) }
+    }
+
+    /// Whether this node samples.
+    pub fn enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// The node's clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The sampler.
+    pub fn sampler(&self) -> &Arc<Sampler> {
+        &self.sampler
+    }
+
+    /// The history.
+    pub fn history(&self) -> &Arc<History> {
+        &self.history
+    }
+
+    /// Moves what was counted into the history, and closes the columns that are over.
+    pub fn flush(&self) -> Flushed {
+        let _gate = self.gate.lock();
+        self.history.add(self.clock.now_ms(), self.sampler.harvest())
+    }
+
+    /// Moves what was counted into the history, and closes the column in progress too.
+    pub fn close(&self) -> Flushed {
+        let _gate = self.gate.lock();
+        self.history.close(self.clock.now_ms(), self.sampler.harvest())
+    }
+
+    /// Round one.
+    pub fn totals(&self, query: &Query) -> NodeTotals {
+        self.view(query.window).totals(query)
+    }
+
+    /// Round two.
+    pub fn columns(&self, query: &Query, rows: &RowAxis, columns: &ColumnPlan) -> NodeColumns {
+        let nothing = Window { from_ms: 0, to_ms: 0 };
+        self.view(columns.window().unwrap_or(nothing)).columns(query, rows, columns)
+    }
+
+    fn view(&self, window: Window) -> HistoryView {
+        let _gate = self.gate.lock();
+        self.history.view(window, self.sampler.peek())
+    }
+}

@@ -1,0 +1,189 @@
+//! The `KeyViz` service, and this node's part in other nodes' matrices.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use tonic::{Request, Response, Status};
+
+use crate::fanout::{Axis, Fanout, MatrixError, MatrixRequest};
+use crate::keyviz::{Role, Series};
+use crate::kv::Directory;
+use crate::proto;
+
+use super::matrix_wire::{
+    column_plan_from_wire, columns_chunks, matrix_to_wire, query_from_wire, row_axis_from_wire,
+    totals_chunks,
+};
+use super::peer_service::check_cluster;
+
+pub(super) struct KeyVizService {
+    pub(super) fanout: Arc<Fanout>,
+    pub(super) directory: Arc<Directory>,
+}
+
+impl KeyVizService {
+    /// One matrix from every member.
+    pub(super) async fn cluster_matrix(
+        &self,
+        request: proto::GetMatrixRequest,
+    ) -> Result<proto::Matrix, Status> {
+        let request = matrix_request(request)?;
+        let matrix = self.fanout.cluster(&request).await.map_err(matrix_status)?;
+        Ok(matrix_to_wire(matrix))
+    }
+
+    /// The matrix of this node alone.
+    pub(super) async fn node_matrix(
+        &self,
+        request: proto::GetMatrixRequest,
+    ) -> Result<proto::Matrix, Status> {
+        let request = matrix_request(request)?;
+        let matrix = self.fanout.node(&request).await.map_err(matrix_status)?;
+        Ok(matrix_to_wire(matrix))
+    }
+}
+
+/// The services of this module share their state; gRPC wants each in its own type.
+#[derive(Clone)]
+pub(super) struct SharedKeyViz(pub(super) Arc<KeyVizService>);
+
+#[tonic::async_trait]
+impl proto::key_viz_server::KeyViz for SharedKeyViz {
+    async fn get_matrix(
+        &self,
+        request: Request<proto::GetMatrixRequest>,
+    ) -> Result<Response<proto::Matrix>, Status> {
+        self.0.cluster_matrix(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_node_matrix(
+        &self,
+        request: Request<proto::GetMatrixRequest>,
+    ) -> Result<Response<proto::Matrix>, Status> {
+        self.0.node_matrix(request.into_inner()).await.map(Response::new)
+    }
+}
+
+type Chunks<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl proto::key_viz_peer_server::KeyVizPeer for SharedKeyViz {
+    type TotalsStream = Chunks<proto::TotalsChunk>;
+    type ColumnsStream = Chunks<proto::ColumnsChunk>;
+
+    async fn totals(
+        &self,
+        request: Request<proto::TotalsRequest>,
+    ) -> Result<Response<Self::TotalsStream>, Status> {
+        let local = Arc::clone(self.0.fanout.local());
+        let query = self.0.peer_query(request.into_inner().query)?;
+        let (now_ms, step_ms) = (local.clock().now_ms(), local.history().config().step_ms);
+        let totals = compute(move || local.totals(&query)).await?;
+        let chunks = totals_chunks(totals, now_ms, step_ms).into_iter().map(Ok);
+        Ok(Response::new(Box::pin(futures::stream::iter(chunks))))
+    }
+
+    async fn columns(
+        &self,
+        request: Request<proto::ColumnsRequest>,
+    ) -> Result<Response<Self::ColumnsStream>, Status> {
+        let local = Arc::clone(self.0.fanout.local());
+        let request = request.into_inner();
+        let rows = row_axis_from_wire(&request)?;
+        let columns = column_plan_from_wire(&request)?;
+        let query = self.0.peer_query(request.query)?;
+        let part = compute(move || local.columns(&query, &rows, &columns)).await?;
+        let chunks = columns_chunks(part).into_iter().map(Ok);
+        Ok(Response::new(Box::pin(futures::stream::iter(chunks))))
+    }
+}
+
+impl KeyVizService {
+    fn peer_query(&self, query: Option<proto::PeerQuery>) -> Result<crate::keyviz::Query, Status> {
+        let query = query.ok_or_else(|| Status::invalid_argument("a question without a query"))?;
+        check_cluster(&self.directory, &query.cluster_id)?;
+        if !self.fanout.local().enabled() {
+            return Err(matrix_status(MatrixError::Disabled));
+        }
+        query_from_wire(query)
+    }
+}
+
+async fn compute<T: Send + 'static>(
+    compute: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Status> {
+    tokio::task::spawn_blocking(compute)
+        .await
+        .map_err(|error| Status::internal(format!("the answer could not be computed: {error}")))
+}
+
+fn matrix_status(error: MatrixError) -> Status {
+    let message = error.to_string();
+    match error {
+        MatrixError::Disabled | MatrixError::NotReady => Status::unavailable(message),
+        MatrixError::Internal { .. } => Status::internal(message),
+        MatrixError::EmptyWindow { .. }
+        | MatrixError::EmptyRange
+        | MatrixError::KeyTooLong { .. }
+        | MatrixError::TooManyRows { .. }
+        | MatrixError::TooManyColumns { .. } => Status::invalid_argument(message),
+    }
+}
+
+pub(super) fn series_from_wire(series: i32) -> Result<Series, Status> {
+    match proto::Series::try_from(series) {
+        Ok(proto::Series::Unspecified | proto::Series::Writes) => Ok(Series::Writes),
+        Ok(proto::Series::Reads) => Ok(Series::Reads),
+        Ok(proto::Series::ReadBytes) => Ok(Series::ReadBytes),
+        Ok(proto::Series::WriteBytes) => Ok(Series::WriteBytes),
+        Err(_) => Err(Status::invalid_argument(format!(
+            "series {series} does not exist; 1 is reads, 2 writes, 3 read bytes, 4 write bytes"
+        ))),
+    }
+}
+
+pub(super) fn role_from_wire(role: i32) -> Result<Option<Role>, Status> {
+    match proto::Role::try_from(role) {
+        Ok(proto::Role::Unspecified) => Ok(None),
+        Ok(proto::Role::LeaderWrite) => Ok(Some(Role::LeaderWrite)),
+        Ok(proto::Role::LeaderRead) => Ok(Some(Role::LeaderRead)),
+        Ok(proto::Role::FollowerRead) => Ok(Some(Role::FollowerRead)),
+        Err(_) => Err(Status::invalid_argument(format!(
+            "role {role} does not exist; 1 is leader write, 2 leader read, 3 follower read"
+        ))),
+    }
+}
+
+fn axis_from_wire(axis: i32) -> Result<Axis, Status> {
+    match proto::Axis::try_from(axis) {
+        Ok(proto::Axis::Unspecified | proto::Axis::Now) => Ok(Axis::Now),
+        Ok(proto::Axis::Then) => Ok(Axis::Then),
+        Err(_) => Err(Status::invalid_argument(format!(
+            "axis {axis} does not exist; 1 is the routes of now, 2 those of then"
+        ))),
+    }
+}
+
+fn matrix_request(request: proto::GetMatrixRequest) -> Result<MatrixRequest, Status> {
+    Ok(MatrixRequest {
+        series: series_from_wire(request.series)?,
+        role: role_from_wire(request.role)?,
+        from_ms: request.from_ms,
+        to_ms: request.to_ms,
+        start: request.start,
+        end: request.end,
+        max_rows: request.max_rows,
+        max_columns: request.max_columns,
+        axis: axis_from_wire(request.axis)?,
+    })
+}
+
+pub(super) fn series_to_wire(series: Series) -> proto::Series {
+    match series {
+        Series::Reads => proto::Series::Reads,
+        Series::Writes => proto::Series::Writes,
+        Series::ReadBytes => proto::Series::ReadBytes,
+        Series::WriteBytes => proto::Series::WriteBytes,
+    }
+}

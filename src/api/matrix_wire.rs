@@ -1,0 +1,356 @@
+//! Matrices and their parts, between the types of [`crate::keyviz`] and the wire.
+//!
+//! What comes from a peer is checked where it cannot be represented; whether it makes sense on the
+//! asked axes is checked by the layer that asked.
+
+use std::ops::Range;
+
+use tonic::Status;
+
+use crate::catalog::RouteEvent;
+use crate::fanout::{Axis, MatrixAnswer, PeerTotals};
+use crate::keyviz::{
+    CONTRIBUTION_VERSION, CellKey, ColumnPart, ColumnPlan, ColumnSet, GroupId, Incarnation,
+    KeyRange, NodeColumns, NodeId, NodeStatus, NodeTotals, Query, RangeTotal, Role, RouteId, Row,
+    RowAxis, Source, Term, Window,
+};
+use crate::proto;
+
+use super::keyviz_service::{role_from_wire, series_from_wire, series_to_wire};
+
+/// Ranges in one chunk of totals: with keys of the longest kind a chunk has 8 MiB, half of what a
+/// message may have.
+const RANGES_A_CHUNK: usize = 1_024;
+
+/// Cells in one chunk of columns: at most 15 bytes each on the wire, 2 MiB in all.
+const CELLS_A_CHUNK: usize = 131_072;
+
+/// The answer to a client.
+pub(super) fn matrix_to_wire(answer: MatrixAnswer) -> proto::Matrix {
+    let MatrixAnswer { matrix, events, axis } = answer;
+    let columns = matrix.columns.iter().map(|column| proto::Column {
+        start_ms: column.start_ms,
+        end_ms: column.end_ms,
+        open: column.open,
+    });
+    proto::Matrix {
+        series: series_to_wire(matrix.series).into(),
+        catalog_version: matrix.catalog_version,
+        columns: columns.collect(),
+        rows: matrix.rows.into_iter().map(row_to_wire).collect(),
+        total: matrix.total,
+        unattributed: matrix.unattributed,
+        nodes: matrix.nodes.into_iter().map(status_to_wire).collect(),
+        responded: matrix.responded,
+        expected: matrix.expected,
+        saturated: matrix.saturated,
+        events: events.events.into_iter().map(event_to_wire).collect(),
+        events_truncated: events.truncated,
+        axis: match axis {
+            Axis::Now => proto::Axis::Now,
+            Axis::Then => proto::Axis::Then,
+        }
+        .into(),
+    }
+}
+
+fn event_to_wire(event: RouteEvent) -> proto::RouteEvent {
+    proto::RouteEvent {
+        time_ms: event.time_ms,
+        kind: event.kind.name().to_owned(),
+        catalog_version: event.version,
+        retired: event.retired.iter().map(RouteId::get).collect(),
+        created: event.created.iter().map(RouteId::get).collect(),
+        key: event.key,
+    }
+}
+
+fn row_to_wire(row: Row) -> proto::Row {
+    proto::Row {
+        bucket_id: row.bucket_id,
+        start: row.range.start,
+        end: row.range.end,
+        label: row.label,
+        aggregate: row.aggregate,
+        route_ids: row.route_ids.iter().map(|id| id.get()).collect(),
+        route_count: row.route_count,
+        route_ids_truncated: row.route_ids_truncated,
+        roles: Some(proto::RoleTotals {
+            leader_write: row.roles.leader_write,
+            leader_read: row.roles.leader_read,
+            follower_read: row.roles.follower_read,
+        }),
+        group_id: row.group.map(|group| group.0),
+        values: row.values,
+        apportioned: row.apportioned.iter().collect(),
+        partial: row.partial.iter().collect(),
+        conflict: row.conflict.iter().collect(),
+    }
+}
+
+fn status_to_wire(status: NodeStatus) -> proto::NodeStatus {
+    proto::NodeStatus {
+        id: status.node.map_or(0, |node| node.0),
+        address: status.address,
+        ok: status.ok,
+        error: status.error.unwrap_or_default(),
+        clock_skew_ms: status.clock_skew_ms,
+        columns: status.columns,
+        incarnation: status.incarnation.map_or(0, |incarnation| incarnation.0),
+        oldest_ms: status.oldest_ms,
+        latency_ms: status.latency_ms,
+    }
+}
+
+/// The question of both rounds.
+pub(super) fn query_to_wire(query: &Query, cluster_id: String) -> proto::PeerQuery {
+    let role = match query.role {
+        None => proto::Role::Unspecified,
+        Some(Role::LeaderWrite) => proto::Role::LeaderWrite,
+        Some(Role::LeaderRead) => proto::Role::LeaderRead,
+        Some(Role::FollowerRead) => proto::Role::FollowerRead,
+    };
+    proto::PeerQuery {
+        cluster_id,
+        series: series_to_wire(query.series).into(),
+        role: role.into(),
+        from_ms: query.window.from_ms,
+        to_ms: query.window.to_ms,
+        start: query.range.start.clone(),
+        end: query.range.end.clone(),
+    }
+}
+
+pub(super) fn query_from_wire(query: proto::PeerQuery) -> Result<Query, Status> {
+    Ok(Query {
+        window: Window { from_ms: query.from_ms, to_ms: query.to_ms },
+        range: KeyRange { start: query.start, end: query.end },
+        series: series_from_wire(query.series)?,
+        role: role_from_wire(query.role)?,
+    })
+}
+
+/// The question of round two.
+pub(super) fn columns_request(
+    query: &Query,
+    cluster_id: String,
+    rows: &RowAxis,
+    columns: &ColumnPlan,
+) -> proto::ColumnsRequest {
+    let spans = columns.columns();
+    let bounds = spans.first().map(|first| first.start_ms);
+    proto::ColumnsRequest {
+        query: Some(query_to_wire(query, cluster_id)),
+        row_starts: rows.starts().to_vec(),
+        row_end: rows.end().cloned(),
+        row_weights: rows.weights().to_vec(),
+        step_ms: columns.step_ms(),
+        column_bounds: bounds.into_iter().chain(spans.iter().map(|span| span.end_ms)).collect(),
+        open: spans.last().is_some_and(|last| last.open),
+    }
+}
+
+pub(super) fn row_axis_from_wire(request: &proto::ColumnsRequest) -> Result<RowAxis, Status> {
+    let starts = request.row_starts.clone();
+    RowAxis::new(starts, request.row_end.clone(), request.row_weights.clone())
+        .map_err(|error| Status::invalid_argument(format!("rows: {error}")))
+}
+
+pub(super) fn column_plan_from_wire(request: &proto::ColumnsRequest) -> Result<ColumnPlan, Status> {
+    ColumnPlan::new(request.step_ms, &request.column_bounds, request.open)
+        .map_err(|error| Status::invalid_argument(format!("columns: {error}")))
+}
+
+/// Round one's answer. There is always at least one chunk.
+pub(super) fn totals_chunks(
+    totals: NodeTotals,
+    now_ms: u64,
+    step_ms: u64,
+) -> Vec<proto::TotalsChunk> {
+    let empty = proto::TotalsChunk {
+        version: CONTRIBUTION_VERSION,
+        node_id: totals.node.0,
+        incarnation: totals.incarnation.0,
+        catalog_version: totals.catalog_version,
+        columns: totals.columns,
+        oldest_ms: totals.oldest_ms,
+        forgotten_before_ms: totals.forgotten_before_ms,
+        unattributed: totals.unattributed,
+        now_ms,
+        step_ms,
+        ranges: Vec::new(),
+    };
+    if totals.ranges.is_empty() {
+        return vec![empty];
+    }
+    let chunk = |ranges: &[RangeTotal]| {
+        let ranges = ranges.iter().map(|range| proto::TotalsRange {
+            start: range.range.start.clone(),
+            end: range.range.end.clone(),
+            total: range.total,
+            aggregate: range.aggregate,
+        });
+        proto::TotalsChunk { ranges: ranges.collect(), ..empty.clone() }
+    };
+    totals.ranges.chunks(RANGES_A_CHUNK).map(chunk).collect()
+}
+
+/// Puts round one's chunks together. The error is for people.
+pub(super) fn totals_from_chunks(chunks: Vec<proto::TotalsChunk>) -> Result<PeerTotals, String> {
+    let mut chunks = chunks.into_iter();
+    let first = chunks.next().ok_or("it answered nothing")?;
+    check_version(first.version)?;
+    let (now_ms, step_ms) = (first.now_ms, first.step_ms);
+    let mut totals = NodeTotals {
+        node: NodeId(first.node_id),
+        incarnation: Incarnation(first.incarnation),
+        catalog_version: first.catalog_version,
+        columns: first.columns,
+        oldest_ms: first.oldest_ms,
+        forgotten_before_ms: first.forgotten_before_ms,
+        unattributed: first.unattributed,
+        ranges: first.ranges.into_iter().map(range_from_wire).collect(),
+    };
+    for chunk in chunks {
+        if chunk.node_id != totals.node.0 || chunk.incarnation != totals.incarnation.0 {
+            return Err("its answer changes sender half way".to_owned());
+        }
+        totals.ranges.extend(chunk.ranges.into_iter().map(range_from_wire));
+    }
+    Ok(PeerTotals { totals, now_ms, step_ms })
+}
+
+fn range_from_wire(range: proto::TotalsRange) -> RangeTotal {
+    RangeTotal {
+        range: KeyRange { start: range.start, end: range.end },
+        total: range.total,
+        aggregate: range.aggregate,
+    }
+}
+
+fn check_version(version: u32) -> Result<(), String> {
+    if version == CONTRIBUTION_VERSION {
+        return Ok(());
+    }
+    Err(format!(
+        "it answers in form {version}, this node reads form {CONTRIBUTION_VERSION}; bring both to \
+         the same version of keyviz"
+    ))
+}
+
+/// Round two's answer.
+pub(super) fn columns_chunks(columns: NodeColumns) -> Vec<proto::ColumnsChunk> {
+    columns.chunks(CELLS_A_CHUNK).into_iter().map(columns_chunk).collect()
+}
+
+fn columns_chunk(columns: NodeColumns) -> proto::ColumnsChunk {
+    let keys = columns.keys.iter().map(|key| (key.row, source_to_wire(key.source)));
+    let mut chunk = proto::ColumnsChunk {
+        version: CONTRIBUTION_VERSION,
+        node_id: columns.node.0,
+        incarnation: columns.incarnation.0,
+        covers_from: columns.covers.start,
+        covers_to: columns.covers.end,
+        held: columns.held.spans().flat_map(|span| [span.start, span.end]).collect(),
+        forgotten_before_ms: columns.forgotten_before_ms,
+        ..proto::ColumnsChunk::default()
+    };
+    for (row, (source, group, term)) in keys {
+        chunk.key_rows.push(row);
+        chunk.key_sources.push(source);
+        chunk.key_groups.push(group);
+        chunk.key_terms.push(term);
+    }
+    chunk.parts = columns.parts.into_iter().map(part_to_wire).collect();
+    chunk
+}
+
+fn source_to_wire(source: Source) -> (u32, u64, u64) {
+    match source {
+        Source::LeaderWrite { group, term: Some(term) } => (0, group.0, term.0),
+        Source::LeaderWrite { group, term: None } => (1, group.0, 0),
+        Source::LeaderRead => (2, 0, 0),
+        Source::FollowerRead => (3, 0, 0),
+    }
+}
+
+fn source_from_wire(source: u32, group: u64, term: u64) -> Result<Source, String> {
+    match source {
+        0 => Ok(Source::LeaderWrite { group: GroupId(group), term: Some(Term(term)) }),
+        1 => Ok(Source::LeaderWrite { group: GroupId(group), term: None }),
+        2 => Ok(Source::LeaderRead),
+        3 => Ok(Source::FollowerRead),
+        source => Err(format!("it names a source {source} that does not exist")),
+    }
+}
+
+fn part_to_wire(part: ColumnPart) -> proto::ColumnPart {
+    let before = std::iter::once(0).chain(part.keys.iter().copied());
+    let steps = part.keys.iter().zip(before).map(|(key, before)| key - before);
+    proto::ColumnPart {
+        column: part.column,
+        incarnation: part.incarnation.0,
+        partial: part.partial,
+        unattributed: part.unattributed,
+        key_steps: steps.collect(),
+        values: part.values,
+        apportioned: part.apportioned,
+    }
+}
+
+fn part_from_wire(part: proto::ColumnPart) -> Result<ColumnPart, String> {
+    let mut key = 0u32;
+    let mut keys = Vec::with_capacity(part.key_steps.len());
+    for step in part.key_steps {
+        key = key.checked_add(step).ok_or("its cells name keys beyond any")?;
+        keys.push(key);
+    }
+    Ok(ColumnPart {
+        column: part.column,
+        incarnation: Incarnation(part.incarnation),
+        partial: part.partial,
+        unattributed: part.unattributed,
+        keys,
+        values: part.values,
+        apportioned: part.apportioned,
+    })
+}
+
+/// One chunk of round two. The error is for people.
+pub(super) fn columns_from_chunk(chunk: proto::ColumnsChunk) -> Result<NodeColumns, String> {
+    check_version(chunk.version)?;
+    let keys = chunk.key_rows.len();
+    let lists = [chunk.key_sources.len(), chunk.key_groups.len(), chunk.key_terms.len()];
+    if lists.iter().any(|length| *length != keys) {
+        return Err("its key lists have different lengths".to_owned());
+    }
+    let keys = (0..keys).map(|index| {
+        let (group, term) = (chunk.key_groups[index], chunk.key_terms[index]);
+        let source = source_from_wire(chunk.key_sources[index], group, term)?;
+        Ok(CellKey { row: chunk.key_rows[index], source })
+    });
+    Ok(NodeColumns {
+        node: NodeId(chunk.node_id),
+        incarnation: Incarnation(chunk.incarnation),
+        covers: chunk.covers_from..chunk.covers_to,
+        held: held_from_wire(&chunk.held)?,
+        forgotten_before_ms: chunk.forgotten_before_ms,
+        keys: keys.collect::<Result<_, String>>()?,
+        parts: chunk.parts.into_iter().map(part_from_wire).collect::<Result<_, _>>()?,
+    })
+}
+
+fn held_from_wire(bounds: &[u32]) -> Result<ColumnSet, String> {
+    let mut held = ColumnSet::new();
+    for span in bounds.chunks(2) {
+        let [start, end] = *span else {
+            return Err("its held columns end in the middle of a run".to_owned());
+        };
+        let run: Range<u32> = start..end;
+        if run.is_empty() {
+            return Err("its held columns have an empty run".to_owned());
+        }
+        held.insert(run);
+    }
+    Ok(held)
+}

@@ -1,0 +1,20 @@
+//! The edge: gRPC and HTTP. Protobuf and JSON stop here; below are the types of each layer.
+
+mod cluster_service;
+mod http;
+pub mod json;
+mod keyviz_service;
+mod kv_service;
+mod matrix_wire;
+mod metrics;
+mod peer_catalog;
+mod peer_client;
+mod peer_matrix;
+mod peer_service;
+mod routes_service;
+mod server;
+mod status;
+
+pub use peer_client::{PeerClient, innermost};
+pub use server::{Edge, Services};
+pub use status::NOT_APPLIED_METADATA;

@@ -1,0 +1,44 @@
+//! Catalog changes, proposed by another node.
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+use crate::keyviz::{GroupId, NodeId};
+use crate::kv::{PeerError, PeerOutcome};
+use crate::proto;
+use crate::proto::cluster_peer_client::ClusterPeerClient;
+use crate::raft::{CatalogOutcome, MAX_MESSAGE_BYTES, PeerCatalog};
+
+use super::peer_client::{PeerClient, propose_outcome, write_error};
+
+impl PeerCatalog for PeerClient {
+    fn propose(&self, to: NodeId, command: Bytes) -> BoxFuture<'static, CatalogOutcome> {
+        let channel = self.channel(to);
+        let request = self.request(proto::ProposeRequest {
+            cluster_id: self.cluster_id(),
+            group_id: GroupId::CATALOG.0,
+            command,
+        });
+        Box::pin(async move {
+            let channel = match channel {
+                Ok(channel) => channel,
+                Err(error) => return CatalogOutcome::NotSent(error.to_string()),
+            };
+            let mut client = ClusterPeerClient::new(channel)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES);
+            let outcome = match client.propose_catalog(request).await {
+                Ok(response) => propose_outcome(response.into_inner()),
+                Err(status) => Err(write_error(to, GroupId::CATALOG, &status)),
+            };
+            match outcome {
+                Ok(PeerOutcome::Done(reply)) => CatalogOutcome::Done(reply),
+                Ok(PeerOutcome::NotLeader(leader)) => CatalogOutcome::NotLeader(leader),
+                Err(error @ PeerError::NotSent { .. }) => {
+                    CatalogOutcome::NotSent(error.to_string())
+                }
+                Err(error) => CatalogOutcome::Unknown(error.to_string()),
+            }
+        })
+    }
+}

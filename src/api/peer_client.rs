@@ -1,0 +1,256 @@
+//! Calls to other nodes, over the one connection pool that Raft uses too.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+use crate::keyviz::{GroupId, NodeId};
+use crate::kv::{
+    Consistency, Directory, KvError, Page, PeerError, PeerKv, PeerOutcome, PeerRead, PeerReadReply,
+    Row,
+};
+use crate::proto;
+use crate::proto::cluster_peer_client::ClusterPeerClient;
+use crate::proto::kv_peer_client::KvPeerClient;
+use crate::proto::peer_read_request::Read;
+use crate::proto::{peer_read_response, propose_response, read_index_response};
+use crate::raft::{MAX_MESSAGE_BYTES, Peers};
+
+use super::status::{is_not_applied, peer_refusal};
+
+/// The other nodes, by id. Addresses are looked up in the directory at each call, so a member that
+/// moved is found again.
+pub struct PeerClient {
+    peers: Peers,
+    directory: Arc<Directory>,
+    timeout: Duration,
+}
+
+impl PeerClient {
+    /// A client whose calls take at most `timeout`.
+    pub fn new(peers: Peers, directory: Arc<Directory>, timeout: Duration) -> Arc<Self> {
+        Arc::new(PeerClient { peers, directory, timeout })
+    }
+
+    /// The connection to a member.
+    pub(crate) fn channel(&self, to: NodeId) -> Result<Channel, PeerError> {
+        let not_sent = |reason: String| PeerError::NotSent { node: to, reason };
+        let member = self
+            .directory
+            .address(to)
+            .ok_or_else(|| not_sent("it is not a member of the cluster".to_owned()))?;
+        self.peers.channel(to.0, &member.address).map_err(|error| not_sent(error.to_string()))
+    }
+
+    fn kv(&self, to: NodeId) -> Result<KvPeerClient<Channel>, PeerError> {
+        let client = KvPeerClient::new(self.channel(to)?);
+        Ok(client
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES))
+    }
+
+    pub(super) fn cluster_id(&self) -> String {
+        self.directory.cluster_id().as_str().to_owned()
+    }
+
+    pub(super) fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.timeout);
+        request
+    }
+
+    /// What `to` knows of itself.
+    pub(crate) async fn node_status(
+        &self,
+        to: NodeId,
+        timeout: Duration,
+    ) -> Result<proto::PeerStatusResponse, String> {
+        let channel = self.channel(to).map_err(|error| error.to_string())?;
+        let mut request = Request::new(proto::PeerStatusRequest { cluster_id: self.cluster_id() });
+        request.set_timeout(timeout);
+        let call = async { ClusterPeerClient::new(channel).node_status(request).await };
+        match tokio::time::timeout(timeout, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(describe(&status)),
+            Err(_) => Err(format!("no answer within {} ms", timeout.as_millis())),
+        }
+    }
+
+    /// Asks `to`, which should lead the catalog group, to make a node a learner.
+    pub(crate) async fn join(
+        &self,
+        to: NodeId,
+        join: proto::JoinRequest,
+    ) -> Result<proto::JoinResponse, Status> {
+        let channel = self.channel(to).map_err(|error| Status::unavailable(error.to_string()))?;
+        let response = ClusterPeerClient::new(channel).join(self.request(join)).await?;
+        Ok(response.into_inner())
+    }
+}
+
+impl PeerKv for PeerClient {
+    fn propose(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        command: Bytes,
+    ) -> BoxFuture<'static, Result<PeerOutcome<Bytes>, PeerError>> {
+        let request = self.request(proto::ProposeRequest {
+            cluster_id: self.cluster_id(),
+            group_id: group.0,
+            command,
+        });
+        let client = self.kv(to);
+        Box::pin(async move {
+            match client?.propose(request).await {
+                Ok(response) => propose_outcome(response.into_inner()),
+                Err(status) => Err(write_error(to, group, &status)),
+            }
+        })
+    }
+
+    fn read_index(
+        &self,
+        to: NodeId,
+        group: GroupId,
+    ) -> BoxFuture<'static, Result<PeerOutcome<u64>, PeerError>> {
+        let request = self
+            .request(proto::ReadIndexRequest { cluster_id: self.cluster_id(), group_id: group.0 });
+        let client = self.kv(to);
+        Box::pin(async move {
+            let response =
+                client?.read_index(request).await.map_err(|status| read_error(to, &status))?;
+            match response.into_inner().outcome {
+                Some(read_index_response::Outcome::Index(index)) => Ok(PeerOutcome::Done(index)),
+                Some(read_index_response::Outcome::NotLeader(hint)) => Ok(not_leader(hint)),
+                None => Err(undecodable("a read index without an outcome")),
+            }
+        })
+    }
+
+    fn read(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        consistency: Consistency,
+        read: PeerRead,
+    ) -> BoxFuture<'static, Result<PeerOutcome<PeerReadReply>, PeerError>> {
+        let request = self.request(proto::PeerReadRequest {
+            cluster_id: self.cluster_id(),
+            group_id: group.0,
+            consistency: match consistency {
+                Consistency::Linearizable => 0,
+                Consistency::Lease => 1,
+                Consistency::Stale => 2,
+            },
+            read: Some(match read {
+                PeerRead::Get(key) => Read::Get(key),
+                PeerRead::Page(range) => Read::Page(proto::PageRequest {
+                    start: range.start,
+                    end: range.end,
+                    max_rows: range.max_rows,
+                    max_bytes: range.max_bytes,
+                    keys_only: range.keys_only,
+                    continued: range.continued,
+                }),
+            }),
+        });
+        let client = self.kv(to);
+        Box::pin(async move {
+            let response = client?.read(request).await.map_err(|status| read_error(to, &status))?;
+            match response.into_inner().outcome {
+                Some(peer_read_response::Outcome::Value(value)) => {
+                    Ok(PeerOutcome::Done(PeerReadReply::Value(value.value)))
+                }
+                Some(peer_read_response::Outcome::Page(page)) => {
+                    Ok(PeerOutcome::Done(PeerReadReply::Page(from_page(page))))
+                }
+                Some(peer_read_response::Outcome::NotLeader(hint)) => Ok(not_leader(hint)),
+                None => Err(undecodable("a read without an outcome")),
+            }
+        })
+    }
+}
+
+fn from_page(page: proto::PeerPage) -> Page {
+    let rows = page.rows.into_iter().map(|row| Row { key: row.key, value: row.value }).collect();
+    Page { rows, next: page.next }
+}
+
+pub(super) fn propose_outcome(
+    response: proto::ProposeResponse,
+) -> Result<PeerOutcome<Bytes>, PeerError> {
+    match response.outcome {
+        Some(propose_response::Outcome::Reply(reply)) => Ok(PeerOutcome::Done(reply)),
+        Some(propose_response::Outcome::NotLeader(hint)) => Ok(not_leader(hint)),
+        None => Err(undecodable("a proposal without an outcome")),
+    }
+}
+
+fn not_leader<T>(hint: proto::NotLeader) -> PeerOutcome<T> {
+    PeerOutcome::NotLeader((hint.leader != 0).then_some(NodeId(hint.leader)))
+}
+
+fn undecodable(reason: &str) -> PeerError {
+    PeerError::Refused(KvError::Undecodable { reason: reason.to_owned() })
+}
+
+/// A write that came back with a status: it did not leave, was refused, or nobody knows.
+pub(super) fn write_error(node: NodeId, group: GroupId, status: &Status) -> PeerError {
+    if was_not_sent(status) {
+        return PeerError::NotSent { node, reason: describe(status) };
+    }
+    match peer_refusal(group, status) {
+        // Somebody else may do it: the peer says that it did not.
+        KvError::NoLeader { .. } => PeerError::NotSent { node, reason: describe(status) },
+        KvError::UnknownOutcome { reason, .. } => PeerError::Lost { node, reason },
+        refusal => PeerError::Refused(refusal),
+    }
+}
+
+/// Reads change nothing, so only whether to ask again matters.
+fn read_error(node: NodeId, status: &Status) -> PeerError {
+    PeerError::NotSent { node, reason: describe(status) }
+}
+
+/// The connection was never made, so the request never left.
+fn was_not_sent(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    is_not_applied(status)
+}
+
+/// The status and its innermost cause, for people.
+pub(super) fn describe(status: &Status) -> String {
+    match status.source() {
+        Some(source) => {
+            let cause = innermost(source);
+            if status.message().contains(&cause) {
+                status.message().to_owned()
+            } else {
+                format!("{}: {cause}", status.message())
+            }
+        }
+        None if status.message().is_empty() => status.code().description().to_owned(),
+        None => status.message().to_owned(),
+    }
+}
+
+/// The innermost cause of an error, which is what a person needs to know of a failed connection.
+pub fn innermost(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}

@@ -1,0 +1,84 @@
+//! Both rounds of a cluster matrix, asked of another node.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use tonic::transport::Channel;
+
+use crate::fanout::{PeerMatrix, PeerTotals};
+use crate::keyviz::{ColumnPlan, MAX_TOTALS, NodeColumns, NodeId, Query, RowAxis};
+use crate::proto;
+use crate::proto::key_viz_peer_client::KeyVizPeerClient;
+use crate::raft::MAX_MESSAGE_BYTES;
+
+use super::matrix_wire::{columns_from_chunk, columns_request, query_to_wire, totals_from_chunks};
+use super::peer_client::{PeerClient, describe};
+
+/// Most cells that one node may contribute to one answer: 1,024 rows x 2,048 columns, four
+/// times over for terms and roles. At 12 bytes a cell, 100 MB.
+const MAX_CELLS: usize = 4 * 1_024 * 2_048;
+
+impl PeerClient {
+    fn matrix(&self, to: NodeId) -> Result<KeyVizPeerClient<Channel>, String> {
+        let channel = self.channel(to).map_err(|error| error.to_string())?;
+        Ok(KeyVizPeerClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES))
+    }
+}
+
+impl PeerMatrix for PeerClient {
+    fn totals(
+        &self,
+        to: NodeId,
+        query: Arc<Query>,
+    ) -> BoxFuture<'static, Result<PeerTotals, String>> {
+        let client = self.matrix(to);
+        let query = query_to_wire(&query, self.cluster_id());
+        Box::pin(async move {
+            let request = proto::TotalsRequest { query: Some(query) };
+            let answer = client?.totals(request).await.map_err(|status| describe(&status))?;
+            let mut stream = answer.into_inner();
+            let (mut chunks, mut ranges) = (Vec::new(), 0);
+            while let Some(chunk) = stream.message().await.map_err(|status| describe(&status))? {
+                ranges += chunk.ranges.len();
+                if ranges > MAX_TOTALS {
+                    return Err(format!("it sent more than {MAX_TOTALS} ranges"));
+                }
+                chunks.push(chunk);
+            }
+            totals_from_chunks(chunks)
+        })
+    }
+
+    fn columns(
+        &self,
+        to: NodeId,
+        query: Arc<Query>,
+        rows: Arc<RowAxis>,
+        columns: Arc<ColumnPlan>,
+    ) -> BoxFuture<'static, Result<Vec<NodeColumns>, String>> {
+        let client = self.matrix(to);
+        let request = columns_request(&query, self.cluster_id(), &rows, &columns);
+        Box::pin(async move {
+            let answer = client?.columns(request).await.map_err(|status| describe(&status))?;
+            let mut stream = answer.into_inner();
+            let mut parts: Vec<NodeColumns> = Vec::new();
+            let (mut reached, mut cells) = (0, 0);
+            while let Some(chunk) = stream.message().await.map_err(|status| describe(&status))? {
+                let part = columns_from_chunk(chunk)?;
+                cells += part.cells();
+                if part.covers.start != reached || cells > MAX_CELLS {
+                    return Err("it sent columns out of order, twice, or too many".to_owned());
+                }
+                reached = part.covers.end;
+                parts.push(part);
+            }
+            if reached as usize != columns.len() {
+                let asked = columns.len();
+                return Err(format!("its answer ends after {reached} of {asked} columns"));
+            }
+            Ok(parts)
+        })
+    }
+}

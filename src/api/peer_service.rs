@@ -1,0 +1,124 @@
+//! What this node does for other nodes. A peer's request is never passed on.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use crate::keyviz::{GroupId, NodeId};
+use crate::kv::{
+    Consistency, Coordinator, Directory, KvError, PeerOutcome, PeerRead, PeerReadReply, ScanRange,
+};
+use crate::proto;
+use crate::proto::peer_read_request::Read;
+use crate::proto::{peer_read_response, propose_response, read_index_response};
+
+use super::status::{invalid, kv_status};
+
+pub(super) struct KvPeerService {
+    pub(super) coordinator: Arc<Coordinator>,
+    pub(super) directory: Arc<Directory>,
+}
+
+/// A peer must be of this cluster. Either side may not know its cluster yet, while the first
+/// members come up.
+pub(super) fn check_cluster(directory: &Directory, theirs: &str) -> Result<(), Status> {
+    let ours = directory.cluster_id();
+    if theirs.is_empty() || ours.is_empty() || ours.as_str() == theirs {
+        return Ok(());
+    }
+    Err(Status::failed_precondition(format!(
+        "this node belongs to cluster {ours}, the caller to cluster {theirs}; check the addresses"
+    )))
+}
+
+pub(super) fn not_leader(leader: Option<NodeId>) -> proto::NotLeader {
+    proto::NotLeader { leader: leader.map_or(0, |leader| leader.0) }
+}
+
+#[tonic::async_trait]
+impl proto::kv_peer_server::KvPeer for KvPeerService {
+    async fn propose(
+        &self,
+        request: Request<proto::ProposeRequest>,
+    ) -> Result<Response<proto::ProposeResponse>, Status> {
+        let propose = request.into_inner();
+        check_cluster(&self.directory, &propose.cluster_id)?;
+        let group = data_group(propose.group_id)?;
+        let outcome =
+            self.coordinator.propose_here(group, propose.command).await.map_err(kv_status)?;
+        let outcome = match outcome {
+            PeerOutcome::Done(reply) => propose_response::Outcome::Reply(reply),
+            PeerOutcome::NotLeader(hint) => propose_response::Outcome::NotLeader(not_leader(hint)),
+        };
+        Ok(Response::new(proto::ProposeResponse { outcome: Some(outcome) }))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<proto::ReadIndexRequest>,
+    ) -> Result<Response<proto::ReadIndexResponse>, Status> {
+        let read = request.into_inner();
+        check_cluster(&self.directory, &read.cluster_id)?;
+        let group = data_group(read.group_id)?;
+        let outcome = match self.coordinator.read_index_here(group).await.map_err(kv_status)? {
+            PeerOutcome::Done(index) => read_index_response::Outcome::Index(index),
+            PeerOutcome::NotLeader(hint) => {
+                read_index_response::Outcome::NotLeader(not_leader(hint))
+            }
+        };
+        Ok(Response::new(proto::ReadIndexResponse { outcome: Some(outcome) }))
+    }
+
+    async fn read(
+        &self,
+        request: Request<proto::PeerReadRequest>,
+    ) -> Result<Response<proto::PeerReadResponse>, Status> {
+        let read = request.into_inner();
+        check_cluster(&self.directory, &read.cluster_id)?;
+        let group = data_group(read.group_id)?;
+        let consistency = i32::try_from(read.consistency)
+            .map_err(|_| KvError::Undecodable { reason: "consistency out of range".to_owned() })
+            .map_err(kv_status)?;
+        let consistency = Consistency::try_from(consistency).map_err(invalid)?;
+        let read = match read.read {
+            Some(Read::Get(key)) => PeerRead::Get(key),
+            Some(Read::Page(page)) => PeerRead::Page(ScanRange {
+                start: page.start,
+                end: page.end,
+                max_rows: page.max_rows,
+                max_bytes: page.max_bytes,
+                keys_only: page.keys_only,
+                continued: page.continued,
+            }),
+            None => return Err(Status::invalid_argument("a peer read of nothing")),
+        };
+        let outcome =
+            self.coordinator.read_here(group, consistency, read).await.map_err(kv_status)?;
+        Ok(Response::new(proto::PeerReadResponse { outcome: Some(read_outcome(outcome)) }))
+    }
+}
+
+/// A group that holds data: the catalog's log takes no key-value commands.
+fn data_group(group: u64) -> Result<GroupId, Status> {
+    if group == GroupId::CATALOG.0 {
+        return Err(Status::invalid_argument("group 0 is the catalog's and holds no keys"));
+    }
+    Ok(GroupId(group))
+}
+
+fn read_outcome(outcome: PeerOutcome<PeerReadReply>) -> peer_read_response::Outcome {
+    match outcome {
+        PeerOutcome::Done(PeerReadReply::Value(value)) => {
+            peer_read_response::Outcome::Value(proto::PeerValue { value })
+        }
+        PeerOutcome::Done(PeerReadReply::Page(page)) => {
+            let rows = page
+                .rows
+                .into_iter()
+                .map(|row| proto::PeerRow { key: row.key, value: row.value })
+                .collect();
+            peer_read_response::Outcome::Page(proto::PeerPage { rows, next: page.next })
+        }
+        PeerOutcome::NotLeader(hint) => peer_read_response::Outcome::NotLeader(not_leader(hint)),
+    }
+}

@@ -1,0 +1,181 @@
+//! The servers: every gRPC service on one port, HTTP on another.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use crate::fanout::Fanout;
+use crate::keyviz::NodeId;
+use crate::kv::{Coordinator, Directory};
+use crate::proto;
+use crate::raft::{
+    CONNECTION_WINDOW_BYTES, CatalogGroup, Groups, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
+    MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES, Storage,
+};
+
+use super::cluster_service::{ClusterService, SharedCluster};
+use super::http::{self, HttpState};
+use super::keyviz_service::{KeyVizService, SharedKeyViz};
+use super::kv_service::KvService;
+use super::metrics::{Metrics, MetricsParts};
+use super::peer_client::PeerClient;
+use super::peer_service::KvPeerService;
+use super::routes_service::{RoutesService, SharedRoutes};
+
+/// Everything that the edge serves.
+pub struct Edge {
+    /// This node.
+    pub node: NodeId,
+    /// The key-value plane.
+    pub coordinator: Arc<Coordinator>,
+    /// The catalog.
+    pub catalog: Arc<CatalogGroup>,
+    /// Cluster matrices.
+    pub fanout: Arc<Fanout>,
+    /// Raft groups held here.
+    pub groups: Groups,
+    /// Members and placement.
+    pub directory: Arc<Directory>,
+    /// Other nodes.
+    pub peers: Arc<PeerClient>,
+    /// The node's storage.
+    pub storage: Storage,
+    /// Where HTTP is served; empty: nowhere.
+    pub http: String,
+    /// Time that a request may take.
+    pub timeout: Duration,
+    /// Ends the streams that never end by themselves.
+    pub stop: CancellationToken,
+}
+
+/// The edge's services, ready to be served.
+pub struct Services {
+    kv: Arc<Coordinator>,
+    directory: Arc<Directory>,
+    routes: Arc<RoutesService>,
+    keyviz: Arc<KeyVizService>,
+    cluster: Arc<ClusterService>,
+    metrics: Arc<Metrics>,
+    groups: Groups,
+    stop: CancellationToken,
+}
+
+impl Services {
+    /// The services of an edge.
+    pub fn new(edge: Edge) -> Self {
+        let Edge { node, coordinator, catalog, fanout, groups, directory, .. } = edge;
+        let Edge { peers, storage, http, timeout, stop, .. } = edge;
+        let served = groups.clone();
+        let metrics = Metrics::new(MetricsParts {
+            coordinator: Arc::clone(&coordinator),
+            groups: groups.clone(),
+            local: Arc::clone(fanout.local()),
+            catalog: catalog.applied().clone(),
+            storage: storage.clone(),
+        });
+        Services {
+            kv: coordinator,
+            routes: Arc::new(RoutesService {
+                catalog: Arc::clone(&catalog),
+                groups: groups.clone(),
+                directory: Arc::clone(&directory),
+                timeout,
+                stop: stop.clone(),
+            }),
+            keyviz: Arc::new(KeyVizService { fanout, directory: Arc::clone(&directory) }),
+            cluster: Arc::new(ClusterService {
+                node,
+                catalog,
+                groups,
+                directory: Arc::clone(&directory),
+                peers,
+                storage,
+                http,
+                started: Instant::now(),
+                timeout,
+            }),
+            metrics: Arc::new(metrics),
+            directory,
+            groups: served,
+            stop,
+        }
+    }
+
+    /// Serves gRPC until stopped; requests in flight are finished first.
+    pub async fn serve_grpc(&self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
+        use proto::cluster_peer_server::ClusterPeerServer;
+        use proto::cluster_server::ClusterServer;
+        use proto::key_viz_peer_server::KeyVizPeerServer;
+        use proto::key_viz_server::KeyVizServer;
+        use proto::kv_peer_server::KvPeerServer;
+        use proto::kv_server::KvServer;
+        use proto::routes_server::RoutesServer;
+
+        macro_rules! sized {
+            ($server:ident, $service:expr) => {
+                $server::new($service)
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                    .max_encoding_message_size(usize::MAX)
+            };
+        }
+        let keyviz = SharedKeyViz(Arc::clone(&self.keyviz));
+        let cluster = SharedCluster(Arc::clone(&self.cluster));
+        let peer = KvPeerService {
+            coordinator: Arc::clone(&self.kv),
+            directory: Arc::clone(&self.directory),
+        };
+        let (health_reporter, health) = tonic_health::server::health_reporter();
+        health_reporter.set_serving::<KvServer<KvService>>().await;
+        health_reporter.set_serving::<KeyVizServer<SharedKeyViz>>().await;
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(proto::DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let sound = "the descriptor set was made by the build that made this program";
+        let reflection_v1 = reflection().build_v1().expect(sound);
+        let reflection_v1alpha = reflection().build_v1alpha().expect(sound);
+        Server::builder()
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .add_service(sized!(KvServer, KvService { coordinator: Arc::clone(&self.kv) }))
+            .add_service(sized!(RoutesServer, SharedRoutes(Arc::clone(&self.routes))))
+            .add_service(
+                sized!(KeyVizServer, keyviz.clone())
+                    .accept_compressed(tonic::codec::CompressionEncoding::Zstd)
+                    .send_compressed(tonic::codec::CompressionEncoding::Zstd),
+            )
+            .add_service(sized!(ClusterServer, cluster.clone()))
+            .add_service(sized!(KvPeerServer, peer))
+            .add_service(sized!(KeyVizPeerServer, keyviz))
+            .add_service(sized!(ClusterPeerServer, cluster))
+            .add_service(self.groups.service())
+            .add_service(health)
+            .add_service(reflection_v1)
+            .add_service(reflection_v1alpha)
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                self.stop.clone().cancelled_owned(),
+            )
+            .await
+    }
+
+    /// Serves HTTP until stopped.
+    pub async fn serve_http(&self, listener: TcpListener) -> std::io::Result<()> {
+        let router = http::router(HttpState {
+            keyviz: Arc::clone(&self.keyviz),
+            routes: Arc::clone(&self.routes),
+            cluster: Arc::clone(&self.cluster),
+            metrics: Arc::clone(&self.metrics),
+        });
+        axum::serve(listener, router)
+            .with_graceful_shutdown(self.stop.clone().cancelled_owned())
+            .await
+    }
+}

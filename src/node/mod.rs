@@ -1,0 +1,18 @@
+//! One node: the only place that knows every part, and puts them together.
+
+mod archive;
+mod bootstrap;
+mod config;
+mod error;
+mod flusher;
+mod follower;
+mod identity;
+mod leads;
+mod running;
+mod start;
+
+pub use archive::ArchiveError;
+pub use bootstrap::{BootstrapSpec, BootstrapSpecError};
+pub use config::{DEFAULT_CACHE_BYTES, DEFAULT_REQUEST_TIMEOUT, KeyvizConfig, NodeConfig, Origin};
+pub use error::NodeError;
+pub use running::Node;

@@ -1,0 +1,365 @@
+//! From a configuration to a running node.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{Edge, PeerClient, Services};
+use crate::catalog::{BootstrapPlan, ClusterId, plan_bootstrap};
+use crate::fanout::{Clock, DEFAULT_DEADLINE, Fanout, FanoutParts, LocalMatrix};
+use crate::keyviz::{GroupId, History, NodeId, Sampler};
+use crate::kv::{Coordinator, CoordinatorParts, Directory, MemberAddress};
+use crate::proto;
+use crate::raft::{
+    AppliedCatalog, CatalogChangeError, CatalogGroup, Group, GroupOptions, Groups, Member, Peers,
+    PeersOptions, Storage, StorageOptions,
+};
+
+use super::archive::HistoryArchive;
+use super::bootstrap::BootstrapSpec;
+use super::config::NodeConfig;
+use super::error::NodeError;
+use super::flusher::Flusher;
+use super::follower::Follower;
+use super::identity::Identity;
+use super::running::Node;
+
+/// How long joining may take: the catalog's leader brings the new node up to date meanwhile.
+const JOIN_WITHIN: Duration = Duration::from_secs(60);
+
+/// Membership is looked at this often; it changes by hand.
+const MEMBERS_EVERY: Duration = Duration::from_millis(100);
+
+/// The pause between attempts to join or to bootstrap.
+const PAUSE: Duration = Duration::from_millis(200);
+
+impl Node {
+    /// Starts a node. Returns when its servers listen; a node that joins has joined by then. A
+    /// cluster that is bootstrapped forms in the background.
+    ///
+    /// # Errors
+    /// Each way in which a start can fail, with what to do about it.
+    pub async fn start(config: NodeConfig) -> Result<Node, NodeError> {
+        if config.id == NodeId(0) {
+            return Err(NodeError::ZeroId);
+        }
+        config.keyviz.history.validate()?;
+        let (grpc, address) = listen("gRPC", config.listen).await?;
+        let http = match config.http {
+            Some(address) => Some(listen("HTTP", address).await?),
+            None => None,
+        };
+        let advertise = config.advertise.clone().unwrap_or_else(|| address.to_string());
+        let plan = match &config.origin {
+            super::config::Origin::Bootstrap(spec) => {
+                spec.check_member(config.id, &advertise)?;
+                Some(bootstrap_plan(spec)?)
+            }
+            _ => None,
+        };
+        let storage = open_storage(&config).await?;
+        let identity = Identity::claim(&storage, &config).await?;
+        let plan = match (&identity.spec, plan) {
+            (Some(spec), None) => Some(bootstrap_plan(spec)?),
+            (_, plan) => plan,
+        };
+
+        let clock = Clock::system();
+        let sampler = Arc::new(Sampler::new(config.keyviz.sampler.clone())?);
+        let history =
+            History::new(config.keyviz.history, config.id, identity.incarnation, clock.now_ms())?;
+        let local = Arc::new(LocalMatrix::new(
+            Arc::clone(&sampler),
+            Arc::new(history),
+            clock.clone(),
+            config.keyviz.enabled(),
+        ));
+        let directory = Directory::new();
+        if let Some(id) = &identity.cluster_id {
+            directory.set_cluster_id(id);
+        }
+        let stop = CancellationToken::new();
+        let known = identity.cluster_id.clone().unwrap_or_default();
+        let peers = Peers::new(config.id.0, known, PeersOptions::default());
+        let groups = Groups::new(storage.clone(), peers.clone(), GroupOptions::default());
+        let catalog = AppliedCatalog::default();
+        let catalog_group = groups.create(GroupId::CATALOG, catalog.machine()).await?;
+        let client = PeerClient::new(peers.clone(), Arc::clone(&directory), config.request_timeout);
+        let coordinator = Coordinator::new(CoordinatorParts {
+            node: config.id,
+            sampler: Arc::clone(&sampler),
+            groups: groups.clone(),
+            directory: Arc::clone(&directory),
+            peers: Arc::clone(&client) as _,
+            timeout: config.request_timeout,
+        });
+        let catalog_changes = {
+            let clock = clock.clone();
+            let peers = Arc::clone(&client) as _;
+            let (groups, catalog) = (groups.clone(), catalog.clone());
+            CatalogGroup::new(config.id, groups, catalog, peers, move || clock.now_ms())
+        };
+        let fanout = Fanout::new(FanoutParts {
+            node: config.id,
+            local: Arc::clone(&local),
+            directory: Arc::clone(&directory),
+            catalog: catalog.clone(),
+            peers: Arc::clone(&client) as _,
+            deadline: DEFAULT_DEADLINE,
+        });
+        set_members(&directory, &catalog_group);
+        tokio::spawn(follow_members(
+            Arc::clone(&directory),
+            Arc::clone(&catalog_group),
+            stop.clone(),
+        ));
+        let follower = Follower {
+            node: config.id,
+            storage: storage.clone(),
+            catalog: catalog.clone(),
+            groups: groups.clone(),
+            directory: Arc::clone(&directory),
+            sampler,
+            peers,
+            stop: stop.clone(),
+        };
+        // What is applied already is published before the first request can come in.
+        follower.take_over().await;
+        tokio::spawn(follower.run());
+        let flushed = CancellationToken::new();
+        let flusher = if local.enabled() {
+            let archive = open_archive(&storage, &local).await;
+            let flusher = Flusher::new(Arc::clone(&local), archive);
+            Some(tokio::spawn(flusher.run(flushed.clone())))
+        } else {
+            None
+        };
+
+        let services = Arc::new(Services::new(Edge {
+            node: config.id,
+            coordinator: Arc::clone(&coordinator),
+            catalog: Arc::clone(&catalog_changes),
+            fanout,
+            groups: groups.clone(),
+            directory: Arc::clone(&directory),
+            peers: client,
+            storage: storage.clone(),
+            http: http.as_ref().map(|(_, address)| address.to_string()).unwrap_or_default(),
+            timeout: config.request_timeout,
+            stop: stop.clone(),
+        }));
+        let (failed, failure) = watch::channel(None);
+        let failed = Arc::new(failed);
+        let mut servers = vec![serve_grpc(Arc::clone(&services), grpc, Arc::clone(&failed))];
+        let http_address = http.as_ref().map(|(_, address)| *address);
+        if let Some((listener, _)) = http {
+            servers.push(serve_http(services, listener, Arc::clone(&failed)));
+        }
+        let node = Node {
+            id: config.id,
+            address,
+            http: http_address,
+            coordinator,
+            flusher,
+            flushed,
+            groups,
+            stop: stop.clone(),
+            servers,
+            failure,
+        };
+        if let (Some(spec), Some(plan)) = (&identity.spec, plan) {
+            let bootstrap = Bootstrap {
+                members: first_members(spec),
+                plan,
+                group: catalog_group,
+                changes: catalog_changes,
+                clock,
+                failed,
+            };
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = bootstrap.run() => {}
+                    () = stop.cancelled() => {}
+                }
+            });
+        } else if let Some(through) = &identity.join {
+            join(through, &config, &advertise).await?;
+        }
+        Ok(node)
+    }
+}
+
+async fn listen(
+    what: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), NodeError> {
+    let failed = |source| NodeError::Listen { what, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+async fn open_storage(config: &NodeConfig) -> Result<Storage, NodeError> {
+    let (data, cache_bytes) = (config.data.clone(), config.cache_bytes);
+    let opened = tokio::task::spawn_blocking(move || {
+        Storage::open(data, StorageOptions { cache_bytes, ..StorageOptions::default() })
+    });
+    Ok(opened.await.expect("opening a storage does not panic")?)
+}
+
+/// The stored history. One that cannot be used is left alone: the store matters more.
+async fn open_archive(storage: &Storage, local: &Arc<LocalMatrix>) -> Option<HistoryArchive> {
+    let (storage, local) = (storage.clone(), Arc::clone(local));
+    let opened = tokio::task::spawn_blocking(move || HistoryArchive::open(&storage, &local));
+    match opened.await.expect("opening the history does not panic") {
+        Ok(archive) => Some(archive),
+        Err(error) => {
+            tracing::error!(%error, "the history is kept in memory only");
+            None
+        }
+    }
+}
+
+fn bootstrap_plan(spec: &BootstrapSpec) -> Result<BootstrapPlan, NodeError> {
+    let members: Vec<NodeId> = spec.members().into_keys().collect();
+    let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
+    let (groups, replication) = (count(spec.groups()), count(spec.replication()));
+    Ok(plan_bootstrap(&members, groups, replication, spec.split_at())?)
+}
+
+/// The first members as Raft is to know them. Their HTTP addresses they tell themselves.
+fn first_members(spec: &BootstrapSpec) -> BTreeMap<u64, Member> {
+    let members = spec.members().into_iter();
+    members.map(|(id, addr)| (id.0, Member { addr, http: String::new() })).collect()
+}
+
+fn set_members(directory: &Directory, catalog: &Group) {
+    let members = catalog.status().members.into_iter().map(|(id, member)| {
+        (NodeId(id), MemberAddress { address: member.addr, http: member.http })
+    });
+    directory.set_members(members.collect());
+}
+
+/// Keeps the directory in step with the catalog group's membership.
+async fn follow_members(directory: Arc<Directory>, catalog: Arc<Group>, stop: CancellationToken) {
+    while tokio::time::timeout(MEMBERS_EVERY, stop.cancelled()).await.is_err() {
+        set_members(&directory, &catalog);
+    }
+}
+
+type Failed = Arc<watch::Sender<Option<String>>>;
+
+fn serve_grpc(
+    services: Arc<Services>,
+    listener: TcpListener,
+    failed: Failed,
+) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        if let Err(error) = services.serve_grpc(listener).await {
+            failed.send_replace(Some(format!("the gRPC server failed: {error}")));
+        }
+    })
+}
+
+fn serve_http(
+    services: Arc<Services>,
+    listener: TcpListener,
+    failed: Failed,
+) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        if let Err(error) = services.serve_http(listener).await {
+            failed.send_replace(Some(format!("the HTTP server failed: {error}")));
+        }
+    })
+}
+
+/// What makes a cluster out of its first members.
+struct Bootstrap {
+    members: BTreeMap<u64, Member>,
+    plan: BootstrapPlan,
+    group: Arc<Group>,
+    changes: Arc<CatalogGroup>,
+    clock: Clock,
+    failed: Failed,
+}
+
+impl Bootstrap {
+    /// Forms the catalog group and writes the first catalog. Every first member does this; one of
+    /// them succeeds, the others find it done.
+    async fn run(self) {
+        if let Err(error) = self.group.initialize(self.members.clone()).await {
+            self.failed.send_replace(Some(format!("the catalog group did not form: {error}")));
+            return;
+        }
+        let command = self.plan.command(ClusterId(rand::random()), self.clock.now_ms());
+        while self.changes.applied().cluster().is_none() {
+            if self.group.is_leader() {
+                match self.changes.change(&command, Duration::from_secs(5)).await {
+                    Ok(_)
+                    | Err(CatalogChangeError::NoLeader | CatalogChangeError::Unknown { .. }) => {}
+                    Err(error) => tracing::debug!(%error, "the first catalog was not written here"),
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.check_agreement();
+    }
+
+    /// A first member whose flags disagree with what the cluster was made with says so and stops,
+    /// rather than to run on a promise that nobody keeps.
+    fn check_agreement(&self) {
+        let Some(cluster) = self.changes.applied().cluster() else { return };
+        if cluster.groups != self.plan.groups {
+            self.failed.send_replace(Some(format!(
+                "the cluster was bootstrapped with {} groups on other nodes than this node's flags \
+                 say ({} groups); give every first member the same --bootstrap, --groups and \
+                 --replication",
+                cluster.groups.len(),
+                self.plan.groups.len()
+            )));
+        }
+    }
+}
+
+/// Asks a member to take this node in, until it does or time is up.
+async fn join(through: &str, config: &NodeConfig, advertise: &str) -> Result<(), NodeError> {
+    use proto::cluster_client::ClusterClient;
+
+    let deadline = tokio::time::Instant::now() + JOIN_WITHIN;
+    let http = config.http.map_or_else(String::new, |address| address.to_string());
+    let failed =
+        |reason: String| NodeError::Join { id: config.id, through: through.to_owned(), reason };
+    loop {
+        let asked = async {
+            let mut client = ClusterClient::connect(format!("http://{through}"))
+                .await
+                .map_err(|error| (true, crate::api::innermost(&error)))?;
+            let add = proto::AddNodeRequest {
+                id: config.id.0,
+                address: advertise.to_owned(),
+                http: http.clone(),
+            };
+            client.add_node(add).await.map_err(|status| {
+                let again = matches!(
+                    status.code(),
+                    tonic::Code::Unavailable | tonic::Code::DeadlineExceeded | tonic::Code::Unknown
+                );
+                (again, status.message().to_owned())
+            })
+        };
+        let (again, reason) = match tokio::time::timeout_at(deadline, asked).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(refusal)) => refusal,
+            Err(_) => (false, format!("no answer within {} s", JOIN_WITHIN.as_secs())),
+        };
+        if !again || tokio::time::Instant::now() + PAUSE >= deadline {
+            return Err(failed(reason));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}

@@ -1,0 +1,133 @@
+//! What a failed call means for the next step. Retry, refusal and unknown outcome are different
+//! things and stay different up to the exit code.
+
+use std::error::Error;
+
+use tonic::{Code, ConnectError, Status};
+
+pub use crate::api::NOT_APPLIED_METADATA as NOT_APPLIED;
+
+/// What a failed call means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Meaning {
+    /// No connection: nothing was sent. Safe to send again, to any node.
+    NotSent,
+    /// The server says that it did nothing and may do it later. Safe to send again.
+    NotApplied,
+    /// The server refuses the request itself. Sending it again changes nothing.
+    Refused,
+    /// It may or may not have happened. A read can be sent again; a write never.
+    Unknown,
+}
+
+impl Meaning {
+    /// Reads a status.
+    pub fn of(status: &Status) -> Self {
+        if chain(status).any(|error| error.is::<ConnectError>()) {
+            return Meaning::NotSent;
+        }
+        if status.source().is_some() {
+            return Meaning::Unknown;
+        }
+        let says_not_applied =
+            status.metadata().get(NOT_APPLIED).is_some_and(|value| value == "true");
+        match status.code() {
+            Code::Unavailable | Code::Aborted | Code::ResourceExhausted if says_not_applied => {
+                Meaning::NotApplied
+            }
+            Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+            | Code::Unimplemented
+            | Code::Unauthenticated => Meaning::Refused,
+            _ => Meaning::Unknown,
+        }
+    }
+
+    /// Whether a read may be sent again.
+    pub fn read_again(self, status: &Status) -> bool {
+        match self {
+            Meaning::NotSent | Meaning::NotApplied => true,
+            Meaning::Refused => false,
+            Meaning::Unknown => status.source().is_some() || status.code() == Code::Unavailable,
+        }
+    }
+
+    /// Whether a write may be sent again.
+    pub fn write_again(self) -> bool {
+        matches!(self, Meaning::NotSent | Meaning::NotApplied)
+    }
+}
+
+fn chain(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(status.source(), |error: &&(dyn Error + 'static)| (*error).source())
+}
+
+/// The reason in a status: the server's words, or the innermost error of the connection.
+pub fn reason(status: &Status) -> String {
+    match chain(status).last() {
+        Some(innermost) => innermost.to_string(),
+        None if status.message().is_empty() => code_name(status.code()).to_owned(),
+        None => status.message().to_owned(),
+    }
+}
+
+/// The name of a status code on the wire.
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::metadata::MetadataMap;
+
+    fn not_applied(code: Code) -> Status {
+        let mut metadata = MetadataMap::new();
+        metadata.insert(NOT_APPLIED, "true".parse().expect("it is ASCII"));
+        Status::with_metadata(code, "no leader", metadata)
+    }
+
+    #[test]
+    fn no_harm_a_write_is_sent_again_only_where_it_certainly_did_not_happen() {
+        assert!(Meaning::of(&not_applied(Code::Unavailable)).write_again());
+        assert!(Meaning::of(&not_applied(Code::Aborted)).write_again());
+        assert!(Meaning::of(&not_applied(Code::ResourceExhausted)).write_again());
+        for code in 1..=16 {
+            let status = Status::new(Code::from(code), "no");
+            assert!(!Meaning::of(&status).write_again(), "{status}");
+        }
+        assert!(!Meaning::of(&not_applied(Code::Unknown)).write_again());
+        assert!(!Meaning::of(&not_applied(Code::DeadlineExceeded)).write_again());
+    }
+
+    #[test]
+    fn a_read_is_sent_again_where_another_node_may_answer() {
+        let again = |status: &Status| Meaning::of(status).read_again(status);
+        assert!(again(&Status::unavailable("no quorum")));
+        assert!(again(&not_applied(Code::Aborted)));
+        assert!(!again(&Status::invalid_argument("key")));
+        assert!(!again(&Status::internal("bug")));
+    }
+}

@@ -1,0 +1,62 @@
+use super::*;
+
+fn query() -> Query {
+    Query {
+        series: proto::Series::Reads,
+        role: proto::Role::Unspecified,
+        last: Some(Duration::from_secs(60)),
+        from_ms: None,
+        to_ms: None,
+        start: Bytes::new(),
+        end: None,
+        rows: None,
+        columns: None,
+        scope: Scope::Cluster,
+        axis: proto::Axis::Now,
+    }
+}
+
+#[test]
+fn a_query_without_a_drawing_leaves_budgets_to_the_server() {
+    let request = query().request(100_000, None);
+    assert_eq!((request.max_rows, request.max_columns), (0, 0));
+    assert_eq!((request.from_ms, request.to_ms), (Some(40_000), None));
+    let request = Query { last: None, ..query() }.request(100_000, None);
+    assert_eq!((request.from_ms, request.to_ms), (None, None));
+}
+
+#[test]
+fn a_drawing_asks_for_what_fits_unless_told_otherwise() {
+    let drawing = Drawing { width: 100, height: 40, color: ColorDepth::None };
+    let request = query().request(0, Some(&drawing));
+    assert_eq!((request.max_rows, request.max_columns), (30, 54));
+    let request = Query { rows: Some(8), columns: Some(9), ..query() }.request(0, Some(&drawing));
+    assert_eq!((request.max_rows, request.max_columns), (8, 9));
+    let drawing = Drawing { width: 100_000, height: 100_000, ..drawing };
+    let request = query().request(0, Some(&drawing));
+    assert_eq!((request.max_rows, request.max_columns), (1024, 2048));
+}
+
+#[test]
+fn csv_has_one_line_a_row() {
+    let matrix = proto::Matrix {
+        columns: vec![
+            proto::Column { start_ms: 1000, end_ms: 2000, open: false },
+            proto::Column { start_ms: 2000, end_ms: 3000, open: true },
+        ],
+        rows: vec![proto::Row {
+            bucket_id: "route:1".into(),
+            end: Some(Bytes::from_static(b"m,\x00")),
+            group_id: Some(2),
+            route_count: 1,
+            values: vec![5, 7],
+            ..proto::Row::default()
+        }],
+        ..proto::Matrix::default()
+    };
+    let mut out = Vec::new();
+    csv_rows(&mut out, &matrix).expect("a vector takes everything");
+    let expected = "bucket_id,start,end,group_id,route_count,total,1000,2000\n\
+        route:1,,hex:6d2c00,2,1,12,5,7\n";
+    assert_eq!(String::from_utf8(out).expect("output is text"), expected);
+}

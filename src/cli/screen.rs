@@ -1,0 +1,51 @@
+//! Drawing in place on a terminal.
+
+use std::io::{self, Write};
+
+use crossterm::cursor::{Hide, MoveTo, Show};
+use crossterm::execute;
+use crossterm::terminal::{
+    BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate, EnterAlternateScreen,
+    LeaveAlternateScreen,
+};
+
+/// The alternate screen, left again when this is dropped.
+#[derive(Debug)]
+pub struct Screen(());
+
+impl Screen {
+    /// Enters it.
+    ///
+    /// # Errors
+    /// Where stdout does not take the escape sequences.
+    pub fn enter() -> io::Result<Self> {
+        execute!(io::stdout(), EnterAlternateScreen, Hide)?;
+        Ok(Screen(()))
+    }
+
+    /// Shows `text`, in place of what was there and without flicker.
+    ///
+    /// # Errors
+    /// Where stdout does not take it.
+    pub fn show(&mut self, text: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        execute!(out, BeginSynchronizedUpdate, MoveTo(0, 0))?;
+        let mut lines = text.lines().peekable();
+        while let Some(line) = lines.next() {
+            write!(out, "{line}")?;
+            execute!(out, Clear(ClearType::UntilNewLine))?;
+            if lines.peek().is_some() {
+                write!(out, "\r\n")?;
+            }
+        }
+        execute!(out, Clear(ClearType::FromCursorDown), EndSynchronizedUpdate)?;
+        out.flush()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // A terminal that went away needs no restoring.
+        let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
+    }
+}

@@ -1,0 +1,103 @@
+use clap::Parser;
+
+use super::*;
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+fn options(flags: &[&str]) -> Result<ServeOptions, String> {
+    let fixed = ["serve", "--id", "2", "--data", "d", "--listen", "127.0.0.1:7402"];
+    let line =
+        Line::try_parse_from(fixed.iter().chain(flags)).map_err(|error| error.to_string())?;
+    line.serve.options().map_err(|error| error.to_string())
+}
+
+const LIST: &str = "1=127.0.0.1:7401,2=127.0.0.1:7402,3=127.0.0.1:7403";
+
+#[test]
+fn defaults_are_those_of_the_help() {
+    let options = options(&[]).expect("it is right");
+    assert_eq!(options.start, Start::Resume);
+    assert_eq!(options.keyviz, KeyvizOptions::DEFAULT);
+    assert_eq!(options.cache_bytes, DEFAULT_CACHE_BYTES);
+    assert_eq!(options.advertise.as_str(), "127.0.0.1:7402");
+    assert_eq!((options.http, options.insecure, options.log.as_str()), (None, false, DEFAULT_LOG));
+}
+
+#[test]
+fn a_bootstrap_is_the_same_on_every_member() {
+    let flags = ["--bootstrap", LIST, "--split-at", "m,hex:62,c", "--groups", "2"];
+    let Start::Bootstrap(bootstrap) = options(&flags).expect("it is right").start else {
+        panic!("it is a bootstrap");
+    };
+    assert_eq!(bootstrap.members.len(), 3);
+    assert_eq!(bootstrap.members[&3].as_str(), "127.0.0.1:7403");
+    assert_eq!((bootstrap.groups, bootstrap.replication), (2, 3));
+    assert_eq!(bootstrap.split_at, ["b", "c", "m"]);
+}
+
+#[test]
+fn a_small_cluster_has_as_many_replicas_as_members() {
+    let flags = ["--bootstrap", "2=127.0.0.1:7402"];
+    let Start::Bootstrap(bootstrap) = options(&flags).expect("it is right").start else {
+        panic!("it is a bootstrap");
+    };
+    assert_eq!((bootstrap.groups, bootstrap.replication), (DEFAULT_GROUPS, 1));
+    let error = options(&["--bootstrap", LIST, "--replication", "5"]).unwrap_err();
+    assert_eq!(error, "invalid value '5' for '--replication <N>': there are only 3 members");
+}
+
+#[test]
+fn a_bootstrap_that_contradicts_itself_is_refused() {
+    let error = |list: &str| options(&["--bootstrap", list]).unwrap_err();
+    let list = |entry: &str, reason: &str| {
+        format!("invalid value '{entry}' for '--bootstrap <ID=HOST:PORT,...>': {reason}")
+    };
+    assert_eq!(error("2=a:1,3=a:1"), list("3=a:1", "node 2 has this address too"));
+    assert_eq!(error("2=a:1,2=b:1"), list("2=b:1", "this id is in the list twice"));
+    assert_eq!(
+        error("1=127.0.0.1:7402"),
+        "invalid value '2' for '--id <ID>': this node is not in the list of --bootstrap"
+    );
+    assert_eq!(
+        error("2=other:7402"),
+        "invalid value '127.0.0.1:7402' for '--advertise <HOST:PORT>': \
+        --bootstrap gives this node as other:7402"
+    );
+    let error = options(&["--bootstrap", LIST, "--split-at", "a,b,a"]).unwrap_err();
+    let twice = "invalid value 'a' for '--split-at <KEY,...>': this key is in the list twice";
+    assert_eq!(error, twice);
+}
+
+#[test]
+fn flags_of_a_bootstrap_need_one() {
+    for flags in [["--groups", "2"], ["--replication", "1"], ["--split-at", "a"]] {
+        for start in [&[][..], &["--join", "a:1"]] {
+            let error = options(&[&flags, start].concat()).unwrap_err();
+            assert!(error.contains("needs '--bootstrap") && error.contains(flags[0]), "{error}");
+        }
+    }
+    assert!(options(&["--bootstrap", LIST, "--join", "a:1"]).unwrap_err().contains("--join"));
+    let joined = options(&["--join", "a:1"]).expect("it is right").start;
+    assert_eq!(joined, Start::Join("a:1".parse().expect("it is an address")));
+}
+
+#[test]
+fn listening_beyond_loopback_is_asked_for_in_words() {
+    let anywhere = ["--http", "0.0.0.0:7501"];
+    assert!(options(&anywhere).unwrap_err().contains("--insecure"));
+    assert!(options(&[&anywhere[..], &["--insecure"]].concat()).expect("it is right").insecure);
+}
+
+#[test]
+fn the_visualizer_can_be_switched_off() {
+    let enabled = |flag: &str| options(&[flag]).expect("it is right").keyviz.enabled;
+    assert!(!enabled("--keyviz-enabled=false"));
+    assert!(enabled("--keyviz-enabled=true"));
+    assert!(enabled("--keyviz-enabled"));
+    let step = options(&["--keyviz-step", "1m 30s"]).expect("it is right").keyviz.step;
+    assert_eq!(step, Duration::from_secs(90));
+}

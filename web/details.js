@@ -1,0 +1,205 @@
+// What a cell says: in the tooltip while the pointer is on it, in the drawer once it is pinned.
+
+import { ask } from "./api.js";
+import { css, ramp } from "./colour.js";
+import { SERIES_NAMES, exact, percent, short, span, stamp } from "./format.js";
+import { elide, showEnd, showStart } from "./keys.js";
+import { APPORTIONED, CONFLICT, PARTIAL } from "./matrix.js";
+
+/** An element with text or children; text is never markup. */
+export function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else if (value !== false && value !== null) made.setAttribute(key, value === true ? "" : value);
+  }
+  made.append(...children.filter((child) => child !== null));
+  return made;
+}
+
+const LONGEST_KEY = 160;
+
+export function keyElement(shown, name = "span") {
+  const attributes = { class: "key" };
+  if (shown.length > LONGEST_KEY) attributes.title = shown;
+  return element(name, attributes, elide(shown, LONGEST_KEY));
+}
+
+export function routesText(row) {
+  if (row.routeCount === 0 && row.routeIds.length === 0) return "unknown";
+  const named = row.routeIds.slice(0, 12).join(", ");
+  const missing = row.routeCount - Math.min(12, row.routeIds.length);
+  if (row.routeCount === 1) return `route ${named}`;
+  return `${exact(row.routeCount)} routes: ${named}${missing > 0 ? ` and ${exact(missing)} more` : ""}`;
+}
+
+const MARKS = [
+  [PARTIAL, "a node is missing here, so the true value may be larger"],
+  [APPORTIONED, "spread from a coarser range, so the place within it is an estimate"],
+  [CONFLICT, "two nodes claim the same term; the larger claim is shown"],
+];
+
+export function marksOf(flags) {
+  return MARKS.filter(([mark]) => (flags & mark) !== 0).map(([, text]) => text);
+}
+
+export function cellOf(matrix, { row, column }) {
+  const at = row * matrix.width + column;
+  return {
+    row: matrix.rows[row], column: matrix.columns[column],
+    value: matrix.values[at], flags: matrix.flags[at], rowSum: matrix.rowSums[row],
+    columnSum: matrix.columnSums[column],
+  };
+}
+
+export function columnText(column, zone) {
+  const open = column.open ? ", in progress" : "";
+  return `${stamp(column.start, zone)} for ${span(column.end - column.start)}${open}`;
+}
+
+export function spokenCell(matrix, place, zone) {
+  const { row, column, value } = cellOf(matrix, place);
+  return `${exact(value)} ${SERIES_NAMES[matrix.series] ?? matrix.series}, from ${elide(showStart(row.start), 60)} to ${elide(showEnd(row.end), 60)}, ${columnText(column, zone)}`;
+}
+
+export function showTooltip(tooltip, plot, place, x, y, zone) {
+  const { matrix } = plot;
+  const cell = cellOf(matrix, place);
+  tooltip.replaceChildren(
+    element("div", { class: "value" }, `${short(cell.value, matrix.series)} `,
+      element("span", { class: "dim" }, `${percent(cell.value, matrix.total)} of the total`)),
+    element("div", {}, keyElement(showStart(cell.row.start)), " → ", keyElement(showEnd(cell.row.end))),
+    element("div", { class: "dim" }, columnText(cell.column, zone)),
+    element("div", { class: "dim" }, routesText(cell.row)),
+    ...marksOf(cell.flags).map((text) => element("div", { class: "dim" }, `▧ ${text}`)));
+  tooltip.hidden = false;
+  const { offsetWidth, offsetHeight } = tooltip;
+  const right = x + 16 + offsetWidth <= plot.width;
+  const left = right ? x + 16 : Math.max(2, x - 16 - offsetWidth);
+  const above = y + 16 + offsetHeight > plot.height;
+  const topmost = above ? Math.max(2, y - 12 - offsetHeight) : y + 16;
+  tooltip.style.transform = `translate(${Math.round(left)}px, ${Math.round(topmost)}px)`;
+}
+
+function copyButton(label, text) {
+  const button = element("button", { type: "button" }, label);
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "The browser refused";
+    }
+    setTimeout(() => { button.textContent = label; }, 1_500);
+  });
+  return button;
+}
+
+export class Drawer {
+  /** `does`: close(), zoom(row), route(id). */
+  constructor(aside, does) {
+    this.aside = aside;
+    this.does = does;
+    this.controller = null;
+    this.seen = "";
+  }
+
+  hide() {
+    this.controller?.abort();
+    this.aside.hidden = true;
+    this.seen = "";
+  }
+
+  show(matrix, place, { zone, palette, theme, cluster, role }) {
+    const cell = cellOf(matrix, place);
+    const { row, column } = cell;
+    const keys = row.end === null ? `${row.start}..` : `${row.start}..${row.end}`;
+    const leader = this.leaderText(row, cluster);
+    const totals = Object.fromEntries(Object.keys(SERIES_NAMES).map((series) =>
+      [series, element("dd", {}, series === matrix.series ? exact(cell.value) : "…")]));
+    const list = element("dl", {},
+      ...pair("From", keyElement(showStart(row.start))),
+      ...pair("To", keyElement(showEnd(row.end))),
+      ...pair("Time", columnText(column, zone)),
+      ...pair("Routes", routesText(row)),
+      ...pair("Group", row.group === null ? "several" : String(row.group)),
+      ...(leader ? pair("Leader", leader) : []),
+      ...Object.entries(totals).flatMap(([series, value]) => [element("dt", {}, SERIES_NAMES[series]), value]),
+      ...pair("Of the column", percent(cell.value, cell.columnSum)),
+      ...pair("Of the total", percent(cell.value, matrix.total)),
+      ...pair("Row in the window", `${exact(cell.rowSum)} (${percent(cell.rowSum, matrix.total)})`),
+      ...rolePairs(row.roles, cell.rowSum));
+    const chart = element("canvas", { role: "img", "aria-label": "The row over the window" });
+    this.aside.replaceChildren(
+      element("div", { class: "row" },
+        element("strong", {}, "Pinned cell"),
+        element("button", { type: "button", class: "quiet", "aria-label": "Let the cell go", onclick: this.does.close }, "✕")),
+      chart, list,
+      ...marksOf(cell.flags).map((text) => element("p", { class: "dim" }, `▧ ${text}`)),
+      element("div", { class: "row" },
+        copyButton("Copy key", row.start), copyButton("Copy range", keys),
+        copyButton("Copy time", new Date(column.start).toISOString())),
+      element("div", { class: "row" },
+        element("button", { type: "button", onclick: () => this.does.zoom(row) }, "Zoom to the range"),
+        row.routeIds.length > 0
+          ? element("button", { type: "button", onclick: () => this.does.route(row.routeIds[0]) }, "Show the route")
+          : null));
+    this.aside.hidden = false;
+    sparkline(chart, matrix, place, css(ramp(palette, theme)[170]));
+    this.askOthers(matrix, cell, totals, role);
+  }
+
+  leaderText(row, cluster) {
+    const group = cluster?.groups?.find((each) => each.group_id === row.group);
+    if (!group) return null;
+    return group.leader == null ? "none known" : `node ${group.leader}, term ${group.term}`;
+  }
+
+  /** The other three series of the same cell, each as the total of that range and time. */
+  async askOthers(matrix, { row, column }, totals, role) {
+    this.controller?.abort();
+    const controller = new AbortController();
+    this.controller = controller;
+    const parameters = { from_ms: column.start, to_ms: column.end, max_rows: 1, max_columns: 1 };
+    if (row.start !== "") parameters.start = row.start;
+    if (row.end !== null) parameters.end = row.end;
+    if (role) parameters.role = role;
+    const others = Object.keys(totals).filter((series) => series !== matrix.series);
+    await Promise.all(others.map(async (series) => {
+      try {
+        const json = await ask("matrix", { ...parameters, series }, controller.signal);
+        totals[series].textContent = series.endsWith("-bytes") ? `${exact(Number(json.total))} (${short(Number(json.total), series)})` : exact(Number(json.total));
+      } catch (error) {
+        if (error.name !== "AbortError") totals[series].textContent = "not known";
+      }
+    }));
+  }
+}
+
+const pair = (name, value) => [element("dt", {}, name), element("dd", {}, value)];
+
+function rolePairs(roles, sum) {
+  if (!roles) return [];
+  const named = [["Leaders, writing", roles.leader_write], ["Leaders, reading", roles.leader_read], ["Followers, reading", roles.follower_read]];
+  return named.filter(([, value]) => Number(value) > 0)
+    .flatMap(([name, value]) => pair(name, percent(Number(value), sum)));
+}
+
+function sparkline(canvas, matrix, { row, column }, colour) {
+  const ratio = Math.min(3, window.devicePixelRatio || 1);
+  const [width, height] = [canvas.clientWidth || 300, 64];
+  canvas.width = width * ratio;
+  canvas.height = height * ratio;
+  const context = canvas.getContext("2d");
+  context.scale(ratio, ratio);
+  const values = matrix.values.subarray(row * matrix.width, (row + 1) * matrix.width);
+  const most = values.reduce((max, value) => Math.max(max, value), 0) || 1;
+  const wide = width / matrix.width;
+  context.fillStyle = colour;
+  values.forEach((value, x) => {
+    const high = (value / most) * (height - 6);
+    context.fillRect(x * wide, height - high, Math.max(0.6, wide - 0.3), high);
+  });
+  context.strokeStyle = colour;
+  context.strokeRect(Math.floor(column * wide) + 0.5, 0.5, Math.max(2, wide), height - 1);
+}

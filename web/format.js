@@ -1,0 +1,103 @@
+// Numbers, sizes and times as people read them.
+
+const SI = ["", "k", "M", "G", "T", "P", "E"];
+const BINARY = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+
+function scaled(value, base, units) {
+  let step = 0;
+  let rest = value;
+  while (rest >= base && step < units.length - 1) {
+    rest /= base;
+    step += 1;
+  }
+  const digits = step === 0 || rest >= 100 ? 0 : rest >= 10 ? 1 : 2;
+  return { text: rest.toFixed(digits), unit: units[step] };
+}
+
+export const isBytes = (series) => series.endsWith("-bytes");
+
+export const SERIES_NAMES = {
+  "writes": "Writes", "reads": "Reads", "write-bytes": "Write bytes", "read-bytes": "Read bytes",
+};
+
+/** Short: "12.3k", "4.00 MiB". */
+export function short(value, series) {
+  if (isBytes(series)) {
+    const { text, unit } = scaled(value, 1024, BINARY);
+    return `${text} ${unit}`;
+  }
+  const { text, unit } = scaled(value, 1000, SI);
+  return text + unit;
+}
+
+const GROUPED = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+
+/** All digits, grouped. Beyond 2^53 a double cannot hold them all, and it says so. */
+export function exact(value) {
+  const text = GROUPED.format(value);
+  return value > Number.MAX_SAFE_INTEGER ? `about ${text}` : text;
+}
+
+export function percent(part, whole) {
+  if (whole === 0) return "0 %";
+  const share = (100 * part) / whole;
+  if (share > 0 && share < 0.01) return "< 0.01 %";
+  return `${share >= 10 ? share.toFixed(0) : share >= 1 ? share.toFixed(1) : share.toFixed(2)} %`;
+}
+
+const pad = (number, width = 2) => String(number).padStart(width, "0");
+
+function parts(ms, zone) {
+  const date = new Date(ms);
+  if (Number.isNaN(date.getTime())) return null;
+  const utc = zone === "utc";
+  return {
+    year: utc ? date.getUTCFullYear() : date.getFullYear(),
+    month: (utc ? date.getUTCMonth() : date.getMonth()) + 1,
+    day: utc ? date.getUTCDate() : date.getDate(),
+    hour: utc ? date.getUTCHours() : date.getHours(),
+    minute: utc ? date.getUTCMinutes() : date.getMinutes(),
+    second: utc ? date.getUTCSeconds() : date.getSeconds(),
+  };
+}
+
+/** "2026-01-31 12:00:05", with "Z" in UTC. */
+export function stamp(ms, zone) {
+  const p = parts(ms, zone);
+  if (!p) return `${ms} ms`;
+  return `${p.year}-${pad(p.month)}-${pad(p.day)} ${pad(p.hour)}:${pad(p.minute)}:${pad(p.second)}${zone === "utc" ? "Z" : ""}`;
+}
+
+/** The value that a datetime-local field takes. */
+export function fieldTime(ms, zone) {
+  return stamp(ms, zone).replace(" ", "T").replace("Z", "");
+}
+
+export function parseFieldTime(text, zone) {
+  const ms = Date.parse(zone === "utc" ? `${text}Z` : text);
+  return Number.isNaN(ms) ? null : ms;
+}
+
+/** Text of a mark on the time axis, as coarse as the distance between marks allows. */
+export function tick(ms, stepMs, zone) {
+  const p = parts(ms, zone);
+  if (!p) return "";
+  if (stepMs >= 86_400_000 || (p.hour === 0 && p.minute === 0 && p.second === 0)) {
+    return `${pad(p.month)}-${pad(p.day)}`;
+  }
+  const minutes = `${pad(p.hour)}:${pad(p.minute)}`;
+  return stepMs >= 60_000 ? minutes : `${minutes}:${pad(p.second)}`;
+}
+
+export function span(ms) {
+  const units = [[86_400_000, "d"], [3_600_000, "h"], [60_000, "min"], [1_000, "s"]];
+  for (const [size, name] of units) {
+    if (ms >= size) return `${Number((ms / size).toFixed(ms % size === 0 ? 0 : 1))} ${name}`;
+  }
+  return `${Math.round(ms)} ms`;
+}
+
+/** Midnight offset of the zone, so that marks fall on whole hours and days of it. */
+export function zoneOffset(ms, zone) {
+  return zone === "utc" ? 0 : new Date(ms).getTimezoneOffset() * 60_000;
+}

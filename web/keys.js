@@ -1,0 +1,63 @@
+// Keys: as the API writes them ("text" or "hex:..."), as bytes, and as text that is safe to look at.
+
+const encoder = new TextEncoder();
+
+/** Bytes of a key as the API writes it. */
+export function keyBytes(text) {
+  if (!text.startsWith("hex:")) return encoder.encode(text);
+  const hex = text.slice(4);
+  const bytes = new Uint8Array(hex.length >> 1);
+  for (let at = 0; at < bytes.length; at += 1) {
+    bytes[at] = Number.parseInt(hex.slice(2 * at, 2 * at + 2), 16) || 0;
+  }
+  return bytes;
+}
+
+export function compareBytes(a, b) {
+  const length = Math.min(a.length, b.length);
+  for (let at = 0; at < length; at += 1) {
+    if (a[at] !== b[at]) return a[at] - b[at];
+  }
+  return a.length - b.length;
+}
+
+// Characters that show nothing, or change the direction or place of what stands beside them.
+const HIDDEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}\p{Cs}\u034f\u115f\u1160\u3164\uffa0]/gu;
+// Marks that stack on the character before them: a run of them can paint over other rows.
+const STACKED = /(\p{M}{2})\p{M}+/gu;
+
+/** A key that can be looked at: nothing in it is invisible, and none of it moves what is around it. */
+export function showKey(text) {
+  return text
+    .replace(HIDDEN, (char) => `\\u{${char.codePointAt(0).toString(16)}}`)
+    .replace(STACKED, "$1…");
+}
+
+export const showStart = (text) => (text === "" ? "(first key)" : showKey(text));
+export const showEnd = (text) => (text === null ? "(end)" : showKey(text));
+
+/** At most `most` characters, the middle left out: both ends tell keys apart. */
+export function elide(text, most) {
+  const chars = Array.from(text);
+  if (chars.length <= most) return text;
+  const tail = Math.floor((most - 1) * 0.45);
+  return `${chars.slice(0, most - 1 - tail).join("")}…${tail > 0 ? chars.slice(-tail).join("") : ""}`;
+}
+
+const SEPARATOR = /[/:.|#_-]/;
+
+/** How many characters two keys share, back to the last separator: their common folder. */
+export function sharedPrefix(a, b) {
+  const most = Math.min(a.length, b.length);
+  let same = 0;
+  while (same < most && a[same] === b[same]) same += 1;
+  while (same > 0 && !SEPARATOR.test(a[same - 1])) same -= 1;
+  return same;
+}
+
+/** The first level of a key: up to and with its first separator. */
+export function folder(text) {
+  if (text.startsWith("hex:")) return text.slice(0, 6);
+  const at = text.search(SEPARATOR);
+  return at < 0 ? "" : text.slice(0, at + 1);
+}

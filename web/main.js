@@ -1,0 +1,431 @@
+// The page: what is shown, when it is asked for, and what the answers change.
+
+import { ApiError, Unreachable, ask, serverNow, setToken } from "./api.js";
+import { css, ramp } from "./colour.js";
+import { Drawer, element, showTooltip, spokenCell } from "./details.js";
+import { changes } from "./events.js";
+import { saveCsv, saveJson, savePng } from "./export.js";
+import { SERIES_NAMES, exact, fieldTime, parseFieldTime, short, span } from "./format.js";
+import { Interact } from "./interact.js";
+import { BadAnswer, readMatrix } from "./matrix.js";
+import { Plot } from "./plot.js";
+import { HATCHES, hatchTile } from "./raster.js";
+import { WINDOWS, readState, rememberState, writeState } from "./state.js";
+import { readRoutes, showCluster, showRoutes } from "./tables.js";
+import { committed } from "./window.js";
+
+const REFRESH_MS = { off: 0, live: 1_000, "5s": 5_000, "30s": 30_000 };
+const RETRY_MS = [1_000, 2_000, 5_000, 10_000];
+const SKEW_WARN_MS = 1_000;
+const SERIES_KEYS = { 1: "writes", 2: "reads", 3: "write-bytes", 4: "read-bytes" };
+
+const at = (id) => document.getElementById(id);
+const controls = at("controls");
+const plot = new Plot(at("base"), at("overlay"));
+const drawer = new Drawer(at("drawer"), {
+  close: () => unpin(),
+  zoom: (row) => go({ ...state, start: row.start, end: row.end }),
+  route: (id) => {
+    at("route-tools").elements.find.value = String(id);
+    go({ ...state, tab: "routes" });
+  },
+});
+
+let state = readState(location.hash);
+let depth = Number(history.state?.depth ?? 0);
+let catalog = { version: 0, routes: [] };
+let cluster = null;
+let linked = new Set();
+let linkedGroup = null;
+let failures = 0;
+let timer = 0;
+let running = null;
+let shownQuery = "";
+
+// ---- What is asked ---------------------------------------------------------------------------
+
+function query() {
+  const parameters = { series: state.series, max_rows: state.rows, max_columns: state.columns };
+  if (state.from !== null) {
+    Object.assign(parameters, { from_ms: state.from, to_ms: state.to });
+  } else {
+    // Without an end the node adds the column in progress; the start is by its clock too.
+    parameters.from_ms = Math.round(serverNow() - WINDOWS[state.last]);
+  }
+  if (state.start !== "") parameters.start = state.start;
+  if (state.end !== null) parameters.end = state.end;
+  if (state.role !== "") parameters.role = state.role;
+  return parameters;
+}
+
+/** What must be equal for an answer to be the next of the same picture. */
+const queryName = () => JSON.stringify([state.series, state.last, state.from, state.to, state.start, state.end, state.role, state.rows, state.columns]);
+
+async function load() {
+  clearTimeout(timer);
+  running?.abort();
+  const controller = new AbortController();
+  running = controller;
+  const name = queryName();
+  setLink("busy", "asking…");
+  at("plot").setAttribute("aria-busy", "true");
+  try {
+    const asked = performance.now();
+    const [json, routes, members] = await Promise.all([
+      ask("matrix", query(), controller.signal),
+      ask("routes", {}, controller.signal).catch(fallBack),
+      ask("cluster", {}, controller.signal).catch(fallBack),
+    ]);
+    if (controller.signal.aborted) return;
+    const matrix = readMatrix(json);
+    failures = 0;
+    // A gesture has begun meanwhile: the picture stays under the hand, and is asked for when it rests.
+    if (interact.busy) return;
+    if (routes) catalog = readRoutes(routes);
+    if (members) cluster = members;
+    shownQuery = name;
+    plot.events = changes(matrix.events);
+    plot.setMatrix(matrix);
+    setLink("good", `answered in ${Math.round(performance.now() - asked)} ms`);
+    screen(matrix.width === 0 || matrix.height === 0 || matrix.total === 0 ? "empty" : null, matrix);
+    describe(matrix);
+    showTables();
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    failed(error);
+  } finally {
+    if (running === controller) {
+      running = null;
+      at("plot").setAttribute("aria-busy", "false");
+      schedule();
+    }
+  }
+}
+
+/** Beside the matrix, routes and members may be missing; but a refused token concerns all. */
+function fallBack(error) {
+  if (error.name === "AbortError" || error.status === 401 || error instanceof Unreachable) throw error;
+  return null;
+}
+
+function schedule() {
+  clearTimeout(timer);
+  const wait = failures > 0 ? RETRY_MS[Math.min(failures, RETRY_MS.length) - 1] : REFRESH_MS[state.refresh];
+  if (wait > 0 && !document.hidden && !at("token-dialog").open) timer = setTimeout(load, wait);
+}
+
+// ---- What went wrong -------------------------------------------------------------------------
+
+function failed(error) {
+  failures += 1;
+  if (error instanceof Unreachable) {
+    setLink("bad", "connection lost");
+    banners([["bad", "Connection lost", "Trying again; what is shown is from before."]]);
+    return;
+  }
+  if (error instanceof ApiError && (error.status === 401 || error.code === "UNAUTHENTICATED")) {
+    setLink("bad", "token needed");
+    if (!at("token-dialog").open) at("token-dialog").showModal();
+    return;
+  }
+  if (error instanceof ApiError || error instanceof BadAnswer) {
+    const code = error.code ?? "BAD ANSWER";
+    setLink("bad", code);
+    if (code === "UNAVAILABLE" && !plot.matrix) screen("off", null, error.message);
+    banners([["bad", code, error.message]]);
+    return;
+  }
+  setLink("bad", "the page failed");
+  banners([["bad", "The page failed", error.message]]);
+  throw error;
+}
+
+function banners(list) {
+  const seen = list.map((each) => each.join("\n")).join("\n\n");
+  const box = at("banners");
+  if (box.dataset.seen === seen) return;
+  box.dataset.seen = seen;
+  box.replaceChildren(...list.map(([kind, title, text]) =>
+    element("p", { class: `banner ${kind === "warn" ? "warn" : ""}` }, element("b", {}, title), text)));
+}
+
+function screen(kind, matrix, message = "") {
+  const box = at("screen");
+  box.hidden = kind === null;
+  box.dataset.kind = kind ?? "";
+  if (kind === null) return;
+  const [title, text] = kind === "off"
+    ? ["The key visualizer cannot answer", message]
+    : ["Nothing was counted", `No ${SERIES_NAMES[state.series].toLowerCase()} in this window and key range. ${matrix.width === 0 ? "No column has been closed yet." : ""}`];
+  box.replaceChildren(element("h2", {}, title), element("p", {}, text));
+}
+
+// ---- What is said about the picture ----------------------------------------------------------
+
+function setLink(kind, text) {
+  const pill = at("link-pill");
+  // A pill that changes its words at every refresh would make the page jump and screen readers talk.
+  if (kind === "busy" && pill.classList.contains("good")) return;
+  pill.className = `pill ${kind}`;
+  pill.title = text;
+  pill.textContent = kind === "good" ? "connected" : text;
+}
+
+function describe(matrix) {
+  const nodes = at("nodes-pill");
+  nodes.hidden = matrix.expected === 0;
+  nodes.textContent = `${matrix.responded} of ${matrix.expected} nodes`;
+  nodes.className = `pill ${matrix.responded === matrix.expected ? "good" : "bad"}`;
+  const problems = [];
+  for (const node of matrix.nodes) {
+    if (!node.ok) problems.push(["bad", `Node ${node.id} is missing`, `${node.address}: ${node.error || "no answer"}`]);
+  }
+  for (const node of matrix.nodes) {
+    const skew = Number(node.clock_skew_ms ?? 0);
+    if (node.ok && Math.abs(skew) >= SKEW_WARN_MS) {
+      problems.push(["warn", `Node ${node.id}'s clock`, `is ${span(Math.abs(skew))} ${skew > 0 ? "ahead" : "behind"}; its columns are shifted by as much.`]);
+    }
+  }
+  if (matrix.unattributed > 0) {
+    problems.push(["warn", "Unattributed", `${exact(matrix.unattributed)} could not be given to a route and are in no cell.`]);
+  }
+  if (matrix.saturated) problems.push(["warn", "Saturated", "A count reached its limit; the true sum is larger."]);
+  banners(problems);
+  const step = matrix.columns[0] ? matrix.columns[0].end - matrix.columns[0].start : 0;
+  const unit = state.series.endsWith("-bytes") ? "bytes" : "operations";
+  at("legend-text").textContent = matrix.max > 0
+    ? `0 – ${short(matrix.max, state.series)} ${unit} in ${span(step)}, ${state.scale === "log" ? "logarithmic" : "linear"}`
+    : "";
+  at("totals").textContent = `Total ${short(matrix.total, state.series)}${matrix.total >= 1000 ? ` (${exact(matrix.total)})` : ""} · unattributed ${exact(matrix.unattributed)} · ${exact(matrix.height)} rows × ${exact(matrix.width)} columns`;
+  drawRamp();
+  for (const canvas of document.querySelectorAll("#hatches canvas")) {
+    const mark = HATCHES[canvas.dataset.hatch];
+    canvas.parentElement.hidden = (matrix.marks & mark) === 0;
+    const context = canvas.getContext("2d");
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    context.fillStyle = context.createPattern(hatchTile(mark, 1, theme() === "dark"), "repeat");
+    context.fillRect(0, 0, canvas.width, canvas.height);
+  }
+}
+
+function drawRamp() {
+  const canvas = at("ramp");
+  const context = canvas.getContext("2d");
+  const colours = ramp(state.palette, theme());
+  for (let x = 0; x < canvas.width; x += 1) {
+    const step = Math.min(255, Math.floor((x / (canvas.width - 1)) * 255 * 2 ** state.brightness));
+    context.fillStyle = css(colours[step]);
+    context.fillRect(x, 0, 1, canvas.height);
+  }
+}
+
+// ---- Cursor and pin --------------------------------------------------------------------------
+
+function moveCursor(cell, x, y, spoken = false) {
+  plot.cursor = cell;
+  plot.drawPointer();
+  const tooltip = at("tooltip");
+  if (!cell) {
+    tooltip.hidden = true;
+    return;
+  }
+  const row = plot.matrix.rows[cell.row];
+  linked = new Set(row.routeIds.map(Number));
+  linkedGroup = row.group;
+  showTooltip(tooltip, plot, cell, x, y, state.zone);
+  const event = plot.shownEvents().find((each) => each.y !== null && Math.hypot(each.x - x, each.y - y) < 8);
+  if (event) tooltip.append(element("div", { class: "event" }, `◆ ${event.text}`));
+  if (spoken) at("spoken").textContent = spokenCell(plot.matrix, cell, state.zone);
+}
+
+function pin(cell) {
+  const { matrix } = plot;
+  const column = matrix.columns[cell.column];
+  plot.pinned = { start: matrix.rows[cell.row].start, t0: column.start, t1: column.end };
+  plot.cursor = cell;
+  linked = new Set(matrix.rows[cell.row].routeIds.map(Number));
+  linkedGroup = matrix.rows[cell.row].group;
+  drawer.show(matrix, cell, { zone: state.zone, palette: state.palette, theme: theme(), cluster, role: state.role });
+  at("tooltip").hidden = true;
+  plot.drawPointer();
+}
+
+function unpin() {
+  plot.pinned = null;
+  drawer.hide();
+  plot.drawPointer();
+  plot.overlay.focus();
+}
+
+// ---- Views -----------------------------------------------------------------------------------
+
+/** Goes to another view; it can be gone back from. */
+function go(next) {
+  depth += 1;
+  state = next;
+  history.pushState({ depth }, "", writeState(state));
+  apply();
+}
+
+/** Changes how the view looks, without a step to go back over. */
+function adjust(change) {
+  state = { ...state, ...change };
+  history.replaceState({ depth }, "", writeState(state));
+  rememberState(state);
+  apply();
+}
+
+function back() {
+  interact.forget();
+  if (depth > 0) history.back();
+}
+
+function reset() {
+  interact.forget();
+  const first = { ...state, from: null, to: null, start: "", end: null };
+  if (writeState(first) === writeState(state)) plot.setView(plot.whole());
+  else go(first);
+}
+
+const theme = () => state.theme || (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark");
+
+/** Makes the page show the state, and asks the node where the picture is of another query. */
+function apply() {
+  document.documentElement.dataset.theme = theme();
+  for (const tab of document.querySelectorAll("[data-tab]")) {
+    const chosen = tab.dataset.tab === state.tab;
+    tab.setAttribute("aria-selected", String(chosen));
+    tab.tabIndex = chosen ? 0 : -1;
+    at(`page-${tab.dataset.tab}`).hidden = !chosen;
+  }
+  fillControls();
+  const { palette, scale, brightness, zone } = state;
+  plot.setStyle({ palette, scale, brightness, zone, theme: theme() });
+  if (plot.matrix) {
+    describe(plot.matrix);
+    showTables();
+  }
+  if (queryName() === shownQuery) schedule();
+  else load();
+}
+
+function fillControls() {
+  const fields = controls.elements;
+  fields.series.value = state.series;
+  for (const name of ["refresh", "scale", "brightness", "rows", "columns", "role", "palette", "zone"]) {
+    fields[name].value = String(state[name]);
+  }
+  const custom = state.from !== null;
+  fields.last.value = custom ? "custom" : state.last;
+  at("custom").hidden = !custom;
+  if (custom) {
+    fields.from.value = fieldTime(state.from, state.zone);
+    fields.to.value = fieldTime(state.to, state.zone);
+  }
+  at("back").disabled = depth === 0;
+}
+
+function showTables() {
+  if (state.tab === "routes") {
+    const { find, sort } = at("route-tools").elements;
+    showRoutes(at("routes"), at("route-count"), catalog, plot.matrix,
+      { find: find.value.trim(), sort: sort.value, zone: state.zone, linked, series: state.series },
+      { open: (route) => go({ ...state, tab: "heat", start: route.start, end: route.end }) });
+  }
+  if (state.tab === "cluster" && cluster) {
+    showCluster(cluster, { line: at("cluster-line"), members: at("members"), groups: at("groups") }, linkedGroup);
+  }
+}
+
+// ---- Wiring ----------------------------------------------------------------------------------
+
+const interact = new Interact(plot, {
+  cursor: moveCursor,
+  pin,
+  unpin,
+  back,
+  reset,
+  commit(view) {
+    const next = committed(state, plot.matrix, view, catalog.routes, serverNow());
+    setBoxMode(false);
+    if (next) {
+      go(next);
+      return;
+    }
+    plot.setView(plot.whole());
+    if (queryName() !== shownQuery) load();
+  },
+  key(name) {
+    if (SERIES_KEYS[name]) adjust({ series: SERIES_KEYS[name] });
+    else if (name === "l" || name === "L") adjust({ scale: state.scale === "log" ? "linear" : "log" });
+    else if (name === "?") at("help-dialog").showModal();
+  },
+});
+
+function setBoxMode(on) {
+  interact.boxMode = on;
+  at("box").setAttribute("aria-pressed", String(on));
+}
+
+controls.addEventListener("submit", (event) => event.preventDefault());
+controls.addEventListener("input", (event) => {
+  const { name, value } = event.target;
+  if (name === "last" && value === "custom") {
+    const to = Math.round(serverNow());
+    go({ ...state, from: to - WINDOWS[state.last], to });
+  } else if (name === "last") {
+    adjust({ last: value, from: null, to: null });
+  } else if (name === "from" || name === "to") {
+    const ms = parseFieldTime(value, state.zone);
+    const next = { ...state, [name]: ms };
+    if (ms !== null && next.from < next.to) adjust({ from: next.from, to: next.to });
+  } else if (["rows", "columns", "brightness"].includes(name)) {
+    adjust({ [name]: Number(value) });
+  } else if (name) {
+    adjust({ [name]: value });
+  }
+});
+for (const tab of document.querySelectorAll("[data-tab]")) {
+  tab.addEventListener("click", () => go({ ...state, tab: tab.dataset.tab }));
+  tab.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: "previousElementSibling", ArrowRight: "nextElementSibling" }[event.key];
+    tab[step]?.focus();
+  });
+}
+at("theme").addEventListener("click", () => adjust({ theme: theme() === "dark" ? "light" : "dark" }));
+at("back").addEventListener("click", back);
+at("reset").addEventListener("click", reset);
+at("box").addEventListener("click", () => setBoxMode(!interact.boxMode));
+at("help").addEventListener("click", () => at("help-dialog").showModal());
+at("png").addEventListener("click", () => { if (plot.matrix) savePng(plot); });
+at("csv").addEventListener("click", () => { if (plot.matrix) saveCsv(plot.matrix); });
+at("json").addEventListener("click", async () => {
+  try {
+    saveJson(plot.matrix, await ask("matrix", query()));
+  } catch (error) {
+    failed(error);
+  }
+});
+at("route-tools").addEventListener("input", showTables);
+at("route-tools").addEventListener("submit", (event) => event.preventDefault());
+at("token-dialog").addEventListener("close", () => {
+  setToken(at("token").value);
+  at("token").value = "";
+  load();
+});
+document.addEventListener("visibilitychange", () => { if (!document.hidden) load(); });
+addEventListener("online", load);
+addEventListener("popstate", (event) => {
+  interact.forget();
+  depth = Number(event.state?.depth ?? 0);
+  state = readState(location.hash);
+  apply();
+});
+matchMedia("(prefers-color-scheme: light)").addEventListener("change", apply);
+document.addEventListener("click", (event) => {
+  const sheet = document.querySelector(".more");
+  if (!sheet.contains(event.target)) sheet.open = false;
+});
+
+history.replaceState({ depth }, "", writeState(state));
+apply();

@@ -1,0 +1,139 @@
+// The cells of a matrix as images. Where a screen pixel covers several cells it shows the hottest of
+// them: nearest-neighbour scaling would drop hot rows, and averaging would dim them.
+
+import { ramp, scaler } from "./colour.js";
+import { APPORTIONED, CONFLICT, PARTIAL } from "./matrix.js";
+
+export const HATCHES = { partial: PARTIAL, apportioned: APPORTIONED, conflict: CONFLICT };
+
+export class Raster {
+  constructor(matrix, style) {
+    this.marks = matrix.marks;
+    this.colours = ramp(style.palette, style.theme);
+    const { width, height, flags } = matrix;
+    this.steps = new Pyramid(steps(matrix, style), width, height, (a, b) => (a > b ? a : b));
+    this.flags = new Pyramid(flags, width, height, (a, b) => a | b);
+    this.images = new Map();
+    this.masks = new Map();
+  }
+
+  /** Cells pooled `fx` by `fy`, as a canvas; drawn once and kept while the matrix is shown. */
+  image(fx, fy) {
+    return cached(this.images, `${fx} ${fy}`, () => paint(this.steps.level(fx, fy), (pixels, data) => {
+      for (let at = 0; at < data.length; at += 1) {
+        if (data[at] > 0) pixels[at] = this.colours[data[at]];
+      }
+    }));
+  }
+
+  /** Where cells bear a mark, as an opaque mask; `null` where none does. */
+  mask(mark, fx, fy) {
+    if ((this.marks & mark) === 0) return null;
+    return cached(this.masks, `${mark} ${fx} ${fy}`, () => paint(this.flags.level(fx, fy), (pixels, data) => {
+      for (let at = 0; at < data.length; at += 1) {
+        if (data[at] & mark) pixels[at] = 0xff000000;
+      }
+    }));
+  }
+}
+
+/** Bytes of cells, and of ever larger blocks of them; each level is made from the one before. */
+class Pyramid {
+  constructor(data, width, height, join) {
+    this.levels = new Map([["1 1", { data, width, height }]]);
+    this.join = join;
+  }
+
+  /** Blocks of `fx` by `fy` cells; both are powers of two. */
+  level(fx, fy) {
+    return cached(this.levels, `${fx} ${fy}`, () =>
+      (fx > 1 ? this.narrower(this.level(fx / 2, fy)) : this.lower(this.level(fx, fy / 2))));
+  }
+
+  narrower({ data, width, height }) {
+    const { join } = this;
+    const wide = Math.ceil(width / 2);
+    const result = new Uint8Array(wide * height);
+    for (let y = 0; y < height; y += 1) {
+      for (let x = 0; x < wide; x += 1) {
+        const at = y * width + 2 * x;
+        result[y * wide + x] = 2 * x + 1 < width ? join(data[at], data[at + 1]) : data[at];
+      }
+    }
+    return { data: result, width: wide, height };
+  }
+
+  lower({ data, width, height }) {
+    const { join } = this;
+    const high = Math.ceil(height / 2);
+    const result = new Uint8Array(width * high);
+    for (let y = 0; y < high; y += 1) {
+      const [from, into] = [2 * y * width, y * width];
+      const next = 2 * y + 1 < height ? from + width : from;
+      for (let x = 0; x < width; x += 1) result[into + x] = join(data[from + x], data[next + x]);
+    }
+    return { data: result, width, height: high };
+  }
+}
+
+function cached(map, key, make) {
+  if (!map.has(key)) map.set(key, make());
+  return map.get(key);
+}
+
+/** One byte a cell: 0 for nothing, else a step of the ramp, never 0. */
+function steps(matrix, style) {
+  const step = scaler(matrix.max, style);
+  const result = new Uint8Array(matrix.values.length);
+  for (let at = 0; at < result.length; at += 1) {
+    const value = matrix.values[at];
+    if (value > 0) result[at] = Math.max(1, step(value));
+  }
+  return result;
+}
+
+function paint({ data, width, height }, fill) {
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, width);
+  canvas.height = Math.max(1, height);
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(canvas.width, canvas.height);
+  fill(new Uint32Array(image.data.buffer), data);
+  context.putImageData(image, 0, 0);
+  return canvas;
+}
+
+/** The power of two that makes cells of `size` device pixels at least one pixel large. */
+export function poolFactor(size) {
+  let factor = 1;
+  while (size * factor < 1 && factor < 4096) factor *= 2;
+  return factor;
+}
+
+/** A tile of the hatching that a mark is drawn with. */
+export function hatchTile(mark, ratio, dark) {
+  const size = Math.round(8 * ratio);
+  const canvas = document.createElement("canvas");
+  canvas.width = size;
+  canvas.height = size;
+  const context = canvas.getContext("2d");
+  context.strokeStyle = dark ? "rgba(255,255,255,.62)" : "rgba(0,0,0,.55)";
+  context.fillStyle = context.strokeStyle;
+  context.lineWidth = Math.max(1, ratio);
+  context.beginPath();
+  if (mark === APPORTIONED) {
+    context.arc(size / 2, size / 2, Math.max(1, ratio), 0, 7);
+    context.fill();
+    return canvas;
+  }
+  for (const shift of [-size, 0, size]) {
+    context.moveTo(shift, size);
+    context.lineTo(shift + size, 0);
+    if (mark === CONFLICT) {
+      context.moveTo(shift, 0);
+      context.lineTo(shift + size, size);
+    }
+  }
+  context.stroke();
+  return canvas;
+}

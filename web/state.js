@@ -1,0 +1,80 @@
+// What is shown: in the address, so that a link reproduces it, and the taste of it remembered here.
+
+export const WINDOWS = { "15m": 900_000, "1h": 3_600_000, "6h": 21_600_000, "24h": 86_400_000, "7d": 604_800_000 };
+
+const one = (...allowed) => (text) => (allowed.includes(text) ? text : undefined);
+const whole = (text) => (/^\d{1,15}$/.test(text) ? Number(text) : undefined);
+const any = (text) => (text.length <= 12_300 ? text : undefined);
+const between = (low, high) => (text) => {
+  const value = Number(text);
+  return text !== "" && value >= low && value <= high ? value : undefined;
+};
+
+// name: [default, how it is read, remembered on this machine]
+const FIELDS = {
+  tab: ["heat", one("heat", "routes", "cluster"), false],
+  series: ["writes", one("writes", "reads", "write-bytes", "read-bytes"), false],
+  last: ["1h", one(...Object.keys(WINDOWS)), true],
+  from: [null, whole, false],
+  to: [null, whole, false],
+  start: ["", any, false],
+  end: [null, any, false],
+  rows: [256, (text) => one("64", "128", "256", "512", "1024")(text) && Number(text), true],
+  columns: [480, (text) => one("120", "240", "480", "960", "1440", "2048")(text) && Number(text), true],
+  role: ["", one("", "leader-write", "leader-read", "follower-read"), false],
+  refresh: ["5s", one("off", "live", "5s", "30s"), true],
+  scale: ["log", one("log", "linear"), true],
+  brightness: [0, between(-4, 4), true],
+  palette: ["ember", one("ember", "sea", "gray"), true],
+  zone: ["local", one("local", "utc"), true],
+  theme: ["", one("", "dark", "light"), true],
+};
+
+const MEMORY = "keyviz.view";
+
+function remembered() {
+  try {
+    return JSON.parse(localStorage.getItem(MEMORY)) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+/** The view of an address; what it does not say comes from memory, then from the defaults. */
+export function readState(hash) {
+  const asked = new URLSearchParams(hash.replace(/^#/, ""));
+  const memory = remembered();
+  const state = {};
+  for (const [name, [fallback, read, remember]] of Object.entries(FIELDS)) {
+    const said = asked.has(name) ? read(asked.get(name)) : undefined;
+    const known = remember && typeof memory[name] === "string" ? read(memory[name]) : undefined;
+    state[name] = said ?? known ?? fallback;
+  }
+  if (state.from === null || state.to === null || state.from >= state.to) {
+    state.from = null;
+    state.to = null;
+  }
+  return state;
+}
+
+/** The address of a view. Everything but defaults is in it, remembered or not. */
+export function writeState(state) {
+  const said = new URLSearchParams();
+  for (const [name, [fallback, , remember]] of Object.entries(FIELDS)) {
+    const value = state[name];
+    if (value !== null && (remember || value !== fallback)) said.set(name, String(value));
+  }
+  return `#${said}`;
+}
+
+export function rememberState(state) {
+  const memory = {};
+  for (const [name, [, , remember]] of Object.entries(FIELDS)) {
+    if (remember) memory[name] = String(state[name]);
+  }
+  try {
+    localStorage.setItem(MEMORY, JSON.stringify(memory));
+  } catch {
+    // Storage may be full or forbidden; then the view is forgotten with the page.
+  }
+}

@@ -1,0 +1,122 @@
+// The routes and the cluster as tables.
+
+import { element, keyElement } from "./details.js";
+import { exact, short, span, stamp } from "./format.js";
+import { compareBytes, keyBytes, showEnd, showStart } from "./keys.js";
+
+/** A page of 100,000 rows helps nobody and stops the browser; the search narrows it down. */
+const MOST_ROWS = 500;
+
+/** Routes as the page works on them: with the bytes of their bounds, in key order. */
+export function readRoutes(json) {
+  const routes = (Array.isArray(json?.routes) ? json.routes : []).map((route) => ({
+    id: Number(route.route_id),
+    start: String(route.start ?? ""),
+    end: typeof route.end === "string" ? route.end : null,
+    group: Number(route.group_id),
+    leader: route.leader ?? null,
+    parents: Array.isArray(route.parents) ? route.parents : [],
+    version: Number(route.created_version),
+    ms: Number(route.created_ms),
+  }));
+  for (const route of routes) route.bytes = keyBytes(route.start);
+  return { version: Number(json?.catalog_version ?? 0), routes };
+}
+
+/** The position of the route that holds a key. */
+export function routeOf(routes, bytes) {
+  let low = 0;
+  let high = routes.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (compareBytes(routes[middle].bytes, bytes) <= 0) low = middle + 1;
+    else high = middle;
+  }
+  return Math.max(0, low - 1);
+}
+
+/**
+ * The load of each route in the window: exact where a row is one route or a part of one, else the
+ * row's sum shared out evenly, which `about` says.
+ */
+export function loads(matrix) {
+  const byRoute = new Map();
+  matrix?.rows.forEach((row, y) => {
+    const about = row.routeCount > 1;
+    const share = matrix.rowSums[y] / Math.max(1, row.routeCount);
+    for (const id of row.routeIds) {
+      const known = byRoute.get(Number(id)) ?? { sum: 0, about: false };
+      byRoute.set(Number(id), { sum: known.sum + share, about: known.about || about });
+    }
+  });
+  return byRoute;
+}
+
+const ORDERS = {
+  key: () => 0,
+  load: (a, b) => (b.load?.sum ?? -1) - (a.load?.sum ?? -1),
+  age: (a, b) => b.ms - a.ms || b.id - a.id,
+  group: (a, b) => a.group - b.group,
+};
+
+/** Routes that a search means: by id, or the one that holds the key and those that start like it. */
+function found(routes, find) {
+  if (find === "") return routes;
+  const bytes = keyBytes(find);
+  const holder = routes[routeOf(routes, bytes)];
+  const starts = (route) => route.bytes.length >= bytes.length
+    && compareBytes(route.bytes.subarray(0, bytes.length), bytes) === 0;
+  return routes.filter((route) => route === holder || String(route.id) === find || starts(route));
+}
+
+export function showRoutes(body, counter, catalog, matrix, { find, sort, zone, linked, series }, does) {
+  const known = loads(matrix);
+  const all = catalog.routes.map((route) => ({ ...route, load: known.get(route.id) }));
+  const matching = found(all, find).sort(ORDERS[sort] ?? ORDERS.key);
+  const shown = matching.slice(0, MOST_ROWS);
+  const many = matching.length === 1 ? "1 route" : `${exact(matching.length)} routes`;
+  const cut = matching.length > shown.length ? `, the first ${exact(shown.length)} shown` : "";
+  counter.textContent = `${many} of catalog version ${exact(catalog.version)}${cut}`;
+  body.replaceChildren(...shown.map((route) => {
+    const open = () => does.open(route);
+    const load = route.load ? `${route.load.about ? "about " : ""}${short(route.load.sum, series)}` : "";
+    return element("tr", {
+      tabindex: "0", class: linked.has(route.id) ? "linked" : false, "data-route": String(route.id),
+      title: "Show it in the heatmap", onclick: open,
+      onkeydown: (event) => { if (event.key === "Enter") open(); },
+    },
+    element("td", {}, String(route.id)),
+    keyElement(showStart(route.start), "td"),
+    keyElement(showEnd(route.end), "td"),
+    element("td", {}, String(route.group)),
+    element("td", {}, route.leader === null ? "none known" : `node ${route.leader}`),
+    element("td", {}, route.parents.length > 0 ? route.parents.join(" + ") : "bootstrap"),
+    element("td", {}, route.ms > 0 ? stamp(route.ms, zone) : ""),
+    element("td", { class: "number" }, load));
+  }));
+}
+
+export function showCluster(cluster, { line, members, groups }, linkedGroup) {
+  const list = (value) => (Array.isArray(value) ? value : []);
+  line.textContent = `Cluster ${cluster.cluster_id}, catalog version ${exact(Number(cluster.catalog_version))}`;
+  members.replaceChildren(...list(cluster.members).map((member) => element("tr", {},
+    element("td", {}, `${member.id}${member.voter ? "" : " (learner)"}`),
+    element("td", {}, String(member.address)),
+    element("td", { class: member.ok ? "good" : "bad" }, member.ok ? "answers" : `does not answer: ${member.error}`),
+    element("td", {}, String(member.catalog_version)),
+    element("td", {}, String(member.version ?? "")),
+    element("td", { class: "number" }, member.ok ? span(Number(member.uptime_ms)) : ""),
+    element("td", { class: "number" }, member.ok ? `${member.latency_ms} ms` : ""))));
+  groups.replaceChildren(...list(cluster.groups).map((group) => element("tr", { class: group.group_id === linkedGroup ? "linked" : false },
+    element("td", {}, group.group_id === 0 ? "0 (catalog)" : String(group.group_id)),
+    element("td", { class: group.leader == null ? "bad" : "" }, group.leader == null ? "none known" : `node ${group.leader}`),
+    element("td", { class: "number" }, String(group.term)),
+    element("td", { class: "number" }, String(group.routes)),
+    element("td", {}, list(group.replicas).map(replicaText).join(" · ")))));
+}
+
+function replicaText(replica) {
+  const role = replica.role || "no answer";
+  const lag = replica.lag == null ? "" : `, ${exact(Number(replica.lag))} behind`;
+  return `node ${replica.node_id}: ${role}${replica.voter ? "" : " (learner)"}${lag}`;
+}

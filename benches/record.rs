@@ -1,0 +1,368 @@
+//! What recording, locating, publishing and harvesting cost, each beside its yardstick.
+//!
+//! Two parts. The table of bounds times each figure and its yardstick in turns, in the same run,
+//! and takes the best of the rounds of each, which is steady on a noisy machine. The criterion
+//! groups after it keep the history. `cargo bench --bench record -- bounds` prints only the table.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use criterion::Criterion;
+use keyviz::keyviz::{GroupId, KeyRange, RouteId, RouteSpec, Sampler, SamplerConfig};
+
+const ROUNDS: usize = 15;
+const CALLS: usize = 200_000;
+
+/// SplitMix64: a fixed stream, so that every run does the same.
+struct Stream(u64);
+
+impl Stream {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len.div_ceil(8)).flat_map(|_| self.next().to_be_bytes()).take(len).collect()
+    }
+}
+
+/// Keys one after the other in memory, so that fetching them costs both sides little.
+struct Keys {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Keys {
+    fn new(keys: impl Iterator<Item = Vec<u8>>) -> Self {
+        let mut all = Keys { bytes: Vec::new(), ends: vec![0] };
+        for key in keys {
+            all.bytes.extend(key);
+            all.ends.push(all.bytes.len());
+        }
+        all
+    }
+
+    fn get(&self, call: usize) -> &[u8] {
+        let n = call % (self.ends.len() - 1);
+        &self.bytes[self.ends[n]..self.ends[n + 1]]
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Shape {
+    Random16,
+    Shared40,
+    Mixed200,
+}
+
+impl Shape {
+    fn key(self, stream: &mut Stream) -> Vec<u8> {
+        match self {
+            Shape::Random16 => stream.bytes(16),
+            Shape::Shared40 => {
+                let mut key = vec![b'p'; 40];
+                key.extend(stream.bytes(16));
+                key
+            }
+            Shape::Mixed200 => {
+                let len = 1 + stream.next() as usize % 200;
+                stream.bytes(len)
+            }
+        }
+    }
+}
+
+fn routes(count: usize, shape: Shape) -> Arc<[RouteSpec]> {
+    let mut stream = Stream(7);
+    let mut starts = std::collections::BTreeSet::from([Vec::new()]);
+    while starts.len() < count {
+        starts.insert(shape.key(&mut stream));
+    }
+    let starts: Vec<Bytes> = starts.into_iter().map(Bytes::from).collect();
+    (0..count)
+        .map(|n| RouteSpec {
+            id: RouteId::new(n as u64 + 1).expect("from 1"),
+            range: KeyRange { start: starts[n].clone(), end: starts.get(n + 1).cloned() },
+            group: GroupId(n as u64 % 16 + 1),
+        })
+        .collect()
+}
+
+fn sampler(count: usize, shape: Shape) -> Sampler {
+    let sampler = Sampler::new(SamplerConfig::default()).expect("defaults are valid");
+    sampler.publish_routes(1, routes(count, shape)).expect("a table");
+    sampler
+}
+
+/// Teaches the sampler hot spots at one place after the other until its slots are used up, or
+/// `rounds` columns have passed.
+fn learn(sampler: &Sampler, shape: Shape, rounds: u64) {
+    for round in 0..rounds {
+        let mut stream = Stream(1_000 + round);
+        let keys = Keys::new((0..40).map(|_| shape.key(&mut stream)));
+        for call in 0..60_000 {
+            // Keys around 40 places: the last bytes differ.
+            let near = keys.get(call);
+            let key = [&near[..near.len().saturating_sub(9)], &stream.bytes(8)].concat();
+            let epoch = sampler.epoch();
+            let located = epoch.locate(&key).expect("published");
+            epoch.record_write(located, &key, 1, 100);
+        }
+        sampler.harvest();
+        sampler.replan();
+        if sampler.stats().slots >= SamplerConfig::default().resolution_slots {
+            break;
+        }
+    }
+}
+
+/// One route with 64 slots for it, learned from a uniform load.
+fn bucketed(shape: Shape) -> Sampler {
+    let config = SamplerConfig { resolution_slots: 64, ..SamplerConfig::default() };
+    let sampler = Sampler::new(config).expect("valid");
+    sampler.publish_routes(1, routes(1, shape)).expect("a table");
+    let mut stream = Stream(5);
+    for _ in 0..5 {
+        let keys = Keys::new((0..60_000).map(|_| shape.key(&mut stream)));
+        locate_and_record(&sampler, &keys, 60_000);
+        sampler.harvest();
+        sampler.replan();
+    }
+    sampler
+}
+
+fn locate_and_record(sampler: &Sampler, keys: &Keys, calls: usize) {
+    for call in 0..calls {
+        let key = keys.get(call);
+        let epoch = sampler.epoch();
+        let located = epoch.locate(black_box(key)).expect("published");
+        epoch.record_write(located, key, 1, 100);
+    }
+}
+
+/// The two figures in turns; the best time of each, in nanoseconds a call.
+fn in_turns(mut left: impl FnMut(usize), mut right: impl FnMut(usize)) -> (f64, f64) {
+    let mut best = (f64::MAX, f64::MAX);
+    for _ in 0..ROUNDS {
+        best.0 = best.0.min(time(&mut left));
+        best.1 = best.1.min(time(&mut right));
+    }
+    best
+}
+
+fn time(run: &mut impl FnMut(usize)) -> f64 {
+    let start = Instant::now();
+    run(CALLS);
+    start.elapsed().as_nanos() as f64 / CALLS as f64
+}
+
+fn yardstick_a(line: &[AtomicU64; 2], calls: usize) {
+    for _ in 0..calls {
+        black_box(line)[0].fetch_add(1, Ordering::Relaxed);
+        black_box(line)[1].fetch_add(100, Ordering::Relaxed);
+    }
+}
+
+fn row(name: &str, value: f64, yardstick: f64, factor: f64) {
+    let bound = yardstick * factor;
+    let verdict = if value <= bound { "ok" } else { "OVER" };
+    println!(
+        "{name:<78} {value:>9.2} ns  bound {bound:>9.2} ({factor:.2} x {yardstick:.2})  {verdict}"
+    );
+}
+
+fn row_ms(name: &str, value: Duration, bound_ms: f64) {
+    let value = value.as_secs_f64() * 1e3;
+    let verdict = if value <= bound_ms { "ok" } else { "OVER" };
+    println!("{name:<78} {value:>9.3} ms  bound {bound_ms:>9.3} {:<16} {verdict}", "");
+}
+
+fn best_of(rounds: usize, mut run: impl FnMut() -> Duration) -> Duration {
+    (0..rounds).map(|_| run()).min().expect("at least one round")
+}
+
+fn bounds() {
+    let line = [const { AtomicU64::new(0) }; 2];
+    let one = sampler(1, Shape::Random16);
+    let located = one.epoch().locate(b"k").expect("published");
+    let hot = |calls: usize| {
+        for _ in 0..calls {
+            let epoch = one.epoch();
+            epoch.record_write(black_box(located), b"k", 1, 100);
+        }
+    };
+    let (alone, a) = in_turns(hot, |calls| yardstick_a(&line, calls));
+    row("record, one hot route, located, epoch loaded each time", alone, a, 1.1);
+
+    let through_sampler = |calls: usize| {
+        for _ in 0..calls {
+            let epoch = one.epoch();
+            one.record_write(&epoch, black_box(located), b"k", 1, 100);
+        }
+    };
+    let (slower, a) = in_turns(through_sampler, |calls| yardstick_a(&line, calls));
+    row("the same through Sampler::record_write", slower, a, 1.1);
+
+    let pair = best_of(ROUNDS, || two_threads(&hot));
+    row(
+        "two threads on the same route, a thread",
+        pair.as_nanos() as f64 / CALLS as f64,
+        alone,
+        1.3,
+    );
+    let pair = best_of(ROUNDS, || two_threads(&|calls| yardstick_a(&line, calls)));
+    println!(
+        "{:<78} {:>9.2} ns",
+        "  (two threads with fetch_add)",
+        pair.as_nanos() as f64 / CALLS as f64
+    );
+
+    for (name, shape, factor) in [
+        ("random keys", Shape::Random16, 0.2),
+        ("first 40 bytes equal", Shape::Shared40, 0.4),
+        ("1 to 200 bytes", Shape::Mixed200, 0.4),
+    ] {
+        let sampler = sampler(10_000, shape);
+        learn(&sampler, shape, 60);
+        let slots = sampler.stats().slots;
+        let epoch = sampler.epoch_full();
+        let starts: Vec<Bytes> = epoch.routes().iter().map(|r| r.range.start.clone()).collect();
+        let mut stream = Stream(99);
+        let keys = Keys::new((0..8192).map(|_| shape.key(&mut stream)));
+        let (cost, b) = in_turns(
+            |calls| locate_and_record(&sampler, &keys, calls),
+            |calls| {
+                for call in 0..calls {
+                    let key = black_box(keys.get(call));
+                    black_box(starts.partition_point(|start| start.as_ref() <= key));
+                }
+            },
+        );
+        row(&format!("locate + record, 10,000 routes, {slots} slots, {name}"), cost, b, factor);
+    }
+    for (name, shape, factor) in [
+        ("random keys", Shape::Random16, 3.0),
+        ("first 40 bytes equal", Shape::Shared40, 6.0),
+        ("1 to 200 bytes", Shape::Mixed200, 6.0),
+    ] {
+        let sampler = bucketed(shape);
+        let mut stream = Stream(99);
+        let keys = Keys::new((0..8192).map(|_| shape.key(&mut stream)));
+        let (cost, a) = in_turns(
+            |calls| locate_and_record(&sampler, &keys, calls),
+            |calls| yardstick_a(&line, calls),
+        );
+        let slots = sampler.stats().slots;
+        row(&format!("locate + record, one route, {slots} learned slots, {name}"), cost, a, factor);
+    }
+    slow_path_bounds();
+}
+
+fn two_threads(run: &(impl Fn(usize) + Sync)) -> Duration {
+    let barrier = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        let timed = || {
+            run(1);
+            barrier.wait();
+            let start = Instant::now();
+            run(CALLS);
+            start.elapsed()
+        };
+        let other = scope.spawn(timed);
+        timed().max(other.join().expect("recording does not panic"))
+    })
+}
+
+fn slow_path_bounds() {
+    let full = sampler(10_000, Shape::Random16);
+    learn(&full, Shape::Random16, 60);
+    let layout = Arc::clone(full.epoch().layout());
+    let keys = Keys::new(layout.slots.iter().map(|slot| slot.range.start.to_vec()));
+    let slots = layout.slots.len();
+    let flush = best_of(ROUNDS, || {
+        locate_and_record(&full, &keys, slots);
+        let start = Instant::now();
+        black_box(full.harvest());
+        start.elapsed()
+    });
+    row_ms(&format!("harvest, {slots} slots, all non-zero"), flush, 3.0);
+    let idle = best_of(ROUNDS, || {
+        let start = Instant::now();
+        black_box(full.harvest());
+        start.elapsed()
+    });
+    row_ms("harvest of an idle node", idle, 0.2);
+    let replan = best_of(3, || {
+        locate_and_record(&full, &keys, slots);
+        full.harvest();
+        let start = Instant::now();
+        full.replan();
+        start.elapsed()
+    });
+    println!("{:<78} {:>9.3} ms", format!("replan, {slots} slots"), replan.as_secs_f64() * 1e3);
+    for (count, bound) in [(10_000, 10.0), (100_000, 150.0)] {
+        let table = routes(count, Shape::Random16);
+        let sampler = sampler(1, Shape::Random16);
+        let mut version = 1;
+        let publish = best_of(ROUNDS, || {
+            version += 1;
+            let table = Arc::clone(&table);
+            let start = Instant::now();
+            sampler.publish_routes(version, table).expect("a table");
+            start.elapsed()
+        });
+        row_ms(&format!("publish {count} routes"), publish, bound);
+        let mut term = 0;
+        let lead = best_of(ROUNDS, || {
+            term += 1;
+            let start = Instant::now();
+            sampler.set_leads(&[(GroupId(1), Some(keyviz::keyviz::Term(term)))]);
+            start.elapsed()
+        });
+        row_ms(&format!("publish a term, {count} routes"), lead, bound);
+    }
+}
+
+fn criterion_groups() {
+    let mut criterion = Criterion::default().configure_from_args().sample_size(20);
+    let one = sampler(1, Shape::Random16);
+    let located = one.epoch().locate(b"k").expect("published");
+    criterion.bench_function("record/one_hot_route", |bench| {
+        bench.iter(|| one.epoch().record_write(black_box(located), b"k", 1, 100));
+    });
+    for (name, shape) in [
+        ("locate_record/10k_random", Shape::Random16),
+        ("locate_record/10k_shared_40", Shape::Shared40),
+        ("locate_record/10k_mixed_200", Shape::Mixed200),
+    ] {
+        let sampler = sampler(10_000, shape);
+        let mut stream = Stream(99);
+        let keys = Keys::new((0..8192).map(|_| shape.key(&mut stream)));
+        criterion.bench_function(name, |bench| {
+            bench.iter_custom(|calls| {
+                let start = Instant::now();
+                locate_and_record(&sampler, &keys, calls as usize);
+                start.elapsed()
+            });
+        });
+    }
+    criterion.final_summary();
+}
+
+fn main() {
+    let has = |wanted: &str| std::env::args().any(|arg| arg == wanted);
+    // `cargo test --benches` runs this without `--bench`: then criterion only tries each once.
+    if has("--bench") {
+        bounds();
+    }
+    if !has("bounds") {
+        criterion_groups();
+    }
+}

@@ -1,0 +1,197 @@
+// A node's HTTP edge with made-up data: the page's files under the real content security policy, and
+// the API with whatever mood a test asks for.
+
+import { createServer } from "node:http";
+import { readFile } from "node:fs/promises";
+import { gzipSync } from "node:zlib";
+import { fileURLToPath } from "node:url";
+import path from "node:path";
+
+const WEB = fileURLToPath(new URL("../../web/", import.meta.url));
+const POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const TYPES = { html: "text/html; charset=utf-8", js: "text/javascript; charset=utf-8", css: "text/css; charset=utf-8", svg: "image/svg+xml" };
+const STEP = 60_000;
+
+/** Keys that try to break out of the page, or to disturb what stands beside them. */
+export const HOSTILE = [
+  "<img src=x onerror=\"window.broken=1\">",
+  "<script>window.broken=2</script>",
+  "\u202egnp.exe\u202c right to left",
+  "line\nbreak\ttab",
+  `stack${"\u0301".repeat(60)}`,
+  "javascript:window.broken=3",
+  `long/${"k".repeat(4_000)}`,
+  "hex:fffe00ff",
+];
+
+export function makeKeys(count, hostile = false) {
+  const plain = Array.from({ length: count - 1 }, (_, at) => {
+    const table = ["account", "order", "session", "user"][Math.floor((at * 4) / count)];
+    return `${table}/${String(at).padStart(6, "0")}`;
+  });
+  const all = hostile ? [...plain.slice(HOSTILE.length), ...HOSTILE] : plain;
+  const bytes = (key) => (key.startsWith("hex:") ? Buffer.from(key.slice(4), "hex") : Buffer.from(key));
+  return ["", ...all.sort((a, b) => Buffer.compare(bytes(a), bytes(b)))];
+}
+
+/** The operations of a cell: cold, but for one hot range that wanders off half way. */
+function load(route, routes, column, series) {
+  const hot = Math.floor(routes * (column % 60 < 40 ? 0.3 : 0.7));
+  const ops = Math.abs(route - hot) < routes * 0.02 ? 5_000 + 40 * (column % 17) : (route * 7 + column * 3) % 11;
+  return { "writes": ops, "reads": ops * 3, "write-bytes": ops * 128, "read-bytes": ops * 300 }[series];
+}
+
+export class Mock {
+  constructor() {
+    this.mood = { keys: makeKeys(256), mode: "ok", missing: false, split: null, token: "", skew: 0, unattributed: 0, apportioned: false, conflict: false };
+    this.asked = [];
+    this.server = createServer((request, response) => this.answer(request, response));
+  }
+
+  async listen(port = 0) {
+    await new Promise((done) => this.server.listen(port, "127.0.0.1", done));
+    this.url = `http://127.0.0.1:${this.server.address().port}/`;
+    return this.url;
+  }
+
+  close() {
+    this.server.closeAllConnections();
+    return new Promise((done) => this.server.close(done));
+  }
+
+  async answer(request, response) {
+    const url = new URL(request.url, "http://mock");
+    if (url.pathname.startsWith("/api/v1/")) {
+      this.call(url, request, response);
+      return;
+    }
+    const file = url.pathname === "/" ? "index.html" : url.pathname.slice(1);
+    const full = path.join(WEB, file);
+    const headers = { "content-security-policy": POLICY, "x-content-type-options": "nosniff", "cache-control": "no-cache" };
+    try {
+      if (!full.startsWith(WEB)) throw new Error("outside");
+      const body = gzipSync(await readFile(full));
+      response.writeHead(200, { ...headers, "content-type": TYPES[file.split(".").pop()] ?? "application/octet-stream", "content-encoding": "gzip" });
+      response.end(body);
+    } catch {
+      response.writeHead(404, headers);
+      response.end();
+    }
+  }
+
+  call(url, request, response) {
+    const name = url.pathname.slice("/api/v1/".length);
+    const parameters = Object.fromEntries(url.searchParams);
+    this.asked.push({ name, parameters });
+    const send = (status, body) => {
+      const text = typeof body === "string" ? body : JSON.stringify(body);
+      response.writeHead(status, { "content-type": "application/json", "content-encoding": "gzip", "cache-control": "no-store" });
+      response.end(gzipSync(text, { level: 1 }));
+    };
+    const { mood } = this;
+    if (mood.mode === "cut") return request.socket.destroy();
+    if (mood.mode === "garbage") return send(200, "<h1>Bad gateway & friends</h1>");
+    if (mood.mode === "error") return send(500, { code: "INTERNAL", message: "the <b>disk</b> is full" });
+    if (mood.mode === "off" && name === "matrix") return send(503, { code: "UNAVAILABLE", message: "keyviz is disabled on this node" });
+    if (mood.token && request.headers.authorization !== `Bearer ${mood.token}`) {
+      return send(401, { code: "UNAUTHENTICATED", message: "a token is needed" });
+    }
+    if (name === "matrix") return send(200, this.matrix(parameters));
+    if (name === "routes") return send(200, { catalog_version: this.version(), routes: this.routes() });
+    if (name === "cluster") return send(200, this.cluster());
+    return send(404, { code: "NOT_FOUND", message: `there is no API call ${name}` });
+  }
+
+  version() {
+    return this.mood.split ? 2 : 1;
+  }
+
+  routes() {
+    const { keys, split } = this.mood;
+    return keys.map((start, at) => {
+      const child = split && (at === split.at || at === split.at + 1);
+      return {
+        route_id: child ? keys.length + 1 + at - split.at : at + 1, start, end: keys[at + 1] ?? null,
+        group_id: 1 + (at % 3), leader: 1 + (at % 3), parents: child ? [split.at + 1] : [],
+        created_version: child ? 2 : 1, created_ms: child ? split.ms : 1_700_000_000_000,
+      };
+    });
+  }
+
+  cluster() {
+    const member = (id) => ({
+      id, address: `127.0.0.1:740${id}`, http: `127.0.0.1:750${id}`, ok: !(this.mood.missing && id === 3),
+      error: this.mood.missing && id === 3 ? "connection refused" : "", catalog_version: this.version(), version: "0.1.0",
+      voter: true, uptime_ms: 3_600_000, latency_ms: 2,
+    });
+    const replica = (node_id, leader) => ({ node_id, voter: true, role: node_id === leader ? "leader" : "follower", last_log_index: 90, applied_index: 90, lag: 0 });
+    const group = (group_id) => ({ group_id, leader: group_id === 0 ? 1 : group_id, term: 2, routes: 85, replicas: [1, 2, 3].map((id) => replica(id, group_id || 1)) });
+    return { cluster_id: "ab".repeat(16), catalog_version: this.version(), members: [1, 2, 3].map(member), groups: [0, 1, 2, 3].map(group) };
+  }
+
+  events(from, to) {
+    const { keys, split } = this.mood;
+    if (!split || split.ms < from || split.ms >= to) return [];
+    const created = [keys.length + 1, keys.length + 2];
+    return [{ time_ms: split.ms, kind: "split", catalog_version: 2, retired: [split.at + 1], created, key: keys[split.at + 1] }];
+  }
+
+  matrix(parameters) {
+    const { mood } = this;
+    const now = Date.now();
+    const to = Number(parameters.to_ms ?? now);
+    const from = Number(parameters.from_ms ?? to - 3_600_000);
+    const series = parameters.series ?? "writes";
+    const width = Math.min(Number(parameters.max_columns ?? 480), Math.max(1, Math.ceil(to / STEP) - Math.floor(from / STEP)));
+    const wide = Math.ceil((Math.ceil(to / STEP) - Math.floor(from / STEP)) / width) * STEP;
+    const first = Math.floor(from / wide) * wide;
+    const columns = [];
+    for (let start = first; start < to; start += wide) columns.push({ start_ms: start, end_ms: start + wide, open: start + wide > now });
+    const bytes = (key) => (key.startsWith("hex:") ? Buffer.from(key.slice(4), "hex") : Buffer.from(key));
+    const low = bytes(parameters.start ?? "");
+    const high = parameters.end === undefined ? null : bytes(parameters.end);
+    const ends = mood.keys.map((_, at) => mood.keys[at + 1] ?? null);
+    const inside = mood.keys.map((_, at) => at).filter((at) =>
+      (high === null || Buffer.compare(bytes(mood.keys[at]), high) < 0) && (ends[at] === null || Buffer.compare(bytes(ends[at]), low) > 0));
+    const most = Number(parameters.max_rows ?? 256);
+    const each = Math.ceil(inside.length / most);
+    const rows = [];
+    for (let at = 0; at < inside.length; at += each) {
+      const members = inside.slice(at, at + each);
+      rows.push(this.row(members, columns, series, ends));
+    }
+    if (mood.mode === "empty") rows.forEach((row) => row.values.fill(0));
+    const total = rows.reduce((sum, row) => sum + row.values.reduce((a, b) => a + b, 0), 0);
+    const nodes = [1, 2, 3].map((id) => {
+      const ok = !(mood.missing && id === 3);
+      return { id, address: `127.0.0.1:740${id}`, ok, error: ok ? "" : "connection refused <b>", clock_skew_ms: id === 2 ? mood.skew : 0, columns: columns.length, incarnation: 1, oldest_ms: first, latency_ms: 3 };
+    });
+    return {
+      series, catalog_version: this.version(), columns, rows, total, unattributed: mood.unattributed, nodes,
+      responded: nodes.filter((node) => node.ok).length, expected: 3, saturated: false,
+      events: this.events(from, to), events_truncated: false, axis: "now",
+    };
+  }
+
+  row(members, columns, series, ends) {
+    const { keys, missing, apportioned, conflict } = this.mood;
+    const values = columns.map((column) =>
+      members.reduce((sum, at) => sum + load(at, keys.length, Math.floor(column.start_ms / STEP), series), 0));
+    const all = columns.map((_, at) => at);
+    const first = members[0];
+    return {
+      bucket_id: members.length === 1 ? `route:${first + 1}` : `virtual:${first + 1}-abc`, start: keys[first], end: ends[members.at(-1)],
+      label: "", aggregate: members.length > 1, route_ids: members.map((at) => at + 1), route_count: members.length, route_ids_truncated: false,
+      roles: { leader_write: values.reduce((a, b) => a + b, 0), leader_read: 0, follower_read: 0 },
+      group_id: members.length === 1 ? 1 + (first % 3) : null, values,
+      apportioned: apportioned && first < keys.length / 4 ? all.slice(0, 5) : [],
+      partial: missing && first % 3 === 2 ? all : [],
+      conflict: conflict && first === 0 ? [1] : [],
+    };
+  }
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const mock = new Mock();
+  process.stdout.write(`${await mock.listen(Number(process.argv[2] ?? 7599))}\n`);
+}

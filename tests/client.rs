@@ -1,0 +1,236 @@
+//! The client commands against one real node, and the demo.
+
+mod support;
+
+use std::fs::File;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::{Cluster, KEYVIZ, eventually, free_addresses, signal, stderr, write_file};
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", stderr(output));
+    String::from_utf8(output.stdout.clone()).expect("output is text")
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    let objects = stdout(output);
+    objects.lines().map(|line| serde_json::from_str(line).expect("a line is an object")).collect()
+}
+
+#[test]
+fn what_is_put_can_be_read_listed_and_removed() {
+    let cluster = Cluster::start(1, &["--split-at", "b,hex:ff", "--keyviz-step", "1s"]);
+    let run = |arguments: &[&str]| cluster.run(arguments);
+    let silent = |arguments: &[&str]| assert_eq!(stdout(&run(arguments)), "", "{arguments:?}");
+    silent(&["put", "a", "one"]);
+    silent(&["put", "b,1", "two\nlines"]);
+    silent(&["put", "hex:ff00", "hex:0102"]);
+    silent(&["put", "-1", ""]);
+    assert_eq!(stdout(&run(&["get", "a"])), "one\n");
+    assert_eq!(stdout(&run(&["get", "b,1", "--raw"])), "two\nlines");
+    assert_eq!(stdout(&run(&["get", "hex:ff00"])), "hex:0102\n");
+    assert_eq!(stdout(&run(&["get", "-1"])), "\n");
+    let get = cluster.json(&["get", "hex:ff00", "--consistency", "stale"]);
+    assert_eq!(get, serde_json::json!({"key": "hex:ff00", "value": "hex:0102"}));
+
+    let missing = run(&["get", "nothing"]);
+    assert_eq!((missing.status.code(), missing.stdout.len()), (Some(1), 0));
+    assert_eq!(stderr(&missing), "keyviz: no such key: nothing\n");
+
+    let rows = lines(&run(&["scan", "", "--format", "json"]));
+    let keys: Vec<_> = rows.iter().map(|row| row["key"].as_str().expect("a key")).collect();
+    assert_eq!(keys, ["-1", "a", "b,1", "hex:ff00"]);
+    assert_eq!(stdout(&run(&["scan", "a", "b", "--format", "csv"])), "key,value\na,one\n");
+    assert_eq!(stdout(&run(&["scan", "a", "--limit", "2", "--keys-only"])), "a\nb,1\n");
+
+    assert_eq!(cluster.json(&["delete", "a"])["existed"], true);
+    let again = run(&["delete", "a"]);
+    assert_eq!(
+        (stdout(&again).as_str(), stderr(&again).as_str()),
+        ("", "keyviz: there was no such key\n")
+    );
+
+    let routes = cluster.json(&["routes", "list"]);
+    let starts: Vec<_> =
+        routes["routes"].as_array().expect("a list").iter().map(|r| &r["start"]).collect();
+    assert_eq!(starts, ["", "b", "hex:ff"]);
+    assert_eq!(routes["routes"][2]["end"], Value::Null);
+    assert!(stdout(&run(&["routes", "list"])).contains("3 routes, catalog version"));
+
+    let status = cluster.json(&["cluster", "status"]);
+    assert_eq!(status["members"][0]["ok"], true);
+    assert!(stdout(&run(&["cluster", "status"])).contains("1 of 1 members answer"));
+
+    eventually("the writes are counted", || cluster.total(0, "writes", &[]) == 6);
+    let picture = stdout(&run(&["heat", "--last", "1m"]));
+    assert!(picture.contains("total 6 writes") && picture.contains("\\xff"), "{picture}");
+    assert!(picture.contains("1 of 1 nodes"), "{picture}");
+    let csv = stdout(&run(&["heat", "--last", "1m", "--format", "csv"]));
+    assert_eq!(csv.lines().count(), 4, "{csv}");
+    let empty = stdout(&run(&["heat", "--from", "1000", "--to", "5000"]));
+    assert!(empty.contains("Nothing to draw: no writes in this window."), "{empty}");
+    let role = cluster.heat(0, "writes", &["--role", "follower-read"]);
+    assert_eq!(role["total"], 0);
+}
+
+#[test]
+fn routes_can_be_split_merged_and_watched() {
+    let cluster = Cluster::start(1, &["--groups", "1", "--split-at", "m"]);
+    let out = cluster.folder.path().join("watch.jsonl");
+    let mut watch = Command::new(KEYVIZ)
+        .args(["routes", "watch", "--format", "json", "--node", &cluster.grpc[0]])
+        .stdout(File::create(&out).expect("the temporary folder takes a file"))
+        .spawn()
+        .expect("the binary starts");
+    let read = || std::fs::read_to_string(&out).unwrap_or_default();
+    eventually("the table came", || read().contains("\"snapshot\""));
+    let split = cluster.json(&["routes", "split", "1", "f"]);
+    let ids: Vec<_> = split["created"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|r| r["route_id"].to_string())
+        .collect();
+    assert_eq!((&split["retired"], ids.len()), (&serde_json::json!([1]), 2));
+    let merge = cluster.run(&["routes", "merge", &ids[0], &ids[1]]);
+    assert!(stdout(&merge).contains("from (begin) to m in group 1"), "{}", stdout(&merge));
+    let gone = cluster.run(&["routes", "split", "1", "f"]);
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(stderr(&gone).contains("NOT_FOUND"), "{}", stderr(&gone));
+    let stale = cluster.run(&["routes", "split", "2", "x", "--expected-version", "1"]);
+    assert_eq!(stale.status.code(), Some(1));
+    assert!(stderr(&stale).contains("ABORTED"), "{}", stderr(&stale));
+    eventually("both changes came", || read().matches("\"kind\"").count() == 2);
+    signal(&watch, "KILL");
+    watch.wait().expect("the process is ours");
+}
+
+#[test]
+fn leadership_moves_where_it_is_told_to() {
+    let cluster = Cluster::start(3, &["--groups", "1"]);
+    let leader = || cluster.json(&["cluster", "status"])["groups"][1]["leader"].as_u64();
+    eventually("the group has a leader", || leader().is_some());
+    let to = leader().map_or(1, |leader| leader % 3 + 1);
+    eventually("another node leads", || {
+        let moved = cluster.run(&["cluster", "transfer-leader", "1", &to.to_string()]);
+        moved.status.success() && leader() == Some(to)
+    });
+    let unknown = cluster.run(&["cluster", "transfer-leader", "99", "1"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(stderr(&unknown).contains("there is no Raft group 99"), "{}", stderr(&unknown));
+}
+
+#[test]
+fn a_live_heatmap_goes_on_until_it_is_interrupted() {
+    let cluster = Cluster::start(1, &["--keyviz-step", "1s"]);
+    assert!(cluster.run(&["put", "a", "b"]).status.success());
+    let out = cluster.folder.path().join("live.jsonl");
+    let mut live = Command::new(KEYVIZ)
+        .args(["heat", "--live", "--format", "json", "--last", "1m", "--node", &cluster.grpc[0]])
+        .stdout(File::create(&out).expect("the temporary folder takes a file"))
+        .spawn()
+        .expect("the binary starts");
+    let read = || std::fs::read_to_string(&out).unwrap_or_default();
+    eventually("three answers came", || read().lines().count() >= 3);
+    signal(&live, "INT");
+    assert_eq!(live.wait().expect("the process is ours").code(), Some(0));
+    for line in read().lines() {
+        let matrix: Value = serde_json::from_str(line).expect("a line is an object");
+        assert!(matrix["total"].is_u64());
+    }
+}
+
+#[test]
+fn an_interrupted_load_verifies_and_reports() {
+    let cluster = Cluster::start(1, &[]);
+    let record = cluster.folder.path().join("record.jsonl");
+    let load = Command::new(KEYVIZ)
+        .args(["load", "--duration", "1h", "--verify", "--format", "json", "--clients", "8"])
+        .args(["--node", &cluster.grpc[0], "--record"])
+        .arg(&record)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    eventually("operations are made", || record.metadata().is_ok_and(|meta| meta.len() > 0));
+    signal(&load, "INT");
+    let output = load.wait_with_output().expect("the process is ours");
+    let report: Value = serde_json::from_str(&stdout(&output)).expect("a report is an object");
+    assert_eq!(report["interrupted"], true);
+    assert_eq!((&report["errors"], &report["missing"]), (&0.into(), &0.into()));
+    assert!(report["verified"].as_u64() > Some(0));
+    let operations = report["writes_acked"].as_u64().zip(report["reads_ok"].as_u64());
+    let lines = std::fs::read_to_string(&record).expect("the record was written").lines().count();
+    assert_eq!(operations.map(|(writes, reads)| writes + reads), Some(lines as u64));
+}
+
+#[test]
+fn output_that_cannot_be_written_exits_with_1() {
+    let Ok(full) = File::options().write(true).open("/dev/full") else {
+        return; // A system without that device cannot pretend that the disk is full.
+    };
+    let cluster = Cluster::start(1, &[]);
+    let output = Command::new(KEYVIZ)
+        .args(["routes", "list", "--node", &cluster.grpc[0]])
+        .stdout(full)
+        .output()
+        .expect("the binary starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).starts_with("keyviz: cannot write the output: "),
+        "{}",
+        stderr(&output)
+    );
+}
+
+/// Three gRPC ports in a row that are free, and those 100 above them.
+fn demo_port() -> u16 {
+    let free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let address = free_addresses(1).remove(0);
+    let near: u16 = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    (near.min(64_000)..65_000)
+        .chain(20_000..60_000)
+        .find(|base| (0..3).all(|node| free(base + node) && free(base + 100 + node)))
+        .expect("there are free ports")
+}
+
+#[test]
+fn a_demo_ends_in_time_with_a_heatmap_whose_hot_band_is_where_the_pattern_puts_it() {
+    let temporary = tempfile::tempdir().expect("a temporary folder");
+    let started = Instant::now();
+    let output = Command::new(KEYVIZ)
+        .args(["demo", "--duration", "12s", "--step", "1s", "--port", &demo_port().to_string()])
+        .env("TMPDIR", temporary.path())
+        .output()
+        .expect("the binary starts");
+    let picture = stdout(&output);
+    assert!(started.elapsed() >= Duration::from_secs(12));
+    let hot =
+        picture.lines().find(|line| line.starts_with("key/00059375")).expect("there are rows");
+    assert!(hot.contains('@'), "{picture}");
+    assert!(picture.contains("3 of 3 nodes"), "{picture}");
+    assert!(stderr(&output).contains(" 0 errors"), "{}", stderr(&output));
+    let left: Vec<_> = temporary.path().read_dir().expect("it is there").collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_demo_without_the_visualizer_is_no_failure_and_an_interrupt_ends_it() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let talk = write_file(folder.path(), "talk", "");
+    let mut demo = Command::new(KEYVIZ)
+        .args(["demo", "--no-load", "--keyviz-enabled=false", "--port", &demo_port().to_string()])
+        .arg("--data")
+        .arg(folder.path().join("data"))
+        .stdout(Stdio::null())
+        .stderr(File::create(&talk).expect("the temporary folder takes a file"))
+        .spawn()
+        .expect("the binary starts");
+    let said = || std::fs::read_to_string(&talk).unwrap_or_default();
+    eventually("the demo says why there is no heatmap", || said().contains("is unavailable"));
+    signal(&demo, "TERM");
+    assert_eq!(demo.wait().expect("the process is ours").code(), Some(0), "{}", said());
+    assert!(folder.path().join("data/node3").is_dir());
+}

@@ -1,0 +1,244 @@
+//! Three real nodes, a trace, and the counts that every one of them must show.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::Value;
+use support::{Cluster, KEYVIZ, eventually, stderr, write_file};
+
+const FLAGS: &[&str] = &["--groups", "4", "--split-at", "dir/c,dir/f,dir/m,src/,src/k"];
+
+/// What a trace adds up to.
+#[derive(Default, Debug)]
+struct Tally {
+    reads: u64,
+    puts: u64,
+    deletes: u64,
+    write_bytes: u64,
+}
+
+/// A trace in the form that `load --trace` reads: every key is written, some are read or deleted.
+fn trace(operations: u64) -> (String, Tally) {
+    let mut text = "t_s,op,key,value_bytes\n".to_owned();
+    let mut tally = Tally::default();
+    // A linear congruential sequence (Knuth, MMIX): any fixed mix will do.
+    let mut state = 42u64;
+    for at in 0..operations {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let pick = state >> 33;
+        let folder = ["dir", "src", "top", "dir/deep/deeper"][(pick % 4) as usize];
+        let key = format!("{folder}/{}{}", char::from(b'a' + (pick % 26) as u8), pick % 97);
+        let size = pick % 500;
+        let op = match pick % 10 {
+            0..5 => "write",
+            5..9 => "read",
+            _ => "delete",
+        };
+        match op {
+            "write" => {
+                tally.puts += 1;
+                tally.write_bytes += key.len() as u64 + size;
+            }
+            "read" => tally.reads += 1,
+            _ => {
+                tally.deletes += 1;
+                tally.write_bytes += key.len() as u64;
+            }
+        }
+        let size = if op == "delete" { 0 } else { size };
+        writeln!(text, "{at},{op},{key},{size}").expect("a string takes text");
+    }
+    (text, tally)
+}
+
+fn assert_counts(cluster: &Cluster, tally: &Tally) {
+    let expected = [
+        ("writes", tally.puts + tally.deletes),
+        ("reads", tally.reads),
+        ("write-bytes", tally.write_bytes),
+    ];
+    for (series, total) in expected {
+        let mut scoped = 0;
+        for node in 0..cluster.len() {
+            for rows in [&[][..], &["--rows", "8"], &["--rows", "2", "--columns", "1"]] {
+                let matrix = cluster.heat(node, series, rows);
+                assert_eq!(matrix["total"], total, "{series} at node {}", node + 1);
+                assert_eq!(matrix["unattributed"], 0);
+                assert_eq!(matrix["responded"], cluster.len());
+                assert_eq!(cells(&matrix), total, "the cells sum to the total");
+                assert_rows_are_in_order(&matrix);
+            }
+            scoped += cluster.total(node, series, &["--scope", "node"]);
+        }
+        assert_eq!(scoped, total, "the nodes' own matrices sum to the cluster's: {series}");
+    }
+}
+
+fn cells(matrix: &Value) -> u64 {
+    let rows = matrix["rows"].as_array().expect("rows");
+    rows.iter()
+        .flat_map(|row| row["values"].as_array().expect("values"))
+        .map(|value| value.as_u64().expect("whole numbers"))
+        .sum()
+}
+
+fn assert_rows_are_in_order(matrix: &Value) {
+    let rows = matrix["rows"].as_array().expect("rows");
+    for pair in rows.windows(2) {
+        assert_eq!(pair[0]["end"], pair[1]["start"], "order: rows neither gap nor overlap");
+    }
+    assert_eq!(rows[0]["start"], "");
+    assert_eq!(rows[rows.len() - 1]["end"], Value::Null);
+}
+
+#[test]
+fn conservation_and_once_a_replayed_trace_counts_the_same_on_every_node() {
+    let cluster = Cluster::start(3, FLAGS);
+    // Waiting for the nodes to serve read something, and was counted.
+    let before = cluster.total(0, "reads", &[]);
+    let (text, tally) = trace(3_000);
+    let file = write_file(cluster.folder.path(), "trace.csv", &text);
+    let file = file.to_str().expect("a temporary path is text");
+    let report =
+        cluster.json(&["load", "--trace", file, "--speed", "max", "--clients", "16", "--verify"]);
+    assert_eq!(report["writes_acked"], tally.puts, "{report}");
+    assert_eq!(report["reads_ok"], tally.reads);
+    assert_eq!(report["deletes_acked"], tally.deletes);
+    assert_eq!(report["errors"], 0);
+    assert_eq!(report["missing"], 0);
+    let verified = report["verified"].as_u64().expect("a count");
+    // The verification reads what the trace wrote, and those reads are counted like all others.
+    assert_counts(&cluster, &Tally { reads: before + tally.reads + verified, ..tally });
+}
+
+#[test]
+fn no_lost_write_when_a_node_is_killed_and_honest_partiality_while_it_is_down() {
+    let mut cluster = Cluster::start(3, FLAGS);
+    let survivors = [cluster.grpc[0].clone(), cluster.grpc[1].clone()].join(",");
+    let load = std::process::Command::new(KEYVIZ)
+        .args(["load", "--pattern", "uniform", "--keys", "2000", "--read-ratio", "0"])
+        .args(["--duration", "6s", "--clients", "8", "--seed", "7", "--format", "json"])
+        .args(["--record"])
+        .arg(cluster.folder.path().join("record.jsonl"))
+        .args(["--node", &survivors])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    cluster.kill(2);
+    let matrix = cluster.heat(0, "writes", &[]);
+    assert_eq!((&matrix["responded"], &matrix["expected"]), (&2.into(), &3.into()));
+    let nodes = matrix["nodes"].as_array().expect("a status a member");
+    let dead = nodes.iter().find(|node| node["id"] == 3).expect("node 3 is a member");
+    assert_eq!(dead["ok"], false);
+    assert_ne!(dead["error"], "", "the status says why");
+    let output = load.wait_with_output().expect("the load ends");
+    assert!(!output.stdout.is_empty(), "the load reports: {}", stderr(&output));
+    cluster.spawn(2);
+    cluster.wait_until_serving();
+    let last = acknowledged(&cluster.folder.path().join("record.jsonl"));
+    assert!(last.len() > 100, "the load wrote");
+    for (key, allowed) in last.iter().step_by(last.len() / 100 + 1) {
+        let found = cluster.run_on(2, &["get", key]);
+        assert!(found.status.success(), "{key} was acknowledged and is gone: {}", stderr(&found));
+        assert!(*allowed > 0);
+    }
+}
+
+/// Keys with an acknowledged write, and how many each has.
+fn acknowledged(record: &std::path::Path) -> BTreeMap<String, u64> {
+    let text = std::fs::read_to_string(record).expect("the load recorded");
+    let mut keys = BTreeMap::new();
+    for line in text.lines() {
+        let operation: Value = serde_json::from_str(line).expect("a JSON object a line");
+        if operation["outcome"] == "ok" {
+            let key = operation["key"].as_str().expect("keys are text").to_owned();
+            *keys.entry(key).or_default() += 1;
+        }
+    }
+    keys
+}
+
+#[test]
+fn no_lost_write_over_a_restart_of_every_node_and_a_second_bootstrap_is_refused() {
+    let mut cluster = Cluster::start(3, FLAGS);
+    for key in ["a", "dir/d", "src/z", "hex:ff00"] {
+        let put = cluster.run_on(1, &["put", key, "value"]);
+        assert!(put.status.success(), "{}", stderr(&put));
+    }
+    for node in 0..3 {
+        assert_eq!(
+            cluster.stop(node),
+            Some(0),
+            "SIGTERM ends a node cleanly: {}",
+            cluster.log(node)
+        );
+    }
+    cluster.flags = ["--groups", "2"].map(str::to_owned).to_vec();
+    let second = cluster.serve_command(0).output().expect("the binary starts");
+    assert_eq!(second.status.code(), Some(1));
+    assert!(stderr(&second).contains("second bootstrap"), "{}", stderr(&second));
+    cluster.flags = FLAGS.iter().map(|flag| (*flag).to_owned()).collect();
+    for node in 0..3 {
+        cluster.spawn(node);
+    }
+    cluster.wait_until_serving();
+    for key in ["a", "dir/d", "src/z", "hex:ff00"] {
+        let got = cluster.run_on(2, &["get", key]);
+        assert_eq!(String::from_utf8_lossy(&got.stdout).trim_end(), "value", "{}", stderr(&got));
+    }
+}
+
+#[test]
+fn no_harm_the_store_works_with_keyviz_disabled_and_heat_says_unavailable() {
+    let cluster = Cluster::start(1, &["--replication", "1", "--keyviz-enabled=false"]);
+    assert!(cluster.run_on(0, &["put", "k", "v"]).status.success());
+    assert_eq!(cluster.run_on(0, &["get", "k"]).stdout, b"v\n");
+    let heat = cluster.run_on(0, &["heat", "--last", "1h"]);
+    assert_eq!(heat.status.code(), Some(1));
+    let said = stderr(&heat).to_lowercase();
+    assert!(said.contains("disabled") || said.contains("unavailable"), "{said}");
+}
+
+#[test]
+fn every_consistency_reads_the_value_from_every_node() {
+    let cluster = Cluster::start(3, FLAGS);
+    assert!(cluster.run_on(0, &["put", "src/x", "1"]).status.success());
+    for node in 0..3 {
+        for consistency in ["linearizable", "lease"] {
+            let got = cluster.run_on(node, &["get", "src/x", "--consistency", consistency]);
+            assert_eq!(got.stdout, b"1\n", "{consistency} at {}: {}", node + 1, stderr(&got));
+        }
+        eventually("a stale read catches up", || {
+            cluster.run_on(node, &["get", "src/x", "--consistency", "stale"]).stdout == b"1\n"
+        });
+    }
+}
+
+#[test]
+fn a_taken_port_a_locked_folder_and_a_missing_origin_are_named_and_exit_1() {
+    let cluster = Cluster::start(1, &["--replication", "1"]);
+    let other = support::free_addresses(1).remove(0);
+    let serve = |listen: &str, data: &std::path::Path| {
+        let output = std::process::Command::new(KEYVIZ)
+            .args(["serve", "--id", "1", "--listen", listen, "--data"])
+            .arg(data)
+            .output()
+            .expect("the binary starts");
+        (output.status.code(), stderr(&output))
+    };
+    let (code, said) = serve(&other, &cluster.data(0));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("in use by another process"), "{said}");
+    let empty = cluster.folder.path().join("empty");
+    let (code, said) = serve(&cluster.grpc[0], &empty);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&cluster.grpc[0]), "{said}");
+    let (code, said) = serve(&other, &empty);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("--bootstrap") && said.contains("--join"), "{said}");
+}

@@ -1,0 +1,292 @@
+//! Routes that split and merge under load on three real nodes: nothing is lost, everything is
+//! counted once, and every subscriber ends with the same table.
+//!
+//! `KEYVIZ_ROUTE_CHANGES` sets the number of changes (20 where it is not set).
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use support::{Cluster, KEYVIZ, eventually, stderr};
+
+const FLAGS: &[&str] = &["--groups", "2", "--split-at", "key/3,key/6", "--keyviz-step", "2s"];
+
+fn changes_wanted() -> u64 {
+    let set = std::env::var("KEYVIZ_ROUTE_CHANGES").ok();
+    set.map_or(20, |text| text.parse().expect("KEYVIZ_ROUTE_CHANGES is a number"))
+}
+
+/// A linear congruential sequence (Knuth, MMIX): any fixed mix will do.
+struct Mix(u64);
+
+impl Mix {
+    fn below(&mut self, limit: usize) -> usize {
+        let (a, c) = (6_364_136_223_846_793_005, 1_442_695_040_888_963_407);
+        self.0 = self.0.wrapping_mul(a).wrapping_add(c);
+        (self.0 >> 33) as usize % limit
+    }
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().expect("a whole number")
+}
+
+/// Makes `wanted` random splits and merges on random nodes; how many were done.
+fn change_routes(cluster: &Cluster, wanted: u64) -> u64 {
+    let (mut mix, mut done) = (Mix(11), 0);
+    for turn in 0..wanted {
+        let node = mix.below(cluster.len());
+        let list = cluster.json_on(node, &["routes", "list"]);
+        let routes = list["routes"].as_array().expect("routes");
+        let at = mix.below(routes.len());
+        let id = routes[at]["route_id"].to_string();
+        let neighbour = routes.get(at + 1);
+        let merge = neighbour.filter(|other| {
+            routes.len() > 6 && other["group_id"] == routes[at]["group_id"] && turn % 2 == 1
+        });
+        let output = match merge {
+            Some(right) => {
+                let right = right["route_id"].to_string();
+                cluster.run_on(node, &["routes", "merge", &id, &right])
+            }
+            None => {
+                let key = format!("key/{:03}{}", mix.below(1_000), mix.below(10));
+                cluster.run_on(node, &["routes", "split", &id, &key])
+            }
+        };
+        // A random key is often outside the route, and is refused with the reason.
+        done += u64::from(output.status.success());
+        assert!(output.status.success() || output.status.code() == Some(1), "{}", stderr(&output));
+    }
+    done
+}
+
+/// What identifies a table: version, and id, range and group of every route.
+fn table(list: &Value) -> (u64, BTreeMap<String, Value>) {
+    let routes = list["routes"].as_array().expect("routes").iter();
+    (number(&list["catalog_version"]), routes.map(identity).collect())
+}
+
+fn identity(route: &Value) -> (String, Value) {
+    let facts = [&route["start"], &route["end"], &route["group_id"], &route["parents"]];
+    (route["route_id"].to_string(), facts.into_iter().cloned().collect())
+}
+
+fn tables_agree(cluster: &Cluster) -> (u64, BTreeMap<String, Value>) {
+    let list = |node| table(&cluster.json_on(node, &["routes", "list"]));
+    eventually("every node has applied the same table", || {
+        (1..cluster.len()).all(|node| list(node) == list(0))
+    });
+    list(0)
+}
+
+fn assert_total(cluster: &Cluster, series: &str, total: u64) {
+    for node in 0..cluster.len() {
+        for more in
+            [&[][..], &["--rows", "16"], &["--axis", "then"], &["--axis", "then", "--rows", "16"]]
+        {
+            let matrix = cluster.heat(node, series, more);
+            assert_eq!(matrix["total"], total, "{series} {more:?} at node {}", node + 1);
+            assert_eq!(matrix["unattributed"], 0);
+            let rows = matrix["rows"].as_array().expect("rows");
+            let cells = rows.iter().flat_map(|row| row["values"].as_array().expect("values"));
+            assert_eq!(cells.map(number).sum::<u64>(), total, "the cells sum to the total");
+            for pair in rows.windows(2) {
+                assert_eq!(pair[0]["end"], pair[1]["start"], "order: neither gap nor overlap");
+            }
+        }
+    }
+}
+
+#[test]
+fn conservation_and_no_lost_write_while_routes_split_and_merge_on_random_nodes() {
+    let cluster = Cluster::start(3, FLAGS);
+    // Waiting for the nodes scanned them, and scans are reads.
+    let before = cluster.total(0, "reads", &[]);
+    let wanted = changes_wanted();
+    let seconds = (wanted / 2).clamp(10, 120);
+    let load = Command::new(KEYVIZ)
+        .args(["load", "--pattern", "zipf", "--clients", "32", "--keys", "2000"])
+        .args(["--read-ratio", "0.5", "--duration", &format!("{seconds}s"), "--seed", "7"])
+        .args(["--verify", "--format", "json", "--node", &cluster.grpc.join(",")])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    let done = change_routes(&cluster, wanted);
+    let output = load.wait_with_output().expect("the load ends");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("the load reports");
+    assert_eq!(report["errors"], 0, "{report}");
+    assert_eq!(report["missing"], 0, "{report}");
+    assert!(done > 0, "routes changed");
+    let (version, _) = tables_agree(&cluster);
+    assert_eq!(version, done + 1, "each acknowledged change happened once");
+    assert_total(&cluster, "writes", number(&report["writes_acked"]));
+    let reads = before + number(&report["reads_ok"]) + number(&report["verified"]);
+    assert_total(&cluster, "reads", reads);
+    let events = &cluster.heat(1, "writes", &[])["events"];
+    assert_eq!(events.as_array().expect("events").len() as u64, done, "every change is marked");
+    println!("{done} changes; {report}");
+}
+
+fn watch(cluster: &Cluster, node: usize, name: &str, after: u64) -> Child {
+    let file = File::create(cluster.folder.path().join(name)).expect("a file");
+    Command::new(KEYVIZ)
+        .args(["routes", "watch", "--format", "json", "--after", &after.to_string()])
+        .args(["--node", &cluster.grpc[node]])
+        .stdout(file)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts")
+}
+
+/// The table that a subscriber has after the lines it read; `table` is what it had before.
+fn replay(cluster: &Cluster, names: &[&str]) -> (u64, BTreeMap<String, Value>) {
+    let (mut version, mut routes) = (0, BTreeMap::new());
+    for name in names {
+        let text = std::fs::read_to_string(cluster.folder.path().join(name)).expect("a file");
+        // A subscriber that was killed may leave half a line.
+        for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+            let event: Value = serde_json::from_str(line).expect("a JSON object a line");
+            if let Some(snapshot) = event.get("snapshot") {
+                version = number(&snapshot["catalog_version"]);
+                routes =
+                    snapshot["routes"].as_array().expect("routes").iter().map(identity).collect();
+            } else if let Some(deltas) = event.get("deltas") {
+                for delta in deltas["deltas"].as_array().expect("changes") {
+                    let next = number(&delta["catalog_version"]);
+                    assert_eq!(next, version + 1, "no hole and no change twice");
+                    version = next;
+                    for id in delta["retired"].as_array().expect("ids") {
+                        assert!(routes.remove(&id.to_string()).is_some(), "{id} was live");
+                    }
+                    routes
+                        .extend(delta["created"].as_array().expect("routes").iter().map(identity));
+                }
+            }
+        }
+    }
+    (version, routes)
+}
+
+fn signal(child: &Child, name: &str) {
+    support::signal(child, name);
+}
+
+#[test]
+fn subscribers_before_after_cut_off_and_stopped_end_with_the_table_of_every_node() {
+    let cluster = Cluster::start(3, FLAGS);
+    let mut before = watch(&cluster, 0, "before", 0);
+    let mut cut = watch(&cluster, 1, "cut", 0);
+    let mut stopped = watch(&cluster, 2, "stopped", 0);
+    eventually("all have the table", || {
+        ["before", "cut", "stopped"].iter().all(|name| replay(&cluster, &[name]).0 > 0)
+    });
+    change_routes(&cluster, 6);
+    eventually("the second has read on", || replay(&cluster, &["cut"]).0 > 1);
+    cut.kill().expect("the process is ours");
+    cut.wait().expect("the process is ours");
+    signal(&stopped, "STOP");
+    change_routes(&cluster, 10);
+    signal(&stopped, "CONT");
+    let (resumed_from, _) = replay(&cluster, &["cut"]);
+    let mut resumed = watch(&cluster, 2, "resumed", resumed_from);
+    let mut after = watch(&cluster, 1, "after", 0);
+    let wanted = tables_agree(&cluster);
+    for names in [&["before"][..], &["stopped"], &["after"], &["cut", "resumed"]] {
+        eventually("a subscriber has the table of all nodes", || replay(&cluster, names) == wanted);
+    }
+    for child in [&mut before, &mut stopped, &mut resumed, &mut after] {
+        child.kill().expect("the process is ours");
+        child.wait().expect("the process is ours");
+    }
+}
+
+#[test]
+fn a_split_happens_once_or_not_at_all_when_the_catalog_leader_is_killed() {
+    let mut cluster = Cluster::start(3, FLAGS);
+    for pause_ms in [0, 3, 10] {
+        let status = cluster.json(&["cluster", "status"]);
+        let groups = status["groups"].as_array().expect("groups");
+        let catalog = groups.iter().find(|group| group["group_id"] == 0).expect("the catalog's");
+        let leader = number(&catalog["leader"]) as usize - 1;
+        let asked = (leader + 1) % 3;
+        let (version, routes) = tables_agree(&cluster);
+        let first = routes.iter().find(|(_, facts)| facts[0] == "").expect("a first route").0;
+        let key = format!("a{version}");
+        let mut split = Command::new(KEYVIZ)
+            .args(["routes", "split", first, &format!("A{key}")])
+            .args(["--request-id", &format!("kill-{pause_ms}"), "--node", &cluster.grpc[asked]])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        // Starting the client takes a few milliseconds; then the proposal is on its way.
+        std::thread::sleep(Duration::from_millis(15 + pause_ms));
+        cluster.kill(leader);
+        let acknowledged = split.wait().expect("the process is ours").success();
+        cluster.spawn(leader);
+        cluster.wait_until_serving();
+        let (now, _) = tables_agree(&cluster);
+        assert!(now == version || now == version + 1, "once or not at all: {version} to {now}");
+        assert!(now == version + 1 || !acknowledged, "an acknowledged split is there");
+        println!(
+            "killed after {pause_ms} ms: acknowledged {acknowledged}, happened {}",
+            now - version
+        );
+    }
+}
+
+#[test]
+fn refused_changes_say_why_and_change_nothing() {
+    let cluster = Cluster::start(1, &["--replication", "1", "--groups", "2", "--split-at", "g,p"]);
+    let long = "k".repeat(4_097);
+    let before = table(&cluster.json(&["routes", "list"]));
+    for (arguments, code, reason) in [
+        (&["routes", "split", "1", "z"][..], 1, "INVALID_ARGUMENT"),
+        (&["routes", "split", "2", "g"], 1, "INVALID_ARGUMENT"),
+        (&["routes", "split", "99", "z"], 1, "NOT_FOUND"),
+        (&["routes", "split", "1", "c", "--expected-version", "7"], 1, "ABORTED"),
+        (&["routes", "merge", "1", "2"], 1, "FAILED_PRECONDITION"),
+        (&["routes", "merge", "1", "3"], 1, "FAILED_PRECONDITION"),
+        (&["routes", "watch", "--after", "99"], 1, "OUT_OF_RANGE"),
+        (&["routes", "split", "1", ""], 2, ""),
+        (&["routes", "split", "1", "hex:0001"], 2, ""),
+        (&["routes", "split", "1", &long], 2, ""),
+        (&["routes", "merge", "1", "1"], 2, ""),
+    ] {
+        let output = cluster.run(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(reason), "{arguments:?}: {}", stderr(&output));
+    }
+    assert_eq!(table(&cluster.json(&["routes", "list"])), before);
+    let once = ["routes", "split", "1", "c", "--request-id", "again"];
+    let first = cluster.json(&once);
+    assert_eq!(cluster.json(&once), first, "a retry under its id has the same answer");
+    let retired = cluster.run(&["routes", "split", "1", "b"]);
+    assert!(stderr(&retired).contains("NOT_FOUND"), "{}", stderr(&retired));
+    let history = cluster.json(&["routes", "history"]);
+    assert_eq!(history["retired"][0]["route_id"], 1);
+    assert_eq!(
+        history["retired"][0]["children"],
+        first["created"]
+            .as_array()
+            .map(|created| {
+                created.iter().map(|route| route["route_id"].clone()).collect::<Value>()
+            })
+            .expect("a split creates routes")
+    );
+    for (key, times) in [("ca", 3), ("fa", 4)] {
+        for _ in 0..times {
+            assert!(cluster.run(&["put", key, "v"]).status.success());
+        }
+    }
+    let right = first["created"][1]["route_id"].to_string();
+    let halved = cluster.run(&["routes", "split", &right, "--auto", "--format", "json"]);
+    let told = stderr(&halved);
+    assert!(halved.status.success() || told.contains("no key to split at"), "{told}");
+}

@@ -1,0 +1,242 @@
+//! Real processes of the `keyviz` binary on loopback, for tests that treat it as its users do.
+
+#![allow(dead_code)]
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The binary under test.
+pub const KEYVIZ: &str = env!("CARGO_BIN_EXE_keyviz");
+
+/// Long enough for an election on a busy machine; a test that waits this long has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Addresses that were free a moment ago.
+pub fn free_addresses(count: usize) -> Vec<String> {
+    let listeners: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has a free port"))
+        .collect();
+    listeners
+        .iter()
+        .map(|listener| listener.local_addr().expect("a bound socket has an address").to_string())
+        .collect()
+}
+
+/// `serve` processes that are killed when the value is dropped.
+pub struct Cluster {
+    pub folder: TempDir,
+    pub grpc: Vec<String>,
+    pub http: Vec<String>,
+    pub flags: Vec<String>,
+    nodes: Vec<Option<Child>>,
+}
+
+impl Cluster {
+    /// Starts `count` first members with `flags` added, and waits until each can serve.
+    pub fn start(count: usize, flags: &[&str]) -> Self {
+        let addresses = free_addresses(count * 2);
+        let (grpc, http) = addresses.split_at(count);
+        let mut cluster = Cluster {
+            folder: TempDir::new().expect("a temporary folder"),
+            grpc: grpc.to_vec(),
+            http: http.to_vec(),
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            nodes: (0..count).map(|_| None).collect(),
+        };
+        for index in 0..count {
+            cluster.spawn(index);
+        }
+        cluster.wait_until_serving();
+        cluster
+    }
+
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub fn data(&self, index: usize) -> PathBuf {
+        self.folder.path().join(format!("node-{}", index + 1))
+    }
+
+    /// The command line that starts node `index`.
+    pub fn serve_command(&self, index: usize) -> Command {
+        let members: Vec<String> = self
+            .grpc
+            .iter()
+            .enumerate()
+            .map(|(index, address)| format!("{}={address}", index + 1))
+            .collect();
+        let mut command = Command::new(KEYVIZ);
+        command
+            .arg("serve")
+            .args(["--id", &(index + 1).to_string()])
+            .args(["--listen", &self.grpc[index]])
+            .args(["--http", &self.http[index]])
+            .arg("--data")
+            .arg(self.data(index))
+            .args(["--bootstrap", &members.join(",")])
+            .args(&self.flags)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts node `index`; its talk goes to a file beside its folder.
+    pub fn spawn(&mut self, index: usize) {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path(index))
+            .expect("the temporary folder takes a file");
+        let child = self
+            .serve_command(index)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("the binary starts");
+        self.nodes[index] = Some(child);
+    }
+
+    pub fn log_path(&self, index: usize) -> PathBuf {
+        self.folder.path().join(format!("node-{}.log", index + 1))
+    }
+
+    pub fn log(&self, index: usize) -> String {
+        std::fs::read_to_string(self.log_path(index)).unwrap_or_default()
+    }
+
+    pub fn wait_until_serving(&self) {
+        for index in 0..self.len() {
+            if self.nodes[index].is_some() {
+                // Asked over HTTP, because a read would be counted.
+                eventually("every node says that it is ready", || is_ready(&self.http[index]));
+            }
+        }
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self, index: usize) {
+        if let Some(mut child) = self.nodes[index].take() {
+            child.kill().expect("the process is ours");
+            child.wait().expect("the process is ours");
+        }
+    }
+
+    /// SIGTERM, and the exit code.
+    pub fn stop(&mut self, index: usize) -> Option<i32> {
+        let mut child = self.nodes[index].take().expect("the node runs");
+        signal(&child, "TERM");
+        child.wait().expect("the process is ours").code()
+    }
+
+    pub fn pid(&self, index: usize) -> u32 {
+        self.nodes[index].as_ref().expect("the node runs").id()
+    }
+
+    /// A command against node `index` alone.
+    pub fn run_on(&self, index: usize, arguments: &[&str]) -> Output {
+        run(&self.grpc[index], arguments)
+    }
+
+    /// A command that may use any node.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        run(&self.grpc.join(","), arguments)
+    }
+
+    /// The JSON that a command prints on node `index`.
+    pub fn json_on(&self, index: usize, arguments: &[&str]) -> Value {
+        let arguments = [arguments, &["--format", "json"]].concat();
+        parse(&arguments, self.run_on(index, &arguments))
+    }
+
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let arguments = [arguments, &["--format", "json"]].concat();
+        parse(&arguments, self.run(&arguments))
+    }
+
+    /// The matrix of one series at node `index`.
+    pub fn heat(&self, index: usize, series: &str, more: &[&str]) -> Value {
+        let arguments = [&["heat", "--last", "1h", "--series", series], more].concat();
+        self.json_on(index, &arguments)
+    }
+
+    pub fn total(&self, index: usize, series: &str, more: &[&str]) -> u64 {
+        self.heat(index, series, more)["total"].as_u64().expect("a matrix has a total")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for index in 0..self.nodes.len() {
+            self.kill(index);
+            if std::thread::panicking() {
+                eprintln!("--- node {} said:\n{}", index + 1, self.log(index));
+            }
+        }
+    }
+}
+
+/// Whether `/readyz` answers 200.
+fn is_ready(address: &str) -> bool {
+    let asked = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(stream, "GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer.starts_with("HTTP/1.1 200"))
+    };
+    asked().unwrap_or(false)
+}
+
+/// Sends a signal by name.
+pub fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(child.id().to_string())
+        .status()
+        .expect("kill is part of every system this runs on");
+    assert!(sent.success(), "the process is ours");
+}
+
+fn run(nodes: &str, arguments: &[&str]) -> Output {
+    Command::new(KEYVIZ)
+        .args(arguments)
+        .args(["--node", nodes])
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary starts")
+}
+
+fn parse(arguments: &[&str], output: Output) -> Value {
+    assert!(
+        output.status.success(),
+        "{arguments:?} failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).expect("--format json prints JSON")
+}
+
+/// Waits until `check` holds.
+pub fn eventually(claim: &str, mut check: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !check() {
+        assert!(Instant::now() < deadline, "in vain: {claim}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+pub fn write_file(folder: &Path, name: &str, content: &str) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, content).expect("the temporary folder takes a file");
+    path
+}

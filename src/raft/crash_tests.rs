@@ -27,6 +27,9 @@ async fn open(dir: &str) -> Vec<std::sync::Arc<Group>> {
         group.initialize(BTreeMap::from([(1, Member::grpc("127.0.0.1:1"))])).await.unwrap();
         let mut leadership = group.leadership();
         leadership.wait_for(|now| now.leading.is_some()).await.unwrap();
+        // What the last life left in the log may be applied only now.
+        let index = group.read_index().await.unwrap();
+        group.wait_applied(index, Duration::from_secs(10)).await.unwrap();
         opened.push(group);
     }
     opened
@@ -95,8 +98,6 @@ fn no_lost_write_and_none_applied_twice_when_the_process_is_killed() {
         let groups = open(dir.path().to_str().unwrap()).await;
         for (writer, acknowledged) in (0..).zip(acknowledged) {
             let group = &groups[(writer % GROUPS) as usize];
-            let index = group.read_index().await.unwrap();
-            group.wait_applied(index, Duration::from_secs(10)).await.unwrap();
             let found = group.space().get(format!("w{writer}").as_bytes()).unwrap().unwrap().len();
             // The next life counts on from what the last one left, so at most one more may have
             // taken effect without an acknowledgement that was read.

@@ -58,6 +58,7 @@ impl Machine for KvMachine {
         match decoded {
             KvCommand::Put { key, value } => {
                 batch.put(own(key), own(value))?;
+                batch.allow_replay();
                 Ok(Bytes::new())
             }
             KvCommand::Delete { key } => {

@@ -156,6 +156,7 @@ fn apply_entries(
                     Reply::default()
                 }
             };
+            batch.end_command();
             batch.set_applied(at);
             last = Some(at);
             answers.push((responder, reply));

@@ -1,6 +1,5 @@
 //! The changes that a state machine makes while it applies entries, not yet written.
 
-use std::cell::Cell;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -16,8 +15,7 @@ pub struct Batch<'a> {
     changes: Changes,
     changes_of_command: usize,
     bytes: usize,
-    // Reads take `&self`.
-    has_read: Cell<bool>,
+    replayable: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -27,13 +25,12 @@ impl<'a> Batch<'a> {
             changes: Changes::default(),
             changes_of_command: 0,
             bytes: 0,
-            has_read: Cell::new(false),
+            replayable: false,
         }
     }
 
     /// The value of `key` as of the changes so far.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, SpaceError> {
-        self.has_read.set(true);
         match self.changes.rows.get(key) {
             Some(changed) => Ok(changed.clone()),
             None => self.space.get(key),
@@ -56,6 +53,15 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    /// Says that this command changes the same rows in the same way whatever they hold, and that
+    /// applying it a second time, from where a crash cut it short, is no harm: it was decided
+    /// neither by rows nor by what the machine keeps in memory, and readers may see its changes
+    /// one by one. Such commands are cheaper to write. Without this call a command's changes are
+    /// applied exactly once.
+    pub fn allow_replay(&mut self) {
+        self.replayable = true;
+    }
+
     fn change(&mut self, key: Bytes, value: Option<Bytes>) {
         self.changes.rows.insert(key, value);
         self.changes_of_command += 1;
@@ -69,7 +75,6 @@ impl<'a> Batch<'a> {
         to: Bound<&[u8]>,
         limit: PageLimit,
     ) -> Result<Page, SpaceError> {
-        self.has_read.set(true);
         let current = self.space.current();
         let mut stored = current.rows(from, to).peekable();
         let mut changed = self
@@ -114,6 +119,12 @@ impl<'a> Batch<'a> {
 
     pub(crate) fn begin_command(&mut self) {
         self.changes_of_command = 0;
+        self.replayable = false;
+    }
+
+    /// The command that began last is done.
+    pub(crate) fn end_command(&mut self) {
+        self.changes.once |= !self.replayable && self.changes_of_command > 0;
     }
 
     pub(crate) fn set_applied(&mut self, at: LogPosition) {
@@ -124,7 +135,8 @@ impl<'a> Batch<'a> {
         self.changes.set_membership(membership);
     }
 
-    pub(crate) fn into_changes(self) -> Changes {
-        Changes { has_read: self.has_read.get(), ..self.changes }
+    pub(crate) fn into_changes(mut self) -> Changes {
+        self.end_command();
+        self.changes
     }
 }

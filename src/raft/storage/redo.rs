@@ -3,8 +3,8 @@
 //! A batch's effects, and the log position they bring the tree to, are first written as one
 //! record, then row by row. After a crash the record is applied again: its effects are plain puts
 //! and deletes, so a second time changes nothing. (sled's own `apply_batch` would do, at the
-//! price of two extra disk writes a batch.) A batch of commands that read nothing needs no
-//! effects in its record, which then goes last.
+//! price of two extra disk writes a batch.) A batch of commands that may be applied again needs
+//! no effects in its record, which then goes last.
 //!
 //! ```text
 //! record \0raft\0redo, numbers little-endian:

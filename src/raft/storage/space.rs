@@ -133,15 +133,17 @@ impl Current {
     /// Writes a batch: all of it or, after a crash, none as far as the commands that follow can
     /// tell.
     ///
-    /// Commands that read nothing change the same rows in the same way whatever the rows hold, so
-    /// a batch of only such may be cut short by a crash: its rows go first, its position last, and
-    /// applying it again makes it good. The changes of any other batch go into the record of the
-    /// position, which goes first, and so do long values, whose parts must not be found mixed.
+    /// A batch of commands that may all be applied again ([`Batch::allow_replay`]) may be cut short
+    /// by a crash: its rows go first, its position last, and applying it again makes it good. The
+    /// changes of any other batch go into the record of the position, which goes first, and so do
+    /// long values, whose parts must not be found mixed.
+    ///
+    /// [`Batch::allow_replay`]: super::Batch::allow_replay
     pub(crate) fn write(&mut self, batch: &Changes) -> io::Result<()> {
         self.sequence += 1;
         let mut values = batch.rows.values().flatten();
         let long = self.long_rows || values.any(|value| value::is_long(value.len()));
-        let record_first = batch.has_read || long;
+        let record_first = batch.once || long;
         if record_first {
             redo::write(&self.tree, self.sequence, batch.applied, batch.rows.iter())?;
         }
@@ -231,14 +233,15 @@ pub(crate) struct Changes {
     pub(crate) membership: Option<Arc<StoredMembership>>,
     /// One command changed several rows.
     pub(crate) several: bool,
-    /// A command read rows, so what it changed may depend on them.
-    pub(crate) has_read: bool,
+    /// Some command's changes must not be applied a second time.
+    pub(crate) once: bool,
 }
 
 impl Changes {
     pub(crate) fn set_membership(&mut self, membership: StoredMembership) {
         let bytes = encode_membership(&membership);
         self.rows.insert(Bytes::from_static(MEMBERSHIP_KEY), Some(bytes));
+        self.once = true;
         self.membership = Some(Arc::new(membership));
     }
 }

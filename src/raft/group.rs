@@ -102,7 +102,7 @@ impl Group {
         Arc::new(Self {
             id,
             node,
-            leadership: super::status::watch_leadership(&raft),
+            leadership: super::status::watch_leadership(&raft, log.clone()),
             raft,
             log,
             space,

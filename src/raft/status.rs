@@ -1,6 +1,7 @@
 //! Where a group stands, in this layer's words.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
@@ -8,7 +9,8 @@ use tokio::sync::watch;
 
 use super::apply::Applier;
 use super::error::KnownLeader;
-use super::types::{LogPosition, Member, NodeId, StoredMembership, Types};
+use super::log::GroupLog;
+use super::types::{LogPosition, Member, NodeId, StoredMembership, Types, Vote};
 use crate::keyviz::{GroupId, Term};
 
 /// What this node is in a group.
@@ -33,7 +35,8 @@ pub struct Leadership {
     pub term: Term,
     /// The leader in it, once known.
     pub leader: KnownLeader,
-    /// The term in which this node leads; `None`: it does not.
+    /// The term in which this node leads, given by a quorum and on this node's disk; `None`: it
+    /// does not.
     pub leading: Option<Term>,
 }
 
@@ -106,20 +109,34 @@ pub(crate) fn status(group: GroupId, raft: &openraft::Raft<Types, Applier>) -> G
     }
 }
 
+/// openraft's metrics show a vote before it is on disk, which no event tells: so it is looked for.
+const VOTE_POLL: Duration = Duration::from_millis(2);
+
 /// Follows openraft's metrics and passes on what concerns leadership, when it changes.
 pub(crate) fn watch_leadership(
     raft: &openraft::Raft<Types, Applier>,
+    log: GroupLog,
 ) -> watch::Receiver<Leadership> {
     let mut metrics = raft.server_metrics();
-    let (sender, receiver) = watch::channel(leadership(&metrics.borrow_watched()));
+    let (sender, receiver) = watch::channel(leadership(&metrics.borrow_watched(), log.vote()));
     tokio::spawn(async move {
-        while metrics.changed().await.is_ok() {
-            let now = leadership(&metrics.borrow_watched());
+        loop {
+            let now = leadership(&metrics.borrow_watched(), log.vote());
+            let waits_for_disk =
+                now.leading.is_none() && metrics.borrow_watched().state.is_leader();
             sender.send_if_modified(|last| {
                 let changed = *last != now;
                 *last = now;
                 changed
             });
+            if waits_for_disk {
+                tokio::select! {
+                    changed = metrics.changed() => if changed.is_err() { break },
+                    () = tokio::time::sleep(VOTE_POLL) => (),
+                }
+            } else if metrics.changed().await.is_err() {
+                break;
+            }
         }
         // The group has stopped: it leads nothing any more.
         sender.send_if_modified(|last| last.leading.take().is_some());
@@ -127,11 +144,16 @@ pub(crate) fn watch_leadership(
     receiver
 }
 
-fn leadership(metrics: &openraft::metrics::RaftServerMetrics<Types>) -> Leadership {
+fn leadership(
+    metrics: &openraft::metrics::RaftServerMetrics<Types>,
+    stored: Option<Vote>,
+) -> Leadership {
     let term = Term(metrics.vote.leader_id.term);
+    let given = metrics.state.is_leader() && metrics.vote.is_committed() && term > Term(0);
+    let on_disk = stored.is_some_and(|stored| stored.leader_id == metrics.vote.leader_id);
     Leadership {
         term,
         leader: known_leader(metrics.current_leader, &metrics.membership_config),
-        leading: metrics.state.is_leader().then_some(term),
+        leading: (given && on_disk).then_some(term),
     }
 }

@@ -14,6 +14,9 @@ use crate::raft::Groups;
 /// Requests in flight have this long to finish at a stop.
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
 
+/// Groups that this node leads have this long to find another leader at a stop.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
+
 /// Connections have this long to take the last answers.
 const LINGER: Duration = Duration::from_millis(250);
 
@@ -60,12 +63,17 @@ impl Node {
         }
     }
 
-    /// Stops in good order: takes no more requests, finishes those in flight, flushes the column in
-    /// progress, stops its groups and makes everything durable.
+    /// Stops in good order: takes no more requests, finishes those in flight, hands its groups to
+    /// other leaders, flushes the column in progress, stops its groups and makes everything
+    /// durable.
     pub async fn shutdown(mut self) -> Result<(), std::io::Error> {
         self.stop.cancel();
         if tokio::time::timeout(FINISH_WITHIN, self.coordinator.idle()).await.is_err() {
             tracing::warn!("some requests did not finish within {FINISH_WITHIN:?}");
+        }
+        let (led, moved) = self.groups.hand_over(HAND_OVER_WITHIN).await;
+        if moved < led {
+            tracing::warn!("{} of {led} groups were not handed over", led - moved);
         }
         tokio::time::sleep(LINGER).await;
         self.flushed.cancel();

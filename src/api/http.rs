@@ -4,7 +4,9 @@
 //! |---|---|
 //! | `/` and the files of `web/` | the heatmap page, from the binary |
 //! | `/api/v1/matrix` | `GetMatrix` as JSON; `scope=node` for this node alone |
+//! | `/api/v1/stream` | `StreamColumns` as server-sent events |
 //! | `/api/v1/routes`, `/api/v1/cluster` | `ListRoutes` and `GetStatus` as JSON |
+//! | `POST /api/v1/routes/split`, `POST /api/v1/routes/merge` | `SplitRoute` and `MergeRoutes` |
 //! | `/metrics` | Prometheus text |
 //! | `/healthz` | 200 while the process lives |
 //! | `/readyz` | 200 when the node can serve requests, else 503 and why |
@@ -32,7 +34,9 @@ use super::json::{
 };
 use super::keyviz_service::KeyVizService;
 use super::metrics::Metrics;
+use super::route_changes;
 use super::routes_service::RoutesService;
+use super::stream;
 
 /// What the HTTP edge answers from.
 #[derive(Clone)]
@@ -63,8 +67,10 @@ pub(super) fn router(state: HttpState) -> Router {
         .route("/", get(|| async { asset("index.html") }))
         .route("/{*file}", get(|Path(file): Path<String>| async move { asset(&file) }))
         .route("/api/v1/matrix", get(matrix))
+        .route("/api/v1/stream", get(stream::columns))
         .route("/api/v1/routes", get(routes))
         .route("/api/v1/cluster", get(cluster))
+        .merge(route_changes::routes())
         .route("/api/{*rest}", get(no_such_call))
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -158,13 +164,16 @@ impl MatrixParameters {
     }
 }
 
-fn number<T: std::str::FromStr>(name: &str, text: &Option<String>) -> Result<Option<T>, Status> {
+pub(super) fn number<T: std::str::FromStr>(
+    name: &str,
+    text: &Option<String>,
+) -> Result<Option<T>, Status> {
     text.as_deref()
         .map(|text| text.parse().map_err(|_| bad(name, text, "a whole number, 0 or more")))
         .transpose()
 }
 
-fn bad(name: &str, found: &str, wanted: &str) -> Status {
+pub(super) fn bad(name: &str, found: &str, wanted: &str) -> Status {
     Status::invalid_argument(format!("{name}={found}: {wanted}"))
 }
 
@@ -212,7 +221,7 @@ async fn ready(State(state): State<HttpState>) -> Response {
     }
 }
 
-fn json<T: Serialize>(value: &T) -> Response {
+pub(super) fn json<T: Serialize>(value: &T) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => {
             let mut headers = HeaderMap::new();
@@ -230,11 +239,12 @@ struct Problem<'a> {
     message: &'a str,
 }
 
-fn problem(status: &Status) -> Response {
+pub(super) fn problem(status: &Status) -> Response {
     let (code, http) = match status.code() {
         Code::InvalidArgument => ("INVALID_ARGUMENT", StatusCode::BAD_REQUEST),
         Code::NotFound => ("NOT_FOUND", StatusCode::NOT_FOUND),
         Code::FailedPrecondition => ("FAILED_PRECONDITION", StatusCode::CONFLICT),
+        Code::PermissionDenied => ("PERMISSION_DENIED", StatusCode::FORBIDDEN),
         Code::Aborted => ("ABORTED", StatusCode::CONFLICT),
         Code::OutOfRange => ("OUT_OF_RANGE", StatusCode::BAD_REQUEST),
         Code::ResourceExhausted => ("RESOURCE_EXHAUSTED", StatusCode::TOO_MANY_REQUESTS),

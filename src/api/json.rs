@@ -173,6 +173,12 @@ struct EventJson<'a> {
     retired: &'a [u64],
     created: &'a [u64],
     key: Key<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group_id: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leader: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    term: Option<u64>,
 }
 
 impl<'a> From<&'a proto::RouteEvent> for Item<'a> {
@@ -184,6 +190,9 @@ impl<'a> From<&'a proto::RouteEvent> for Item<'a> {
             retired: &event.retired,
             created: &event.created,
             key: Key(&event.key),
+            group_id: event.group_id,
+            leader: event.leader,
+            term: event.term,
         })
     }
 }

@@ -112,6 +112,7 @@ fn a_matrix_has_the_names_of_the_protos() {
             retired: vec![1],
             created: vec![2, 3],
             key: Bytes::from_static(b"k\x00"),
+            ..proto::RouteEvent::default()
         }],
         events_truncated: false,
         axis: proto::Axis::Now.into(),

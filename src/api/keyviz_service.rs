@@ -3,14 +3,15 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
-use crate::fanout::{Axis, Fanout, MatrixError, MatrixRequest};
-use crate::keyviz::{Role, Series};
+use crate::fanout::{Axis, Fanout, FeedError, Feeds, MatrixError, MatrixRequest};
+use crate::keyviz::{KeyRange, Role, Series};
 use crate::kv::Directory;
 use crate::proto;
 
+use super::leaders::LeaderLog;
 use super::matrix_wire::{
     column_plan_from_wire, columns_chunks, matrix_to_wire, query_from_wire, row_axis_from_wire,
     totals_chunks,
@@ -19,6 +20,8 @@ use super::peer_service::check_cluster;
 
 pub(super) struct KeyVizService {
     pub(super) fanout: Arc<Fanout>,
+    pub(super) feeds: Arc<Feeds>,
+    pub(super) leaders: Arc<LeaderLog>,
     pub(super) directory: Arc<Directory>,
 }
 
@@ -30,7 +33,7 @@ impl KeyVizService {
     ) -> Result<proto::Matrix, Status> {
         let request = matrix_request(request)?;
         let matrix = self.fanout.cluster(&request).await.map_err(matrix_status)?;
-        Ok(matrix_to_wire(matrix))
+        Ok(self.with_leaders(&request, matrix_to_wire(matrix)))
     }
 
     /// The matrix of this node alone.
@@ -40,7 +43,64 @@ impl KeyVizService {
     ) -> Result<proto::Matrix, Status> {
         let request = matrix_request(request)?;
         let matrix = self.fanout.node(&request).await.map_err(matrix_status)?;
-        Ok(matrix_to_wire(matrix))
+        Ok(self.with_leaders(&request, matrix_to_wire(matrix)))
+    }
+
+    /// Adds the changes of leaders in the matrix's columns and keys to its events.
+    fn with_leaders(&self, request: &MatrixRequest, mut matrix: proto::Matrix) -> proto::Matrix {
+        let (Some(first), Some(last)) = (matrix.columns.first(), matrix.columns.last()) else {
+            return matrix;
+        };
+        let range = KeyRange { start: request.start.clone(), end: request.end.clone() };
+        let epoch = self.fanout.local().sampler().epoch_full();
+        let leaders = &self.leaders;
+        matrix.events.extend(leaders.events((first.start_ms, last.end_ms), &range, epoch.routes()));
+        matrix.events.sort_by_key(|event| event.time_ms);
+        matrix
+    }
+}
+
+/// Updates of one stream of columns.
+pub(super) type Updates = Chunks<proto::ColumnsUpdate>;
+
+impl KeyVizService {
+    /// Columns as they close.
+    pub(super) async fn stream(
+        self: &Arc<Self>,
+        request: proto::StreamColumnsRequest,
+    ) -> Result<Updates, Status> {
+        let after_ms = request.after_ms;
+        let question = matrix_request(proto::GetMatrixRequest {
+            series: request.series,
+            start: request.start,
+            end: request.end,
+            max_rows: request.max_rows,
+            role: request.role,
+            ..Default::default()
+        })?;
+        let subscribed = self.feeds.subscribe(question.clone(), after_ms).await;
+        let subscription = subscribed.map_err(feed_status)?;
+        let updates = futures::stream::unfold(subscription, |mut subscription| async move {
+            let update = subscription.next().await?;
+            Some((update, subscription))
+        });
+        let service = Arc::clone(self);
+        let updates = updates.map(move |update| {
+            let update = update.map_err(matrix_status)?;
+            let matrix = matrix_to_wire(Arc::unwrap_or_clone(update.answer));
+            let matrix = service.with_leaders(&question, matrix);
+            Ok(proto::ColumnsUpdate { matrix: Some(matrix), cursor_ms: update.cursor_ms })
+        });
+        Ok(Box::pin(updates))
+    }
+}
+
+fn feed_status(error: FeedError) -> Status {
+    match error {
+        FeedError::Matrix(error) => matrix_status(error),
+        FeedError::TooManyFeeds | FeedError::TooManySubscribers => {
+            Status::resource_exhausted(error.to_string())
+        }
     }
 }
 
@@ -50,6 +110,15 @@ pub(super) struct SharedKeyViz(pub(super) Arc<KeyVizService>);
 
 #[tonic::async_trait]
 impl proto::key_viz_server::KeyViz for SharedKeyViz {
+    type StreamColumnsStream = Updates;
+
+    async fn stream_columns(
+        &self,
+        request: Request<proto::StreamColumnsRequest>,
+    ) -> Result<Response<Self::StreamColumnsStream>, Status> {
+        self.0.stream(request.into_inner()).await.map(Response::new)
+    }
+
     async fn get_matrix(
         &self,
         request: Request<proto::GetMatrixRequest>,

@@ -62,6 +62,7 @@ fn event_to_wire(event: RouteEvent) -> proto::RouteEvent {
         retired: event.retired.iter().map(RouteId::get).collect(),
         created: event.created.iter().map(RouteId::get).collect(),
         key: event.key,
+        ..proto::RouteEvent::default()
     }
 }
 

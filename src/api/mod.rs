@@ -5,15 +5,18 @@ mod http;
 pub mod json;
 mod keyviz_service;
 mod kv_service;
+mod leaders;
 mod matrix_wire;
 mod metrics;
 mod peer_catalog;
 mod peer_client;
 mod peer_matrix;
 mod peer_service;
+mod route_changes;
 mod routes_service;
 mod server;
 mod status;
+mod stream;
 
 pub use peer_client::{PeerClient, innermost};
 pub use server::{Edge, Services};

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
-use crate::fanout::Fanout;
+use crate::fanout::{Fanout, Feeds};
 use crate::keyviz::NodeId;
 use crate::kv::{Coordinator, Directory};
 use crate::proto;
@@ -21,6 +21,7 @@ use super::cluster_service::{ClusterService, SharedCluster};
 use super::http::{self, HttpState};
 use super::keyviz_service::{KeyVizService, SharedKeyViz};
 use super::kv_service::KvService;
+use super::leaders::LeaderLog;
 use super::metrics::{Metrics, MetricsParts};
 use super::peer_client::PeerClient;
 use super::peer_service::KvPeerService;
@@ -70,6 +71,14 @@ impl Services {
         let Edge { node, coordinator, catalog, fanout, groups, directory, .. } = edge;
         let Edge { peers, storage, http, timeout, stop, .. } = edge;
         let served = groups.clone();
+        let leaders = Arc::new(LeaderLog::default());
+        let clock = fanout.local().clock().clone();
+        tokio::spawn(Arc::clone(&leaders).watch(
+            groups.clone(),
+            Arc::clone(&directory),
+            move || clock.now_ms(),
+            stop.clone(),
+        ));
         let metrics = Metrics::new(MetricsParts {
             coordinator: Arc::clone(&coordinator),
             groups: groups.clone(),
@@ -86,7 +95,12 @@ impl Services {
                 timeout,
                 stop: stop.clone(),
             }),
-            keyviz: Arc::new(KeyVizService { fanout, directory: Arc::clone(&directory) }),
+            keyviz: Arc::new(KeyVizService {
+                leaders,
+                feeds: Feeds::new(Arc::clone(&fanout), stop.clone()),
+                fanout,
+                directory: Arc::clone(&directory),
+            }),
             cluster: Arc::new(ClusterService {
                 node,
                 catalog,

@@ -12,10 +12,12 @@
 //! through [`PeerMatrix`], which the edge implements.
 
 mod cluster;
+mod feed;
 mod local;
 
 pub use cluster::{
     Axis, DEFAULT_DEADLINE, Fanout, FanoutParts, MatrixAnswer, MatrixError, MatrixRequest,
     PeerMatrix, PeerTotals,
 };
+pub use feed::{ColumnsUpdate, FeedError, Feeds, MAX_FEEDS, MAX_SUBSCRIBERS, Subscription};
 pub use local::{Clock, LocalMatrix};

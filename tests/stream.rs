@@ -1,0 +1,92 @@
+//! The stream of columns of a real cluster, over HTTP: what is told adds up, from any cursor on.
+
+mod support;
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+
+use serde_json::Value;
+use support::{Cluster, PATIENCE};
+
+/// Asks for the stream; the status line and a reader of what follows.
+fn open(address: &str, parameters: &str, headers: &str) -> (String, BufReader<TcpStream>) {
+    let mut socket = TcpStream::connect(address).expect("the node listens");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout is set");
+    write!(socket, "GET /api/v1/stream{parameters} HTTP/1.1\r\nhost: {address}\r\n{headers}\r\n")
+        .expect("the request is sent");
+    let mut reader = BufReader::new(socket);
+    let mut status = String::new();
+    reader.read_line(&mut status).expect("a status line");
+    (status, reader)
+}
+
+/// The next event: its cursor and its matrix. `None` at the end of the stream.
+fn next(reader: &mut BufReader<TcpStream>) -> Option<(u64, Value)> {
+    let mut cursor = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        if let Some(id) = line.strip_prefix("id: ") {
+            cursor = id.trim().parse().expect("the id is a cursor");
+        } else if let Some(data) = line.strip_prefix("data: ") {
+            return Some((cursor, serde_json::from_str(data).expect("a matrix as JSON")));
+        }
+    }
+}
+
+/// Sum of the closed columns of an update.
+fn closed(matrix: &Value) -> u64 {
+    let columns = matrix["columns"].as_array().expect("columns");
+    let rows = matrix["rows"].as_array().expect("rows");
+    let values =
+        rows.iter().flat_map(|row| row["values"].as_array().expect("values").iter().zip(columns));
+    values
+        .filter(|(_, column)| column["open"] == false)
+        .filter_map(|(value, _)| value.as_u64())
+        .sum()
+}
+
+#[test]
+fn conservation_streams_tell_each_write_once_and_resume_on_another_node() {
+    const WRITES: u64 = 40;
+    let mut cluster = Cluster::start(3, &["--keyviz-step", "1s", "--groups", "2"]);
+    let (status, mut first) = open(&cluster.http[0], "?series=writes", "");
+    assert!(status.contains("200"), "{status}");
+    let (begin, _) = next(&mut first).expect("an update at once");
+    for at in 0..WRITES {
+        let key = format!("key/{at}");
+        assert!(cluster.run(&["put", &key, "v"]).status.success());
+    }
+
+    // What closed after the first cursor, as it closes. The open column of an update is told again.
+    let (mut told, mut middle) = (0, begin);
+    while told < WRITES {
+        let (cursor, matrix) = next(&mut first).expect("the stream goes on");
+        let columns = matrix["columns"].as_array().expect("columns");
+        assert!(columns[0]["start_ms"].as_u64() >= Some(middle), "a closed column is told once");
+        told += closed(&matrix);
+        middle = cursor;
+    }
+    assert_eq!(told, WRITES);
+
+    // The same from the cursor on, at another node, in one update.
+    let (_, mut resumed) = open(&cluster.http[1], "", &format!("last-event-id: {begin}\r\n"));
+    let (cursor, matrix) = next(&mut resumed).expect("an update at once");
+    assert!(cursor >= middle);
+    assert_eq!(closed(&matrix), WRITES);
+    assert_eq!(matrix["responded"], 3);
+
+    for (parameters, named) in [("?series=x", "series=x"), ("?after_ms=-1", "after_ms=-1")] {
+        let (status, mut reader) = open(&cluster.http[0], parameters, "connection: close\r\n");
+        assert!(status.contains("400"), "{status}");
+        let mut said = String::new();
+        reader.read_to_string(&mut said).expect("the reason");
+        assert!(said.contains(named), "{said}");
+    }
+
+    // A stop ends the stream and is not held up by it.
+    assert_eq!(cluster.stop(0), Some(0));
+    while next(&mut first).is_some() {}
+}

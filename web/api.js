@@ -30,15 +30,39 @@ function learnClock(response, askedMs) {
   clockOffsetMs = Math.abs(offset) > 2_000 ? offset : 0;
 }
 
-export async function ask(path, parameters, signal) {
+function send(path, parameters, { accept = "application/json", headers = {}, ...options } = {}) {
   const query = new URLSearchParams(parameters).toString();
-  const headers = { accept: "application/json" };
-  if (token) headers.authorization = `Bearer ${token}`;
+  const all = { accept, ...headers };
+  if (token) all.authorization = `Bearer ${token}`;
+  return fetch(`/api/v1/${path}${query ? `?${query}` : ""}`, { headers: all, cache: "no-store", ...options });
+}
+
+export const ask = (path, parameters, signal) => answerOf(() => send(path, parameters, { signal }));
+
+/** Asks for a change. */
+export const change = (path, body) => answerOf(() =>
+  send(path, {}, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) }));
+
+/** A stream of events, from after `cursor` on where there is one. */
+export async function openStream(path, parameters, cursor, signal) {
+  const headers = cursor ? { "last-event-id": cursor } : {};
+  let response;
+  try {
+    response = await send(path, parameters, { accept: "text/event-stream", headers, signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Unreachable("the node does not answer");
+  }
+  if (!response.ok) await answerOf(async () => response);
+  return response;
+}
+
+async function answerOf(send) {
   const askedMs = Date.now();
   let response;
   let body;
   try {
-    response = await fetch(`/api/v1/${path}${query ? `?${query}` : ""}`, { headers, signal, cache: "no-store" });
+    response = await send();
     body = await response.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;

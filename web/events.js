@@ -1,11 +1,13 @@
-// Splits and merges of the window, as the matrix lists them.
+// Splits, merges and changes of leaders in the window, as the matrix lists them.
 
 import { showStart } from "./keys.js";
 
 /** Marks of the changes that an answer lists; `row` says where in a matrix one stands. */
 export function changes(events) {
   return events.map((event) => {
-    const what = event.kind === "merge"
+    const what = event.kind === "leader"
+      ? `group ${event.group} is led by node ${event.leader}${event.term === null ? "" : ` in term ${event.term}`}`
+      : event.kind === "merge"
       ? `routes ${event.retired.join(" and ")} merged into ${event.created.join(" and ")}`
       : `route ${event.retired.join(" and ")} split at ${showStart(event.key)}`;
     return { ms: event.time_ms, kind: event.kind, text: what, row: (matrix) => rowOf(matrix, event.key) };

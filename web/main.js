@@ -7,14 +7,17 @@ import { changes } from "./events.js";
 import { saveCsv, saveJson, savePng } from "./export.js";
 import { SERIES_NAMES, exact, fieldTime, parseFieldTime, short, span } from "./format.js";
 import { Interact } from "./interact.js";
+import { follow, slide } from "./live.js";
 import { BadAnswer, readMatrix } from "./matrix.js";
 import { Plot } from "./plot.js";
 import { HATCHES, hatchTile } from "./raster.js";
 import { WINDOWS, readState, rememberState, writeState } from "./state.js";
+import { RouteChanges } from "./changes.js";
 import { readRoutes, showCluster, showRoutes } from "./tables.js";
 import { committed } from "./window.js";
 
-const REFRESH_MS = { off: 0, live: 1_000, "5s": 5_000, "30s": 30_000 };
+/** A live picture is asked for as a whole now and then: routes, members and totals beside it change too. */
+const REFRESH_MS = { off: 0, live: 15_000, "5s": 5_000, "30s": 30_000 };
 const RETRY_MS = [1_000, 2_000, 5_000, 10_000];
 const SKEW_WARN_MS = 1_000;
 const SERIES_KEYS = { 1: "writes", 2: "reads", 3: "write-bytes", 4: "read-bytes" };
@@ -40,6 +43,8 @@ let linkedGroup = null;
 let failures = 0;
 let timer = 0;
 let running = null;
+let stream = null;
+let cursor = null;
 let shownQuery = "";
 
 // ---- What is asked ---------------------------------------------------------------------------
@@ -55,11 +60,12 @@ function query() {
   if (state.start !== "") parameters.start = state.start;
   if (state.end !== null) parameters.end = state.end;
   if (state.role !== "") parameters.role = state.role;
+  if (state.axis !== "now") parameters.axis = state.axis;
   return parameters;
 }
 
 /** What must be equal for an answer to be the next of the same picture. */
-const queryName = () => JSON.stringify([state.series, state.last, state.from, state.to, state.start, state.end, state.role, state.rows, state.columns]);
+const queryName = () => JSON.stringify([state.series, state.last, state.from, state.to, state.start, state.end, state.role, state.axis, state.rows, state.columns]);
 
 async function load() {
   clearTimeout(timer);
@@ -84,12 +90,10 @@ async function load() {
     if (routes) catalog = readRoutes(routes);
     if (members) cluster = members;
     shownQuery = name;
-    plot.events = changes(matrix.events);
-    plot.setMatrix(matrix);
     setLink("good", `answered in ${Math.round(performance.now() - asked)} ms`);
-    screen(matrix.width === 0 || matrix.height === 0 || matrix.total === 0 ? "empty" : null, matrix);
-    describe(matrix);
-    showTables();
+    show(matrix);
+    if (!stream) cursor = String(matrix.columns.findLast((column) => !column.open)?.end ?? "");
+    listen();
   } catch (error) {
     if (error.name === "AbortError") return;
     failed(error);
@@ -100,6 +104,57 @@ async function load() {
       schedule();
     }
   }
+}
+
+function show(matrix) {
+  plot.events = changes(matrix.events);
+  plot.setMatrix(matrix);
+  screen(matrix.width === 0 || matrix.height === 0 || matrix.total === 0 ? "empty" : null, matrix);
+  describe(matrix);
+  showTables();
+}
+
+// ---- Live ------------------------------------------------------------------------------------
+
+/** What of the question a stream can answer: not a window that ended, nor the routes of then. */
+const isLive = () => state.refresh === "live" && state.from === null && state.axis === "now" && !document.hidden;
+
+const streamName = () => JSON.stringify([state.series, state.start, state.end, state.role]);
+
+/** Opens the stream of what is shown, keeps it, or closes it. */
+function listen() {
+  if (stream && (!isLive() || stream.name !== streamName())) {
+    stream.controller.abort();
+    stream = null;
+  }
+  if (!isLive() || stream) return;
+  const controller = new AbortController();
+  const mine = { name: streamName(), controller };
+  stream = mine;
+  // Rows as fine as can be, so that each lies within a row that is shown.
+  const { from_ms: _, max_columns: __, ...parameters } = query();
+  follow({ ...parameters, max_rows: 1_024 }, cursor, controller.signal, {
+    update(json, id) {
+      cursor = id;
+      if (stream === mine) join(readMatrix(json));
+    },
+  }).catch((error) => {
+    if (stream === mine) stream = null;
+    if (error.name === "AbortError") return;
+    failed(error);
+    schedule();
+  });
+}
+
+/** Slides what is new into the picture; where it does not fit, the whole is asked for. */
+function join(update) {
+  if (interact.busy || running || queryName() !== shownQuery || !plot.matrix) return;
+  const next = slide(plot.matrix, update, serverNow() - WINDOWS[state.last]);
+  if (!next) {
+    load();
+    return;
+  }
+  show(next);
 }
 
 /** Beside the matrix, routes and members may be missing; but a refused token concerns all. */
@@ -118,6 +173,8 @@ function schedule() {
 
 function failed(error) {
   failures += 1;
+  stream?.controller.abort();
+  stream = null;
   if (error instanceof Unreachable) {
     setLink("bad", "connection lost");
     banners([["bad", "Connection lost", "Trying again; what is shown is from before."]]);
@@ -305,14 +362,18 @@ function apply() {
     describe(plot.matrix);
     showTables();
   }
-  if (queryName() === shownQuery) schedule();
-  else load();
+  if (queryName() === shownQuery) {
+    schedule();
+    if (running === null) listen();
+  } else {
+    load();
+  }
 }
 
 function fillControls() {
   const fields = controls.elements;
   fields.series.value = state.series;
-  for (const name of ["refresh", "scale", "brightness", "rows", "columns", "role", "palette", "zone"]) {
+  for (const name of ["refresh", "scale", "brightness", "rows", "columns", "role", "axis", "palette", "zone"]) {
     fields[name].value = String(state[name]);
   }
   const custom = state.from !== null;
@@ -330,12 +391,20 @@ function showTables() {
     const { find, sort } = at("route-tools").elements;
     showRoutes(at("routes"), at("route-count"), catalog, plot.matrix,
       { find: find.value.trim(), sort: sort.value, zone: state.zone, linked, series: state.series },
-      { open: (route) => go({ ...state, tab: "heat", start: route.start, end: route.end }) });
+      { open: (route) => go({ ...state, tab: "heat", start: route.start, end: route.end }),
+        split: (route) => routeChanges.split(route, catalog), merge: (route) => routeChanges.merge(route, catalog) });
   }
   if (state.tab === "cluster" && cluster) {
     showCluster(cluster, { line: at("cluster-line"), members: at("members"), groups: at("groups") }, linkedGroup);
   }
 }
+
+const routeChanges = new RouteChanges(at("change-dialog"), {
+  query: (route) => ({ ...query(), start: route.start, ...(route.end === null ? {} : { end: route.end }), max_rows: 256, max_columns: 1 }),
+  series: () => state.series,
+  changed: load,
+  token: () => at("token-dialog").showModal(),
+});
 
 // ---- Wiring ----------------------------------------------------------------------------------
 
@@ -413,7 +482,10 @@ at("token-dialog").addEventListener("close", () => {
   at("token").value = "";
   load();
 });
-document.addEventListener("visibilitychange", () => { if (!document.hidden) load(); });
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) listen();
+  else load();
+});
 addEventListener("online", load);
 addEventListener("popstate", (event) => {
   interact.forget();

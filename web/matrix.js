@@ -83,9 +83,29 @@ export function readMatrix(json) {
       key: text(event?.key),
       retired: list(event?.retired ?? [], "retired").map(Number),
       created: list(event?.created ?? [], "created").map(Number),
+      group: event?.group_id ?? null,
+      leader: event?.leader ?? null,
+      term: event?.term ?? null,
     })),
     uniform: isUniform(columns),
   };
+}
+
+/** The same with sums, marks and total computed anew from its cells. */
+export function finish(matrix) {
+  const { width, height, values, flags } = matrix;
+  const rowSums = new Float64Array(height);
+  const columnSums = new Float64Array(width);
+  let [max, marks, total] = [0, 0, 0];
+  for (let at = 0; at < values.length; at += 1) {
+    const value = values[at];
+    rowSums[Math.floor(at / width)] += value;
+    columnSums[at % width] += value;
+    total += value;
+    if (value > max) max = value;
+    marks |= flags[at];
+  }
+  return { ...matrix, rowSums, columnSums, max, marks, total };
 }
 
 /** Whether all columns are equally wide and without a gap, so that they can be drawn as one image. */

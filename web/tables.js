@@ -92,8 +92,23 @@ export function showRoutes(body, counter, catalog, matrix, { find, sort, zone, l
     element("td", {}, route.leader === null ? "none known" : `node ${route.leader}`),
     element("td", {}, route.parents.length > 0 ? route.parents.join(" + ") : "bootstrap"),
     element("td", {}, route.ms > 0 ? stamp(route.ms, zone) : ""),
-    element("td", { class: "number" }, load));
+    element("td", { class: "number" }, load),
+    element("td", { class: "acts" },
+      act("Split", `Split route ${route.id}`, () => does.split(route)),
+      mergeable(catalog.routes, route) ? act("Merge", `Merge route ${route.id} with the next`, () => does.merge(route)) : null));
   }));
+}
+
+/** A button in a row that opens something itself. */
+function act(text, label, run) {
+  const stop = (event) => event.stopPropagation();
+  return element("button", { type: "button", "aria-label": label, onkeydown: stop, onclick: (event) => { stop(event); run(); } }, text);
+}
+
+/** The route after this one, where both are in one group and so can become one. */
+export function mergeable(routes, route) {
+  const next = routes[routes.findIndex((each) => each.id === route.id) + 1];
+  return next && next.group === route.group ? next : null;
 }
 
 export function showCluster(cluster, { line, members, groups }, linkedGroup) {

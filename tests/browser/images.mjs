@@ -1,23 +1,16 @@
-// Pictures of the main views of a running node: `node tests/browser/images.mjs URL FOLDER`, for
-// example of a `keyviz demo` under load. They are what the README shows.
+// Pictures of the main views of a running node, as README shows them. The suite against a real cluster
+// makes them (`KEYVIZ_IMAGES=docs/images node --test tests/browser/`).
 
 import { mkdirSync } from "node:fs";
 import path from "node:path";
-import { Chrome, findChrome } from "./chrome.mjs";
-
-const [url, folder] = process.argv.slice(2);
-const binary = findChrome();
-if (!url || !folder || !binary) {
-  process.stderr.write(binary ? "usage: images.mjs URL FOLDER\n" : "no Chromium is installed\n");
-  process.exit(2);
-}
-mkdirSync(folder, { recursive: true });
 
 const VIEWS = [
   { name: "heatmap-dark", hash: "#theme=dark&last=15m", pin: true },
   { name: "heatmap-light", hash: "#theme=light&last=15m&palette=sea" },
   { name: "heatmap-phone", hash: "#theme=dark&last=15m", size: { width: 390, height: 844, scale: 2 } },
   { name: "routes", hash: "#theme=dark&tab=routes&last=15m" },
+  { name: "split", hash: "#theme=light&tab=routes&last=15m", act: "document.querySelector('#routes .acts button').click()" },
+  { name: "heatmap-4k", hash: "#theme=dark&last=15m", size: { width: 3840, height: 2160 } },
   { name: "cluster", hash: "#theme=dark&tab=cluster&last=15m" },
 ];
 
@@ -38,22 +31,23 @@ const HOTTEST = `(() => {
   return [box.x + best[1], box.y + best[2]];
 })()`;
 
-const chrome = await Chrome.launch(binary);
-try {
-  for (const { name, hash, size, pin } of VIEWS) {
-    const page = await chrome.page(new URL(hash, url).href, size);
-    await page.until("document.getElementById('plot').getAttribute('aria-busy') === 'false'", 20_000);
+/** Takes them all, into `folder`. */
+export async function takePictures(chrome, url, folder) {
+  mkdirSync(folder, { recursive: true });
+  for (const { name, hash, size, pin, act } of VIEWS) {
+    const page = await chrome.page(new URL(`${hash}&refresh=off`, url).href, size);
+    await page.until("document.getElementById('link-pill').textContent === 'connected' && document.getElementById('plot').getAttribute('aria-busy') === 'false'", 20_000);
     await new Promise((done) => setTimeout(done, 500));
     if (pin) {
       const [x, y] = await page.run(HOTTEST);
       await page.click(x, y);
-      await new Promise((done) => setTimeout(done, 1_000));
+      await page.until("!document.getElementById('drawer').hidden && !document.getElementById('drawer').innerText.includes('…')");
     }
-    const file = path.join(folder, `${name}.png`);
-    await page.screenshot(file);
-    process.stdout.write(`${file}\n`);
+    if (act) {
+      await page.run(act);
+      await page.until("document.getElementById('change-dialog').open && document.getElementById('change-halves').innerText.includes('half')");
+    }
+    await page.screenshot(path.join(folder, `${name}.png`));
     await page.close();
   }
-} finally {
-  await chrome.close();
 }

@@ -45,6 +45,7 @@ export class Mock {
   constructor() {
     this.mood = { keys: makeKeys(256), mode: "ok", missing: false, split: null, token: "", skew: 0, unattributed: 0, apportioned: false, conflict: false };
     this.asked = [];
+    this.changed = [];
     this.server = createServer((request, response) => this.answer(request, response));
   }
 
@@ -96,10 +97,41 @@ export class Mock {
     if (mood.token && request.headers.authorization !== `Bearer ${mood.token}`) {
       return send(401, { code: "UNAUTHENTICATED", message: "a token is needed" });
     }
+    if (name === "stream") return this.stream(parameters, response);
+    if (name.startsWith("routes/") && request.method === "POST") return this.change(name, request, send);
     if (name === "matrix") return send(200, this.matrix(parameters));
     if (name === "routes") return send(200, { catalog_version: this.version(), routes: this.routes() });
     if (name === "cluster") return send(200, this.cluster());
     return send(404, { code: "NOT_FOUND", message: `there is no API call ${name}` });
+  }
+
+  /** The last closed column and the open one, every quarter of a second, while all is well. */
+  stream(parameters, response) {
+    response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" });
+    const tell = () => {
+      if (this.mood.mode !== "ok") {
+        clearInterval(timer);
+        response.destroy();
+        return;
+      }
+      const now = Date.now();
+      const { after_ms: _, ...question } = parameters;
+      const update = this.matrix({ ...question, from_ms: now - (now % STEP) - STEP, max_columns: 2_048 });
+      response.write(`event: columns\nid: ${now - (now % STEP)}\ndata: ${JSON.stringify(update)}\n\n`);
+    };
+    const timer = setInterval(tell, 250);
+    response.on("close", () => clearInterval(timer));
+    tell();
+  }
+
+  change(name, request, send) {
+    let body = "";
+    request.on("data", (chunk) => { body += chunk; });
+    request.on("end", () => {
+      this.changed.push([name, JSON.parse(body)]);
+      if (this.mood.refuse) send(409, { code: "ABORTED", message: this.mood.refuse });
+      else send(200, { catalog_version: 2, created: [], retired: [] });
+    });
   }
 
   version() {
@@ -176,7 +208,7 @@ export class Mock {
   row(members, columns, series, ends) {
     const { keys, missing, apportioned, conflict } = this.mood;
     const values = columns.map((column) =>
-      members.reduce((sum, at) => sum + load(at, keys.length, Math.floor(column.start_ms / STEP), series), 0));
+      members.reduce((sum, at) => sum + load(at, keys.length, Math.floor(column.start_ms / STEP), series), 0) * (this.mood.factor ?? 1));
     const all = columns.map((_, at) => at);
     const first = members[0];
     return {

@@ -153,16 +153,54 @@ describe("the page", { skip, concurrency: false }, () => {
   });
 
   test("refresh asks again by itself, and off does not", async () => {
-    await open("#refresh=live");
+    await open("#refresh=5s");
     const count = () => mock.asked.filter((each) => each.name === "matrix").length;
     const before = count();
-    await rest(2_600);
-    assert.ok(count() >= before + 2, "live asks every second");
+    await rest(5_600);
+    assert.ok(count() > before, "asks every five seconds");
     await setField("refresh", "off");
     await rest(300);
     const still = count();
     await rest(1_500);
     assert.equal(count(), still);
+  });
+
+  test("live follows the stream, joins its columns, and asks for the whole only where they do not fit", async () => {
+    mock.mood.keys = makeKeys(64);
+    await open("#refresh=live&rows=64&last=15m");
+    assert.equal(mock.asked.filter((each) => each.name === "stream").length, 1);
+    const count = () => mock.asked.filter((each) => each.name === "matrix").length;
+    const before = count();
+    const sumOf = () => page.run("document.getElementById('totals').textContent");
+    const shown = await sumOf();
+    // The mock's counts grow when a mood says so; no matrix is asked for, so the stream brought it.
+    mock.mood.factor = 3;
+    await page.until(`document.getElementById('totals').textContent !== ${JSON.stringify(shown)}`);
+    assert.equal(count(), before, "no other question than the stream");
+    // Rows that lie across those shown cannot be joined.
+    mock.mood.keys = makeKeys(40);
+    await page.until("document.getElementById('totals').textContent.includes('40 rows')");
+    assert.ok(count() > before);
+  });
+
+  test("a route is split at the predicted middle and merged, and a refusal is shown", async () => {
+    mock.mood.keys = makeKeys(12);
+    await open("#tab=routes&refresh=off");
+    await page.until("document.querySelectorAll('#routes tr').length === 12");
+    await page.run("document.querySelectorAll('#routes tr')[4].querySelector('button').click()");
+    await page.until("document.getElementById('change-dialog').open && document.querySelector('#change-halves').innerText.includes('Key')");
+    await page.run("(() => { const k = document.getElementById('change-key'); k.value = 'order/000004x'; k.dispatchEvent(new Event('input', { bubbles: true })); })()");
+    const said = await textOf("#change-halves");
+    assert.match(said, /Left half\s+\S+ → order\/000004x: /);
+    mock.mood.refuse = "the catalog is at version 9, not 1";
+    await page.run("document.getElementById('change-do').click()");
+    await page.until("document.getElementById('change-error').textContent.includes('version 9')");
+    mock.mood.refuse = "";
+    await page.run("document.getElementById('change-do').click()");
+    await page.until("!document.getElementById('change-dialog').open");
+    const [first, second] = mock.changed;
+    assert.deepEqual([first[0], first[1].route_id, first[1].key, first[1].expected_version], ["routes/split", 5, "order/000004x", 1]);
+    assert.equal(second[1].request_id, first[1].request_id, "a repetition is the same change");
   });
 
   test("wheel, drag and rectangle move the window, the node is asked again, back and reset return", async () => {

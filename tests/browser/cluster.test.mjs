@@ -1,0 +1,308 @@
+// The page of a real three-node cluster under a known load: what is drawn is what was done.
+// `node --test tests/browser/`; needs the program (KEYVIZ_BIN, or what cargo built) and Chromium.
+
+import assert from "node:assert/strict";
+import { after, before, describe, test } from "node:test";
+import { Chrome, findChrome } from "./chrome.mjs";
+import { Cluster, findKeyviz } from "./cluster.mjs";
+import { takePictures } from "./images.mjs";
+
+const browser = findChrome();
+const binary = findKeyviz();
+const skip = !browser ? "no Chromium is installed" : !binary ? "keyviz is not built: cargo build --release" : false;
+
+const HOT = "order/7";
+const SPLITS = ["order/", "order/5", "user/"];
+const SECONDS = 6;
+const HOSTILE = ["<img src=x onerror=\"window.broken=1\">", "\u202egnp.exe", `long/${"k".repeat(4_000)}`];
+
+/** 600 writes in six seconds, two of three of them into one small range, and 90 reads of it. */
+function knownLoad() {
+  const operations = [];
+  for (let at = 0; at < 600; at += 1) {
+    const table = ["account", "order", "user"][at % 3];
+    const key = at % 3 === 0 ? `${table}/${(at * 7) % 10}${at}` : `${HOT}${at % 10}${at % 7}`;
+    operations.push([(at / 600) * SECONDS, "write", key]);
+    if (at % 20 < 3) operations.push([(at / 600) * SECONDS, "read", `${HOT}11`]);
+  }
+  return operations;
+}
+const isHot = (key) => key.startsWith(HOT);
+
+describe("the page of a real cluster", { skip, concurrency: false }, () => {
+  let chrome;
+  let cluster;
+  let page;
+  let began;
+  let ended;
+  let window_;
+
+  const rest = (ms) => new Promise((done) => setTimeout(done, ms));
+  const textOf = (selector) => page.run(`document.querySelector(${JSON.stringify(selector)}).innerText`);
+  const loaded = () => page.until("document.getElementById('link-pill').textContent === 'connected' && document.getElementById('plot').getAttribute('aria-busy') === 'false'", 20_000);
+  const drawn = () => page.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))");
+
+  async function open(hash, id = 1, size) {
+    await page?.close();
+    page = await chrome.page(`${cluster.url(id)}${hash}`, size);
+    await loaded();
+    await drawn();
+  }
+
+  async function setField(name, value) {
+    await page.run(`(() => {
+      const field = document.getElementById("controls").elements[${JSON.stringify(name)}];
+      if (field instanceof RadioNodeList) [...field].find((each) => each.value === ${JSON.stringify(value)}).click();
+      else { field.value = ${JSON.stringify(value)}; field.dispatchEvent(new Event("input", { bubbles: true })); }
+    })()`);
+  }
+
+  /** Where the cells lie in the page. */
+  const area = () => page.run(`(() => {
+    const box = document.getElementById("base").getBoundingClientRect();
+    const narrow = box.width < 560;
+    const left = narrow ? 84 : Math.min(210, Math.max(130, box.width * 0.14));
+    return { x: box.x + left, y: box.y + 40, width: box.width - left - (narrow ? 6 : 56), height: box.height - 64 };
+  })()`);
+
+  /** Brightness read back from the canvas: one number a row of cells, the brightest of its columns. */
+  async function brightness(rows) {
+    const { x, y, width, height } = await area();
+    return page.run(`(() => {
+      const base = document.getElementById("base");
+      const box = base.getBoundingClientRect();
+      const ratio = base.width / box.width;
+      const left = Math.round((${x} - box.x) * ratio);
+      const wide = Math.round(${width} * ratio);
+      const context = base.getContext("2d");
+      return Array.from({ length: ${rows} }, (_, row) => {
+        const down = Math.round((${y} - box.y + ${height} * (row + 0.5) / ${rows}) * ratio);
+        const { data } = context.getImageData(left, down, wide, 1);
+        let most = 0;
+        for (let at = 0; at < data.length; at += 4) most = Math.max(most, data[at] + data[at + 1] + data[at + 2]);
+        return most;
+      });
+    })()`);
+  }
+
+  const asPage = (more = {}) => ({ series: "writes", from_ms: began, to_ms: ended, max_rows: 256, max_columns: 480, ...more });
+
+  before(async () => {
+    chrome = await Chrome.launch(browser);
+    cluster = await Cluster.start(binary, { splitAt: SPLITS });
+    // One whole column without load first: what is before the nodes' start is not known.
+    began = Math.ceil(Date.now() / 2_000) * 2_000 + 2_000;
+    await rest(began + 2_500 - Date.now());
+    const report = cluster.replay(knownLoad());
+    assert.equal(report.writes_acked, 600, JSON.stringify(report));
+    assert.equal(report.reads_ok, 90);
+    ended = Math.ceil(Date.now() / 2_000) * 2_000;
+    // Till the column in which the load ended is over.
+    await rest(ended - Date.now() + 200);
+    window_ = `from=${began}&to=${ended}&refresh=off&theme=dark`;
+  });
+  after(async () => {
+    await page?.close();
+    await chrome?.close();
+    await cluster?.stop();
+  });
+
+  test("conservation the total on the page is the number of writes and reads that were acknowledged", async () => {
+    await open(`#${window_}`);
+    assert.equal(await textOf("#nodes-pill"), "3 of 3 nodes");
+    assert.match(await textOf("#totals"), /^Total 600 ·\s*unattributed 0/);
+    await setField("series", "reads");
+    await page.until("document.getElementById('totals').textContent.startsWith('Total 90 ')");
+    await setField("series", "write-bytes");
+    const { total } = await cluster.ask(2, "matrix", asPage({ series: "write-bytes" }));
+    await page.until(`document.getElementById('totals').textContent.includes('${total.toLocaleString("en-US")}')`);
+  });
+
+  test("the hot band is drawn where the load was, and nowhere else", async () => {
+    await open(`#${window_}&scale=linear`);
+    const { rows, columns } = await cluster.ask(1, "matrix", asPage());
+    const bright = await brightness(rows.length);
+    const hottest = bright.indexOf(Math.max(...bright));
+    const row = rows[hottest];
+    assert.ok(row.start < `${HOT}~` && (row.end === null || row.end > HOT), `the brightest row is ${row.start}..${row.end}`);
+    rows.forEach((each, at) => {
+      const cold = each.values.every((value) => value === 0);
+      if (cold) assert.ok(bright[at] < 120, `row ${each.start} counted nothing and is drawn ${bright[at]} bright`);
+    });
+    // In time too: nothing before the load began.
+    const { x, y, width, height } = await area();
+    const before = await page.run(`(() => {
+      const base = document.getElementById("base");
+      const box = base.getBoundingClientRect();
+      const ratio = base.width / box.width;
+      const { data } = base.getContext("2d").getImageData(Math.round((${x} - box.x + ${width} * 0.5 / ${columns.length}) * ratio),
+        Math.round((${y} - box.y + ${height} * (${hottest} + 0.5) / ${rows.length}) * ratio), 1, 1);
+      return data[0] + data[1] + data[2];
+    })()`);
+    assert.ok(before < 120, `before the load the hot row is ${before} bright`);
+  });
+
+  test("three clicks: the page, the brightest cell, and its route, group and leader", async () => {
+    await open(`#${window_}`);
+    const { rows, columns } = await cluster.ask(1, "matrix", asPage());
+    const sums = rows.map((row) => row.values.reduce((sum, value) => sum + value, 0));
+    const row = sums.indexOf(Math.max(...sums));
+    const column = rows[row].values.indexOf(Math.max(...rows[row].values));
+    const { x, y, width, height } = await area();
+    await page.click(x + (width * (column + 0.5)) / columns.length, y + (height * (row + 0.5)) / rows.length);
+    await page.until("!document.getElementById('drawer').hidden && !document.getElementById('drawer').innerText.includes('…')");
+    const said = await textOf("#drawer");
+    const { groups } = await cluster.ask(1, "cluster");
+    const { leader } = groups.find((group) => group.group_id === rows[row].group_id);
+    assert.match(said, new RegExp(`Routes\\s+route ${rows[row].route_ids[0]}\\b`));
+    assert.match(said, new RegExp(`Group\\s+${rows[row].group_id}\\b`));
+    assert.match(said, new RegExp(`Leader\\s+node ${leader}\\b`));
+    assert.match(said, new RegExp(`Writes\\s+${rows[row].values[column]}\\b`));
+  });
+
+  test("a deep link restores the view on another node", async () => {
+    const link = `#${window_}&series=reads&start=order%2F5&end=user%2F&rows=64&columns=240&scale=linear&palette=sea&zone=utc`;
+    await open(link);
+    const first = [await textOf("#totals"), await page.run("document.getElementById('base').toDataURL()")];
+    const hash = await page.run("location.hash");
+    await open(hash, 3);
+    assert.deepEqual([await textOf("#totals"), await page.run("document.getElementById('base').toDataURL()")], first);
+    assert.equal(await page.run("document.querySelector('[name=series]:checked').value"), "reads");
+  });
+
+  test("the keyboard alone reaches the hottest cell, pins it, zooms in and comes back", async () => {
+    await open(`#${window_}`);
+    await page.run("document.activeElement.blur()");
+    for (let at = 0; at < 60 && (await page.run("document.activeElement.id")) !== "overlay"; at += 1) await page.press("Tab");
+    assert.equal(await page.run("document.activeElement.id"), "overlay");
+    await page.press("ArrowDown");
+    await page.until("document.getElementById('spoken').textContent.includes('Writes, from')");
+    await page.press("Enter");
+    await page.until("!document.getElementById('drawer').hidden");
+    await page.press("Escape");
+    await page.until("document.getElementById('drawer').hidden");
+    const before = await page.run("location.hash");
+    await page.press("+");
+    await page.until(`location.hash !== ${JSON.stringify(before)}`);
+    await loaded();
+    await page.press("Backspace");
+    await page.until(`location.hash === ${JSON.stringify(before)}`);
+    await page.press("2");
+    await page.until("document.getElementById('totals').textContent.startsWith('Total 90 ')");
+  });
+
+  test("a split is marked at its time and key, and the routes of then are shown on demand", async () => {
+    const { routes } = await cluster.ask(1, "routes");
+    const hot = routes.find((route) => route.start === "order/5");
+    cluster.run("routes", "split", String(hot.route_id), "order/75");
+    const now = Date.now() + 2_000;
+    await open(`#from=${began}&to=${now}&refresh=off&theme=dark`);
+    const { rows, columns, events } = await cluster.ask(1, "matrix", asPage({ to_ms: now }));
+    const split = events.find((event) => event.key === "order/75");
+    assert.deepEqual([split.kind, split.retired], ["split", [hot.route_id]]);
+    const at = rows.findIndex((row) => row.start === "order/75");
+    assert.ok(at > 0, "the boundary is between two rows");
+    const { x, y, width, height } = await area();
+    const [from, to] = [columns[0].start_ms, columns.at(-1).end_ms];
+    await page.mouse("mouseMoved", x + (width * (split.time_ms - from)) / (to - from), y + (height * at) / rows.length);
+    await page.until("document.querySelector('#tooltip .event')");
+    assert.match(await textOf("#tooltip .event"), new RegExp(`route ${hot.route_id} split at order/75`));
+    await setField("axis", "then");
+    await page.until("location.hash.includes('axis=then')");
+    await loaded();
+    const then = await cluster.ask(1, "matrix", asPage({ to_ms: now, axis: "then" }));
+    assert.ok(!then.rows.some((row) => row.route_ids.some((id) => split.created.includes(id))), "then there were no children");
+    await page.until(`document.getElementById('totals').textContent.includes('${then.rows.length} rows')`);
+  });
+
+  const images = process.env.KEYVIZ_IMAGES;
+  test("pictures of the main views", { skip: images ? false : "KEYVIZ_IMAGES names no folder" }, async () => {
+    const own = await Cluster.start(binary, { step: "2s", groups: 4, splitAt: Array.from({ length: 15 }, (_, at) => `key/${String((at + 1) * 6_250).padStart(8, "0")}`) });
+    try {
+      for (const pattern of ["uniform", "hotspot", "moving"]) {
+        own.run("load", "--pattern", pattern, "--rate", "300", "--duration", "40s", "--clients", "8");
+        const { routes } = await own.ask(1, "routes");
+        own.run("routes", "split", "--auto", String(routes.at(-1).route_id));
+      }
+      await takePictures(chrome, own.url(1), images);
+    } finally {
+      await own.stop();
+    }
+  });
+
+  test("live: a new column slides in without another question, and the split button splits", async () => {
+    await open("#last=15m&refresh=live&theme=dark");
+    await page.run("window.asked = 0; performance.clearResourceTimings()");
+    const columns = async () => Number(/× ([\d,]+) columns/.exec(await textOf("#totals"))[1].replace(",", ""));
+    const before = await columns();
+    const total = async () => Number(/\(([\d,]+)\)|Total (\d+)/.exec(await textOf("#totals")).slice(1).find(Boolean).replaceAll(",", ""));
+    const counted = await total();
+    cluster.replay(Array.from({ length: 50 }, (_, at) => [0, "write", `account/${at}`]), "max");
+    await page.until(`(() => { const t = /Total (\\d+)/.exec(document.getElementById('totals').textContent); return t && Number(t[1]) === ${counted + 50}; })()`, 10_000);
+    assert.ok(await columns() >= before);
+    assert.ok(page.requests.some((each) => each.includes("/api/v1/stream")), "the columns came by the stream");
+
+    await page.run("document.getElementById('tab-routes').click()");
+    await page.until("document.querySelectorAll('#routes .acts button').length > 0");
+    const { routes } = await cluster.ask(1, "routes");
+    const hot = routes.find((route) => route.start === "order/75");
+    await page.run(`document.querySelector('#routes tr[data-route="${hot.route_id}"] .acts button').click()`);
+    await page.until("document.getElementById('change-dialog').open");
+    await page.run("(() => { const k = document.getElementById('change-key'); k.value = 'order/77'; k.dispatchEvent(new Event('input', { bubbles: true })); })()");
+    await page.until("/Left half[^]*order\\/77[^]*Right half/.test(document.getElementById('change-halves').innerText)");
+    await page.run("document.getElementById('change-do').click()");
+    await page.until("!document.getElementById('change-dialog').open");
+    const after = await cluster.ask(1, "routes");
+    assert.ok(after.routes.some((route) => route.start === "order/77" && route.parents.includes(hot.route_id)));
+  });
+
+  test("hostile keys are inert on every page", async () => {
+    const { routes } = await cluster.ask(1, "routes");
+    for (const key of HOSTILE) {
+      const bytes = Buffer.from(key);
+      const { routes: all } = await cluster.ask(1, "routes");
+      const holder = all.findLast((route) => Buffer.compare(Buffer.from(route.start.startsWith("hex:") ? route.start.slice(4) : route.start, route.start.startsWith("hex:") ? "hex" : "utf8"), bytes) <= 0);
+      cluster.run("routes", "split", String(holder.route_id), `hex:${bytes.toString("hex")}`);
+    }
+    cluster.replay(HOSTILE.filter((key) => key.length < 100).map((key) => [0, "write", key]), "max");
+    await open(`#last=15m&refresh=off&theme=dark`);
+    const { x, y, width, height } = await area();
+    for (let row = 0; row < 40; row += 1) await page.click(x + width * 0.4, y + height * ((row + 0.5) / 40));
+    for (const tab of ["routes", "cluster", "heat"]) {
+      await page.run(`document.getElementById("tab-${tab}").click()`);
+      await page.until(`!document.getElementById("page-${tab}").hidden`);
+      if (tab === "routes") await page.until(`document.querySelectorAll("#routes tr").length === ${routes.length + HOSTILE.length}`);
+      assert.ok(await page.run("document.documentElement.scrollWidth <= innerWidth"), `a key widened the ${tab} page`);
+    }
+    assert.equal(await page.run("document.querySelectorAll('img').length"), 0);
+    assert.equal(await page.run("typeof window.broken"), "undefined");
+    assert.deepEqual(page.faults, []);
+  });
+
+  test("honest_partiality a killed node raises the banner and the hatching", async () => {
+    await open(`#${window_.replace("off", "5s")}`, 1);
+    const lit = async () => (await brightness(200)).reduce((sum, value) => sum + value, 0);
+    const before = await lit();
+    await cluster.kill(3);
+    await page.until("document.getElementById('nodes-pill').textContent === '2 of 3 nodes'", 20_000);
+    await drawn();
+    assert.match(await textOf("#banners"), new RegExp(`Node 3 is missing\\s*${cluster.grpc[3]}: \\S`));
+    assert.equal(await page.run("document.querySelector('[data-hatch=partial]').parentElement.hidden"), false);
+    assert.ok(await lit() > before, "the hatching is on the canvas");
+    cluster.boot(3);
+    await cluster.ready(3);
+    await page.until("document.getElementById('nodes-pill').textContent === '3 of 3 nodes'", 30_000);
+    assert.equal(await textOf("#banners"), "");
+  });
+
+  test("a lost connection says so and comes back without a reload", async () => {
+    await open(`#${window_.replace("off", "5s")}`, 2);
+    await page.run("window.same = true");
+    await cluster.kill(2);
+    await page.until("document.getElementById('banners').innerText.includes('Connection lost')", 20_000);
+    cluster.boot(2);
+    await cluster.ready(2);
+    await page.until("document.getElementById('banners').innerText === '' && document.getElementById('link-pill').textContent === 'connected'", 30_000);
+    assert.equal(await page.run("window.same"), true);
+  });
+});

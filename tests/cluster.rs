@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::Value;
-use support::{Cluster, KEYVIZ, eventually, stderr, write_file};
+use support::{Cluster, KEYVIZ, eventually, http_get, stderr, write_file};
 
 const FLAGS: &[&str] = &["--groups", "4", "--split-at", "dir/c,dir/f,dir/m,src/,src/k"];
 
@@ -241,4 +241,45 @@ fn a_taken_port_a_locked_folder_and_a_missing_origin_are_named_and_exit_1() {
     let (code, said) = serve(&other, &empty);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("--bootstrap") && said.contains("--join"), "{said}");
+}
+
+/// The value of the one line of `/metrics` that starts with `series`.
+fn metric(page: &str, series: &str) -> f64 {
+    let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {series} in:\n{page}"))
+}
+
+#[test]
+fn metrics_tell_requests_groups_log_sampler_fan_out_and_process() {
+    let cluster = Cluster::start(1, &["--groups", "2"]);
+    assert!(cluster.run(&["put", "apple", "1"]).status.success());
+    assert!(cluster.run(&["put", "banana", "2"]).status.success());
+    assert!(cluster.run(&["get", "apple"]).status.success());
+    assert!(cluster.run(&["scan", "a"]).status.success());
+    assert_eq!(cluster.total(0, "writes", &[]), 2);
+    let page = http_get(&cluster.http[0], "/metrics");
+    assert!(page.trim_end().ends_with("# EOF"), "the page is whole:\n{page}");
+    let is = |series: &str, value: f64| assert_eq!(metric(&page, series), value, "{series}");
+    is("keyviz_requests_total{kind=\"put\",outcome=\"ok\"}", 2.0);
+    is("keyviz_requests_total{kind=\"get\",outcome=\"ok\"}", 1.0);
+    is("keyviz_requests_total{kind=\"scan\",outcome=\"ok\"}", 1.0);
+    is("keyviz_requests_total{kind=\"matrix\",outcome=\"ok\"}", 1.0);
+    is("keyviz_request_seconds_count{kind=\"put\"}", 2.0);
+    is("keyviz_request_seconds_bucket{le=\"+Inf\",kind=\"put\"}", 2.0);
+    is("keyviz_requests_in_flight{kind=\"put\"}", 0.0);
+    is("keyviz_raft_leading{group=\"1\"}", 1.0);
+    is("keyviz_raft_apply_lag{group=\"2\"}", 0.0);
+    is(
+        "keyviz_raft_commit_index{group=\"1\"}",
+        metric(&page, "keyviz_raft_applied_index{group=\"1\"}"),
+    );
+    is("keyviz_log_sync_seconds_count", metric(&page, "keyviz_log_batches_total"));
+    is("keyviz_log_batch_operations_count", metric(&page, "keyviz_log_batches_total"));
+    is("keyviz_log_queue", 0.0);
+    is("keyviz_sampler_unattributed_total", 0.0);
+    is("keyviz_fanout_members_total{outcome=\"answered\"}", 1.0);
+    is("keyviz_fanout_members_total{outcome=\"failed\"}", 0.0);
+    for more in ["keyviz_sampler_slots", "keyviz_history_bytes", "keyviz_process_threads"] {
+        assert!(metric(&page, more) > 0.0, "{more}");
+    }
 }

@@ -16,6 +16,7 @@ use super::matrix_wire::{
     column_plan_from_wire, columns_chunks, matrix_to_wire, query_from_wire, row_axis_from_wire,
     totals_chunks,
 };
+use super::metrics::{RequestKind, Requests};
 use super::peer_service::check_cluster;
 
 pub(super) struct KeyVizService {
@@ -23,6 +24,7 @@ pub(super) struct KeyVizService {
     pub(super) feeds: Arc<Feeds>,
     pub(super) leaders: Arc<LeaderLog>,
     pub(super) directory: Arc<Directory>,
+    pub(super) requests: Arc<Requests>,
 }
 
 impl KeyVizService {
@@ -31,9 +33,12 @@ impl KeyVizService {
         &self,
         request: proto::GetMatrixRequest,
     ) -> Result<proto::Matrix, Status> {
-        let request = matrix_request(request)?;
-        let matrix = self.fanout.cluster(&request).await.map_err(matrix_status)?;
-        Ok(self.with_leaders(&request, matrix_to_wire(matrix)))
+        let work = async {
+            let request = matrix_request(request)?;
+            let matrix = self.fanout.cluster(&request).await.map_err(matrix_status)?;
+            Ok(self.with_leaders(&request, matrix_to_wire(matrix)))
+        };
+        self.requests.observe(RequestKind::Matrix, work).await
     }
 
     /// The matrix of this node alone.
@@ -41,9 +46,12 @@ impl KeyVizService {
         &self,
         request: proto::GetMatrixRequest,
     ) -> Result<proto::Matrix, Status> {
-        let request = matrix_request(request)?;
-        let matrix = self.fanout.node(&request).await.map_err(matrix_status)?;
-        Ok(self.with_leaders(&request, matrix_to_wire(matrix)))
+        let work = async {
+            let request = matrix_request(request)?;
+            let matrix = self.fanout.node(&request).await.map_err(matrix_status)?;
+            Ok(self.with_leaders(&request, matrix_to_wire(matrix)))
+        };
+        self.requests.observe(RequestKind::Matrix, work).await
     }
 
     /// Adds the changes of leaders in the matrix's columns and keys to its events.

@@ -4,16 +4,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::kv::{CasOutcome, Consistency, Coordinator, InvalidRequest, KvWrite, Row};
 use crate::proto;
 use crate::proto::batch_operation::Operation;
 
+use super::metrics::{RequestKind, Requests};
 use super::status::{invalid, kv_status};
 
 pub(super) struct KvService {
     pub(super) coordinator: Arc<Coordinator>,
+    pub(super) requests: Arc<Requests>,
 }
 
 type ScanStream = Pin<Box<dyn Stream<Item = Result<proto::ScanResponse, Status>> + Send>>;
@@ -28,8 +30,11 @@ impl proto::kv_server::Kv for KvService {
     ) -> Result<Response<proto::PutResponse>, Status> {
         let _in_flight = self.coordinator.enter();
         let put = request.into_inner();
-        self.coordinator.put(&put.key, &put.value).await.map_err(kv_status)?;
-        Ok(Response::new(proto::PutResponse {}))
+        let work = async {
+            self.coordinator.put(&put.key, &put.value).await.map_err(kv_status)?;
+            Ok(Response::new(proto::PutResponse {}))
+        };
+        self.requests.observe(RequestKind::Put, work).await
     }
 
     async fn get(
@@ -38,9 +43,12 @@ impl proto::kv_server::Kv for KvService {
     ) -> Result<Response<proto::GetResponse>, Status> {
         let _in_flight = self.coordinator.enter();
         let get = request.into_inner();
-        let consistency = Consistency::try_from(get.consistency).map_err(invalid)?;
-        let value = self.coordinator.get(get.key, consistency).await.map_err(kv_status)?;
-        Ok(Response::new(proto::GetResponse { value }))
+        let work = async {
+            let consistency = Consistency::try_from(get.consistency).map_err(invalid)?;
+            let value = self.coordinator.get(get.key, consistency).await.map_err(kv_status)?;
+            Ok(Response::new(proto::GetResponse { value }))
+        };
+        self.requests.observe(RequestKind::Get, work).await
     }
 
     async fn delete(
@@ -49,8 +57,11 @@ impl proto::kv_server::Kv for KvService {
     ) -> Result<Response<proto::DeleteResponse>, Status> {
         let _in_flight = self.coordinator.enter();
         let key = request.into_inner().key;
-        let existed = self.coordinator.delete(&key).await.map_err(kv_status)?;
-        Ok(Response::new(proto::DeleteResponse { existed }))
+        let work = async {
+            let existed = self.coordinator.delete(&key).await.map_err(kv_status)?;
+            Ok(Response::new(proto::DeleteResponse { existed }))
+        };
+        self.requests.observe(RequestKind::Delete, work).await
     }
 
     async fn delete_range(
@@ -59,12 +70,12 @@ impl proto::kv_server::Kv for KvService {
     ) -> Result<Response<proto::DeleteRangeResponse>, Status> {
         let _in_flight = self.coordinator.enter();
         let range = request.into_inner();
-        let deleted = self
-            .coordinator
-            .delete_range(&range.start, range.end.as_deref())
-            .await
-            .map_err(kv_status)?;
-        Ok(Response::new(proto::DeleteRangeResponse { deleted }))
+        let work = async {
+            let deleted = self.coordinator.delete_range(&range.start, range.end.as_deref()).await;
+            let deleted = deleted.map_err(kv_status)?;
+            Ok(Response::new(proto::DeleteRangeResponse { deleted }))
+        };
+        self.requests.observe(RequestKind::DeleteRange, work).await
     }
 
     async fn scan(
@@ -72,15 +83,27 @@ impl proto::kv_server::Kv for KvService {
         request: Request<proto::ScanRequest>,
     ) -> Result<Response<Self::ScanStream>, Status> {
         let scan = request.into_inner();
-        let consistency = Consistency::try_from(scan.consistency).map_err(invalid)?;
-        let rows = self
-            .coordinator
-            .scan(scan.start, scan.end, scan.limit, consistency, scan.keys_only)
-            .map_err(kv_status)?;
+        let mut running = Requests::begin(&self.requests, RequestKind::Scan);
+        let begin = || {
+            let consistency = Consistency::try_from(scan.consistency).map_err(invalid)?;
+            self.coordinator
+                .scan(scan.start.clone(), scan.end.clone(), scan.limit, consistency, scan.keys_only)
+                .map_err(kv_status)
+        };
+        let rows = begin().inspect_err(|refused| running.outcome = refused.code())?;
         let in_flight = self.coordinator.enter();
-        let pages = rows.map(move |page| {
-            let _ = &in_flight;
-            page.map(scan_response).map_err(kv_status)
+        let pages = rows.map(|page| page.map(scan_response).map_err(kv_status));
+        // A client that goes away before the end has cancelled the scan.
+        let start = (Box::pin(pages), running, in_flight);
+        let pages = futures::stream::unfold(start, |(mut pages, mut running, held)| async move {
+            let page = pages.next().await;
+            match &page {
+                Some(Err(status)) => running.outcome = status.code(),
+                Some(Ok(_)) => {}
+                None if running.outcome == Code::Cancelled => running.outcome = Code::Ok,
+                None => {}
+            }
+            page.map(|page| (page, (pages, running, held)))
         });
         Ok(Response::new(Box::pin(pages)))
     }
@@ -91,15 +114,18 @@ impl proto::kv_server::Kv for KvService {
     ) -> Result<Response<proto::BatchResponse>, Status> {
         let _in_flight = self.coordinator.enter();
         let batch = request.into_inner();
-        let writes = batch
-            .operations
-            .iter()
-            .enumerate()
-            .map(|(index, operation)| batch_write(index, operation))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(invalid)?;
-        self.coordinator.batch(writes).await.map_err(kv_status)?;
-        Ok(Response::new(proto::BatchResponse {}))
+        let work = async {
+            let writes = batch
+                .operations
+                .iter()
+                .enumerate()
+                .map(|(index, operation)| batch_write(index, operation))
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(invalid)?;
+            self.coordinator.batch(writes).await.map_err(kv_status)?;
+            Ok(Response::new(proto::BatchResponse {}))
+        };
+        self.requests.observe(RequestKind::Batch, work).await
     }
 
     async fn compare_and_swap(
@@ -108,17 +134,22 @@ impl proto::kv_server::Kv for KvService {
     ) -> Result<Response<proto::CompareAndSwapResponse>, Status> {
         let _in_flight = self.coordinator.enter();
         let cas = request.into_inner();
-        let outcome = self
-            .coordinator
-            .compare_and_swap(&cas.key, cas.expected.as_deref(), cas.value.as_deref())
-            .await
-            .map_err(kv_status)?;
-        Ok(Response::new(match outcome {
-            CasOutcome::Swapped => proto::CompareAndSwapResponse { swapped: true, actual: None },
-            CasOutcome::Mismatch(actual) => {
-                proto::CompareAndSwapResponse { swapped: false, actual }
-            }
-        }))
+        let work = async {
+            let outcome = self
+                .coordinator
+                .compare_and_swap(&cas.key, cas.expected.as_deref(), cas.value.as_deref())
+                .await
+                .map_err(kv_status)?;
+            Ok(Response::new(match outcome {
+                CasOutcome::Swapped => {
+                    proto::CompareAndSwapResponse { swapped: true, actual: None }
+                }
+                CasOutcome::Mismatch(actual) => {
+                    proto::CompareAndSwapResponse { swapped: false, actual }
+                }
+            }))
+        };
+        self.requests.observe(RequestKind::CompareAndSwap, work).await
     }
 }
 

@@ -22,7 +22,7 @@ use super::http::{self, HttpState};
 use super::keyviz_service::{KeyVizService, SharedKeyViz};
 use super::kv_service::KvService;
 use super::leaders::LeaderLog;
-use super::metrics::{Metrics, MetricsParts};
+use super::metrics::{Metrics, MetricsParts, Requests};
 use super::peer_client::PeerClient;
 use super::peer_service::KvPeerService;
 use super::routes_service::{RoutesService, SharedRoutes};
@@ -61,6 +61,7 @@ pub struct Services {
     keyviz: Arc<KeyVizService>,
     cluster: Arc<ClusterService>,
     metrics: Arc<Metrics>,
+    requests: Arc<Requests>,
     groups: Groups,
     stop: CancellationToken,
 }
@@ -79,10 +80,12 @@ impl Services {
             move || clock.now_ms(),
             stop.clone(),
         ));
+        let requests = Arc::<Requests>::default();
         let metrics = Metrics::new(MetricsParts {
             coordinator: Arc::clone(&coordinator),
             groups: groups.clone(),
-            local: Arc::clone(fanout.local()),
+            fanout: Arc::clone(&fanout),
+            requests: Arc::clone(&requests),
             catalog: catalog.applied().clone(),
             storage: storage.clone(),
         });
@@ -100,7 +103,9 @@ impl Services {
                 feeds: Feeds::new(Arc::clone(&fanout), stop.clone()),
                 fanout,
                 directory: Arc::clone(&directory),
+                requests: Arc::clone(&requests),
             }),
+            requests,
             cluster: Arc::new(ClusterService {
                 node,
                 catalog,
@@ -136,6 +141,8 @@ impl Services {
                     .max_encoding_message_size(usize::MAX)
             };
         }
+        let kv =
+            KvService { coordinator: Arc::clone(&self.kv), requests: Arc::clone(&self.requests) };
         let keyviz = SharedKeyViz(Arc::clone(&self.keyviz));
         let cluster = SharedCluster(Arc::clone(&self.cluster));
         let peer = KvPeerService {
@@ -158,7 +165,7 @@ impl Services {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .add_service(sized!(KvServer, KvService { coordinator: Arc::clone(&self.kv) }))
+            .add_service(sized!(KvServer, kv))
             .add_service(sized!(RoutesServer, SharedRoutes(Arc::clone(&self.routes))))
             .add_service(
                 sized!(KeyVizServer, keyviz.clone())

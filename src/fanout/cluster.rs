@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -172,6 +173,18 @@ pub struct FanoutParts {
 /// Answers matrix queries, for the cluster or for this node.
 pub struct Fanout {
     parts: FanoutParts,
+    counters: FanoutCounters,
+}
+
+/// What came of the queries since the node started.
+#[derive(Default, Debug)]
+pub struct FanoutCounters {
+    /// Matrices that were put together.
+    pub queries: AtomicU64,
+    /// Members that gave their part of one.
+    pub answered: AtomicU64,
+    /// Members that did not, in time or at all.
+    pub failed: AtomicU64,
 }
 
 /// What a member has said so far.
@@ -185,12 +198,27 @@ struct Member {
 impl Fanout {
     /// A fan-out of these parts.
     pub fn new(parts: FanoutParts) -> Arc<Self> {
-        Arc::new(Fanout { parts })
+        Arc::new(Fanout { parts, counters: FanoutCounters::default() })
     }
 
     /// The node's own source.
     pub fn local(&self) -> &Arc<LocalMatrix> {
         &self.parts.local
+    }
+
+    /// What came of the queries so far.
+    pub fn counters(&self) -> &FanoutCounters {
+        &self.counters
+    }
+
+    fn count(&self, members: &[Member]) {
+        // Relaxed: each number is read by itself.
+        self.counters.queries.fetch_add(1, Ordering::Relaxed);
+        for member in members {
+            let ok = member.status.ok;
+            let counter = if ok { &self.counters.answered } else { &self.counters.failed };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// One matrix from every member.
@@ -226,6 +254,7 @@ impl Fanout {
         let rows = self.plan_rows(request, &query, &members).await?;
         let axis = Arc::new(rows.axis());
         let parts = self.round_two(&query, &axis, &columns, &mut members, deadline).await;
+        self.count(&members);
 
         let statuses = members.into_iter().map(|member| member.status).collect();
         let (catalog, axis) = (self.parts.catalog.clone(), request.axis);

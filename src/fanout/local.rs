@@ -6,13 +6,13 @@
 //! and recorders do not know it.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
 use crate::keyviz::{
-    ColumnPlan, Flushed, History, HistoryView, NodeColumns, NodeTotals, Query, RowAxis, Sampler,
-    Window,
+    ColumnPlan, Flushed, Harvest, History, HistoryView, NodeColumns, NodeTotals, Query, RowAxis,
+    Sampler, Window,
 };
 
 /// The time as nodes see it. Injected, so that tests can set it.
@@ -46,12 +46,25 @@ pub struct LocalMatrix {
     clock: Clock,
     enabled: bool,
     gate: Mutex<()>,
+    flushed: Mutex<FlushStats>,
+}
+
+/// What the flushes so far did.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct FlushStats {
+    /// Moves of counts into the history.
+    pub flushes: u64,
+    /// Time in them.
+    pub time: Duration,
+    /// Operations in them that no route could be told for.
+    pub unattributed: u64,
 }
 
 impl LocalMatrix {
     /// A source of these parts; one that is not `enabled` answers nothing.
     pub fn new(sampler: Arc<Sampler>, history: Arc<History>, clock: Clock, enabled: bool) -> Self {
-        LocalMatrix { sampler, history, clock, enabled, gate: Mutex::new(()) }
+        let flushed = Mutex::default();
+        LocalMatrix { sampler, history, clock, enabled, gate: Mutex::new(()), flushed }
     }
 
     /// Whether this node samples.
@@ -76,14 +89,32 @@ impl LocalMatrix {
 
     /// Moves what was counted into the history, and closes the columns that are over.
     pub fn flush(&self) -> Flushed {
-        let _gate = self.gate.lock();
-        self.history.add(self.clock.now_ms(), self.sampler.harvest())
+        self.move_into_history(History::add)
     }
 
     /// Moves what was counted into the history, and closes the column in progress too.
     pub fn close(&self) -> Flushed {
-        let _gate = self.gate.lock();
-        self.history.close(self.clock.now_ms(), self.sampler.harvest())
+        self.move_into_history(History::close)
+    }
+
+    /// What the flushes so far did.
+    pub fn flush_stats(&self) -> FlushStats {
+        *self.flushed.lock()
+    }
+
+    fn move_into_history(&self, into: fn(&History, u64, Harvest) -> Flushed) -> Flushed {
+        let started = Instant::now();
+        let (flushed, unattributed) = {
+            let _gate = self.gate.lock();
+            let harvest = self.sampler.harvest();
+            let unattributed = harvest.unattributed.reads + harvest.unattributed.writes;
+            (into(&self.history, self.clock.now_ms(), harvest), unattributed)
+        };
+        let mut stats = self.flushed.lock();
+        stats.flushes += 1;
+        stats.time += started.elapsed();
+        stats.unattributed += unattributed;
+        flushed
     }
 
     /// Round one.

@@ -16,8 +16,8 @@ mod feed;
 mod local;
 
 pub use cluster::{
-    Axis, DEFAULT_DEADLINE, Fanout, FanoutParts, MatrixAnswer, MatrixError, MatrixRequest,
-    PeerMatrix, PeerTotals,
+    Axis, DEFAULT_DEADLINE, Fanout, FanoutCounters, FanoutParts, MatrixAnswer, MatrixError,
+    MatrixRequest, PeerMatrix, PeerTotals,
 };
 pub use feed::{ColumnsUpdate, FeedError, Feeds, MAX_FEEDS, MAX_SUBSCRIBERS, Subscription};
-pub use local::{Clock, LocalMatrix};
+pub use local::{Clock, FlushStats, LocalMatrix};

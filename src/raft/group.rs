@@ -227,6 +227,12 @@ impl Group {
         }
     }
 
+    /// Proposals made here that have no answer yet.
+    pub fn proposals_under_way(&self) -> u64 {
+        let free = self.proposals.available_permits();
+        (self.options.proposals as usize).saturating_sub(free) as u64
+    }
+
     /// A leader refuses proposals while no quorum has confirmed it lately, which is so for some
     /// milliseconds at the start of its term. Such a proposal was not made, so it is made again.
     async fn write(&self, command: Command) -> Result<Written, WriteError> {

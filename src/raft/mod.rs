@@ -52,7 +52,7 @@ pub use catalog_group::{
 pub use error::{ChangeError, CreateError, InitializeError, KnownLeader, ProposeError, ReadError};
 pub use group::{Consistency, Group, Proposed};
 pub use groups::Groups;
-pub use log::{CorruptLog, SYNC_BUCKETS, WriterStats};
+pub use log::{BATCH_BUCKETS, CorruptLog, SYNC_BUCKETS, WriterStats};
 pub use machine::{Machine, MachineError};
 pub use options::{GroupOptions, MAX_COMMAND_BYTES, OptionsError};
 pub use status::{GroupStatus, Leadership, Role};

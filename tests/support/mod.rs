@@ -183,15 +183,25 @@ impl Drop for Cluster {
 
 /// Whether `/readyz` answers 200.
 fn is_ready(address: &str) -> bool {
-    let asked = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(stream, "GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer.starts_with("HTTP/1.1 200"))
-    };
-    asked().unwrap_or(false)
+    http_answer(address, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+/// The body that HTTP answers with; chunked answers are joined.
+pub fn http_get(address: &str, path: &str) -> String {
+    let answer = http_answer(address, path).expect("the node answers");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+    assert!(head.starts_with("HTTP/1.1 200"), "{path}: {head}");
+    body.to_owned()
+}
+
+fn http_answer(address: &str, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    // Version 1.0: an answer in one piece.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.replacen("HTTP/1.0", "HTTP/1.1", 1))
 }
 
 /// Sends a signal by name.

@@ -11,6 +11,6 @@ mod writer;
 mod tests;
 
 pub use record::CorruptLog;
-pub use stats::{SYNC_BUCKETS, WriterStats};
+pub use stats::{BATCH_BUCKETS, SYNC_BUCKETS, WriterStats};
 pub(crate) use store::{CacheBudget, GroupLog};
 pub(crate) use writer::{Op, Writer, stopped};

@@ -157,6 +157,11 @@ impl Writer {
         waiter.await.unwrap_or_else(|_| Err(stopped()))
     }
 
+    /// Operations that wait for the next batch.
+    pub(crate) fn queued(&self) -> usize {
+        self.shared.queue.lock().ops.len()
+    }
+
     pub(crate) fn counters(&self) -> &WriterCounters {
         &self.shared.counters
     }

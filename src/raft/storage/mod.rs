@@ -178,6 +178,11 @@ impl Storage {
         self.inner.writer.counters().read()
     }
 
+    /// Operations that wait for the log writer.
+    pub fn writer_queue(&self) -> usize {
+        self.inner.writer.queued()
+    }
+
     /// Bytes of the database on disk.
     pub fn disk_bytes(&self) -> io::Result<u64> {
         self.inner.engine.disk_bytes()

@@ -91,6 +91,12 @@ impl Link {
         Ok(Waiter { node: self.node, seq, answer, pending: stream.pending.clone() })
     }
 
+    /// Requests without an answer so far.
+    pub(crate) fn in_flight(&self) -> u64 {
+        let stream = self.state.lock().stream.clone();
+        stream.map_or(0, |stream| stream.pending.lock().waiters.len() as u64)
+    }
+
     fn error(&self, cause: Arc<str>) -> LinkError {
         LinkError { node: self.node, cause }
     }

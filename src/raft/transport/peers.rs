@@ -118,6 +118,15 @@ impl Peers {
         self.with_peer(node, addr, |peer| peer.link.clone())
     }
 
+    /// By peer: append requests that are queued or sent and have no answer yet.
+    pub fn appends_in_flight(&self) -> Vec<(NodeId, u64)> {
+        let peers = self.inner.peers.lock();
+        let mut waiting: Vec<_> =
+            peers.iter().map(|(node, peer)| (*node, peer.link.in_flight())).collect();
+        waiting.sort_unstable();
+        waiting
+    }
+
     pub(crate) fn hello(&self, to: NodeId) -> proto::RaftHello {
         self.inner.identity.hello(to)
     }

@@ -283,3 +283,27 @@ fn metrics_tell_requests_groups_log_sampler_fan_out_and_process() {
         assert!(metric(&page, more) > 0.0, "{more}");
     }
 }
+
+#[test]
+fn a_stopped_nodes_folder_is_checked_and_a_running_ones_is_not() {
+    let mut cluster = Cluster::start(1, &["--groups", "2"]);
+    assert!(cluster.run(&["put", "apple", "1"]).status.success());
+    let folder = cluster.data(0);
+    let check = |folder: &std::path::Path| {
+        let mut command = std::process::Command::new(KEYVIZ);
+        command.arg("check").arg("--data").arg(folder).output().expect("the binary starts")
+    };
+    let running = check(&folder);
+    assert_eq!(running.status.code(), Some(1));
+    assert!(stderr(&running).contains("in use by another process"), "{}", stderr(&running));
+
+    assert_eq!(cluster.stop(0), Some(0));
+    let sound = check(&folder);
+    assert_eq!(sound.status.code(), Some(0), "{}", stderr(&sound));
+    let said = String::from_utf8_lossy(&sound.stdout);
+    assert!(said.contains("read 3 groups") && said.ends_with("sound\n"), "{said}");
+
+    let elsewhere = check(cluster.folder.path());
+    assert_eq!(elsewhere.status.code(), Some(1));
+    assert!(stderr(&elsewhere).contains("there is no node's data in"), "{}", stderr(&elsewhere));
+}

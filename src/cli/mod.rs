@@ -3,6 +3,7 @@
 //! Data goes to stdout and talk to stderr. Exit codes: 0 done, 1 the operation failed (the reason
 //! is on stderr), 2 wrong usage. A reader that closes the pipe ends the command quietly.
 
+mod check;
 mod client;
 mod cluster;
 mod demo;
@@ -79,6 +80,8 @@ enum Command {
     Heat(heat::HeatArgs),
     /// Members, groups and leaders
     Cluster(cluster::ClusterArgs),
+    /// Check the folder of a stopped node
+    Check(check::CheckArgs),
     /// Put a workload on the cluster
     Load(Box<load::LoadArgs>),
 }
@@ -116,6 +119,17 @@ pub enum CliError {
     /// Output could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
+    /// A node's folder is damaged. What is where was printed.
+    #[error(
+        "{records} damaged records in {}; started, the node serves what is sound. To be rid of the \
+         damage, remove the folder and have the node join again", .folder.display()
+    )]
+    Damaged {
+        /// How many.
+        records: usize,
+        /// The folder.
+        folder: std::path::PathBuf,
+    },
     /// A node could not be started or stopped.
     #[error("{0:#}")]
     Node(anyhow::Error),
@@ -234,6 +248,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Routes(args) => one_thread()?.block_on(routes::run(args)),
         Command::Heat(args) => one_thread()?.block_on(heat::run(args, color)),
         Command::Cluster(args) => one_thread()?.block_on(cluster::run(args)),
+        Command::Check(args) => check::run(args),
         Command::Load(args) => {
             let (nodes, options) = args.options()?;
             one_thread()?.block_on(load::command(nodes, options))

@@ -10,6 +10,9 @@ use crate::fanout::LocalMatrix;
 use crate::keyviz::{Archive, Column, ColumnId, Counts, Flushed};
 use crate::raft::{SideRows, SpaceError, Storage};
 
+/// The name of the rows.
+pub(super) const ROWS: &str = "history";
+
 /// Why the history of earlier lives cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
@@ -36,7 +39,7 @@ impl HistoryArchive {
     /// Opens what earlier lives stored and gives it back to the history. Damaged records are
     /// passed over, counted and reported.
     pub(super) fn open(storage: &Storage, local: &LocalMatrix) -> Result<Self, ArchiveError> {
-        let rows = storage.open_side("history").map_err(ArchiveError::Open)?;
+        let rows = storage.open_side(ROWS).map_err(ArchiveError::Open)?;
         let opened = Archive::open(rows.rows()?);
         for damaged in &opened.damaged {
             tracing::warn!(

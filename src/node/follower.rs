@@ -92,7 +92,9 @@ impl Follower {
                 && self.groups.get(placement.group).is_none()
                 && let Err(error) = self.open_group(placement).await
             {
-                tracing::error!(group = %placement.group, %error, "a group did not open");
+                let (group, file) = (placement.group, self.storage.dir().join("db"));
+                let file = file.display();
+                tracing::error!(%group, %file, %error, "this node does not serve a group");
             }
         }
     }

@@ -140,6 +140,17 @@ impl Folder<'_> {
     }
 }
 
+/// Whether a record of the node reads as what was written.
+pub(super) fn check_record(name: &str, value: &[u8]) -> Result<(), String> {
+    match name {
+        NODE => decode(value).map(drop),
+        CLUSTER => std::str::from_utf8(value).map(drop).map_err(|error| error.to_string()),
+        INCARNATION if value.len() == 8 => Ok(()),
+        INCARNATION => Err(format!("it has {} bytes instead of 8", value.len())),
+        _ => Err("no record of that name is known".to_owned()),
+    }
+}
+
 fn encode(record: &Record) -> Vec<u8> {
     let mut bytes = vec![FORMAT];
     bincode::encode_into_std_write(record, &mut bytes, bincode::config::standard())
@@ -166,6 +177,12 @@ fn decode(bytes: &[u8]) -> Result<Record, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn format_the_page_shows_the_record_of_a_node_that_joined() {
+        use crate::raft::format_tests::{golden, hex};
+        assert_eq!(golden("node"), hex(&encode(&Record { id: 7, spec: None })));
+    }
 
     #[test]
     fn a_record_survives_and_a_damaged_one_is_a_reason_not_a_panic() {

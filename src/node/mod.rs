@@ -2,6 +2,7 @@
 
 mod archive;
 mod bootstrap;
+mod check;
 mod config;
 mod error;
 mod flusher;
@@ -13,6 +14,7 @@ mod start;
 
 pub use archive::ArchiveError;
 pub use bootstrap::{BootstrapSpec, BootstrapSpecError};
+pub use check::check;
 pub use config::{DEFAULT_CACHE_BYTES, DEFAULT_REQUEST_TIMEOUT, KeyvizConfig, NodeConfig, Origin};
 pub use error::NodeError;
 pub use running::Node;

@@ -41,6 +41,8 @@ mod cluster_tests;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+pub(crate) mod format_tests;
+#[cfg(test)]
 mod suite_tests;
 #[cfg(test)]
 mod testing;
@@ -57,8 +59,8 @@ pub use machine::{Machine, MachineError};
 pub use options::{GroupOptions, MAX_COMMAND_BYTES, OptionsError};
 pub use status::{GroupStatus, Leadership, Role};
 pub use storage::{
-    Batch, Fault, KeyValue, MAX_KEY_BYTES, OpenError, Page, PageLimit, RESERVED_PREFIX, SideRows,
-    Space, SpaceError, Storage, StorageOptions,
+    Batch, CheckReport, Damage, Fault, KeyValue, MAX_KEY_BYTES, OpenError, Page, PageLimit,
+    RESERVED_PREFIX, SideRows, Space, SpaceError, Storage, StorageOptions, Verify, check_folder,
 };
 pub use transport::{
     CONNECTION_WINDOW_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_MESSAGE_BYTES, PeerError,

@@ -1,7 +1,7 @@
 //! Which blocks of a group's log are on disk, and writing, reading, cutting and sweeping them.
 //! The log-writer thread is the only one that writes; readers find blocks through the tree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use bytes::Bytes;
@@ -243,4 +243,84 @@ fn block_keys(tree: &Tree, group: GroupId) -> io::Result<(Heads, Heads)> {
         }
     }
     Ok((heads, orphans))
+}
+
+/// What a group's log holds, as far as it is sound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogExtent {
+    pub(crate) entries: u64,
+    /// Index of the last entry, purged or not.
+    pub(crate) last: Option<u64>,
+}
+
+/// The groups that have a log, and keys that belong to none.
+pub(crate) fn groups(tree: &Tree) -> io::Result<(BTreeSet<GroupId>, Vec<Vec<u8>>)> {
+    let (mut groups, mut strange) = (BTreeSet::new(), Vec::new());
+    for row in tree.range(..) {
+        let (key, _) = row?;
+        let group = key.first_chunk::<8>().map(|group| GroupId(u64::from_be_bytes(*group)));
+        match group.filter(|group| Key::decode(*group, &key).is_some()) {
+            Some(group) => drop(groups.insert(group)),
+            None => strange.push(key.to_vec()),
+        }
+    }
+    Ok((groups, strange))
+}
+
+/// Reads every record of a group's log and changes nothing. All that is damaged is named.
+pub(crate) fn check(tree: &Tree, group: GroupId) -> (LogExtent, Vec<CorruptLog>) {
+    let (mut extent, mut damage) = (LogExtent::default(), Vec::new());
+    let mut note = |index, error: io::Error| {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<CorruptLog>());
+        let what = "the database cannot read it";
+        damage.push(inner.cloned().unwrap_or(CorruptLog { group, index, what }));
+    };
+    let get = |key: Key| tree.get(&key.encode(group));
+    let vote = get(Key::Vote).and_then(|vote| match vote {
+        Some(vote) => Ok(record::decode_vote(group, &vote).map(drop)?),
+        None => Ok(()),
+    });
+    vote.unwrap_or_else(|error| note(0, error));
+    let purged = get(Key::Purged).and_then(|purged| match purged {
+        Some(purged) => Ok(Some(record::decode_purged(group, &purged)?.index)),
+        None => Ok(None),
+    });
+    extent.last = purged.unwrap_or_else(|error| {
+        note(0, error);
+        None
+    });
+    let purged_before = extent.last.map_or(0, |purged| purged + 1);
+    let from = Key::Block { first: 0, part: 0 }.encode(group);
+    let to = Key::Block { first: u64::MAX, part: u16::MAX }.encode(group);
+    // The first index that a sound block may begin with.
+    let mut begins_by = purged_before;
+    for row in tree.range(&from[..]..=&to[..]) {
+        let first = match row.map(|(key, _)| Key::decode(group, &key)) {
+            Ok(Some(Key::Block { first, part: 0 })) => first,
+            // Parts are read with their head; without one they are what a crash left.
+            Ok(_) => continue,
+            Err(error) => {
+                note(begins_by, error);
+                break;
+            }
+        };
+        match read(tree, group, first) {
+            Ok(block) => {
+                let end = first + block.entries.len() as u64;
+                if end > purged_before && first > begins_by {
+                    let what = "the entries before it are missing";
+                    note(first, CorruptLog { group, index: first, what }.into());
+                }
+                extent.entries += block.entries.len() as u64;
+                extent.last = extent.last.max(Some(end - 1));
+                begins_by = end.max(purged_before);
+            }
+            Err(error) => {
+                note(first, error);
+                // What follows a damaged block is judged by itself.
+                begins_by = u64::MAX;
+            }
+        }
+    }
+    (extent, damage)
 }

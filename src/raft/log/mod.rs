@@ -10,7 +10,10 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use blocks::{LogExtent, check as check_log, groups as log_groups};
 pub use record::CorruptLog;
 pub use stats::{BATCH_BUCKETS, SYNC_BUCKETS, WriterStats};
 pub(crate) use store::{CacheBudget, GroupLog};
+#[cfg(test)]
+pub(crate) use tests::format_samples;
 pub(crate) use writer::{Op, Writer, stopped};

@@ -373,3 +373,22 @@ async fn a_crash_at_any_write_leaves_a_log_without_hole() {
         }
     }
 }
+
+/// What `docs/format.md` shows.
+pub(crate) fn format_samples() -> Vec<(&'static str, Bytes)> {
+    let key = |key: Key| Bytes::copy_from_slice(&key.encode(GROUP));
+    let vote = Vote { committed: true, ..Vote::new(3, 2) };
+    let mut block = BlockBuilder::new(300);
+    block.push(&Entry { log_id: id(3, 300), payload: Payload::Blank });
+    let command = Command(Bytes::from_static(b"set"));
+    block.push(&Entry { log_id: id(3, 301), payload: Payload::Normal(command) });
+    block.set_committed(Some(id(2, 299)));
+    vec![
+        ("log-key-vote", key(Key::Vote)),
+        ("log-key-purged", key(Key::Purged)),
+        ("log-key-block", key(Key::Block { first: 300, part: 0 })),
+        ("vote", record::encode_vote(&vote).into()),
+        ("purged", record::encode_purged(id(2, 299)).into()),
+        ("block", block.finish().into()),
+    ]
+}

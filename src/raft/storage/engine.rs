@@ -22,6 +22,9 @@ use super::fault::FaultLatch;
 /// concurrent inserts) with keys of 4 KiB fit into a quarter of [`SEGMENT_BYTES`].
 pub(crate) const RECORD_BYTES: usize = 20 * 1024;
 
+/// What a damage that the database itself found begins with.
+pub(super) const CORRUPT_FILE: &str = "the file db is corrupt";
+
 const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
 
 const _: () = assert!(19 * (RECORD_BYTES + 4 * 1024 + 256) < SEGMENT_BYTES / 4);
@@ -85,8 +88,9 @@ pub(crate) type Row = (sled::IVec, sled::IVec);
 fn to_io(error: sled::Error) -> io::Error {
     match error {
         sled::Error::Io(error) => error,
-        sled::Error::Corruption { .. } => {
-            io::Error::new(io::ErrorKind::InvalidData, "the database file is corrupt")
+        sled::Error::Corruption { at, .. } => {
+            let place = at.map_or_else(String::new, |at| format!(" at offset {}", at.lid()));
+            io::Error::new(io::ErrorKind::InvalidData, format!("{CORRUPT_FILE}{place}"))
         }
         other => io::Error::other(other.to_string()),
     }

@@ -19,6 +19,9 @@ pub enum OpenError {
     /// There is a file of that name.
     #[error("{} is not a folder; name a folder for the node's data", .0.display())]
     NotAFolder(PathBuf),
+    /// No node's data is there.
+    #[error("there is no node's data in {}; name the folder that was given to --data", .0.display())]
+    NoNode(PathBuf),
     /// The process may not read or write it.
     #[error("no permission to use the folder {}; give this user read and write access", .0.display())]
     Permission(PathBuf),
@@ -92,6 +95,17 @@ impl Folder {
         let lock = Self::lock(dir)?;
         Self::check_format(dir)?;
         Ok(Self { _lock: lock })
+    }
+
+    /// Takes the lock of a folder that has a node's data, and checks its format.
+    pub(crate) fn open_existing(dir: &Path) -> Result<Self, OpenError> {
+        if dir.exists() && !dir.is_dir() {
+            return Err(OpenError::NotAFolder(dir.to_path_buf()));
+        }
+        if !dir.join("FORMAT").exists() || !dir.join("db").exists() {
+            return Err(OpenError::NoNode(dir.to_path_buf()));
+        }
+        Self::open(dir)
     }
 
     // `File::try_lock` came with Rust 1.89.

@@ -7,6 +7,7 @@
 //! | `g<group>.<generation>` | the rows of a group's state machine |
 
 mod batch;
+mod check;
 mod engine;
 mod fault;
 mod folder;
@@ -16,6 +17,8 @@ mod space;
 mod value;
 mod view;
 
+#[cfg(test)]
+mod check_tests;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +30,9 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 pub use batch::Batch;
+pub use check::{CheckReport, Damage, Verify, check_folder};
+#[cfg(test)]
+pub(crate) use check_tests::format_samples;
 pub(crate) use engine::{Engine, RECORD_BYTES, Tree};
 pub use fault::Fault;
 pub(crate) use fault::FaultLatch;

@@ -6,8 +6,8 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::Storage;
 use super::space::{Changes, Current, KeyValue, PageLimit, Space, SpaceError};
+use super::{Storage, Tree};
 use crate::keyviz::GroupId;
 
 /// Rows beside the groups, by name. One writer; what is written survives the process at once and a
@@ -29,6 +29,11 @@ impl Storage {
 }
 
 impl SideRows {
+    /// Rows as they lie in a tree, for reading.
+    pub(super) fn unopened(tree: Tree) -> Self {
+        SideRows { space: Space::new(GroupId(u64::MAX), Current::unopened(tree, 0, None)) }
+    }
+
     /// All rows in key order. Reads page by page, so writes in between may or may not be seen.
     pub fn rows(&self) -> Result<Vec<KeyValue>, SpaceError> {
         let mut rows: Vec<KeyValue> = Vec::new();

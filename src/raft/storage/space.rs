@@ -91,7 +91,7 @@ pub(crate) struct Current {
     pub(crate) membership: Arc<StoredMembership>,
 }
 
-const MEMBERSHIP_KEY: &[u8] = b"\0raft\0membership";
+pub(super) const MEMBERSHIP_KEY: &[u8] = b"\0raft\0membership";
 
 impl Current {
     /// Opens a tree and finishes the batch that a crash may have cut short.
@@ -118,6 +118,12 @@ impl Current {
             current.membership = Arc::new(decode_membership(bytes)?);
         }
         Ok(current)
+    }
+
+    /// The rows as they lie there, for reading; a batch that a crash cut short stays as it is.
+    pub(crate) fn unopened(tree: Tree, generation: u64, applied: Option<LogPosition>) -> Self {
+        let membership = Arc::default();
+        Self { tree, generation, long_rows: true, sequence: 0, applied, membership }
     }
 
     fn change(&mut self, key: &[u8], value: Option<&Bytes>) -> io::Result<()> {

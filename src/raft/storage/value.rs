@@ -29,7 +29,7 @@ const PARTED: u8 = 1;
 
 pub(crate) const PART_PREFIX: &[u8] = b"\0raft\0p";
 
-fn part_key(key: &[u8], part: u16) -> Vec<u8> {
+pub(super) fn part_key(key: &[u8], part: u16) -> Vec<u8> {
     let length = u16::try_from(key.len()).expect("keys are bounded by MAX_KEY_BYTES");
     let mut bytes = Vec::with_capacity(PART_PREFIX.len() + 4 + key.len());
     bytes.extend_from_slice(PART_PREFIX);

@@ -1,0 +1,45 @@
+//! Checks the folder of a stopped node: the storage's records, and what this layer and those below
+//! it know of their contents.
+
+use std::path::Path;
+
+use crate::api::json::key_text;
+use crate::keyviz::{Archive, GroupId};
+use crate::raft::{
+    AppliedCatalog, CheckReport, Machine as _, OpenError, SideRows, Space, Verify, check_folder,
+};
+
+use super::{archive, identity};
+
+/// Reads every record of a stopped node's folder; see [`check_folder`].
+///
+/// # Errors
+/// The folder is in use, is no node's, or its database does not open at all.
+pub fn check(dir: &Path) -> Result<CheckReport, OpenError> {
+    check_folder(dir, &Contents)
+}
+
+struct Contents;
+
+impl Verify for Contents {
+    fn record(&self, name: &str, value: &[u8]) -> Result<(), String> {
+        identity::check_record(name, value)
+    }
+
+    fn group(&self, space: &Space) -> Result<(), String> {
+        if space.group() != GroupId::CATALOG {
+            // A row of a data group is what a client stored, and any bytes are sound.
+            return Ok(());
+        }
+        AppliedCatalog::default().machine().restore(space).map_err(|error| error.to_string())
+    }
+
+    fn side(&self, name: &str, rows: &SideRows) -> Result<Vec<(String, String)>, String> {
+        if name != archive::ROWS {
+            return Ok(Vec::new());
+        }
+        let rows = rows.rows().map_err(|error| error.to_string())?;
+        let damaged = Archive::open(rows).damaged.into_iter();
+        Ok(damaged.map(|row| (key_text(&row.key).into_owned(), row.error.to_string())).collect())
+    }
+}

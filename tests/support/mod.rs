@@ -206,9 +206,14 @@ fn http_answer(address: &str, path: &str) -> std::io::Result<String> {
 
 /// Sends a signal by name.
 pub fn signal(child: &Child, name: &str) {
+    signal_pid(child.id(), name);
+}
+
+/// Sends a signal by name to a process that this test started.
+pub fn signal_pid(pid: u32, name: &str) {
     let sent = Command::new("kill")
         .arg(format!("-{name}"))
-        .arg(child.id().to_string())
+        .arg(pid.to_string())
         .status()
         .expect("kill is part of every system this runs on");
     assert!(sent.success(), "the process is ours");

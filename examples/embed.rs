@@ -43,9 +43,10 @@ impl Store {
 
     /// The hot path: no lock, no allocation, some nanoseconds.
     fn count(&self, op: Op, key: &[u8], bytes: usize) {
-        let epoch = self.sampler.epoch();
-        let located = epoch.locate(key).expect("a route was published when the store was opened");
-        epoch.record(op, located, key, 1, bytes as u64);
+        self.sampler.with_epoch(|epoch| {
+            let located = epoch.locate(key).expect("a route was published at opening");
+            epoch.record(op, located, key, 1, bytes as u64);
+        });
     }
 
     /// To be called once a second or more often; not by those who record.

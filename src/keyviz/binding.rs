@@ -64,7 +64,7 @@ impl Deref for EpochGuard {
 struct Binding {
     shards: Arc<Shards>,
     lease: Rc<Lease>,
-    pin: Option<Rc<Pin>>,
+    pin: Option<EpochGuard>,
 }
 
 impl Binding {
@@ -72,8 +72,17 @@ impl Binding {
         Binding { shards: Arc::clone(shards), lease: Rc::new(Lease::take(shards)), pin: None }
     }
 
+    /// The epoch loaded last if its number is at least `published`, else the one that `load` gives.
+    #[inline]
+    fn current(&mut self, published: u64, load: impl FnOnce() -> Arc<Epoch>) -> &EpochGuard {
+        if !self.pin.as_ref().is_some_and(|pin| pin.number() >= published) {
+            self.load(load);
+        }
+        self.pin.as_ref().expect("the one before, or the one just loaded")
+    }
+
     #[cold]
-    fn load(&mut self, load: impl FnOnce() -> Arc<Epoch>) -> EpochGuard {
+    fn load(&mut self, load: impl FnOnce() -> Arc<Epoch>) {
         // The old epoch goes before anything else, so that a thread never holds two.
         self.pin = None;
         if self.lease.is_overflow() {
@@ -82,8 +91,7 @@ impl Binding {
         let epoch = load();
         epoch.prepare(&self.lease);
         let pin = Rc::new(Pin { epoch, lease: Some(Rc::clone(&self.lease)) });
-        self.pin = Some(Rc::clone(&pin));
-        EpochGuard(pin)
+        self.pin = Some(EpochGuard(pin));
     }
 }
 
@@ -111,25 +119,27 @@ thread_local! {
     static BINDINGS: RefCell<Bindings> = const { RefCell::new(Bindings(Vec::new())) };
 }
 
-/// The thread's epoch if its number is at least `published`, else the one that `load` gives.
+/// Works under the thread's epoch if its number is at least `published`, else under the one that
+/// `load` gives. Nothing is counted or cloned for it: that costs as much as a record.
 #[inline]
-pub(crate) fn guard(
+pub(crate) fn with<R>(
     shards: &Arc<Shards>,
     published: u64,
     load: impl Fn() -> Arc<Epoch>,
-) -> EpochGuard {
-    let bound = BINDINGS.try_with(|bindings| {
+    work: impl FnOnce(&EpochGuard) -> R,
+) -> R {
+    let mut work = Some(work);
+    let done = BINDINGS.try_with(|bindings| {
         let mut bindings = bindings.try_borrow_mut().ok()?;
-        let binding = bindings.of(shards);
-        Some(match &binding.pin {
-            Some(pin) if pin.epoch.number() >= published => EpochGuard(Rc::clone(pin)),
-            _ => binding.load(&load),
-        })
+        let guard = bindings.of(shards).current(published, &load);
+        work.take().map(|work| work(guard))
     });
-    // A thread whose locals are being destroyed records in the overflow shard.
-    match bound {
-        Ok(Some(guard)) => guard,
-        _ => EpochGuard(Rc::new(Pin { epoch: load(), lease: None })),
+    match (done, work) {
+        (Ok(Some(result)), _) => result,
+        // Within such work, or while the thread's locals are being destroyed, the overflow shard
+        // is recorded in.
+        (_, Some(work)) => work(&EpochGuard(Rc::new(Pin { epoch: load(), lease: None }))),
+        (_, None) => unreachable!("work that was taken has given its result"),
     }
 }
 

@@ -70,6 +70,7 @@ impl Epoch {
     }
 
     /// Grows from epoch to epoch of a sampler; not dense.
+    #[inline]
     pub fn number(&self) -> u64 {
         self.number
     }

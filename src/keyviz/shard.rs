@@ -53,6 +53,7 @@ impl Cell {
         }
     }
 
+    #[inline]
     fn of(&self, op: Op) -> (&AtomicU64, &AtomicU64) {
         match op {
             Op::Read => (&self.reads, &self.read_bytes),
@@ -62,6 +63,7 @@ impl Cell {
 
     /// Only for the one writer. Relaxed: the values are independent, and whoever needs all of them
     /// synchronises through `Block::records` or the epoch's reference count.
+    #[inline]
     fn add_owned(&self, op: Op, ops: u64, bytes: u64) {
         let (count, volume) = self.of(op);
         count.store(count.load(Ordering::Relaxed).wrapping_add(ops), Ordering::Relaxed);
@@ -103,6 +105,7 @@ impl Block {
         }
     }
 
+    #[inline]
     fn cell(&self, slot: u32) -> &Cell {
         &self.lines[slot as usize >> 1].0[slot as usize & 1]
     }

@@ -216,11 +216,10 @@ impl Coordinator {
             }
         };
         let sampler = &self.parts.sampler;
-        let epoch = sampler.epoch();
-        match epoch.locate(key) {
+        sampler.with_epoch(|epoch| match epoch.locate(key) {
             Some(located) => epoch.record(Op::Read, located, key, reads, bytes),
             None => sampler.count_unattributed(Op::Read, bytes),
-        }
+        });
         Ok(reply)
     }
 }

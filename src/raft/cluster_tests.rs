@@ -35,6 +35,23 @@ async fn a_proposal_is_readable_on_every_node() {
     }
 }
 
+/// A restarted leader that went on in its old term would answer reads from what it had saved as
+/// committed, which may be less than what it had acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_lost_write_to_readers_a_restarted_leader_leads_again_only_in_a_new_term() {
+    let mut cluster = Cluster::start(3, &[GROUP], quick()).await;
+    let before = cluster.put(GROUP, "a", "1").await;
+    for node in 1..=3 {
+        cluster.stop_node(node).await;
+    }
+    for node in 1..=3 {
+        cluster.start_node(node).await;
+    }
+    let after = cluster.put(GROUP, "a", "2").await;
+    assert!(after.term > before.term, "{:?} then {:?}", before.term, after.term);
+    assert_eq!(after.reply, "1");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_lost_write_when_the_leader_is_stopped_and_a_follower_catches_up() {
     let mut cluster = Cluster::start(3, &[GROUP], quick()).await;

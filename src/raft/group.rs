@@ -97,7 +97,8 @@ impl Group {
         let node = *raft.node_id();
         // Before the restart this node may have promised a leader to vote for nobody else while
         // its lease lasts. The promise was in memory; so the longest one is kept.
-        let promised = log.vote().is_some_and(|vote| vote.committed);
+        let promised =
+            log.vote().is_some_and(|vote| vote.committed && vote.leader_id.voted_for != node);
         let hold = if promised { options.election_max } else { Duration::ZERO };
         Arc::new(Self {
             id,

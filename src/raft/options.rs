@@ -72,6 +72,10 @@ impl GroupOptions {
             replication_lag_threshold: self.compact_entries + self.keep_entries,
             api_channel_size: Some(u64::from(self.proposals) * 2),
             enable_pre_vote: Some(true),
+            // A leader that goes on in its old term after a restart knows neither what it committed
+            // last nor an entry of its own that would tell: its reads could miss what it had
+            // acknowledged. A new term begins with such an entry.
+            enable_leader_restore: Some(false),
             backoff: "50ms 100ms 200ms ...1000ms".into(),
             ..Config::default()
         };

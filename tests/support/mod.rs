@@ -33,6 +33,8 @@ pub struct Cluster {
     pub folder: TempDir,
     pub grpc: Vec<String>,
     pub http: Vec<String>,
+    /// The address under which the other nodes reach each: its own, or that of a proxy.
+    pub advertised: Vec<String>,
     pub flags: Vec<String>,
     nodes: Vec<Option<Child>>,
 }
@@ -40,20 +42,26 @@ pub struct Cluster {
 impl Cluster {
     /// Starts `count` first members with `flags` added, and waits until each can serve.
     pub fn start(count: usize, flags: &[&str]) -> Self {
-        let addresses = free_addresses(count * 2);
-        let (grpc, http) = addresses.split_at(count);
-        let mut cluster = Cluster {
-            folder: TempDir::new().expect("a temporary folder"),
-            grpc: grpc.to_vec(),
-            http: http.to_vec(),
-            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
-            nodes: (0..count).map(|_| None).collect(),
-        };
+        let mut cluster = Cluster::prepare(count, flags);
         for index in 0..count {
             cluster.spawn(index);
         }
         cluster.wait_until_serving();
         cluster
+    }
+
+    /// The same, with no process started yet.
+    pub fn prepare(count: usize, flags: &[&str]) -> Self {
+        let addresses = free_addresses(count * 2);
+        let (grpc, http) = addresses.split_at(count);
+        Cluster {
+            folder: TempDir::new().expect("a temporary folder"),
+            grpc: grpc.to_vec(),
+            http: http.to_vec(),
+            advertised: grpc.to_vec(),
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            nodes: (0..count).map(|_| None).collect(),
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -67,7 +75,7 @@ impl Cluster {
     /// The command line that starts node `index`.
     pub fn serve_command(&self, index: usize) -> Command {
         let members: Vec<String> = self
-            .grpc
+            .advertised
             .iter()
             .enumerate()
             .map(|(index, address)| format!("{}={address}", index + 1))
@@ -77,6 +85,7 @@ impl Cluster {
             .arg("serve")
             .args(["--id", &(index + 1).to_string()])
             .args(["--listen", &self.grpc[index]])
+            .args(["--advertise", &self.advertised[index]])
             .args(["--http", &self.http[index]])
             .arg("--data")
             .arg(self.data(index))
@@ -136,6 +145,19 @@ impl Cluster {
 
     pub fn pid(&self, index: usize) -> u32 {
         self.nodes[index].as_ref().expect("the node runs").id()
+    }
+
+    /// Sends a signal to node `index` by name.
+    pub fn signal(&self, index: usize, name: &str) {
+        signal(self.nodes[index].as_ref().expect("the node runs"), name);
+    }
+
+    /// Nodes whose process ended without being asked to.
+    pub fn ended(&mut self) -> Vec<usize> {
+        let ended = |node: &mut Option<Child>| {
+            node.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)))
+        };
+        (0..self.len()).filter(|index| ended(&mut self.nodes[*index])).collect()
     }
 
     /// A command against node `index` alone.

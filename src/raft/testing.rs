@@ -190,15 +190,18 @@ impl Cluster {
     }
 }
 
-/// Opens a folder that tasks of a node stopped just before may still be letting go of.
+/// Opens a folder that tasks of a node stopped just before may still be letting go of: of its lock
+/// or of the database's own.
 async fn open(dir: PathBuf) -> Storage {
-    for _ in 0..500 {
+    let mut tries = 0;
+    loop {
         match Storage::open(&dir, StorageOptions::default()) {
-            Err(OpenError::Locked { .. }) => tokio::time::sleep(Duration::from_millis(10)).await,
-            opened => return opened.unwrap(),
+            Ok(storage) => return storage,
+            Err(error) if tries == 500 => panic!("{} stays locked: {error}", dir.display()),
+            Err(_) => tries += 1,
         }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("{} stays locked", dir.display());
 }
 
 /// All rows of a group on a node.

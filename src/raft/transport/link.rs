@@ -123,6 +123,37 @@ impl Link {
     }
 }
 
+/// Answers the requests on a link that leads nowhere.
+#[cfg(test)]
+pub(crate) struct Answers(Arc<Mutex<Pending>>);
+
+#[cfg(test)]
+impl Answers {
+    /// Says that the request of this number was appended.
+    pub(crate) fn appended(&self, seq: u64) {
+        let outcome = proto::raft_appended::Outcome::Appended.into();
+        let waiter = self.0.lock().waiters.remove(&seq).expect("it was sent");
+        let _ = waiter.send(proto::RaftAppended { seq, outcome, ..Default::default() });
+    }
+}
+
+#[cfg(test)]
+impl Link {
+    /// A link that leads nowhere.
+    pub(crate) fn detached(
+        identity: Arc<Identity>,
+        node: NodeId,
+        channel: Channel,
+    ) -> (Self, Answers) {
+        let link = Self::new(identity, node, channel);
+        let (requests, mut queue) = mpsc::unbounded_channel();
+        let pending = Arc::<Mutex<Pending>>::default();
+        link.state.lock().stream = Some(Arc::new(Stream { requests, pending: pending.clone() }));
+        tokio::spawn(async move { while queue.recv().await.is_some() {} });
+        (link, Answers(pending))
+    }
+}
+
 /// Awaits one answer. Dropping it forgets the request.
 pub(crate) struct Waiter {
     node: NodeId,

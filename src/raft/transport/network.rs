@@ -208,6 +208,15 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipeline<'_, S> {
                         Ok(answer) => front.outcome(answer),
                         Err(broken) => Err(unreachable(broken)),
                     };
+                    if let Ok(Ok(last)) = &outcome
+                        && self.in_flight.front().is_some_and(|next| next.last == *last)
+                    {
+                        // openraft takes this for the answer to every request that ends at the
+                        // same entry, also to those only just sent: a leader that was long cut off
+                        // or stopped would believe that it was confirmed now. The answer to the
+                        // last of them says the same, and says it truly.
+                        continue;
+                    }
                     self.failed = !matches!(outcome, Ok(Ok(_)));
                     return Some(outcome);
                 }
@@ -360,5 +369,52 @@ impl RaftNetworkV2<Types> for PeerNetwork {
                 actual: response.last.map(wire::log_id_from_proto),
             },
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::super::peers::PeersOptions;
+    use super::*;
+    use crate::raft::types::{Entry, LogPosition, Payload};
+
+    fn at(index: u64) -> LogId {
+        LogPosition { term: 1, index }.into()
+    }
+
+    fn append(previous: u64, entries: &[u64]) -> AppendEntriesRequest<Types> {
+        AppendEntriesRequest {
+            vote: Vote::new_committed(1, 1),
+            prev_log_id: Some(at(previous)),
+            entries: entries
+                .iter()
+                .map(|index| Entry { log_id: at(*index), payload: Payload::Blank })
+                .collect(),
+            leader_commit: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_never_stands_for_a_request_that_was_sent_later() {
+        let peers = Peers::new(1, "", PeersOptions::default());
+        let answers = peers.detach(2, "peer:1");
+        let addr = "peer:1".to_owned();
+        let mut network = PeerNetwork { peers, group: GroupId(1), target: 2, addr };
+        // Entries, more entries, and two requests that only carry a commit.
+        let requests = [append(4, &[5]), append(5, &[6]), append(6, &[]), append(6, &[])];
+        let input = futures::stream::iter(requests).chain(futures::stream::pending());
+        let option = RPCOption::new(Duration::from_secs(60));
+        let mut output = network.stream_append(input, option).await.unwrap();
+        assert!(output.next().now_or_never().is_none(), "all are sent, none is answered");
+        answers.appended(0);
+        assert_eq!(output.next().await.unwrap().unwrap(), Ok(Some(at(5))));
+        answers.appended(1);
+        assert!(output.next().now_or_never().is_none(), "the commits may not have arrived");
+        answers.appended(2);
+        assert!(output.next().now_or_never().is_none(), "nor the second of them");
+        answers.appended(3);
+        assert_eq!(output.next().await.unwrap().unwrap(), Ok(Some(at(6))));
     }
 }

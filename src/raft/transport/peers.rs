@@ -149,6 +149,17 @@ impl Peers {
         Ok(used)
     }
 
+    /// Puts a link that leads nowhere in the place of the one to `node`.
+    #[cfg(test)]
+    pub(crate) fn detach(&self, node: NodeId, addr: &str) -> super::link::Answers {
+        let channel = self.channel(node, addr).expect("the address is one");
+        let identity = self.inner.identity.clone();
+        let (link, answers) = Link::detached(identity, node, channel);
+        let mut peers = self.inner.peers.lock();
+        peers.get_mut(&node).expect("made by the call for its channel").link = Arc::new(link);
+        answers
+    }
+
     fn endpoint(&self, node: NodeId, addr: &str) -> Result<Endpoint, PeerError> {
         let scheme = if self.inner.options.tls.is_some() { "https" } else { "http" };
         let endpoint = Endpoint::from_shared(format!("{scheme}://{addr}"))

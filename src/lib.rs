@@ -13,6 +13,8 @@ pub mod catalog;
 pub mod cli;
 #[cfg(not(loom))]
 pub mod fanout;
+#[cfg(all(not(loom), any(test, feature = "fuzzing")))]
+pub mod fuzzing;
 pub mod keyviz;
 #[cfg(not(loom))]
 pub mod kv;

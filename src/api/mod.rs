@@ -1,6 +1,8 @@
 //! The edge: gRPC and HTTP. Protobuf and JSON stop here; below are the types of each layer.
 
 mod cluster_service;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod http;
 pub mod json;
 mod keyviz_service;

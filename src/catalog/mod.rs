@@ -10,6 +10,8 @@ mod codec;
 mod command;
 mod error;
 mod follower;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod halve;
 mod hub;
 mod limits;

@@ -158,7 +158,7 @@ impl Archive {
     }
 }
 
-fn chunk_key(digest: u128) -> Vec<u8> {
+pub(super) fn chunk_key(digest: u128) -> Vec<u8> {
     [&[codec::CHUNK][..], &digest.to_be_bytes()].concat()
 }
 

@@ -73,7 +73,7 @@ pub enum RecordError {
 }
 
 /// Head and checksum around a body.
-fn record(kind: u8, body: &[u8]) -> Vec<u8> {
+pub(super) fn record(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut record = Vec::with_capacity(body.len() + 8);
     record.extend_from_slice(&[b'K', b'V', kind, RECORD_VERSION]);
     record.extend_from_slice(body);

@@ -63,6 +63,8 @@ mod counts;
 mod cuts;
 mod density;
 mod epoch;
+#[cfg(all(not(loom), any(test, feature = "fuzzing")))]
+pub(crate) mod fuzzing;
 mod gather;
 mod heat;
 mod history;

@@ -7,6 +7,8 @@ mod command;
 mod coordinator;
 mod directory;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod limits;
 mod machine;
 mod peer;

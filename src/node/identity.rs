@@ -24,7 +24,7 @@ const INCARNATION: &str = "incarnation";
 
 /// Who a folder belongs to.
 #[derive(Clone, PartialEq, Eq, Debug, bincode::Encode, bincode::Decode)]
-struct Record {
+pub(super) struct Record {
     id: u64,
     /// How it was bootstrapped; `None`: it joined.
     spec: Option<BootstrapSpec>,
@@ -158,7 +158,7 @@ fn encode(record: &Record) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Result<Record, String> {
+pub(super) fn decode(bytes: &[u8]) -> Result<Record, String> {
     let Some((&format, body)) = bytes.split_first() else {
         return Err("it is empty".to_owned());
     };

@@ -7,6 +7,8 @@ mod config;
 mod error;
 mod flusher;
 mod follower;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod identity;
 mod leads;
 mod running;

@@ -23,6 +23,8 @@ mod attempts;
 mod catalog_group;
 mod compaction;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod group;
 mod groups;
 mod log;

@@ -10,6 +10,8 @@
 
 mod args;
 mod content;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod ledger;
 mod pattern;
 mod pool;

@@ -2,7 +2,7 @@
 //! and the view that openraft has of one of them.
 
 mod blocks;
-mod record;
+pub(super) mod record;
 mod stats;
 mod store;
 mod writer;

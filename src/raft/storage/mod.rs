@@ -11,9 +11,9 @@ mod check;
 mod engine;
 mod fault;
 mod folder;
-mod redo;
+pub(super) mod redo;
 mod side;
-mod space;
+pub(super) mod space;
 mod value;
 mod view;
 

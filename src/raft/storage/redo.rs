@@ -127,7 +127,7 @@ pub(crate) fn read(tree: &Tree) -> io::Result<Option<Redo>> {
     Ok(Some(Redo { sequence, applied, changes }))
 }
 
-fn read_changes(mut body: Bytes) -> Option<Vec<Change>> {
+pub(crate) fn read_changes(mut body: Bytes) -> Option<Vec<Change>> {
     let mut changes = Vec::new();
     while body.has_remaining() {
         let put = match body.get_u8() {

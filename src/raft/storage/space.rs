@@ -379,7 +379,7 @@ fn encode_membership(membership: &StoredMembership) -> Bytes {
     header.encode_to_vec().into()
 }
 
-fn decode_membership(bytes: Bytes) -> io::Result<StoredMembership> {
+pub(crate) fn decode_membership(bytes: Bytes) -> io::Result<StoredMembership> {
     use prost::Message as _;
     let corrupt = || io::Error::new(io::ErrorKind::InvalidData, "the membership is corrupt");
     let header = crate::proto::RaftSnapshotHeader::decode(bytes).map_err(|_| corrupt())?;

@@ -10,7 +10,7 @@
 mod link;
 mod network;
 mod peers;
-mod receive;
+pub(super) mod receive;
 mod service;
 
 use std::time::Duration;

@@ -57,7 +57,7 @@ fn chunk(part: Part) -> proto::RaftSnapshotChunk {
     proto::RaftSnapshotChunk { part: Some(part) }
 }
 
-fn encode_rows(rows: &[KeyValue]) -> Bytes {
+pub(crate) fn encode_rows(rows: &[KeyValue]) -> Bytes {
     let mut bytes = BytesMut::new();
     for (key, value) in rows {
         for part in [key, value] {
@@ -69,7 +69,7 @@ fn encode_rows(rows: &[KeyValue]) -> Bytes {
     bytes.freeze()
 }
 
-fn decode_rows(mut bytes: Bytes) -> Result<Vec<KeyValue>, Invalid> {
+pub(crate) fn decode_rows(mut bytes: Bytes) -> Result<Vec<KeyValue>, Invalid> {
     let take = |bytes: &mut Bytes| {
         let length = bytes.try_get_u32_le().ok()? as usize;
         (bytes.len() >= length).then(|| bytes.split_to(length))

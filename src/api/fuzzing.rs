@@ -1,0 +1,53 @@
+//! Messages of peers, from bytes to what the layers below are given, as a fuzz target.
+
+use prost::Message as _;
+
+use super::matrix_wire;
+use crate::fuzzing::Target;
+use crate::proto;
+
+pub(crate) fn targets() -> Vec<Target> {
+    vec![Target { name: "matrix_messages", run, corpus }]
+}
+
+fn run(data: &[u8]) {
+    if let Ok(chunk) = proto::TotalsChunk::decode(data) {
+        let _ = matrix_wire::totals_from_chunks(vec![chunk.clone(), chunk]);
+    }
+    if let Ok(chunk) = proto::ColumnsChunk::decode(data) {
+        let _ = matrix_wire::columns_from_chunk(chunk);
+    }
+    if let Ok(request) = proto::ColumnsRequest::decode(data) {
+        let _ = matrix_wire::row_axis_from_wire(&request);
+        let _ = matrix_wire::column_plan_from_wire(&request);
+        let _ = request.query.map(matrix_wire::query_from_wire);
+    }
+}
+
+fn corpus() -> Vec<Vec<u8>> {
+    let request = proto::ColumnsRequest {
+        query: Some(proto::PeerQuery { to_ms: 9_000, ..Default::default() }),
+        row_starts: vec!["".into(), "m".into()],
+        row_weights: vec![1, 2],
+        step_ms: 1_000,
+        column_bounds: vec![1_000, 2_000, 4_000],
+        ..Default::default()
+    };
+    let chunk = proto::ColumnsChunk {
+        version: crate::keyviz::CONTRIBUTION_VERSION,
+        node_id: 1,
+        key_rows: vec![0, 1],
+        key_sources: vec![1, 2],
+        key_groups: vec![1, 1],
+        key_terms: vec![1, 1],
+        held: vec![0, 2],
+        parts: vec![proto::ColumnPart::default()],
+        ..Default::default()
+    };
+    let totals = proto::TotalsChunk {
+        version: crate::keyviz::CONTRIBUTION_VERSION,
+        ranges: vec![proto::TotalsRange::default()],
+        ..Default::default()
+    };
+    vec![request.encode_to_vec(), chunk.encode_to_vec(), totals.encode_to_vec()]
+}

@@ -189,9 +189,9 @@ describe("the page", { skip, concurrency: false }, () => {
     await page.until("document.querySelectorAll('#routes tr').length === 12");
     await page.run("document.querySelectorAll('#routes tr')[4].querySelector('button').click()");
     await page.until("document.getElementById('change-dialog').open && document.querySelector('#change-halves').innerText.includes('Key')");
-    await page.run("(() => { const k = document.getElementById('change-key'); k.value = 'order/000004x'; k.dispatchEvent(new Event('input', { bubbles: true })); })()");
+    await page.run("(() => { const k = document.getElementById('change-key'); k.value = 'order/000003x'; k.dispatchEvent(new Event('input', { bubbles: true })); })()");
     const said = await textOf("#change-halves");
-    assert.match(said, /Left half\s+\S+ → order\/000004x: /);
+    assert.match(said, /Left half\s+\S+ → order\/000003x: /);
     mock.mood.refuse = "the catalog is at version 9, not 1";
     await page.run("document.getElementById('change-do').click()");
     await page.until("document.getElementById('change-error').textContent.includes('version 9')");
@@ -199,7 +199,7 @@ describe("the page", { skip, concurrency: false }, () => {
     await page.run("document.getElementById('change-do').click()");
     await page.until("!document.getElementById('change-dialog').open");
     const [first, second] = mock.changed;
-    assert.deepEqual([first[0], first[1].route_id, first[1].key, first[1].expected_version], ["routes/split", 5, "order/000004x", 1]);
+    assert.deepEqual([first[0], first[1].route_id, first[1].key, first[1].expected_version], ["routes/split", 5, "order/000003x", 1]);
     assert.equal(second[1].request_id, first[1].request_id, "a repetition is the same change");
   });
 

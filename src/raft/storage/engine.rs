@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io;
 use std::ops::RangeBounds;
 use std::path::Path;
+use std::time::Duration;
 
 use super::fault::FaultLatch;
 
@@ -31,6 +32,10 @@ const _: () = assert!(19 * (RECORD_BYTES + 4 * 1024 + 256) < SEGMENT_BYTES / 4);
 
 /// sled cleans its segments on its own thread, every so often.
 const CLEAN_EVERY_MS: u64 = 1_000;
+
+/// A database whose lock is still held is tried again so often, with such a pause between.
+const LOCK_TRIES: u32 = 200;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// One sled database.
 #[derive(Clone, Debug)]
@@ -96,15 +101,27 @@ fn to_io(error: sled::Error) -> io::Error {
     }
 }
 
+/// sled's threads may hold its lock for a moment after the last handle of a database is dropped.
+/// Other processes are kept out by the folder's own lock.
+fn open_unlocked(config: &sled::Config) -> sled::Result<sled::Db> {
+    let held = |error: &sled::Error| matches!(error, sled::Error::Io(error) if error.to_string().contains("acquire lock"));
+    for _ in 0..LOCK_TRIES {
+        match config.open() {
+            Err(error) if held(&error) => std::thread::sleep(LOCK_PAUSE),
+            opened => return opened,
+        }
+    }
+    config.open()
+}
+
 impl Engine {
     pub(crate) fn open(dir: &Path, cache_bytes: u64, faults: FaultLatch) -> io::Result<Self> {
-        let db = sled::Config::new()
+        let config = sled::Config::new()
             .path(dir)
             .cache_capacity(cache_bytes)
             .segment_size(SEGMENT_BYTES)
-            .flush_every_ms(Some(CLEAN_EVERY_MS))
-            .open()
-            .map_err(to_io)?;
+            .flush_every_ms(Some(CLEAN_EVERY_MS));
+        let db = open_unlocked(&config).map_err(to_io)?;
         let sync_handle = File::open(dir.join("db"))?.into();
         // The files themselves must survive, too.
         File::open(dir)?.sync_all()?;

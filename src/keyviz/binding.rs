@@ -75,7 +75,7 @@ impl Binding {
     /// The epoch loaded last if its number is at least `published`, else the one that `load` gives.
     #[inline]
     fn current(&mut self, published: u64, load: impl FnOnce() -> Arc<Epoch>) -> &EpochGuard {
-        if !self.pin.as_ref().is_some_and(|pin| pin.number() >= published) {
+        if self.pin.as_ref().is_none_or(|pin| pin.number() < published) {
             self.load(load);
         }
         self.pin.as_ref().expect("the one before, or the one just loaded")

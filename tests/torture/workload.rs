@@ -201,7 +201,8 @@ impl Client {
             KvClient::new(endpoint.connect_timeout(Duration::from_secs(1)).connect_lazy())
         };
         // A stream of its own for each client (Weyl's sequence).
-        let own = seed.wrapping_add((id as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let own =
+            seed.wrapping_add((id as u64).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let stubs = nodes.iter().map(stub).collect();
         Client { workload, stubs, id, rng: StdRng::seed_from_u64(own) }
     }

@@ -51,13 +51,14 @@ fn from_environment<T>(name: &str, default: T, parse: impl Fn(&str) -> Option<T>
     }
 }
 
+/// What runs with every test is the same every time; long runs should bring their own.
+const DEFAULT_SEED: u64 = 2;
+
 #[test]
 fn no_lost_write_and_linearizable_and_conservation_under_faults() {
     let lasting =
         from_environment("KEYVIZ_TORTURE", BRIEF, |text| humantime::parse_duration(text).ok());
-    let seed = from_environment("KEYVIZ_SEED", rand::random::<u32>().into(), |text| {
-        text.parse::<u64>().ok()
-    });
+    let seed = from_environment("KEYVIZ_SEED", DEFAULT_SEED, |text| text.parse::<u64>().ok());
     let again = format!(
         "KEYVIZ_TORTURE={} KEYVIZ_SEED={seed} cargo test --release --test torture -- --nocapture",
         humantime::format_duration(lasting)

@@ -12,10 +12,10 @@ pub(crate) fn targets() -> Vec<Target> {
 
 fn run(data: &[u8]) {
     if let Ok(chunk) = proto::TotalsChunk::decode(data) {
-        let _ = matrix_wire::totals_from_chunks(vec![chunk.clone(), chunk]);
+        let _ = matrix_wire::totals_from_chunks(vec![chunk.clone(), chunk], "");
     }
     if let Ok(chunk) = proto::ColumnsChunk::decode(data) {
-        let _ = matrix_wire::columns_from_chunk(chunk);
+        let _ = matrix_wire::columns_from_chunk(chunk, "");
     }
     if let Ok(request) = proto::ColumnsRequest::decode(data) {
         let _ = matrix_wire::row_axis_from_wire(&request);

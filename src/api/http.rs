@@ -122,6 +122,7 @@ struct MatrixParameters {
     max_columns: Option<String>,
     role: Option<String>,
     axis: Option<String>,
+    by_node: Option<String>,
     scope: Option<String>,
 }
 
@@ -160,6 +161,11 @@ impl MatrixParameters {
             max_rows: number("max_rows", &self.max_rows)?.unwrap_or_default(),
             max_columns: number("max_columns", &self.max_columns)?.unwrap_or_default(),
             axis: axis.into(),
+            by_node: match self.by_node.as_deref() {
+                None | Some("false") => false,
+                Some("true") => true,
+                Some(other) => return Err(bad("by_node", other, "true or false")),
+            },
         })
     }
 }

@@ -101,6 +101,8 @@ enum Item<'a> {
     Column(ColumnJson),
     Row(Box<RowJson<'a>>),
     Node(NodeJson<'a>),
+    Conflict(ConflictJson<'a>),
+    Share(ShareJson<'a>),
     Route(RouteJson<'a>),
     Delta(DeltaJson<'a>),
     Event(EventJson<'a>),
@@ -126,6 +128,9 @@ pub struct MatrixJson<'a> {
     events: List<'a, proto::RouteEvent>,
     events_truncated: bool,
     axis: &'static str,
+    conflicts: List<'a, proto::Conflict>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by_node: Option<List<'a, proto::NodeShare>>,
 }
 
 impl<'a> From<&'a proto::Matrix> for MatrixJson<'a> {
@@ -144,6 +149,8 @@ impl<'a> From<&'a proto::Matrix> for MatrixJson<'a> {
             events: List(&matrix.events),
             events_truncated: matrix.events_truncated,
             axis: axis_name(matrix.axis()),
+            conflicts: List(&matrix.conflicts),
+            by_node: (!matrix.by_node.is_empty()).then_some(List(&matrix.by_node)),
         }
     }
 }
@@ -222,9 +229,18 @@ struct RolesJson {
     follower_read: u64,
 }
 
+impl From<proto::RoleTotals> for RolesJson {
+    fn from(roles: proto::RoleTotals) -> Self {
+        RolesJson {
+            leader_write: roles.leader_write,
+            leader_read: roles.leader_read,
+            follower_read: roles.follower_read,
+        }
+    }
+}
+
 impl<'a> From<&'a proto::Row> for Item<'a> {
     fn from(row: &'a proto::Row) -> Self {
-        let roles = row.roles.unwrap_or_default();
         Item::Row(Box::new(RowJson {
             bucket_id: &row.bucket_id,
             start: Key(&row.start),
@@ -234,11 +250,7 @@ impl<'a> From<&'a proto::Row> for Item<'a> {
             route_ids: &row.route_ids,
             route_count: row.route_count,
             route_ids_truncated: row.route_ids_truncated,
-            roles: RolesJson {
-                leader_write: roles.leader_write,
-                leader_read: roles.leader_read,
-                follower_read: roles.follower_read,
-            },
+            roles: row.roles.unwrap_or_default().into(),
             group_id: row.group_id,
             values: &row.values,
             apportioned: &row.apportioned,
@@ -259,6 +271,8 @@ struct NodeJson<'a> {
     incarnation: u64,
     oldest_ms: Option<u64>,
     latency_ms: u64,
+    forgotten_before_ms: u64,
+    past_history: bool,
 }
 
 impl<'a> From<&'a proto::NodeStatus> for Item<'a> {
@@ -273,6 +287,46 @@ impl<'a> From<&'a proto::NodeStatus> for Item<'a> {
             incarnation: node.incarnation,
             oldest_ms: node.oldest_ms,
             latency_ms: node.latency_ms,
+            forgotten_before_ms: node.forgotten_before_ms,
+            past_history: node.past_history,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct ConflictJson<'a> {
+    group_id: u64,
+    term: u64,
+    nodes: &'a [u64],
+}
+
+impl<'a> From<&'a proto::Conflict> for Item<'a> {
+    fn from(conflict: &'a proto::Conflict) -> Self {
+        Item::Conflict(ConflictJson {
+            group_id: conflict.group_id,
+            term: conflict.term,
+            nodes: &conflict.nodes,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct ShareJson<'a> {
+    id: u64,
+    total: u64,
+    roles: RolesJson,
+    rows: &'a [u64],
+    unattributed: u64,
+}
+
+impl<'a> From<&'a proto::NodeShare> for Item<'a> {
+    fn from(share: &'a proto::NodeShare) -> Self {
+        Item::Share(ShareJson {
+            id: share.id,
+            total: share.total,
+            roles: share.roles.unwrap_or_default().into(),
+            rows: &share.rows,
+            unattributed: share.unattributed,
         })
     }
 }

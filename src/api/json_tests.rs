@@ -116,6 +116,14 @@ fn a_matrix_has_the_names_of_the_protos() {
         }],
         events_truncated: false,
         axis: proto::Axis::Now.into(),
+        conflicts: vec![proto::Conflict { group_id: 2, term: 3, nodes: vec![1, 4] }],
+        by_node: vec![proto::NodeShare {
+            id: 1,
+            total: 7,
+            roles: Some(proto::RoleTotals { leader_write: 7, leader_read: 0, follower_read: 0 }),
+            rows: vec![7, 0],
+            unattributed: 0,
+        }],
     };
     let json = serde_json::to_string_pretty(&MatrixJson::from(&matrix));
     insta::assert_snapshot!(json.expect("it has no map with odd keys"));

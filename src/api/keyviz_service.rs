@@ -1,4 +1,4 @@
-//! The `KeyViz` service, and this node's part in other nodes' matrices.
+//! The `KeyViz` service.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,22 +8,16 @@ use tonic::{Request, Response, Status};
 
 use crate::fanout::{Axis, Fanout, FeedError, Feeds, MatrixError, MatrixRequest};
 use crate::keyviz::{KeyRange, Role, Series};
-use crate::kv::Directory;
 use crate::proto;
 
 use super::leaders::LeaderLog;
-use super::matrix_wire::{
-    column_plan_from_wire, columns_chunks, matrix_to_wire, query_from_wire, row_axis_from_wire,
-    totals_chunks,
-};
+use super::matrix_wire::matrix_to_wire;
 use super::metrics::{RequestKind, Requests};
-use super::peer_service::check_cluster;
 
 pub(super) struct KeyVizService {
     pub(super) fanout: Arc<Fanout>,
     pub(super) feeds: Arc<Feeds>,
     pub(super) leaders: Arc<LeaderLog>,
-    pub(super) directory: Arc<Directory>,
     pub(super) requests: Arc<Requests>,
 }
 
@@ -34,9 +28,11 @@ impl KeyVizService {
         request: proto::GetMatrixRequest,
     ) -> Result<proto::Matrix, Status> {
         let work = async {
+            let by_node = request.by_node;
             let request = matrix_request(request)?;
             let matrix = self.fanout.cluster(&request).await.map_err(matrix_status)?;
-            Ok(self.with_leaders(&request, matrix_to_wire(matrix)))
+            let matrix = matrix_to_wire(Arc::unwrap_or_clone(matrix), by_node);
+            Ok(self.with_leaders(&request, matrix))
         };
         self.requests.observe(RequestKind::Matrix, work).await
     }
@@ -47,9 +43,11 @@ impl KeyVizService {
         request: proto::GetMatrixRequest,
     ) -> Result<proto::Matrix, Status> {
         let work = async {
+            let by_node = request.by_node;
             let request = matrix_request(request)?;
             let matrix = self.fanout.node(&request).await.map_err(matrix_status)?;
-            Ok(self.with_leaders(&request, matrix_to_wire(matrix)))
+            let matrix = matrix_to_wire(Arc::unwrap_or_clone(matrix), by_node);
+            Ok(self.with_leaders(&request, matrix))
         };
         self.requests.observe(RequestKind::Matrix, work).await
     }
@@ -69,7 +67,7 @@ impl KeyVizService {
 }
 
 /// Updates of one stream of columns.
-pub(super) type Updates = Chunks<proto::ColumnsUpdate>;
+pub(super) type Updates = Pin<Box<dyn Stream<Item = Result<proto::ColumnsUpdate, Status>> + Send>>;
 
 impl KeyVizService {
     /// Columns as they close.
@@ -95,7 +93,7 @@ impl KeyVizService {
         let service = Arc::clone(self);
         let updates = updates.map(move |update| {
             let update = update.map_err(matrix_status)?;
-            let matrix = matrix_to_wire(Arc::unwrap_or_clone(update.answer));
+            let matrix = matrix_to_wire(Arc::unwrap_or_clone(update.answer), false);
             let matrix = service.with_leaders(&question, matrix);
             Ok(proto::ColumnsUpdate { matrix: Some(matrix), cursor_ms: update.cursor_ms })
         });
@@ -142,63 +140,11 @@ impl proto::key_viz_server::KeyViz for SharedKeyViz {
     }
 }
 
-type Chunks<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl proto::key_viz_peer_server::KeyVizPeer for SharedKeyViz {
-    type TotalsStream = Chunks<proto::TotalsChunk>;
-    type ColumnsStream = Chunks<proto::ColumnsChunk>;
-
-    async fn totals(
-        &self,
-        request: Request<proto::TotalsRequest>,
-    ) -> Result<Response<Self::TotalsStream>, Status> {
-        let local = Arc::clone(self.0.fanout.local());
-        let query = self.0.peer_query(request.into_inner().query)?;
-        let (now_ms, step_ms) = (local.clock().now_ms(), local.history().config().step_ms);
-        let totals = compute(move || local.totals(&query)).await?;
-        let chunks = totals_chunks(totals, now_ms, step_ms).into_iter().map(Ok);
-        Ok(Response::new(Box::pin(futures::stream::iter(chunks))))
-    }
-
-    async fn columns(
-        &self,
-        request: Request<proto::ColumnsRequest>,
-    ) -> Result<Response<Self::ColumnsStream>, Status> {
-        let local = Arc::clone(self.0.fanout.local());
-        let request = request.into_inner();
-        let rows = row_axis_from_wire(&request)?;
-        let columns = column_plan_from_wire(&request)?;
-        let query = self.0.peer_query(request.query)?;
-        let part = compute(move || local.columns(&query, &rows, &columns)).await?;
-        let chunks = columns_chunks(part).into_iter().map(Ok);
-        Ok(Response::new(Box::pin(futures::stream::iter(chunks))))
-    }
-}
-
-impl KeyVizService {
-    fn peer_query(&self, query: Option<proto::PeerQuery>) -> Result<crate::keyviz::Query, Status> {
-        let query = query.ok_or_else(|| Status::invalid_argument("a question without a query"))?;
-        check_cluster(&self.directory, &query.cluster_id)?;
-        if !self.fanout.local().enabled() {
-            return Err(matrix_status(MatrixError::Disabled));
-        }
-        query_from_wire(query)
-    }
-}
-
-async fn compute<T: Send + 'static>(
-    compute: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Status> {
-    tokio::task::spawn_blocking(compute)
-        .await
-        .map_err(|error| Status::internal(format!("the answer could not be computed: {error}")))
-}
-
-fn matrix_status(error: MatrixError) -> Status {
+pub(super) fn matrix_status(error: MatrixError) -> Status {
     let message = error.to_string();
     match error {
         MatrixError::Disabled | MatrixError::NotReady => Status::unavailable(message),
+        MatrixError::Busy(_) => Status::resource_exhausted(message),
         MatrixError::Internal { .. } => Status::internal(message),
         MatrixError::EmptyWindow { .. }
         | MatrixError::EmptyRange

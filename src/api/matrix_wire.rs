@@ -10,9 +10,9 @@ use tonic::Status;
 use crate::catalog::RouteEvent;
 use crate::fanout::{Axis, MatrixAnswer, PeerTotals};
 use crate::keyviz::{
-    CONTRIBUTION_VERSION, CellKey, ColumnPart, ColumnPlan, ColumnSet, GroupId, Incarnation,
-    KeyRange, NodeColumns, NodeId, NodeStatus, NodeTotals, Query, RangeTotal, Role, RouteId, Row,
-    RowAxis, Source, Term, Window,
+    CONTRIBUTION_VERSION, CellKey, ColumnPart, ColumnPlan, ColumnSet, Conflict, GroupId,
+    Incarnation, KeyRange, NodeColumns, NodeId, NodeShare, NodeStatus, NodeTotals, Query,
+    RangeTotal, Role, RoleTotals, RouteId, Row, RowAxis, Source, Term, Window,
 };
 use crate::proto;
 
@@ -25,8 +25,8 @@ const RANGES_A_CHUNK: usize = 1_024;
 /// Cells in one chunk of columns: at most 15 bytes each on the wire, 2 MiB in all.
 const CELLS_A_CHUNK: usize = 131_072;
 
-/// The answer to a client.
-pub(super) fn matrix_to_wire(answer: MatrixAnswer) -> proto::Matrix {
+/// The answer to a client, with what each node contributed if it is to be `by_node`.
+pub(super) fn matrix_to_wire(answer: MatrixAnswer, by_node: bool) -> proto::Matrix {
     let MatrixAnswer { matrix, events, axis } = answer;
     let columns = matrix.columns.iter().map(|column| proto::Column {
         start_ms: column.start_ms,
@@ -51,6 +51,38 @@ pub(super) fn matrix_to_wire(answer: MatrixAnswer) -> proto::Matrix {
             Axis::Then => proto::Axis::Then,
         }
         .into(),
+        conflicts: matrix.conflicts.into_iter().map(conflict_to_wire).collect(),
+        by_node: if by_node {
+            matrix.by_node.into_iter().map(share_to_wire).collect()
+        } else {
+            Vec::new()
+        },
+    }
+}
+
+fn conflict_to_wire(conflict: Conflict) -> proto::Conflict {
+    proto::Conflict {
+        group_id: conflict.group.0,
+        term: conflict.term.0,
+        nodes: conflict.nodes.into_iter().map(|node| node.0).collect(),
+    }
+}
+
+fn share_to_wire(share: NodeShare) -> proto::NodeShare {
+    proto::NodeShare {
+        id: share.node.0,
+        total: share.total,
+        roles: Some(roles_to_wire(share.roles)),
+        rows: share.rows,
+        unattributed: share.unattributed,
+    }
+}
+
+fn roles_to_wire(roles: RoleTotals) -> proto::RoleTotals {
+    proto::RoleTotals {
+        leader_write: roles.leader_write,
+        leader_read: roles.leader_read,
+        follower_read: roles.follower_read,
     }
 }
 
@@ -76,11 +108,7 @@ fn row_to_wire(row: Row) -> proto::Row {
         route_ids: row.route_ids.iter().map(|id| id.get()).collect(),
         route_count: row.route_count,
         route_ids_truncated: row.route_ids_truncated,
-        roles: Some(proto::RoleTotals {
-            leader_write: row.roles.leader_write,
-            leader_read: row.roles.leader_read,
-            follower_read: row.roles.follower_read,
-        }),
+        roles: Some(roles_to_wire(row.roles)),
         group_id: row.group.map(|group| group.0),
         values: row.values,
         apportioned: row.apportioned.iter().collect(),
@@ -100,6 +128,8 @@ fn status_to_wire(status: NodeStatus) -> proto::NodeStatus {
         incarnation: status.incarnation.map_or(0, |incarnation| incarnation.0),
         oldest_ms: status.oldest_ms,
         latency_ms: status.latency_ms,
+        forgotten_before_ms: status.forgotten_before_ms,
+        past_history: status.past_history,
     }
 }
 
@@ -165,6 +195,7 @@ pub(super) fn column_plan_from_wire(request: &proto::ColumnsRequest) -> Result<C
 /// Round one's answer. There is always at least one chunk.
 pub(super) fn totals_chunks(
     totals: NodeTotals,
+    cluster_id: &str,
     now_ms: u64,
     step_ms: u64,
 ) -> Vec<proto::TotalsChunk> {
@@ -180,6 +211,7 @@ pub(super) fn totals_chunks(
         now_ms,
         step_ms,
         ranges: Vec::new(),
+        cluster_id: cluster_id.to_owned(),
     };
     if totals.ranges.is_empty() {
         return vec![empty];
@@ -196,11 +228,15 @@ pub(super) fn totals_chunks(
     totals.ranges.chunks(RANGES_A_CHUNK).map(chunk).collect()
 }
 
-/// Puts round one's chunks together. The error is for people.
-pub(super) fn totals_from_chunks(chunks: Vec<proto::TotalsChunk>) -> Result<PeerTotals, String> {
+/// Puts round one's chunks together, for a node of cluster `ours`. The error is for people.
+pub(super) fn totals_from_chunks(
+    chunks: Vec<proto::TotalsChunk>,
+    ours: &str,
+) -> Result<PeerTotals, String> {
     let mut chunks = chunks.into_iter();
     let first = chunks.next().ok_or("it answered nothing")?;
     check_version(first.version)?;
+    check_cluster(&first.cluster_id, ours)?;
     let (now_ms, step_ms) = (first.now_ms, first.step_ms);
     let mut totals = NodeTotals {
         node: NodeId(first.node_id),
@@ -239,12 +275,21 @@ fn check_version(version: u32) -> Result<(), String> {
     ))
 }
 
-/// Round two's answer.
-pub(super) fn columns_chunks(columns: NodeColumns) -> Vec<proto::ColumnsChunk> {
-    columns.chunks(CELLS_A_CHUNK).into_iter().map(columns_chunk).collect()
+/// Either side may not know its cluster yet, while the first members come up.
+fn check_cluster(theirs: &str, ours: &str) -> Result<(), String> {
+    if theirs.is_empty() || ours.is_empty() || theirs == ours {
+        return Ok(());
+    }
+    Err(format!("it belongs to cluster {theirs}, this node to cluster {ours}; check the addresses"))
 }
 
-fn columns_chunk(columns: NodeColumns) -> proto::ColumnsChunk {
+/// Round two's answer.
+pub(super) fn columns_chunks(columns: NodeColumns, cluster_id: &str) -> Vec<proto::ColumnsChunk> {
+    let chunks = columns.chunks(CELLS_A_CHUNK).into_iter();
+    chunks.map(|chunk| columns_chunk(chunk, cluster_id)).collect()
+}
+
+fn columns_chunk(columns: NodeColumns, cluster_id: &str) -> proto::ColumnsChunk {
     let keys = columns.keys.iter().map(|key| (key.row, source_to_wire(key.source)));
     let mut chunk = proto::ColumnsChunk {
         version: CONTRIBUTION_VERSION,
@@ -254,6 +299,7 @@ fn columns_chunk(columns: NodeColumns) -> proto::ColumnsChunk {
         covers_to: columns.covers.end,
         held: columns.held.spans().flat_map(|span| [span.start, span.end]).collect(),
         forgotten_before_ms: columns.forgotten_before_ms,
+        cluster_id: cluster_id.to_owned(),
         ..proto::ColumnsChunk::default()
     };
     for (row, (source, group, term)) in keys {
@@ -317,9 +363,13 @@ fn part_from_wire(part: proto::ColumnPart) -> Result<ColumnPart, String> {
     })
 }
 
-/// One chunk of round two. The error is for people.
-pub(super) fn columns_from_chunk(chunk: proto::ColumnsChunk) -> Result<NodeColumns, String> {
+/// One chunk of round two, for a node of cluster `ours`. The error is for people.
+pub(super) fn columns_from_chunk(
+    chunk: proto::ColumnsChunk,
+    ours: &str,
+) -> Result<NodeColumns, String> {
     check_version(chunk.version)?;
+    check_cluster(&chunk.cluster_id, ours)?;
     let keys = chunk.key_rows.len();
     let lists = [chunk.key_sources.len(), chunk.key_groups.len(), chunk.key_terms.len()];
     if lists.iter().any(|length| *length != keys) {

@@ -8,6 +8,7 @@ pub mod json;
 mod keyviz_service;
 mod kv_service;
 mod leaders;
+mod matrix_peer;
 mod matrix_wire;
 mod metrics;
 mod peer_catalog;
@@ -20,6 +21,7 @@ mod server;
 mod status;
 mod stream;
 
+pub use matrix_peer::MatrixPeer;
 pub use peer_client::{PeerClient, innermost};
 pub use server::{Edge, Services};
 pub use status::NOT_APPLIED_METADATA;

@@ -34,7 +34,8 @@ impl PeerMatrix for PeerClient {
         query: Arc<Query>,
     ) -> BoxFuture<'static, Result<PeerTotals, String>> {
         let client = self.matrix(to);
-        let query = query_to_wire(&query, self.cluster_id());
+        let ours = self.cluster_id();
+        let query = query_to_wire(&query, ours.clone());
         Box::pin(async move {
             let request = proto::TotalsRequest { query: Some(query) };
             let answer = client?.totals(request).await.map_err(|status| describe(&status))?;
@@ -47,7 +48,7 @@ impl PeerMatrix for PeerClient {
                 }
                 chunks.push(chunk);
             }
-            totals_from_chunks(chunks)
+            totals_from_chunks(chunks, &ours)
         })
     }
 
@@ -59,14 +60,15 @@ impl PeerMatrix for PeerClient {
         columns: Arc<ColumnPlan>,
     ) -> BoxFuture<'static, Result<Vec<NodeColumns>, String>> {
         let client = self.matrix(to);
-        let request = columns_request(&query, self.cluster_id(), &rows, &columns);
+        let ours = self.cluster_id();
+        let request = columns_request(&query, ours.clone(), &rows, &columns);
         Box::pin(async move {
             let answer = client?.columns(request).await.map_err(|status| describe(&status))?;
             let mut stream = answer.into_inner();
             let mut parts: Vec<NodeColumns> = Vec::new();
             let (mut reached, mut cells) = (0, 0);
             while let Some(chunk) = stream.message().await.map_err(|status| describe(&status))? {
-                let part = columns_from_chunk(chunk)?;
+                let part = columns_from_chunk(chunk, &ours)?;
                 cells += part.cells();
                 if part.covers.start != reached || cells > MAX_CELLS {
                     return Err("it sent columns out of order, twice, or too many".to_owned());

@@ -22,6 +22,7 @@ use super::http::{self, HttpState};
 use super::keyviz_service::{KeyVizService, SharedKeyViz};
 use super::kv_service::KvService;
 use super::leaders::LeaderLog;
+use super::matrix_peer::MatrixPeer;
 use super::metrics::{Metrics, MetricsParts, Requests};
 use super::peer_client::PeerClient;
 use super::peer_service::KvPeerService;
@@ -59,6 +60,7 @@ pub struct Services {
     directory: Arc<Directory>,
     routes: Arc<RoutesService>,
     keyviz: Arc<KeyVizService>,
+    matrix_peer: MatrixPeer,
     cluster: Arc<ClusterService>,
     metrics: Arc<Metrics>,
     requests: Arc<Requests>,
@@ -98,11 +100,11 @@ impl Services {
                 timeout,
                 stop: stop.clone(),
             }),
+            matrix_peer: MatrixPeer::new(Arc::clone(fanout.local()), Arc::clone(&directory)),
             keyviz: Arc::new(KeyVizService {
                 leaders,
                 feeds: Feeds::new(Arc::clone(&fanout), stop.clone()),
                 fanout,
-                directory: Arc::clone(&directory),
                 requests: Arc::clone(&requests),
             }),
             requests,
@@ -128,7 +130,6 @@ impl Services {
     pub async fn serve_grpc(&self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
         use proto::cluster_peer_server::ClusterPeerServer;
         use proto::cluster_server::ClusterServer;
-        use proto::key_viz_peer_server::KeyVizPeerServer;
         use proto::key_viz_server::KeyVizServer;
         use proto::kv_peer_server::KvPeerServer;
         use proto::kv_server::KvServer;
@@ -168,13 +169,13 @@ impl Services {
             .add_service(sized!(KvServer, kv))
             .add_service(sized!(RoutesServer, SharedRoutes(Arc::clone(&self.routes))))
             .add_service(
-                sized!(KeyVizServer, keyviz.clone())
+                sized!(KeyVizServer, keyviz)
                     .accept_compressed(tonic::codec::CompressionEncoding::Zstd)
                     .send_compressed(tonic::codec::CompressionEncoding::Zstd),
             )
             .add_service(sized!(ClusterServer, cluster.clone()))
             .add_service(sized!(KvPeerServer, peer))
-            .add_service(sized!(KeyVizPeerServer, keyviz))
+            .add_service(self.matrix_peer.clone().into_server())
             .add_service(sized!(ClusterPeerServer, cluster))
             .add_service(self.groups.service())
             .add_service(health)

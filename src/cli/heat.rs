@@ -1,5 +1,7 @@
 //! `heat`: asks for a matrix, draws it or prints it.
 
+mod by_node;
+
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -73,6 +75,10 @@ pub struct HeatArgs {
     /// Which routes the rows are: now, those of today; then, those of the first instant of the window
     #[arg(long, value_name = "AXIS", default_value = "now", value_parser = values::axis)]
     axis: proto::Axis,
+    /// What each node contributed instead of a heatmap: a table of the nodes; csv has a line a row
+    /// with a number a node, json both
+    #[arg(long, conflicts_with = "live")]
+    by_node: bool,
     /// Ask again as time goes on, until Ctrl-C; on a terminal it is redrawn in place, json has one
     /// object a line
     #[arg(long)]
@@ -117,6 +123,8 @@ pub struct Query {
     pub scope: Scope,
     /// Routes of today or of the window's beginning.
     pub axis: proto::Axis,
+    /// Also what each node contributed.
+    pub by_node: bool,
 }
 
 impl Query {
@@ -138,6 +146,7 @@ impl Query {
                 .unwrap_or(0),
             role: self.role.into(),
             axis: self.axis.into(),
+            by_node: self.by_node,
         }
     }
 
@@ -213,6 +222,7 @@ impl HeatArgs {
             columns: self.columns,
             scope: self.scope,
             axis: self.axis,
+            by_node: self.by_node,
         })
     }
 }
@@ -224,9 +234,14 @@ pub async fn run(args: HeatArgs, color: ColorDepth) -> Result<(), CliError> {
     if args.live {
         return live(&query, &client, args.format, color).await;
     }
-    let drawing = drawing(args.format, color);
+    let drawing = if args.by_node { None } else { drawing(args.format, color) };
     let matrix = query.ask(&client, drawing.as_ref()).await?;
     let mut out = output::stdout();
+    if args.by_node && args.format != Format::Json {
+        by_node::print(&mut out, &matrix, args.format)?;
+        out.flush()?;
+        return Ok(());
+    }
     print(&mut out, &matrix, args.format, drawing.as_ref())?;
     out.flush()?;
     Ok(())

@@ -13,6 +13,7 @@ fn query() -> Query {
         columns: None,
         scope: Scope::Cluster,
         axis: proto::Axis::Now,
+        by_node: false,
     }
 }
 

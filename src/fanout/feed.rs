@@ -19,7 +19,8 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use super::cluster::{Fanout, MatrixAnswer, MatrixError, MatrixRequest};
+use super::cluster::Fanout;
+use super::request::{MatrixAnswer, MatrixError, MatrixRequest};
 
 /// Most distinct questions that are polled at once: each costs the cluster one small query a second.
 pub const MAX_FEEDS: usize = 16;
@@ -224,7 +225,7 @@ async fn poll(fanout: Arc<Fanout>, question: MatrixRequest, feed: Weak<Feed>) {
 
 /// The columns after a cursor, in the node's own steps.
 async fn ask(
-    fanout: &Fanout,
+    fanout: &Arc<Fanout>,
     question: &MatrixRequest,
     after_ms: Option<u64>,
 ) -> Result<ColumnsUpdate, MatrixError> {
@@ -237,7 +238,7 @@ async fn ask(
     // Before the oldest column that anyone holds there is nothing to resume.
     let oldest_ms = answer.matrix.columns.first().map_or(from_ms, |column| column.start_ms);
     let cursor_ms = closed.map_or(oldest_ms, |column| column.end_ms);
-    Ok(ColumnsUpdate { answer: Arc::new(answer), cursor_ms })
+    Ok(ColumnsUpdate { answer, cursor_ms })
 }
 
 /// Where the columns after a cursor begin: aligned, not in the future, not too long ago.

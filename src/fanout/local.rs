@@ -15,6 +15,8 @@ use crate::keyviz::{
     Sampler, Window,
 };
 
+use super::work::{Asker, Work, WorkError};
+
 /// The time as nodes see it. Injected, so that tests can set it.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
@@ -47,6 +49,7 @@ pub struct LocalMatrix {
     enabled: bool,
     gate: Mutex<()>,
     flushed: Mutex<FlushStats>,
+    work: Work,
 }
 
 /// What the flushes so far did.
@@ -63,8 +66,18 @@ pub struct FlushStats {
 impl LocalMatrix {
     /// A source of these parts; one that is not `enabled` answers nothing.
     pub fn new(sampler: Arc<Sampler>, history: Arc<History>, clock: Clock, enabled: bool) -> Self {
-        let flushed = Mutex::default();
-        LocalMatrix { sampler, history, clock, enabled, gate: Mutex::new(()), flushed }
+        let (gate, flushed, work) = (Mutex::new(()), Mutex::default(), Work::default());
+        LocalMatrix { sampler, history, clock, enabled, gate, flushed, work }
+    }
+
+    /// The same with other bounds on its matrix work.
+    pub fn with_work(self, work: Work) -> Self {
+        LocalMatrix { work, ..self }
+    }
+
+    /// The bounds on the node's matrix work.
+    pub fn work(&self) -> &Work {
+        &self.work
     }
 
     /// Whether this node samples.
@@ -117,15 +130,61 @@ impl LocalMatrix {
         flushed
     }
 
-    /// Round one.
-    pub fn totals(&self, query: &Query) -> NodeTotals {
-        self.view(query.window).totals(query)
+    /// Round one, for this node's own queries.
+    ///
+    /// # Errors
+    /// A fault of this program.
+    pub async fn totals(self: &Arc<Self>, query: Arc<Query>) -> Result<NodeTotals, WorkError> {
+        self.totals_for(Asker::Own, query).await
     }
 
-    /// Round two.
-    pub fn columns(&self, query: &Query, rows: &RowAxis, columns: &ColumnPlan) -> NodeColumns {
-        let nothing = Window { from_ms: 0, to_ms: 0 };
-        self.view(columns.window().unwrap_or(nothing)).columns(query, rows, columns)
+    /// Round one, within the bounds for `asker`.
+    ///
+    /// # Errors
+    /// Where too much matrix work waits.
+    pub async fn totals_for(
+        self: &Arc<Self>,
+        asker: Asker,
+        query: Arc<Query>,
+    ) -> Result<NodeTotals, WorkError> {
+        let local = Arc::clone(self);
+        self.work
+            .compute(asker, move |wanted| local.view(query.window).totals_while(&query, wanted))
+            .await
+    }
+
+    /// Round two, for this node's own queries.
+    ///
+    /// # Errors
+    /// A fault of this program.
+    pub async fn columns(
+        self: &Arc<Self>,
+        query: Arc<Query>,
+        rows: Arc<RowAxis>,
+        columns: Arc<ColumnPlan>,
+    ) -> Result<NodeColumns, WorkError> {
+        self.columns_for(Asker::Own, query, rows, columns).await
+    }
+
+    /// Round two, within the bounds for `asker`.
+    ///
+    /// # Errors
+    /// Where too much matrix work waits.
+    pub async fn columns_for(
+        self: &Arc<Self>,
+        asker: Asker,
+        query: Arc<Query>,
+        rows: Arc<RowAxis>,
+        columns: Arc<ColumnPlan>,
+    ) -> Result<NodeColumns, WorkError> {
+        let local = Arc::clone(self);
+        self.work
+            .compute(asker, move |wanted| {
+                let nothing = Window { from_ms: 0, to_ms: 0 };
+                let view = local.view(columns.window().unwrap_or(nothing));
+                view.columns_while(&query, &rows, &columns, wanted)
+            })
+            .await
     }
 
     fn view(&self, window: Window) -> HistoryView {

@@ -21,14 +21,15 @@ use super::view::Answering;
 /// A run is dense if it has cells in at least one of so many slots of its axis.
 const DENSE: usize = 4;
 
-/// The contribution of `node` from its columns, which are by start.
+/// The contribution of `node` from its columns, which are by start, as long as it is `wanted`.
 pub(crate) fn columns(
     node: &Answering,
     columns: &[Arc<Column>],
     query: &Query,
     rows: &RowAxis,
     plan: &ColumnPlan,
-) -> NodeColumns {
+    wanted: &dyn Fn() -> bool,
+) -> Option<NodeColumns> {
     let mut held = ColumnSet::new();
     let mut work: BTreeMap<(u32, Incarnation), Work<'_>> = BTreeMap::new();
     for column in columns {
@@ -44,16 +45,19 @@ pub(crate) fn columns(
         }
     }
     let mut sums = Sums::new(Placing::new(query, rows));
-    let parts: Vec<ColumnPart> = work
-        .into_iter()
-        .map(|((column, incarnation), work)| sums.part(column, incarnation, &work))
-        .filter(ColumnPart::says_something)
-        .collect();
+    let mut parts: Vec<ColumnPart> = Vec::with_capacity(work.len());
+    for ((column, incarnation), work) in work {
+        if !wanted() {
+            return None;
+        }
+        parts.push(sums.part(column, incarnation, &work));
+    }
+    parts.retain(ColumnPart::says_something);
     let covers = 0..u32::try_from(plan.len()).expect("a plan has at most MAX_COLUMNS columns");
     let Answering { node, incarnation, holdings } = *node;
     let forgotten_before_ms = holdings.forgotten_before_ms;
     let (keys, parts) = in_order(sums.placing.keys(), parts);
-    NodeColumns { node, incarnation, covers, held, forgotten_before_ms, keys, parts }
+    Some(NodeColumns { node, incarnation, covers, held, forgotten_before_ms, keys, parts })
 }
 
 /// The keys that are used, in order, and the parts with their cells renumbered and sorted.

@@ -36,6 +36,24 @@ pub struct Matrix {
     pub expected: u32,
     /// Every (group, term) that several nodes claim to have led.
     pub conflicts: Vec<Conflict>,
+    /// What the total is made of by node: one for each node that answered, ascending.
+    pub by_node: Vec<NodeShare>,
+}
+
+/// What one node brought to a matrix. Of a contested claim the larger counts, and of equal ones that of the
+/// smaller node, so that all shares add up to the matrix.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeShare {
+    /// The node.
+    pub node: NodeId,
+    /// Its part of the total.
+    pub total: u64,
+    /// The same by role.
+    pub roles: RoleTotals,
+    /// Its part of each row.
+    pub rows: Vec<u64>,
+    /// Operations that it counted without a route.
+    pub unattributed: u64,
 }
 
 /// One row.
@@ -113,6 +131,10 @@ pub struct NodeStatus {
     pub oldest_ms: Option<u64>,
     /// Its present life.
     pub incarnation: Option<Incarnation>,
+    /// End of the newest column that it dropped for space; 0: none.
+    pub forgotten_before_ms: u64,
+    /// The window begins before that: what the node counted there is gone.
+    pub past_history: bool,
 }
 
 /// Several nodes claim to have led one group in one term.

@@ -14,7 +14,7 @@ use super::column_set::ColumnSet;
 use super::contribution::{CellKey, ColumnPart, ContributionError, NodeColumns, Source};
 use super::ids::{GroupId, Incarnation, NodeId, Term};
 use super::label::label;
-use super::matrix::{Conflict, Matrix, NodeStatus, RoleTotals, Row};
+use super::matrix::{Conflict, Matrix, NodeShare, NodeStatus, RoleTotals, Row};
 use super::plan::{PlannedRow, RowKind, RowPlan};
 use super::query::{Query, Role};
 
@@ -83,6 +83,17 @@ impl Merge {
         Ok(())
     }
 
+    /// As [`Merge::add`]; where the contribution does not fit, its node's status says why.
+    pub fn add_or_say_why(&mut self, contribution: NodeColumns, statuses: &mut [NodeStatus]) {
+        let node = contribution.node;
+        if let Err(error) = self.add(contribution) {
+            for status in statuses.iter_mut().filter(|status| status.node == Some(node)) {
+                status.ok = false;
+                status.error = Some(error.to_string());
+            }
+        }
+    }
+
     fn id(&mut self, key: CellKey) -> u32 {
         let next = u32::try_from(self.keys.len()).expect("rows times sources fit 32 bits");
         *self.index.entry(key).or_insert_with(|| {
@@ -108,11 +119,12 @@ impl Merge {
         statuses.sort();
         statuses.dedup();
         let everywhere = self.missing(&statuses);
+        self.tell_what_is_forgotten(&mut statuses);
         let mut sums = Sums::new(&self);
         for (&(column, node, _), part) in &self.parts {
             sums.add(column, node, part, &self.keys);
         }
-        let Sums { cells, mut rows, unattributed, conflicts, .. } = sums.finish(&self.keys);
+        let Sums { cells, mut rows, unattributed, conflicts, shares, .. } = sums.finish(&self.keys);
         for row in &mut rows {
             row.partial.insert_all(&everywhere);
         }
@@ -140,6 +152,18 @@ impl Merge {
             expected: members(statuses.iter()),
             nodes: statuses,
             conflicts,
+            by_node: shares,
+        }
+    }
+
+    fn tell_what_is_forgotten(&self, statuses: &mut [NodeStatus]) {
+        let Some(first) = self.columns.columns().first() else { return };
+        for status in statuses {
+            let Some(coverage) = status.node.and_then(|node| self.nodes.get(&node)) else {
+                continue;
+            };
+            status.forgotten_before_ms = coverage.forgotten_before_ms;
+            status.past_history = first.start_ms < coverage.forgotten_before_ms;
         }
     }
 
@@ -202,6 +226,8 @@ struct Sums {
     unattributed: u64,
     conflicts: Vec<Conflict>,
     contested: BTreeMap<(GroupId, Term), BTreeSet<NodeId>>,
+    /// By node, ascending.
+    shares: Vec<NodeShare>,
     column: u32,
     /// By key: claims on the column at hand.
     claims: Vec<Claim>,
@@ -219,12 +245,26 @@ struct RowSum {
 /// What nodes claim to have led in one (row, group, term) of the column at hand.
 #[derive(Clone, Default)]
 struct Claim {
-    /// The node that claimed last.
-    node: Option<NodeId>,
+    /// Index of the node that claimed last.
+    share: Option<usize>,
     /// What it claims.
     current: u64,
-    /// The largest claim of the others.
-    best: u64,
+    /// The largest claim of the others, and whose it is.
+    best: (u64, usize),
+}
+
+impl Claim {
+    /// The larger of the last claim, which is that of `share`, and the best before it.
+    fn larger(&self, share: usize) -> (u64, usize) {
+        if self.current > self.best.0 { (self.current, share) } else { self.best }
+    }
+}
+
+impl NodeShare {
+    fn none(node: NodeId, rows: usize) -> Self {
+        let roles = RoleTotals::default();
+        NodeShare { node, total: 0, roles, rows: vec![0; rows], unattributed: 0 }
+    }
 }
 
 impl Sums {
@@ -236,6 +276,7 @@ impl Sums {
             unattributed: 0,
             conflicts: Vec::new(),
             contested: BTreeMap::new(),
+            shares: merge.nodes.keys().map(|&node| NodeShare::none(node, rows)).collect(),
             column: 0,
             claims: vec![Claim::default(); merge.keys.len()],
             claimed: Vec::new(),
@@ -247,7 +288,10 @@ impl Sums {
             self.settle(keys);
             self.column = column;
         }
+        let share = self.shares.partition_point(|share| share.node < node);
         self.unattributed = self.unattributed.saturating_add(part.unattributed);
+        let lost = &mut self.shares[share].unattributed;
+        *lost = lost.saturating_add(part.unattributed);
         if part.partial {
             self.rows.iter_mut().for_each(|row| row.partial.insert(column..column + 1));
         }
@@ -258,44 +302,50 @@ impl Sums {
             let key = &keys[id as usize];
             let role = match key.source {
                 Source::LeaderWrite { group, term: Some(term) } => {
-                    self.claim(id, key, (group, term), node, value);
+                    self.claim(id, key, (group, term), share, value);
                     continue;
                 }
                 Source::LeaderWrite { term: None, .. } => Role::LeaderWrite,
                 Source::LeaderRead => Role::LeaderRead,
                 Source::FollowerRead => Role::FollowerRead,
             };
-            self.count(key.row, role, value);
+            self.count(key.row, role, share, value);
         }
     }
 
-    fn count(&mut self, row: u32, role: Role, value: u64) {
+    fn count(&mut self, row: u32, role: Role, share: usize, value: u64) {
         let cell = &mut self.cells[row as usize][self.column as usize];
         *cell = cell.saturating_add(value);
         self.rows[row as usize].roles.add(role, value);
+        let share = &mut self.shares[share];
+        share.total = share.total.saturating_add(value);
+        share.rows[row as usize] = share.rows[row as usize].saturating_add(value);
+        share.roles.add(role, value);
     }
 
-    fn claim(&mut self, id: u32, key: &CellKey, led: (GroupId, Term), node: NodeId, value: u64) {
+    fn claim(&mut self, id: u32, key: &CellKey, led: (GroupId, Term), share: usize, value: u64) {
         let claim = &mut self.claims[id as usize];
-        match claim.node {
+        match claim.share {
             None => self.claimed.push(id),
-            Some(other) if other == node => {}
+            Some(other) if other == share => {}
             Some(other) => {
-                claim.best = claim.best.max(claim.current);
+                claim.best = claim.larger(other);
                 claim.current = 0;
                 self.rows[key.row as usize].conflict.insert(self.column..self.column + 1);
-                self.contested.entry(led).or_default().extend([other, node]);
+                let nodes = [other, share].map(|index| self.shares[index].node);
+                self.contested.entry(led).or_default().extend(nodes);
             }
         }
-        claim.node = Some(node);
+        claim.share = Some(share);
         claim.current = claim.current.saturating_add(value);
     }
 
     /// Counts what was claimed in the column at hand.
     fn settle(&mut self, keys: &[CellKey]) {
         for id in std::mem::take(&mut self.claimed) {
-            let Claim { current, best, .. } = std::mem::take(&mut self.claims[id as usize]);
-            self.count(keys[id as usize].row, Role::LeaderWrite, best.max(current));
+            let claim = std::mem::take(&mut self.claims[id as usize]);
+            let (value, share) = claim.larger(claim.share.expect("a claim has a claimant"));
+            self.count(keys[id as usize].row, Role::LeaderWrite, share, value);
         }
     }
 
@@ -350,13 +400,7 @@ pub fn merge(
 ) -> Matrix {
     let mut merge = Merge::new(rows, columns);
     for contribution in contributions {
-        let node = contribution.node;
-        if let Err(error) = merge.add(contribution) {
-            for status in statuses.iter_mut().filter(|status| status.node == Some(node)) {
-                status.ok = false;
-                status.error = Some(error.to_string());
-            }
-        }
+        merge.add_or_say_why(contribution, &mut statuses);
     }
     merge.finish(query, statuses)
 }

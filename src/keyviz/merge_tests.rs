@@ -84,6 +84,9 @@ fn once_two_leaders_of_one_term_are_a_conflict_and_the_larger_claim_counts() {
     let nodes = vec![NodeId(1), NodeId(2), NodeId(3)];
     assert_eq!(matrix.conflicts, [Conflict { group: GroupId(1), term: Term(7), nodes }]);
     assert_eq!(matrix.total, 26);
+    let share = |share: &NodeShare| (share.node.0, share.total, share.rows.clone());
+    let shares: Vec<_> = matrix.by_node.iter().map(share).collect();
+    assert_eq!(shares, [(1, 26, vec![25, 1]), (2, 0, vec![0, 0]), (3, 0, vec![0, 0])]);
 }
 
 #[test]
@@ -127,6 +130,8 @@ fn honest_partiality_what_a_node_forgot_is_partial() {
     forgetful.forgotten_before_ms = 1_500;
     let matrix = merged(vec![forgetful, claim(2, vec![], vec![])]);
     assert!(matrix.rows.iter().all(|row| row.partial == ColumnSet::of(0..2)));
+    let told = |status: &NodeStatus| (status.past_history, status.forgotten_before_ms);
+    assert_eq!(matrix.nodes.iter().map(told).collect::<Vec<_>>(), [(true, 1_500), (false, 0)]);
 }
 
 #[test]
@@ -281,6 +286,12 @@ proptest! {
         let once = in_order(&mut answers.iter());
         let mixed = order.iter().map(|index| index.get(&answers));
         let twice = in_order(&mut mixed.chain(answers.iter().rev()));
+        let shares = once.by_node.iter().map(|share| share.total).sum::<u64>();
+        prop_assert_eq!(shares, once.total);
+        let of_row = |row: usize| once.by_node.iter().map(|share| share.rows[row]).sum::<u64>();
+        for (index, row) in once.rows.iter().enumerate() {
+            prop_assert_eq!(of_row(index), row.values.iter().sum::<u64>());
+        }
         prop_assert_eq!(once, twice);
     }
 }

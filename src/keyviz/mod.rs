@@ -123,7 +123,7 @@ pub use history::{
 pub use ids::{GroupId, Incarnation, NodeId, RouteId, Term};
 pub use label::{LABEL_CHARS, label};
 pub use layout::{Bucket, KeyRange, Layout, LayoutError, Members, RouteSpec, Slot};
-pub use matrix::{Conflict, Matrix, NodeStatus, RoleTotals, Row};
+pub use matrix::{Conflict, Matrix, NodeShare, NodeStatus, RoleTotals, Row};
 pub use merge::{Merge, merge};
 pub use plan::{DEFAULT_ROW_ROUTE_IDS, PlanError, PlanRequest, PlannedRow, RowKind, RowPlan, plan};
 pub use query::{DEFAULT_COLUMNS, DEFAULT_ROWS, MAX_COLUMNS, MAX_ROWS, Query, Role, Window};

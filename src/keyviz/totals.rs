@@ -107,11 +107,19 @@ fn is_end_within(end: Option<&Bytes>, limit: Option<&Bytes>) -> bool {
     }
 }
 
-/// A node's totals from its columns.
-pub(crate) fn totals(node: &Answering, columns: &[Arc<Column>], query: &Query) -> NodeTotals {
+/// A node's totals from its columns, as long as they are `wanted`.
+pub(crate) fn totals(
+    node: &Answering,
+    columns: &[Arc<Column>],
+    query: &Query,
+    wanted: &dyn Fn() -> bool,
+) -> Option<NodeTotals> {
     let mut sums = Sums { query, runs: HashMap::new(), chunks: HashMap::new() };
     let (mut unattributed, mut catalog_version) = (0u64, 0);
     for part in columns.iter().flat_map(|column| column.parts()) {
+        if !wanted() {
+            return None;
+        }
         unattributed = unattributed.saturating_add(query.unattributed(&part.unattributed));
         catalog_version = catalog_version.max(part.catalog_version);
         part.runs.iter().for_each(|run| sums.run(run));
@@ -121,7 +129,7 @@ pub(crate) fn totals(node: &Answering, columns: &[Arc<Column>], query: &Query) -
         sums.chunks.values().map(|(chunk, sums)| loads(chunk, sums, &query.range)).collect();
     let base = bounds(columns, &query.range);
     let Answering { node, incarnation, holdings } = *node;
-    NodeTotals {
+    Some(NodeTotals {
         node,
         incarnation,
         catalog_version,
@@ -130,7 +138,7 @@ pub(crate) fn totals(node: &Answering, columns: &[Arc<Column>], query: &Query) -
         forgotten_before_ms: holdings.forgotten_before_ms,
         unattributed,
         ranges: ranges(base, lists, &query.range),
-    }
+    })
 }
 
 /// Sums over the window: by run while they come, then by chunk, which runs share.

@@ -35,12 +35,28 @@ pub struct HistoryView {
 impl HistoryView {
     /// As [`super::History::totals`]; `query` asks for the window of the view.
     pub fn totals(&self, query: &Query) -> NodeTotals {
-        totals(&self.answering, &self.columns_held(), query)
+        self.totals_while(query, &|| true).expect("it is wanted throughout")
+    }
+
+    /// As [`HistoryView::totals`]; `None` once `wanted`, which is asked between columns, says no.
+    pub fn totals_while(&self, query: &Query, wanted: &dyn Fn() -> bool) -> Option<NodeTotals> {
+        totals(&self.answering, &self.columns_held(), query, wanted)
     }
 
     /// As [`super::History::columns`]; `columns` lie in the window of the view.
     pub fn columns(&self, query: &Query, rows: &RowAxis, columns: &ColumnPlan) -> NodeColumns {
-        gather::columns(&self.answering, &self.columns_held(), query, rows, columns)
+        self.columns_while(query, rows, columns, &|| true).expect("it is wanted throughout")
+    }
+
+    /// As [`HistoryView::columns`]; `None` once `wanted`, which is asked between columns, says no.
+    pub fn columns_while(
+        &self,
+        query: &Query,
+        rows: &RowAxis,
+        columns: &ColumnPlan,
+        wanted: &dyn Fn() -> bool,
+    ) -> Option<NodeColumns> {
+        gather::columns(&self.answering, &self.columns_held(), query, rows, columns, wanted)
     }
 
     /// All columns by start, the open one packed.

@@ -176,6 +176,13 @@ impl Parts {
         let counters = self.0.fanout.counters();
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         page.counter("fanout_queries", "Matrices put together here", read(&counters.queries))?;
+        let what = "Questions answered with the matrix of another, identical one";
+        page.counter("fanout_shared", what, read(&counters.shared))?;
+        let what = "Questions refused because too many were under way";
+        page.counter("fanout_refused", what, read(&counters.refused))?;
+        let what = "Computations for a matrix that ended early because nobody waited any more";
+        let called_off = self.0.fanout.local().work().called_off();
+        page.counter("fanout_called_off", what, called_off as u64)?;
         let help = "Members asked for their part of a matrix, by what came of it";
         let kind = MetricType::Counter;
         let mut family = page.0.encode_descriptor("fanout_members", help, None, kind)?;

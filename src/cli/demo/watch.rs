@@ -34,6 +34,7 @@ fn query() -> Query {
         columns: None,
         scope: Scope::Cluster,
         axis: proto::Axis::Now,
+        by_node: false,
     }
 }
 

@@ -136,7 +136,8 @@ fn amount(series: proto::Series, number: u64) -> String {
     if is_bytes(series) { text::short_bytes(number) } else { text::short_count(number) }
 }
 
-fn header(matrix: &proto::Matrix, width: usize) -> Vec<String> {
+/// Window, sums, and what there is to say about nodes.
+pub(super) fn header(matrix: &proto::Matrix, width: usize) -> Vec<String> {
     let series = matrix.series();
     let mut facts = vec![series_name(series).to_owned()];
     if let (Some(first), Some(last)) = (matrix.columns.first(), matrix.columns.last()) {
@@ -174,6 +175,23 @@ fn header(matrix: &proto::Matrix, width: usize) -> Vec<String> {
             node.id,
             inert(&node.address),
             inert(&node.error)
+        );
+        lines.extend(text::wrap(&fact, width));
+    }
+    for node in matrix.nodes.iter().filter(|node| node.past_history) {
+        let fact = format!(
+            "node {} keeps nothing before {}: what it counted earlier is missing",
+            node.id,
+            axis::time(node.forgotten_before_ms)
+        );
+        lines.extend(text::wrap(&fact, width));
+    }
+    for conflict in &matrix.conflicts {
+        let fact = format!(
+            "conflict: nodes {} claim to have led group {} in term {}; the larger count is shown",
+            ids(&conflict.nodes),
+            conflict.group_id,
+            conflict.term
         );
         lines.extend(text::wrap(&fact, width));
     }

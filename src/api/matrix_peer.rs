@@ -1,0 +1,93 @@
+//! This node's part in other nodes' matrices. A peer's question is never passed on.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use tonic::{Request, Response, Status};
+
+use crate::fanout::{Asker, LocalMatrix, MatrixError, WorkError};
+use crate::keyviz::Query;
+use crate::kv::Directory;
+use crate::proto;
+use crate::proto::key_viz_peer_server::{KeyVizPeer, KeyVizPeerServer};
+use crate::raft::MAX_MESSAGE_BYTES;
+
+use super::keyviz_service::matrix_status;
+use super::matrix_wire::{
+    column_plan_from_wire, columns_chunks, query_from_wire, row_axis_from_wire, totals_chunks,
+};
+use super::peer_service::check_cluster;
+
+/// Answers both rounds from what this node counted.
+#[derive(Clone)]
+pub struct MatrixPeer {
+    local: Arc<LocalMatrix>,
+    directory: Arc<Directory>,
+}
+
+impl MatrixPeer {
+    /// Answers from `local` to nodes of the cluster that `directory` names.
+    pub fn new(local: Arc<LocalMatrix>, directory: Arc<Directory>) -> Self {
+        MatrixPeer { local, directory }
+    }
+
+    /// The gRPC service.
+    pub fn into_server(self) -> KeyVizPeerServer<Self> {
+        KeyVizPeerServer::new(self)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(usize::MAX)
+    }
+
+    fn query(&self, query: Option<proto::PeerQuery>) -> Result<Arc<Query>, Status> {
+        let query = query.ok_or_else(|| Status::invalid_argument("a question without a query"))?;
+        check_cluster(&self.directory, &query.cluster_id)?;
+        if !self.local.enabled() {
+            return Err(matrix_status(MatrixError::Disabled));
+        }
+        query_from_wire(query).map(Arc::new)
+    }
+
+    fn cluster_id(&self) -> String {
+        self.directory.cluster_id().as_str().to_owned()
+    }
+}
+
+type Chunks<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn stream<T: Send + 'static>(chunks: Vec<T>) -> Response<Chunks<T>> {
+    Response::new(Box::pin(futures::stream::iter(chunks.into_iter().map(Ok))))
+}
+
+#[tonic::async_trait]
+impl KeyVizPeer for MatrixPeer {
+    type TotalsStream = Chunks<proto::TotalsChunk>;
+    type ColumnsStream = Chunks<proto::ColumnsChunk>;
+
+    async fn totals(
+        &self,
+        request: Request<proto::TotalsRequest>,
+    ) -> Result<Response<Self::TotalsStream>, Status> {
+        let local = &self.local;
+        let query = self.query(request.into_inner().query)?;
+        let totals = local.totals_for(Asker::Peer, query).await.map_err(work_status)?;
+        let (now_ms, step_ms) = (local.clock().now_ms(), local.history().config().step_ms);
+        Ok(stream(totals_chunks(totals, &self.cluster_id(), now_ms, step_ms)))
+    }
+
+    async fn columns(
+        &self,
+        request: Request<proto::ColumnsRequest>,
+    ) -> Result<Response<Self::ColumnsStream>, Status> {
+        let request = request.into_inner();
+        let rows = Arc::new(row_axis_from_wire(&request)?);
+        let columns = Arc::new(column_plan_from_wire(&request)?);
+        let query = self.query(request.query)?;
+        let part = self.local.columns_for(Asker::Peer, query, rows, columns).await;
+        Ok(stream(columns_chunks(part.map_err(work_status)?, &self.cluster_id())))
+    }
+}
+
+fn work_status(error: WorkError) -> Status {
+    matrix_status(error.into())
+}

@@ -1,0 +1,293 @@
+//! How much matrix work a node does at a time, and how it is called off.
+//!
+//! ```text
+//!   own queries ----> at most MAX_QUERIES under way, MAX_WAITING_QUERIES wait --+
+//!                                                                              v
+//!   peers' questions --------> at most MAX_WAITING_COMPUTATIONS wait ----> computations,
+//!                                                                          half of the cores
+//! ```
+//!
+//! Who comes when the queue is full is refused at once, in words: a queue without a bound would let
+//! every answer come too late. Nothing that holds a place in the second queue waits for one in the
+//! first, so the two cannot block each other. What an asker does to put an answer together (plan and
+//! merge) is bounded by the first and does not wait in the second: it is due at the deadline.
+//!
+//! A computation runs on a thread of its own, which nobody can stop from outside. It looks at a flag
+//! between columns; dropping the future that waits for it (a client that went away, a stream that was
+//! reset, a deadline) sets the flag.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Most cluster and node queries that a node puts together at once. Each may hold the parts of all
+/// members, so this times 256 MiB bounds their memory.
+pub const MAX_QUERIES: usize = 4;
+
+/// Most distinct queries that wait for a place.
+pub const MAX_WAITING_QUERIES: usize = 64;
+
+/// Most questions of peers that wait to be computed.
+pub const MAX_WAITING_COMPUTATIONS: usize = 128;
+
+/// The node has as much matrix work as it takes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "this node has as much matrix work as it takes on ({running} {what} under way, at most {waiting} \
+     waiting); try again later or ask another node"
+)]
+pub struct Busy {
+    /// Of what there are too many.
+    pub what: &'static str,
+    /// Under way at most.
+    pub running: usize,
+    /// Waiting at most.
+    pub waiting: usize,
+}
+
+/// Why something was not computed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum WorkError {
+    /// Too much to do.
+    #[error(transparent)]
+    Busy(#[from] Busy),
+    /// A fault of this program.
+    #[error("the answer could not be computed: {reason}")]
+    Failed {
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// The matrix work of one node.
+#[derive(Debug)]
+pub struct Work {
+    queries: Places,
+    computations: Places,
+    called_off: Arc<AtomicUsize>,
+}
+
+/// Whose computation it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asker {
+    /// A query of this node, which has a place among the queries already.
+    Own,
+    /// Another node's.
+    Peer,
+}
+
+/// A place among those who work; given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Default for Work {
+    /// Computations on half of the cores: the other half stays with the store.
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Work::new(MAX_QUERIES, MAX_WAITING_QUERIES, (cores / 2).max(1), MAX_WAITING_COMPUTATIONS)
+    }
+}
+
+impl Work {
+    /// Limits: queries under way and waiting, computations under way and (of peers) waiting.
+    pub fn new(
+        queries: usize,
+        waiting_queries: usize,
+        computations: usize,
+        waiting_computations: usize,
+    ) -> Self {
+        Work {
+            queries: Places::new("queries", queries, waiting_queries),
+            computations: Places::new("computations", computations, waiting_computations),
+            called_off: Arc::default(),
+        }
+    }
+
+    /// A place for a query, in turn.
+    ///
+    /// # Errors
+    /// At once where too many wait.
+    pub async fn query(&self) -> Result<Place, Busy> {
+        self.queries.enter(self.queries.most_waiting).await
+    }
+
+    /// What is said to a query whose turn did not come in time.
+    pub(super) fn busy(&self) -> Busy {
+        self.queries.busy(self.queries.most_waiting)
+    }
+
+    /// Computes where no request waits for it, in turn. `compute` is given a check that says whether
+    /// the answer is still wanted, and may return `None` once it is not.
+    ///
+    /// # Errors
+    /// At once where it is a peer's and too many wait.
+    pub async fn compute<T: Send + 'static>(
+        &self,
+        asker: Asker,
+        compute: impl FnOnce(&dyn Fn() -> bool) -> Option<T> + Send + 'static,
+    ) -> Result<T, WorkError> {
+        let most_waiting = match asker {
+            Asker::Own => usize::MAX,
+            Asker::Peer => self.computations.most_waiting,
+        };
+        let place = self.computations.enter(most_waiting).await?;
+        let called_off = Arc::clone(&self.called_off);
+        off_the_runtime(move |wanted| {
+            let answer = compute(wanted);
+            if answer.is_none() {
+                called_off.fetch_add(1, Ordering::Relaxed);
+            }
+            // Given back when the thread is free, not when the asker has gone.
+            drop(place);
+            answer
+        })
+        .await
+    }
+
+    /// Computations that ended early because nobody waited for them any more.
+    pub fn called_off(&self) -> usize {
+        self.called_off.load(Ordering::Relaxed)
+    }
+
+    /// Queries under way.
+    pub fn running_queries(&self) -> usize {
+        self.queries.running()
+    }
+}
+
+/// Computes where no request waits for it, at once. `compute` as in [`Work::compute`].
+pub(super) async fn off_the_runtime<T: Send + 'static>(
+    compute: impl FnOnce(&dyn Fn() -> bool) -> Option<T> + Send + 'static,
+) -> Result<T, WorkError> {
+    let unwanted = Unwanted(Arc::default());
+    let flag = Arc::clone(&unwanted.0);
+    // Relaxed: the flag carries no data, and one column more or less does not matter.
+    let computed = tokio::task::spawn_blocking(move || compute(&|| !flag.load(Ordering::Relaxed)));
+    let computed = computed.await;
+    drop(unwanted);
+    match computed {
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => Err(WorkError::Failed { reason: "it was called off".to_owned() }),
+        Err(error) => Err(WorkError::Failed { reason: error.to_string() }),
+    }
+}
+
+/// Sets a flag when dropped.
+struct Unwanted(Arc<AtomicBool>);
+
+impl Drop for Unwanted {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug)]
+struct Places {
+    what: &'static str,
+    running: Arc<Semaphore>,
+    most_running: usize,
+    waiting: AtomicUsize,
+    most_waiting: usize,
+}
+
+impl Places {
+    fn new(what: &'static str, most_running: usize, most_waiting: usize) -> Self {
+        let running = Arc::new(Semaphore::new(most_running));
+        Places { what, running, most_running, waiting: AtomicUsize::new(0), most_waiting }
+    }
+
+    fn running(&self) -> usize {
+        self.most_running - self.running.available_permits()
+    }
+
+    fn busy(&self, waiting: usize) -> Busy {
+        Busy { what: self.what, running: self.most_running, waiting }
+    }
+
+    async fn enter(&self, most_waiting: usize) -> Result<Place, Busy> {
+        let never_closed = "the semaphore is never closed";
+        if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
+            return Ok(Place { _permit: permit });
+        }
+        let waiting = Waiting::join(&self.waiting);
+        if waiting.before >= most_waiting {
+            return Err(self.busy(most_waiting));
+        }
+        let permit = Arc::clone(&self.running).acquire_owned().await.expect(never_closed);
+        Ok(Place { _permit: permit })
+    }
+}
+
+/// One of those who wait, for as long as it lives.
+struct Waiting<'a> {
+    count: &'a AtomicUsize,
+    before: usize,
+}
+
+impl<'a> Waiting<'a> {
+    fn join(count: &'a AtomicUsize) -> Self {
+        Waiting { count, before: count.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bounds_who_comes_when_the_queue_is_full_is_refused_in_words() {
+        let work = Arc::new(Work::new(1, 2, 1, 1));
+        let place = work.query().await.expect("the first has a place");
+        let wait = |work: &Arc<Work>| {
+            let work = Arc::clone(work);
+            tokio::spawn(async move { work.query().await.map(drop) })
+        };
+        let waiting = [wait(&work), wait(&work)];
+        while work.queries.waiting.load(Ordering::Relaxed) < 2 {
+            tokio::task::yield_now().await;
+        }
+        let refused = work.query().await.expect_err("two wait already");
+        assert!(refused.to_string().contains("1 queries under way, at most 2 waiting"));
+        drop(place);
+        for waiter in waiting {
+            waiter.await.expect("no panic").expect("its turn came");
+        }
+        assert_eq!(work.queries.waiting.load(Ordering::Relaxed), 0);
+        drop(work.query().await.expect("the places were given back"));
+    }
+
+    #[tokio::test]
+    async fn no_harm_a_computation_that_nobody_waits_for_ends_and_gives_its_place_back() {
+        let work = Arc::new(Work::new(1, 0, 1, 0));
+        let (began, begun) = tokio::sync::oneshot::channel();
+        let endless = {
+            let work = Arc::clone(&work);
+            tokio::spawn(async move {
+                work.compute(Asker::Peer, move |wanted| {
+                    let _ = began.send(());
+                    while wanted() {
+                        std::thread::yield_now();
+                    }
+                    None::<()>
+                })
+                .await
+            })
+        };
+        begun.await.expect("it runs");
+        let busy = work.compute(Asker::Peer, |_| Some(())).await;
+        assert!(matches!(busy, Err(WorkError::Busy(_))), "{busy:?}");
+        endless.abort();
+        assert_eq!(work.compute(Asker::Own, |_| Some(7)).await, Ok(7));
+        assert_eq!(work.called_off(), 1);
+    }
+}

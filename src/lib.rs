@@ -24,3 +24,5 @@ pub mod node;
 pub mod proto;
 #[cfg(not(loom))]
 pub mod raft;
+#[cfg(not(loom))]
+pub mod security;

@@ -7,19 +7,21 @@
 //! | `/api/v1/stream` | `StreamColumns` as server-sent events |
 //! | `/api/v1/routes`, `/api/v1/cluster` | `ListRoutes` and `GetStatus` as JSON |
 //! | `POST /api/v1/routes/split`, `POST /api/v1/routes/merge` | `SplitRoute` and `MergeRoutes` |
-//! | `/metrics` | Prometheus text |
+//! | `/metrics` | Prometheus text; it names no keys, so that it needs no token |
 //! | `/healthz` | 200 while the process lives |
 //! | `/readyz` | 200 when the node can serve requests, else 503 and why |
 //!
+//! Where there is an admin token, everything under `/api/` needs it: `authorization: Bearer ...`.
 //! Errors are `{"code": "...", "message": "..."}` with the matching status.
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use serde::{Deserialize, Serialize};
 use tonic::{Code, Status};
 use tower_http::compression::CompressionLayer;
@@ -28,6 +30,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use crate::proto;
 
 use super::cluster_service::ClusterService;
+use super::gate::{Gate, Need};
 use super::json::{
     ClusterJson, MatrixJson, RoutesJson, axis_from_name, parse_key, role_from_name,
     series_from_name,
@@ -45,6 +48,7 @@ pub(super) struct HttpState {
     pub(super) routes: Arc<RoutesService>,
     pub(super) cluster: Arc<ClusterService>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) gate: Option<Arc<Gate>>,
 }
 
 /// Nothing but the page's own files may run or be asked; keys are data and stay text.
@@ -63,15 +67,18 @@ pub(super) fn router(state: HttpState) -> Router {
             HeaderValue::from_static(value),
         )
     };
-    Router::new()
-        .route("/", get(|| async { asset("index.html") }))
-        .route("/{*file}", get(|Path(file): Path<String>| async move { asset(&file) }))
+    let api = Router::new()
         .route("/api/v1/matrix", get(matrix))
         .route("/api/v1/stream", get(stream::columns))
         .route("/api/v1/routes", get(routes))
         .route("/api/v1/cluster", get(cluster))
         .merge(route_changes::routes())
-        .route("/api/{*rest}", get(no_such_call))
+        .route("/api/{*rest}", any(no_such_call))
+        .layer(from_fn_with_state(state.clone(), admit));
+    Router::new()
+        .route("/", get(|| async { asset("index.html") }))
+        .route("/{*file}", get(|Path(file): Path<String>| async move { asset(&file) }))
+        .merge(api)
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -80,6 +87,19 @@ pub(super) fn router(state: HttpState) -> Router {
         .layer(fixed("x-content-type-options", "nosniff"))
         .layer(fixed("referrer-policy", "no-referrer"))
         .with_state(state)
+}
+
+/// Lets a call of the API in, where it shows what it needs.
+async fn admit(State(state): State<HttpState>, request: Request, next: Next) -> Response {
+    if let Some(gate) = &state.gate
+        && let Err(status) = gate.admit(Need::Token, None, request.headers())
+    {
+        let mut response = problem(&status);
+        let challenge = HeaderValue::from_static("Bearer realm=\"keyviz\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        return response;
+    }
+    next.run(request).await
 }
 
 fn asset(file: &str) -> Response {

@@ -3,6 +3,7 @@
 mod cluster_service;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod gate;
 mod http;
 pub mod json;
 mod keyviz_service;

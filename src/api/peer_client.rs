@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use crate::keyviz::{GroupId, NodeId};
@@ -20,6 +19,7 @@ use crate::proto::kv_peer_client::KvPeerClient;
 use crate::proto::peer_read_request::Read;
 use crate::proto::{peer_read_response, propose_response, read_index_response};
 use crate::raft::{MAX_MESSAGE_BYTES, Peers};
+use crate::security::AuthChannel;
 
 use super::status::{is_not_applied, peer_refusal};
 
@@ -38,7 +38,7 @@ impl PeerClient {
     }
 
     /// The connection to a member.
-    pub(crate) fn channel(&self, to: NodeId) -> Result<Channel, PeerError> {
+    pub(crate) fn channel(&self, to: NodeId) -> Result<AuthChannel, PeerError> {
         let not_sent = |reason: String| PeerError::NotSent { node: to, reason };
         let member = self
             .directory
@@ -47,7 +47,7 @@ impl PeerClient {
         self.peers.channel(to.0, &member.address).map_err(|error| not_sent(error.to_string()))
     }
 
-    fn kv(&self, to: NodeId) -> Result<KvPeerClient<Channel>, PeerError> {
+    fn kv(&self, to: NodeId) -> Result<KvPeerClient<AuthChannel>, PeerError> {
         let client = KvPeerClient::new(self.channel(to)?);
         Ok(client
             .max_decoding_message_size(MAX_MESSAGE_BYTES)

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use tonic::transport::Channel;
 
 use crate::fanout::{PeerMatrix, PeerTotals};
 use crate::keyviz::{ColumnPlan, MAX_TOTALS, NodeColumns, NodeId, Query, RowAxis};
 use crate::proto;
 use crate::proto::key_viz_peer_client::KeyVizPeerClient;
 use crate::raft::MAX_MESSAGE_BYTES;
+use crate::security::AuthChannel;
 
 use super::matrix_wire::{columns_from_chunk, columns_request, query_to_wire, totals_from_chunks};
 use super::peer_client::{PeerClient, describe};
@@ -19,7 +19,7 @@ use super::peer_client::{PeerClient, describe};
 const MAX_CELLS: usize = 4 * 1_024 * 2_048;
 
 impl PeerClient {
-    fn matrix(&self, to: NodeId) -> Result<KeyVizPeerClient<Channel>, String> {
+    fn matrix(&self, to: NodeId) -> Result<KeyVizPeerClient<AuthChannel>, String> {
         let channel = self.channel(to).map_err(|error| error.to_string())?;
         Ok(KeyVizPeerClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)

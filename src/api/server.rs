@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use crate::fanout::{Fanout, Feeds};
 use crate::keyviz::NodeId;
@@ -16,8 +14,10 @@ use crate::raft::{
     CONNECTION_WINDOW_BYTES, CatalogGroup, Groups, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
     MAX_MESSAGE_BYTES, STREAM_WINDOW_BYTES, Storage,
 };
+use crate::security::{Listener, Security};
 
 use super::cluster_service::{ClusterService, SharedCluster};
+use super::gate::{Gate, GateLayer};
 use super::http::{self, HttpState};
 use super::keyviz_service::{KeyVizService, SharedKeyViz};
 use super::kv_service::KvService;
@@ -48,6 +48,8 @@ pub struct Edge {
     pub storage: Storage,
     /// Where HTTP is served; empty: nowhere.
     pub http: String,
+    /// Who may call.
+    pub security: Security,
     /// Time that a request may take.
     pub timeout: Duration,
     /// Ends the streams that never end by themselves.
@@ -65,6 +67,7 @@ pub struct Services {
     metrics: Arc<Metrics>,
     requests: Arc<Requests>,
     groups: Groups,
+    gate: Option<Arc<Gate>>,
     stop: CancellationToken,
 }
 
@@ -72,7 +75,7 @@ impl Services {
     /// The services of an edge.
     pub fn new(edge: Edge) -> Self {
         let Edge { node, coordinator, catalog, fanout, groups, directory, .. } = edge;
-        let Edge { peers, storage, http, timeout, stop, .. } = edge;
+        let Edge { peers, storage, http, security, timeout, stop, .. } = edge;
         let served = groups.clone();
         let leaders = Arc::new(LeaderLog::default());
         let clock = fanout.local().clock().clone();
@@ -122,12 +125,13 @@ impl Services {
             metrics: Arc::new(metrics),
             directory,
             groups: served,
+            gate: Gate::new(security),
             stop,
         }
     }
 
     /// Serves gRPC until stopped; requests in flight are finished first.
-    pub async fn serve_grpc(&self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
+    pub async fn serve_grpc(&self, listener: Listener) -> Result<(), tonic::transport::Error> {
         use proto::cluster_peer_server::ClusterPeerServer;
         use proto::cluster_server::ClusterServer;
         use proto::key_viz_server::KeyVizServer;
@@ -162,6 +166,7 @@ impl Services {
         let reflection_v1 = reflection().build_v1().expect(sound);
         let reflection_v1alpha = reflection().build_v1alpha().expect(sound);
         Server::builder()
+            .layer(GateLayer(self.gate.clone()))
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -182,19 +187,20 @@ impl Services {
             .add_service(reflection_v1)
             .add_service(reflection_v1alpha)
             .serve_with_incoming_shutdown(
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                listener.into_stream(),
                 self.stop.clone().cancelled_owned(),
             )
             .await
     }
 
     /// Serves HTTP until stopped.
-    pub async fn serve_http(&self, listener: TcpListener) -> std::io::Result<()> {
+    pub async fn serve_http(&self, listener: Listener) -> std::io::Result<()> {
         let router = http::router(HttpState {
             keyviz: Arc::clone(&self.keyviz),
             routes: Arc::clone(&self.routes),
             cluster: Arc::clone(&self.cluster),
             metrics: Arc::clone(&self.metrics),
+            gate: self.gate.clone(),
         });
         axum::serve(listener, router)
             .with_graceful_shutdown(self.stop.clone().cancelled_owned())

@@ -8,12 +8,14 @@ use std::future::Future;
 use std::time::Duration;
 
 use clap::Args;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
+use super::access::{Access, AccessArgs};
 use super::failure::{self, Meaning};
 use super::text::{self, inert};
 use super::values::{self, Address, ValueError};
+use crate::security::{self, AuthChannel, SecurityError};
 
 /// gRPC address of a node where nothing else was said.
 pub const DEFAULT_NODE: &str = "127.0.0.1:7401";
@@ -47,6 +49,9 @@ pub struct NodeArgs {
         help_heading = "Connection"
     )]
     pub timeout: Duration,
+    /// TLS and token.
+    #[command(flatten)]
+    pub access: AccessArgs,
 }
 
 fn timeout(text: &str) -> Result<Duration, ValueError> {
@@ -56,6 +61,9 @@ fn timeout(text: &str) -> Result<Duration, ValueError> {
 /// No node did what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
+    /// A certificate or token of this side cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] SecurityError),
     /// No address answered. The reasons are in the order of the addresses.
     #[error("no node answered: {}", reasons(.0))]
     NoNode(Vec<(Address, String)>),
@@ -101,12 +109,19 @@ pub enum Effect {
 pub struct Client {
     nodes: Vec<Address>,
     timeout: Duration,
+    /// Where it cannot be had, each call says so.
+    access: Result<Access, SecurityError>,
 }
 
 impl Client {
     /// Asks `nodes` in this order, each for at most `timeout`.
     pub fn new(nodes: Vec<Address>, timeout: Duration) -> Self {
-        Client { nodes, timeout }
+        Client { nodes, timeout, access: Ok(Access::default()) }
+    }
+
+    /// The same, at this node alone.
+    pub fn at(&self, address: Address) -> Self {
+        Client { nodes: vec![address], ..self.clone() }
     }
 
     /// The wait for one answer.
@@ -120,7 +135,7 @@ impl Client {
     /// Where no node answers, one refuses, or the outcome of a write is unknown.
     pub async fn call<T, F, Fut>(&self, effect: Effect, call: F) -> Result<T, CallError>
     where
-        F: Fn(Channel) -> Fut,
+        F: Fn(AuthChannel) -> Fut,
         Fut: Future<Output = Result<T, Status>>,
     {
         self.call_where(effect, call).await.map(|(_, answer)| answer)
@@ -136,13 +151,14 @@ impl Client {
         call: F,
     ) -> Result<(&Address, T), CallError>
     where
-        F: Fn(Channel) -> Fut,
+        F: Fn(AuthChannel) -> Fut,
         Fut: Future<Output = Result<T, Status>>,
     {
+        let access = self.access.as_ref().map_err(Clone::clone)?;
         let mut tried = Vec::new();
         let mut refused = None;
         for address in &self.nodes {
-            let status = match self.attempt(address, &call).await {
+            let status = match self.attempt(address, access, &call).await {
                 Ok(answer) => return Ok((address, answer)),
                 Err(status) => status,
             };
@@ -179,12 +195,17 @@ impl Client {
         Err(refused.unwrap_or(CallError::NoNode(tried)))
     }
 
-    async fn attempt<T, F, Fut>(&self, address: &Address, call: &F) -> Result<T, Status>
+    async fn attempt<T, F, Fut>(
+        &self,
+        address: &Address,
+        access: &Access,
+        call: &F,
+    ) -> Result<T, Status>
     where
-        F: Fn(Channel) -> Fut,
+        F: Fn(AuthChannel) -> Fut,
         Fut: Future<Output = Result<T, Status>>,
     {
-        let channel = connect(address, self.timeout).await?;
+        let channel = connect(address, access, self.timeout).await?;
         match tokio::time::timeout(self.timeout, call(channel)).await {
             Ok(result) => result,
             Err(_) => Err(local_timeout(self.timeout)),
@@ -194,7 +215,22 @@ impl Client {
 
 impl From<NodeArgs> for Client {
     fn from(args: NodeArgs) -> Self {
-        Client::new(args.nodes, args.timeout)
+        Client { nodes: args.nodes, timeout: args.timeout, access: args.access.open() }
+    }
+}
+
+/// Nodes, and how to show them who calls.
+#[derive(Clone, Debug)]
+pub struct Nodes {
+    /// Their gRPC addresses.
+    pub addresses: Vec<Address>,
+    /// What they are shown.
+    pub access: Access,
+}
+
+impl From<Vec<Address>> for Nodes {
+    fn from(addresses: Vec<Address>) -> Self {
+        Nodes { addresses, access: Access::default() }
     }
 }
 
@@ -202,14 +238,21 @@ impl From<NodeArgs> for Client {
 ///
 /// # Errors
 /// A status that means [`Meaning::NotSent`].
-pub async fn connect(address: &Address, timeout: Duration) -> Result<Channel, Status> {
+pub async fn connect(
+    address: &Address,
+    access: &Access,
+    timeout: Duration,
+) -> Result<AuthChannel, Status> {
     let timeout = timeout.min(CONNECT_TIMEOUT);
     let connected = match endpoint(address, timeout) {
-        Ok(endpoint) => tokio::time::timeout(timeout, endpoint.connect()).await,
+        Ok(endpoint) => {
+            let connecting = security::connect(endpoint, access.tls.as_ref());
+            tokio::time::timeout(timeout, connecting).await
+        }
         Err(error) => Ok(Err(error)),
     };
     match connected {
-        Ok(Ok(channel)) => Ok(channel),
+        Ok(Ok(channel)) => Ok(AuthChannel::new(channel, access.credentials.clone())),
         Ok(Err(error)) => Err(not_sent(error)),
         Err(_) => Err(not_sent(ConnectTimeout(timeout))),
     }

@@ -131,7 +131,8 @@ async fn transfer_leader(args: TransferArgs) -> Result<(), CliError> {
     let address = member.and_then(|member| member.address.parse::<Address>().ok());
     let address = address.ok_or(CliError::NoLeader(args.group))?;
     let request = proto::TransferLeaderRequest { group_id: args.group, to: args.to };
-    let moved = Client::new(vec![address], client.timeout())
+    let moved = client
+        .at(address)
         .call(Effect::Write, |channel| async move {
             ClusterClient::new(channel).transfer_leader(request).await
         })

@@ -24,6 +24,7 @@ use super::serve::{
 use super::text::thousands;
 use super::values::{self, Address};
 use super::{CliError, UsageError};
+use crate::security::SecurityConfig;
 use watch::Watch;
 
 /// Nodes where nothing else was said.
@@ -152,6 +153,7 @@ impl DemoOptions {
                 split_at: split_keys(DEFAULT_KEY_PREFIX, KEYS, ROUTES),
             }),
             insecure: false,
+            security: SecurityConfig::default(),
             keyviz: self.keyviz.clone(),
             cache_bytes: CACHE_BYTES,
             log: LOG.into(),

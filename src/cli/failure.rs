@@ -26,6 +26,9 @@ impl Meaning {
         if chain(status).any(|error| error.is::<ConnectError>()) {
             return Meaning::NotSent;
         }
+        if needs_tls(status) {
+            return Meaning::NotSent;
+        }
         if status.source().is_some() {
             return Meaning::Unknown;
         }
@@ -66,9 +69,28 @@ fn chain(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
     std::iter::successors(status.source(), |error: &&(dyn Error + 'static)| (*error).source())
 }
 
+/// Whether a TLS port told this side, which speaks plain text, to go away: HTTP/2's
+/// INADEQUATE_SECURITY, before anything was read.
+fn needs_tls(status: &Status) -> bool {
+    status.code() == Code::PermissionDenied && status.source().is_some()
+}
+
+/// Whether the other side of a TLS handshake speaks something else.
+fn speaks_no_tls(error: &(dyn Error + 'static)) -> bool {
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
+}
+
 /// The reason in a status: the server's words, or the innermost error of the connection.
 pub fn reason(status: &Status) -> String {
+    if needs_tls(status) {
+        return "it speaks TLS only; give the CA's certificate with --tls-ca".to_owned();
+    }
     match chain(status).last() {
+        Some(innermost) if speaks_no_tls(innermost) => {
+            "it does not speak TLS, and this side was given --tls-ca".to_owned()
+        }
         Some(innermost) => innermost.to_string(),
         None if status.message().is_empty() => code_name(status.code()).to_owned(),
         None => status.message().to_owned(),

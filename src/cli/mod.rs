@@ -3,6 +3,7 @@
 //! Data goes to stdout and talk to stderr. Exit codes: 0 done, 1 the operation failed (the reason
 //! is on stderr), 2 wrong usage. A reader that closes the pipe ends the command quietly.
 
+mod access;
 mod check;
 mod client;
 mod cluster;
@@ -201,8 +202,23 @@ pub fn main() -> ExitCode {
 }
 
 /// Flags that take any text; for them, what begins with a hyphen is rather the next flag.
-const FREE_TEXT: [&str; 9] =
-    ["data", "trace", "record", "key_prefix", "log", "start", "end", "split_at", "request_id"];
+const FREE_TEXT: [&str; 15] = [
+    "data",
+    "trace",
+    "record",
+    "key_prefix",
+    "log",
+    "start",
+    "end",
+    "split_at",
+    "request_id",
+    "tls_ca",
+    "tls_cert",
+    "tls_key",
+    "token_file",
+    "admin_token_file",
+    "cluster_secret_file",
+];
 
 /// The command line. Values that begin with a hyphen reach the parser of their flag, so that the
 /// error names the flag: clap by itself would take `--rate -1` for an unknown flag `-1`.

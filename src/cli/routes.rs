@@ -10,7 +10,6 @@ use bytes::Bytes;
 use clap::{Args, Subcommand};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use tonic::transport::Channel;
 
 use super::client::{Client, Effect, MAX_ANSWER_BYTES, NodeArgs};
 use super::kv::OneFormat;
@@ -22,6 +21,7 @@ use crate::keyviz::KeyRange;
 use crate::proto;
 use crate::proto::routes_client::RoutesClient;
 use crate::proto::watch_routes_response::Event;
+use crate::security::AuthChannel;
 
 /// The pause before a stream that broke is taken up again.
 const WATCH_AGAIN_AFTER: Duration = Duration::from_millis(500);
@@ -125,7 +125,7 @@ pub async fn run(args: RoutesArgs) -> Result<(), CliError> {
     }
 }
 
-fn stub(channel: Channel) -> RoutesClient<Channel> {
+fn stub(channel: AuthChannel) -> RoutesClient<AuthChannel> {
     RoutesClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES)
 }
 

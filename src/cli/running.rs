@@ -30,6 +30,13 @@ impl RunningNode {
         anyhow::anyhow!(self.0.failed().await)
     }
 
+    /// Reads certificates, token and secret anew; what is wrong with them goes to the log.
+    pub async fn reload_security(&self) {
+        for error in self.0.reload_security().await.err().into_iter().flatten() {
+            tracing::error!("{error}; what was read before stays in force");
+        }
+    }
+
     /// Finishes what is in flight, writes what is in memory, and stops.
     ///
     /// # Errors
@@ -77,21 +84,48 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
         keyviz: KeyvizConfig { sampler, history },
         cache_bytes: options.cache_bytes,
         request_timeout: DEFAULT_REQUEST_TIMEOUT,
+        security: options.security,
     })
 }
+
+/// Below, these tell of every header, tokens and secrets among them.
+const NEVER_BELOW_INFO: [&str; 2] = ["h2=info", "hyper=info"];
 
 /// Logs to stderr what `filter` lets through, from now on.
 ///
 /// # Errors
 /// Where the filter is none; the flags have checked theirs.
 pub fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
+    let mut filter = tracing_subscriber::EnvFilter::try_new(filter)?;
+    for quiet in NEVER_BELOW_INFO {
+        filter = filter.add_directive(quiet.parse()?);
+    }
     let logging = tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_new(filter)?)
+        .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // A process that embeds this one may log already; then that stands.
     let _ = logging.try_init();
     Ok(())
+}
+
+/// Waits for SIGHUP.
+#[derive(Debug)]
+pub struct Reloads(tokio::signal::unix::Signal);
+
+impl Reloads {
+    /// Takes the signal over from now on: it ends the process no more.
+    ///
+    /// # Errors
+    /// Where the system does not let it.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Reloads(signal(SignalKind::hangup())?))
+    }
+
+    /// The next one.
+    pub async fn next(&mut self) {
+        self.0.recv().await;
+    }
 }
 
 /// Waits for SIGINT or SIGTERM.

@@ -9,10 +9,11 @@ use bytes::Bytes;
 use clap::Args;
 
 use super::keyviz_flags::{self, KeyvizArgs, KeyvizOptions, SizeError};
-use super::running::{self, RunningNode, Signals};
+use super::running::{self, Reloads, RunningNode, Signals};
 use super::values::{self, Address};
 use super::{CliError, UsageError};
 use crate::api::json::key_text;
+use crate::security::{SecurityConfig, TlsFiles};
 
 /// Raft groups of data where nothing else was said.
 pub const DEFAULT_GROUPS: u64 = 4;
@@ -69,8 +70,10 @@ pub struct ServeOptions {
     pub data: PathBuf,
     /// How it comes to its cluster.
     pub start: Start,
-    /// Listening beyond loopback without TLS was asked for.
+    /// Listening beyond loopback without TLS and token was asked for.
     pub insecure: bool,
+    /// TLS, tokens and secrets.
+    pub security: SecurityConfig,
     /// The visualizer.
     pub keyviz: KeyvizOptions,
     /// Memory for cached pages.
@@ -121,8 +124,49 @@ pub struct ServeArgs {
     /// comma is given as hex:...; at bootstrap
     #[arg(long, env = "KEYVIZ_SPLIT_AT", value_name = "KEY,...", value_delimiter = ',', value_parser = values::key)]
     split_at: Vec<Bytes>,
-    /// Listen beyond loopback although nothing is encrypted or authenticated
-    #[arg(long, env = "KEYVIZ_INSECURE")]
+    /// Speak TLS with the certificate in this PEM file, on both ports and to other nodes; needs
+    /// --tls-key and --tls-ca. It and the files below are read anew when they change
+    #[arg(
+        long,
+        env = "KEYVIZ_TLS_CERT",
+        value_name = "FILE",
+        requires_all = ["tls_key", "tls_ca"],
+        help_heading = "Security"
+    )]
+    tls_cert: Option<PathBuf>,
+    /// Private key of --tls-cert, PEM
+    #[arg(
+        long,
+        env = "KEYVIZ_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert",
+        help_heading = "Security"
+    )]
+    tls_key: Option<PathBuf>,
+    /// CA that signs all nodes and the clients that show a certificate, PEM
+    #[arg(
+        long,
+        env = "KEYVIZ_TLS_CA",
+        value_name = "FILE",
+        requires = "tls_cert",
+        help_heading = "Security"
+    )]
+    tls_ca: Option<PathBuf>,
+    /// Ask for the token in this file where routes or members are changed, for heatmaps and on
+    /// /api/; each line is a token that is accepted
+    #[arg(long, env = "KEYVIZ_ADMIN_TOKEN_FILE", value_name = "FILE", help_heading = "Security")]
+    admin_token_file: Option<PathBuf>,
+    /// Take calls from nodes that show the secret in this file, and show its first line to them;
+    /// each line is a secret that is accepted
+    #[arg(
+        long,
+        env = "KEYVIZ_CLUSTER_SECRET_FILE",
+        value_name = "FILE",
+        help_heading = "Security"
+    )]
+    cluster_secret_file: Option<PathBuf>,
+    /// Listen beyond loopback although there is no TLS or no admin token
+    #[arg(long, env = "KEYVIZ_INSECURE", help_heading = "Security")]
     insecure: bool,
     /// Memory for cached pages, in bytes or as KiB, MiB or GiB; at least 1MiB
     #[arg(long, env = "KEYVIZ_CACHE_BYTES", value_name = "SIZE", default_value = "64MiB", value_parser = cache_bytes)]
@@ -186,6 +230,7 @@ impl ServeArgs {
         let advertise = self.advertise.clone().unwrap_or_else(|| self.listen.into());
         self.check_exposure(&advertise)?;
         let start = self.start(&advertise)?;
+        let security = self.security();
         Ok(ServeOptions {
             id: self.id,
             listen: self.listen,
@@ -194,10 +239,26 @@ impl ServeArgs {
             data: self.data,
             start,
             insecure: self.insecure,
+            security,
             keyviz: self.keyviz.options(self.keyviz_step),
             cache_bytes: self.cache_bytes,
             log: self.log,
         })
+    }
+
+    fn security(&self) -> SecurityConfig {
+        let tls = match (&self.tls_cert, &self.tls_key, &self.tls_ca) {
+            (Some(cert), Some(key), Some(ca)) => {
+                Some(TlsFiles { cert: cert.clone(), key: key.clone(), ca: ca.clone() })
+            }
+            // The parser has seen to it that none is given alone.
+            _ => None,
+        };
+        SecurityConfig {
+            tls,
+            admin_token: self.admin_token_file.clone(),
+            cluster_secret: self.cluster_secret_file.clone(),
+        }
     }
 
     /// Nothing listens where others could reach it unprotected, unless that was asked for.
@@ -208,9 +269,19 @@ impl ServeArgs {
             let Some(address) = address.filter(|address| !address.ip().is_loopback()) else {
                 continue;
             };
+            let SecurityConfig { tls, admin_token, .. } = self.security();
+            let missing = match (&tls, &admin_token) {
+                (Some(_), Some(_)) => continue,
+                (None, None) => {
+                    "nothing is encrypted or authenticated (--tls-cert, --admin-token-file)"
+                }
+                (None, Some(_)) => "nothing is encrypted (--tls-cert)",
+                (Some(_), None) => "anybody may change routes and members (--admin-token-file)",
+            };
             if !self.insecure {
-                let reason = "not a loopback address, and nothing is encrypted or authenticated; \
-                    --insecure says that this is meant";
+                let reason = format!(
+                    "not a loopback address, and {missing}; --insecure says that this is meant"
+                );
                 return Err(UsageError::value(flag, address, reason));
             }
         }
@@ -303,7 +374,8 @@ fn sorted_splits(mut keys: Vec<Bytes>) -> Result<Vec<Bytes>, UsageError> {
 pub async fn run_serve(options: ServeOptions) -> Result<(), CliError> {
     running::log_to_stderr(&options.log).map_err(CliError::Node)?;
     let mut signals = Signals::new()?;
-    let insecure = options.insecure;
+    let mut reloads = Reloads::new()?;
+    let (insecure, security) = (options.insecure, options.security.clone());
     let (id, address, http) = (options.id, options.advertise.clone(), options.http);
     let node = tokio::select! {
         node = RunningNode::start(options) => node.map_err(CliError::Node)?,
@@ -311,18 +383,16 @@ pub async fn run_serve(options: ServeOptions) -> Result<(), CliError> {
     };
     eprintln!("keyviz: node {id} serves gRPC on {address}");
     if let Some(http) = http {
-        eprintln!("keyviz: heatmap page on http://{http}/");
+        let scheme = if security.tls.is_some() { "https" } else { "http" };
+        eprintln!("keyviz: heatmap page on {scheme}://{http}/");
     }
-    eprintln!(
-        "keyviz: nothing is encrypted or authenticated{}",
-        match insecure {
-            true => " (--insecure)",
-            false => "; listening on loopback only",
+    eprintln!("keyviz: {}", exposure(&security, insecure));
+    let failure = loop {
+        tokio::select! {
+            failure = node.failed() => break Some(failure),
+            () = signals.next() => break None,
+            () = reloads.next() => node.reload_security().await,
         }
-    );
-    let failure = tokio::select! {
-        failure = node.failed() => Some(failure),
-        () = signals.next() => None,
     };
     eprintln!("keyviz: node {id} stops");
     let stopped = tokio::select! {
@@ -333,6 +403,31 @@ pub async fn run_serve(options: ServeOptions) -> Result<(), CliError> {
         Some(failure) => Err(CliError::Node(failure)),
         None => stopped,
     }
+}
+
+/// What protects the node and what does not, for its operator.
+fn exposure(security: &SecurityConfig, insecure: bool) -> String {
+    let SecurityConfig { tls, admin_token, cluster_secret } = security;
+    let meant = if insecure { " (--insecure)" } else { "; listening on loopback only" };
+    if tls.is_none() && admin_token.is_none() && cluster_secret.is_none() {
+        return format!("nothing is encrypted or authenticated{meant}");
+    }
+    let tls_words = match tls {
+        Some(_) => "TLS on both ports",
+        None => "no TLS: token, secret and data travel in plain text",
+    };
+    let token_words = match admin_token {
+        Some(_) => "changes, heatmaps and /api/ ask for the admin token",
+        None => "no admin token: whoever can connect may change routes and members",
+    };
+    let node_words = match (tls, cluster_secret) {
+        (Some(_), Some(_)) => "nodes show a certificate or the cluster secret",
+        (Some(_), None) => "nodes show a certificate",
+        (None, Some(_)) => "nodes show the cluster secret",
+        (None, None) => "nodes are not authenticated (--cluster-secret-file)",
+    };
+    let meant = if tls.is_some() && admin_token.is_some() { "" } else { meant };
+    format!("{tls_words}; {token_words}; {node_words}{meant}")
 }
 
 #[cfg(test)]

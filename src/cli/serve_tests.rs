@@ -93,6 +93,40 @@ fn listening_beyond_loopback_is_asked_for_in_words() {
 }
 
 #[test]
+fn tls_and_a_token_open_the_other_addresses() {
+    let anywhere = ["--http", "0.0.0.0:7501"];
+    let tls = ["--tls-cert", "c", "--tls-key", "k", "--tls-ca", "a"];
+    let token = ["--admin-token-file", "t"];
+    let refusal = |flags: &[&str]| options(&[&anywhere[..], flags].concat()).unwrap_err();
+    assert!(refusal(&tls).contains("--admin-token-file"), "{}", refusal(&tls));
+    assert!(refusal(&token).contains("--tls-cert"), "{}", refusal(&token));
+    let all = options(&[&anywhere[..], &tls, &token].concat()).expect("it is right");
+    assert!(!all.insecure && all.security.tls.is_some());
+    for half in [&tls[..2], &tls[2..4], &tls[4..], &tls[..4], &tls[2..]] {
+        assert!(options(half).unwrap_err().contains("required"), "{half:?}");
+    }
+}
+
+#[test]
+fn a_start_says_what_protects_the_node() {
+    let said = |flags: &[&str]| {
+        let options = options(flags).expect("it is right");
+        exposure(&options.security, options.insecure)
+    };
+    let tls = ["--tls-cert", "c", "--tls-key", "k", "--tls-ca", "a"];
+    let nothing = "nothing is encrypted or authenticated; listening on loopback only";
+    assert_eq!(said(&[]), nothing);
+    assert_eq!(said(&["--insecure"]), "nothing is encrypted or authenticated (--insecure)");
+    assert_eq!(
+        said(&[&tls[..], &["--admin-token-file", "t"]].concat()),
+        "TLS on both ports; changes, heatmaps and /api/ ask for the admin token; \
+         nodes show a certificate"
+    );
+    let token_only = said(&["--admin-token-file", "t"]);
+    assert!(token_only.contains("plain text") && token_only.contains("not authenticated"));
+}
+
+#[test]
 fn the_visualizer_can_be_switched_off() {
     let enabled = |flag: &str| options(&[flag]).expect("it is right").keyviz.enabled;
     assert!(!enabled("--keyviz-enabled=false"));

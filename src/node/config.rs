@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::keyviz::{HistoryConfig, NodeId, SamplerConfig};
+use crate::security::SecurityConfig;
 
 use super::bootstrap::BootstrapSpec;
 
@@ -35,6 +36,8 @@ pub struct NodeConfig {
     pub cache_bytes: u64,
     /// Time a request may take when the client names none.
     pub request_timeout: Duration,
+    /// TLS, tokens and secrets; by default none.
+    pub security: SecurityConfig,
 }
 
 /// How a node comes to its cluster.

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use crate::catalog::PlanError;
 use crate::keyviz::{HistoryConfigError, NodeId, SamplerConfigError};
 use crate::raft::{CreateError, OpenError};
+use crate::security::SecurityError;
 
 use super::bootstrap::BootstrapSpecError;
 
@@ -27,6 +28,9 @@ pub enum NodeError {
         /// What the system said.
         source: io::Error,
     },
+    /// A certificate, token or secret cannot be used.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     /// The data folder cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::keyviz::NodeId;
 use crate::kv::Coordinator;
 use crate::raft::Groups;
+use crate::security::{Security, SecurityError};
 
 /// Requests in flight have this long to finish at a stop.
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
@@ -32,6 +33,7 @@ pub struct Node {
     /// Ends the flusher, after the last request.
     pub(super) flushed: CancellationToken,
     pub(super) groups: Groups,
+    pub(super) security: Security,
     pub(super) stop: CancellationToken,
     pub(super) servers: Vec<JoinHandle<()>>,
     pub(super) failure: tokio::sync::watch::Receiver<Option<String>>,
@@ -51,6 +53,18 @@ impl Node {
     /// Where HTTP listens.
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http
+    }
+
+    /// Reads certificates, tokens and secrets anew at once, which also happens by itself within a
+    /// second or two of a change.
+    ///
+    /// # Errors
+    /// Of each file that cannot be used; what was read before stays in force.
+    pub async fn reload_security(&self) -> Result<(), Vec<SecurityError>> {
+        let security = self.security.clone();
+        tokio::task::spawn_blocking(move || security.reload())
+            .await
+            .expect("reading credentials does not panic")
     }
 
     /// Waits until the node cannot go on, and says why.

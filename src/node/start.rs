@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
 
 use crate::api::{Edge, PeerClient, Services};
 use crate::catalog::{BootstrapPlan, ClusterId, plan_bootstrap};
@@ -19,6 +20,7 @@ use crate::raft::{
     AppliedCatalog, CatalogChangeError, CatalogGroup, Group, GroupOptions, Groups, Member, Peers,
     PeersOptions, Storage, StorageOptions,
 };
+use crate::security::{self, AuthChannel, Listener, Security};
 
 use super::archive::HistoryArchive;
 use super::bootstrap::BootstrapSpec;
@@ -49,6 +51,7 @@ impl Node {
             return Err(NodeError::ZeroId);
         }
         config.keyviz.history.validate()?;
+        let security = open_security(&config).await?;
         let (grpc, address) = listen("gRPC", config.listen).await?;
         let http = match config.http {
             Some(address) => Some(listen("HTTP", address).await?),
@@ -85,7 +88,12 @@ impl Node {
         }
         let stop = CancellationToken::new();
         let known = identity.cluster_id.clone().unwrap_or_default();
-        let peers = Peers::new(config.id.0, known, PeersOptions::default());
+        let peers = Peers::new(
+            config.id.0,
+            known,
+            PeersOptions { tls: security.client_tls(), credentials: security.as_node() },
+        );
+        tokio::spawn(security.clone().watch(stop.clone()));
         let groups = Groups::new(storage.clone(), peers.clone(), GroupOptions::default());
         let catalog = AppliedCatalog::default();
         let catalog_group = groups.create(GroupId::CATALOG, catalog.machine()).await?;
@@ -150,14 +158,17 @@ impl Node {
             peers: client,
             storage: storage.clone(),
             http: http.as_ref().map(|(_, address)| address.to_string()).unwrap_or_default(),
+            security: security.clone(),
             timeout: config.request_timeout,
             stop: stop.clone(),
         }));
         let (failed, failure) = watch::channel(None);
         let failed = Arc::new(failed);
+        let grpc = secured(grpc, &security, security::Edge::Grpc, address)?;
         let mut servers = vec![serve_grpc(Arc::clone(&services), grpc, Arc::clone(&failed))];
         let http_address = http.as_ref().map(|(_, address)| *address);
-        if let Some((listener, _)) = http {
+        if let Some((listener, address)) = http {
+            let listener = secured(listener, &security, security::Edge::Http, address)?;
             servers.push(serve_http(services, listener, Arc::clone(&failed)));
         }
         let node = Node {
@@ -168,6 +179,7 @@ impl Node {
             flusher,
             flushed,
             groups,
+            security: security.clone(),
             stop: stop.clone(),
             servers,
             failure,
@@ -188,7 +200,7 @@ impl Node {
                 }
             });
         } else if let Some(through) = &identity.join {
-            join(through, &config, &advertise).await?;
+            join(through, &config, &advertise, &security).await?;
         }
         Ok(node)
     }
@@ -202,6 +214,26 @@ async fn listen(
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
+}
+
+fn secured(
+    listener: TcpListener,
+    security: &Security,
+    edge: security::Edge,
+    address: SocketAddr,
+) -> Result<Listener, NodeError> {
+    let what = match edge {
+        security::Edge::Grpc => "gRPC",
+        security::Edge::Http => "HTTP",
+    };
+    let failed = |source| NodeError::Listen { what, address, source };
+    Listener::new(listener, security.tls.clone(), edge).map_err(failed)
+}
+
+async fn open_security(config: &NodeConfig) -> Result<Security, NodeError> {
+    let config = config.security.clone();
+    let opened = tokio::task::spawn_blocking(move || Security::open(&config));
+    Ok(opened.await.expect("opening credentials does not panic")?)
 }
 
 async fn open_storage(config: &NodeConfig) -> Result<Storage, NodeError> {
@@ -256,7 +288,7 @@ type Failed = Arc<watch::Sender<Option<String>>>;
 
 fn serve_grpc(
     services: Arc<Services>,
-    listener: TcpListener,
+    listener: Listener,
     failed: Failed,
 ) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
@@ -268,7 +300,7 @@ fn serve_grpc(
 
 fn serve_http(
     services: Arc<Services>,
-    listener: TcpListener,
+    listener: Listener,
     failed: Failed,
 ) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
@@ -327,7 +359,12 @@ impl Bootstrap {
 }
 
 /// Asks a member to take this node in, until it does or time is up.
-async fn join(through: &str, config: &NodeConfig, advertise: &str) -> Result<(), NodeError> {
+async fn join(
+    through: &str,
+    config: &NodeConfig,
+    advertise: &str,
+    security: &Security,
+) -> Result<(), NodeError> {
     use proto::cluster_client::ClusterClient;
 
     let deadline = tokio::time::Instant::now() + JOIN_WITHIN;
@@ -336,9 +373,11 @@ async fn join(through: &str, config: &NodeConfig, advertise: &str) -> Result<(),
         |reason: String| NodeError::Join { id: config.id, through: through.to_owned(), reason };
     loop {
         let asked = async {
-            let mut client = ClusterClient::connect(format!("http://{through}"))
-                .await
-                .map_err(|error| (true, crate::api::innermost(&error)))?;
+            let broken = |error: tonic::transport::Error| (true, crate::api::innermost(&error));
+            let endpoint = Endpoint::from_shared(format!("http://{through}")).map_err(broken)?;
+            let tls = security.client_tls();
+            let channel = security::connect(endpoint, tls.as_ref()).await.map_err(broken)?;
+            let mut client = ClusterClient::new(AuthChannel::new(channel, security.as_joiner()));
             let add = proto::AddNodeRequest {
                 id: config.id.0,
                 address: advertise.to_owned(),

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
-use super::super::client::NodeArgs;
+use super::super::access::AccessArgs;
+use super::super::client::{CallError, NodeArgs, Nodes};
 use super::super::kv::OneFormat;
 use super::super::values::{self, Address, MAX_KEY_BYTES, MAX_VALUE_BYTES, ValueError};
 use super::super::{CliError, UsageError, output};
@@ -131,6 +132,7 @@ fn clients(text: &str) -> Result<usize, ValueError> {
 #[derive(Debug)]
 pub struct Command {
     options: LoadOptions,
+    access: AccessArgs,
     format: OneFormat,
 }
 
@@ -178,12 +180,14 @@ impl LoadArgs {
             verify: self.verify,
             record: self.record,
         };
-        Ok((self.nodes.nodes, Command { options, format: self.format }))
+        Ok((self.nodes.nodes, Command { options, access: self.nodes.access, format: self.format }))
     }
 }
 
 /// Runs `load`.
 pub async fn command(nodes: Vec<Address>, command: Command) -> Result<(), CliError> {
+    let access = command.access.open().map_err(CallError::from)?;
+    let nodes = Nodes { addresses: nodes, access };
     let progress = Arc::new(Progress::default());
     let watched = progress.clone();
     let duration = command.options.duration;

@@ -32,8 +32,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::client::CallError;
-use super::values::Address;
+use super::client::{CallError, Nodes};
 
 pub use args::{LoadArgs, command};
 pub use pattern::{KeyNames, Pattern, split_keys};
@@ -167,7 +166,7 @@ struct Shared {
 /// them.
 pub async fn run(
     options: LoadOptions,
-    nodes: Vec<Address>,
+    nodes: impl Into<Nodes>,
     progress: Arc<Progress>,
 ) -> Result<LoadReport, LoadError> {
     let trace = match &options.workload {
@@ -176,7 +175,7 @@ pub async fn run(
     };
     let recorder = options.record.as_deref().map(Recorder::create).transpose()?;
     let shared = Arc::new(Shared {
-        pool: Pool::connect(&nodes, options.clients, options.timeout).await?,
+        pool: Pool::connect(&nodes.into(), options.clients, options.timeout).await?,
         progress,
         stats: Mutex::default(),
         ledger: options.verify.then(Mutex::default),

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tonic::transport::Channel;
+use tonic::transport::Endpoint;
 
-use super::super::client;
+use super::super::client::{self, Nodes};
 use super::super::values::Address;
 use super::LoadError;
 use crate::proto::kv_client::KvClient;
+use crate::security::{AuthChannel, connect_lazy};
 
 /// Clients that share a channel: enough for their requests to travel in few packets, few enough
 /// not to wait for each other's frames.
@@ -33,7 +34,7 @@ pub struct Pool {
 #[derive(Debug)]
 struct Node {
     address: Address,
-    channels: Vec<Channel>,
+    channels: Vec<AuthChannel>,
     /// Milliseconds after `started` until which the node is left alone. Only a hint, so that
     /// relaxed order is enough.
     down_until_ms: AtomicU64,
@@ -49,11 +50,12 @@ impl Pool {
     /// # Errors
     /// [`LoadError::NoNode`] where none takes a connection.
     pub async fn connect(
-        addresses: &[Address],
+        nodes: &Nodes,
         clients: usize,
         timeout: Duration,
     ) -> Result<Arc<Self>, LoadError> {
-        let checks = addresses.iter().map(|address| client::connect(address, timeout));
+        let Nodes { addresses, access } = nodes;
+        let checks = addresses.iter().map(|address| client::connect(address, access, timeout));
         let reached = futures::future::join_all(checks).await;
         if reached.iter().all(Result::is_err) {
             let reasons = reached.into_iter().zip(addresses).filter_map(|(reached, address)| {
@@ -66,9 +68,13 @@ impl Pool {
         let nodes = addresses.iter().map(|address| {
             let endpoint = client::endpoint(address, connect).map_err(LoadError::Endpoint)?;
             let endpoint = endpoint.http2_keep_alive_interval(KEEP_ALIVE);
+            let channel = |endpoint: &Endpoint| {
+                let channel = connect_lazy(endpoint.clone(), access.tls.as_ref());
+                AuthChannel::new(channel, access.credentials.clone())
+            };
             Ok(Node {
                 address: address.clone(),
-                channels: (0..channels).map(|_| endpoint.connect_lazy()).collect(),
+                channels: (0..channels).map(|_| channel(&endpoint)).collect(),
                 down_until_ms: AtomicU64::new(0),
             })
         });
@@ -111,7 +117,7 @@ impl Pool {
     }
 
     /// The stub that a client uses at a node.
-    pub fn stub(&self, node: NodeIndex, client: usize) -> KvClient<Channel> {
+    pub fn stub(&self, node: NodeIndex, client: usize) -> KvClient<AuthChannel> {
         let channels = &self.nodes[node.0].channels;
         let place = client / self.nodes.len() / CLIENTS_PER_CHANNEL;
         let channel = channels[place % channels.len()].clone();

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::super::fake::{self, FakeNode, Fault, Store};
+use super::super::values::Address;
 use super::*;
 
 async fn cluster(nodes: usize) -> (Arc<Store>, Vec<FakeNode>) {

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::super::client::local_timeout;
@@ -19,6 +18,7 @@ use super::record::{Event, RecordQueue, Recorder};
 use super::report::Kind;
 use crate::proto;
 use crate::proto::kv_client::KvClient;
+use crate::security::AuthChannel;
 
 /// The wait before the second attempt; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -70,7 +70,7 @@ pub struct Worker {
     record: Option<RecordQueue>,
     started: Instant,
     started_unix: Duration,
-    stubs: Vec<Option<KvClient<Channel>>>,
+    stubs: Vec<Option<KvClient<AuthChannel>>>,
     /// Where the current operation's latency begins.
     begin: Instant,
 }
@@ -251,7 +251,7 @@ impl Worker {
         }
     }
 
-    fn stub(&mut self, node: NodeIndex) -> &mut KvClient<Channel> {
+    fn stub(&mut self, node: NodeIndex) -> &mut KvClient<AuthChannel> {
         let (pool, client) = (&self.shared.pool, self.client);
         self.stubs[node.0].get_or_insert_with(|| pool.stub(node, client))
     }
@@ -269,7 +269,7 @@ impl Request<'_> {
         matches!(self.kind, Kind::Read | Kind::Scan)
     }
 
-    async fn send(&self, stub: &mut KvClient<Channel>) -> Result<Answer, Status> {
+    async fn send(&self, stub: &mut KvClient<AuthChannel>) -> Result<Answer, Status> {
         let key = self.key.clone();
         match self.kind {
             Kind::Read => {

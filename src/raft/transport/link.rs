@@ -15,13 +15,13 @@ use std::time::Instant;
 use futures::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
-use tonic::transport::Channel;
 
 use super::peers::Identity;
 use super::{MAX_MESSAGE_BYTES, RETRY_FIRST, RETRY_LAST};
 use crate::proto;
 use crate::proto::raft_transport_client::RaftTransportClient;
 use crate::raft::types::NodeId;
+use crate::security::AuthChannel;
 
 /// Requests and bytes that leave in one frame. The bytes are a quarter of the largest message, so
 /// that the last request added cannot exceed it.
@@ -41,7 +41,7 @@ pub(crate) struct Link {
     // Not the pool, which holds this link.
     identity: Arc<Identity>,
     node: NodeId,
-    channel: Channel,
+    channel: AuthChannel,
     state: Arc<Mutex<State>>,
 }
 
@@ -67,7 +67,7 @@ struct Pending {
 }
 
 impl Link {
-    pub(crate) fn new(identity: Arc<Identity>, node: NodeId, channel: Channel) -> Self {
+    pub(crate) fn new(identity: Arc<Identity>, node: NodeId, channel: AuthChannel) -> Self {
         Self { identity, node, channel, state: Arc::default() }
     }
 
@@ -143,7 +143,7 @@ impl Link {
     pub(crate) fn detached(
         identity: Arc<Identity>,
         node: NodeId,
-        channel: Channel,
+        channel: AuthChannel,
     ) -> (Self, Answers) {
         let link = Self::new(identity, node, channel);
         let (requests, mut queue) = mpsc::unbounded_channel();
@@ -191,13 +191,17 @@ struct Life {
 impl Life {
     async fn run(
         self,
-        channel: Channel,
+        channel: AuthChannel,
         hello: proto::RaftHello,
         queue: mpsc::UnboundedReceiver<proto::RaftAppend>,
     ) {
         let cause: Arc<str> = match self.exchange(channel, hello, queue).await {
             Ok(()) => "the peer closed the stream".into(),
-            Err(status) => reason(&status).into(),
+            Err(status) => {
+                let cause: Arc<str> = reason(&status).into();
+                self.warn_if_refused(&status, &cause);
+                cause
+            }
         };
         tracing::debug!(node = self.node, "append stream ended: {cause}");
         let mut state = self.state.lock();
@@ -210,9 +214,18 @@ impl Life {
         pending.waiters.clear();
     }
 
+    /// A peer that does not take this node for one of its cluster is the operator's to put right, so
+    /// it is said at once, and once.
+    fn warn_if_refused(&self, status: &tonic::Status, cause: &Arc<str>) {
+        let told = self.state.lock().last_failure.as_ref().is_some_and(|(_, last)| last == cause);
+        if status.code() == tonic::Code::Unauthenticated && !told {
+            tracing::warn!(node = self.node, "the peer refuses this node: {cause}");
+        }
+    }
+
     async fn exchange(
         &self,
-        channel: Channel,
+        channel: AuthChannel,
         hello: proto::RaftHello,
         queue: mpsc::UnboundedReceiver<proto::RaftAppend>,
     ) -> Result<(), tonic::Status> {

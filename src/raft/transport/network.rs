@@ -29,6 +29,7 @@ use crate::proto::raft_transport_client::RaftTransportClient;
 use crate::raft::apply::Transfer;
 use crate::raft::types::{LogId, Member, NodeId, Types, Vote};
 use crate::raft::wire;
+use crate::security::AuthChannel;
 
 /// Appends of one group in flight to one peer. With [`crate::raft::log`]'s 256 KiB a request this
 /// bounds what waits in memory to 16 MiB a group and peer.
@@ -42,7 +43,7 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
 
 type RpcError = RPCError<Types>;
-type Client = RaftTransportClient<tonic::transport::Channel>;
+type Client = RaftTransportClient<AuthChannel>;
 
 /// Makes the networks of one group.
 #[derive(Clone, Debug)]

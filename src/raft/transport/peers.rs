@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::Endpoint;
 
 use super::link::Link;
 use super::{
@@ -14,6 +14,7 @@ use super::{
 };
 use crate::proto;
 use crate::raft::types::NodeId;
+use crate::security::{AuthChannel, ClientTls, Credentials, connect_lazy};
 
 /// A peer cannot be called at all.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -26,21 +27,15 @@ pub enum PeerError {
         /// What stands for its address.
         addr: String,
     },
-    /// The TLS settings do not work.
-    #[error("TLS for node {node} cannot be set up: {cause}")]
-    Tls {
-        /// The peer.
-        node: NodeId,
-        /// Why.
-        cause: String,
-    },
 }
 
 /// How a node calls its peers.
 #[derive(Clone, Debug, Default)]
 pub struct PeersOptions {
     /// TLS with these settings; `None`: plain text.
-    pub tls: Option<ClientTlsConfig>,
+    pub tls: Option<ClientTls>,
+    /// What each call shows.
+    pub credentials: Credentials,
 }
 
 /// The connection pool of a node. Clones share it.
@@ -70,7 +65,7 @@ impl Identity {
 
 struct Peer {
     addr: String,
-    channel: Channel,
+    channel: AuthChannel,
     link: Arc<Link>,
 }
 
@@ -105,7 +100,7 @@ impl Peers {
 
     /// The connection to `node` at `addr` (`host:port`), made when it is first used and again when
     /// it breaks. A new address replaces the old connection. Needs a Tokio runtime.
-    pub fn channel(&self, node: NodeId, addr: &str) -> Result<Channel, PeerError> {
+    pub fn channel(&self, node: NodeId, addr: &str) -> Result<AuthChannel, PeerError> {
         self.with_peer(node, addr, |peer| peer.channel.clone())
     }
 
@@ -141,7 +136,9 @@ impl Peers {
         if let Some(peer) = peers.get(&node).filter(|peer| peer.addr == addr) {
             return Ok(use_peer(peer));
         }
-        let channel = self.endpoint(node, addr)?.connect_lazy();
+        let PeersOptions { tls, credentials } = &self.inner.options;
+        let channel = connect_lazy(self.endpoint(node, addr)?, tls.as_ref());
+        let channel = AuthChannel::new(channel, credentials.clone());
         let link = Arc::new(Link::new(self.inner.identity.clone(), node, channel.clone()));
         let peer = Peer { addr: addr.to_owned(), channel, link };
         let used = use_peer(&peer);
@@ -161,8 +158,7 @@ impl Peers {
     }
 
     fn endpoint(&self, node: NodeId, addr: &str) -> Result<Endpoint, PeerError> {
-        let scheme = if self.inner.options.tls.is_some() { "https" } else { "http" };
-        let endpoint = Endpoint::from_shared(format!("{scheme}://{addr}"))
+        let endpoint = Endpoint::from_shared(format!("http://{addr}"))
             .map_err(|_| PeerError::Address { node, addr: addr.to_owned() })?
             .tcp_nodelay(true)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -171,11 +167,6 @@ impl Peers {
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
-        match &self.inner.options.tls {
-            Some(tls) => endpoint
-                .tls_config(tls.clone())
-                .map_err(|error| PeerError::Tls { node, cause: error.to_string() }),
-            None => Ok(endpoint),
-        }
+        Ok(endpoint)
     }
 }

@@ -1,0 +1,186 @@
+//! Takes connections, plain or TLS.
+//!
+//! Handshakes run beside each other, each within a time and all within a number, so that a caller
+//! that never ends its own keeps nobody else waiting for long.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream as FuturesStream, StreamExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+
+use super::connection::{Caller, Connection, Stream};
+use super::plain;
+use super::tls::Tls;
+use super::verdict::CallerCertificate;
+
+/// How long a handshake may take.
+const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Handshakes at once. At some 50 KiB each they take at most 50 MiB.
+const HANDSHAKES: usize = 1024;
+
+/// Connections that wait for the server to take them.
+const READY: usize = 64;
+
+/// The wait after the system could give no connection, for want of file handles.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// Which port it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Edge {
+    /// gRPC, which asks callers for a certificate.
+    Grpc,
+    /// HTTP, which does not.
+    Http,
+}
+
+/// A port that takes connections.
+pub struct Listener {
+    local: SocketAddr,
+    source: Source,
+}
+
+enum Source {
+    Plain(TcpListener),
+    Tls(mpsc::Receiver<Connection>),
+}
+
+impl Listener {
+    /// Takes connections from `listener`: TLS where there is any, else plain. Needs a Tokio runtime.
+    ///
+    /// # Errors
+    /// Where the system does not know the listener's address.
+    pub fn new(listener: TcpListener, tls: Option<Tls>, edge: Edge) -> std::io::Result<Self> {
+        let local = listener.local_addr()?;
+        let source = match tls {
+            None => Source::Plain(listener),
+            Some(tls) => {
+                let (ready, connections) = mpsc::channel(READY);
+                tokio::spawn(take(listener, tls, edge, ready));
+                Source::Tls(connections)
+            }
+        };
+        Ok(Listener { local, source })
+    }
+
+    /// The next connection. Cancelling it loses none.
+    pub async fn next(&mut self) -> Connection {
+        match &mut self.source {
+            Source::Plain(listener) => {
+                let (stream, address) = accept(listener).await;
+                let caller = Caller { address, certificate: CallerCertificate::Absent };
+                Connection { stream: Stream::Plain(stream), caller }
+            }
+            Source::Tls(connections) => match connections.recv().await {
+                Some(connection) => connection,
+                // The runtime is going away, and this with it.
+                None => std::future::pending().await,
+            },
+        }
+    }
+
+    /// All connections.
+    pub fn into_stream(
+        self,
+    ) -> impl FuturesStream<Item = Result<Connection, std::io::Error>> + Send + Unpin {
+        futures::stream::unfold(self, |mut listener| async move {
+            let connection = listener.next().await;
+            Some((Ok(connection), listener))
+        })
+        .boxed()
+    }
+}
+
+impl axum::serve::Listener for Listener {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        let connection = self.next().await;
+        let address = connection.caller.address;
+        (connection, address)
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        Ok(self.local)
+    }
+}
+
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    use std::io::ErrorKind;
+    loop {
+        match listener.accept().await {
+            Ok((stream, address)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "a connection keeps its delays");
+                }
+                return (stream, address);
+            }
+            // Of the one connection, which is gone.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionAborted
+                        | ErrorKind::ConnectionReset
+                        | ErrorKind::ConnectionRefused
+                ) => {}
+            Err(error) => {
+                tracing::warn!(%error, "no connection could be taken");
+                tokio::time::sleep(EXHAUSTED).await;
+            }
+        }
+    }
+}
+
+/// Takes connections until the server is gone.
+async fn take(listener: TcpListener, tls: Tls, edge: Edge, ready: mpsc::Sender<Connection>) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    loop {
+        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
+        let (stream, address) = tokio::select! {
+            taken = accept(&listener) => taken,
+            () = ready.closed() => return,
+        };
+        let (tls, ready) = (tls.clone(), ready.clone());
+        tokio::spawn(async move {
+            let shaken = handshake(stream, address, &tls, edge);
+            match tokio::time::timeout(HANDSHAKE_WITHIN, shaken).await {
+                Ok(Ok(Some(connection))) => {
+                    // Where the server is gone, so is the connection.
+                    let _ = ready.send(connection).await;
+                }
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => tracing::debug!(%address, %error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!(%address, "a TLS handshake took too long"),
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// `None`: the caller does not speak TLS, and was told.
+async fn handshake(
+    stream: TcpStream,
+    address: SocketAddr,
+    tls: &Tls,
+    edge: Edge,
+) -> std::io::Result<Option<Connection>> {
+    if plain::speaks_plain(&stream).await? {
+        tracing::debug!(%address, "a caller speaks plain text to a TLS port");
+        plain::refuse(stream).await;
+        return Ok(None);
+    }
+    let settings = tls.settings();
+    let config = match edge {
+        Edge::Grpc => &settings.grpc,
+        Edge::Http => &settings.http,
+    };
+    let stream = TlsAcceptor::from(Arc::clone(config)).accept(stream).await?;
+    let certificate = settings.judge.judge(stream.get_ref().1.peer_certificates());
+    let caller = Caller { address, certificate };
+    Ok(Some(Connection { stream: Stream::Tls(Box::new(stream)), caller }))
+}

@@ -1,0 +1,295 @@
+//! Secrets from files: the admin token and the cluster secret.
+//!
+//! A file holds one secret a line. All of them are accepted and the first is presented, so that a
+//! secret can be replaced on one node after the other: the file is first `old, new` everywhere, then
+//! `new, old`, then `new`.
+
+use std::fmt;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use subtle::{Choice, ConstantTimeEq as _};
+use tonic::codegen::http::HeaderValue;
+
+use super::error::SecurityError;
+
+/// Most secrets in a file: an old and a new one, and some for mistakes.
+const MAX_SECRETS: usize = 16;
+
+/// Longest secret.
+const MAX_SECRET_BYTES: usize = 1024;
+
+/// Shorter secrets are taken, with a warning.
+const SHORT_SECRET_BYTES: usize = 16;
+
+/// Largest file with a credential.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// One or more secrets, of which the first is presented. Has no text form.
+pub struct Secrets {
+    /// Never empty.
+    all: Vec<Box<[u8]>>,
+    bearer: HeaderValue,
+    bare: HeaderValue,
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secrets({} of them)", self.all.len())
+    }
+}
+
+impl Secrets {
+    /// The secrets in `text`, one a line; blank lines do not count.
+    ///
+    /// # Errors
+    /// Where a line is no secret, or there is none. `what` and `path` are for the words.
+    pub fn parse(text: &str, what: &'static str, path: &Path) -> Result<Self, SecurityError> {
+        let mut all: Vec<Box<[u8]>> = Vec::new();
+        for (line, secret) in (1..).zip(text.lines().map(str::trim)) {
+            let wrong =
+                |reason| Err(SecurityError::Line { what, path: path.to_owned(), line, reason });
+            if secret.is_empty() {
+                continue;
+            }
+            if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return wrong("it has other characters");
+            }
+            if secret.len() > MAX_SECRET_BYTES {
+                return wrong("it is longer than 1,024 bytes");
+            }
+            if all.len() == MAX_SECRETS {
+                return wrong("there are more than 16 secrets");
+            }
+            all.push(secret.as_bytes().into());
+        }
+        let Some(first) = all.first() else {
+            return Err(SecurityError::Empty { what, path: path.to_owned() });
+        };
+        let header = |bytes: &[u8]| {
+            let mut value = HeaderValue::from_bytes(bytes).expect("visible ASCII is a header");
+            // Neither printed nor put into the header tables of connections.
+            value.set_sensitive(true);
+            value
+        };
+        let (bearer, bare) = (header(&[b"Bearer ", &first[..]].concat()), header(first));
+        Ok(Secrets { all, bearer, bare })
+    }
+
+    /// Whether `offered` is one of them. The time it takes says nothing about their content.
+    pub fn accepts(&self, offered: &[u8]) -> bool {
+        let none = Choice::from(0);
+        self.all.iter().fold(none, |found, secret| found | secret.ct_eq(offered)).into()
+    }
+
+    /// The first, as `Bearer ...`.
+    pub fn bearer(&self) -> HeaderValue {
+        self.bearer.clone()
+    }
+
+    /// The first, bare.
+    pub fn bare(&self) -> HeaderValue {
+        self.bare.clone()
+    }
+
+    fn shortest(&self) -> usize {
+        self.all.iter().map(|secret| secret.len()).min().unwrap_or(0)
+    }
+}
+
+impl PartialEq for Secrets {
+    fn eq(&self, other: &Self) -> bool {
+        // In order, because the first is the one that is presented.
+        self.all == other.all
+    }
+}
+
+/// A file of secrets that is read anew now and then. Clones share it.
+#[derive(Clone)]
+pub struct SecretFile {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    what: &'static str,
+    path: PathBuf,
+    current: ArcSwap<Secrets>,
+}
+
+impl fmt::Debug for SecretFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretFile({})", self.inner.path.display())
+    }
+}
+
+impl SecretFile {
+    /// Reads `path`, which holds the `what`.
+    ///
+    /// # Errors
+    /// Where it is unreadable, empty or no file of secrets.
+    pub fn open(what: &'static str, path: &Path) -> Result<Self, SecurityError> {
+        let secrets = Secrets::parse(&read_text(what, path)?, what, path)?;
+        if secrets.shortest() < SHORT_SECRET_BYTES {
+            tracing::warn!(
+                "the {what} {} holds a secret of less than {SHORT_SECRET_BYTES} characters, which \
+                 can be guessed",
+                path.display()
+            );
+        }
+        warn_if_readable_by_others(what, path);
+        Ok(SecretFile::of(secrets, what, path))
+    }
+
+    /// Secrets that come from no file.
+    ///
+    /// # Errors
+    /// As [`Secrets::parse`]; `origin` stands for the file.
+    pub fn fixed(what: &'static str, text: &str, origin: &str) -> Result<Self, SecurityError> {
+        let path = Path::new(origin);
+        Ok(SecretFile::of(Secrets::parse(text, what, path)?, what, path))
+    }
+
+    fn of(secrets: Secrets, what: &'static str, path: &Path) -> Self {
+        let current = ArcSwap::from_pointee(secrets);
+        SecretFile { inner: Arc::new(Inner { what, path: path.to_owned(), current }) }
+    }
+
+    /// Whether `offered` is accepted now.
+    pub fn accepts(&self, offered: &[u8]) -> bool {
+        self.inner.current.load().accepts(offered)
+    }
+
+    /// What is presented now, as `Bearer ...`.
+    pub fn bearer(&self) -> HeaderValue {
+        self.inner.current.load().bearer()
+    }
+
+    /// What is presented now, bare.
+    pub fn bare(&self) -> HeaderValue {
+        self.inner.current.load().bare()
+    }
+
+    /// Reads the file anew; says whether anything changed.
+    ///
+    /// # Errors
+    /// As [`SecretFile::open`]; then the former secrets stay.
+    pub fn reload(&self) -> Result<bool, SecurityError> {
+        let Inner { what, path, current } = &*self.inner;
+        let secrets = Secrets::parse(&read_text(what, path)?, what, path)?;
+        let changed = **current.load() != secrets;
+        if changed {
+            current.store(Arc::new(secrets));
+        }
+        Ok(changed)
+    }
+
+    pub(super) fn describe(&self) -> String {
+        format!("{} {}", self.inner.what, self.inner.path.display())
+    }
+}
+
+/// A file as text.
+fn read_text(what: &'static str, path: &Path) -> Result<String, SecurityError> {
+    let bytes = read(what, path)?;
+    String::from_utf8(bytes).map_err(|_| SecurityError::Unreadable {
+        what,
+        path: path.to_owned(),
+        cause: "it is no text".to_owned(),
+    })
+}
+
+/// A file with a credential, whole.
+pub(super) fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, SecurityError> {
+    let failed = |cause: String| SecurityError::Unreadable { what, path: path.to_owned(), cause };
+    let file = std::fs::File::open(path).map_err(|error| failed(error.to_string()))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| failed(error.to_string()))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(failed("it is larger than 1 MiB".to_owned()));
+    }
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(SecurityError::Empty { what, path: path.to_owned() });
+    }
+    Ok(bytes)
+}
+
+/// Says so where everybody on the machine can read the file.
+pub(super) fn warn_if_readable_by_others(what: &'static str, path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let Ok(metadata) = std::fs::metadata(path) else { return };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o004 != 0 {
+        let path = path.display();
+        tracing::warn!(
+            "the {what} {path} is readable by others (mode {mode:03o}): chmod o-r {path}"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Secrets, SecurityError> {
+        Secrets::parse(text, "admin token", Path::new("token"))
+    }
+
+    #[test]
+    fn every_line_is_accepted_and_the_first_is_presented() {
+        let secrets = parse("old-secret\n\n  new-secret \n").expect("two secrets");
+        assert!(secrets.accepts(b"old-secret") && secrets.accepts(b"new-secret"));
+        for wrong in
+            [&b""[..], b"old", b"old-secret\n", b"old-secrets", b"new-secre", b"OLD-SECRET"]
+        {
+            assert!(!secrets.accepts(wrong), "{wrong:?}");
+        }
+        assert_eq!(secrets.bearer().as_bytes(), b"Bearer old-secret");
+        assert_eq!(secrets.bare().as_bytes(), b"old-secret");
+    }
+
+    #[test]
+    fn what_is_no_secret_is_refused_without_being_told() {
+        let empty = SecurityError::Empty { what: "admin token", path: "token".into() };
+        assert_eq!(parse(" \n\n").unwrap_err(), empty);
+        for text in ["good\nbad one", "tab\tinside", "\u{fc}ber"] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.starts_with("the admin token token, line "), "{error}");
+            assert!(!error.contains("inside") && !error.contains("bad"), "{error}");
+        }
+        assert!(parse(&"x\n".repeat(16)).is_ok());
+        assert!(parse(&"x\n".repeat(17)).is_err());
+        assert!(parse(&"x".repeat(1025)).is_err());
+    }
+
+    #[test]
+    fn no_text_form_shows_a_secret() {
+        let secrets = parse("hidden-secret").expect("a secret");
+        let file = SecretFile::fixed("admin token", "hidden-secret", "KEYVIZ_TOKEN").expect("one");
+        let shown = format!("{secrets:?} {file:?} {:?} {:?}", secrets.bearer(), secrets.bare());
+        assert!(!shown.contains("hidden"), "{shown}");
+    }
+
+    #[test]
+    fn a_file_that_became_useless_leaves_the_former_secret_in_force() {
+        let folder = tempfile::TempDir::new().expect("a folder");
+        let path = folder.path().join("token");
+        let missing = SecretFile::open("admin token", &path).unwrap_err();
+        assert!(matches!(missing, SecurityError::Unreadable { .. }), "{missing}");
+        std::fs::write(&path, "one\n").expect("a file");
+        let file = SecretFile::open("admin token", &path).expect("a secret");
+        assert_eq!(file.reload(), Ok(false));
+        std::fs::write(&path, "two\none\n").expect("a file");
+        assert_eq!(file.reload(), Ok(true));
+        assert!(file.accepts(b"one") && file.accepts(b"two"));
+        std::fs::write(&path, "\n").expect("a file");
+        assert!(matches!(file.reload(), Err(SecurityError::Empty { .. })));
+        assert!(file.accepts(b"two"));
+        std::fs::write(&path, "two\n").expect("a file");
+        assert_eq!(file.reload(), Ok(true));
+        assert!(!file.accepts(b"one"));
+    }
+}

@@ -1,0 +1,110 @@
+//! All credentials of a node, and their rotation.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::channel::Credentials;
+use super::error::SecurityError;
+use super::secrets::SecretFile;
+use super::tls::{ClientTls, Tls, TlsFiles};
+
+/// The files are read this often, to see what is new. Reading a few small files that the system has
+/// in memory takes some ten microseconds; contents, unlike times of change, cannot mislead.
+const READ_EVERY: Duration = Duration::from_secs(1);
+
+/// Where a node's credentials are. By default there are none.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SecurityConfig {
+    /// TLS on both ports and between nodes.
+    pub tls: Option<TlsFiles>,
+    /// The admin token, one accepted token a line.
+    pub admin_token: Option<PathBuf>,
+    /// The cluster secret, one accepted secret a line.
+    pub cluster_secret: Option<PathBuf>,
+}
+
+/// A node's credentials. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct Security {
+    /// TLS; `None`: plain text.
+    pub tls: Option<Tls>,
+    /// What administrators show; `None`: nothing.
+    pub admin_token: Option<SecretFile>,
+    /// What nodes show; `None`: nothing.
+    pub cluster_secret: Option<SecretFile>,
+}
+
+impl Security {
+    /// Reads the files. Blocks on them.
+    ///
+    /// # Errors
+    /// Where one cannot be used.
+    pub fn open(config: &SecurityConfig) -> Result<Self, SecurityError> {
+        let secret = |what, path: &Option<PathBuf>| {
+            path.as_deref().map(|path| SecretFile::open(what, path)).transpose()
+        };
+        Ok(Security {
+            tls: config.tls.as_ref().map(Tls::open).transpose()?,
+            admin_token: secret("admin token", &config.admin_token)?,
+            cluster_secret: secret("cluster secret", &config.cluster_secret)?,
+        })
+    }
+
+    /// What this node shows to others.
+    pub fn as_node(&self) -> Credentials {
+        Credentials { secret: self.cluster_secret.clone(), token: None }
+    }
+
+    /// What this node shows to one that is to take it in.
+    pub fn as_joiner(&self) -> Credentials {
+        Credentials { secret: self.cluster_secret.clone(), token: self.admin_token.clone() }
+    }
+
+    /// How this node calls others.
+    pub fn client_tls(&self) -> Option<ClientTls> {
+        self.tls.as_ref().map(Tls::client)
+    }
+
+    /// Reads the files anew, and takes over those that can be used. Blocks on them.
+    ///
+    /// # Errors
+    /// Of each that cannot; its former content stays in force.
+    pub fn reload(&self) -> Result<(), Vec<SecurityError>> {
+        let secrets = [&self.admin_token, &self.cluster_secret].into_iter().flatten();
+        let secrets = secrets.map(|file| (file.describe(), file.reload()));
+        let tls = self.tls.iter().map(|tls| (tls.describe(), tls.reload()));
+        let mut errors = Vec::new();
+        for (what, reloaded) in secrets.chain(tls) {
+            match reloaded {
+                Ok(true) => tracing::info!("took over the changed {what}"),
+                Ok(false) => {}
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+
+    /// Follows the files until stopped.
+    pub async fn watch(self, stop: CancellationToken) {
+        if self.tls.is_none() && self.admin_token.is_none() && self.cluster_secret.is_none() {
+            return;
+        }
+        let mut told = Vec::new();
+        while tokio::time::timeout(READ_EVERY, stop.cancelled()).await.is_err() {
+            let security = self.clone();
+            let reloaded = tokio::task::spawn_blocking(move || security.reload()).await;
+            let errors = match reloaded {
+                Ok(Err(errors)) => errors,
+                Ok(Ok(())) => Vec::new(),
+                // The runtime is going away.
+                Err(_) => return,
+            };
+            for error in errors.iter().filter(|error| !told.contains(*error)) {
+                tracing::error!("{error}; what was read before stays in force");
+            }
+            told = errors;
+        }
+    }
+}

@@ -18,6 +18,7 @@ use super::apply::Applier;
 use super::error::{InitializeError, KnownLeader, ProposeError, ReadError};
 use super::log::GroupLog;
 use super::options::{GroupOptions, MAX_COMMAND_BYTES};
+use super::proposals::{Proposals, WriteResult};
 use super::reads::Rounds;
 use super::status::{GroupStatus, Leadership};
 use super::storage::Space;
@@ -27,10 +28,9 @@ use crate::keyviz::{GroupId, Term};
 /// Between attempts of a leader that has no lease yet: about a round on a LAN.
 const LEASE_RETRY: Duration = Duration::from_millis(5);
 
-type Written = openraft::raft::ClientWriteResponse<Types>;
 pub(crate) type WriteError = RaftError<Types, ClientWriteError<Types>>;
 
-type Raft = openraft::Raft<Types, Applier>;
+pub(crate) type Raft = openraft::Raft<Types, Applier>;
 
 /// How much a read asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,7 @@ pub struct Group {
     options: GroupOptions,
     applied: Arc<watch::Sender<Option<u64>>>,
     leadership: watch::Receiver<Leadership>,
+    waiting: Proposals,
     proposals: Semaphore,
     proposal_kib: Semaphore,
     quorum_rounds: Rounds,
@@ -108,6 +109,7 @@ impl Group {
             log,
             space,
             applied,
+            waiting: Proposals::default(),
             proposals: Semaphore::new(options.proposals as usize),
             proposal_kib: Semaphore::new(options.proposal_bytes as usize / 1024),
             quorum_rounds: Rounds::default(),
@@ -214,7 +216,7 @@ impl Group {
             Ok(Ok(written)) => Ok(Proposed {
                 log_index: written.log_id.index,
                 term: Term(written.log_id.leader_id.term),
-                reply: written.data.0,
+                reply: written.reply.0,
             }),
             Ok(Err(RaftError::Fatal(fatal))) => Err(ProposeError::Stopped(fatal.to_string())),
             Ok(Err(RaftError::APIError(error))) => Err(match error {
@@ -236,10 +238,10 @@ impl Group {
 
     /// A leader refuses proposals while no quorum has confirmed it lately, which is so for some
     /// milliseconds at the start of its term. Such a proposal was not made, so it is made again.
-    async fn write(&self, command: Command) -> Result<Written, WriteError> {
+    async fn write(&self, command: Command) -> WriteResult {
         let started = Instant::now();
         loop {
-            let written = self.raft.client_write(command.clone()).await;
+            let written = self.waiting.write(&self.raft, command.clone()).await;
             match &written {
                 Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))
                     if forward.reason == ForwardReason::LeaseExpired

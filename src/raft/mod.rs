@@ -25,12 +25,14 @@ mod compaction;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod gather;
 mod group;
 mod groups;
 mod log;
 mod machine;
 mod members;
 mod options;
+mod proposals;
 mod reads;
 mod status;
 mod storage;
@@ -53,6 +55,7 @@ pub use attempts::Attempts;
 pub use catalog_group::{
     AppliedCatalog, CatalogChangeError, CatalogGroup, CatalogMachine, CatalogOutcome, PeerCatalog,
 };
+pub(crate) use gather::Gather;
 pub use error::{ChangeError, CreateError, InitializeError, KnownLeader, ProposeError, ReadError};
 pub use group::{Consistency, Group, Proposed};
 pub use groups::Groups;

@@ -255,7 +255,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         }
         Command::Serve(args) => {
             let options = args.options()?;
-            many_threads()?.block_on(serve::run_serve(options))
+            node_threads()?.block_on(serve::run_serve(options))
         }
         Command::Put(args) => one_thread()?.block_on(kv::put(args)),
         Command::Get(args) => one_thread()?.block_on(kv::get(args)),
@@ -279,6 +279,14 @@ fn one_thread() -> io::Result<tokio::runtime::Runtime> {
 
 fn many_threads() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+/// One core is left to the log writer and the database, whose threads every write waits for: on few
+/// cores a worker more only takes it from them.
+fn node_threads() -> io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let workers = cores.saturating_sub(1).max(1);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The edge: gRPC and HTTP. Protobuf and JSON stop here; below are the types of each layer.
 
 mod cluster_service;
+mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod gate;
@@ -16,6 +17,7 @@ mod peer_catalog;
 mod peer_client;
 mod peer_matrix;
 mod peer_service;
+mod proposed;
 mod route_changes;
 mod routes_service;
 mod server;

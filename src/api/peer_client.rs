@@ -21,6 +21,7 @@ use crate::proto::{peer_read_response, propose_response, read_index_response};
 use crate::raft::{MAX_MESSAGE_BYTES, Peers};
 use crate::security::AuthChannel;
 
+use super::forward::{Forwards, Way};
 use super::status::{is_not_applied, peer_refusal};
 
 /// The other nodes, by id. Addresses are looked up in the directory at each call, so a member that
@@ -29,12 +30,14 @@ pub struct PeerClient {
     peers: Peers,
     directory: Arc<Directory>,
     timeout: Duration,
+    forwards: Forwards,
 }
 
 impl PeerClient {
     /// A client whose calls take at most `timeout`.
     pub fn new(peers: Peers, directory: Arc<Directory>, timeout: Duration) -> Arc<Self> {
-        Arc::new(PeerClient { peers, directory, timeout })
+        let forwards = Forwards::default();
+        Arc::new(PeerClient { peers, directory, timeout, forwards })
     }
 
     /// The connection to a member.
@@ -100,18 +103,13 @@ impl PeerKv for PeerClient {
         group: GroupId,
         command: Bytes,
     ) -> BoxFuture<'static, Result<PeerOutcome<Bytes>, PeerError>> {
-        let request = self.request(proto::ProposeRequest {
-            cluster_id: self.cluster_id(),
-            group_id: group.0,
-            command,
-        });
-        let client = self.kv(to);
-        Box::pin(async move {
-            match client?.propose(request).await {
-                Ok(response) => propose_outcome(response.into_inner()),
-                Err(status) => Err(write_error(to, group, &status)),
-            }
-        })
+        let client = match self.kv(to) {
+            Ok(client) => client,
+            Err(error) => return Box::pin(std::future::ready(Err(error))),
+        };
+        let (cluster_id, timeout) = (self.cluster_id(), self.timeout);
+        let way = Way { to, group, cluster_id, client, timeout };
+        Box::pin(self.forwards.propose(way, command))
     }
 
     fn read_index(
@@ -192,11 +190,11 @@ pub(super) fn propose_outcome(
     }
 }
 
-fn not_leader<T>(hint: proto::NotLeader) -> PeerOutcome<T> {
+pub(super) fn not_leader<T>(hint: proto::NotLeader) -> PeerOutcome<T> {
     PeerOutcome::NotLeader((hint.leader != 0).then_some(NodeId(hint.leader)))
 }
 
-fn undecodable(reason: &str) -> PeerError {
+pub(super) fn undecodable(reason: &str) -> PeerError {
     PeerError::Refused(KvError::Undecodable { reason: reason.to_owned() })
 }
 

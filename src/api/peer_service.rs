@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
 use crate::keyviz::{GroupId, NodeId};
@@ -10,8 +11,9 @@ use crate::kv::{
 };
 use crate::proto;
 use crate::proto::peer_read_request::Read;
-use crate::proto::{peer_read_response, propose_response, read_index_response};
+use crate::proto::{peer_read_response, read_index_response};
 
+use super::proposed::propose_all;
 use super::status::{invalid, kv_status};
 
 pub(super) struct KvPeerService {
@@ -37,20 +39,17 @@ pub(super) fn not_leader(leader: Option<NodeId>) -> proto::NotLeader {
 
 #[tonic::async_trait]
 impl proto::kv_peer_server::KvPeer for KvPeerService {
+    type ProposeStream = BoxStream<'static, Result<proto::ProposeBatchChunk, Status>>;
+
     async fn propose(
         &self,
-        request: Request<proto::ProposeRequest>,
-    ) -> Result<Response<proto::ProposeResponse>, Status> {
-        let propose = request.into_inner();
-        check_cluster(&self.directory, &propose.cluster_id)?;
-        let group = data_group(propose.group_id)?;
-        let outcome =
-            self.coordinator.propose_here(group, propose.command).await.map_err(kv_status)?;
-        let outcome = match outcome {
-            PeerOutcome::Done(reply) => propose_response::Outcome::Reply(reply),
-            PeerOutcome::NotLeader(hint) => propose_response::Outcome::NotLeader(not_leader(hint)),
-        };
-        Ok(Response::new(proto::ProposeResponse { outcome: Some(outcome) }))
+        request: Request<proto::ProposeBatchRequest>,
+    ) -> Result<Response<Self::ProposeStream>, Status> {
+        let batch = request.into_inner();
+        check_cluster(&self.directory, &batch.cluster_id)?;
+        let group = data_group(batch.group_id)?;
+        let coordinator = Arc::clone(&self.coordinator);
+        Ok(Response::new(propose_all(coordinator, group, batch.commands)))
     }
 
     async fn read_index(

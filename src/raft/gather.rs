@@ -1,8 +1,8 @@
 //! Batches that form by themselves.
 //!
-//! What arrives alone leaves at once. What arrives while earlier batches are under way gathers and
+//! What arrives alone leaves at once. What arrives while an earlier batch is under way gathers and
 //! leaves together, so batches grow with the load and nobody waits for a timer: the wait is for work
-//! that is being done anyway. A write costs a few messages, tasks and wakes of threads whatever its
+//! that is being done anyway. Only a batch that hangs is not waited for. A write costs a few messages, tasks and wakes of threads whatever its
 //! size, and under load they are most of what it costs; a batch pays them once.
 //!
 //! ```text
@@ -11,8 +11,11 @@
 //! ```
 
 use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 /// What one batch holds at most; an item over the bytes goes alone.
 const BATCH_ITEMS: usize = 1024;
@@ -24,6 +27,10 @@ const LANES: usize = 16;
 
 /// Items that justify a further lane while others are under way.
 const LANE_ITEMS: usize = 64;
+
+/// What has waited this long for a batch under way goes without it: it hangs, as in a group that has
+/// lost its quorum, and what comes after deserves its own answer.
+const STALLED: Duration = Duration::from_millis(100);
 
 /// Collects items into batches.
 #[derive(Debug)]
@@ -52,9 +59,34 @@ impl<T> Default for Gather<T> {
 }
 
 impl<T> Gather<T> {
-    /// Adds an item of `bytes`. `true`: the caller must see to it that [`Gather::run`] runs.
-    #[must_use]
-    pub(crate) fn join(&self, item: T, bytes: usize) -> bool {
+    /// Has `send` send the item, of `bytes`, with whatever else gathers meanwhile, and waits for what
+    /// it answers through `answered`'s sender; `None`: it never will. Dropping the future does not take
+    /// the item back. Needs a Tokio runtime.
+    pub(crate) async fn submit<A, F>(
+        self: Arc<Self>,
+        item: T,
+        bytes: usize,
+        mut answered: oneshot::Receiver<A>,
+        send: impl Fn(Vec<T>) -> F + Clone + Send + 'static,
+    ) -> Option<A>
+    where
+        T: Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        if self.join(item, bytes) {
+            tokio::spawn(Arc::clone(&self).run(send.clone()));
+        }
+        if let Ok(answer) = tokio::time::timeout(STALLED, &mut answered).await {
+            return answer.ok();
+        }
+        if self.open_beside() {
+            tokio::spawn(self.run(send));
+        }
+        answered.await.ok()
+    }
+
+    /// Adds an item. `true`: the caller must see to it that [`Gather::run`] runs.
+    fn join(&self, item: T, bytes: usize) -> bool {
         let mut state = self.state.lock();
         state.waiting.push(Waiting { item, bytes });
         state.bytes += bytes;
@@ -64,13 +96,21 @@ impl<T> Gather<T> {
         open
     }
 
+    /// Opens a lane for what waits behind one that hangs. `true` as in [`Gather::join`].
+    fn open_beside(&self) -> bool {
+        let mut state = self.state.lock();
+        let open = !state.waiting.is_empty() && state.lanes < LANES;
+        state.lanes += usize::from(open);
+        open
+    }
+
     /// Sends batches until nothing waits. Items leave in the order in which they joined; batches of
     /// different lanes may overtake each other. What `send` does not answer, nobody answers.
-    pub(crate) async fn run<F>(&self, mut send: impl FnMut(Vec<T>) -> F)
+    async fn run<F>(self: Arc<Self>, send: impl Fn(Vec<T>) -> F)
     where
         F: Future<Output = ()>,
     {
-        let mut lane = Lane { gather: self, closed: false };
+        let mut lane = Lane { gather: &self, closed: false };
         // Tasks that are ready to join now do so first.
         tokio::task::yield_now().await;
         while let Some(batch) = self.take() {
@@ -122,86 +162,118 @@ impl<T> Drop for Lane<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use tokio::sync::{mpsc, oneshot};
+    use tokio::sync::mpsc;
 
     use super::*;
 
     type Sent = (Vec<u32>, oneshot::Sender<()>);
 
-    /// A gather whose batches are handed out, each with what ends it.
-    fn gather() -> (Arc<Gather<u32>>, impl Fn(u32, usize), mpsc::UnboundedReceiver<Sent>) {
-        let gather = Arc::new(Gather::default());
-        let (batches, sent) = mpsc::unbounded_channel();
-        let joins = Arc::clone(&gather);
-        let join = move |item, bytes| {
-            if joins.join(item, bytes) {
-                let (gather, batches) = (Arc::clone(&joins), batches.clone());
-                tokio::spawn(async move {
-                    let send = |batch| {
-                        let (done, ended) = oneshot::channel();
-                        batches.send((batch, done)).expect("the test listens");
-                        async move { ended.await.expect("the test ends it") }
-                    };
-                    gather.run(send).await;
-                });
-            }
-        };
-        (gather, join, sent)
+    /// Submits items and hears of the batches they leave in, each with what ends it.
+    struct Test {
+        gather: Arc<Gather<u32>>,
+        batches: mpsc::UnboundedSender<Sent>,
+        sent: mpsc::UnboundedReceiver<Sent>,
     }
 
-    #[tokio::test]
-    async fn what_arrives_meanwhile_leaves_together_and_in_order() {
-        let (gather, join, mut sent) = gather();
-        join(1, 10);
-        let (first, done) = sent.recv().await.unwrap();
-        assert_eq!(first, [1]);
-        for item in 2..40 {
-            join(item, 10);
+    impl Test {
+        fn new() -> Self {
+            let (batches, sent) = mpsc::unbounded_channel();
+            Test { gather: Arc::default(), batches, sent }
         }
-        assert!(sent.try_recv().is_err(), "one batch at a time while little waits");
-        done.send(()).unwrap();
-        let (second, done) = sent.recv().await.unwrap();
-        assert_eq!(second, (2..40).collect::<Vec<_>>());
-        done.send(()).unwrap();
-        while gather.state.lock().lanes > 0 {
+
+        /// Nobody answers an item: the tests look at the batches.
+        async fn submit(&self, item: u32, bytes: usize) {
+            let (gather, batches) = (Arc::clone(&self.gather), self.batches.clone());
+            let send = move |batch| {
+                let (done, ended) = oneshot::channel();
+                batches.send((batch, done)).expect("the test listens");
+                async move { ended.await.expect("the test ends it") }
+            };
+            tokio::spawn(async move {
+                let (_never, answered) = oneshot::channel::<()>();
+                gather.submit(item, bytes, answered, send).await
+            });
             tokio::task::yield_now().await;
         }
-        join(40, 10);
-        assert_eq!(sent.recv().await.unwrap().0, [40], "whoever comes next opens a lane again");
+
+        async fn batch(&mut self) -> Sent {
+            self.sent.recv().await.expect("a sender is kept")
+        }
     }
 
-    #[tokio::test]
-    async fn bounds_of_a_batch_hold_and_much_that_waits_opens_lanes() {
-        let (gather, join, mut sent) = gather();
-        join(0, BATCH_BYTES * 2);
-        let (alone, _held) = sent.recv().await.unwrap();
-        assert_eq!(alone, [0], "an item over the bytes goes alone");
-        let mut held = Vec::new();
-        for item in 0..4 * BATCH_ITEMS as u32 {
-            join(item, 1);
+    #[tokio::test(start_paused = true)]
+    async fn what_arrives_meanwhile_leaves_together_and_in_order() {
+        let mut test = Test::new();
+        test.submit(1, 10).await;
+        let (first, done) = test.batch().await;
+        assert_eq!(first, [1]);
+        for item in 2..40 {
+            test.submit(item, 10).await;
         }
+        assert!(test.sent.try_recv().is_err(), "one batch at a time while little waits");
+        done.send(()).unwrap();
+        let (second, done) = test.batch().await;
+        assert_eq!(second, (2..40).collect::<Vec<_>>());
+        done.send(()).unwrap();
+        while test.gather.state.lock().lanes > 0 {
+            tokio::task::yield_now().await;
+        }
+        test.submit(40, 10).await;
+        assert_eq!(test.batch().await.0, [40], "whoever comes next opens a lane again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bounds_of_a_batch_hold_and_much_that_waits_opens_lanes() {
+        let mut test = Test::new();
+        test.submit(0, BATCH_BYTES * 2).await;
+        let (alone, _held) = test.batch().await;
+        assert_eq!(alone, [0], "an item over the bytes goes alone");
+        let all: Vec<u32> = (0..4 * BATCH_ITEMS as u32).collect();
+        let mut held = Vec::new();
         let mut seen = Vec::new();
-        while seen.len() < 4 * BATCH_ITEMS {
-            let (batch, done) = sent.recv().await.unwrap();
+        for item in &all {
+            test.submit(*item, 1).await;
+            while let Ok((batch, done)) = test.sent.try_recv() {
+                assert!(batch.len() <= BATCH_ITEMS);
+                seen.extend(batch);
+                held.push(done);
+            }
+            assert!(test.gather.state.lock().lanes <= LANES);
+        }
+        assert!(held.len() > 1 && held.len() < LANES, "{}", held.len());
+        for done in held {
+            done.send(()).unwrap();
+        }
+        while seen.len() < all.len() {
+            let (batch, done) = test.batch().await;
             assert!(batch.len() <= BATCH_ITEMS);
             seen.extend(batch);
-            held.push(done);
-            assert!(gather.state.lock().lanes <= LANES);
+            done.send(()).unwrap();
         }
-        assert_eq!(seen, (0..4 * BATCH_ITEMS as u32).collect::<Vec<_>>());
+        seen.sort_unstable();
+        assert_eq!(seen, all);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_hangs_holds_up_what_follows_for_a_moment_only() {
+        let mut test = Test::new();
+        test.submit(1, 10).await;
+        let (_, _hangs) = test.batch().await;
+        let before = tokio::time::Instant::now();
+        test.submit(2, 10).await;
+        test.submit(3, 10).await;
+        let (follows, _hangs_too) = test.batch().await;
+        assert_eq!(follows, [2, 3]);
+        assert!(before.elapsed() < STALLED * 2);
     }
 
     #[tokio::test]
     async fn what_waits_for_a_cancelled_run_is_let_go() {
-        let gather = Gather::default();
+        let gather = Arc::new(Gather::default());
         let (answer, waits) = oneshot::channel::<()>();
         assert!(gather.join(answer, 1));
-        drop(gather.run(|batch| async move { drop(batch) }));
-        // Never polled: nothing was opened that must be closed, and the item is still there.
         {
-            let run = gather.run(|_| std::future::pending());
+            let run = Arc::clone(&gather).run(|_| std::future::pending());
             tokio::pin!(run);
             assert!(futures::poll!(&mut run).is_pending());
         }

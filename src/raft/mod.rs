@@ -55,8 +55,8 @@ pub use attempts::Attempts;
 pub use catalog_group::{
     AppliedCatalog, CatalogChangeError, CatalogGroup, CatalogMachine, CatalogOutcome, PeerCatalog,
 };
-pub(crate) use gather::Gather;
 pub use error::{ChangeError, CreateError, InitializeError, KnownLeader, ProposeError, ReadError};
+pub(crate) use gather::Gather;
 pub use group::{Consistency, Group, Proposed};
 pub use groups::Groups;
 pub use log::{BATCH_BUCKETS, CorruptLog, SYNC_BUCKETS, WriterStats};

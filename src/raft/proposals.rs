@@ -38,11 +38,11 @@ impl Proposals {
     pub(crate) async fn write(&self, raft: &Raft, command: Command) -> WriteResult {
         let (answer, written) = oneshot::channel();
         let bytes = command.0.len();
-        if self.gather.join(Proposal { command, answer }, bytes) {
-            let (gather, raft) = (Arc::clone(&self.gather), raft.clone());
-            tokio::spawn(async move { gather.run(|batch| propose(raft.clone(), batch)).await });
-        }
-        written.await.unwrap_or(Err(RaftError::Fatal(Fatal::Stopped)))
+        let raft = raft.clone();
+        let send = move |batch| propose(raft.clone(), batch);
+        let gather = Arc::clone(&self.gather);
+        let written = gather.submit(Proposal { command, answer }, bytes, written, send).await;
+        written.unwrap_or(Err(RaftError::Fatal(Fatal::Stopped)))
     }
 }
 
@@ -66,10 +66,7 @@ async fn propose(raft: Raft, batch: Vec<Proposal>) {
     }
 }
 
-fn refuse(
-    answers: impl IntoIterator<Item = oneshot::Sender<WriteResult>>,
-    fatal: &Fatal<Types>,
-) {
+fn refuse(answers: impl IntoIterator<Item = oneshot::Sender<WriteResult>>, fatal: &Fatal<Types>) {
     for answer in answers {
         let _ = answer.send(Err(RaftError::<Types, ClientWriteError<Types>>::Fatal(fatal.clone())));
     }

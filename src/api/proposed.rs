@@ -1,0 +1,105 @@
+//! A peer's batch of commands, proposed here: all at once, each with its own outcome.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::{BoxStream, FuturesOrdered};
+use futures::{FutureExt as _, Stream, StreamExt as _};
+use tonic::Status;
+
+use crate::keyviz::GroupId;
+use crate::kv::{Coordinator, KvError, PeerOutcome};
+use crate::proto;
+use crate::proto::propose_outcome::Outcome;
+use crate::raft::MAX_MESSAGE_BYTES;
+
+use super::peer_service::not_leader;
+use super::status::{is_not_applied, kv_status};
+
+/// Replies in one chunk: a quarter of the largest message, so that the last one added, at most a
+/// value, cannot exceed it.
+const CHUNK_BYTES: usize = MAX_MESSAGE_BYTES / 4;
+
+/// Proposes `commands`, in order, and streams what came of them. Dropping the stream does not take
+/// back what was proposed.
+pub(super) fn propose_all(
+    coordinator: Arc<Coordinator>,
+    group: GroupId,
+    commands: Vec<Bytes>,
+) -> BoxStream<'static, Result<proto::ProposeBatchChunk, Status>> {
+    let outcomes: FuturesOrdered<_> = commands
+        .into_iter()
+        .map(|command| {
+            let coordinator = Arc::clone(&coordinator);
+            async move { outcome(coordinator.propose_here(group, command).await) }
+        })
+        .collect();
+    chunks(outcomes).boxed()
+}
+
+/// Whatever is known by the time the first is leaves with it.
+fn chunks(
+    outcomes: impl Stream<Item = proto::ProposeOutcome> + Send + Unpin + 'static,
+) -> impl Stream<Item = Result<proto::ProposeBatchChunk, Status>> + Send {
+    futures::stream::unfold(outcomes, |mut outcomes| async move {
+        let first = outcomes.next().await?;
+        let mut bytes = reply_bytes(&first);
+        let mut chunk = proto::ProposeBatchChunk { outcomes: vec![first] };
+        while bytes < CHUNK_BYTES
+            && let Some(Some(next)) = outcomes.next().now_or_never()
+        {
+            bytes += reply_bytes(&next);
+            chunk.outcomes.push(next);
+        }
+        Some((Ok(chunk), outcomes))
+    })
+}
+
+fn reply_bytes(outcome: &proto::ProposeOutcome) -> usize {
+    match &outcome.outcome {
+        Some(Outcome::Reply(reply)) => reply.len(),
+        Some(Outcome::Refused(refusal)) => refusal.message.len(),
+        Some(Outcome::NotLeader(_)) | None => 0,
+    }
+}
+
+fn outcome(proposed: Result<PeerOutcome<Bytes>, KvError>) -> proto::ProposeOutcome {
+    let outcome = match proposed {
+        Ok(PeerOutcome::Done(reply)) => Outcome::Reply(reply),
+        Ok(PeerOutcome::NotLeader(hint)) => Outcome::NotLeader(not_leader(hint)),
+        Err(error) => {
+            let status = kv_status(error);
+            Outcome::Refused(proto::Refusal {
+                code: status.code().into(),
+                message: status.message().to_owned(),
+                not_applied: is_not_applied(&status),
+            })
+        }
+    };
+    proto::ProposeOutcome { outcome: Some(outcome) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(bytes: usize) -> proto::ProposeOutcome {
+        outcome(Ok(PeerOutcome::Done(Bytes::from(vec![7; bytes]))))
+    }
+
+    #[tokio::test]
+    async fn bounds_of_a_chunk_hold_and_no_outcome_is_left_out() {
+        let sizes = [0, 10, CHUNK_BYTES, 1, 1, crate::kv::MAX_VALUE_BYTES, 3];
+        let outcomes = futures::stream::iter(sizes.map(reply));
+        let chunks: Vec<_> = chunks(outcomes).map(Result::unwrap).collect().await;
+        assert!(chunks.len() > 1);
+        let most = CHUNK_BYTES + crate::kv::MAX_VALUE_BYTES;
+        assert!(most < MAX_MESSAGE_BYTES);
+        for chunk in &chunks {
+            assert!(chunk.outcomes.iter().map(reply_bytes).sum::<usize>() <= most);
+        }
+        let all: Vec<_> =
+            chunks.iter().flat_map(|chunk| &chunk.outcomes).map(reply_bytes).collect();
+        assert_eq!(all, sizes);
+    }
+}

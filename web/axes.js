@@ -52,7 +52,7 @@ function fitted(text, shared, chars) {
 export function folderBands(rows, first, last) {
   const bands = [];
   for (let row = first; row < last; row += 1) {
-    const name = folder(rows[row].start);
+    const name = (rows[row].folder ??= folder(rows[row].start));
     const open = bands.at(-1);
     if (open && open.name === name) open.end = row + 1;
     else bands.push({ name, start: row, end: row + 1 });

@@ -32,14 +32,18 @@ export function halves(matrix, key) {
 }
 
 export class RouteChanges {
-  /** `does`: query(route), series(), changed(), token(). */
+  /** `does`: query(route), series(), changed(), catalog(), token(). */
   constructor(dialog, does) {
     this.dialog = dialog;
     this.does = does;
     this.part = (name) => dialog.querySelector(`#change-${name}`);
     this.run = null;
+    this.busy = false;
     this.matrix = null;
-    this.part("key").addEventListener("input", () => this.predict());
+    this.part("key").addEventListener("input", () => {
+      this.typed = true;
+      this.predict();
+    });
     this.part("cancel").addEventListener("click", () => dialog.close());
     dialog.querySelector("form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -49,6 +53,7 @@ export class RouteChanges {
 
   open(title, what, button, keyed) {
     this.matrix = null;
+    this.typed = false;
     this.part("title").textContent = title;
     this.part("what").textContent = what;
     this.part("do").textContent = button;
@@ -64,27 +69,40 @@ export class RouteChanges {
   async split(route, catalog) {
     this.open(`Split route ${route.id}`, `Group ${route.group} keeps both halves; the route's id ends and two new ones begin.`, "Split", true);
     this.route = route;
+    this.ids = [route.id];
+    this.version = catalog.version;
     this.run = () => change("routes/split", {
-      route_id: route.id, key: this.part("key").value, expected_version: catalog.version, request_id: this.requestId });
+      route_id: route.id, key: this.part("key").value, expected_version: this.version, request_id: this.requestId });
     this.part("do").disabled = true;
+    this.part("halves").replaceChildren(element("dt", {}, "Halves"), element("dd", {}, "asking where the load is…"));
+    const opened = this.requestId;
+    let matrix = null;
+    let fault = "";
     try {
-      this.matrix = readMatrix(await ask("matrix", this.does.query(route)));
-      this.part("key").value = middle(this.matrix) ?? "";
+      matrix = readMatrix(await ask("matrix", this.does.query(route)));
     } catch (error) {
-      this.part("error").textContent = `The load is not known: ${error.message}`;
+      fault = `The load is not known: ${error.message}`;
     }
+    // The dialog may have been closed meanwhile, or opened for another route.
+    if (this.requestId !== opened || !this.dialog.open) return;
+    this.matrix = matrix;
+    this.part("error").textContent = fault;
+    // What was typed meanwhile is what is wanted, not the proposal.
+    if (!this.typed && matrix) this.part("key").value = middle(matrix) ?? "";
     this.predict();
   }
 
   merge(route, catalog) {
     const next = mergeable(catalog.routes, route);
     this.open(`Merge routes ${route.id} and ${next.id}`, `One new route in group ${route.group} takes the place of both.`, "Merge", false);
+    this.ids = [route.id, next.id];
+    this.version = catalog.version;
     this.part("do").disabled = false;
     this.part("halves").replaceChildren(
       element("dt", {}, "From"), keyElement(showStart(route.start), "dd"),
       element("dt", {}, "To"), keyElement(showEnd(next.end), "dd"));
     this.run = () => change("routes/merge", {
-      left_id: route.id, right_id: next.id, expected_version: catalog.version, request_id: this.requestId });
+      left_id: route.id, right_id: next.id, expected_version: this.version, request_id: this.requestId });
   }
 
   /** The halves that the key in the field would make. */
@@ -107,16 +125,33 @@ export class RouteChanges {
   }
 
   async confirm() {
+    if (this.part("do").disabled || this.busy) return;
+    const opened = this.requestId;
+    this.busy = true;
     this.part("error").textContent = "";
     this.part("do").disabled = true;
     try {
       await this.run();
-      this.dialog.close();
+      if (this.requestId === opened) this.dialog.close();
       this.does.changed();
     } catch (error) {
-      this.part("error").textContent = error instanceof ApiError ? `${error.code}: ${error.message}` : error.message;
+      const said = error instanceof ApiError ? `${error.code}: ${error.message}` : error.message;
+      const again = error.code === "ABORTED" ? await this.moveOn() : "";
+      if (this.requestId !== opened) return;
+      this.part("error").textContent = `${said}${again}`;
       this.part("do").disabled = false;
-      if (error.status === 401) this.does.token();
+      if (error.status === 401) this.does.token(error.message);
+    } finally {
+      this.busy = false;
     }
+  }
+
+  /** The routes changed since the dialog was opened: the next try is for the routes of now. */
+  async moveOn() {
+    const now = await this.does.catalog().catch(() => null);
+    if (now === null) return "";
+    if (!this.ids.every((id) => now.routes.some((route) => route.id === id))) return " The route is gone.";
+    this.version = now.version;
+    return " Routes changed meanwhile, this one did not: look again and confirm.";
   }
 }

@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { css, ramp } from "./colour.js";
-import { SERIES_NAMES, exact, percent, short, span, stamp } from "./format.js";
+import { SERIES_NAMES, exact, isBytes, percent, short, span, stamp } from "./format.js";
 import { elide, showEnd, showStart } from "./keys.js";
 import { APPORTIONED, CONFLICT, PARTIAL } from "./matrix.js";
 
@@ -62,7 +62,23 @@ export function spokenCell(matrix, place, zone) {
   return `${exact(value)} ${SERIES_NAMES[matrix.series] ?? matrix.series}, from ${elide(showStart(row.start), 60)} to ${elide(showEnd(row.end), 60)}, ${columnText(column, zone)}`;
 }
 
-export function showTooltip(tooltip, plot, place, x, y, zone) {
+/** A range as the commands take it: `start..end`, open where it has no end. */
+export const keysText = (row) => `${row.start}..${row.end ?? ""}`;
+
+/** Who leads a group; empty where it is not known which. */
+function leaderText(row, cluster) {
+  const group = cluster?.groups?.find((each) => each.group_id === row.group);
+  if (!group) return "";
+  return group.leader == null ? "none known" : `node ${group.leader}, term ${group.term}`;
+}
+
+function groupText(row, cluster) {
+  if (row.group === null) return "several groups";
+  const leader = leaderText(row, cluster);
+  return `group ${row.group}${leader ? `, leader ${leader}` : ""}`;
+}
+
+export function showTooltip(tooltip, plot, place, x, y, { zone, cluster }) {
   const { matrix } = plot;
   const cell = cellOf(matrix, place);
   tooltip.replaceChildren(
@@ -70,7 +86,7 @@ export function showTooltip(tooltip, plot, place, x, y, zone) {
       element("span", { class: "dim" }, `${percent(cell.value, matrix.total)} of the total`)),
     element("div", {}, keyElement(showStart(cell.row.start)), " → ", keyElement(showEnd(cell.row.end))),
     element("div", { class: "dim" }, columnText(cell.column, zone)),
-    element("div", { class: "dim" }, routesText(cell.row)),
+    element("div", { class: "dim" }, `${routesText(cell.row)} · ${groupText(cell.row, cluster)}`),
     ...marksOf(cell.flags).map((text) => element("div", { class: "dim" }, `▧ ${text}`)));
   tooltip.hidden = false;
   const { offsetWidth, offsetHeight } = tooltip;
@@ -101,22 +117,28 @@ export class Drawer {
     this.aside = aside;
     this.does = does;
     this.controller = null;
-    this.seen = "";
+    this.cell = "";
+    this.known = {};
   }
 
   hide() {
     this.controller?.abort();
     this.aside.hidden = true;
-    this.seen = "";
+    this.cell = "";
   }
 
   show(matrix, place, { zone, palette, theme, cluster, role }) {
     const cell = cellOf(matrix, place);
     const { row, column } = cell;
-    const keys = row.end === null ? `${row.start}..` : `${row.start}..${row.end}`;
-    const leader = this.leaderText(row, cluster);
+    const leader = leaderText(row, cluster);
+    // The same cell again, after a refresh: what was known stays until it is told anew.
+    const name = JSON.stringify([row.start, row.end, column.start, column.end, role]);
+    if (name !== this.cell) this.known = {};
+    this.cell = name;
+    const own = matrix.rounded ? null : matrix.series;
+    if (own) this.known[own] = amount(cell.value, own);
     const totals = Object.fromEntries(Object.keys(SERIES_NAMES).map((series) =>
-      [series, element("dd", {}, series === matrix.series ? exact(cell.value) : "…")]));
+      [series, element("dd", {}, this.known[series] ?? "…")]));
     const list = element("dl", {},
       ...pair("From", keyElement(showStart(row.start))),
       ...pair("To", keyElement(showEnd(row.end))),
@@ -130,6 +152,7 @@ export class Drawer {
       ...pair("Row in the window", `${exact(cell.rowSum)} (${percent(cell.rowSum, matrix.total)})`),
       ...rolePairs(row.roles, cell.rowSum));
     const chart = element("canvas", { role: "img", "aria-label": "The row over the window" });
+    const kept = this.keep();
     this.aside.replaceChildren(
       element("div", { class: "row" },
         element("strong", {}, "Pinned cell"),
@@ -137,7 +160,7 @@ export class Drawer {
       chart, list,
       ...marksOf(cell.flags).map((text) => element("p", { class: "dim" }, `▧ ${text}`)),
       element("div", { class: "row" },
-        copyButton("Copy key", row.start), copyButton("Copy range", keys),
+        copyButton("Copy key", row.start), copyButton("Copy range", keysText(row)),
         copyButton("Copy time", new Date(column.start).toISOString())),
       element("div", { class: "row" },
         element("button", { type: "button", onclick: () => this.does.zoom(row) }, "Zoom to the range"),
@@ -146,17 +169,24 @@ export class Drawer {
           : null));
     this.aside.hidden = false;
     sparkline(chart, matrix, place, css(ramp(palette, theme)[170]));
-    this.askOthers(matrix, cell, totals, role);
+    kept();
+    const missing = Object.keys(totals).filter((series) => series !== own && (column.open || !(series in this.known)));
+    if (missing.length > 0) this.askOthers(missing, cell, totals, role);
   }
 
-  leaderText(row, cluster) {
-    const group = cluster?.groups?.find((each) => each.group_id === row.group);
-    if (!group) return null;
-    return group.leader == null ? "none known" : `node ${group.leader}, term ${group.term}`;
+  /** Remembers focus and scroll of the drawer; gives them back when called. */
+  keep() {
+    const buttons = () => [...this.aside.querySelectorAll("button")];
+    const focused = buttons().indexOf(document.activeElement);
+    const { scrollTop } = this.aside;
+    return () => {
+      this.aside.scrollTop = scrollTop;
+      if (focused >= 0) buttons()[focused]?.focus({ preventScroll: true });
+    };
   }
 
-  /** The other three series of the same cell, each as the total of that range and time. */
-  async askOthers(matrix, { row, column }, totals, role) {
+  /** Other series of the same cell, each as the total of that range and time. */
+  async askOthers(missing, { row, column }, totals, role) {
     this.controller?.abort();
     const controller = new AbortController();
     this.controller = controller;
@@ -164,17 +194,20 @@ export class Drawer {
     if (row.start !== "") parameters.start = row.start;
     if (row.end !== null) parameters.end = row.end;
     if (role) parameters.role = role;
-    const others = Object.keys(totals).filter((series) => series !== matrix.series);
-    await Promise.all(others.map(async (series) => {
+    await Promise.all(missing.map(async (series) => {
       try {
         const json = await ask("matrix", { ...parameters, series }, controller.signal);
-        totals[series].textContent = series.endsWith("-bytes") ? `${exact(Number(json.total))} (${short(Number(json.total), series)})` : exact(Number(json.total));
+        if (controller.signal.aborted) return;
+        this.known[series] = amount(Number(json.total), series);
+        totals[series].textContent = this.known[series];
       } catch (error) {
         if (error.name !== "AbortError") totals[series].textContent = "not known";
       }
     }));
   }
 }
+
+const amount = (value, series) => (isBytes(series) ? (value < 1_024 ? short(value, series) : `${exact(value)} (${short(value, series)})`) : exact(value));
 
 const pair = (name, value) => [element("dt", {}, name), element("dd", {}, value)];
 

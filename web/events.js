@@ -1,21 +1,97 @@
 // Splits, merges and changes of leaders in the window, as the matrix lists them.
 
-import { showStart } from "./keys.js";
+import { compareBytes, keyBytes, showStart } from "./keys.js";
 
 /** Marks of the changes that an answer lists; `row` says where in a matrix one stands. */
 export function changes(events) {
-  return events.map((event) => {
-    const what = event.kind === "leader"
-      ? `group ${event.group} is led by node ${event.leader}${event.term === null ? "" : ` in term ${event.term}`}`
-      : event.kind === "merge"
-      ? `routes ${event.retired.join(" and ")} merged into ${event.created.join(" and ")}`
-      : `route ${event.retired.join(" and ")} split at ${showStart(event.key)}`;
-    return { ms: event.time_ms, kind: event.kind, text: what, row: (matrix) => rowOf(matrix, event.key) };
-  });
+  return events.map((event) => ({
+    ms: event.time_ms, kind: event.kind, text: textOf(event), row: (matrix) => placeOf(matrix, event),
+  }));
 }
 
-/** The row that starts with a key; where none does, the change lies within a row and has no place. */
-function rowOf(matrix, start) {
-  matrix.starts ??= new Map(matrix.rows.map((row, at) => [row.start, at]));
-  return matrix.starts.get(start) ?? null;
+function textOf(event) {
+  if (event.kind === "leader") {
+    const term = event.term === null ? "" : ` in term ${event.term}`;
+    return `group ${event.group} is led by node ${event.leader}${term}`;
+  }
+  const [retired, created] = [event.retired.join(" and "), event.created.join(" and ")];
+  return event.kind === "merge"
+    ? `routes ${retired} merged into ${created} at ${showStart(event.key)}`
+    : `route ${retired} split at ${showStart(event.key)} into ${created}`;
+}
+
+/** Where a key lies, in rows: on the boundary that it is, else in the middle of the row that holds it. */
+function placeOf(matrix, event) {
+  matrix.bounds ??= matrix.rows.map((row) => keyBytes(row.start));
+  event.bytes ??= keyBytes(event.key);
+  const { bounds } = matrix;
+  let [low, high] = [0, bounds.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (compareBytes(bounds[middle], event.bytes) <= 0) low = middle + 1;
+    else high = middle;
+  }
+  const row = Math.max(0, low - 1);
+  return bounds[row] && compareBytes(bounds[row], event.bytes) === 0 ? row : row + 0.5;
+}
+
+const SIZE = 5;
+
+/** The shape of a mark: a split parts, a merge joins, a leader stands on one point. */
+function trace(context, kind, x, y) {
+  context.beginPath();
+  if (kind === "leader") {
+    context.arc(x, y, SIZE - 1, 0, 2 * Math.PI);
+  } else if (kind === "merge") {
+    context.rect(x - SIZE + 1, y - SIZE + 1, 2 * SIZE - 2, 2 * SIZE - 2);
+  } else {
+    context.moveTo(x, y - SIZE);
+    context.lineTo(x + SIZE, y);
+    context.lineTo(x, y + SIZE);
+    context.lineTo(x - SIZE, y);
+  }
+  context.closePath();
+}
+
+/** A mark alone, for the legend. */
+export function drawMark(context, kind, x, y, colours) {
+  trace(context, kind, x, y);
+  context.fillStyle = colours.accent;
+  context.fill();
+  context.lineWidth = 1;
+  context.strokeStyle = colours.plot;
+  context.stroke();
+}
+
+/** A line at the time of each change, and a mark at its key. */
+export function drawEvents(context, plot) {
+  const { top, height } = plot.area;
+  const events = plot.shownEvents();
+  context.strokeStyle = plot.colours.cursor;
+  context.lineWidth = 1;
+  context.globalAlpha = 0.35;
+  context.beginPath();
+  for (const x of new Set(events.map((event) => Math.round(event.x) + 0.5))) {
+    context.moveTo(x, top);
+    context.lineTo(x, top + height);
+  }
+  context.stroke();
+  context.globalAlpha = 1;
+  for (const event of events) {
+    if (event.y !== null) drawMark(context, event.kind, event.x, event.y, plot.colours);
+  }
+}
+
+/** A tick below the cells for each change, also for one whose key is out of view. */
+export function drawEventTicks(context, plot) {
+  const base = plot.area.top + plot.area.height;
+  context.fillStyle = plot.colours.accent;
+  for (const x of new Set(plot.shownEvents().map((event) => Math.round(event.x)))) {
+    context.beginPath();
+    context.moveTo(x, base + 1);
+    context.lineTo(x + 4, base + 7);
+    context.lineTo(x - 4, base + 7);
+    context.closePath();
+    context.fill();
+  }
 }

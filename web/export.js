@@ -1,6 +1,12 @@
 // The window as a file.
 
+import { SERIES_NAMES, stamp } from "./format.js";
+import { elide, showEnd, showStart } from "./keys.js";
 import { APPORTIONED, CONFLICT, PARTIAL } from "./matrix.js";
+import { legendText, paintRamp, totalText } from "./notices.js";
+
+/** Heights of the caption above a saved picture and of the legend below, in CSS pixels. */
+const [HEAD, FOOT] = [26, 28];
 
 function save(blob, name) {
   const link = document.createElement("a");
@@ -42,6 +48,32 @@ export const saveCsv = (matrix) => save(new Blob([csvText(matrix)], { type: "tex
 export const saveJson = (matrix, json) =>
   save(new Blob([JSON.stringify(json)], { type: "application/json" }), nameOf(matrix, "json"));
 
-export function savePng(plot) {
-  plot.base.toBlob((blob) => { if (blob) save(blob, nameOf(plot.matrix, "png")); }, "image/png");
+/** The picture with what it is in words above, and its legend below. */
+export function captioned(plot, state, theme) {
+  const { base, matrix, ratio, width, height } = plot;
+  const colours = plot.lookColours();
+  const canvas = document.createElement("canvas");
+  canvas.width = base.width;
+  canvas.height = base.height + Math.round((HEAD + FOOT) * ratio);
+  const context = canvas.getContext("2d");
+  context.fillStyle = colours.panel;
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(base, 0, Math.round(HEAD * ratio));
+  context.scale(ratio, ratio);
+  context.font = '12px system-ui, "DejaVu Sans", sans-serif';
+  context.textBaseline = "middle";
+  context.fillStyle = colours.text;
+  const [first, last] = [matrix.columns[0], matrix.columns.at(-1)];
+  const when = first ? `${stamp(first.start, state.zone)} to ${stamp(last.end, state.zone)}` : "no columns";
+  const keys = `${elide(showStart(matrix.rows[0]?.start ?? ""), 40)} → ${elide(showEnd(matrix.rows.at(-1)?.end ?? null), 40)}`;
+  context.fillText(`keyviz · ${SERIES_NAMES[matrix.series] ?? matrix.series} · ${when} · ${keys} · ${matrix.responded} of ${matrix.expected} nodes`, 8, HEAD / 2, width - 16);
+  const middle = HEAD + height + FOOT / 2;
+  paintRamp(context, 8, middle - 5, 120, 10, state, theme);
+  context.fillStyle = colours.dim;
+  context.fillText(`${legendText(matrix, state)} · ${totalText(matrix)}`, 136, middle, width - 144);
+  return canvas;
+}
+
+export function savePng(plot, state, theme) {
+  captioned(plot, state, theme).toBlob((blob) => { if (blob) save(blob, nameOf(plot.matrix, "png")); }, "image/png");
 }

@@ -13,6 +13,8 @@ export class Interact {
     this.pointers = new Map();
     this.start = null;
     this.restTimer = 0;
+    /** Where a rectangle that is drawn with the keys began. */
+    this.anchor = null;
     const canvas = plot.overlay;
     canvas.addEventListener("pointerdown", (event) => this.down(event));
     canvas.addEventListener("pointermove", (event) => this.move(event));
@@ -74,6 +76,7 @@ export class Interact {
     const { width, height } = this.plot.area;
     const dt = (-dx / width) * (view.t1 - view.t0);
     const dr = (-dy / height) * (view.r1 - view.r0);
+    this.plot.moving = true;
     this.plot.setView({ t0: view.t0 + dt, t1: view.t1 + dt, r0: view.r0 + dr, r1: view.r1 + dr });
   }
 
@@ -103,7 +106,7 @@ export class Interact {
       return;
     }
     if (start.box) this.zoomBox();
-    else this.does.commit(this.plot.view);
+    else this.commit();
   }
 
   cancel(event) {
@@ -133,7 +136,7 @@ export class Interact {
     const [t0, t1] = [plot.timeAt(xa), plot.timeAt(xb)];
     const [r0, r1] = [plot.rowAt(ya), plot.rowAt(yb)];
     plot.setView({ t0, t1, r0, r1 });
-    this.does.commit(plot.view);
+    this.commit();
   }
 
   /** Zooms so that what is at (x, y) stays there. */
@@ -148,6 +151,7 @@ export class Interact {
     if (keys && (factor > 1 || r1 - r0 > 1)) {
       Object.assign(view, { r0: r - (r - r0) * factor, r1: r + (r1 - r) * factor });
     }
+    plot.moving = true;
     plot.setView(view);
   }
 
@@ -169,22 +173,65 @@ export class Interact {
     clearTimeout(this.restTimer);
     this.restTimer = setTimeout(() => {
       this.restTimer = 0;
-      this.does.commit(this.plot.view);
+      this.commit();
     }, REST_MS);
+  }
+
+  /** The hand rests: what is shown is drawn at its best, and asked for. */
+  commit() {
+    this.plot.moving = false;
+    this.plot.draw();
+    this.does.commit(this.plot.view);
   }
 
   /** Forgets a view that was not committed yet. */
   forget() {
     clearTimeout(this.restTimer);
     this.restTimer = 0;
+    this.plot.moving = false;
   }
 
-  zoomCentre(factor, event) {
+  /** Begins a rectangle at the cursor; the arrows stretch it, Enter zooms into it. */
+  anchorBox() {
+    if (!this.plot.cursor) this.step(0, 0);
+    this.anchor = this.plot.cursor && { ...this.plot.cursor };
+    this.stretchBox();
+  }
+
+  dropBox() {
+    this.anchor = null;
+    this.plot.box = null;
+    this.plot.drawPointer();
+  }
+
+  stretchBox() {
+    const { plot, anchor } = this;
+    if (!anchor) return;
+    const [a, b] = [plot.cellBox(anchor), plot.cellBox(plot.cursor)];
+    plot.box = {
+      x0: Math.min(a.x, b.x), y0: Math.min(a.y, b.y),
+      x1: Math.max(a.x + a.width, b.x + b.width), y1: Math.max(a.y + a.height, b.y + b.height),
+    };
+    plot.drawPointer();
+  }
+
+  /** Zooms into the cells from the anchor to the cursor. */
+  zoomCells() {
+    const { plot, anchor } = this;
+    const { columns } = plot.matrix;
+    const [first, last] = [anchor.column, plot.cursor.column].sort((a, b) => a - b);
+    const [top, bottom] = [anchor.row, plot.cursor.row].sort((a, b) => a - b);
+    this.dropBox();
+    plot.setView({ t0: columns[first].start, t1: columns[last].end, r0: top, r1: bottom + 1 });
+    this.commit();
+  }
+
+  zoomCentre(factor, time, keys) {
     const { left, top, width, height } = this.plot.area;
     const cell = this.plot.cursor && this.plot.cellBox(this.plot.cursor);
     const x = cell ? cell.x + cell.width / 2 : left + width / 2;
     const y = cell ? cell.y + cell.height / 2 : top + height / 2;
-    this.zoomView(x, y, factor, !event.altKey, true);
+    this.zoomView(x, y, factor, time, keys);
     this.rest();
   }
 
@@ -203,10 +250,13 @@ export class Interact {
       return;
     }
     const run = {
-      "+": () => this.zoomCentre(0.6, event), "=": () => this.zoomCentre(0.6, event),
-      "-": () => this.zoomCentre(1 / 0.6, event),
-      "Enter": () => plot.cursor && this.does.pin(plot.cursor),
-      "Escape": () => this.does.unpin(),
+      "+": () => this.zoomCentre(0.6, true, true), "=": () => this.zoomCentre(0.6, true, true),
+      "-": () => this.zoomCentre(1 / 0.6, true, true),
+      "]": () => this.zoomCentre(0.6, true, false), "[": () => this.zoomCentre(1 / 0.6, true, false),
+      "}": () => this.zoomCentre(0.6, false, true), "{": () => this.zoomCentre(1 / 0.6, false, true),
+      "s": () => this.anchorBox(), "S": () => this.anchorBox(),
+      "Enter": () => (this.anchor ? this.zoomCells() : plot.cursor && this.does.pin(plot.cursor)),
+      "Escape": () => (this.anchor ? this.dropBox() : this.does.unpin()),
       "Backspace": () => this.does.back(),
       "Home": () => this.does.reset(),
     }[event.key];
@@ -231,5 +281,6 @@ export class Interact {
     const cell = { row: clip(at.row + dy, height), column: clip(at.column + dx, width) };
     const box = plot.cellBox(cell);
     this.does.cursor(cell, box.x + box.width / 2, box.y + box.height / 2, true);
+    this.stretchBox();
   }
 }

@@ -50,6 +50,7 @@ function places(rows, told) {
  * without guessing (a count that lies across rows, columns of another width): then ask for all.
  */
 export function slide(matrix, update, oldestMs) {
+  if (matrix.rounded || update.rounded) return null;
   const step = matrix.columns.length > 0 ? matrix.columns[0].end - matrix.columns[0].start : 0;
   const fits = (column) => column.end - column.start === step;
   if (!matrix.uniform || update.width === 0 || !update.columns.every(fits)) return null;
@@ -95,5 +96,5 @@ export function slide(matrix, update, oldestMs) {
   const older = matrix.events.filter((event) => event.time_ms < update.columns[0].start && event.time_ms >= columns[0].start);
   return finish({ ...matrix, columns, width, values, flags, nodes: update.nodes, responded: update.responded,
     expected: update.expected, saturated: matrix.saturated || update.saturated,
-    unattributed: matrix.unattributed, events: [...older, ...update.events], starts: undefined });
+    unattributed: matrix.unattributed, events: [...older, ...update.events] });
 }

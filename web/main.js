@@ -1,25 +1,24 @@
 // The page: what is shown, when it is asked for, and what the answers change.
 
 import { ApiError, Unreachable, ask, serverNow, setToken } from "./api.js";
-import { css, ramp } from "./colour.js";
-import { Drawer, element, showTooltip, spokenCell } from "./details.js";
+import { Drawer, columnText, element, keysText, showTooltip, spokenCell } from "./details.js";
 import { changes } from "./events.js";
 import { saveCsv, saveJson, savePng } from "./export.js";
-import { SERIES_NAMES, exact, fieldTime, parseFieldTime, short, span } from "./format.js";
+import { fieldTime, parseFieldTime } from "./format.js";
 import { Interact } from "./interact.js";
 import { follow, slide } from "./live.js";
 import { BadAnswer, readMatrix } from "./matrix.js";
+import { banners, describe, setLink, showScreen } from "./notices.js";
 import { Plot } from "./plot.js";
-import { HATCHES, hatchTile } from "./raster.js";
 import { WINDOWS, readState, rememberState, writeState } from "./state.js";
 import { RouteChanges } from "./changes.js";
-import { readRoutes, showCluster, showRoutes } from "./tables.js";
+import { linkTables, overlaps, readRoutes, showCluster, showRoutes } from "./tables.js";
 import { committed } from "./window.js";
 
 /** A live picture is asked for as a whole now and then: routes, members and totals beside it change too. */
 const REFRESH_MS = { off: 0, live: 15_000, "5s": 5_000, "30s": 30_000 };
 const RETRY_MS = [1_000, 2_000, 5_000, 10_000];
-const SKEW_WARN_MS = 1_000;
+const COPY_KEYS = { c: "key", r: "range", t: "time" };
 const SERIES_KEYS = { 1: "writes", 2: "reads", 3: "write-bytes", 4: "read-bytes" };
 
 const at = (id) => document.getElementById(id);
@@ -38,8 +37,9 @@ let state = readState(location.hash);
 let depth = Number(history.state?.depth ?? 0);
 let catalog = { version: 0, routes: [] };
 let cluster = null;
-let linked = new Set();
-let linkedGroup = null;
+/** The row of the heatmap that the tables point out: the pinned one, else the one under the pointer. */
+let linked = null;
+let tokenWanted = false;
 let failures = 0;
 let timer = 0;
 let running = null;
@@ -78,7 +78,7 @@ async function load() {
   try {
     const asked = performance.now();
     const [json, routes, members] = await Promise.all([
-      ask("matrix", query(), controller.signal),
+      ask("matrix", { ...query(), encoding: "packed" }, controller.signal),
       ask("routes", {}, controller.signal).catch(fallBack),
       ask("cluster", {}, controller.signal).catch(fallBack),
     ]);
@@ -109,9 +109,9 @@ async function load() {
 function show(matrix) {
   plot.events = changes(matrix.events);
   plot.setMatrix(matrix);
-  screen(matrix.width === 0 || matrix.height === 0 || matrix.total === 0 ? "empty" : null, matrix);
-  describe(matrix);
+  describe(matrix, state, theme(), plot.lookColours());
   showTables();
+  followPin();
 }
 
 // ---- Live ------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ function listen() {
   stream = mine;
   // Rows as fine as can be, so that each lies within a row that is shown.
   const { from_ms: _, max_columns: __, ...parameters } = query();
-  follow({ ...parameters, max_rows: 1_024 }, cursor, controller.signal, {
+  follow({ ...parameters, max_rows: 1_024, encoding: "packed" }, cursor, controller.signal, {
     update(json, id) {
       cursor = id;
       if (stream === mine) join(readMatrix(json));
@@ -166,7 +166,7 @@ function fallBack(error) {
 function schedule() {
   clearTimeout(timer);
   const wait = failures > 0 ? RETRY_MS[Math.min(failures, RETRY_MS.length) - 1] : REFRESH_MS[state.refresh];
-  if (wait > 0 && !document.hidden && !at("token-dialog").open) timer = setTimeout(load, wait);
+  if (wait > 0 && !document.hidden && !tokenWanted) timer = setTimeout(load, wait);
 }
 
 // ---- What went wrong -------------------------------------------------------------------------
@@ -181,14 +181,13 @@ function failed(error) {
     return;
   }
   if (error instanceof ApiError && (error.status === 401 || error.code === "UNAUTHENTICATED")) {
-    setLink("bad", "token needed");
-    if (!at("token-dialog").open) at("token-dialog").showModal();
+    askToken(error.message);
     return;
   }
   if (error instanceof ApiError || error instanceof BadAnswer) {
     const code = error.code ?? "BAD ANSWER";
     setLink("bad", code);
-    if (code === "UNAVAILABLE" && !plot.matrix) screen("off", null, error.message);
+    if (code === "UNAVAILABLE" && !plot.matrix) showScreen("off", "The key visualizer cannot answer", error.message);
     banners([["bad", code, error.message]]);
     return;
   }
@@ -197,83 +196,16 @@ function failed(error) {
   throw error;
 }
 
-function banners(list) {
-  const seen = list.map((each) => each.join("\n")).join("\n\n");
-  const box = at("banners");
-  if (box.dataset.seen === seen) return;
-  box.dataset.seen = seen;
-  box.replaceChildren(...list.map(([kind, title, text]) =>
-    element("p", { class: `banner ${kind === "warn" ? "warn" : ""}` }, element("b", {}, title), text)));
-}
-
-function screen(kind, matrix, message = "") {
-  const box = at("screen");
-  box.hidden = kind === null;
-  box.dataset.kind = kind ?? "";
-  if (kind === null) return;
-  const [title, text] = kind === "off"
-    ? ["The key visualizer cannot answer", message]
-    : ["Nothing was counted", `No ${SERIES_NAMES[state.series].toLowerCase()} in this window and key range. ${matrix.width === 0 ? "No column has been closed yet." : ""}`];
-  box.replaceChildren(element("h2", {}, title), element("p", {}, text));
-}
-
-// ---- What is said about the picture ----------------------------------------------------------
-
-function setLink(kind, text) {
-  const pill = at("link-pill");
-  // A pill that changes its words at every refresh would make the page jump and screen readers talk.
-  if (kind === "busy" && pill.classList.contains("good")) return;
-  pill.className = `pill ${kind}`;
-  pill.title = text;
-  pill.textContent = kind === "good" ? "connected" : text;
-}
-
-function describe(matrix) {
-  const nodes = at("nodes-pill");
-  nodes.hidden = matrix.expected === 0;
-  nodes.textContent = `${matrix.responded} of ${matrix.expected} nodes`;
-  nodes.className = `pill ${matrix.responded === matrix.expected ? "good" : "bad"}`;
-  const problems = [];
-  for (const node of matrix.nodes) {
-    if (!node.ok) problems.push(["bad", `Node ${node.id} is missing`, `${node.address}: ${node.error || "no answer"}`]);
-  }
-  for (const node of matrix.nodes) {
-    const skew = Number(node.clock_skew_ms ?? 0);
-    if (node.ok && Math.abs(skew) >= SKEW_WARN_MS) {
-      problems.push(["warn", `Node ${node.id}'s clock`, `is ${span(Math.abs(skew))} ${skew > 0 ? "ahead" : "behind"}; its columns are shifted by as much.`]);
-    }
-  }
-  if (matrix.unattributed > 0) {
-    problems.push(["warn", "Unattributed", `${exact(matrix.unattributed)} could not be given to a route and are in no cell.`]);
-  }
-  if (matrix.saturated) problems.push(["warn", "Saturated", "A count reached its limit; the true sum is larger."]);
-  banners(problems);
-  const step = matrix.columns[0] ? matrix.columns[0].end - matrix.columns[0].start : 0;
-  const unit = state.series.endsWith("-bytes") ? "bytes" : "operations";
-  at("legend-text").textContent = matrix.max > 0
-    ? `0 – ${short(matrix.max, state.series)} ${unit} in ${span(step)}, ${state.scale === "log" ? "logarithmic" : "linear"}`
-    : "";
-  at("totals").textContent = `Total ${short(matrix.total, state.series)}${matrix.total >= 1000 ? ` (${exact(matrix.total)})` : ""} · unattributed ${exact(matrix.unattributed)} · ${exact(matrix.height)} rows × ${exact(matrix.width)} columns`;
-  drawRamp();
-  for (const canvas of document.querySelectorAll("#hatches canvas")) {
-    const mark = HATCHES[canvas.dataset.hatch];
-    canvas.parentElement.hidden = (matrix.marks & mark) === 0;
-    const context = canvas.getContext("2d");
-    context.clearRect(0, 0, canvas.width, canvas.height);
-    context.fillStyle = context.createPattern(hatchTile(mark, 1, theme() === "dark"), "repeat");
-    context.fillRect(0, 0, canvas.width, canvas.height);
-  }
-}
-
-function drawRamp() {
-  const canvas = at("ramp");
-  const context = canvas.getContext("2d");
-  const colours = ramp(state.palette, theme());
-  for (let x = 0; x < canvas.width; x += 1) {
-    const step = Math.min(255, Math.floor((x / (canvas.width - 1)) * 255 * 2 ** state.brightness));
-    context.fillStyle = css(colours[step]);
-    context.fillRect(x, 0, 1, canvas.height);
-  }
+function askToken(said) {
+  setLink("bad", "token needed");
+  tokenWanted = true;
+  clearTimeout(timer);
+  const dialog = at("token-dialog");
+  at("token-said").textContent = said;
+  banners([["bad", "Token needed", said, ["Enter a token", () => askToken(said)]]]);
+  if (dialog.open) return;
+  dialog.returnValue = "";
+  dialog.showModal();
 }
 
 // ---- Cursor and pin --------------------------------------------------------------------------
@@ -286,11 +218,9 @@ function moveCursor(cell, x, y, spoken = false) {
     tooltip.hidden = true;
     return;
   }
-  const row = plot.matrix.rows[cell.row];
-  linked = new Set(row.routeIds.map(Number));
-  linkedGroup = row.group;
-  showTooltip(tooltip, plot, cell, x, y, state.zone);
-  const event = plot.shownEvents().find((each) => each.y !== null && Math.hypot(each.x - x, each.y - y) < 8);
+  if (!plot.pinned) link(plot.matrix.rows[cell.row]);
+  showTooltip(tooltip, plot, cell, x, y, { zone: state.zone, cluster });
+  const event = plot.eventAt(x, y);
   if (event) tooltip.append(element("div", { class: "event" }, `◆ ${event.text}`));
   if (spoken) at("spoken").textContent = spokenCell(plot.matrix, cell, state.zone);
 }
@@ -300,11 +230,42 @@ function pin(cell) {
   const column = matrix.columns[cell.column];
   plot.pinned = { start: matrix.rows[cell.row].start, t0: column.start, t1: column.end };
   plot.cursor = cell;
-  linked = new Set(matrix.rows[cell.row].routeIds.map(Number));
-  linkedGroup = matrix.rows[cell.row].group;
+  link(matrix.rows[cell.row]);
   drawer.show(matrix, cell, { zone: state.zone, palette: state.palette, theme: theme(), cluster, role: state.role });
   at("tooltip").hidden = true;
   plot.drawPointer();
+}
+
+/** The pinned cell in the matrix that came after it, with its new counts. */
+function followPin() {
+  const cell = plot.pinnedCell();
+  if (!cell || at("drawer").hidden) return;
+  link(plot.matrix.rows[cell.row]);
+  drawer.show(plot.matrix, cell, { zone: state.zone, palette: state.palette, theme: theme(), cluster, role: state.role });
+}
+
+/** Points out in the tables what a row of the heatmap holds. */
+function link(row) {
+  if (linked?.start === row.start && linked?.end === row.end) return;
+  linked = row;
+  linkTables({ routes: at("routes"), groups: at("groups") }, row);
+}
+
+/** Points out in the heatmap what a line of a table stands for. */
+function light(test) {
+  plot.lit = test;
+  plot.drawPointer();
+}
+
+/** Copies what the cell under the cursor, or the pinned one, is. */
+async function copy(what) {
+  const cell = plot.pinnedCell() ?? plot.cursor;
+  if (!cell) return;
+  const row = plot.matrix.rows[cell.row];
+  const column = plot.matrix.columns[cell.column];
+  const text = { key: row.start, range: keysText(row), time: new Date(column.start).toISOString() }[what];
+  const said = await navigator.clipboard.writeText(text).then(() => `copied the ${what}`, () => "the browser refused to copy");
+  at("spoken").textContent = `${said}, ${columnText(column, state.zone)}`;
 }
 
 function unpin() {
@@ -346,6 +307,9 @@ function reset() {
 
 const theme = () => state.theme || (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark");
 
+/** Whether a page is shown: the chosen one, and beside the heatmap what is wanted there. */
+const isShown = (tab) => tab === state.tab || (state.tab === "heat" && tab === state.beside);
+
 /** Makes the page show the state, and asks the node where the picture is of another query. */
 function apply() {
   document.documentElement.dataset.theme = theme();
@@ -353,13 +317,14 @@ function apply() {
     const chosen = tab.dataset.tab === state.tab;
     tab.setAttribute("aria-selected", String(chosen));
     tab.tabIndex = chosen ? 0 : -1;
-    at(`page-${tab.dataset.tab}`).hidden = !chosen;
+    at(`page-${tab.dataset.tab}`).hidden = !isShown(tab.dataset.tab);
   }
+  at("pages").classList.toggle("beside", state.tab === "heat" && state.beside !== "");
   fillControls();
   const { palette, scale, brightness, zone } = state;
   plot.setStyle({ palette, scale, brightness, zone, theme: theme() });
   if (plot.matrix) {
-    describe(plot.matrix);
+    describe(plot.matrix, state, theme(), plot.lookColours());
     showTables();
   }
   if (queryName() === shownQuery) {
@@ -373,7 +338,7 @@ function apply() {
 function fillControls() {
   const fields = controls.elements;
   fields.series.value = state.series;
-  for (const name of ["refresh", "scale", "brightness", "rows", "columns", "role", "axis", "palette", "zone"]) {
+  for (const name of ["beside", "refresh", "scale", "brightness", "rows", "columns", "role", "axis", "palette", "zone"]) {
     fields[name].value = String(state[name]);
   }
   const custom = state.from !== null;
@@ -387,15 +352,16 @@ function fillControls() {
 }
 
 function showTables() {
-  if (state.tab === "routes") {
+  if (isShown("routes")) {
     const { find, sort } = at("route-tools").elements;
     showRoutes(at("routes"), at("route-count"), catalog, plot.matrix,
-      { find: find.value.trim(), sort: sort.value, zone: state.zone, linked, series: state.series },
-      { open: (route) => go({ ...state, tab: "heat", start: route.start, end: route.end }),
+      { find: find.value.trim(), sort: sort.value, zone: state.zone, linked, series: plot.matrix?.series ?? state.series },
+      { light: (route) => light(route && ((row) => overlaps(route, row))), open: (route) => go({ ...state, tab: "heat", start: route.start, end: route.end }),
         split: (route) => routeChanges.split(route, catalog), merge: (route) => routeChanges.merge(route, catalog) });
   }
-  if (state.tab === "cluster" && cluster) {
-    showCluster(cluster, { line: at("cluster-line"), members: at("members"), groups: at("groups") }, linkedGroup);
+  if (isShown("cluster") && cluster) {
+    showCluster(cluster, { line: at("cluster-line"), members: at("members"), groups: at("groups") }, linked,
+      { light: (group) => light(group === null ? null : (row) => row.group === group) });
   }
 }
 
@@ -403,7 +369,12 @@ const routeChanges = new RouteChanges(at("change-dialog"), {
   query: (route) => ({ ...query(), start: route.start, ...(route.end === null ? {} : { end: route.end }), max_rows: 256, max_columns: 1 }),
   series: () => state.series,
   changed: load,
-  token: () => at("token-dialog").showModal(),
+  async catalog() {
+    catalog = readRoutes(await ask("routes"));
+    showTables();
+    return catalog;
+  },
+  token: askToken,
 });
 
 // ---- Wiring ----------------------------------------------------------------------------------
@@ -428,6 +399,7 @@ const interact = new Interact(plot, {
     if (SERIES_KEYS[name]) adjust({ series: SERIES_KEYS[name] });
     else if (name === "l" || name === "L") adjust({ scale: state.scale === "log" ? "linear" : "log" });
     else if (name === "?") at("help-dialog").showModal();
+    else if (COPY_KEYS[name]) copy(COPY_KEYS[name]);
   },
 });
 
@@ -466,20 +438,35 @@ at("back").addEventListener("click", back);
 at("reset").addEventListener("click", reset);
 at("box").addEventListener("click", () => setBoxMode(!interact.boxMode));
 at("help").addEventListener("click", () => at("help-dialog").showModal());
-at("png").addEventListener("click", () => { if (plot.matrix) savePng(plot); });
-at("csv").addEventListener("click", () => { if (plot.matrix) saveCsv(plot.matrix); });
+at("png").addEventListener("click", () => { if (plot.matrix) savePng(plot, state, theme()); });
+at("csv").addEventListener("click", async () => {
+  // A table of counts has exact ones.
+  const json = plot.matrix?.rounded ? await asked() : null;
+  if (json) saveCsv(readMatrix(json));
+  else if (plot.matrix && !plot.matrix.rounded) saveCsv(plot.matrix);
+});
 at("json").addEventListener("click", async () => {
+  const json = plot.matrix && (await asked());
+  if (json) saveJson(plot.matrix, json);
+});
+
+/** The window as the API gives it to programs. */
+async function asked() {
   try {
-    saveJson(plot.matrix, await ask("matrix", query()));
+    return await ask("matrix", query());
   } catch (error) {
     failed(error);
+    return null;
   }
-});
+}
 at("route-tools").addEventListener("input", showTables);
 at("route-tools").addEventListener("submit", (event) => event.preventDefault());
 at("token-dialog").addEventListener("close", () => {
-  setToken(at("token").value);
+  const given = at("token").value;
   at("token").value = "";
+  if (at("token-dialog").returnValue !== "ok") return;
+  tokenWanted = false;
+  setToken(given);
   load();
 });
 document.addEventListener("visibilitychange", () => {

@@ -110,30 +110,33 @@ export function poolFactor(size) {
   return factor;
 }
 
-/** A tile of the hatching that a mark is drawn with. */
+/** A tile of the hatching that a mark is drawn with: two tones, so that it shows on any colour. */
 export function hatchTile(mark, ratio, dark) {
   const size = Math.round(8 * ratio);
   const canvas = document.createElement("canvas");
   canvas.width = size;
   canvas.height = size;
   const context = canvas.getContext("2d");
-  context.strokeStyle = dark ? "rgba(255,255,255,.62)" : "rgba(0,0,0,.55)";
-  context.fillStyle = context.strokeStyle;
-  context.lineWidth = Math.max(1, ratio);
-  context.beginPath();
-  if (mark === APPORTIONED) {
-    context.arc(size / 2, size / 2, Math.max(1, ratio), 0, 7);
-    context.fill();
-    return canvas;
-  }
-  for (const shift of [-size, 0, size]) {
-    context.moveTo(shift, size);
-    context.lineTo(shift + size, 0);
-    if (mark === CONFLICT) {
-      context.moveTo(shift, 0);
-      context.lineTo(shift + size, size);
+  const [light, deep] = ["rgba(255,255,255,.7)", "rgba(0,0,0,.6)"];
+  for (const [colour, off] of dark ? [[deep, ratio], [light, 0]] : [[light, ratio], [deep, 0]]) {
+    context.strokeStyle = colour;
+    context.fillStyle = colour;
+    context.lineWidth = Math.max(1, ratio);
+    context.beginPath();
+    if (mark === APPORTIONED) {
+      context.arc(size / 2 + off, size / 2 + off, Math.max(1, ratio), 0, 7);
+      context.fill();
+      continue;
     }
+    for (const shift of [-size, 0, size]) {
+      context.moveTo(shift, size + off);
+      context.lineTo(shift + size, off);
+      if (mark === CONFLICT) {
+        context.moveTo(shift, off);
+        context.lineTo(shift + size, size + off);
+      }
+    }
+    context.stroke();
   }
-  context.stroke();
   return canvas;
 }

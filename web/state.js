@@ -23,6 +23,7 @@ const FIELDS = {
   columns: [480, (text) => one("120", "240", "480", "960", "1440", "2048")(text) && Number(text), true],
   role: ["", one("", "leader-write", "leader-read", "follower-read"), false],
   axis: ["now", one("now", "then"), false],
+  beside: ["", one("", "routes", "cluster"), true],
   refresh: ["5s", one("off", "live", "5s", "30s"), true],
   scale: ["log", one("log", "linear"), true],
   brightness: [0, between(-4, 4), true],

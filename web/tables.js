@@ -19,7 +19,7 @@ export function readRoutes(json) {
     version: Number(route.created_version),
     ms: Number(route.created_ms),
   }));
-  for (const route of routes) route.bytes = keyBytes(route.start);
+  routes.forEach((route, at) => Object.assign(route, { at, bytes: keyBytes(route.start) }));
   return { version: Number(json?.catalog_version ?? 0), routes };
 }
 
@@ -35,21 +35,34 @@ export function routeOf(routes, bytes) {
   return Math.max(0, low - 1);
 }
 
+/** Whether two ranges of keys have a key in common. */
+export function overlaps(a, b) {
+  const before = (end, start) => end !== null && compareBytes(keyBytes(end), keyBytes(start)) <= 0;
+  return !before(a.end, b.start) && !before(b.end, a.start);
+}
+
 /**
- * The load of each route in the window: exact where a row is one route or a part of one, else the
- * row's sum shared out evenly, which `about` says.
+ * The load of each route in the window, by its place in `routes`: exact where a row is one route or
+ * a part of one, else the row's sum shared out evenly, which `about` says.
  */
-export function loads(matrix) {
-  const byRoute = new Map();
+export function loads(routes, matrix) {
+  const known = new Map();
+  if (routes.length === 0) return known;
   matrix?.rows.forEach((row, y) => {
-    const about = row.routeCount > 1;
-    const share = matrix.rowSums[y] / Math.max(1, row.routeCount);
-    for (const id of row.routeIds) {
-      const known = byRoute.get(Number(id)) ?? { sum: 0, about: false };
-      byRoute.set(Number(id), { sum: known.sum + share, about: known.about || about });
+    const first = routeOf(routes, keyBytes(row.start));
+    let last = routes.length - 1;
+    if (row.end !== null) {
+      const end = keyBytes(row.end);
+      last = routeOf(routes, end);
+      if (compareBytes(routes[last].bytes, end) === 0) last -= 1;
+    }
+    const count = Math.max(1, last - first + 1);
+    for (let at = first; at <= last; at += 1) {
+      const { sum, about } = known.get(at) ?? { sum: 0, about: false };
+      known.set(at, { sum: sum + matrix.rowSums[y] / count, about: about || count > 1 });
     }
   });
-  return byRoute;
+  return known;
 }
 
 const ORDERS = {
@@ -70,33 +83,75 @@ function found(routes, find) {
 }
 
 export function showRoutes(body, counter, catalog, matrix, { find, sort, zone, linked, series }, does) {
-  const known = loads(matrix);
-  const all = catalog.routes.map((route) => ({ ...route, load: known.get(route.id) }));
+  const known = loads(catalog.routes, matrix);
+  const all = catalog.routes.map((route) => ({ ...route, load: known.get(route.at) }));
   const matching = found(all, find).sort(ORDERS[sort] ?? ORDERS.key);
   const shown = matching.slice(0, MOST_ROWS);
   const many = matching.length === 1 ? "1 route" : `${exact(matching.length)} routes`;
   const cut = matching.length > shown.length ? `, the first ${exact(shown.length)} shown` : "";
   counter.textContent = `${many} of catalog version ${exact(catalog.version)}${cut}`;
-  body.replaceChildren(...shown.map((route) => {
+  const made = shown.map((route) => {
     const open = () => does.open(route);
     const load = route.load ? `${route.load.about ? "about " : ""}${short(route.load.sum, series)}` : "";
-    return element("tr", {
-      tabindex: "0", class: linked.has(route.id) ? "linked" : false, "data-route": String(route.id),
-      title: "Show it in the heatmap", onclick: open,
+    const dark = () => does.light(null);
+    const line = element("tr", {
+      tabindex: "0", "data-route": String(route.id), title: "Show it in the heatmap", onclick: open,
       onkeydown: (event) => { if (event.key === "Enter") open(); },
+      onpointerenter: () => does.light(route), onpointerleave: dark, onfocus: () => does.light(route), onblur: dark,
     },
     element("td", {}, String(route.id)),
     keyElement(showStart(route.start), "td"),
     keyElement(showEnd(route.end), "td"),
     element("td", {}, String(route.group)),
     element("td", {}, route.leader === null ? "none known" : `node ${route.leader}`),
-    element("td", {}, route.parents.length > 0 ? route.parents.join(" + ") : "bootstrap"),
-    element("td", {}, route.ms > 0 ? stamp(route.ms, zone) : ""),
+    element("td", { class: "wide" }, route.parents.length > 0 ? route.parents.join(" + ") : "bootstrap"),
+    element("td", { class: "wide" }, route.ms > 0 ? stamp(route.ms, zone) : ""),
     element("td", { class: "number" }, load),
     element("td", { class: "acts" },
       act("Split", `Split route ${route.id}`, () => does.split(route)),
       mergeable(catalog.routes, route) ? act("Merge", `Merge route ${route.id} with the next`, () => does.merge(route)) : null));
-  }));
+    lines.set(line, route);
+    return line;
+  });
+  const kept = focusIn(body);
+  body.replaceChildren(...made);
+  linkRoutes(body, linked, false);
+  kept?.();
+}
+
+/** What each line of a table stands for. */
+const lines = new WeakMap();
+
+/** Remembers which line and button of a table has the focus; gives it back when called. */
+function focusIn(body) {
+  const line = document.activeElement?.closest?.("tr");
+  if (!line || !body.contains(line)) return null;
+  const { route } = line.dataset;
+  const button = [...line.querySelectorAll("button")].indexOf(document.activeElement);
+  return () => {
+    const again = body.querySelector(`tr[data-route="${route}"]`);
+    (button < 0 ? again : again?.querySelectorAll("button")[button])?.focus({ preventScroll: true });
+  };
+}
+
+/** Marks the routes of a row of the heatmap; `scroll`: and brings the first into view. */
+function linkRoutes(body, row, scroll) {
+  let first = null;
+  for (const line of body.children) {
+    const is = row !== null && overlaps(lines.get(line), row);
+    line.classList.toggle("linked", is);
+    if (is) first ??= line;
+  }
+  const box = body.closest(".scroll");
+  if (!scroll || !first || !box || box.clientHeight === 0) return;
+  const [above, below] = [first.offsetTop - 30, first.offsetTop + first.offsetHeight];
+  if (above < box.scrollTop || below > box.scrollTop + box.clientHeight) box.scrollTop = above - box.clientHeight / 3;
+}
+
+/** Marks in both tables what a row of the heatmap holds. */
+export function linkTables({ routes, groups }, row) {
+  linkRoutes(routes, row, true);
+  for (const line of groups.children) line.classList.toggle("linked", lines.get(line) === row.group);
 }
 
 /** A button in a row that opens something itself. */
@@ -107,11 +162,11 @@ function act(text, label, run) {
 
 /** The route after this one, where both are in one group and so can become one. */
 export function mergeable(routes, route) {
-  const next = routes[routes.findIndex((each) => each.id === route.id) + 1];
+  const next = routes[route.at + 1];
   return next && next.group === route.group ? next : null;
 }
 
-export function showCluster(cluster, { line, members, groups }, linkedGroup) {
+export function showCluster(cluster, { line, members, groups }, linked, does) {
   const list = (value) => (Array.isArray(value) ? value : []);
   line.textContent = `Cluster ${cluster.cluster_id}, catalog version ${exact(Number(cluster.catalog_version))}`;
   members.replaceChildren(...list(cluster.members).map((member) => element("tr", {},
@@ -122,12 +177,21 @@ export function showCluster(cluster, { line, members, groups }, linkedGroup) {
     element("td", {}, String(member.version ?? "")),
     element("td", { class: "number" }, member.ok ? span(Number(member.uptime_ms)) : ""),
     element("td", { class: "number" }, member.ok ? `${member.latency_ms} ms` : ""))));
-  groups.replaceChildren(...list(cluster.groups).map((group) => element("tr", { class: group.group_id === linkedGroup ? "linked" : false },
+  groups.replaceChildren(...list(cluster.groups).map((group) => {
+    const made = groupLine(group, list(group.replicas), does);
+    made.classList.toggle("linked", linked !== null && linked.group === group.group_id);
+    lines.set(made, group.group_id);
+    return made;
+  }));
+}
+
+function groupLine(group, replicas, does) {
+  return element("tr", { onpointerenter: () => does.light(group.group_id), onpointerleave: () => does.light(null) },
     element("td", {}, group.group_id === 0 ? "0 (catalog)" : String(group.group_id)),
     element("td", { class: group.leader == null ? "bad" : "" }, group.leader == null ? "none known" : `node ${group.leader}`),
     element("td", { class: "number" }, String(group.term)),
     element("td", { class: "number" }, String(group.routes)),
-    element("td", {}, list(group.replicas).map(replicaText).join(" · ")))));
+    element("td", {}, replicas.map(replicaText).join(" · ")));
 }
 
 function replicaText(replica) {

@@ -3,7 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/` and the files of `web/` | the heatmap page, from the binary |
-//! | `/api/v1/matrix` | `GetMatrix` as JSON; `scope=node` for this node alone |
+//! | `/api/v1/matrix` | `GetMatrix` as JSON; `scope=node` for this node alone, `encoding=packed` for few bytes |
 //! | `/api/v1/stream` | `StreamColumns` as server-sent events |
 //! | `/api/v1/routes`, `/api/v1/cluster` | `ListRoutes` and `GetStatus` as JSON |
 //! | `POST /api/v1/routes/split`, `POST /api/v1/routes/merge` | `SplitRoute` and `MergeRoutes` |
@@ -24,6 +24,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use serde::{Deserialize, Serialize};
 use tonic::{Code, Status};
+use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
@@ -32,7 +33,7 @@ use crate::proto;
 use super::cluster_service::ClusterService;
 use super::gate::{Gate, Need};
 use super::json::{
-    ClusterJson, MatrixJson, RoutesJson, axis_from_name, parse_key, role_from_name,
+    ClusterJson, MatrixJson, PackedJson, RoutesJson, axis_from_name, parse_key, role_from_name,
     series_from_name,
 };
 use super::keyviz_service::KeyVizService;
@@ -82,7 +83,7 @@ pub(super) fn router(state: HttpState) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .layer(CompressionLayer::new().gzip(true))
+        .layer(CompressionLayer::new().gzip(true).quality(CompressionLevel::Fastest))
         .layer(fixed("content-security-policy", CONTENT_SECURITY_POLICY))
         .layer(fixed("x-content-type-options", "nosniff"))
         .layer(fixed("referrer-policy", "no-referrer"))
@@ -144,6 +145,7 @@ struct MatrixParameters {
     axis: Option<String>,
     by_node: Option<String>,
     scope: Option<String>,
+    encoding: Option<String>,
 }
 
 impl MatrixParameters {
@@ -211,15 +213,44 @@ async fn matrix(
         let Query(parameters) =
             parameters.map_err(|error| Status::invalid_argument(error.body_text()))?;
         let request = parameters.request()?;
-        match parameters.scope.as_deref() {
+        let encoding = Encoding::of(&parameters.encoding)?;
+        let matrix = match parameters.scope.as_deref() {
             None | Some("cluster") => state.keyviz.cluster_matrix(request).await,
             Some("node") => state.keyviz.node_matrix(request).await,
             Some(scope) => Err(bad("scope", scope, "one of cluster, node")),
-        }
+        }?;
+        // Over a million cells take tens of milliseconds, in which others want to be served.
+        tokio::task::spawn_blocking(move || encoding.answer(&matrix))
+            .await
+            .map_err(|error| Status::internal(format!("the answer could not be written: {error}")))
     };
-    match answer.await {
-        Ok(matrix) => json(&MatrixJson::from(&matrix)),
-        Err(status) => problem(&status),
+    answer.await.unwrap_or_else(|status| problem(&status))
+}
+
+/// How a matrix is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Encoding {
+    /// One number a cell.
+    #[default]
+    Plain,
+    /// See [`PackedJson`].
+    Packed,
+}
+
+impl Encoding {
+    pub(super) fn of(name: &Option<String>) -> Result<Self, Status> {
+        match name.as_deref() {
+            None | Some("plain") => Ok(Encoding::Plain),
+            Some("packed") => Ok(Encoding::Packed),
+            Some(other) => Err(bad("encoding", other, "one of plain, packed")),
+        }
+    }
+
+    fn answer(self, matrix: &proto::Matrix) -> Response {
+        match self {
+            Encoding::Plain => json(&MatrixJson::from(matrix)),
+            Encoding::Packed => json(&PackedJson::from(matrix)),
+        }
     }
 }
 

@@ -5,12 +5,14 @@
 //! [`parse_key`] undoes [`key_text`] for every key. An absent `end` is null. The values borrow from
 //! the message and are serialized without a copy of its cells.
 
+mod packed;
 mod text;
 
 use serde::{Serialize, Serializer};
 
 use crate::proto;
 
+pub use packed::PackedJson;
 pub use text::{HEX_PREFIX, KeyTextError, is_printable, key_text, parse_key, value_text};
 
 /// The name of a series in every flag, parameter and answer.

@@ -3,7 +3,7 @@
 //! ```text
 //! id: 1700000060000            the cursor: end of the last closed column
 //! event: columns
-//! data: {"series":"writes","columns":[...],"rows":[...],...}      a matrix of what is new
+//! data: {"series":"writes","columns":[...],"rows":[...],...}      a matrix of what is new; `encoding` as there
 //! ```
 //!
 //! Who comes back with `last-event-id` (or `after_ms`) misses nothing of the last 512 columns. The
@@ -24,8 +24,8 @@ use tonic::{Code, Status};
 
 use crate::proto;
 
-use super::http::{HttpState, bad, number, problem};
-use super::json::{MatrixJson, parse_key, role_from_name, series_from_name};
+use super::http::{Encoding, HttpState, bad, number, problem};
+use super::json::{MatrixJson, PackedJson, parse_key, role_from_name, series_from_name};
 
 /// A line of nothing is sent this often where no column closes, so that a dead connection is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
@@ -43,6 +43,7 @@ pub(super) struct StreamParameters {
     max_rows: Option<String>,
     role: Option<String>,
     after_ms: Option<String>,
+    encoding: Option<String>,
 }
 
 impl StreamParameters {
@@ -88,16 +89,17 @@ pub(super) async fn columns(
     let updates = async {
         let Query(parameters) =
             parameters.map_err(|error| Status::invalid_argument(error.body_text()))?;
-        state.keyviz.stream(parameters.request(&headers)?).await
+        let encoding = Encoding::of(&parameters.encoding)?;
+        Ok((state.keyviz.stream(parameters.request(&headers)?).await?, encoding))
     };
-    let updates = match updates.await {
+    let (updates, encoding) = match updates.await {
         Ok(updates) => updates,
         Err(status) => return problem(&status),
     };
     // After a failure nothing follows: the browser comes back and is told by the status.
-    let events = updates.scan(false, |failed, update| {
+    let events = updates.scan(false, move |failed, update| {
         let over = std::mem::replace(failed, update.is_err());
-        futures::future::ready((!over).then(|| Ok::<_, Infallible>(event(update))))
+        futures::future::ready((!over).then(|| Ok::<_, Infallible>(event(update, encoding))))
     });
     let mut response = Sse::new(events)
         .keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("still here"))
@@ -106,15 +108,15 @@ pub(super) async fn columns(
     response
 }
 
-fn event(update: Result<proto::ColumnsUpdate, Status>) -> Event {
+fn event(update: Result<proto::ColumnsUpdate, Status>, encoding: Encoding) -> Event {
     let told = update.and_then(|update| {
         let matrix = update.matrix.unwrap_or_default();
-        Event::default()
-            .event("columns")
-            .id(update.cursor_ms.to_string())
-            .retry(RETRY)
-            .json_data(MatrixJson::from(&matrix))
-            .map_err(|error| Status::internal(error.to_string()))
+        let event = Event::default().event("columns").id(update.cursor_ms.to_string()).retry(RETRY);
+        match encoding {
+            Encoding::Plain => event.json_data(MatrixJson::from(&matrix)),
+            Encoding::Packed => event.json_data(PackedJson::from(&matrix)),
+        }
+        .map_err(|error| Status::internal(error.to_string()))
     });
     told.unwrap_or_else(|status| {
         let code = match status.code() {

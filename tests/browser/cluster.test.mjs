@@ -230,7 +230,7 @@ describe("the page of a real cluster", { skip, concurrency: false }, () => {
     }
   });
 
-  test("live: a new column slides in without another question, and the split button splits", { todo: "the split dialog once stayed open for 8 s on a busy machine: find out why" }, async () => {
+  test("live: a new column slides in without another question, and the split button splits", async () => {
     await open("#last=15m&refresh=live&theme=dark");
     await page.run("window.asked = 0; performance.clearResourceTimings()");
     const columns = async () => Number(/× ([\d,]+) columns/.exec(await textOf("#totals"))[1].replace(",", ""));

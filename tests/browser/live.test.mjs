@@ -1,6 +1,7 @@
 // The joining of streamed columns to a picture, without a browser: it never guesses.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { halves, middle } from "../../web/changes.js";
 import { slide } from "../../web/live.js";
@@ -51,4 +52,26 @@ test("the predicted halves add up, and what the key cuts belongs to neither", ()
   assert.equal(middle(route), "c");
   assert.deepEqual(halves(route, "c"), { left: 40, right: 60, across: 0 });
   assert.deepEqual(halves(route, "bb"), { left: 10, right: 60, across: 30 });
+});
+
+test("the packed form reads as the plain one, and rounded cells are near", () => {
+  // Written by the node's own tests.
+  const example = JSON.parse(readFileSync(new URL("packed.json", import.meta.url)));
+  const [plain, packed, rounded] = [example.plain, example.packed, example.rounded].map(readMatrix);
+  const bare = ({ rows, ...rest }) => ({ ...rest, rows: rows.map(({ routeIds: _, ...row }) => ({ ...row, roles: { leader_write: row.roles.leader_write ?? 0 } })) });
+  assert.deepEqual(bare(packed), bare(plain));
+  assert.deepEqual(packed.rows.map((row) => row.routeIds), plain.rows.map((row) => row.routeIds.slice(0, 12)));
+  assert.equal(rounded.rounded, true);
+  rounded.values.forEach((value, at) => assert.ok(Math.abs(value - plain.values[at]) <= plain.values[at] / 2_048, `${value} for ${plain.values[at]}`));
+  assert.deepEqual([rounded.rowSums, rounded.columnSums, rounded.total, rounded.flags], [plain.rowSums, plain.columnSums, plain.total, plain.flags]);
+});
+
+test("broken cells are refused in words", () => {
+  const { packed } = JSON.parse(readFileSync(new URL("packed.json", import.meta.url)));
+  const broken = (data, form = "exact") => () => readMatrix({ ...packed, cells: { form, data } });
+  assert.throws(broken("00000"), /end too early/);
+  assert.throws(broken("\"\"\"\"\""), /no Z85/);
+  assert.throws(broken("0000"), /no Z85/);
+  assert.throws(broken("00000", "other"), /unknown form: other/);
+  assert.throws(broken(undefined), /no Z85/);
 });

@@ -99,6 +99,10 @@ export class Mock {
     }
     if (name === "stream") return this.stream(parameters, response);
     if (name.startsWith("routes/") && request.method === "POST") return this.change(name, request, send);
+    if (name === "matrix" && mood.slow && parameters.max_columns === "1") {
+      mood.slow.push(() => send(200, this.matrix(parameters)));
+      return undefined;
+    }
     if (name === "matrix") return send(200, this.matrix(parameters));
     if (name === "routes") return send(200, { catalog_version: this.version(), routes: this.routes() });
     if (name === "cluster") return send(200, this.cluster());

@@ -1,0 +1,123 @@
+// The cells of the heatmap and their hatching. While a gesture is under way the hatching of its first
+// picture is moved and scaled along: one image a frame instead of three passes a mark over the canvas.
+
+import { HATCHES, hatchTile, poolFactor } from "./raster.js";
+
+export class Cells {
+  constructor() {
+    this.layer = document.createElement("canvas");
+    this.forget();
+  }
+
+  /** What was drawn is of another matrix, size or style. */
+  forget() {
+    this.tiles = null;
+    this.hatchedView = null;
+  }
+
+  draw(context, plot) {
+    const { matrix, area, view } = plot;
+    const shown = plot.visible();
+    if (shown.firstColumn >= shown.lastColumn || shown.firstRow >= shown.lastRow) return;
+    const cellHeight = area.height / (view.r1 - view.r0);
+    const fx = matrix.uniform ? poolFactor(cellWidth(plot, shown) * plot.ratio) : 1;
+    const fy = poolFactor(cellHeight * plot.ratio);
+    context.imageSmoothingEnabled = false;
+    place(context, plot, plot.raster.image(fx, fy), fx, fy);
+    if (matrix.marks !== 0) this.drawHatches(context, plot, fx, fy);
+    drawGrid(context, plot, shown, cellHeight);
+    drawOpen(context, plot);
+  }
+
+  drawHatches(context, plot, fx, fy) {
+    if (!plot.moving || !this.hatchedView) this.hatch(plot, fx, fy);
+    const { view, area, ratio } = plot;
+    const then = this.hatchedView;
+    const [wide, high] = [then.t1 - then.t0, then.r1 - then.r0];
+    // Of the layer, the part that the view shows now.
+    const from = { x: ((view.t0 - then.t0) / wide) * area.width, y: ((view.r0 - then.r0) / high) * area.height };
+    const size = { x: ((view.t1 - view.t0) / wide) * area.width, y: ((view.r1 - view.r0) / high) * area.height };
+    context.drawImage(this.layer, from.x * ratio, from.y * ratio, size.x * ratio, size.y * ratio, area.left, area.top, area.width, area.height);
+  }
+
+  /** Draws the hatching of the view into the layer, which is as large as the area of the cells. */
+  hatch(plot, fx, fy) {
+    const { area, ratio, raster, view } = plot;
+    const { layer } = this;
+    const [width, height] = [Math.round(area.width * ratio), Math.round(area.height * ratio)];
+    layer.width = width;
+    layer.height = height;
+    this.tiles ??= new Map(Object.values(HATCHES).map((mark) => [mark, hatchTile(mark, ratio, plot.style.theme !== "light")]));
+    const over = layer.getContext("2d");
+    for (const mark of Object.values(HATCHES)) {
+      const mask = raster.mask(mark, fx, fy);
+      if (!mask) continue;
+      const cut = canvasOf(width, height);
+      const context = cut.getContext("2d");
+      context.imageSmoothingEnabled = false;
+      context.setTransform(ratio, 0, 0, ratio, -area.left * ratio, -area.top * ratio);
+      place(context, plot, mask, fx, fy);
+      context.setTransform(1, 0, 0, 1, 0, 0);
+      context.globalCompositeOperation = "source-in";
+      context.fillStyle = context.createPattern(this.tiles.get(mark), "repeat");
+      context.fillRect(0, 0, width, height);
+      over.drawImage(cut, 0, 0);
+    }
+    this.hatchedView = view;
+  }
+}
+
+function canvasOf(width, height) {
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, width);
+  canvas.height = Math.max(1, height);
+  return canvas;
+}
+
+function cellWidth({ matrix, view, area }, shown) {
+  const widest = matrix.uniform ? matrix.columns[0].end - matrix.columns[0].start
+    : matrix.columns.slice(shown.firstColumn, shown.lastColumn).reduce((most, column) => Math.max(most, column.end - column.start), 1);
+  return (widest / (view.t1 - view.t0)) * area.width;
+}
+
+/** One image where columns are even, else one strip a column. */
+function place(context, plot, image, fx, fy) {
+  const { matrix, view, area } = plot;
+  const { r0, r1, t0, t1 } = view;
+  if (matrix.uniform) {
+    const step = (matrix.columns[0].end - matrix.columns[0].start) || 1;
+    const from = (t0 - matrix.columns[0].start) / step / fx;
+    const wide = (t1 - t0) / step / fx;
+    context.drawImage(image, from, r0 / fy, wide, (r1 - r0) / fy, area.left, area.top, area.width, area.height);
+    return;
+  }
+  for (let x = 0; x < matrix.width; x += 1) {
+    const column = matrix.columns[x];
+    if (column.end <= t0 || column.start >= t1) continue;
+    const start = plot.xOf(column.start);
+    context.drawImage(image, x, r0 / fy, 1, (r1 - r0) / fy, start, area.top, plot.xOf(column.end) - start, area.height);
+  }
+}
+
+function drawGrid(context, plot, { firstRow, lastRow }, cellHeight) {
+  if (cellHeight < 9) return;
+  context.fillStyle = plot.colours.grid;
+  for (let row = firstRow + 1; row < lastRow; row += 1) {
+    context.fillRect(plot.area.left, Math.round(plot.yOf(row)), plot.area.width, 1);
+  }
+}
+
+/** The column in progress is not over: a dashed line stands where it begins. */
+function drawOpen(context, plot) {
+  const open = plot.matrix.columns.at(-1);
+  if (!open?.open) return;
+  const x = Math.round(plot.xOf(open.start)) + 0.5;
+  context.strokeStyle = plot.colours.accent;
+  context.lineWidth = 1;
+  context.setLineDash([3, 3]);
+  context.beginPath();
+  context.moveTo(x, plot.area.top);
+  context.lineTo(x, plot.area.top + plot.area.height);
+  context.stroke();
+  context.setLineDash([]);
+}

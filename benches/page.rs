@@ -85,7 +85,7 @@ fn main() {
             "one cell in fifty counted",
             matrix(|row, column| {
                 let number = mixed(row << 32 | column);
-                if number % 50 == 0 { number >> 48 } else { 0 }
+                if number.is_multiple_of(50) { number >> 48 } else { 0 }
             }),
         ),
         ("all counted, below 10,000", matrix(|row, column| mixed(row << 32 | column) % 10_000)),

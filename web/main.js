@@ -77,9 +77,8 @@ async function load() {
   at("plot").setAttribute("aria-busy", "true");
   try {
     const asked = performance.now();
-    const [json, routes, members] = await Promise.all([
+    const [json, members] = await Promise.all([
       ask("matrix", { ...query(), encoding: "packed" }, controller.signal),
-      ask("routes", {}, controller.signal).catch(fallBack),
       ask("cluster", {}, controller.signal).catch(fallBack),
     ]);
     if (controller.signal.aborted) return;
@@ -87,13 +86,13 @@ async function load() {
     failures = 0;
     // A gesture has begun meanwhile: the picture stays under the hand, and is asked for when it rests.
     if (interact.busy) return;
-    if (routes) catalog = readRoutes(routes);
     if (members) cluster = members;
     shownQuery = name;
     setLink("good", `answered in ${Math.round(performance.now() - asked)} ms`);
     show(matrix);
     if (!stream) cursor = String(matrix.columns.findLast((column) => !column.open)?.end ?? "");
     listen();
+    await askRoutes(controller.signal);
   } catch (error) {
     if (error.name === "AbortError") return;
     failed(error);
@@ -104,6 +103,16 @@ async function load() {
       schedule();
     }
   }
+}
+
+/** The routes, where they are not those of now: there can be 100,000 of them. */
+async function askRoutes(signal) {
+  const version = Number(cluster?.catalog_version ?? plot.matrix.version);
+  if (catalog.version === version && catalog.routes.length > 0) return;
+  const routes = await ask("routes", {}, signal).catch(fallBack);
+  if (routes === null || signal.aborted) return;
+  catalog = readRoutes(routes);
+  showTables();
 }
 
 function show(matrix) {
@@ -355,7 +364,7 @@ function showTables() {
   if (isShown("routes")) {
     const { find, sort } = at("route-tools").elements;
     showRoutes(at("routes"), at("route-count"), catalog, plot.matrix,
-      { find: find.value.trim(), sort: sort.value, zone: state.zone, linked, series: plot.matrix?.series ?? state.series },
+      { find: find.value.trim(), sort: sort.value, zone: state.zone, linked, cluster, series: plot.matrix?.series ?? state.series },
       { light: (route) => light(route && ((row) => overlaps(route, row))), open: (route) => go({ ...state, tab: "heat", start: route.start, end: route.end }),
         split: (route) => routeChanges.split(route, catalog), merge: (route) => routeChanges.merge(route, catalog) });
   }

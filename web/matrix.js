@@ -86,6 +86,7 @@ export function readMatrix(json) {
     version: number(json.catalog_version, "catalog_version"),
     unattributed: number(json.unattributed, "unattributed"),
     nodes: list(json.nodes ?? [], "nodes"),
+    conflicts: list(json.conflicts ?? [], "conflicts"),
     responded: number(json.responded, "responded"),
     expected: number(json.expected, "expected"),
     saturated: Boolean(json.saturated),

@@ -3,7 +3,7 @@
 import { css, ramp } from "./colour.js";
 import { element } from "./details.js";
 import { drawMark } from "./events.js";
-import { SERIES_NAMES, exact, isBytes, short, span } from "./format.js";
+import { SERIES_NAMES, exact, isBytes, short, span, stamp } from "./format.js";
 import { HATCHES, hatchTile } from "./raster.js";
 
 const SKEW_WARN_MS = 1_000;
@@ -38,7 +38,7 @@ export function showScreen(kind, title = "", text = "") {
 }
 
 /** What an answer says that the cells alone do not. */
-function problems(matrix) {
+function problems(matrix, zone) {
   const list = [];
   for (const node of matrix.nodes) {
     if (!node.ok) list.push(["bad", `Node ${node.id} is missing`, `${node.address}: ${node.error || "no answer"}`]);
@@ -48,6 +48,14 @@ function problems(matrix) {
     if (node.ok && Math.abs(skew) >= SKEW_WARN_MS) {
       list.push(["warn", `Node ${node.id}'s clock`, `is ${span(Math.abs(skew))} ${skew > 0 ? "ahead" : "behind"}; its columns are shifted by as much.`]);
     }
+  }
+  for (const node of matrix.nodes) {
+    if (node.ok && node.past_history) {
+      list.push(["warn", `Node ${node.id} forgot`, `what it counted before ${stamp(Number(node.forgotten_before_ms), zone)}: its history is full.`]);
+    }
+  }
+  for (const { group_id: group, term, nodes } of matrix.conflicts) {
+    list.push(["warn", "Conflict", `nodes ${[...nodes].join(" and ")} both claim term ${term} of group ${group}; the larger count is shown.`]);
   }
   if (matrix.unattributed > 0) {
     list.push(["warn", "Unattributed", `${exact(matrix.unattributed)} could not be given to a route and are in no cell.`]);
@@ -80,7 +88,7 @@ export function describe(matrix, state, theme, colours) {
   nodes.hidden = matrix.expected === 0;
   nodes.textContent = `${matrix.responded} of ${matrix.expected} nodes`;
   nodes.className = `pill ${matrix.responded === matrix.expected ? "good" : "bad"}`;
-  banners(problems(matrix));
+  banners(problems(matrix, state.zone));
   const empty = matrix.width === 0 || matrix.height === 0 || matrix.total === 0;
   showScreen(empty ? "empty" : null, "Nothing was counted",
     `No ${(SERIES_NAMES[matrix.series] ?? "operations").toLowerCase()} in this window and key range.${matrix.width === 0 ? " No column has been closed yet." : ""}`);

@@ -82,7 +82,7 @@ function found(routes, find) {
   return routes.filter((route) => route === holder || String(route.id) === find || starts(route));
 }
 
-export function showRoutes(body, counter, catalog, matrix, { find, sort, zone, linked, series }, does) {
+export function showRoutes(body, counter, catalog, matrix, { find, sort, zone, linked, cluster, series }, does) {
   const known = loads(catalog.routes, matrix);
   const all = catalog.routes.map((route) => ({ ...route, load: known.get(route.at) }));
   const matching = found(all, find).sort(ORDERS[sort] ?? ORDERS.key);
@@ -103,7 +103,7 @@ export function showRoutes(body, counter, catalog, matrix, { find, sort, zone, l
     keyElement(showStart(route.start), "td"),
     keyElement(showEnd(route.end), "td"),
     element("td", {}, String(route.group)),
-    element("td", {}, route.leader === null ? "none known" : `node ${route.leader}`),
+    element("td", {}, leaderOf(route, cluster)),
     element("td", { class: "wide" }, route.parents.length > 0 ? route.parents.join(" + ") : "bootstrap"),
     element("td", { class: "wide" }, route.ms > 0 ? stamp(route.ms, zone) : ""),
     element("td", { class: "number" }, load),
@@ -117,6 +117,13 @@ export function showRoutes(body, counter, catalog, matrix, { find, sort, zone, l
   body.replaceChildren(...made);
   linkRoutes(body, linked, false);
   kept?.();
+}
+
+/** Who leads a route's group: leaders change without the routes. */
+function leaderOf(route, cluster) {
+  const group = cluster?.groups?.find((each) => each.group_id === route.group);
+  const leader = group ? group.leader : route.leader;
+  return leader == null ? "none known" : `node ${leader}`;
 }
 
 /** What each line of a table stands for. */

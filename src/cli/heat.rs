@@ -13,7 +13,7 @@ use super::client::{Client, Effect, MAX_ANSWER_BYTES, NodeArgs};
 use super::heatmap::{Drawing, render};
 use super::output::{self, ColorDepth, Format};
 use super::screen::Screen;
-use super::{CallError, CliError, UsageError, text, values};
+use super::{CallError, CliError, UsageError, live, text, values};
 use crate::api::json::{MatrixJson, key_text};
 use crate::proto;
 use crate::proto::key_viz_client::KeyVizClient;
@@ -79,8 +79,8 @@ pub struct HeatArgs {
     /// with a number a node, json both
     #[arg(long, conflicts_with = "live")]
     by_node: bool,
-    /// Ask again as time goes on, until Ctrl-C; on a terminal it is redrawn in place, json has one
-    /// object a line
+    /// Keep it up to date until Ctrl-C. On a terminal columns come as they close, and keys move the
+    /// cursor, zoom and pan (? lists them); json has one object a line
     #[arg(long)]
     live: bool,
     /// How to print; json has the whole matrix, csv one line a row
@@ -232,7 +232,12 @@ pub async fn run(args: HeatArgs, color: ColorDepth) -> Result<(), CliError> {
     let query = args.query()?;
     let client = Client::from(args.nodes);
     if args.live {
-        return live(&query, &client, args.format, color).await;
+        // Keys need a terminal on both sides.
+        let keys = io::stdout().is_terminal() && io::stdin().is_terminal();
+        if args.format == Format::Table && keys {
+            return live::run(query, client, color).await;
+        }
+        return again(&query, &client, args.format, color).await;
     }
     let drawing = if args.by_node { None } else { drawing(args.format, color) };
     let matrix = query.ask(&client, drawing.as_ref()).await?;
@@ -290,7 +295,7 @@ fn csv_rows(out: &mut impl Write, matrix: &proto::Matrix) -> io::Result<()> {
 
 /// Asks until Ctrl-C. The first answer decides whether there is anything to show; a later failure
 /// is told and outlived.
-async fn live(
+async fn again(
     query: &Query,
     client: &Client,
     format: Format,
@@ -360,7 +365,7 @@ pub fn live_text(matrix: &proto::Matrix, drawing: &Drawing, failure: &Option<Str
 }
 
 /// Four times a column, within bounds.
-fn live_every(matrix: &proto::Matrix) -> Duration {
+pub fn live_every(matrix: &proto::Matrix) -> Duration {
     let column = matrix.columns.last();
     let length = column.map_or(1000, |column| column.end_ms.saturating_sub(column.start_ms));
     Duration::from_millis(length / 4).clamp(LIVE_EVERY.0, LIVE_EVERY.1)

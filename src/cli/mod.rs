@@ -15,6 +15,7 @@ mod heat;
 mod heatmap;
 mod keyviz_flags;
 mod kv;
+mod live;
 pub mod load;
 mod output;
 mod routes;

@@ -24,6 +24,19 @@ async function freePorts(count) {
   return ports;
 }
 
+/** A port from which the nodes of a demo find theirs free: gRPC there, HTTP a hundred above. */
+export async function freeBase(nodes = 3) {
+  for (let tries = 0; tries < 200; tries += 1) {
+    const base = 20_000 + Math.floor(Math.random() * 20_000);
+    const ports = Array.from({ length: nodes }, (_, at) => [base + at, base + 100 + at]).flat();
+    const free = await Promise.all(ports.map((port) => new Promise((done) => {
+      const server = createServer().once("error", () => done(false)).listen(port, "127.0.0.1", () => server.close(() => done(true)));
+    })));
+    if (free.every(Boolean)) return base;
+  }
+  throw new Error("no free ports for a demo");
+}
+
 export class Cluster {
   /** Starts three nodes and waits until each says that it is ready. */
   static async start(binary, { step = "2s", splitAt = [], groups = 3 } = {}) {

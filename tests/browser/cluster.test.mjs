@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { Chrome, findChrome } from "./chrome.mjs";
 import { Cluster, findKeyviz } from "./cluster.mjs";
-import { takePictures } from "./images.mjs";
+import { STORY_SPLITS, playStory, takePictures } from "./images.mjs";
 
 const browser = findChrome();
 const binary = findKeyviz();
@@ -217,14 +217,13 @@ describe("the page of a real cluster", { skip, concurrency: false }, () => {
 
   const images = process.env.KEYVIZ_IMAGES;
   test("pictures of the main views", { skip: images ? false : "KEYVIZ_IMAGES names no folder" }, async () => {
-    const own = await Cluster.start(binary, { step: "2s", groups: 4, splitAt: Array.from({ length: 15 }, (_, at) => `key/${String((at + 1) * 6_250).padStart(8, "0")}`) });
+    const own = await Cluster.start(binary, { step: "1s", groups: 4, splitAt: STORY_SPLITS });
     try {
-      for (const pattern of ["uniform", "hotspot", "moving"]) {
-        own.run("load", "--pattern", pattern, "--rate", "300", "--duration", "40s", "--clients", "8");
-        const { routes } = await own.ask(1, "routes");
-        own.run("routes", "split", "--auto", String(routes.at(-1).route_id));
-      }
-      await takePictures(chrome, own.url(1), images);
+      await new Promise((done) => setTimeout(done, 3_000));
+      const window_ = await playStory(own);
+      const { routes } = await own.ask(1, "routes");
+      const hot = routes.find((route) => route.start === "order/0450").route_id;
+      await takePictures(chrome, own.url(1), window_, hot, images, Boolean(process.env.KEYVIZ_IMAGES_ALL));
     } finally {
       await own.stop();
     }

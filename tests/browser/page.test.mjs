@@ -455,6 +455,132 @@ describe("the page", { skip, concurrency: false }, () => {
     assert.ok(!(await page.run("JSON.stringify({ ...localStorage, ...sessionStorage }) + document.cookie + location.href")).includes("s3cret"));
   });
 
+  test("a rectangle is drawn and zoomed into with the keys; time and keys zoom apart", async () => {
+    await open("#from=1700000040000&to=1700003640000&refresh=off");
+    await page.run("document.getElementById('overlay').focus()");
+    const hash = async () => hashOf();
+    await page.press("ArrowLeft");
+    await page.press("PageDown");
+    await page.press("s");
+    for (let at = 0; at < 4; at += 1) await page.press("ArrowLeft");
+    await page.press("PageDown");
+    await page.press("Enter");
+    await page.until("location.hash.includes('start=')");
+    const box = await hash();
+    assert.equal(Number(box.to) - Number(box.from), 5 * 60_000, "five columns");
+    await loaded();
+    assert.match(await textOf("#totals"), /11 rows × 5 columns/);
+    await page.press("Backspace");
+    await page.until("!location.hash.includes('start=')");
+    await loaded();
+    await page.press("]");
+    await page.until("location.hash.includes('to=') && !location.hash.includes('to=1700003640000')");
+    assert.equal((await hash()).start, undefined, "keys stay");
+    await page.press("Backspace");
+    await page.until("location.hash.includes('to=1700003640000')");
+    await loaded();
+    await page.press("}");
+    await page.until("location.hash.includes('start=') || location.hash.includes('end=')");
+    assert.equal((await hash()).to, "1700003640000", "the time stays");
+    await loaded();
+    for (let at = 0; at < 4 && /start=|end=/.test(await page.run("location.hash")); at += 1) {
+      const before = await page.run("location.hash");
+      await page.press("{");
+      await page.until(`location.hash !== ${JSON.stringify(before)}`);
+      await loaded();
+    }
+    assert.doesNotMatch(await page.run("location.hash"), /start=|end=/);
+    // Escape gives a rectangle up and zooms nowhere.
+    await loaded();
+    const still = await page.run("location.hash");
+    await page.press("s");
+    await page.press("ArrowUp");
+    await page.press("Escape");
+    await page.press("Enter");
+    await page.until("!document.getElementById('drawer').hidden");
+    assert.equal(await page.run("location.hash"), still);
+  });
+
+  test("beside the heatmap, tables and rows point each other out", async () => {
+    mock.mood.keys = makeKeys(32);
+    await open("#beside=routes&refresh=off&from=1700000040000&to=1700003640000&theme=dark", { width: 1500, height: 900 });
+    assert.deepEqual([await hidden("#page-heat"), await hidden("#page-routes")], [false, false]);
+    const { x, y, width, height } = await area();
+    const down = (row) => y + height * ((row + 0.5) / 32);
+    await page.mouse("mouseMoved", x + width * 0.4, down(9));
+    await page.until("document.querySelector('#routes tr.linked')?.dataset.route === '10'");
+    await page.click(x + width * 0.4, down(12));
+    await page.until("document.querySelector('#routes tr.linked')?.dataset.route === '13'");
+    // The pinned row stays pointed out whatever the pointer passes.
+    await page.mouse("mouseMoved", x + width * 0.4, down(3));
+    await drawn();
+    assert.deepEqual(await page.run("[...document.querySelectorAll('#routes tr.linked')].map((each) => each.dataset.route)"), ["13"]);
+    // A line under the pointer lights its row of the heatmap.
+    const lit = () => page.run(`(() => {
+      const o = document.getElementById("overlay");
+      const ratio = o.width / o.getBoundingClientRect().width;
+      const box = o.getBoundingClientRect();
+      return o.getContext("2d").getImageData((${x} - box.x + 30) * ratio, (${down(20)} - box.y) * ratio, 1, 1).data[3];
+    })()`);
+    const area_ = await area();
+    await page.mouse("mouseMoved", 5, 5);
+    await drawn();
+    assert.equal(await lit(), 0);
+    assert.deepEqual(area_, await area(), "nothing moved");
+    await page.run("document.querySelector('#routes tr[data-route=\"21\"]').dispatchEvent(new PointerEvent('pointerenter'))");
+    await drawn();
+    assert.ok(await lit() > 0);
+    await setField("beside", "cluster");
+    await page.until("document.querySelector('#groups tr.linked td')?.innerText === '1'");
+  });
+
+  test("the drawer of a pinned cell follows a refresh and keeps the focus", async () => {
+    mock.mood.keys = makeKeys(16);
+    await open("#from=1700000040000&to=1700003640000&refresh=off");
+    const { x, y, width, height } = await area();
+    await page.click(x + width * 0.3, y + height * 0.3);
+    await page.until("!document.getElementById('drawer').innerText.includes('…')");
+    const before = await textOf("#drawer");
+    await page.run("[...document.querySelectorAll('#drawer button')].find((each) => each.textContent === 'Copy range').focus()");
+    mock.mood.factor = 2;
+    await page.run("dispatchEvent(new Event('online'))");
+    await page.until(`document.getElementById('drawer').innerText !== ${JSON.stringify(before)}`);
+    const writes = (text) => Number(/Writes\s+([\d,]+)/.exec(text)[1].replaceAll(",", ""));
+    assert.equal(writes(await textOf("#drawer")), 2 * writes(before));
+    assert.equal(await page.run("document.activeElement.textContent"), "Copy range");
+  });
+
+  test("a change whose key lies within a row is marked there, and on the time axis", async () => {
+    mock.mood.keys = makeKeys(64);
+    mock.mood.split = { at: 41, ms: 1_700_001_800_000 };
+    await open("#from=1700000040000&to=1700003640000&refresh=off&rows=64");
+    await setField("rows", "64");
+    const { x, y, width, height } = await area();
+    const across = (1_700_001_800_000 - 1_700_000_040_000) / 3_600_000;
+    await page.mouse("mouseMoved", x + width * across, y + height * (41 / 64));
+    await page.until("document.querySelector('#tooltip .event')");
+    assert.equal(await page.run("document.querySelector('[data-event=split]').parentElement.hidden"), false);
+    assert.equal(await page.run("document.querySelector('[data-event=merge]').parentElement.hidden"), true);
+  });
+
+  test("the token prompt says why, can be put off, and does not come back by itself", async () => {
+    mock.mood.token = "s3cret";
+    page = await chrome.page(`${url}#refresh=live`);
+    await page.until("document.getElementById('token-dialog').open");
+    assert.match(await textOf("#token-said"), /a token is needed/);
+    await page.run("document.getElementById('token').value = 'wrong'; document.querySelector('#token-dialog button').click()");
+    await page.until("document.getElementById('token-dialog').open");
+    await page.run("document.querySelector('#token-dialog button[value=\"\"]').click()");
+    const asked_ = mock.asked.length;
+    await rest(1_500);
+    assert.equal(mock.asked.length, asked_, "it does not ask on without a token");
+    assert.equal(await page.run("document.getElementById('token-dialog').open"), false);
+    await page.run("document.querySelector('#banners button').click()");
+    await page.until("document.getElementById('token-dialog').open");
+    await page.run("document.getElementById('token').value = 's3cret'; document.querySelector('#token-dialog button').click()");
+    await loaded();
+  });
+
   test("routes are found, sorted and opened in the heatmap; members and groups are listed", async () => {
     await open("#tab=routes");
     await page.until("document.querySelectorAll('#routes tr').length === 256");

@@ -16,10 +16,10 @@
 //! than fit, neighbours are joined by adding them, and the legend says so: the sums that are shown
 //! are the sums of all cells. Text that came from a key or from a node is made inert first.
 
-mod axis;
-mod grid;
-mod labels;
-mod palette;
+pub(super) mod axis;
+pub(super) mod grid;
+pub(super) mod labels;
+pub(super) mod palette;
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -42,7 +42,10 @@ const SUMS_FROM_WIDTH: usize = 56;
 /// Room for the sum of a row, with the space before it.
 const SUM_WIDTH: usize = 10;
 /// Room between label and cells: the mark of the row and the left border.
-const GUTTER: usize = 2;
+pub(super) const GUTTER: usize = 2;
+
+/// Clocks that differ by as much are told.
+const SKEW_WARN_MS: u64 = 1_000;
 
 /// Most route changes that are told in words.
 const MOST_EVENT_LINES: usize = 3;
@@ -64,11 +67,11 @@ impl Drawing {
     }
 
     /// Most terminal cells that labels take.
-    fn label_limit(&self) -> usize {
+    pub(super) fn label_limit(&self) -> usize {
         (self.width() / 3).clamp(8, 40)
     }
 
-    fn sum_width(&self) -> usize {
+    pub(super) fn sum_width(&self) -> usize {
         if self.width() >= SUMS_FROM_WIDTH { SUM_WIDTH } else { 0 }
     }
 
@@ -114,6 +117,22 @@ fn joined(lines: Vec<String>) -> String {
     text
 }
 
+/// A change of routes or leaders in words.
+pub(super) fn event_words(event: &proto::RouteEvent) -> String {
+    let time = format!("{} {}", axis::EVENT, axis::time(event.time_ms));
+    if let (Some(group), Some(leader)) = (event.group_id, event.leader) {
+        let term = event.term.map(|term| format!(" in term {term}")).unwrap_or_default();
+        return format!("{time} group {group} is led by node {leader}{term}");
+    }
+    format!(
+        "{time} {} of route {} into {} at {}",
+        inert(&event.kind),
+        ids(&event.retired),
+        ids(&event.created),
+        text::preview(&event.key),
+    )
+}
+
 fn ids(ids: &[u64]) -> String {
     ids.iter().map(u64::to_string).collect::<Vec<_>>().join(" and ")
 }
@@ -132,7 +151,7 @@ fn is_bytes(series: proto::Series) -> bool {
 }
 
 /// A number of the series, short.
-fn amount(series: proto::Series, number: u64) -> String {
+pub(super) fn amount(series: proto::Series, number: u64) -> String {
     if is_bytes(series) { text::short_bytes(number) } else { text::short_count(number) }
 }
 
@@ -168,6 +187,18 @@ pub(super) fn header(matrix: &proto::Matrix, width: usize) -> Vec<String> {
     }
     if matrix.saturated {
         lines.extend(text::wrap("a sum reached its limit: the true one is larger", width));
+    }
+    for node in matrix.nodes.iter().filter(|node| node.ok) {
+        let skew = node.clock_skew_ms.unsigned_abs();
+        if skew >= SKEW_WARN_MS {
+            let side = if node.clock_skew_ms > 0 { "ahead" } else { "behind" };
+            let fact = format!(
+                "node {}'s clock is {} {side}; its columns are shifted by as much",
+                node.id,
+                text::duration(Duration::from_millis(skew)),
+            );
+            lines.extend(text::wrap(&fact, width));
+        }
     }
     for node in matrix.nodes.iter().filter(|node| !node.ok) {
         let fact = format!(
@@ -293,18 +324,7 @@ impl<'a> Picture<'a> {
     fn event_lines(&self, width: usize) -> Vec<String> {
         let events = &self.matrix.events;
         let first = events.len().saturating_sub(MOST_EVENT_LINES);
-        let line = |event: &proto::RouteEvent| {
-            let words = format!(
-                "{} {} {} of route {} into {} at {}",
-                axis::EVENT,
-                axis::time(event.time_ms),
-                inert(&event.kind),
-                ids(&event.retired),
-                ids(&event.created),
-                text::preview(&event.key),
-            );
-            text::shorten(&words, width).into_owned()
-        };
+        let line = |event| text::shorten(&event_words(event), width).into_owned();
         let mut lines: Vec<String> = events[first..].iter().map(line).collect();
         if first > 0 || self.matrix.events_truncated {
             let more = if self.matrix.events_truncated { "at least " } else { "" };

@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use ratatui::style::{Color, Style};
+
 use super::super::output::ColorDepth;
 use super::grid::{Cell, Mark};
 
@@ -28,12 +30,18 @@ const RESET: &str = "\x1b[0m";
 pub struct Palette {
     color: ColorDepth,
     most: u64,
+    linear: bool,
 }
 
 impl Palette {
     /// A scale from 0 to `most`.
     pub fn new(color: ColorDepth, most: u64) -> Self {
-        Palette { color, most }
+        Palette { color, most, linear: false }
+    }
+
+    /// The same with equal steps between counts.
+    pub fn linear(self) -> Self {
+        Palette { linear: true, ..self }
     }
 
     fn levels(&self) -> usize {
@@ -49,7 +57,8 @@ impl Palette {
         if value == 0 {
             return 0;
         }
-        let of = (value as f64).ln_1p() / (self.most.max(value) as f64).ln_1p();
+        let (part, whole) = (value as f64, self.most.max(value) as f64);
+        let of = if self.linear { part / whole } else { part.ln_1p() / whole.ln_1p() };
         ((of * self.levels() as f64).ceil() as usize).clamp(1, self.levels())
     }
 
@@ -77,6 +86,29 @@ impl Palette {
         line.extend(std::iter::repeat_n(fill, plain));
         if marked {
             line.push(mark.glyph());
+        }
+    }
+
+    /// What a cell of a value looks like: its character and its colours.
+    pub fn look(&self, value: u64) -> (char, Style) {
+        self.look_of(self.level(value))
+    }
+
+    /// The same for a step of the legend, below [`RAMP_CELLS`].
+    pub fn step(&self, step: usize) -> (char, Style) {
+        self.look_of(step * self.levels() / (RAMP_CELLS - 1))
+    }
+
+    fn look_of(&self, level: usize) -> (char, Style) {
+        let ink = if level * 2 > self.levels() { Color::Black } else { Color::White };
+        match self.color {
+            ColorDepth::None => (DENSITY[level], Style::new()),
+            _ if level == 0 => (' ', Style::new()),
+            ColorDepth::Ansi256 => (' ', Style::new().fg(ink).bg(Color::Indexed(ANSI[level - 1]))),
+            ColorDepth::Truecolor => {
+                let [r, g, b] = blend(level as f64 / TRUECOLOR_LEVELS as f64);
+                (' ', Style::new().fg(ink).bg(Color::Rgb(r, g, b)))
+            }
         }
     }
 

@@ -255,6 +255,24 @@ describe("the page of a real cluster", { skip, concurrency: false }, () => {
     assert.ok(after.routes.some((route) => route.start === "order/77" && route.parents.includes(hot.route_id)));
   });
 
+  test("a token is asked for and lets in, and a wrong one is refused", async () => {
+    const guarded = await Cluster.start(binary, { token: "correct-horse-battery-staple" });
+    try {
+      await page?.close();
+      page = await chrome.page(guarded.url(1));
+      const give = (token) => page.run(`document.getElementById("token").value = ${JSON.stringify(token)}; document.querySelector("#token-dialog button").click()`);
+      await page.until("document.getElementById('token-dialog').open", 20_000);
+      await give("wrong");
+      await page.until("document.getElementById('token-dialog').open", 20_000);
+      await give("correct-horse-battery-staple");
+      await loaded();
+      assert.equal(await textOf("#nodes-pill"), "3 of 3 nodes");
+      assert.ok(!(await page.run("JSON.stringify({ ...localStorage, ...sessionStorage }) + document.cookie + location.href")).includes("horse"));
+    } finally {
+      await guarded.stop();
+    }
+  });
+
   test("hostile keys are inert on every page", async () => {
     const { routes } = await cluster.ask(1, "routes");
     for (const key of HOSTILE) {

@@ -408,7 +408,7 @@ const interact = new Interact(plot, {
     if (SERIES_KEYS[name]) adjust({ series: SERIES_KEYS[name] });
     else if (name === "l" || name === "L") adjust({ scale: state.scale === "log" ? "linear" : "log" });
     else if (name === "?") at("help-dialog").showModal();
-    else if (COPY_KEYS[name]) copy(COPY_KEYS[name]);
+    else if (COPY_KEYS[name.toLowerCase()]) copy(COPY_KEYS[name.toLowerCase()]);
   },
 });
 

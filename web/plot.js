@@ -7,7 +7,7 @@ import { columnAt } from "./matrix.js";
 import { Raster } from "./raster.js";
 import { Sides } from "./sides.js";
 
-const FONT = '11px ui-monospace, "DejaVu Sans Mono", monospace';
+const FONT = 'ui-monospace, "DejaVu Sans Mono", monospace';
 
 export class Plot {
   constructor(base, overlay) {
@@ -39,6 +39,8 @@ export class Plot {
       canvas.width = Math.max(1, Math.round(clientWidth * this.ratio));
       canvas.height = Math.max(1, Math.round(clientHeight * this.ratio));
     }
+    /** Size of letters in CSS pixels: larger on a screen that is looked at from further away. */
+    this.letters = clientWidth > 2_000 ? 14 : 11;
     const narrow = clientWidth < 560;
     const left = narrow ? 84 : Math.min(210, Math.max(130, clientWidth * 0.14));
     const right = narrow ? 6 : 56;
@@ -163,7 +165,7 @@ export class Plot {
     context.setTransform(1, 0, 0, 1, 0, 0);
     if (canvas === this.overlay) context.clearRect(0, 0, canvas.width, canvas.height);
     context.scale(this.ratio, this.ratio);
-    context.font = FONT;
+    context.font = `${this.letters}px ${FONT}`;
     context.direction = "ltr";
     return context;
   }

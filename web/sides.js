@@ -50,7 +50,7 @@ export class Sides {
     context.textAlign = "left";
     context.textBaseline = "middle";
     const yOf = (row) => Math.max(plot.yOf(row), top);
-    for (const mark of keyMarks(rows, firstRow, lastRow, yOf, 15, chars)) {
+    for (const mark of keyMarks(rows, firstRow, lastRow, yOf, plot.letters + 4, chars)) {
       context.fillStyle = plot.colours.line;
       context.fillRect(left - 5, Math.round(mark.y), 5, 1);
       context.fillStyle = plot.colours.dim;

@@ -209,7 +209,8 @@ fn zoom_keeps_the_cursor_in_view_and_back_and_reset_return() {
     assert_eq!(hand.keys("]"), [Act::Ask]);
     assert!(!hand.view.is_live());
     let (from, to) = (hand.view.query.from_ms.unwrap(), hand.view.query.to_ms.unwrap());
-    assert!(from >= NOON_MS && from < NOON_MS + STEP_MS && to - from == 4 * STEP_MS);
+    assert!((NOON_MS..NOON_MS + STEP_MS).contains(&from));
+    assert_eq!(to - from, 4 * STEP_MS);
     assert_eq!(hand.press(KeyCode::Home, KeyModifiers::NONE), Act::Ask);
     assert_eq!(hand.view.query, query());
 }

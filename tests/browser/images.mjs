@@ -53,13 +53,19 @@ export async function playStory(cluster) {
   return { from, to: Date.now() };
 }
 
+/** Opens the split dialog of the hot route, and types a key. */
+const SPLIT = `
+  document.querySelector('#routes tr[data-route="$HOT"] .acts button').click();
+  document.getElementById("change-key").value = "order/0460";
+  document.getElementById("change-key").dispatchEvent(new Event("input", { bubbles: true }));
+`;
+
 const VIEWS = [
   { name: "heatmap-dark", hash: "#theme=dark", pin: true },
-  { name: "heatmap-light", hash: "#theme=light&palette=sea&beside=routes&series=reads", size: { width: 1440, height: 860 } },
+  { name: "heatmap-light", hash: "#theme=light&palette=sea&beside=routes&series=reads", size: { width: 1280, height: 700 } },
   { name: "heatmap-phone", hash: "#theme=dark", size: { width: 390, height: 844, scale: 1.5 } },
   { name: "routes", hash: "#theme=dark&tab=routes", size: { width: 1100, height: 620 }, act: "document.querySelector('#route-tools [name=sort]').value = 'load'; document.querySelector('#route-tools [name=sort]').dispatchEvent(new Event('input', { bubbles: true }))" },
-  { name: "split", hash: "#theme=light&tab=routes", size: { width: 1000, height: 520 }, act: "document.querySelector('#routes tr[data-route=\"$HOT\"] .acts button').click()",
-    wait: "document.getElementById('change-halves').innerText.includes('Right half')" },
+  { name: "split", hash: "#theme=light&tab=routes", size: { width: 1000, height: 520 }, act: SPLIT, wait: "document.getElementById('change-halves').innerText.includes('Right half')" },
   { name: "cluster", hash: "#theme=dark&tab=cluster", size: { width: 1100, height: 520 } },
   { name: "heatmap-4k", hash: "#theme=dark", size: { width: 3840, height: 2160 }, large: true },
 ];

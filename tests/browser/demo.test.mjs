@@ -41,8 +41,8 @@ describe("the page of the demo", { skip, concurrency: false }, () => {
   });
 
   test("three clicks: the page, the brightest cell, its line in the table of routes", async () => {
-    // One: the address that the demo names.
-    const page = await chrome.page(url);
+    // One: the address that the demo names; in dark, where hot is bright.
+    const page = await chrome.page(`${url}#theme=dark`);
     await page.until(LOADED, 20_000);
     await page.until("/Total [1-9]/.test(document.getElementById('totals').textContent)", 20_000);
     await page.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))");

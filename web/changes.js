@@ -117,11 +117,13 @@ export class RouteChanges {
       return;
     }
     const load = this.matrix && halves(this.matrix, key);
-    const say = (part) => (load ? `${short(part, this.does.series())} (${percent(part, this.matrix.total)})` : "not known");
+    const one = (part) => `${short(part, this.does.series())} (${percent(part, this.matrix.total)})`;
+    // What lies in a range that the key cuts may be in either half.
+    const say = (part) => (!load ? "not known" : load.across > 0 ? `${one(part)} to ${one(part + load.across)}` : one(part));
     this.part("halves").replaceChildren(
       element("dt", {}, "Left half"), element("dd", {}, keyElement(showStart(start)), " → ", keyElement(showEnd(key)), `: ${say(load?.left)}`),
       element("dt", {}, "Right half"), element("dd", {}, keyElement(showStart(key)), " → ", keyElement(showEnd(end)), `: ${say(load?.right)}`),
-      ...(load?.across > 0 ? [element("dt", {}, "Either"), element("dd", {}, `${exact(load.across)} in a range that the key cuts`)] : []));
+      ...(load?.across > 0 ? [element("dt", {}, "Either"), element("dd", {}, `${exact(load.across)} counted in a range that the key cuts: no finer count is known`)] : []));
   }
 
   async confirm() {

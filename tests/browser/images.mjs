@@ -65,9 +65,9 @@ const VIEWS = [
   { name: "heatmap-light", hash: "#theme=light&palette=sea&beside=routes&series=reads", size: { width: 1280, height: 700 } },
   { name: "heatmap-phone", hash: "#theme=dark", size: { width: 390, height: 844, scale: 1.5 } },
   { name: "routes", hash: "#theme=dark&tab=routes", size: { width: 1100, height: 620 }, act: "document.querySelector('#route-tools [name=sort]').value = 'load'; document.querySelector('#route-tools [name=sort]').dispatchEvent(new Event('input', { bubbles: true }))" },
-  { name: "split", hash: "#theme=light&tab=routes", size: { width: 1000, height: 520 }, act: SPLIT, wait: "document.getElementById('change-halves').innerText.includes('Right half')" },
+  { name: "split", hash: "#theme=light&tab=routes", size: { width: 1000, height: 520 }, extra: true, act: SPLIT, wait: "document.getElementById('change-halves').innerText.includes('Right half')" },
   { name: "cluster", hash: "#theme=dark&tab=cluster", size: { width: 1100, height: 520 } },
-  { name: "heatmap-4k", hash: "#theme=dark", size: { width: 3840, height: 2160 }, large: true },
+  { name: "heatmap-4k", hash: "#theme=dark", size: { width: 3840, height: 2160 }, extra: true },
 ];
 
 /** The middle of the brightest cell of the picture, in page coordinates. */
@@ -92,8 +92,8 @@ export const LOADED = "document.getElementById('link-pill').textContent === 'con
 /** Takes them all, into `folder`; those that README does not show only where `all` is set. */
 export async function takePictures(chrome, url, { from, to }, hot, folder, all = false) {
   mkdirSync(folder, { recursive: true });
-  for (const { name, hash, size, pin, act, wait, large } of VIEWS) {
-    if (large && !all) continue;
+  for (const { name, hash, size, pin, act, wait, extra } of VIEWS) {
+    if (extra && !all) continue;
     const page = await chrome.page(new URL(`${hash}&from=${from}&to=${to}&rows=128&zone=utc&refresh=off`, url).href, size);
     await page.until(LOADED, 20_000);
     await new Promise((done) => setTimeout(done, 500));

@@ -449,6 +449,32 @@ fn three_nodes_serve_a_load_over_tls_while_everything_is_replaced() {
     };
     eventually("the restarted node serves", || ready(2));
 
+    // A further node is taken in for its certificate, without token or secret, and not without.
+    let address = free_addresses(1).remove(0);
+    let join = |more: &[&str]| {
+        let mut command = Command::new(KEYVIZ);
+        command
+            .args(["serve", "--id", "4", "--listen", &address, "--join", &cluster.grpc[0]])
+            .args(["--data", &files.path("fourth")])
+            .args(more)
+            .stdin(Stdio::null());
+        command
+    };
+    let plain = join(&[]).output().expect("the binary starts");
+    refused(&plain, &["node 4 could not join", "TLS only"]);
+    let (cert, key) = (files.path("node.pem"), files.path("node.key"));
+    let log = std::fs::File::create(files.path("fourth.log")).expect("a file");
+    let tls = ["--tls-cert", &cert, "--tls-key", &key, "--tls-ca", &ca];
+    let _fourth = Ends(join(&tls).stderr(log).spawn().expect("the binary starts"));
+    eventually("the fourth node is a member", || {
+        let status = [&["cluster", "status", "--format", "json"], all].concat();
+        let output = cluster.run_on(0, &status);
+        let status =
+            serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap_or_default();
+        let members = status["members"].as_array().cloned().unwrap_or_default();
+        members.iter().any(|member| member["id"] == 4 && member["ok"] == true)
+    });
+
     let load = load.wait_with_output().expect("the load ends");
     let report: serde_json::Value = serde_json::from_slice(&load.stdout).expect("JSON");
     assert!(report["writes_acked"].as_u64().is_some_and(|acked| acked > 300), "{report}");
@@ -462,7 +488,7 @@ fn three_nodes_serve_a_load_over_tls_while_everything_is_replaced() {
     };
     eventually("every node has the same picture of all", || {
         let totals: Vec<_> = (0..3).map(total).collect();
-        totals.iter().all(|heat| heat["responded"] == 3 && heat["total"] == totals[0]["total"])
+        totals.iter().all(|heat| heat["responded"] == 4 && heat["total"] == totals[0]["total"])
             && totals[0]["total"].as_u64() >= report["writes_acked"].as_u64()
     });
 }

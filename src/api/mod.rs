@@ -25,6 +25,7 @@ mod status;
 mod stream;
 
 pub use matrix_peer::MatrixPeer;
+pub(crate) use peer_client::describe;
 pub use peer_client::{PeerClient, innermost};
 pub use server::{Edge, Services};
 pub use status::NOT_APPLIED_METADATA;

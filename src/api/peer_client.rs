@@ -229,7 +229,7 @@ fn was_not_sent(status: &Status) -> bool {
 }
 
 /// The status and its innermost cause, for people.
-pub(super) fn describe(status: &Status) -> String {
+pub(crate) fn describe(status: &Status) -> String {
     match status.source() {
         Some(source) => {
             let cause = innermost(source);

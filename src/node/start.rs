@@ -388,7 +388,7 @@ async fn join(
                     status.code(),
                     tonic::Code::Unavailable | tonic::Code::DeadlineExceeded | tonic::Code::Unknown
                 );
-                (again, status.message().to_owned())
+                (again, crate::api::describe(&status))
             })
         };
         let (again, reason) = match tokio::time::timeout_at(deadline, asked).await {

@@ -218,7 +218,10 @@ impl Life {
     /// it is said at once, and once.
     fn warn_if_refused(&self, status: &tonic::Status, cause: &Arc<str>) {
         let told = self.state.lock().last_failure.as_ref().is_some_and(|(_, last)| last == cause);
-        if status.code() == tonic::Code::Unauthenticated && !told {
+        // The second is what a TLS port says to plain text.
+        let refused =
+            matches!(status.code(), tonic::Code::Unauthenticated | tonic::Code::PermissionDenied);
+        if refused && !told {
             tracing::warn!(node = self.node, "the peer refuses this node: {cause}");
         }
     }

@@ -50,6 +50,8 @@ pub(crate) struct Sample {
     pub(crate) weight: u64,
 }
 
+/// Reservoirs of different shards lie side by side, and each is written by its own thread.
+#[repr(align(128))]
 pub(crate) struct Reservoir {
     /// The keys, one after the other.
     bytes: Box<[u8]>,

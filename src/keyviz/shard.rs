@@ -90,7 +90,10 @@ impl Cell {
 #[repr(align(64))]
 struct Line([Cell; 2]);
 
-/// All slots of one epoch in one shard.
+/// All slots of one epoch in one shard. Blocks lie side by side in their epoch, and each call
+/// writes `records`: without an alignment of its own (two lines, since prefetchers take pairs),
+/// every recorder would take the line away from its neighbours.
+#[repr(align(128))]
 pub(crate) struct Block {
     /// Calls that were recorded here. The flusher skips a block whose number did not move.
     records: AtomicU64,

@@ -22,6 +22,8 @@
 //! takes at least eight bytes or everything that is shared, so it is bounded by key length, and is
 //! one for keys that differ within eight bytes after what they all share.
 
+use std::hint::select_unpredictable;
+
 use bytes::Bytes;
 
 /// An immutable index over sorted, distinct start keys, the first of which is empty.
@@ -44,6 +46,8 @@ struct Node {
     shift: u32,
     /// Bucket `n` holds `windows[windows_at..]` from `buckets[buckets_at + n]` up to the next.
     last_bucket: u64,
+    /// The greatest power of two that is not above the windows of the fullest bucket.
+    first_step: u32,
     buckets_at: u32,
     windows_at: u32,
     firsts_at: u32,
@@ -135,14 +139,24 @@ impl Locator {
 
     /// Position in the node of the last window that is not above `wanted`, which is not below the
     /// first.
+    ///
+    /// As many steps for each key, without a branch on what the windows are: a branch that keys at
+    /// random take or not costs more than the whole search.
     #[inline]
     fn last_window(&self, node: &Node, wanted: u64) -> usize {
         let bucket = ((wanted - node.low) >> node.shift).min(node.last_bucket) as usize;
         let at = node.buckets_at as usize + bucket;
-        let (from, to) = (self.buckets[at] as usize, self.buckets[at + 1] as usize);
-        let base = node.windows_at as usize;
-        let in_bucket = &self.windows[base + from..base + to];
-        from + in_bucket.partition_point(|&window| window <= wanted) - 1
+        let (mut position, end) = (self.buckets[at] as usize, self.buckets[at + 1] as usize);
+        let windows = &self.windows[node.windows_at as usize..];
+        // All before `position` are not above; of those from it on, fewer than twice `step` may be.
+        // A first bucket has a window, so `next` is not 0.
+        let mut step = node.first_step as usize;
+        while step > 0 {
+            let next = (position + step).min(end);
+            position = select_unpredictable(windows[next - 1] <= wanted, next, position);
+            step /= 2;
+        }
+        position - 1
     }
 }
 
@@ -225,12 +239,16 @@ impl Builder {
         self.firsts.push(node.to as u32);
         let buckets_at = self.buckets.len() as u32;
         let (low, shift, last_bucket) = self.bucket(windows_at);
+        let buckets = &self.buckets[buckets_at as usize..];
+        let fullest = buckets.windows(2).map(|pair| pair[1] - pair[0]).max();
+        let first_step = 1 << fullest.expect("a node has a bucket").ilog2();
         self.nodes.push(Node {
             skip,
             entries: (node.from as u32, node.to as u32),
             low,
             shift,
             last_bucket,
+            first_step,
             buckets_at,
             windows_at: windows_at as u32,
             firsts_at: firsts_at as u32,

@@ -6,6 +6,7 @@
 //! and recorders do not know it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -50,6 +51,7 @@ pub struct LocalMatrix {
     gate: Mutex<()>,
     flushed: Mutex<FlushStats>,
     work: Work,
+    damaged_records: AtomicU64,
 }
 
 /// What the flushes so far did.
@@ -66,8 +68,9 @@ pub struct FlushStats {
 impl LocalMatrix {
     /// A source of these parts; one that is not `enabled` answers nothing.
     pub fn new(sampler: Arc<Sampler>, history: Arc<History>, clock: Clock, enabled: bool) -> Self {
-        let (gate, flushed, work) = (Mutex::new(()), Mutex::default(), Work::default());
-        LocalMatrix { sampler, history, clock, enabled, gate, flushed, work }
+        let (gate, flushed, damaged_records) = Default::default();
+        let work = Work::default();
+        LocalMatrix { sampler, history, clock, enabled, gate, flushed, work, damaged_records }
     }
 
     /// The same with other bounds on its matrix work.
@@ -113,6 +116,16 @@ impl LocalMatrix {
     /// What the flushes so far did.
     pub fn flush_stats(&self) -> FlushStats {
         *self.flushed.lock()
+    }
+
+    /// Takes note of stored records of the history that could not be read.
+    pub fn count_damaged_records(&self, count: u64) {
+        self.damaged_records.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Stored records of the history that could not be read and were left out.
+    pub fn damaged_records(&self) -> u64 {
+        self.damaged_records.load(Ordering::Relaxed)
     }
 
     fn move_into_history(&self, into: fn(&History, u64, Harvest) -> Flushed) -> Flushed {

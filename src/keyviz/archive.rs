@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use super::codec::{self, RecordError};
 use super::column::{Column, ColumnId};
+use super::history::MAX_STEP_MS;
 use super::slots::{Chunk, Interner};
+use super::tiers::LAST_TIER_MS;
 
 /// Which chunks are stored, and for which columns. One writer owns it.
 #[derive(Default, Debug)]
@@ -52,6 +54,8 @@ pub struct Opened {
     pub columns: Vec<Column>,
     /// Records that cannot be read. The others are not harmed by them.
     pub damaged: Vec<Damaged>,
+    /// The columns among them, for [`super::History::lose`].
+    pub lost: Vec<ColumnId>,
     /// Chunks that no readable column needs, to be deleted.
     pub garbage: Batch,
 }
@@ -63,7 +67,8 @@ impl Archive {
     ) -> Opened {
         let mut interner = Interner::new();
         let mut chunks: HashMap<u128, Arc<Chunk>> = HashMap::new();
-        let (mut archive, mut columns, mut damaged) = (Archive::default(), Vec::new(), Vec::new());
+        let (mut archive, mut columns) = (Archive::default(), Vec::new());
+        let (mut damaged, mut lost) = (Vec::new(), Vec::new());
         for (key, value) in records {
             let (key, value) = (key.as_ref(), value.as_ref());
             let error = match key.first() {
@@ -89,10 +94,12 @@ impl Archive {
                     }
                 }
             };
+            lost.extend(column_of(key));
             damaged.push(Damaged { key: key.to_vec(), error });
         }
         let deletes = archive.collect();
-        Opened { archive, columns, damaged, garbage: Batch { puts: Vec::new(), deletes } }
+        let garbage = Batch { puts: Vec::new(), deletes };
+        Opened { archive, columns, damaged, lost, garbage }
     }
 
     /// The records for columns that were closed or changed, or are a checkpoint of the open one, and for
@@ -164,4 +171,15 @@ pub(super) fn chunk_key(digest: u128) -> Vec<u8> {
 
 fn column_key(id: ColumnId) -> Vec<u8> {
     [&[codec::COLUMN][..], &id.start_ms.to_be_bytes(), &id.end_ms.to_be_bytes()].concat()
+}
+
+/// The column of a key, if it is one that a history may have.
+fn column_of(key: &[u8]) -> Option<ColumnId> {
+    let (start, end) = key.strip_prefix(&[codec::COLUMN])?.split_first_chunk()?;
+    let id = ColumnId {
+        start_ms: u64::from_be_bytes(*start),
+        end_ms: u64::from_be_bytes(end.try_into().ok()?),
+    };
+    let width_ms = id.end_ms.checked_sub(id.start_ms)?;
+    (1..=MAX_STEP_MS.max(LAST_TIER_MS)).contains(&width_ms).then_some(id)
 }

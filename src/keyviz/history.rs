@@ -245,6 +245,24 @@ impl History {
         state.changes()
     }
 
+    /// Takes note of columns whose stored counts cannot be read: where they were, the picture is
+    /// partial, not quiet. Returns the marks, to be stored.
+    pub fn lose(&self, columns: impl IntoIterator<Item = ColumnId>) -> Flushed {
+        let mut state = self.lock();
+        for id in columns {
+            let mut column = Column::new(id.start_ms, id.end_ms);
+            column.part(self.incarnation);
+            column.mark_unclosed();
+            if id == state.open.id() {
+                state.open.absorb(&column);
+            } else {
+                state.closed.add(column, &mut self.shared.lock());
+            }
+        }
+        self.shrink(&mut state);
+        state.changes()
+    }
+
     /// What is held.
     pub fn holdings(&self) -> Holdings {
         self.lock().holdings()

@@ -48,12 +48,24 @@ impl HistoryArchive {
                 "a stored column is damaged and was left out"
             );
         }
+        if !opened.damaged.is_empty() {
+            let (records, columns) = (opened.damaged.len(), opened.lost.len());
+            local.count_damaged_records(records as u64);
+            tracing::warn!(
+                records,
+                columns,
+                "part of the stored history is damaged: its columns are shown as partial"
+            );
+        }
         let damaged = opened.damaged.into_iter().map(|damaged| damaged.key);
         let deletes = opened.garbage.deletes.into_iter().chain(damaged);
         rows.apply(opened.garbage.puts, deletes).map_err(ArchiveError::Write)?;
         let mut archive = HistoryArchive { rows, archive: opened.archive, checkpoint: None };
         let restored = local.history().restore(opened.columns);
-        archive.store(&restored, &local.history().checkpoint()).map_err(ArchiveError::Write)?;
+        let lost = local.history().lose(opened.lost);
+        for changed in [restored, lost] {
+            archive.store(&changed, &local.history().checkpoint()).map_err(ArchiveError::Write)?;
+        }
         Ok(archive)
     }
 
@@ -76,5 +88,80 @@ impl HistoryArchive {
         let columns = flushed.closed.iter().map(AsRef::as_ref);
         let batch = self.archive.batch(columns, &flushed.removed);
         self.rows.apply(batch.puts, batch.deletes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::fanout::Clock;
+    use crate::keyviz::{
+        GroupId, History, HistoryConfig, Incarnation, KeyRange, NodeId, RouteId, RouteSpec,
+        Sampler, SamplerConfig, Window,
+    };
+    use crate::raft::StorageOptions;
+
+    const MINUTE_MS: u64 = 60_000;
+    const START_MS: u64 = 1_800_000_000_000;
+
+    fn local(life: u64, now_ms: u64) -> LocalMatrix {
+        let sampler = Sampler::new(SamplerConfig::default()).expect("defaults are valid");
+        let (id, range, group) = (RouteId::FIRST, KeyRange::all(), GroupId(1));
+        sampler.publish_routes(1, [RouteSpec { id, range, group }]).expect("a table");
+        let config = HistoryConfig::default();
+        let history = History::new(config, NodeId(1), Incarnation(life), now_ms);
+        let history = history.expect("defaults are valid");
+        LocalMatrix::new(Arc::new(sampler), Arc::new(history), Clock::of(move || now_ms), true)
+    }
+
+    /// Records three reads in each of three minutes, and stores them as the flusher does.
+    fn store_three_minutes(storage: &Storage) {
+        let local = local(1, START_MS);
+        let mut archive = HistoryArchive::open(storage, &local).expect("an empty archive");
+        for minute in 1..=3 {
+            let epoch = local.sampler().epoch();
+            let located = epoch.locate(b"k").expect("published");
+            (0..3).for_each(|_| epoch.record_read(located, b"k", 1, 1));
+            let now_ms = START_MS + minute * MINUTE_MS;
+            let flushed = local.history().add(now_ms, local.sampler().harvest());
+            archive.store(&flushed, &local.history().checkpoint()).expect("the disk works");
+        }
+    }
+
+    fn columns(local: &LocalMatrix) -> Vec<(u64, u64, bool)> {
+        let window = Window { from_ms: START_MS, to_ms: START_MS + 3 * MINUTE_MS };
+        let columns = local.history().inspect(window);
+        columns.iter().map(|it| (it.start_ms(), it.total().reads, it.partial())).collect()
+    }
+
+    #[tokio::test]
+    async fn honest_partiality_a_damaged_record_is_skipped_counted_and_shown_as_partial() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let storage = Storage::open(folder.path(), StorageOptions::default()).expect("a store");
+        store_three_minutes(&storage);
+        let rows = storage.open_side(ROWS).expect("rows");
+        let all = rows.rows().expect("readable");
+        let second = (START_MS + MINUTE_MS).to_be_bytes();
+        let of_second = |(key, _): &&(bytes::Bytes, bytes::Bytes)| key[1..].starts_with(&second);
+        let (key, value) = all.iter().find(of_second).expect("it is stored");
+        let (key, mut value) = (key.to_vec(), value.to_vec());
+        *value.last_mut().expect("a record has bytes") ^= 1;
+        rows.apply([(key, value)], []).expect("the disk works");
+
+        let later_ms = START_MS + 10 * MINUTE_MS;
+        let expected: Vec<_> = [(3, false), (0, true), (3, false)]
+            .into_iter()
+            .zip(0..)
+            .map(|((reads, partial), minute)| (START_MS + minute * MINUTE_MS, reads, partial))
+            .collect();
+        let again = local(2, later_ms);
+        HistoryArchive::open(&storage, &again).expect("the others are readable");
+        assert_eq!((again.damaged_records(), columns(&again)), (1, expected.clone()));
+        // The mark is stored too; the damaged record is gone.
+        let third = local(3, later_ms);
+        HistoryArchive::open(&storage, &third).expect("all are readable");
+        assert_eq!((third.damaged_records(), columns(&third)), (0, expected));
     }
 }

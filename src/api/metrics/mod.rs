@@ -169,7 +169,9 @@ impl Parts {
         page.counter("sampler_unattributed", what, flushes.unattributed)?;
         let held = local.history().holdings();
         page.gauge("history_columns", "Columns held", held.columns)?;
-        page.gauge("history_bytes", "Bytes of history", held.bytes as u64)
+        page.gauge("history_bytes", "Bytes of history", held.bytes as u64)?;
+        let what = "Stored records of the history that could not be read at the start; 0 unless something is wrong";
+        page.gauge("history_damaged_records", what, local.damaged_records())
     }
 
     fn fanout(&self, page: &mut Page<'_>) -> fmt::Result {

@@ -13,7 +13,16 @@ use std::time::Duration;
 use serde_json::Value;
 use support::{Cluster, KEYVIZ, eventually, stderr};
 
-const FLAGS: &[&str] = &["--groups", "2", "--split-at", "key/3,key/6", "--keyviz-step", "2s"];
+const FLAGS: &[&str] =
+    &["--groups", "2", "--split-at", "key/00000600,key/00001200", "--keyviz-step", "2s"];
+
+/// Keys of the load; the routes change among them.
+const KEYS: usize = 2_000;
+
+/// Key `number` of the load.
+fn key(number: usize) -> String {
+    format!("key/{number:08}")
+}
 
 fn changes_wanted() -> u64 {
     let set = std::env::var("KEYVIZ_ROUTE_CHANGES").ok();
@@ -35,34 +44,40 @@ fn number(value: &Value) -> u64 {
     value.as_u64().expect("a whole number")
 }
 
-/// Makes `wanted` random splits and merges on random nodes; how many were done.
+/// Makes `wanted` splits and merges on random nodes, all of them among the keys of the load, and
+/// says how many tries it took.
 fn change_routes(cluster: &Cluster, wanted: u64) -> u64 {
-    let (mut mix, mut done) = (Mix(11), 0);
-    for turn in 0..wanted {
+    let (mut mix, mut done, mut tries) = (Mix(11), 0, 0);
+    while done < wanted {
+        tries += 1;
+        assert!(tries < 3 * wanted + 20, "most changes are refused: {done} of {tries}");
         let node = mix.below(cluster.len());
         let list = cluster.json_on(node, &["routes", "list"]);
         let routes = list["routes"].as_array().expect("routes");
-        let at = mix.below(routes.len());
-        let id = routes[at]["route_id"].to_string();
-        let neighbour = routes.get(at + 1);
-        let merge = neighbour.filter(|other| {
-            routes.len() > 6 && other["group_id"] == routes[at]["group_id"] && turn % 2 == 1
-        });
-        let output = match merge {
-            Some(right) => {
-                let right = right["route_id"].to_string();
-                cluster.run_on(node, &["routes", "merge", &id, &right])
+        let merge = routes.len() > 5 && (routes.len() > 40 || mix.below(2) == 0);
+        let output = if merge {
+            let at = mix.below(routes.len() - 1);
+            let [left, right] = [&routes[at], &routes[at + 1]];
+            if left["group_id"] != right["group_id"] {
+                continue;
             }
-            None => {
-                let key = format!("key/{:03}{}", mix.below(1_000), mix.below(10));
-                cluster.run_on(node, &["routes", "split", &id, &key])
+            let ids = [left["route_id"].to_string(), right["route_id"].to_string()];
+            cluster.run_on(node, &["routes", "merge", &ids[0], &ids[1]])
+        } else {
+            let key = key(mix.below(KEYS));
+            let starts = |route: &&Value| route["start"].as_str().expect("printable") <= &*key;
+            let route = routes.iter().rev().find(starts).expect("one starts at the first key");
+            if route["start"] == *key {
+                continue;
             }
+            cluster.run_on(node, &["routes", "split", &route["route_id"].to_string(), &key])
         };
-        // A random key is often outside the route, and is refused with the reason.
         done += u64::from(output.status.success());
-        assert!(output.status.success() || output.status.code() == Some(1), "{}", stderr(&output));
+        // The node's table may be behind that of the node that made the last change.
+        let refused = output.status.code() == Some(1) && stderr(&output).contains("NOT_FOUND");
+        assert!(output.status.success() || refused, "{}", stderr(&output));
     }
-    done
+    tries
 }
 
 /// What identifies a table: version, and id, range and group of every route.
@@ -108,29 +123,29 @@ fn conservation_and_no_lost_write_while_routes_split_and_merge_on_random_nodes()
     // Waiting for the nodes scanned them, and scans are reads.
     let before = cluster.total(0, "reads", &[]);
     let wanted = changes_wanted();
+    let keys = KEYS.to_string();
     let seconds = (wanted / 2).clamp(10, 120);
     let load = Command::new(KEYVIZ)
-        .args(["load", "--pattern", "zipf", "--clients", "32", "--keys", "2000"])
+        .args(["load", "--pattern", "zipf", "--clients", "32", "--keys", &keys])
         .args(["--read-ratio", "0.5", "--duration", &format!("{seconds}s"), "--seed", "7"])
         .args(["--verify", "--format", "json", "--node", &cluster.grpc.join(",")])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .expect("the binary starts");
-    let done = change_routes(&cluster, wanted);
+    let tries = change_routes(&cluster, wanted);
     let output = load.wait_with_output().expect("the load ends");
     let report: Value = serde_json::from_slice(&output.stdout).expect("the load reports");
     assert_eq!(report["errors"], 0, "{report}");
     assert_eq!(report["missing"], 0, "{report}");
-    assert!(done > 0, "routes changed");
     let (version, _) = tables_agree(&cluster);
-    assert_eq!(version, done + 1, "each acknowledged change happened once");
+    assert_eq!(version, wanted + 1, "each acknowledged change happened once");
     assert_total(&cluster, "writes", number(&report["writes_acked"]));
     let reads = before + number(&report["reads_ok"]) + number(&report["verified"]);
     assert_total(&cluster, "reads", reads);
     let events = &cluster.heat(1, "writes", &[])["events"];
-    assert_eq!(events.as_array().expect("events").len() as u64, done, "every change is marked");
-    println!("{done} changes; {report}");
+    assert_eq!(events.as_array().expect("events").len() as u64, wanted, "every change is marked");
+    println!("{wanted} changes in {tries} tries; {report}");
 }
 
 fn watch(cluster: &Cluster, node: usize, name: &str, after: u64) -> Child {
@@ -187,7 +202,9 @@ fn subscribers_before_after_cut_off_and_stopped_end_with_the_table_of_every_node
     cut.kill().expect("the process is ours");
     cut.wait().expect("the process is ours");
     support::signal(&stopped, "STOP");
-    change_routes(&cluster, 10);
+    change_routes(&cluster, 10.max(changes_wanted() / 2));
+    // A long run stops it for a minute.
+    std::thread::sleep(Duration::from_secs(if changes_wanted() < 100 { 0 } else { 60 }));
     support::signal(&stopped, "CONT");
     let (resumed_from, _) = replay(&cluster, &["cut"]);
     let mut resumed = watch(&cluster, 2, "resumed", resumed_from);
@@ -294,54 +311,4 @@ fn once_a_split_whose_leader_dies_between_the_proposal_and_the_answer() {
         cluster.json(&["routes", "split", first, &key, "--request-id", &id]);
         assert_eq!(tables_agree(&cluster).0, version + 1);
     }
-}
-
-#[test]
-fn refused_changes_say_why_and_change_nothing() {
-    let cluster = Cluster::start(1, &["--replication", "1", "--groups", "2", "--split-at", "g,p"]);
-    let long = "k".repeat(4_097);
-    let before = table(&cluster.json(&["routes", "list"]));
-    for (arguments, code, reason) in [
-        (&["routes", "split", "1", "z"][..], 1, "INVALID_ARGUMENT"),
-        (&["routes", "split", "2", "g"], 1, "INVALID_ARGUMENT"),
-        (&["routes", "split", "99", "z"], 1, "NOT_FOUND"),
-        (&["routes", "split", "1", "c", "--expected-version", "7"], 1, "ABORTED"),
-        (&["routes", "merge", "1", "2"], 1, "FAILED_PRECONDITION"),
-        (&["routes", "merge", "1", "3"], 1, "FAILED_PRECONDITION"),
-        (&["routes", "watch", "--after", "99"], 1, "OUT_OF_RANGE"),
-        (&["routes", "split", "1", ""], 2, ""),
-        (&["routes", "split", "1", "hex:0001"], 2, ""),
-        (&["routes", "split", "1", &long], 2, ""),
-        (&["routes", "merge", "1", "1"], 2, ""),
-    ] {
-        let output = cluster.run(arguments);
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", stderr(&output));
-        assert!(stderr(&output).contains(reason), "{arguments:?}: {}", stderr(&output));
-    }
-    assert_eq!(table(&cluster.json(&["routes", "list"])), before);
-    let once = ["routes", "split", "1", "c", "--request-id", "again"];
-    let first = cluster.json(&once);
-    assert_eq!(cluster.json(&once), first, "a retry under its id has the same answer");
-    let retired = cluster.run(&["routes", "split", "1", "b"]);
-    assert!(stderr(&retired).contains("NOT_FOUND"), "{}", stderr(&retired));
-    let history = cluster.json(&["routes", "history"]);
-    assert_eq!(history["retired"][0]["route_id"], 1);
-    assert_eq!(
-        history["retired"][0]["children"],
-        first["created"]
-            .as_array()
-            .map(|created| {
-                created.iter().map(|route| route["route_id"].clone()).collect::<Value>()
-            })
-            .expect("a split creates routes")
-    );
-    for (key, times) in [("ca", 3), ("fa", 4)] {
-        for _ in 0..times {
-            assert!(cluster.run(&["put", key, "v"]).status.success());
-        }
-    }
-    let right = first["created"][1]["route_id"].to_string();
-    let halved = cluster.run(&["routes", "split", &right, "--auto", "--format", "json"]);
-    let told = stderr(&halved);
-    assert!(halved.status.success() || told.contains("no key to split at"), "{told}");
 }

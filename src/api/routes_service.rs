@@ -327,6 +327,8 @@ mod tests {
         assert_eq!(code(CatalogError::KeyAtStart { route_id: id }), Code::InvalidArgument);
         let neighbours = CatalogError::NotNeighbours { left_id: id, right_id: id };
         assert_eq!(code(neighbours), Code::FailedPrecondition);
+        assert_eq!(code(CatalogError::TooManyRoutes), Code::ResourceExhausted);
+        assert_eq!(code(CatalogError::TooManyBoundaryBytes), Code::ResourceExhausted);
         let wrong = refusal_status(&CatalogError::WrongVersion { expected: 3, current: 7 });
         assert_eq!(wrong.code(), Code::Aborted);
         assert_eq!(wrong.metadata().get("keyviz-catalog-version").expect("set"), "7");

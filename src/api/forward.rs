@@ -27,6 +27,9 @@ use super::status::NOT_APPLIED_METADATA;
 
 pub(super) type Answer = Result<PeerOutcome<Bytes>, PeerError>;
 
+/// Who should propose, and in which group.
+type Goal = (NodeId, GroupId);
+
 struct Forward {
     command: Bytes,
     answer: oneshot::Sender<Answer>,
@@ -35,7 +38,7 @@ struct Forward {
 /// The writes that wait to be sent, by the node that should propose them and their group.
 #[derive(Default)]
 pub(super) struct Forwards {
-    lanes: Mutex<HashMap<(NodeId, GroupId), Arc<Gather<Forward>>>>,
+    gathers: Mutex<HashMap<Goal, Arc<Gather<Forward>>>>,
 }
 
 /// How the batches of one gathering are sent.
@@ -57,7 +60,7 @@ impl Forwards {
         command: Bytes,
     ) -> impl Future<Output = Answer> + Send + use<> {
         let to = way.to;
-        let gather = Arc::clone(self.lanes.lock().entry((to, way.group)).or_default());
+        let gather = Arc::clone(self.gathers.lock().entry((to, way.group)).or_default());
         let (answer, answered) = oneshot::channel();
         let bytes = command.len();
         let way = Arc::new(way);

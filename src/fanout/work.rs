@@ -153,6 +153,16 @@ impl Work {
         self.called_off.load(Ordering::Relaxed)
     }
 
+    /// Computations that could begin at once.
+    pub fn free_computations(&self) -> usize {
+        self.computations.running.available_permits()
+    }
+
+    /// Computations that wait for their turn.
+    pub fn waiting_computations(&self) -> usize {
+        self.computations.waiting.load(Ordering::Relaxed)
+    }
+
     /// Queries under way.
     pub fn running_queries(&self) -> usize {
         self.queries.running()

@@ -4,6 +4,7 @@
 
 pub mod certs;
 
+use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -38,6 +39,8 @@ pub struct Cluster {
     /// The address under which the other nodes reach each: its own, or that of a proxy.
     pub advertised: Vec<String>,
     pub flags: Vec<String>,
+    /// Variables added to each node's environment.
+    pub environment: Vec<Vec<(OsString, OsString)>>,
     nodes: Vec<Option<Child>>,
 }
 
@@ -62,6 +65,7 @@ impl Cluster {
             http: http.to_vec(),
             advertised: grpc.to_vec(),
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            environment: vec![Vec::new(); count],
             nodes: (0..count).map(|_| None).collect(),
         }
     }
@@ -93,6 +97,7 @@ impl Cluster {
             .arg(self.data(index))
             .args(["--bootstrap", &members.join(",")])
             .args(&self.flags)
+            .envs(self.environment[index].iter().cloned())
             .stdin(Stdio::null());
         command
     }

@@ -26,8 +26,8 @@ use keyviz::keyviz::Series;
 
 use nodes::{Node, Numbers};
 
-pub const STEP_MS: u64 = 60_000;
-pub const START_MS: u64 = 28_000_000 * STEP_MS;
+const STEP_MS: u64 = 60_000;
+const START_MS: u64 = 28_000_000 * STEP_MS;
 
 /// How much of it.
 #[derive(Clone, Copy)]
@@ -69,7 +69,7 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-pub fn request(columns: u64, series: Series) -> MatrixRequest {
+fn request(columns: u64, series: Series) -> MatrixRequest {
     let to_ms = START_MS + columns * STEP_MS;
     MatrixRequest {
         series,

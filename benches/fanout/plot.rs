@@ -51,7 +51,7 @@ impl Plot {
         }
         let (middle, below) = ((LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 14.0);
         add(format!("<text x=\"{middle}\" y=\"{below}\" text-anchor=\"middle\">{}</text>", self.x));
-        add(format!("<text x=\"{LEFT}\" y=\"20\" text-anchor=\"end\">{}</text>", self.y));
+        add(format!("<text x=\"10\" y=\"20\">{}</text>", self.y));
         for (number, (curve, colour)) in self.curves.iter().zip(COLOURS).enumerate() {
             let points: Vec<String> = curve
                 .points

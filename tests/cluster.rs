@@ -307,3 +307,23 @@ fn a_stopped_nodes_folder_is_checked_and_a_running_ones_is_not() {
     assert_eq!(elsewhere.status.code(), Some(1));
     assert!(stderr(&elsewhere).contains("there is no node's data in"), "{}", stderr(&elsewhere));
 }
+
+#[test]
+fn once_a_read_counts_what_it_returned_and_a_scan_one_read_a_route() {
+    let cluster = Cluster::start(3, &["--groups", "2", "--split-at", "g,p"]);
+    for (key, value) in [("a", "12345"), ("h", "123"), ("z", "1")] {
+        assert!(cluster.run(&["put", key, value]).status.success());
+    }
+    let counted = |series| cluster.total(1, series, &[]);
+    assert_eq!((counted("reads"), counted("read-bytes")), (0, 0), "a write is no read");
+    assert_eq!((counted("writes"), counted("write-bytes")), (3, 12));
+    (0..3).for_each(|node| assert!(cluster.run_on(node, &["get", "a"]).status.success()));
+    assert_eq!((counted("reads"), counted("read-bytes")), (3, 15), "values, whoever is asked");
+    assert_eq!(cluster.run(&["get", "nothing"]).status.code(), Some(1));
+    assert_eq!((counted("reads"), counted("read-bytes")), (4, 15), "nothing was returned");
+    assert!(cluster.run_on(1, &["scan", ""]).status.success());
+    assert_eq!((counted("reads"), counted("read-bytes")), (7, 27), "keys and values");
+    // It ends within the second route, where there is nothing.
+    assert!(cluster.run_on(2, &["scan", "a", "h", "--keys-only"]).status.success());
+    assert_eq!((counted("reads"), counted("read-bytes")), (9, 28), "keys alone");
+}

@@ -33,10 +33,11 @@ impl Flusher {
         loop {
             let wait = until_next(self.local.clock().now_ms(), step_ms);
             let stopped = tokio::select! {
+                biased;
                 () = tokio::time::sleep(wait) => false,
                 () = stop.cancelled() => true,
             };
-            let flushed = tokio::task::spawn_blocking(move || {
+            let flushed = crate::raft::blocking(move || {
                 if stopped {
                     self.finish();
                 } else {

@@ -46,6 +46,7 @@ impl Follower {
         };
         loop {
             let event = tokio::select! {
+                biased;
                 event = changes.next() => event,
                 () = self.stop.cancelled() => return,
             };
@@ -112,6 +113,7 @@ impl Follower {
     async fn start_group(self, group: Arc<Group>, placement: GroupPlacement) {
         let Some(members) = self.members_of(&placement).await else { return };
         tokio::select! {
+            biased;
             formed = group.initialize(members) => {
                 if let Err(error) = formed {
                     tracing::error!(group = %placement.group, %error, "a group was not formed");

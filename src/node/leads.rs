@@ -14,6 +14,7 @@ pub(super) async fn follow(group: Arc<Group>, sampler: Arc<Sampler>, stop: Cance
         let lead = leadership.borrow_and_update().leading;
         sampler.set_leads(&[(group.id(), lead)]);
         tokio::select! {
+            biased;
             changed = leadership.changed() => {
                 if changed.is_err() {
                     return;

@@ -12,6 +12,8 @@ pub(crate) mod fuzzing;
 mod identity;
 mod leads;
 mod running;
+#[cfg(test)]
+mod simulation;
 mod start;
 
 pub use archive::ArchiveError;

@@ -188,6 +188,7 @@ impl Node {
             let bootstrap = Bootstrap {
                 members: first_members(spec),
                 plan,
+                cluster_id: ClusterId(rand::random()),
                 group: catalog_group,
                 changes: catalog_changes,
                 clock,
@@ -270,7 +271,7 @@ fn first_members(spec: &BootstrapSpec) -> BTreeMap<u64, Member> {
     members.map(|(id, addr)| (id.0, Member { addr, http: String::new() })).collect()
 }
 
-fn set_members(directory: &Directory, catalog: &Group) {
+pub(super) fn set_members(directory: &Directory, catalog: &Group) {
     let members = catalog.status().members.into_iter().map(|(id, member)| {
         (NodeId(id), MemberAddress { address: member.addr, http: member.http })
     });
@@ -278,13 +279,17 @@ fn set_members(directory: &Directory, catalog: &Group) {
 }
 
 /// Keeps the directory in step with the catalog group's membership.
-async fn follow_members(directory: Arc<Directory>, catalog: Arc<Group>, stop: CancellationToken) {
+pub(super) async fn follow_members(
+    directory: Arc<Directory>,
+    catalog: Arc<Group>,
+    stop: CancellationToken,
+) {
     while tokio::time::timeout(MEMBERS_EVERY, stop.cancelled()).await.is_err() {
         set_members(&directory, &catalog);
     }
 }
 
-type Failed = Arc<watch::Sender<Option<String>>>;
+pub(super) type Failed = Arc<watch::Sender<Option<String>>>;
 
 fn serve_grpc(
     services: Arc<Services>,
@@ -311,24 +316,26 @@ fn serve_http(
 }
 
 /// What makes a cluster out of its first members.
-struct Bootstrap {
-    members: BTreeMap<u64, Member>,
-    plan: BootstrapPlan,
-    group: Arc<Group>,
-    changes: Arc<CatalogGroup>,
-    clock: Clock,
-    failed: Failed,
+pub(super) struct Bootstrap {
+    pub(super) members: BTreeMap<u64, Member>,
+    pub(super) plan: BootstrapPlan,
+    /// The name that the cluster gets if this member is the one that succeeds.
+    pub(super) cluster_id: ClusterId,
+    pub(super) group: Arc<Group>,
+    pub(super) changes: Arc<CatalogGroup>,
+    pub(super) clock: Clock,
+    pub(super) failed: Failed,
 }
 
 impl Bootstrap {
     /// Forms the catalog group and writes the first catalog. Every first member does this; one of
     /// them succeeds, the others find it done.
-    async fn run(self) {
+    pub(super) async fn run(self) {
         if let Err(error) = self.group.initialize(self.members.clone()).await {
             self.failed.send_replace(Some(format!("the catalog group did not form: {error}")));
             return;
         }
-        let command = self.plan.command(ClusterId(rand::random()), self.clock.now_ms());
+        let command = self.plan.command(self.cluster_id, self.clock.now_ms());
         while self.changes.applied().cluster().is_none() {
             if self.group.is_leader() {
                 match self.changes.change(&command, Duration::from_secs(5)).await {

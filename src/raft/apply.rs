@@ -75,6 +75,10 @@ fn drop_tree(storage: Storage, space: Space, tree: Current) {
             tracing::warn!(group = %space.group(), "dropping an old tree failed: {error}");
         }
     };
+    #[cfg(test)]
+    if super::simulated::is_simulated() {
+        return work();
+    }
     match tokio::runtime::Handle::try_current() {
         Ok(runtime) => drop(runtime.spawn_blocking(work)),
         // Without a runtime the process is ending; the tree goes when the group is next opened.
@@ -119,7 +123,7 @@ impl Applier {
             // state machine.
             return catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(panicked()));
         }
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(panicked()))
+        super::blocking(work).await.unwrap_or_else(|_| Err(panicked()))
     }
 
     fn view(&self) -> Snapshot {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::LinearizerOption;
@@ -12,6 +12,7 @@ use openraft::errors::{
 };
 use openraft::raft::{VoteRequest, VoteResponse};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::apply::Applier;
@@ -265,6 +266,10 @@ impl Group {
     /// Like [`read_index`](Group::read_index), vouched for by the leader's lease where that is
     /// fresh enough.
     pub async fn lease_index(self: &Arc<Self>) -> Result<u64, ReadError> {
+        #[cfg(test)]
+        if super::simulated::has(super::simulated::Bug::StaleLease) && self.is_leader() {
+            return Ok(self.applied.borrow().unwrap_or(0));
+        }
         let option = LinearizerOption::new(Some(self.options.lease()), false)
             .with_wait_timeout(Duration::ZERO);
         match self.confirm(|group| &group.lease_rounds, option).await {

@@ -94,7 +94,7 @@ impl Groups {
         let inner = &self.inner;
         let config = inner.options.config()?;
         let storage = inner.storage.clone();
-        let opening = tokio::task::spawn_blocking(move || {
+        let opening = super::blocking(move || {
             let log = storage.open_log(id)?;
             let space = storage.open_space(id)?;
             let applier = Applier::open(storage, space.clone(), Box::new(machine))?;

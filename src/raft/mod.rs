@@ -20,6 +20,7 @@
 
 mod apply;
 mod attempts;
+mod blocking;
 mod catalog_group;
 mod compaction;
 mod error;
@@ -47,11 +48,14 @@ mod crash_tests;
 #[cfg(test)]
 pub(crate) mod format_tests;
 #[cfg(test)]
+pub(crate) mod simulated;
+#[cfg(test)]
 mod suite_tests;
 #[cfg(test)]
 mod testing;
 
 pub use attempts::Attempts;
+pub(crate) use blocking::blocking;
 pub use catalog_group::{
     AppliedCatalog, CatalogChangeError, CatalogGroup, CatalogMachine, CatalogOutcome, PeerCatalog,
 };

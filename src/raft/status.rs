@@ -131,6 +131,7 @@ pub(crate) fn watch_leadership(
             });
             if waits_for_disk {
                 tokio::select! {
+                    biased;
                     changed = metrics.changed() => if changed.is_err() { break },
                     () = tokio::time::sleep(VOTE_POLL) => (),
                 }

@@ -70,6 +70,11 @@ impl Member {
     }
 }
 
+#[cfg(not(test))]
+type Runtime = openraft::impls::TokioRuntime;
+#[cfg(test)]
+type Runtime = super::simulated::Runtime;
+
 // One leader a term, as in the Raft paper: counts are attributed to (group, term), so two leaders
 // in one term must be impossible rather than ordered by node id.
 openraft::declare_raft_types!(
@@ -81,6 +86,7 @@ openraft::declare_raft_types!(
         Node = Member,
         Term = u64,
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, NodeId>,
+        AsyncRuntime = Runtime,
 );
 
 pub(crate) type CommittedLeaderId = openraft::alias::CommittedLeaderIdOf<Types>;

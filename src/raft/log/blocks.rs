@@ -222,6 +222,19 @@ pub(crate) fn recover(tree: &Tree, group: GroupId, tail_bytes: usize) -> io::Res
     Ok(found)
 }
 
+/// Loses the last block, where that is put in as a fault.
+#[cfg(test)]
+pub(crate) fn without_tail(tree: &Tree, group: GroupId, found: Recovered) -> io::Result<Recovered> {
+    use crate::raft::simulated::{Bug, has};
+    let last = found.index.blocks.last_key_value().map(|(first, extent)| (*first, *extent));
+    let Some((first, extent)) = last.filter(|_| has(Bug::LostTail)) else { return Ok(found) };
+    if extent.end <= found.index.purged_before {
+        return Ok(found);
+    }
+    remove(tree, group, first, extent.parts)?;
+    recover(tree, group, usize::MAX)
+}
+
 type Heads = Vec<(u64, u16)>;
 
 /// The blocks with a head, and the parts that no head claims.

@@ -22,6 +22,8 @@ use super::blocks;
 use super::record::{self, BlockBuilder, Key};
 use super::stats::WriterCounters;
 use super::store::LogShared;
+#[cfg(test)]
+use crate::raft::simulated;
 use crate::raft::storage::{Engine, FaultLatch, Tree};
 use crate::raft::types::{Entry, IoFlushed, LogId, Vote};
 
@@ -107,10 +109,13 @@ struct Queue {
     stopping: bool,
 }
 
+#[derive(Default)]
 struct Shared {
     queue: Mutex<Queue>,
     filled: Condvar,
     counters: WriterCounters,
+    #[cfg(test)]
+    woken: tokio::sync::Notify,
 }
 
 /// The handle to the thread. Clones share it; [`Writer::stop`] ends it.
@@ -128,14 +133,24 @@ impl std::fmt::Debug for Writer {
 
 impl Writer {
     pub(crate) fn start(engine: Engine, tree: Tree, faults: FaultLatch) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            filled: Condvar::new(),
-            counters: WriterCounters::default(),
-        });
+        let shared = Arc::<Shared>::default();
         let run = Run { shared: shared.clone(), engine, tree, faults, unswept: Vec::new() };
         let thread = std::thread::Builder::new().name("log-writer".into()).spawn(|| run.run())?;
         Ok(Self { shared, thread: Arc::new(Mutex::new(Some(thread))) })
+    }
+
+    /// A writer that is a task of the current runtime, for a simulated disk.
+    #[cfg(test)]
+    pub(crate) fn start_simulated(
+        engine: Engine,
+        tree: Tree,
+        faults: FaultLatch,
+        sync_time: impl FnMut() -> std::time::Duration + Send + 'static,
+    ) -> Self {
+        let shared = Arc::<Shared>::default();
+        let run = Run { shared: shared.clone(), engine, tree, faults, unswept: Vec::new() };
+        tokio::spawn(run.run_simulated(sync_time));
+        Self { shared, thread: Arc::default() }
     }
 
     /// Hands `op` over. After [`Writer::stop`] it is dropped, which its waiter sees as a closed
@@ -147,6 +162,8 @@ impl Writer {
         }
         queue.ops.push(op);
         drop(queue);
+        #[cfg(test)]
+        self.shared.woken.notify_one();
         self.shared.filled.notify_one();
     }
 
@@ -207,6 +224,34 @@ impl Run {
         }
     }
 
+    /// The same as [`Run::run`], with a sync that takes time and that a crash can interrupt.
+    #[cfg(test)]
+    async fn run_simulated(mut self, mut sync_time: impl FnMut() -> std::time::Duration) {
+        let early = simulated::has(simulated::Bug::AcknowledgeBeforeSync);
+        loop {
+            let ops = std::mem::take(&mut self.shared.queue.lock().ops);
+            if ops.is_empty() {
+                if self.shared.queue.lock().stopping {
+                    return;
+                }
+                let shared = self.shared.clone();
+                shared.woken.notified().await;
+                continue;
+            }
+            let (written, mut reports) = self.put_all(ops);
+            if !reports.is_empty() {
+                if early {
+                    self.report(Ok(Put::default()), std::mem::take(&mut reports));
+                }
+                let mark = self.engine.begin_sync();
+                tokio::time::sleep(sync_time()).await;
+                let written = written.and_then(|put| self.engine.end_sync(mark).map(|()| put));
+                self.report(written, reports);
+            }
+            self.sweep();
+        }
+    }
+
     /// Everything that has gathered; empty: nothing to write but something to sweep. `None` once
     /// stopped and drained.
     fn next_batch(&self) -> Option<Vec<Op>> {
@@ -223,15 +268,27 @@ impl Run {
     fn write(&mut self, ops: Vec<Op>) {
         let started = Instant::now();
         let count = ops.len();
-        let mut reports = Vec::with_capacity(count);
-        let work: Vec<Work> = ops.into_iter().map(|op| op.split(&mut reports)).collect();
-        // A panic of the database must not leave those who wait without an answer.
-        let written = std::panic::catch_unwind(AssertUnwindSafe(|| self.put(work)));
-        let written = written.unwrap_or_else(|_| Err(io::Error::other("the database panicked")));
+        let (written, reports) = self.put_all(ops);
         let encoded = Instant::now();
         let written = written.and_then(|put| {
             if reports.is_empty() { Ok(put) } else { self.engine.sync().map(|()| put) }
         });
+        let put = self.report(written, reports);
+        let (write, sync) = (encoded - started, encoded.elapsed());
+        self.shared.counters.record(count, put.entries, put.bytes, write, sync);
+    }
+
+    /// Writes what gathered, and gives who waits for it.
+    fn put_all(&mut self, ops: Vec<Op>) -> (io::Result<Put>, Vec<Report>) {
+        let mut reports = Vec::with_capacity(ops.len());
+        let work: Vec<Work> = ops.into_iter().map(|op| op.split(&mut reports)).collect();
+        // A panic of the database must not leave those who wait without an answer.
+        let written = std::panic::catch_unwind(AssertUnwindSafe(|| self.put(work)));
+        (written.unwrap_or_else(|_| Err(io::Error::other("the database panicked"))), reports)
+    }
+
+    /// Tells those who wait what became of it.
+    fn report(&self, written: io::Result<Put>, reports: Vec<Report>) -> Put {
         let (put, failed) = match written {
             Ok(put) => (put, None),
             Err(error) => (Put::default(), Some(self.faults.latch("writing the log", &error))),
@@ -247,8 +304,7 @@ impl Run {
                 Report::Done(done) => drop(done.send(result)),
             }
         }
-        let (write, sync) = (encoded - started, encoded.elapsed());
-        self.shared.counters.record(count, put.entries, put.bytes, write, sync);
+        put
     }
 
     fn put(&mut self, work: Vec<Work>) -> io::Result<Put> {
@@ -301,6 +357,10 @@ impl Batch<'_> {
             Work::Vote { log, vote } => {
                 // In the order it was handed over, should a crash leave a part of the batch.
                 self.close(&log)?;
+                #[cfg(test)]
+                if simulated::has(simulated::Bug::VoteNotPersisted) {
+                    return Ok(());
+                }
                 self.tree.put(&Key::Vote.encode(log.group()), record::encode_vote(&vote))
             }
             Work::Truncate { log, from } => {

@@ -18,6 +18,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::fault::FaultLatch;
+#[cfg(test)]
+use crate::raft::simulated::{Db, DbIter, DbTree, Disk};
+#[cfg(not(test))]
+use sled::{Db, Iter as DbIter, Tree as DbTree};
 
 /// The most bytes of one record's value. 19 such records (a leaf before it splits, with two
 /// concurrent inserts) with keys of 4 KiB fit into a quarter of [`SEGMENT_BYTES`].
@@ -40,8 +44,9 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// One sled database.
 #[derive(Clone, Debug)]
 pub(crate) struct Engine {
-    db: sled::Db,
-    sync_handle: std::sync::Arc<File>,
+    db: Db,
+    /// `None`: the database is not in a file.
+    sync_handle: Option<std::sync::Arc<File>>,
     faults: FaultLatch,
     #[cfg(test)]
     syncs_fail: std::sync::Arc<std::sync::atomic::AtomicBool>,
@@ -82,7 +87,7 @@ impl Crash {
 /// One ordered map in the database. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Tree {
-    tree: sled::Tree,
+    tree: DbTree,
     faults: FaultLatch,
     #[cfg(test)]
     crash: Crash,
@@ -122,7 +127,9 @@ impl Engine {
             .segment_size(SEGMENT_BYTES)
             .flush_every_ms(Some(CLEAN_EVERY_MS));
         let db = open_unlocked(&config).map_err(to_io)?;
-        let sync_handle = File::open(dir.join("db"))?.into();
+        #[cfg(test)]
+        let db = Db::Sled(db);
+        let sync_handle = Some(File::open(dir.join("db"))?.into());
         // The files themselves must survive, too.
         File::open(dir)?.sync_all()?;
         Ok(Self {
@@ -134,6 +141,27 @@ impl Engine {
             #[cfg(test)]
             crash: Crash::default(),
         })
+    }
+
+    /// A database on a simulated disk.
+    #[cfg(test)]
+    pub(crate) fn simulated(disk: Disk, faults: FaultLatch) -> Self {
+        let (syncs_fail, crash) = Default::default();
+        Self { db: Db::on(disk), sync_handle: None, faults, syncs_fail, crash }
+    }
+
+    /// Begins a sync on a simulated disk: the mark for [`Engine::end_sync`].
+    #[cfg(test)]
+    pub(crate) fn begin_sync(&self) -> u64 {
+        self.db.written()
+    }
+
+    /// Ends a sync: what was written before it began is durable.
+    #[cfg(test)]
+    pub(crate) fn end_sync(&self, mark: u64) -> io::Result<()> {
+        self.faults.check()?;
+        let synced = self.db.flush_to(mark).map_err(to_io);
+        synced.map_err(|error| self.faults.latch("syncing the database", &error).into())
     }
 
     pub(crate) fn tree(&self, name: &str) -> io::Result<Tree> {
@@ -164,7 +192,7 @@ impl Engine {
 
     #[cfg(not(test))]
     fn sync_data(&self) -> io::Result<()> {
-        self.sync_handle.sync_data()
+        self.sync_handle.as_ref().map_or(Ok(()), |file| file.sync_data())
     }
 
     #[cfg(test)]
@@ -172,7 +200,7 @@ impl Engine {
         if self.syncs_fail.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(io::Error::other("the disk is gone"));
         }
-        self.sync_handle.sync_data()
+        self.sync_handle.as_ref().map_or(Ok(()), |file| file.sync_data())
     }
 
     /// Makes syncs fail from now on.
@@ -232,7 +260,7 @@ impl Tree {
 }
 
 /// Rows of a tree, from either end.
-pub(crate) struct Rows(sled::Iter);
+pub(crate) struct Rows(DbIter);
 
 impl Iterator for Rows {
     type Item = io::Result<Row>;

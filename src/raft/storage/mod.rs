@@ -87,7 +87,7 @@ struct Inner {
     /// The highest generation given out for each group, so that two snapshots never share one.
     generations: Mutex<std::collections::HashMap<GroupId, u64>>,
     // Last, so that the lock outlives the database.
-    _folder: Folder,
+    _folder: Option<Folder>,
 }
 
 impl std::fmt::Debug for Storage {
@@ -142,11 +142,40 @@ impl Storage {
                 faults,
                 budget: CacheBudget::new(options.log_cache_bytes),
                 generations: Mutex::default(),
-                _folder: folder,
+                _folder: Some(folder),
             })
         };
         let inner = opened().map_err(|error| OpenError::from_io(dir, error))?;
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Opens a simulated disk as a new process would. The log writer is a task of the current
+    /// runtime, whose syncs take as long as `sync_time` says.
+    #[cfg(test)]
+    pub(crate) fn simulated(
+        disk: crate::raft::simulated::Disk,
+        options: StorageOptions,
+        sync_time: impl FnMut() -> std::time::Duration + Send + 'static,
+    ) -> io::Result<Self> {
+        let faults = FaultLatch::default();
+        let engine = Engine::simulated(disk, faults.clone());
+        let (meta, log) = (engine.tree("meta")?, engine.tree("log")?);
+        engine.sync()?;
+        let (parts, tree) = (faults.clone(), log.clone());
+        let writer = Writer::start_simulated(engine.clone(), tree, parts, sync_time);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                dir: PathBuf::from("/simulated"),
+                engine,
+                meta,
+                log,
+                writer,
+                faults,
+                budget: CacheBudget::new(options.log_cache_bytes),
+                generations: Mutex::default(),
+                _folder: None,
+            }),
+        })
     }
 
     /// The folder.
@@ -203,7 +232,7 @@ impl Storage {
     /// what comes after fails.
     pub async fn close(&self) -> io::Result<()> {
         let inner = self.inner.clone();
-        let closed = tokio::task::spawn_blocking(move || {
+        let closed = crate::raft::blocking(move || {
             inner.writer.stop();
             inner.engine.sync()
         });

@@ -154,6 +154,27 @@ impl Link {
     }
 }
 
+#[cfg(test)]
+impl Waiter {
+    /// Sends a request over a simulated wire.
+    pub(crate) fn over(
+        wire: &dyn crate::raft::simulated::Wire,
+        node: NodeId,
+        request: proto::RaftAppend,
+    ) -> Self {
+        use crate::raft::simulated::{RaftMessage, RaftReply};
+        let (sender, answer) = oneshot::channel();
+        let sent = wire.send(node, RaftMessage::Append(request));
+        tokio::spawn(async move {
+            if let Ok(RaftReply::Append(answer)) = sent.await {
+                // A waiter that has gone needs no answer.
+                let _ = sender.send(answer);
+            }
+        });
+        Waiter { node, seq: 0, answer, pending: Arc::default() }
+    }
+}
+
 /// Awaits one answer. Dropping it forgets the request.
 pub(crate) struct Waiter {
     node: NodeId,

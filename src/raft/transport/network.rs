@@ -5,6 +5,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+#[cfg(test)]
+use futures::future::Either;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use openraft::errors::{
@@ -120,9 +122,29 @@ impl PeerNetwork {
         let last = append.entries.last().map(|entry| entry.log_id).or(previous);
         let empty = append.entries.is_empty();
         let request = wire::append_to_proto(0, self.group.0, append);
+        #[cfg(test)]
+        if let Some(wire) = self.peers.wire() {
+            let waiter = Waiter::over(wire.as_ref(), self.target, request);
+            return Ok(InFlight { previous, last, empty, sent: Instant::now(), waiter });
+        }
         let link = self.peers.link(self.target, &self.addr).map_err(unreachable)?;
         let waiter = link.send(request).map_err(unreachable)?;
         Ok(InFlight { previous, last, empty, sent: Instant::now(), waiter })
+    }
+
+    async fn ask_transfer(
+        &self,
+        message: proto::RaftTransferRequest,
+        option: RPCOption,
+    ) -> Result<proto::RaftTransferResponse, RpcError> {
+        let limit = option.soft_ttl();
+        #[cfg(test)]
+        if let Some(wire) = self.peers.wire() {
+            let call = overheard::transfer(wire.as_ref(), self.target, message);
+            return self.within(RPCTypes::TransferLeader, limit, call).await;
+        }
+        let mut client = self.client()?;
+        self.within(RPCTypes::TransferLeader, limit, client.transfer_leader(message)).await
     }
 
     async fn ask_vote(
@@ -131,9 +153,15 @@ impl PeerNetwork {
         option: RPCOption,
         pre_vote: bool,
     ) -> Result<VoteResponse<Types>, RpcError> {
-        let mut client = self.client()?;
         let hello = self.peers.hello(self.target);
         let message = wire::vote_request_to_proto(hello, self.group.0, &request);
+        #[cfg(test)]
+        if let Some(wire) = self.peers.wire() {
+            let call = overheard::vote(wire.as_ref(), self.target, message, pre_vote);
+            let response = self.within(RPCTypes::Vote, option.soft_ttl(), call).await?;
+            return wire::vote_response_from_proto(response).map_err(network);
+        }
+        let mut client = self.client()?;
         let call = async {
             if pre_vote { client.pre_vote(message).await } else { client.vote(message).await }
         };
@@ -320,6 +348,19 @@ impl RaftNetworkV2<Types> for PeerNetwork {
         let header =
             receive::header(self.peers.hello(self.target), self.group, vote, &snapshot.meta);
         let (chunks, progress) = receive::chunks(header, *view);
+        #[cfg(test)]
+        if let Some(wire) = self.peers.wire() {
+            let call = overheard::snapshot(wire.as_ref(), self.target, chunks.collect().await);
+            let sent = self.within(RPCTypes::InstallSnapshot, SNAPSHOT_TIMEOUT, call);
+            tokio::pin!(sent, cancel);
+            return match futures::future::select(sent, cancel).await {
+                Either::Left((response, _)) => {
+                    let vote = wire::required_vote(response?.vote).map_err(network)?;
+                    Ok(SnapshotResponse::new(vote))
+                }
+                Either::Right((closed, _)) => Err(StreamingError::Closed(closed)),
+            };
+        }
         let mut client = self.client()?;
         let call = client.snapshot(chunks);
         tokio::pin!(call, cancel);
@@ -347,7 +388,6 @@ impl RaftNetworkV2<Types> for PeerNetwork {
         request: TransferLeaderRequest<Types>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RpcError> {
-        let mut client = self.client()?;
         let message = proto::RaftTransferRequest {
             hello: Some(self.peers.hello(self.target)),
             group: self.group.0,
@@ -355,8 +395,7 @@ impl RaftNetworkV2<Types> for PeerNetwork {
             to: *request.to_node_id(),
             last: request.last_log_id().copied().map(wire::log_id_to_proto),
         };
-        let call = client.transfer_leader(message);
-        let response = self.within(RPCTypes::TransferLeader, option.soft_ttl(), call).await?;
+        let response = self.ask_transfer(message, option).await?;
         if response.accepted {
             return Ok(Ok(()));
         }
@@ -370,6 +409,49 @@ impl RaftNetworkV2<Types> for PeerNetwork {
                 actual: response.last.map(wire::log_id_from_proto),
             },
         }))
+    }
+}
+
+/// Calls over a simulated wire.
+#[cfg(test)]
+mod overheard {
+    use tonic::{Response, Status};
+
+    use super::{NodeId, proto};
+    use crate::raft::simulated::{RaftMessage, RaftReply, Wire};
+
+    macro_rules! expect {
+        ($wire:expr, $to:expr, $message:expr, $reply:ident) => {
+            match $wire.send($to, $message).await? {
+                RaftReply::$reply(reply) => Ok(Response::new(reply)),
+                other => Err(Status::internal(format!("another message's answer: {other:?}"))),
+            }
+        };
+    }
+
+    pub(super) async fn vote(
+        wire: &dyn Wire,
+        to: NodeId,
+        request: proto::RaftVoteRequest,
+        pre_vote: bool,
+    ) -> Result<Response<proto::RaftVoteResponse>, Status> {
+        expect!(wire, to, RaftMessage::Vote { request, pre_vote }, Vote)
+    }
+
+    pub(super) async fn snapshot(
+        wire: &dyn Wire,
+        to: NodeId,
+        chunks: Vec<proto::RaftSnapshotChunk>,
+    ) -> Result<Response<proto::RaftSnapshotResponse>, Status> {
+        expect!(wire, to, RaftMessage::Snapshot(chunks), Snapshot)
+    }
+
+    pub(super) async fn transfer(
+        wire: &dyn Wire,
+        to: NodeId,
+        request: proto::RaftTransferRequest,
+    ) -> Result<Response<proto::RaftTransferResponse>, Status> {
+        expect!(wire, to, RaftMessage::Transfer(request), Transfer)
     }
 }
 

@@ -48,6 +48,8 @@ struct Inner {
     identity: Arc<Identity>,
     options: PeersOptions,
     peers: Mutex<HashMap<NodeId, Peer>>,
+    #[cfg(test)]
+    wire: Option<Arc<dyn crate::raft::simulated::Wire>>,
 }
 
 /// Who this node is to its peers.
@@ -79,8 +81,28 @@ impl Peers {
     /// A pool for `node`, without connections yet. `cluster_id` is empty before there is one.
     pub fn new(node: NodeId, cluster_id: impl Into<String>, options: PeersOptions) -> Self {
         let identity = Identity { node, cluster_id: ArcSwap::from_pointee(cluster_id.into()) };
-        let inner = Inner { identity: Arc::new(identity), options, peers: Mutex::default() };
+        let inner = Inner {
+            identity: Arc::new(identity),
+            options,
+            peers: Mutex::default(),
+            #[cfg(test)]
+            wire: None,
+        };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// A pool whose messages go over a simulated wire.
+    #[cfg(test)]
+    pub(crate) fn simulated(node: NodeId, wire: Arc<dyn crate::raft::simulated::Wire>) -> Self {
+        let identity = Identity { node, cluster_id: ArcSwap::default() };
+        let (options, peers) = Default::default();
+        let inner = Inner { identity: Arc::new(identity), options, peers, wire: Some(wire) };
+        Self { inner: Arc::new(inner) }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn wire(&self) -> Option<&Arc<dyn crate::raft::simulated::Wire>> {
+        self.inner.wire.as_ref()
     }
 
     /// The node that calls.

@@ -98,7 +98,7 @@ pub(crate) fn chunks(
     let start = Sending { view: Some(view), rows: 0, crc: crc32fast::Hasher::new(), progress };
     let rows = futures::stream::unfold(start, |mut sending| async move {
         let mut view = sending.view.take()?;
-        let read = tokio::task::spawn_blocking(move || {
+        let read = crate::raft::blocking(move || {
             let run = view.next_run(RUN_BYTES);
             (view, run)
         });

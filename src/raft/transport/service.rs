@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::stream::{BoxStream, FuturesUnordered};
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use openraft::raft::{AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -65,7 +65,7 @@ impl Service {
             .ok_or_else(|| Status::not_found(format!("this node does not hold group {group}")))
     }
 
-    async fn answer_vote(
+    pub(crate) async fn answer_vote(
         &self,
         request: proto::RaftVoteRequest,
         pre_vote: bool,
@@ -78,7 +78,7 @@ impl Service {
     }
 
     /// Starts one append: it is in the group's queue when this returns, unless that is full.
-    fn start(&self, append: proto::RaftAppend) -> InWork {
+    pub(crate) fn start(&self, append: proto::RaftAppend) -> InWork {
         let seq = append.seq;
         let work = match self.groups.get(GroupId(append.group)) {
             None => Err(answer(seq, Outcome::NoGroup, String::new())),
@@ -113,6 +113,84 @@ impl Service {
             Some(answered) => futures::future::ready(answered).boxed(),
             None => work,
         }
+    }
+
+    /// Takes the lead of a group over, if this node has all of the leader's entries.
+    pub(crate) async fn take_over(
+        &self,
+        request: proto::RaftTransferRequest,
+    ) -> Result<proto::RaftTransferResponse, Status> {
+        self.check(request.hello.as_ref())?;
+        let group = self.group(request.group)?;
+        let from = wire::required_vote(request.from_leader)?;
+        let last = request.last.map(wire::log_id_from_proto);
+        let transfer = TransferLeaderRequest::new(from, request.to, last);
+        let outcome = group
+            .raft()
+            .handle_transfer_leader(transfer)
+            .await
+            .map_err(|fatal| Status::unavailable(fatal.to_string()))?;
+        Ok(match outcome {
+            Ok(()) => proto::RaftTransferResponse { accepted: true, ..Default::default() },
+            Err(error) => {
+                let reason = error.to_string();
+                let (vote, last) = match error {
+                    TransferLeaderError::VoteChanged { actual, .. } => {
+                        (Some(wire::vote_to_proto(&actual)), None)
+                    }
+                    TransferLeaderError::LogNotFlushed { actual, .. } => {
+                        (None, actual.map(wire::log_id_to_proto))
+                    }
+                };
+                proto::RaftTransferResponse { accepted: false, reason, vote, last }
+            }
+        })
+    }
+
+    /// Receives and installs a snapshot.
+    pub(crate) async fn install(
+        &self,
+        mut chunks: impl Stream<Item = Result<proto::RaftSnapshotChunk, Status>> + Unpin,
+    ) -> Result<proto::RaftSnapshotResponse, Status> {
+        let Some(Part::Header(header)) = next_part(&mut chunks).await? else {
+            return Err(wire::Invalid("a snapshot starts with its header").into());
+        };
+        self.check(header.hello.as_ref())?;
+        let group = self.group(header.group)?;
+        let vote = wire::required_vote(header.vote)?;
+        let meta = receive::meta(&header)?;
+        group.check_snapshot(&vote, &meta)?;
+
+        let (storage, space) = (self.groups.storage().clone(), group.space().clone());
+        let mut receiving = blocking(move || {
+            let staged = Staged::new(storage, space);
+            staged.map(Receiving::new).map_err(|error| Status::internal(error.to_string()))
+        })
+        .await?;
+        let trailer = loop {
+            match next_part(&mut chunks).await? {
+                Some(Part::Rows(rows)) => {
+                    receiving = blocking(move || {
+                        receiving.rows(rows)?;
+                        Ok(receiving)
+                    })
+                    .await?;
+                }
+                Some(Part::Trailer(trailer)) => break trailer,
+                Some(Part::Header(_)) | None => {
+                    return Err(wire::Invalid("the snapshot ends before its trailer").into());
+                }
+            }
+        };
+        let staged = receiving.finish(trailer)?;
+        let snapshot = openraft::Snapshot { meta, snapshot: Transfer::Staged(staged) };
+        let response = group
+            .raft()
+            .install_full_snapshot(vote, snapshot)
+            .await
+            .map_err(|fatal| Status::unavailable(fatal.to_string()))?;
+        let vote = Some(wire::vote_to_proto(&response.vote));
+        Ok(proto::RaftSnapshotResponse { vote })
     }
 
     async fn serve_appends(
@@ -193,86 +271,27 @@ impl RaftTransport for Service {
         &self,
         request: Request<proto::RaftTransferRequest>,
     ) -> Result<Response<proto::RaftTransferResponse>, Status> {
-        let request = request.into_inner();
-        self.check(request.hello.as_ref())?;
-        let group = self.group(request.group)?;
-        let from = wire::required_vote(request.from_leader)?;
-        let last = request.last.map(wire::log_id_from_proto);
-        let transfer = TransferLeaderRequest::new(from, request.to, last);
-        let outcome = group
-            .raft()
-            .handle_transfer_leader(transfer)
-            .await
-            .map_err(|fatal| Status::unavailable(fatal.to_string()))?;
-        Ok(Response::new(match outcome {
-            Ok(()) => proto::RaftTransferResponse { accepted: true, ..Default::default() },
-            Err(error) => {
-                let reason = error.to_string();
-                let (vote, last) = match error {
-                    TransferLeaderError::VoteChanged { actual, .. } => {
-                        (Some(wire::vote_to_proto(&actual)), None)
-                    }
-                    TransferLeaderError::LogNotFlushed { actual, .. } => {
-                        (None, actual.map(wire::log_id_to_proto))
-                    }
-                };
-                proto::RaftTransferResponse { accepted: false, reason, vote, last }
-            }
-        }))
+        self.take_over(request.into_inner()).await.map(Response::new)
     }
 
     async fn snapshot(
         &self,
         request: Request<Streaming<proto::RaftSnapshotChunk>>,
     ) -> Result<Response<proto::RaftSnapshotResponse>, Status> {
-        let mut chunks = request.into_inner();
-        let Some(Part::Header(header)) = chunks.message().await?.and_then(|chunk| chunk.part)
-        else {
-            return Err(wire::Invalid("a snapshot starts with its header").into());
-        };
-        self.check(header.hello.as_ref())?;
-        let group = self.group(header.group)?;
-        let vote = wire::required_vote(header.vote)?;
-        let meta = receive::meta(&header)?;
-        group.check_snapshot(&vote, &meta)?;
-
-        let (storage, space) = (self.groups.storage().clone(), group.space().clone());
-        let mut receiving = blocking(move || {
-            let staged = Staged::new(storage, space);
-            staged.map(Receiving::new).map_err(|error| Status::internal(error.to_string()))
-        })
-        .await?;
-        let trailer = loop {
-            match chunks.message().await?.and_then(|chunk| chunk.part) {
-                Some(Part::Rows(rows)) => {
-                    receiving = blocking(move || {
-                        receiving.rows(rows)?;
-                        Ok(receiving)
-                    })
-                    .await?;
-                }
-                Some(Part::Trailer(trailer)) => break trailer,
-                Some(Part::Header(_)) | None => {
-                    return Err(wire::Invalid("the snapshot ends before its trailer").into());
-                }
-            }
-        };
-        let staged = receiving.finish(trailer)?;
-        let snapshot = openraft::Snapshot { meta, snapshot: Transfer::Staged(staged) };
-        let response = group
-            .raft()
-            .install_full_snapshot(vote, snapshot)
-            .await
-            .map_err(|fatal| Status::unavailable(fatal.to_string()))?;
-        let vote = Some(wire::vote_to_proto(&response.vote));
-        Ok(Response::new(proto::RaftSnapshotResponse { vote }))
+        self.install(request.into_inner()).await.map(Response::new)
     }
+}
+
+async fn next_part(
+    chunks: &mut (impl Stream<Item = Result<proto::RaftSnapshotChunk, Status>> + Unpin),
+) -> Result<Option<Part>, Status> {
+    Ok(chunks.next().await.transpose()?.and_then(|chunk| chunk.part))
 }
 
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Status> + Send + 'static,
 ) -> Result<T, Status> {
-    tokio::task::spawn_blocking(work)
+    crate::raft::blocking(work)
         .await
         .unwrap_or_else(|_| Err(Status::internal("receiving the snapshot panicked")))
 }

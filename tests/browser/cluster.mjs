@@ -39,8 +39,8 @@ export async function freeBase(nodes = 3) {
 
 export class Cluster {
   /** Starts three nodes and waits until each says that it is ready. */
-  static async start(binary, { step = "2s", splitAt = [], groups = 3, token = "" } = {}) {
-    const cluster = new Cluster(binary, await freePorts(6), ["--keyviz-step", step, "--groups", String(groups), ...(splitAt.length > 0 ? ["--split-at", splitAt.join(",")] : [])]);
+  static async start(binary, { step = "2s", splitAt = [], groups = 3, token = "", more = [] } = {}) {
+    const cluster = new Cluster(binary, await freePorts(6), ["--keyviz-step", step, "--groups", String(groups), ...(splitAt.length > 0 ? ["--split-at", splitAt.join(",")] : []), ...more]);
     if (token) {
       const file = path.join(cluster.folder, "token");
       writeFileSync(file, `${token}\n`, { mode: 0o600 });

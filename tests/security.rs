@@ -455,7 +455,7 @@ fn three_nodes_serve_a_load_over_tls_while_everything_is_replaced() {
         let mut command = Command::new(KEYVIZ);
         command
             .args(["serve", "--id", "4", "--listen", &address, "--join", &cluster.grpc[0]])
-            .args(["--data", &files.path("fourth")])
+            .args(["--data", &files.path("fourth"), "--keyviz-step", "1s"])
             .args(more)
             .stdin(Stdio::null());
         command

@@ -199,14 +199,16 @@ impl Fanout {
             member.then(|member| member.round_two(planned))
         });
         let mut round_two: FuturesUnordered<_> = round_two.collect();
-        let (mut members, mut answers) = (Vec::new(), Vec::new());
-        while let Some((member, parts)) = round_two.next().await {
+        let mut merge = Merge::new(rows, ColumnPlan::clone(&planned.columns));
+        let mut members: Vec<Member> = Vec::new();
+        while let Some((mut member, parts)) = round_two.next().await {
+            // As they come: an answer takes half of the memory once it is merged.
+            merge = merged(merge, &mut member, parts).await?;
             members.push(member);
-            answers.extend(parts);
         }
         drop(round_two);
         self.count(&members);
-        self.merge(request, planned, rows, members, answers).await
+        self.finish(request, planned, merge, members).await
     }
 
     async fn place(&self, until: Instant) -> Result<Place, MatrixError> {
@@ -220,25 +222,20 @@ impl Fanout {
         })
     }
 
-    async fn merge(
+    async fn finish(
         &self,
         request: &MatrixRequest,
         planned: Planned,
-        rows: RowPlan,
+        merge: Merge,
         members: Vec<Member>,
-        answers: Vec<NodeColumns>,
     ) -> Answer {
         let (catalog, axis) = (self.parts.catalog.clone(), request.axis);
-        let mut statuses: Vec<_> = members.into_iter().map(Member::into_status).collect();
+        let statuses: Vec<_> = members.into_iter().map(Member::into_status).collect();
         let answer = off_the_runtime(move |wanted| {
-            let Planned { query, columns, .. } = planned;
-            let mut merge = Merge::new(rows, Arc::unwrap_or_clone(columns));
-            for answer in answers {
-                if !wanted() {
-                    return None;
-                }
-                merge.add_or_say_why(answer, &mut statuses);
+            if !wanted() {
+                return None;
             }
+            let query = planned.query;
             let matrix = merge.finish(&query, statuses);
             // The columns are whole steps, so the first may begin before the window asked for.
             let Window { mut from_ms, to_ms } = query.window;
@@ -309,4 +306,31 @@ impl Fanout {
         .await?
         .map_err(|error| MatrixError::Internal { reason: error.to_string() })
     }
+}
+
+/// Takes a member's answer into the merge, off the runtime.
+async fn merged(
+    mut merge: Merge,
+    member: &mut Member,
+    parts: Vec<NodeColumns>,
+) -> Result<Merge, MatrixError> {
+    if parts.is_empty() {
+        return Ok(merge);
+    }
+    let (merge, refused) = off_the_runtime(move |wanted| {
+        for part in parts {
+            if !wanted() {
+                return None;
+            }
+            if let Err(error) = merge.add(part) {
+                return Some((merge, Some(error)));
+            }
+        }
+        Some((merge, None))
+    })
+    .await?;
+    if let Some(error) = refused {
+        member.fail(error.to_string());
+    }
+    Ok(merge)
 }

@@ -54,7 +54,9 @@ impl Member {
         self.status
     }
 
-    fn fail(&mut self, error: String) {
+    /// It is not in the answer, for this reason.
+    pub(super) fn fail(&mut self, error: String) {
+        self.status.ok = false;
         self.status.error = Some(error);
         self.totals = None;
     }

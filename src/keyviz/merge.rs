@@ -8,6 +8,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::axis::{ColumnPlan, RowAxis};
 use super::column_set::ColumnSet;
@@ -44,10 +45,46 @@ struct Part {
     total: u128,
     partial: bool,
     unattributed: u64,
-    /// In the order of their keys' meaning, not of their numbers.
-    keys: Vec<u32>,
-    values: Vec<u64>,
+    /// In the order of their keys' meaning, not of their numbers. Shared with the part before where
+    /// both have the same, as the columns of a busy node have.
+    keys: Arc<[u32]>,
+    values: Values,
     apportioned: Vec<u32>,
+}
+
+/// Counts, in half of the room where all are small, as nearly all are.
+#[derive(Clone, Debug)]
+enum Values {
+    Small(Box<[u32]>),
+    Large(Box<[u64]>),
+}
+
+impl Values {
+    fn new(values: Vec<u64>) -> Self {
+        if values.iter().all(|&value| u32::try_from(value).is_ok()) {
+            Values::Small(values.into_iter().map(|value| value as u32).collect())
+        } else {
+            Values::Large(values.into())
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Values::Small(values) => values.len(),
+            Values::Large(values) => values.len(),
+        }
+    }
+
+    fn get(&self, index: usize) -> u64 {
+        match self {
+            Values::Small(values) => u64::from(values[index]),
+            Values::Large(values) => values[index],
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+        (0..self.len()).map(|index| self.get(index))
+    }
 }
 
 impl Merge {
@@ -76,9 +113,12 @@ impl Merge {
         coverage.covers.insert(covers);
         coverage.forgotten_before_ms = coverage.forgotten_before_ms.min(forgotten_before_ms);
         let ids: Vec<u32> = keys.into_iter().map(|key| self.id(key)).collect();
+        let mut keys_before = Arc::default();
         for part in parts {
             let key = (part.column, node, part.incarnation);
-            self.join(key, Part::new(part, &ids));
+            let part = Part::new(part, &ids, &keys_before);
+            keys_before = Arc::clone(&part.keys);
+            self.join(key, part);
         }
         Ok(())
     }
@@ -194,13 +234,16 @@ fn members<'a>(statuses: impl Iterator<Item = &'a NodeStatus>) -> u32 {
 }
 
 impl Part {
-    fn new(part: ColumnPart, ids: &[u32]) -> Self {
+    fn new(part: ColumnPart, ids: &[u32], keys_before: &Arc<[u32]>) -> Self {
+        let keys = || part.keys.iter().map(|&key| ids[key as usize]);
+        let same = keys_before.len() == part.keys.len()
+            && keys().zip(keys_before.iter()).all(|(key, before)| key == *before);
         Part {
+            keys: if same { Arc::clone(keys_before) } else { keys().collect() },
             total: part.values.iter().map(|&value| u128::from(value)).sum(),
             partial: part.partial,
             unattributed: part.unattributed,
-            keys: part.keys.into_iter().map(|key| ids[key as usize]).collect(),
-            values: part.values,
+            values: Values::new(part.values),
             apportioned: part.apportioned,
         }
     }
@@ -209,7 +252,7 @@ impl Part {
     fn compare(&self, other: &Part, keys: &[CellKey]) -> Ordering {
         let cells = |part: &Part| {
             let keys: Vec<CellKey> = part.keys.iter().map(|&key| keys[key as usize]).collect();
-            (keys, part.values.clone())
+            (keys, part.values.iter().collect::<Vec<u64>>())
         };
         (self.total, self.unattributed, !self.partial)
             .cmp(&(other.total, other.unattributed, !other.partial))
@@ -298,7 +341,7 @@ impl Sums {
         for &row in &part.apportioned {
             self.rows[row as usize].apportioned.insert(column..column + 1);
         }
-        for (&id, &value) in part.keys.iter().zip(&part.values) {
+        for (&id, value) in part.keys.iter().zip(part.values.iter()) {
             let key = &keys[id as usize];
             let role = match key.source {
                 Source::LeaderWrite { group, term: Some(term) } => {

@@ -279,6 +279,7 @@ fn hundred_nodes() {
     };
     let contribution = |node: u64| NodeColumns {
         node: NodeId(node),
+        held_by: NodeId(node),
         incarnation: Incarnation(1),
         covers: 0..columns.len() as u32,
         held: ColumnSet::of(0..columns.len() as u32),

@@ -11,14 +11,13 @@ use crate::keyviz::{GroupId, NodeId};
 use crate::kv::Directory;
 use crate::proto;
 use crate::proto::{join_response, propose_response};
-use crate::raft::{CatalogGroup, CatalogOutcome, GroupStatus, Groups, Member, Role, Storage};
+use crate::raft::{CatalogGroup, CatalogOutcome, Group, Groups, Member, Role, Storage};
 
+use super::estates::Estates;
 use super::peer_client::PeerClient;
 use super::peer_service::{check_cluster, not_leader};
+use super::picture::{Picture, STATUS_DEADLINE};
 use super::routes_service::change_status;
-
-/// How long a member may take to say how it is.
-const STATUS_DEADLINE: Duration = Duration::from_secs(2);
 
 pub(super) struct ClusterService {
     pub(super) node: NodeId,
@@ -26,6 +25,7 @@ pub(super) struct ClusterService {
     pub(super) groups: Groups,
     pub(super) directory: Arc<Directory>,
     pub(super) peers: Arc<PeerClient>,
+    pub(super) estates: Estates,
     pub(super) storage: Storage,
     /// Where this node serves HTTP; empty: nowhere.
     pub(super) http: String,
@@ -42,7 +42,17 @@ impl ClusterService {
         if self.catalog.applied().table().is_empty() {
             return Err("this node has not applied a route catalog yet".to_owned());
         }
-        let leaderless = self.groups.list().into_iter().find(|group| group.leader().is_none());
+        if self.catalog.applied().placement().is_gone(self.node) {
+            return Err("this node has left the cluster; stop it".to_owned());
+        }
+        let placement = self.directory.placement();
+        let placed = |group: &GroupId| {
+            let replicas = placement.get(group);
+            replicas.is_none_or(|replicas| replicas.contains(&self.node))
+        };
+        // A replica that comes or goes serves nobody yet, or no more.
+        let mut groups = self.groups.list().into_iter().filter(|group| placed(&group.id()));
+        let leaderless = groups.find(|group| group.leader().is_none());
         match leaderless {
             Some(group) => Err(format!("Raft group {} has no leader", group.id())),
             None => Ok(()),
@@ -63,6 +73,9 @@ impl ClusterService {
         });
         let said = join_all(asks).await;
         let voters = self.voters(GroupId::CATALOG, &said_by(&said));
+        let placed = self.catalog.applied().placement();
+        let picture = Picture::of(said.iter().map(|(id, ..)| *id), said_by(&said));
+        let moves: Vec<_> = picture.moving(&placed).into_iter().collect();
         let members = said.iter().map(|(id, address, said, latency)| {
             let ok = said.as_ref().ok();
             proto::Member {
@@ -76,6 +89,7 @@ impl ClusterService {
                 voter: voters.contains(&id.0),
                 uptime_ms: ok.map_or(0, |said| said.uptime_ms),
                 latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
+                leaving: placed.departures().contains_key(id),
             }
         });
         let table = self.catalog.applied().table();
@@ -95,6 +109,10 @@ impl ClusterService {
             catalog_version: table.version(),
             members: members.collect(),
             groups: groups.collect(),
+            moves_left: picture.balance(&placed).moves_left() + moves.len() as u64,
+            moves,
+            replication: placed.replication() as u64,
+            leaders_due: placed.leaders_due(),
         })
     }
 
@@ -148,12 +166,7 @@ impl ClusterService {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             http: self.http.clone(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            groups: self
-                .groups
-                .list()
-                .into_iter()
-                .map(|group| group_to_wire(&group.status()))
-                .collect(),
+            groups: self.groups.list().into_iter().map(|group| group_to_wire(&group)).collect(),
         }
     }
 
@@ -180,6 +193,7 @@ impl ClusterService {
         if group.leader() != Some(self.node) {
             return Ok(Err(group.leader()));
         }
+        self.admit(NodeId(id)).await?;
         if members.get(&NodeId(id)).is_some_and(|known| known.address == address) {
             return Ok(Ok(()));
         }
@@ -226,7 +240,8 @@ fn view(said: &proto::PeerStatusResponse, group: GroupId) -> Option<&proto::Peer
     said.groups.iter().find(|view| view.group_id == group.0)
 }
 
-fn group_to_wire(status: &GroupStatus) -> proto::PeerGroupStatus {
+pub(super) fn group_to_wire(group: &Group) -> proto::PeerGroupStatus {
+    let status = group.status();
     let role = match status.role {
         Role::Learner => "learner",
         Role::Follower => "follower",
@@ -248,11 +263,12 @@ fn group_to_wire(status: &GroupStatus) -> proto::PeerGroupStatus {
             .filter(|node| !status.voters.contains(node))
             .copied()
             .collect(),
+        received_bytes: group.received_bytes(),
     }
 }
 
 /// `host:port`, as a member is reached.
-fn check_address(address: &str) -> Result<(), Status> {
+pub(super) fn check_address(address: &str) -> Result<(), Status> {
     let sound = address.rsplit_once(':').is_some_and(|(host, port)| {
         !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
     });
@@ -282,6 +298,14 @@ impl proto::cluster_server::Cluster for SharedCluster {
         self.0.add_node(request.into_inner()).await?;
         let cluster_id = self.0.directory.cluster_id().as_str().to_owned();
         Ok(Response::new(proto::AddNodeResponse { cluster_id }))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<proto::RemoveNodeRequest>,
+    ) -> Result<Response<proto::RemoveNodeResponse>, Status> {
+        let gone = self.0.leave(request.into_inner().id).await?;
+        Ok(Response::new(proto::RemoveNodeResponse { gone }))
     }
 
     async fn transfer_leader(
@@ -344,5 +368,79 @@ impl proto::cluster_peer_server::ClusterPeer for SharedCluster {
             Err(leader) => join_response::Outcome::NotLeader(not_leader(leader)),
         };
         Ok(Response::new(proto::JoinResponse { outcome: Some(outcome) }))
+    }
+
+    async fn leave(
+        &self,
+        request: Request<proto::LeaveRequest>,
+    ) -> Result<Response<proto::LeaveResponse>, Status> {
+        use proto::leave_response::Outcome;
+
+        let leave = request.into_inner();
+        check_cluster(&self.0.directory, &leave.cluster_id)?;
+        let outcome = match self.0.leave_here(NodeId(leave.id)).await? {
+            Ok(gone) => Outcome::Gone(gone),
+            Err(leader) => Outcome::NotLeader(not_leader(leader)),
+        };
+        Ok(Response::new(proto::LeaveResponse { outcome: Some(outcome) }))
+    }
+
+    async fn reshape(
+        &self,
+        request: Request<proto::ReshapeRequest>,
+    ) -> Result<Response<proto::ReshapeResponse>, Status> {
+        let reshape = request.into_inner();
+        check_cluster(&self.0.directory, &reshape.cluster_id)?;
+        let outcome = self.0.reshape_here(reshape).await?;
+        Ok(Response::new(proto::ReshapeResponse { outcome: Some(outcome) }))
+    }
+
+    async fn is_member(
+        &self,
+        request: Request<proto::IsMemberRequest>,
+    ) -> Result<Response<proto::IsMemberResponse>, Status> {
+        use proto::is_member_response::Outcome;
+
+        let ask = request.into_inner();
+        check_cluster(&self.0.directory, &ask.cluster_id)?;
+        let outcome = self.0.is_member_here(GroupId(ask.group_id), NodeId(ask.node_id)).await?;
+        let outcome = match outcome {
+            Ok(member) => Outcome::Member(member),
+            Err(leader) => Outcome::NotLeader(not_leader(leader)),
+        };
+        Ok(Response::new(proto::IsMemberResponse { outcome: Some(outcome) }))
+    }
+
+    async fn hand_over(
+        &self,
+        request: Request<proto::HandOverRequest>,
+    ) -> Result<Response<proto::HandOverResponse>, Status> {
+        use proto::hand_over_response::Outcome;
+
+        let ask = request.into_inner();
+        check_cluster(&self.0.directory, &ask.cluster_id)?;
+        let outcome = match self.0.hand_over_here(GroupId(ask.group_id), NodeId(ask.to)).await? {
+            Ok(()) => Outcome::Done(true),
+            Err(leader) => Outcome::NotLeader(not_leader(leader)),
+        };
+        Ok(Response::new(proto::HandOverResponse { outcome: Some(outcome) }))
+    }
+
+    async fn bequeath(
+        &self,
+        request: Request<proto::BequeathRequest>,
+    ) -> Result<Response<proto::BequeathResponse>, Status> {
+        let ask = request.into_inner();
+        check_cluster(&self.0.directory, &ask.cluster_id)?;
+        let records = self.0.estates.bequeath(NodeId(ask.heir), &self.0.peers).await?;
+        Ok(Response::new(proto::BequeathResponse { records }))
+    }
+
+    async fn inherit(
+        &self,
+        request: Request<tonic::Streaming<proto::InheritChunk>>,
+    ) -> Result<Response<proto::InheritResponse>, Status> {
+        let records = self.0.estates.inherit(request.into_inner()).await?;
+        Ok(Response::new(proto::InheritResponse { records }))
     }
 }

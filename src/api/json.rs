@@ -110,6 +110,7 @@ enum Item<'a> {
     Event(EventJson<'a>),
     Retired(RetiredJson<'a>),
     Member(MemberJson<'a>),
+    Move(MoveJson<'a>),
     Group(GroupJson<'a>),
     Replica(ReplicaJson<'a>),
 }
@@ -522,6 +523,10 @@ pub struct ClusterJson<'a> {
     catalog_version: u64,
     members: List<'a, proto::Member>,
     groups: List<'a, proto::Group>,
+    moves: List<'a, proto::Move>,
+    moves_left: u64,
+    replication: u64,
+    leaders_due: bool,
 }
 
 impl<'a> From<&'a proto::ClusterStatus> for ClusterJson<'a> {
@@ -531,6 +536,10 @@ impl<'a> From<&'a proto::ClusterStatus> for ClusterJson<'a> {
             catalog_version: status.catalog_version,
             members: List(&status.members),
             groups: List(&status.groups),
+            moves: List(&status.moves),
+            moves_left: status.moves_left,
+            replication: status.replication,
+            leaders_due: status.leaders_due,
         }
     }
 }
@@ -547,6 +556,7 @@ struct MemberJson<'a> {
     voter: bool,
     uptime_ms: u64,
     latency_ms: u64,
+    leaving: bool,
 }
 
 impl<'a> From<&'a proto::Member> for Item<'a> {
@@ -562,6 +572,30 @@ impl<'a> From<&'a proto::Member> for Item<'a> {
             voter: member.voter,
             uptime_ms: member.uptime_ms,
             latency_ms: member.latency_ms,
+            leaving: member.leaving,
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct MoveJson<'a> {
+    group_id: u64,
+    from: &'a [u64],
+    to: &'a [u64],
+    copied_index: Option<u64>,
+    last_index: Option<u64>,
+    received_bytes: u64,
+}
+
+impl<'a> From<&'a proto::Move> for Item<'a> {
+    fn from(now: &'a proto::Move) -> Self {
+        Item::Move(MoveJson {
+            group_id: now.group_id,
+            from: &now.from,
+            to: &now.to,
+            copied_index: now.copied_index,
+            last_index: now.last_index,
+            received_bytes: now.received_bytes,
         })
     }
 }

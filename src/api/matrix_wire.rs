@@ -293,7 +293,8 @@ fn columns_chunk(columns: NodeColumns, cluster_id: &str) -> proto::ColumnsChunk 
     let keys = columns.keys.iter().map(|key| (key.row, source_to_wire(key.source)));
     let mut chunk = proto::ColumnsChunk {
         version: CONTRIBUTION_VERSION,
-        node_id: columns.node.0,
+        node_id: columns.held_by.0,
+        counted_by: if columns.node == columns.held_by { 0 } else { columns.node.0 },
         incarnation: columns.incarnation.0,
         covers_from: columns.covers.start,
         covers_to: columns.covers.end,
@@ -381,7 +382,8 @@ pub(super) fn columns_from_chunk(
         Ok(CellKey { row: chunk.key_rows[index], source })
     });
     Ok(NodeColumns {
-        node: NodeId(chunk.node_id),
+        node: NodeId(if chunk.counted_by == 0 { chunk.node_id } else { chunk.counted_by }),
+        held_by: NodeId(chunk.node_id),
         incarnation: Incarnation(chunk.incarnation),
         covers: chunk.covers_from..chunk.covers_to,
         held: held_from_wire(&chunk.held)?,

@@ -1,6 +1,7 @@
 //! The edge: gRPC and HTTP. Protobuf and JSON stop here; below are the types of each layer.
 
 mod cluster_service;
+mod estates;
 mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -12,11 +13,14 @@ mod kv_service;
 mod leaders;
 mod matrix_peer;
 mod matrix_wire;
+mod members;
 mod metrics;
 mod peer_catalog;
 mod peer_client;
 mod peer_matrix;
+mod peer_members;
 mod peer_service;
+mod picture;
 mod proposed;
 mod route_changes;
 mod routes_service;
@@ -27,5 +31,6 @@ mod stream;
 pub use matrix_peer::MatrixPeer;
 pub(crate) use peer_client::describe;
 pub use peer_client::{PeerClient, innermost};
+pub(crate) use picture::Picture;
 pub use server::{Edge, Services};
 pub use status::NOT_APPLIED_METADATA;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
-use crate::fanout::{Fanout, Feeds};
+use crate::fanout::{EstateStore, Fanout, Feeds};
 use crate::keyviz::NodeId;
 use crate::kv::{Coordinator, Directory};
 use crate::proto;
@@ -17,6 +17,7 @@ use crate::raft::{
 use crate::security::{Listener, Security};
 
 use super::cluster_service::{ClusterService, SharedCluster};
+use super::estates::Estates;
 use super::gate::{Gate, GateLayer};
 use super::http::{self, HttpState};
 use super::keyviz_service::{KeyVizService, SharedKeyViz};
@@ -38,6 +39,8 @@ pub struct Edge {
     pub catalog: Arc<CatalogGroup>,
     /// Cluster matrices.
     pub fanout: Arc<Fanout>,
+    /// Where the columns of nodes that left are kept.
+    pub estates: Arc<dyn EstateStore>,
     /// Raft groups held here.
     pub groups: Groups,
     /// Members and placement.
@@ -75,8 +78,13 @@ impl Services {
     /// The services of an edge.
     pub fn new(edge: Edge) -> Self {
         let Edge { node, coordinator, catalog, fanout, groups, directory, .. } = edge;
-        let Edge { peers, storage, http, security, timeout, stop, .. } = edge;
+        let Edge { peers, estates, storage, http, security, timeout, stop, .. } = edge;
         let served = groups.clone();
+        let estates = Estates {
+            local: Arc::clone(fanout.local()),
+            store: estates,
+            directory: Arc::clone(&directory),
+        };
         let leaders = Arc::new(LeaderLog::default());
         let clock = fanout.local().clock().clone();
         tokio::spawn(Arc::clone(&leaders).watch(
@@ -117,6 +125,7 @@ impl Services {
                 groups,
                 directory: Arc::clone(&directory),
                 peers,
+                estates,
                 storage,
                 http,
                 started: Instant::now(),

@@ -1,7 +1,7 @@
 //! What the log, the disk and peers say of the catalog, as fuzz targets.
 
 use super::codec::{self, Kind};
-use super::{Catalog, CatalogCommand, Retention};
+use super::{Catalog, CatalogCommand, PlaceCommand, Placement, Retention};
 use crate::fuzzing::Target;
 use crate::keyviz::RouteId;
 
@@ -18,6 +18,13 @@ fn sealed(kind: Kind, data: &[u8]) -> Vec<u8> {
 
 /// A command that decodes is the one its own bytes stand for, and can be applied.
 fn command(data: &[u8]) {
+    for bytes in [data, &sealed(Kind::Placement, data)] {
+        let Some(Ok(command)) = PlaceCommand::decode(bytes) else { continue };
+        if let Ok(encoded) = command.encode() {
+            assert_eq!(PlaceCommand::decode(&encoded), Some(Ok(command.clone())));
+        }
+        let _ = Placement::default().after(&command);
+    }
     for bytes in [data, &sealed(Kind::Command, data)] {
         let Ok(command) = CatalogCommand::decode(bytes) else { continue };
         if let Ok(encoded) = command.encode() {

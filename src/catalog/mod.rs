@@ -5,6 +5,7 @@
 //! gRPC, storage engine, clock or random source of its own: commands come ordered and bear their
 //! time, and records go out as bytes.
 
+mod balance;
 mod cluster;
 mod codec;
 mod command;
@@ -14,11 +15,13 @@ mod follower;
 pub(crate) mod fuzzing;
 mod halve;
 mod hub;
+mod leaving;
 mod limits;
 mod lineage;
 mod log;
 mod past;
 mod patch;
+mod placement;
 mod plan;
 mod records;
 mod requests;
@@ -35,6 +38,7 @@ mod model_tests;
 #[cfg(test)]
 mod state_tests;
 
+pub use balance::{BalanceView, GroupView, LeaderMove, NodeView, ReplicaMove, catalog_voters};
 pub use cluster::{BadClusterId, ClusterId, ClusterRecord, GroupPlacement, PlacementError};
 pub use codec::CodecError;
 pub use command::CatalogCommand;
@@ -42,6 +46,7 @@ pub use error::{CatalogError, KeyError, check_boundary};
 pub use follower::{FollowError, Follower};
 pub use halve::{SplitChoice, SplitChoiceError, split_key_that_halves};
 pub use hub::{HubError, MAX_EVENT_DELTAS, Subscription, WatchDeltas, WatchEvent, WatchHub};
+pub use leaving::LeaveError;
 pub use limits::{
     MAX_BOUNDARY_BYTES, MAX_COMMAND_BYTES, MAX_GROUPS, MAX_KEY_BYTES, MAX_RECORD_BYTES,
     MAX_REPLICAS, MAX_REQUEST_ID_BYTES, MAX_ROUTES, MAX_SNAPSHOT_BYTES, MAX_TIME_MS,
@@ -49,6 +54,9 @@ pub use limits::{
 };
 pub use log::{Changes, ChangesError};
 pub use past::{PastRoutes, RouteEvent, RouteEvents};
+pub use placement::{
+    Departure, MAX_GONE, Moving, PlaceChange, PlaceCommand, PlaceError, Placement,
+};
 pub use plan::{BootstrapPlan, PlanError, plan_bootstrap};
 pub use records::{LoadError, RecordChange};
 pub use route::{Delta, DeltaKind, Kin, Origin, Retired, Route};

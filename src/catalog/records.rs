@@ -8,6 +8,7 @@
 //! 'r' route id u64                 live route
 //! 'x' route id u64                 retired route
 //! 'd' version u64                  retained change
+//! 'p'                              Placement, from its first change on
 //! 'q' version u64                  request that made the version, with the change
 //! ```
 //!
@@ -21,6 +22,7 @@ use super::codec::{self, CodecError, Kind};
 use super::limits::{MAX_RECORD_BYTES, MAX_SNAPSHOT_BYTES, Retention};
 use super::lineage::Lineage;
 use super::log::{ChangesError, DeltaLog};
+use super::placement::Placement;
 use super::requests::{Requests, Served};
 use super::route::{Delta, Retired, Route};
 use super::state::Catalog;
@@ -116,6 +118,10 @@ pub(super) fn put_cluster(cluster: &ClusterRecord) -> RecordChange {
     put(vec![b'c'], cluster)
 }
 
+pub(super) fn put_placement(placement: &Placement) -> RecordChange {
+    put(vec![b'p'], placement)
+}
+
 pub(super) fn put_meta(table: &RouteTable) -> RecordChange {
     let newest = table.newest_id().map_or(0, RouteId::get);
     let next_route_id = RouteId::new(newest.saturating_add(1)).unwrap_or(RouteId::FIRST);
@@ -159,6 +165,7 @@ pub(super) fn delete_request(version: u64) -> RecordChange {
 struct Parts {
     meta: Option<Meta>,
     cluster: Option<ClusterRecord>,
+    placement: Option<Placement>,
     routes: Vec<Route>,
     retired: Vec<Retired>,
     deltas: Vec<Delta>,
@@ -175,6 +182,10 @@ impl Parts {
             [b'm'] => {
                 let twice = self.meta.replace(decode(key, value)?).is_some();
                 (!twice).then(|| vec![b'm'])
+            }
+            [b'p'] => {
+                let twice = self.placement.replace(decode(key, value)?).is_some();
+                (!twice).then(|| vec![b'p'])
             }
             [b'r', ..] => {
                 self.routes.push(decode(key, value)?);
@@ -203,6 +214,7 @@ impl Parts {
     fn is_empty(&self) -> bool {
         self.meta.is_none()
             && self.cluster.is_none()
+            && self.placement.is_none()
             && self.routes.is_empty()
             && self.retired.is_empty()
             && self.deltas.is_empty()
@@ -217,6 +229,12 @@ impl Parts {
             return Err(LoadError::Incomplete);
         };
         check_placement(&cluster.groups)?;
+        let placement = match self.placement.take() {
+            Some(placement) if placement.fits(&cluster) => placement,
+            Some(_) => return Err(LoadError::Misplaced { key: vec![b'p'] }),
+            // Nothing was moved yet, or the records are of a version that moved nothing.
+            None => Placement::of(&cluster),
+        };
         self.routes.sort_by(|a, b| a.range().start.cmp(&b.range().start));
         let table = RouteTable::from_routes(meta.version, std::mem::take(&mut self.routes))?;
         let newest = table.newest_id().ok_or(LoadError::Incomplete)?;
@@ -226,6 +244,7 @@ impl Parts {
         Ok(Catalog {
             retention,
             cluster: Some(std::sync::Arc::new(cluster)),
+            placement: std::sync::Arc::new(placement),
             boundary_bytes: table.specs().iter().map(|spec| spec.range.start.len()).sum(),
             log: self.log(&table)?,
             requests: self.requests(&table)?,
@@ -302,12 +321,19 @@ impl Catalog {
     /// holds after a snapshot was installed into it.
     pub fn records(&self) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + '_ {
         let cluster = self.cluster.iter().map(|cluster| put_cluster(cluster));
+        let moved = (self.placement.revision() > 0).then(|| put_placement(&self.placement));
         let meta = self.cluster.iter().map(|_| put_meta(&self.table));
         let routes = self.table.iter().map(|route| put_route(&route));
         let retired = self.lineage.iter().map(put_retired);
         let deltas = self.log.iter().map(|delta| put_delta(delta));
         let served = self.requests.iter().map(put_request);
-        let all = cluster.chain(meta).chain(routes).chain(retired).chain(deltas).chain(served);
+        let all = cluster
+            .chain(moved)
+            .chain(meta)
+            .chain(routes)
+            .chain(retired)
+            .chain(deltas)
+            .chain(served);
         all.filter_map(|record| Some((record.key, record.value?)))
     }
 

@@ -20,6 +20,7 @@ use super::error::{CatalogError, check_boundary};
 use super::limits::{MAX_BOUNDARY_BYTES, MAX_REQUEST_ID_BYTES, MAX_ROUTES, MAX_TIME_MS, Retention};
 use super::lineage::Lineage;
 use super::log::{Changes, ChangesError, DeltaLog};
+use super::placement::{PlaceCommand, PlaceError, Placement};
 use super::plan::group_of_route;
 use super::records::{self, RecordChange};
 use super::requests::{Requests, Served};
@@ -46,6 +47,7 @@ pub struct Applied {
 pub struct Catalog {
     pub(super) retention: Retention,
     pub(super) cluster: Option<Arc<ClusterRecord>>,
+    pub(super) placement: Arc<Placement>,
     pub(super) table: RouteTable,
     /// Sum of the lengths of all start keys.
     pub(super) boundary_bytes: usize,
@@ -95,6 +97,7 @@ impl Catalog {
         Catalog {
             retention,
             cluster: None,
+            placement: Arc::default(),
             table: RouteTable::empty(),
             boundary_bytes: 0,
             log: DeltaLog::default(),
@@ -111,6 +114,23 @@ impl Catalog {
     /// What bootstrap fixed; `None` before it.
     pub fn cluster(&self) -> Option<&Arc<ClusterRecord>> {
         self.cluster.as_ref()
+    }
+
+    /// Who holds which group; nobody before bootstrap.
+    pub fn placement(&self) -> &Arc<Placement> {
+        &self.placement
+    }
+
+    /// Changes the placement, or refuses and changes nothing; the record to write.
+    ///
+    /// # Errors
+    /// Every reason that a change can be refused for.
+    pub fn place(&mut self, command: &PlaceCommand) -> Result<RecordChange, PlaceError> {
+        if self.cluster.is_none() {
+            return Err(PlaceError::NotBootstrapped);
+        }
+        self.placement = Arc::new(self.placement.after(command)?);
+        Ok(records::put_placement(&self.placement))
     }
 
     /// The live routes.
@@ -199,6 +219,7 @@ impl Catalog {
         };
         let cluster = ClusterRecord { cluster_id, created_ms: time_ms, groups };
         let mut records = vec![records::put_cluster(&cluster)];
+        self.placement = Arc::new(Placement::of(&cluster));
         self.cluster = Some(Arc::new(cluster));
         let delta = Arc::new(delta);
         self.advance(&delta, &mut records);

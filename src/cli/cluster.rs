@@ -1,5 +1,7 @@
 //! `cluster`: members, groups and leaders.
 
+mod waiting;
+
 use std::io::Write;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use super::{CliError, output, text};
 use crate::api::json::ClusterJson;
 use crate::proto;
 use crate::proto::cluster_client::ClusterClient;
+use waiting::{Until, Waited};
 
 /// `cluster`.
 #[derive(Args, Debug)]
@@ -26,8 +29,12 @@ pub struct ClusterArgs {
 enum ClusterCommand {
     /// Show every member and every group, asked live
     Status(StatusArgs),
-    /// Make a node a member: it follows the catalog and serves requests
+    /// Make a node a member, or let one stay that was asked to leave, and wait until it has its share
+    /// of the replicas and leaders
     AddNode(AddNodeArgs),
+    /// Let a node leave, dead or alive: its replicas go to the others first. Refused where a group
+    /// would lose its quorum
+    RemoveNode(RemoveNodeArgs),
     /// Move the leadership of a Raft group to another of its replicas
     TransferLeader(TransferArgs),
 }
@@ -52,6 +59,24 @@ struct AddNodeArgs {
     /// HTTP address of the new node; absent: none
     #[arg(long, value_name = "HOST:PORT")]
     http: Option<Address>,
+    /// Return as soon as it is a member; the rest goes on by itself
+    #[arg(long)]
+    no_wait: bool,
+    /// How to print the result
+    #[arg(long, value_enum, default_value = "table")]
+    format: OneFormat,
+    #[command(flatten)]
+    nodes: NodeArgs,
+}
+
+#[derive(Args, Debug)]
+struct RemoveNodeArgs {
+    /// Id of the node
+    #[arg(value_parser = |text: &str| values::number_in(text, 1, u64::MAX))]
+    id: u64,
+    /// Return as soon as it has begun to leave; the rest goes on by itself
+    #[arg(long)]
+    no_wait: bool,
     /// How to print the result
     #[arg(long, value_enum, default_value = "table")]
     format: OneFormat,
@@ -76,6 +101,20 @@ struct TransferArgs {
 #[derive(Serialize)]
 struct AddNodeJson<'a> {
     cluster_id: &'a str,
+    node_id: u64,
+    /// Changes of replicas that were waited for.
+    moves: u64,
+    /// It votes in the catalog group; null where that was not waited for.
+    voter: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct RemoveNodeJson {
+    node_id: u64,
+    /// It is no member any more; else it is leaving.
+    gone: bool,
+    /// Changes of replicas that were waited for.
+    moves: u64,
 }
 
 #[derive(Serialize)]
@@ -89,6 +128,7 @@ pub async fn run(args: ClusterArgs) -> Result<(), CliError> {
     match args.command {
         ClusterCommand::Status(args) => show_status(args).await,
         ClusterCommand::AddNode(args) => add_node(args).await,
+        ClusterCommand::RemoveNode(args) => remove_node(args).await,
         ClusterCommand::TransferLeader(args) => transfer_leader(args).await,
     }
 }
@@ -100,24 +140,83 @@ async fn add_node(args: AddNodeArgs) -> Result<(), CliError> {
         http: args.http.map(|http| http.to_string()).unwrap_or_default(),
     };
     // A node that is a member already is told so; asking twice changes nothing.
-    let added = Client::from(args.nodes)
+    let client = Client::from(args.nodes);
+    let added = client
         .call(Effect::Repeatable, |channel| async move {
             ClusterClient::new(channel).add_node(request.clone()).await
         })
         .await?
         .into_inner();
+    let waited = match args.no_wait {
+        true => None,
+        false => Some(waiting::wait(&client, Until::Settled(args.id)).await?),
+    };
     let mut out = output::stdout();
     match args.format {
         OneFormat::Json => {
-            output::json_line(&mut out, &AddNodeJson { cluster_id: &added.cluster_id })?;
+            let added = AddNodeJson {
+                cluster_id: &added.cluster_id,
+                node_id: args.id,
+                moves: waited.map_or(0, |waited| waited.moves),
+                voter: waited.map(|waited| waited.voter),
+            };
+            output::json_line(&mut out, &added)?;
         }
         OneFormat::Table => {
             let cluster = text::inert(&added.cluster_id);
             writeln!(out, "node {} is a member of cluster {cluster}", args.id)?;
+            if let Some(Waited { moves, .. }) = waited {
+                writeln!(out, "replicas and leaders are spread; {moves} replicas moved")?;
+            }
         }
     }
     out.flush()?;
     Ok(())
+}
+
+async fn remove_node(args: RemoveNodeArgs) -> Result<(), CliError> {
+    let request = proto::RemoveNodeRequest { id: args.id };
+    let client = Client::from(args.nodes);
+    // A node that leaves already is told so; asking twice changes nothing.
+    let mut gone = client
+        .call(Effect::Repeatable, |channel| async move {
+            ClusterClient::new(channel).remove_node(request).await
+        })
+        .await?
+        .into_inner()
+        .gone;
+    let mut moves = 0;
+    if !args.no_wait {
+        // What has left hears nothing any more, so the others are asked.
+        let others = others(&client, args.id).await?;
+        moves = waiting::wait(&others, Until::Gone(args.id)).await?.moves;
+        gone = true;
+    }
+    let mut out = output::stdout();
+    match args.format {
+        OneFormat::Json => {
+            output::json_line(&mut out, &RemoveNodeJson { node_id: args.id, gone, moves })?;
+        }
+        OneFormat::Table if gone => {
+            writeln!(
+                out,
+                "node {} has left; {moves} replicas moved. Its process may be stopped and its \
+                 folder deleted",
+                args.id
+            )?;
+        }
+        OneFormat::Table => writeln!(out, "node {} is leaving; keep it running", args.id)?,
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// A client of all members but one.
+async fn others(client: &Client, id: u64) -> Result<Client, CliError> {
+    let members = status(client).await?.members.into_iter();
+    let others = members.filter(|member| member.id != id && member.ok);
+    let others: Vec<Address> = others.filter_map(|member| member.address.parse().ok()).collect();
+    Ok(Client::new(others, client.timeout()))
 }
 
 /// Only the leader can hand its leadership over, so the leader is looked up and asked.
@@ -187,7 +286,14 @@ fn print_tables(out: &mut impl Write, status: &proto::ClusterStatus) -> std::io:
         status.members.len(),
     )?;
     writeln!(out, "{}\n", members(status).trim_fmt())?;
-    writeln!(out, "{}", groups(status).trim_fmt())
+    writeln!(out, "{}", groups(status).trim_fmt())?;
+    for now in &status.moves {
+        writeln!(out, "\n{}; {} moves left", waiting::move_words(now), status.moves_left)?;
+    }
+    if status.moves.is_empty() && status.moves_left > 0 {
+        writeln!(out, "\n{} moves to do", status.moves_left)?;
+    }
+    Ok(())
 }
 
 fn members(status: &proto::ClusterStatus) -> Table {
@@ -206,7 +312,9 @@ fn members(status: &proto::ClusterStatus) -> Table {
             } else {
                 text::inert(&member.http).into_owned()
             },
-            if member.ok {
+            if member.ok && member.leaving {
+                "leaving".into()
+            } else if member.ok {
                 "ok".into()
             } else {
                 format!("no answer: {}", text::inert(&member.error))
@@ -281,6 +389,7 @@ mod tests {
             voter: true,
             uptime_ms: 61_500,
             latency_ms: 2,
+            leaving: id == 2,
         };
         let replica = |node_id, role: &str, lag| proto::Replica {
             node_id,
@@ -306,6 +415,17 @@ mod tests {
             catalog_version: 3,
             members: vec![member(1, true), member(2, true), member(3, false)],
             groups: vec![group(0, Some(1)), group(1, None)],
+            moves: vec![proto::Move {
+                group_id: 1,
+                from: vec![1, 2, 3],
+                to: vec![1, 3, 4],
+                copied_index: Some(10),
+                last_index: Some(12),
+                received_bytes: 0,
+            }],
+            moves_left: 3,
+            replication: 3,
+            leaders_due: true,
         }
     }
 

@@ -24,6 +24,7 @@ use super::serve::{
 use super::text::thousands;
 use super::values::{self, Address};
 use super::{CliError, UsageError};
+use crate::raft::GroupOptions;
 use crate::security::SecurityConfig;
 use watch::Watch;
 
@@ -156,6 +157,7 @@ impl DemoOptions {
             security: SecurityConfig::default(),
             keyviz: self.keyviz.clone(),
             cache_bytes: CACHE_BYTES,
+            move_bytes_per_s: GroupOptions::MOVE_BYTES_PER_S,
             log: LOG.into(),
         };
         (1..=self.nodes).map(node).collect()

@@ -83,6 +83,7 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
         origin,
         keyviz: KeyvizConfig { sampler, history },
         cache_bytes: options.cache_bytes,
+        move_bytes_per_s: options.move_bytes_per_s,
         request_timeout: DEFAULT_REQUEST_TIMEOUT,
         security: options.security,
     })

@@ -13,6 +13,7 @@ use super::running::{self, Reloads, RunningNode, Signals};
 use super::values::{self, Address};
 use super::{CliError, UsageError};
 use crate::api::json::key_text;
+use crate::raft::GroupOptions;
 use crate::security::{SecurityConfig, TlsFiles};
 
 /// Raft groups of data where nothing else was said.
@@ -78,6 +79,8 @@ pub struct ServeOptions {
     pub keyviz: KeyvizOptions,
     /// Memory for cached pages.
     pub cache_bytes: u64,
+    /// Bytes a second that this node sends to replicas that need rows.
+    pub move_bytes_per_s: u64,
     /// Filter of the log on stderr.
     pub log: String,
 }
@@ -171,6 +174,10 @@ pub struct ServeArgs {
     /// Memory for cached pages, in bytes or as KiB, MiB or GiB; at least 1MiB
     #[arg(long, env = "KEYVIZ_CACHE_BYTES", value_name = "SIZE", default_value = "64MiB", value_parser = cache_bytes)]
     cache_bytes: u64,
+    /// Bytes a second that this node sends to a new replica, or to one that is far behind; in bytes or
+    /// as KiB, MiB or GiB; at least 64KiB
+    #[arg(long, env = "KEYVIZ_MOVE_RATE", value_name = "SIZE", default_value = "64MiB", value_parser = move_rate)]
+    move_rate: u64,
     /// What to log on stderr: error, warn, info, debug, trace, or a filter such as
     /// info,keyviz::raft=debug
     #[arg(long, env = "KEYVIZ_LOG", value_name = "FILTER", default_value = DEFAULT_LOG, value_parser = log_filter)]
@@ -217,6 +224,10 @@ fn cache_bytes(text: &str) -> Result<u64, SizeError> {
     keyviz_flags::size_in(text, 1 << 20, 1 << 40)
 }
 
+fn move_rate(text: &str) -> Result<u64, SizeError> {
+    keyviz_flags::size_in(text, GroupOptions::MIN_MOVE_BYTES_PER_S, 1 << 40)
+}
+
 fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
     text.parse::<tracing_subscriber::EnvFilter>().map(|_| text.to_owned())
 }
@@ -242,6 +253,7 @@ impl ServeArgs {
             security,
             keyviz: self.keyviz.options(self.keyviz_step),
             cache_bytes: self.cache_bytes,
+            move_bytes_per_s: self.move_rate,
             log: self.log,
         })
     }

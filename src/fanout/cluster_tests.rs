@@ -115,8 +115,7 @@ impl PeerMatrix for Scripted {
         async move {
             let _alive = alive;
             sleep(pause).await;
-            let part = local.columns(query, rows, columns).await;
-            part.map(|part| vec![part]).map_err(|error| error.to_string())
+            local.columns(query, rows, columns).await.map_err(|error| error.to_string())
         }
         .boxed()
     }

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 
 use crate::keyviz::{
-    ColumnPlan, Flushed, Harvest, History, HistoryView, NodeColumns, NodeTotals, Query, RowAxis,
-    Sampler, Window,
+    ColumnPlan, Estate, Flushed, Harvest, History, HistoryView, NodeColumns, NodeTotals, Query,
+    RowAxis, Sampler, Window,
 };
 
 use super::work::{Asker, Work, WorkError};
@@ -166,7 +166,8 @@ impl LocalMatrix {
             .await
     }
 
-    /// Round two, for this node's own queries.
+    /// Round two, for this node's own queries: its own part first, then what it keeps of nodes that
+    /// have left.
     ///
     /// # Errors
     /// A fault of this program.
@@ -175,7 +176,7 @@ impl LocalMatrix {
         query: Arc<Query>,
         rows: Arc<RowAxis>,
         columns: Arc<ColumnPlan>,
-    ) -> Result<NodeColumns, WorkError> {
+    ) -> Result<Vec<NodeColumns>, WorkError> {
         self.columns_for(Asker::Own, query, rows, columns).await
     }
 
@@ -189,15 +190,23 @@ impl LocalMatrix {
         query: Arc<Query>,
         rows: Arc<RowAxis>,
         columns: Arc<ColumnPlan>,
-    ) -> Result<NodeColumns, WorkError> {
+    ) -> Result<Vec<NodeColumns>, WorkError> {
         let local = Arc::clone(self);
         self.work
             .compute(asker, move |wanted| {
                 let nothing = Window { from_ms: 0, to_ms: 0 };
                 let view = local.view(columns.window().unwrap_or(nothing));
-                view.columns_while(&query, &rows, &columns, wanted)
+                let mut parts = vec![view.columns_while(&query, &rows, &columns, wanted)?];
+                parts.extend(view.inherited_while(&query, &rows, &columns, wanted)?);
+                Some(parts)
             })
             .await
+    }
+
+    /// All that this node counted and keeps for others, for one that takes it over.
+    pub fn estates(&self) -> Vec<Estate> {
+        let _gate = self.gate.lock();
+        self.history.estates(self.sampler.peek())
     }
 
     fn view(&self, window: Window) -> HistoryView {

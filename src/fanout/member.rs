@@ -126,13 +126,12 @@ impl Member {
     async fn ask_columns(&self, planned: &Planned) -> Result<Vec<NodeColumns>, String> {
         let Planned { query, rows, columns, .. } = planned.clone();
         if self.node == self.parts.node {
-            let part = self.within(self.parts.local.columns(query, rows, columns)).await?;
-            return Ok(vec![part]);
+            return self.within(self.parts.local.columns(query, rows, columns)).await;
         }
         let asked = self.parts.peers.columns(self.node, query, rows, columns);
         let parts = self.within(asked).await?;
         for part in &parts {
-            self.check_sender(part.node)?;
+            self.check_sender(part.held_by)?;
             let sound = part.check(&planned.rows, &planned.columns);
             sound.map_err(|error| format!("its answer is not sound: {error}"))?;
         }

@@ -15,6 +15,7 @@
 mod cluster;
 #[cfg(test)]
 mod cluster_tests;
+mod estates;
 mod feed;
 mod local;
 mod member;
@@ -24,6 +25,7 @@ mod shared;
 mod work;
 
 pub use cluster::{DEFAULT_DEADLINE, Fanout, FanoutCounters, FanoutParts};
+pub use estates::{EstateError, EstateRecord, EstateStore, Incoming};
 pub use feed::{ColumnsUpdate, FeedError, Feeds, MAX_FEEDS, MAX_SUBSCRIBERS, Subscription};
 pub use local::{Clock, FlushStats, LocalMatrix};
 pub use peers::{PeerMatrix, PeerTotals};

@@ -64,8 +64,10 @@ pub struct ColumnPart {
 /// One node's answer in round two, or a chunk of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeColumns {
-    /// The node.
+    /// The node that counted.
     pub node: NodeId,
+    /// The node that keeps the columns and answers: the same, or one that it left them to.
+    pub held_by: NodeId,
     /// Its present life.
     pub incarnation: Incarnation,
     /// The columns of the plan that this chunk answers for.
@@ -206,6 +208,7 @@ impl NodeColumns {
         chunks.push((start..end, parts));
         let chunk = |(covers, mut parts): (Range<u32>, Vec<ColumnPart>)| NodeColumns {
             node: self.node,
+            held_by: self.held_by,
             incarnation: self.incarnation,
             held: self.held.intersection(covers.clone()),
             covers,

@@ -57,7 +57,8 @@ pub(crate) fn columns(
     let Answering { node, incarnation, holdings } = *node;
     let forgotten_before_ms = holdings.forgotten_before_ms;
     let (keys, parts) = in_order(sums.placing.keys(), parts);
-    Some(NodeColumns { node, incarnation, covers, held, forgotten_before_ms, keys, parts })
+    let held_by = node;
+    Some(NodeColumns { node, held_by, incarnation, covers, held, forgotten_before_ms, keys, parts })
 }
 
 /// The keys that are used, in order, and the parts with their cells renumbered and sorted.

@@ -19,6 +19,7 @@
 //! | lock | guards | held by |
 //! |---|---|---|
 //! | `state` | the open column and the map of closed ones | `add` and `restore`; a query only to clone pointers |
+//! | `inherited` | what is kept for nodes that have left | `inherit`; a query only to clone pointers |
 //! | `shared` | axes that columns have in common | whoever packs, to look an axis up |
 //!
 //! `state` is taken before `shared`. Closed columns are immutable behind an `Arc`, the open one is cheap to
@@ -31,6 +32,7 @@ use super::column::{Column, ColumnId};
 use super::contribution::NodeColumns;
 use super::counts::Harvest;
 use super::ids::{Incarnation, NodeId};
+use super::inherited::Inherited;
 use super::open::{OpenColumn, Shared};
 use super::query::{Query, Window};
 use super::tiers::Tiers;
@@ -127,6 +129,7 @@ pub struct History {
     incarnation: Incarnation,
     state: Mutex<State>,
     shared: Arc<Shared>,
+    inherited: Inherited,
 }
 
 /// What a call changed, to be stored as one: see [`super::Archive::batch`].
@@ -168,7 +171,8 @@ impl History {
         config.validate()?;
         let open = OpenColumn::new(interval(now_ms, config.step_ms), incarnation);
         let state = Mutex::new(State { closed: Tiers::new(config.step_ms), open });
-        Ok(History { config, node, incarnation, state, shared: Arc::new(Shared::new()) })
+        let (shared, inherited) = (Arc::new(Shared::new()), Inherited::default());
+        Ok(History { config, node, incarnation, state, shared, inherited })
     }
 
     /// How much is kept.
@@ -299,6 +303,7 @@ impl History {
             answering: Answering { node, incarnation, holdings: state.holdings() },
             closed: state.closed.overlapping(window),
             open: open.then(|| (state.open.clone(), peek)),
+            inherited: self.inherited.view(window),
             shared: Arc::clone(&self.shared),
         }
     }
@@ -307,6 +312,14 @@ impl History {
     /// matrix shows.
     pub fn inspect(&self, window: Window) -> Vec<Arc<Column>> {
         self.lock().closed.overlapping(window)
+    }
+
+    pub(crate) fn inherited(&self) -> &Inherited {
+        &self.inherited
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

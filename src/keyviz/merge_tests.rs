@@ -50,6 +50,7 @@ fn claim(node: u64, keys: Vec<CellKey>, values: Vec<u64>) -> NodeColumns {
     };
     NodeColumns {
         node: NodeId(node),
+        held_by: NodeId(node),
         incarnation: Incarnation(1),
         covers: 0..3,
         held: ColumnSet::of(0..3),

@@ -69,6 +69,7 @@ mod gather;
 mod heat;
 mod history;
 mod ids;
+mod inherited;
 mod joiner;
 mod label;
 mod layout;
@@ -121,6 +122,7 @@ pub use history::{
     MAX_STEP_MS, MIN_HISTORY_BYTES, MIN_STEP_MS,
 };
 pub use ids::{GroupId, Incarnation, NodeId, RouteId, Term};
+pub use inherited::Estate;
 pub use label::{LABEL_CHARS, label};
 pub use layout::{Bucket, KeyRange, Layout, LayoutError, Members, RouteSpec, Slot};
 pub use matrix::{Conflict, Matrix, NodeShare, NodeStatus, RoleTotals, Row};

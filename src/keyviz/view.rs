@@ -29,6 +29,8 @@ pub struct HistoryView {
     pub(crate) closed: Vec<Arc<Column>>,
     /// The open column and what was not harvested yet, if it is in the window.
     pub(crate) open: Option<(OpenColumn, Harvest)>,
+    /// What is kept of it for nodes that have left.
+    pub(crate) inherited: Vec<(Answering, Vec<Arc<Column>>)>,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -40,7 +42,14 @@ impl HistoryView {
 
     /// As [`HistoryView::totals`]; `None` once `wanted`, which is asked between columns, says no.
     pub fn totals_while(&self, query: &Query, wanted: &dyn Fn() -> bool) -> Option<NodeTotals> {
-        totals(&self.answering, &self.columns_held(), query, wanted)
+        let mut columns = self.columns_held();
+        let others = self.inherited.iter().flat_map(|(_, columns)| columns);
+        columns.extend(others.cloned());
+        columns.sort_by_key(|column| column.id());
+        let mut totals = totals(&self.answering, &columns, query, wanted)?;
+        let oldest = self.inherited.iter().map(|(left, _)| left.holdings.oldest_ms);
+        totals.oldest_ms = oldest.chain([totals.oldest_ms]).min().unwrap_or(totals.oldest_ms);
+        Some(totals)
     }
 
     /// As [`super::History::columns`]; `columns` lie in the window of the view.
@@ -59,8 +68,34 @@ impl HistoryView {
         gather::columns(&self.answering, &self.columns_held(), query, rows, columns, wanted)
     }
 
+    /// The contributions of the nodes that have left, whose columns are kept here.
+    pub fn inherited(
+        &self,
+        query: &Query,
+        rows: &RowAxis,
+        columns: &ColumnPlan,
+    ) -> Vec<NodeColumns> {
+        self.inherited_while(query, rows, columns, &|| true).expect("it is wanted throughout")
+    }
+
+    /// As [`HistoryView::inherited`]; `None` once `wanted`, which is asked between columns, says no.
+    pub fn inherited_while(
+        &self,
+        query: &Query,
+        rows: &RowAxis,
+        columns: &ColumnPlan,
+        wanted: &dyn Fn() -> bool,
+    ) -> Option<Vec<NodeColumns>> {
+        let held_by = self.answering.node;
+        let of = |(left, held): &(Answering, Vec<Arc<Column>>)| {
+            let counted = gather::columns(left, held, query, rows, columns, wanted)?;
+            Some(NodeColumns { held_by, ..counted })
+        };
+        self.inherited.iter().map(of).collect()
+    }
+
     /// All columns by start, the open one packed.
-    fn columns_held(&self) -> Vec<Arc<Column>> {
+    pub(crate) fn columns_held(&self) -> Vec<Arc<Column>> {
         let mut columns = self.closed.clone();
         if let Some((open, peek)) = &self.open {
             let at = columns.partition_point(|column| column.id() < open.id());

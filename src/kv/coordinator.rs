@@ -145,7 +145,7 @@ impl Coordinator {
 
     /// Who leads `group`; `attempt` walks the replicas where nobody is known to.
     pub(super) fn leader(&self, group: GroupId, attempt: u32) -> Target {
-        if let Some(local) = self.parts.groups.get(group) {
+        if let Some(local) = self.local(group) {
             return match local.leader() {
                 Some(leader) if leader == self.parts.node => Target::Here(local),
                 Some(leader) => Target::Peer(leader),
@@ -156,6 +156,19 @@ impl Coordinator {
             return Target::Peer(leader);
         }
         self.replica(group, attempt).map_or(Target::Nobody, Target::Peer)
+    }
+
+    /// This node's replica, where it is one that counts: one that was only just placed here may lack
+    /// what was acknowledged, and one that was placed elsewhere hears of nothing any more.
+    pub(super) fn local(&self, group: GroupId) -> Option<Arc<Group>> {
+        let local = self.parts.groups.get(group)?;
+        let placed = || self.parts.directory.is_replica(self.parts.node, group);
+        (local.is_leader() || placed()).then_some(local)
+    }
+
+    /// Whether this node gave `group` up meanwhile.
+    pub(super) fn gave_up(&self, group: GroupId) -> bool {
+        self.parts.groups.get(group).is_none()
     }
 
     /// Some node that holds `group`, another one at each attempt.

@@ -67,6 +67,11 @@ impl Directory {
         self.placement.load().get(&group).cloned().unwrap_or_default()
     }
 
+    /// Whether `node` is a replica of a group.
+    pub fn is_replica(&self, node: NodeId, group: GroupId) -> bool {
+        self.placement.load().get(&group).is_some_and(|replicas| replicas.contains(&node))
+    }
+
     /// All data groups and the nodes that hold them.
     pub fn placement(&self) -> Arc<BTreeMap<GroupId, Vec<NodeId>>> {
         self.placement.load_full()

@@ -59,7 +59,7 @@ impl Coordinator {
         read: &PeerRead,
         attempts: &Attempts,
     ) -> Result<Tried, KvError> {
-        let Some(local) = self.parts.groups.get(group) else {
+        let Some(local) = self.local(group) else {
             let peer = match consistency {
                 Consistency::Lease => match self.leader(group, attempts.made()) {
                     Target::Peer(peer) => Some(peer),
@@ -76,7 +76,9 @@ impl Coordinator {
                 Err(ReadError::NotLeader { leader }) => {
                     return self.read_at(node_of(&leader), group, consistency, read).await;
                 }
-                Err(ReadError::Stopped(reason)) => return Err(KvError::Storage { reason }),
+                Err(ReadError::Stopped(reason)) if !self.gave_up(group) => {
+                    return Err(KvError::Storage { reason });
+                }
                 Err(error) => return Ok(Tried::Again(error.to_string())),
             },
             Consistency::Linearizable => {
@@ -111,12 +113,16 @@ impl Coordinator {
             Err(ReadError::NotLeader { leader: None }) => {
                 return Ok(Err("the group has no leader".to_owned()));
             }
-            Err(ReadError::Stopped(reason)) => return Err(KvError::Storage { reason }),
+            Err(ReadError::Stopped(reason)) if !self.gave_up(local.id()) => {
+                return Err(KvError::Storage { reason });
+            }
             Err(error) => return Ok(Err(error.to_string())),
         };
         match local.wait_applied(index, attempts.left()).await {
             Ok(()) => Ok(Ok(())),
-            Err(ReadError::Stopped(reason)) => Err(KvError::Storage { reason }),
+            Err(ReadError::Stopped(reason)) if !self.gave_up(local.id()) => {
+                Err(KvError::Storage { reason })
+            }
             Err(error) => Ok(Err(error.to_string())),
         }
     }
@@ -161,7 +167,7 @@ impl Coordinator {
         consistency: Consistency,
         read: PeerRead,
     ) -> Result<PeerOutcome<PeerReadReply>, KvError> {
-        let Some(local) = self.parts.groups.get(group) else {
+        let Some(local) = self.local(group) else {
             return Ok(PeerOutcome::NotLeader(None));
         };
         let attempts = Attempts::until(self.deadline());

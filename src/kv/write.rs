@@ -193,6 +193,10 @@ impl Coordinator {
                 Coordinator::count(&self.counters.proposed);
                 Err(KvError::UnknownOutcome { group, reason: error.to_string() })
             }
+            // It was given up while the proposal was on its way.
+            Err(ProposeError::Stopped(reason)) if self.gave_up(group) => {
+                Err(KvError::UnknownOutcome { group, reason })
+            }
             Err(ProposeError::Stopped(reason)) => Err(KvError::Storage { reason }),
         }
     }

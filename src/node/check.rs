@@ -4,12 +4,12 @@
 use std::path::Path;
 
 use crate::api::json::key_text;
-use crate::keyviz::{Archive, GroupId};
+use crate::keyviz::{Archive, Damaged, Estate, GroupId, NodeId};
 use crate::raft::{
     AppliedCatalog, CheckReport, Machine as _, OpenError, SideRows, Space, Verify, check_folder,
 };
 
-use super::{archive, identity};
+use super::{archive, identity, inheritance};
 
 /// Reads every record of a stopped node's folder; see [`check_folder`].
 ///
@@ -35,6 +35,13 @@ impl Verify for Contents {
     }
 
     fn side(&self, name: &str, rows: &SideRows) -> Result<Vec<(String, String)>, String> {
+        if let Some(node) = name.strip_prefix(inheritance::ROWS) {
+            let node = NodeId(node.parse().map_err(|_| "its name names no node".to_owned())?);
+            let rows = rows.rows().map_err(|error| error.to_string())?;
+            let damaged = Estate::of_records(node, rows).map_or_else(Vec::new, |(_, bad)| bad);
+            let named = |row: Damaged| (key_text(&row.key).into_owned(), row.error.to_string());
+            return Ok(damaged.into_iter().map(named).collect());
+        }
         if name != archive::ROWS {
             return Ok(Vec::new());
         }

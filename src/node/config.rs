@@ -34,6 +34,8 @@ pub struct NodeConfig {
     pub keyviz: KeyvizConfig,
     /// Bytes of page cache of the storage engine.
     pub cache_bytes: u64,
+    /// Bytes a second of rows that this node sends to replicas that need them; 0: no limit.
+    pub move_bytes_per_s: u64,
     /// Time a request may take when the client names none.
     pub request_timeout: Duration,
     /// TLS, tokens and secrets; by default none.

@@ -1,17 +1,20 @@
-//! Follows the applied catalog: opens the groups that are placed on this node, and publishes the
-//! routes to the sampler, whose table the coordinator routes by.
+//! Follows the applied catalog: opens the groups that are placed on this node, gives up those that
+//! are placed elsewhere, and publishes the routes to the sampler, whose table the coordinator routes by.
 //!
 //! The sampler hears of routes from here and nowhere else, so it never counts under a route that
 //! the catalog has not applied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{ClusterRecord, GroupPlacement, WatchEvent};
-use crate::keyviz::{NodeId, Sampler};
+use crate::api::PeerClient;
+use crate::catalog::{ClusterRecord, GroupPlacement, Placement, WatchEvent};
+use crate::keyviz::{GroupId, NodeId, Sampler};
 use crate::kv::{Directory, KvMachine, MemberAddress};
 use crate::raft::{AppliedCatalog, CreateError, Group, Groups, Member, Peers, Storage};
 
@@ -20,6 +23,9 @@ use super::leads;
 
 /// Members that are not known yet are looked for again this often.
 const MEMBERS_AGAIN: Duration = Duration::from_millis(20);
+
+/// Whether a group goes on without this node is asked again this often.
+const LEAVE_AGAIN: Duration = Duration::from_millis(500);
 
 /// What following the catalog needs.
 #[derive(Clone)]
@@ -31,6 +37,11 @@ pub(super) struct Follower {
     pub(super) directory: Arc<Directory>,
     pub(super) sampler: Arc<Sampler>,
     pub(super) peers: Peers,
+    pub(super) client: Arc<PeerClient>,
+    /// Held while a group is opened or erased.
+    pub(super) changing: Arc<tokio::sync::Mutex<()>>,
+    /// Groups that are being given up.
+    pub(super) leaving: Arc<Mutex<BTreeSet<GroupId>>>,
     pub(super) stop: CancellationToken,
 }
 
@@ -44,10 +55,18 @@ impl Follower {
                 return;
             }
         };
+        let mut placements = self.catalog.placements();
         loop {
             let event = tokio::select! {
                 biased;
                 event = changes.next() => event,
+                changed = placements.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.take_over_placement().await;
+                    continue;
+                }
                 () = self.stop.cancelled() => return,
             };
             match event {
@@ -84,29 +103,104 @@ impl Follower {
                 tracing::error!(%error, "the cluster id was not stored");
             }
         }
-        let placement: BTreeMap<_, _> =
-            cluster.groups.iter().map(|group| (group.group, group.replicas.clone())).collect();
-        self.directory.set_placement(placement);
-        for placement in &cluster.groups {
-            let ours = placement.replicas.contains(&self.node);
-            if ours
-                && self.groups.get(placement.group).is_none()
-                && let Err(error) = self.open_group(placement).await
+        self.take_over_placement().await;
+    }
+
+    /// Opens what is placed here and gives up what is not.
+    async fn take_over_placement(&self) {
+        let Some(cluster) = self.catalog.cluster() else { return };
+        let placement = self.catalog.placement();
+        self.directory.set_placement(placement.groups().clone());
+        let held = placement.groups().keys().filter(|group| placement.holds(self.node, **group));
+        for group in held {
+            let bootstrapped = cluster.groups.iter().find(|placed| placed.group == *group);
+            // Members of a group that was moved are its leader's to name.
+            let first = bootstrapped.filter(|_| !placement.was_moved(*group));
+            let _changing = self.changing.lock().await;
+            if self.groups.get(*group).is_none()
+                && let Err(error) = self.open_group(*group, first).await
             {
-                let (group, file) = (placement.group, self.storage.dir().join("db"));
+                let file = self.storage.dir().join("db");
                 let file = file.display();
                 tracing::error!(%group, %file, %error, "this node does not serve a group");
             }
         }
+        match self.groups.stored().await {
+            Ok(stored) => self.leave_groups(&stored, &placement),
+            Err(error) => tracing::error!(%error, "the groups of this node could not be listed"),
+        }
     }
 
-    async fn open_group(&self, placement: &GroupPlacement) -> Result<(), CreateError> {
-        let group = self.groups.create(placement.group, KvMachine).await?;
+    async fn open_group(
+        &self,
+        group: GroupId,
+        first: Option<&GroupPlacement>,
+    ) -> Result<(), CreateError> {
+        let group = self.groups.create(group, KvMachine).await?;
         let follow =
             leads::follow(Arc::clone(&group), Arc::clone(&self.sampler), self.stop.clone());
         tokio::spawn(follow);
-        tokio::spawn(self.clone().start_group(group, placement.clone()));
+        if let Some(first) = first {
+            tokio::spawn(self.clone().start_group(group, first.clone()));
+        }
         Ok(())
+    }
+
+    /// Gives up the groups that the catalog has placed elsewhere.
+    fn leave_groups(&self, stored: &BTreeSet<GroupId>, placement: &Placement) {
+        let elsewhere = |group: &&GroupId| {
+            placement.groups().contains_key(group) && !placement.holds(self.node, **group)
+        };
+        for group in stored.iter().filter(elsewhere) {
+            if self.leaving.lock().insert(*group) {
+                tokio::spawn(self.clone().leave_group(*group));
+            }
+        }
+    }
+
+    /// Boxed, because giving up may end in taking over again.
+    fn leave_group(self, group: GroupId) -> BoxFuture<'static, ()> {
+        Box::pin(self.give_up(group))
+    }
+
+    /// Stops and erases a group once its leader says, confirmed by a majority, that this node is no
+    /// member of it: what the catalog says may lie in the past, and a member's data is never erased.
+    async fn give_up(self, group: GroupId) {
+        loop {
+            let placement = self.catalog.placement();
+            if placement.holds(self.node, group) {
+                break;
+            }
+            if self.goes_on_without_us(group, &placement).await {
+                let _changing = self.changing.lock().await;
+                if self.catalog.placement().holds(self.node, group) {
+                    break;
+                }
+                match self.groups.erase(group).await {
+                    Ok(()) => tracing::info!(%group, "this node gave up a group"),
+                    Err(error) => tracing::error!(%group, %error, "a group was not erased"),
+                }
+                break;
+            }
+            if tokio::time::timeout(LEAVE_AGAIN, self.stop.cancelled()).await.is_ok() {
+                return;
+            }
+        }
+        self.leaving.lock().remove(&group);
+        // It may have been placed here again meanwhile.
+        if self.catalog.placement().holds(self.node, group) {
+            self.take_over_placement().await;
+        }
+    }
+
+    async fn goes_on_without_us(&self, group: GroupId, placement: &Placement) -> bool {
+        let replicas = placement.groups().get(&group).map(Vec::as_slice).unwrap_or_default();
+        for replica in replicas.iter().filter(|replica| **replica != self.node) {
+            if let Ok(Ok(member)) = self.client.is_member(*replica, group, self.node).await {
+                return !member;
+            }
+        }
+        false
     }
 
     /// Forms the group where it was never formed. Every replica may: they name the same members.
@@ -122,6 +216,7 @@ impl Follower {
             () = self.stop.cancelled() => {}
         }
     }
+
     /// Where the replicas are. They are first members, whom the catalog group knows at any moment now.
     async fn members_of(&self, placement: &GroupPlacement) -> Option<BTreeMap<u64, Member>> {
         while !self.stop.is_cancelled() {

@@ -1,6 +1,7 @@
 //! One node: the only place that knows every part, and puts them together.
 
 mod archive;
+mod balancer;
 mod bootstrap;
 mod check;
 mod config;
@@ -10,6 +11,7 @@ mod follower;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod identity;
+mod inheritance;
 mod leads;
 mod running;
 #[cfg(test)]

@@ -23,12 +23,14 @@ use crate::raft::{
 use crate::security::{self, AuthChannel, Listener, Security};
 
 use super::archive::HistoryArchive;
+use super::balancer::Balancer;
 use super::bootstrap::BootstrapSpec;
 use super::config::NodeConfig;
 use super::error::NodeError;
 use super::flusher::Flusher;
 use super::follower::Follower;
 use super::identity::Identity;
+use super::inheritance::Inheritance;
 use super::running::Node;
 
 /// How long joining may take: the catalog's leader brings the new node up to date meanwhile.
@@ -94,7 +96,9 @@ impl Node {
             PeersOptions { tls: security.client_tls(), credentials: security.as_node() },
         );
         tokio::spawn(security.clone().watch(stop.clone()));
-        let groups = Groups::new(storage.clone(), peers.clone(), GroupOptions::default());
+        let options =
+            GroupOptions { move_bytes_per_s: config.move_bytes_per_s, ..GroupOptions::default() };
+        let groups = Groups::new(storage.clone(), peers.clone(), options);
         let catalog = AppliedCatalog::default();
         let catalog_group = groups.create(GroupId::CATALOG, catalog.machine()).await?;
         let client = PeerClient::new(peers.clone(), Arc::clone(&directory), config.request_timeout);
@@ -134,11 +138,23 @@ impl Node {
             directory: Arc::clone(&directory),
             sampler,
             peers,
+            client: Arc::clone(&client),
+            changing: Arc::default(),
+            leaving: Arc::default(),
             stop: stop.clone(),
         };
         // What is applied already is published before the first request can come in.
         follower.take_over().await;
         tokio::spawn(follower.run());
+        let balancer = Balancer {
+            node: config.id,
+            catalog: Arc::clone(&catalog_changes),
+            groups: groups.clone(),
+            directory: Arc::clone(&directory),
+            client: Arc::clone(&client),
+            stop: stop.clone(),
+        };
+        tokio::spawn(balancer.run());
         let flushed = CancellationToken::new();
         let flusher = if local.enabled() {
             let archive = open_archive(&storage, &local).await;
@@ -153,6 +169,7 @@ impl Node {
             coordinator: Arc::clone(&coordinator),
             catalog: Arc::clone(&catalog_changes),
             fanout,
+            estates: open_inheritance(&storage, &local).await,
             groups: groups.clone(),
             directory: Arc::clone(&directory),
             peers: client,
@@ -256,6 +273,13 @@ async fn open_archive(storage: &Storage, local: &Arc<LocalMatrix>) -> Option<His
             None
         }
     }
+}
+
+async fn open_inheritance(storage: &Storage, local: &Arc<LocalMatrix>) -> Arc<Inheritance> {
+    let (storage, local) = (storage.clone(), Arc::clone(local));
+    let runtime = tokio::runtime::Handle::current();
+    let opened = tokio::task::spawn_blocking(move || Inheritance::open(&storage, &local, runtime));
+    opened.await.expect("opening what was inherited does not panic")
 }
 
 fn bootstrap_plan(spec: &BootstrapSpec) -> Result<BootstrapPlan, NodeError> {

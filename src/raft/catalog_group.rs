@@ -13,15 +13,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::catalog::{
-    Catalog, CatalogCommand, CatalogError, ClusterRecord, CodecError, Delta, DeltaKind, Retention,
-    RouteTable, WatchHub,
+    Catalog, CatalogCommand, CatalogError, ClusterRecord, CodecError, Delta, DeltaKind,
+    PlaceCommand, Placement, RecordChange, Retention, RouteTable, WatchHub,
 };
 use crate::keyviz::{GroupId, NodeId};
 
 use super::attempts::Attempts;
+use super::catalog_placement;
 use super::error::{KnownLeader, ProposeError};
 use super::group::Group;
 use super::groups::Groups;
@@ -39,6 +41,7 @@ const MAX_REPLY_BYTES: usize = 64 << 10;
 pub struct AppliedCatalog {
     catalog: Arc<RwLock<Catalog>>,
     hub: WatchHub,
+    pub(super) placements: Arc<watch::Sender<Arc<Placement>>>,
 }
 
 impl Default for AppliedCatalog {
@@ -46,6 +49,7 @@ impl Default for AppliedCatalog {
         AppliedCatalog {
             catalog: Arc::new(RwLock::new(Catalog::new(Retention::DEFAULT))),
             hub: WatchHub::default(),
+            placements: Arc::new(watch::Sender::new(Arc::default())),
         }
     }
 }
@@ -117,6 +121,7 @@ impl Machine for CatalogMachine {
             (catalog.table().clone(), catalog.log().cloned().collect::<Vec<_>>());
         *self.applied.catalog.write() = catalog;
         self.unpublished.clear();
+        self.applied.publish_placement();
         let replaced = self.applied.hub.replace(table, &retained);
         replaced.map_err(|error| MachineError::Corrupt(error.to_string()))
     }
@@ -127,16 +132,21 @@ impl Machine for CatalogMachine {
         command: &Bytes,
         batch: &mut Batch<'_>,
     ) -> Result<Bytes, MachineError> {
-        let command = CatalogCommand::decode(command)
-            .map_err(|error| MachineError::Corrupt(format!("log entry {at}: {error}")))?;
+        let corrupt = |error: CodecError| MachineError::Corrupt(format!("log entry {at}: {error}"));
+        if let Some(command) = PlaceCommand::decode(command) {
+            let placed = self.applied.catalog.write().place(&command.map_err(corrupt)?);
+            if let Ok(record) = &placed {
+                put_record(batch, record)?;
+            }
+            let revision =
+                placed.map(|_| self.applied.with(|catalog| catalog.placement().revision()));
+            return Ok(catalog_placement::encode_reply(&revision));
+        }
+        let command = CatalogCommand::decode(command).map_err(corrupt)?;
         let outcome = self.applied.catalog.write().apply(command);
         if let Ok(applied) = &outcome {
             for record in &applied.records {
-                let key = Bytes::copy_from_slice(&record.key);
-                match &record.value {
-                    Some(value) => batch.put(key, Bytes::copy_from_slice(value))?,
-                    None => batch.delete(key)?,
-                }
+                put_record(batch, record)?;
             }
             if !applied.replayed {
                 self.unpublished.push(Arc::clone(&applied.delta));
@@ -146,11 +156,21 @@ impl Machine for CatalogMachine {
     }
 
     fn written(&mut self, _space: &Space, last: LogPosition) {
+        self.applied.publish_placement();
         if let Err(error) = self.publish() {
             // The hub refused the change whole; subscribers keep the table they had.
             tracing::error!(at = %last, %error, "an applied catalog change could not be published");
         }
     }
+}
+
+fn put_record(batch: &mut Batch<'_>, record: &RecordChange) -> Result<(), MachineError> {
+    let key = Bytes::copy_from_slice(&record.key);
+    match &record.value {
+        Some(value) => batch.put(key, Bytes::copy_from_slice(value))?,
+        None => batch.delete(key)?,
+    }
+    Ok(())
 }
 
 /// What a proposer is told. The first routes of a cluster can be 100,000; nobody asks for them so.

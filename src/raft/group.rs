@@ -72,6 +72,8 @@ pub struct Group {
     quorum_rounds: Rounds,
     lease_rounds: Rounds,
     votes_from: Instant,
+    /// Bytes of rows that leaders sent since the group was opened.
+    received_bytes: std::sync::atomic::AtomicU64,
 }
 
 impl std::fmt::Debug for Group {
@@ -116,6 +118,7 @@ impl Group {
             quorum_rounds: Rounds::default(),
             lease_rounds: Rounds::default(),
             votes_from: Instant::now() + hold,
+            received_bytes: Default::default(),
             options,
         })
     }
@@ -229,6 +232,15 @@ impl Group {
                 | ClientWriteError::PreconditionFailed(_) => ProposeError::Unknown,
             }),
         }
+    }
+
+    /// Bytes of rows that leaders sent since the group was opened here.
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_received(&self, bytes: usize) {
+        self.received_bytes.fetch_add(bytes as u64, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Proposals made here that have no answer yet.

@@ -14,10 +14,13 @@ use super::group::Group;
 use super::machine::Machine;
 use super::options::GroupOptions;
 use super::storage::Storage;
-use super::transport::{GroupNetwork, MAX_MESSAGE_BYTES, Peers, Service};
+use super::transport::{GroupNetwork, MAX_MESSAGE_BYTES, Pace, Peers, Service};
 use super::types::NodeId;
 use crate::keyviz::GroupId;
 use crate::proto::raft_transport_server::RaftTransportServer;
+
+/// How often it is looked whether the last user of a log has gone.
+const RELEASE_POLL: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// The groups of one node: one database, one log writer and one connection a peer for all of them.
 /// Clones share it.
@@ -30,6 +33,7 @@ struct Inner {
     storage: Storage,
     peers: Peers,
     options: GroupOptions,
+    pace: Arc<Pace>,
     // Read on every message, changed when a group comes or goes.
     groups: ArcSwap<HashMap<GroupId, Arc<Group>>>,
     changing: Mutex<()>,
@@ -50,6 +54,7 @@ impl Groups {
             storage,
             peers,
             options,
+            pace: Arc::new(Pace::new(options.move_bytes_per_s)),
             groups: ArcSwap::default(),
             changing: Mutex::default(),
             stopping: CancellationToken::new(),
@@ -95,6 +100,7 @@ impl Groups {
         let config = inner.options.config()?;
         let storage = inner.storage.clone();
         let opening = super::blocking(move || {
+            storage.finish_erasing(id)?;
             let log = storage.open_log(id)?;
             let space = storage.open_space(id)?;
             let applier = Applier::open(storage, space.clone(), Box::new(machine))?;
@@ -104,7 +110,8 @@ impl Groups {
             .await
             .unwrap_or_else(|_| Err(std::io::Error::other("opening the group panicked")))?;
         let applied = applier.watch_applied();
-        let network = GroupNetwork { peers: inner.peers.clone(), group: id };
+        let (peers, pace) = (inner.peers.clone(), inner.pace.clone());
+        let network = GroupNetwork { peers, group: id, pace };
         let raft = openraft::Raft::new(self.node(), config, network, log.clone(), applier)
             .await
             .map_err(|fatal| CreateError::Raft(fatal.to_string()))?;
@@ -151,6 +158,25 @@ impl Groups {
         if let Some(group) = removed {
             group.shutdown().await;
         }
+    }
+
+    /// Groups of which this node has data, open or not.
+    pub async fn stored(&self) -> std::io::Result<std::collections::BTreeSet<GroupId>> {
+        let storage = self.inner.storage.clone();
+        let stored = tokio::task::spawn_blocking(move || storage.stored_groups());
+        stored.await.unwrap_or_else(|_| Err(std::io::Error::other("listing groups panicked")))
+    }
+
+    /// Stops one group and removes its data from this node. To be called only where the group is
+    /// known to go on without this node.
+    pub async fn erase(&self, id: GroupId) -> std::io::Result<()> {
+        let log = self.get(id).map(|group| group.log().released());
+        self.stop(id).await;
+        // What still reads the log, or sweeps it, would work on that of a group opened anew.
+        while log.as_ref().is_some_and(|log| !log.is_released()) {
+            tokio::time::sleep(RELEASE_POLL).await;
+        }
+        self.inner.storage.erase_group(id).await
     }
 
     /// Hands the groups that this node leads to other members, each to the one that is furthest, so

@@ -68,7 +68,7 @@ impl Group {
     }
 }
 
-fn changed<T>(result: Result<T, WriteError>) -> Result<(), ChangeError> {
+pub(super) fn changed<T>(result: Result<T, WriteError>) -> Result<(), ChangeError> {
     match result {
         Ok(_) => Ok(()),
         Err(RaftError::Fatal(fatal)) => Err(ChangeError::Stopped(fatal.to_string())),

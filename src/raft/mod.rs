@@ -22,6 +22,7 @@ mod apply;
 mod attempts;
 mod blocking;
 mod catalog_group;
+mod catalog_placement;
 mod compaction;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -35,6 +36,7 @@ mod members;
 mod options;
 mod proposals;
 mod reads;
+mod reshape;
 mod status;
 mod storage;
 mod transport;
@@ -59,6 +61,7 @@ pub(crate) use blocking::blocking;
 pub use catalog_group::{
     AppliedCatalog, CatalogChangeError, CatalogGroup, CatalogMachine, CatalogOutcome, PeerCatalog,
 };
+pub use catalog_placement::PlacementChangeError;
 pub use error::{ChangeError, CreateError, InitializeError, KnownLeader, ProposeError, ReadError};
 pub(crate) use gather::Gather;
 pub use group::{Consistency, Group, Proposed};
@@ -66,6 +69,7 @@ pub use groups::Groups;
 pub use log::{BATCH_BUCKETS, CorruptLog, SYNC_BUCKETS, WriterStats};
 pub use machine::{Machine, MachineError};
 pub use options::{GroupOptions, MAX_COMMAND_BYTES, OptionsError};
+pub use reshape::{Reshaped, Shape};
 pub use status::{GroupStatus, Leadership, Role};
 pub use storage::{
     Batch, CheckReport, Damage, Fault, KeyValue, MAX_KEY_BYTES, OpenError, Page, PageLimit,

@@ -31,6 +31,16 @@ pub struct GroupOptions {
     pub proposal_bytes: u32,
     /// How long a proposal may take before its outcome counts as unknown.
     pub proposal_timeout: Duration,
+    /// Bytes a second of rows that this node sends to replicas that need them, over all groups; 0: no
+    /// limit. At least [`GroupOptions::MIN_MOVE_BYTES_PER_S`] otherwise.
+    pub move_bytes_per_s: u64,
+}
+
+impl GroupOptions {
+    /// Default of [`GroupOptions::move_bytes_per_s`].
+    pub const MOVE_BYTES_PER_S: u64 = 64 << 20;
+    /// A run of rows must not take longer than its receiver is waited for.
+    pub const MIN_MOVE_BYTES_PER_S: u64 = 64 << 10;
 }
 
 impl Default for GroupOptions {
@@ -45,6 +55,7 @@ impl Default for GroupOptions {
             proposals: 8_192,
             proposal_bytes: 64 * 1024 * 1024,
             proposal_timeout: Duration::from_secs(10),
+            move_bytes_per_s: Self::MOVE_BYTES_PER_S,
         }
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod certs;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -41,6 +42,8 @@ pub struct Cluster {
     pub flags: Vec<String>,
     /// Variables added to each node's environment.
     pub environment: Vec<Vec<(OsString, OsString)>>,
+    /// Nodes that joined, and through which address.
+    joined: BTreeMap<usize, String>,
     nodes: Vec<Option<Child>>,
 }
 
@@ -66,6 +69,7 @@ impl Cluster {
             advertised: grpc.to_vec(),
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             environment: vec![Vec::new(); count],
+            joined: BTreeMap::new(),
             nodes: (0..count).map(|_| None).collect(),
         }
     }
@@ -78,14 +82,24 @@ impl Cluster {
         self.folder.path().join(format!("node-{}", index + 1))
     }
 
+    /// Starts one more node, which joins through node `through`, and waits until it can serve; its
+    /// index.
+    pub fn join(&mut self, through: usize) -> usize {
+        let index = self.len();
+        let addresses = free_addresses(2);
+        self.grpc.push(addresses[0].clone());
+        self.advertised.push(addresses[0].clone());
+        self.http.push(addresses[1].clone());
+        self.joined.insert(index, self.grpc[through].clone());
+        self.environment.push(Vec::new());
+        self.nodes.push(None);
+        self.spawn(index);
+        eventually("the new node says that it is ready", || is_ready(&self.http[index]));
+        index
+    }
+
     /// The command line that starts node `index`.
     pub fn serve_command(&self, index: usize) -> Command {
-        let members: Vec<String> = self
-            .advertised
-            .iter()
-            .enumerate()
-            .map(|(index, address)| format!("{}={address}", index + 1))
-            .collect();
         let mut command = Command::new(KEYVIZ);
         command
             .arg("serve")
@@ -94,12 +108,28 @@ impl Cluster {
             .args(["--advertise", &self.advertised[index]])
             .args(["--http", &self.http[index]])
             .arg("--data")
-            .arg(self.data(index))
-            .args(["--bootstrap", &members.join(",")])
-            .args(&self.flags)
-            .envs(self.environment[index].iter().cloned())
-            .stdin(Stdio::null());
+            .arg(self.data(index));
+        match self.joined.get(&index) {
+            Some(through) => {
+                command.args(["--join", through]).args(self.flags_for_all());
+            }
+            None => {
+                let first = (0..self.len()).filter(|index| !self.joined.contains_key(index));
+                let members: Vec<String> =
+                    first.map(|at| format!("{}={}", at + 1, self.advertised[at])).collect();
+                command.args(["--bootstrap", &members.join(",")]).args(&self.flags);
+            }
+        }
+        command.envs(self.environment[index].iter().cloned()).stdin(Stdio::null());
         command
+    }
+
+    /// The flags that are not of bootstrap alone.
+    fn flags_for_all(&self) -> Vec<String> {
+        let pairs = self.flags.chunks(2);
+        let bootstrap = ["--groups", "--split-at", "--replication"];
+        let kept = pairs.filter(|pair| !bootstrap.contains(&pair[0].as_str()));
+        kept.flatten().cloned().collect()
     }
 
     /// Starts node `index`; its talk goes to a file beside its folder.

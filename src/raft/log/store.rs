@@ -133,6 +133,16 @@ impl Drop for LogShared {
     }
 }
 
+/// Whether the last user of a log has gone.
+#[derive(Debug)]
+pub(crate) struct Released(std::sync::Weak<LogShared>);
+
+impl Released {
+    pub(crate) fn is_released(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
 /// One group's log. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupLog {
@@ -182,6 +192,11 @@ impl GroupLog {
     /// The vote that is stored.
     pub(crate) fn vote(&self) -> Option<Vote> {
         self.shared.state().vote
+    }
+
+    /// Tells when nothing uses the log any more.
+    pub(crate) fn released(&self) -> Released {
+        Released(Arc::downgrade(&self.shared))
     }
 
     /// Bytes of entries that were ever appended, counting those found when it was opened.

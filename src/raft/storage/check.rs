@@ -119,6 +119,9 @@ impl Check<'_> {
         if let Some(name) = key.strip_prefix(b"r/") {
             return self.verify.record(&String::from_utf8_lossy(name), value).map(|()| None);
         }
+        if key.starts_with(super::erase::MARK) && value.is_empty() {
+            return Ok(None);
+        }
         let Some(group) = key.strip_prefix(b"g/") else {
             return Err("no record of that name is known".to_owned());
         };
@@ -237,7 +240,7 @@ impl Check<'_> {
 }
 
 /// The group and the generation of a tree of rows.
-fn group_of(name: &str) -> Option<(GroupId, u64)> {
+pub(super) fn group_of(name: &str) -> Option<(GroupId, u64)> {
     let (group, generation) = name.strip_prefix('g')?.split_once('.')?;
     let (group, generation) = (GroupId(group.parse().ok()?), generation.parse().ok()?);
     (tree_name(group, generation) == name).then_some((group, generation))

@@ -2,13 +2,14 @@
 //!
 //! | tree | holds |
 //! |---|---|
-//! | `meta` | node records (`r/<name>`) and the current generation of each group (`g/<group>`) |
+//! | `meta` | node records (`r/<name>`), the current generation of each group (`g/<group>`) and groups whose erasure has begun (`e/<group>`) |
 //! | `log` | the logs and votes of all groups |
 //! | `g<group>.<generation>` | the rows of a group's state machine |
 
 mod batch;
 mod check;
 mod engine;
+mod erase;
 mod fault;
 mod folder;
 pub(super) mod redo;

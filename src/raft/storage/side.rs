@@ -28,6 +28,15 @@ impl Storage {
     }
 }
 
+impl Storage {
+    /// Names of rows beside the groups that begin with `prefix`.
+    pub fn side_names(&self, prefix: &str) -> Vec<String> {
+        let names = self.inner.engine.tree_names();
+        let side = |name: String| name.strip_prefix("side.").map(str::to_owned);
+        names.into_iter().filter_map(side).filter(|name| name.starts_with(prefix)).collect()
+    }
+}
+
 impl SideRows {
     /// Rows as they lie in a tree, for reading.
     pub(super) fn unopened(tree: Tree) -> Self {

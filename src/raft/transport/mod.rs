@@ -9,6 +9,7 @@
 
 mod link;
 mod network;
+mod pace;
 mod peers;
 pub(super) mod receive;
 mod service;
@@ -16,6 +17,7 @@ mod service;
 use std::time::Duration;
 
 pub(crate) use network::GroupNetwork;
+pub(crate) use pace::Pace;
 pub use peers::{PeerError, Peers, PeersOptions};
 pub(crate) use service::Service;
 

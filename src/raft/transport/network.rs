@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -22,6 +23,7 @@ use openraft::{OptionalSend, RPCTypes, StorageError};
 use tokio::time::Instant;
 
 use super::link::Waiter;
+use super::pace::Pace;
 use super::peers::Peers;
 use super::{MAX_MESSAGE_BYTES, receive};
 use crate::keyviz::GroupId;
@@ -52,14 +54,15 @@ type Client = RaftTransportClient<AuthChannel>;
 pub(crate) struct GroupNetwork {
     pub(crate) peers: Peers,
     pub(crate) group: GroupId,
+    pub(crate) pace: Arc<Pace>,
 }
 
 impl RaftNetworkFactory<Types> for GroupNetwork {
     type Network = PeerNetwork;
 
     async fn new_client(&mut self, target: NodeId, node: &Member) -> PeerNetwork {
-        let (peers, group) = (self.peers.clone(), self.group);
-        PeerNetwork { peers, group, target, addr: node.addr.clone() }
+        let (peers, group, pace) = (self.peers.clone(), self.group, self.pace.clone());
+        PeerNetwork { peers, group, target, addr: node.addr.clone(), pace }
     }
 }
 
@@ -69,6 +72,8 @@ pub(crate) struct PeerNetwork {
     group: GroupId,
     target: NodeId,
     addr: String,
+    /// Shared by all groups of the node.
+    pace: Arc<Pace>,
 }
 
 fn unreachable(error: impl ToString) -> RpcError {
@@ -347,7 +352,7 @@ impl RaftNetworkV2<Types> for PeerNetwork {
         };
         let header =
             receive::header(self.peers.hello(self.target), self.group, vote, &snapshot.meta);
-        let (chunks, progress) = receive::chunks(header, *view);
+        let (chunks, progress) = receive::chunks(header, *view, self.pace.clone());
         #[cfg(test)]
         if let Some(wire) = self.peers.wire() {
             let call = overheard::snapshot(wire.as_ref(), self.target, chunks.collect().await);
@@ -484,7 +489,8 @@ mod tests {
         let peers = Peers::new(1, "", PeersOptions::default());
         let answers = peers.detach(2, "peer:1");
         let addr = "peer:1".to_owned();
-        let mut network = PeerNetwork { peers, group: GroupId(1), target: 2, addr };
+        let mut network =
+            PeerNetwork { peers, group: GroupId(1), target: 2, addr, pace: Pace::new(0).into() };
         // Entries, more entries, and two requests that only carry a commit.
         let requests = [append(4, &[5]), append(5, &[6]), append(6, &[]), append(6, &[])];
         let input = futures::stream::iter(requests).chain(futures::stream::pending());

@@ -5,11 +5,14 @@
 //! doubled or reordered chunk is found, and rows must ascend. Nothing of the receiving group
 //! changes before the trailer was checked.
 
+use std::sync::Arc;
+
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::pace::Pace;
 use crate::keyviz::GroupId;
 use crate::proto;
 use crate::proto::raft_snapshot_chunk::Part;
@@ -82,20 +85,23 @@ pub(crate) fn decode_rows(mut bytes: Bytes) -> Result<Vec<KeyValue>, Invalid> {
     Ok(rows)
 }
 
-/// The chunks of a snapshot, and the time the last one was taken. The stream ends without trailer
+/// The chunks of a snapshot, sent no faster than `pace`, and the time the last one was taken. The stream ends without trailer
 /// when the rows cannot be read, which the receiver refuses.
 pub(crate) fn chunks(
     header: proto::RaftSnapshotHeader,
     view: SnapshotView,
+    pace: Arc<Pace>,
 ) -> (impl Stream<Item = proto::RaftSnapshotChunk> + Send + 'static, watch::Receiver<Instant>) {
     struct Sending {
         view: Option<SnapshotView>,
         rows: u64,
         crc: crc32fast::Hasher,
         progress: watch::Sender<Instant>,
+        pace: Arc<Pace>,
     }
     let (progress, watched) = watch::channel(Instant::now());
-    let start = Sending { view: Some(view), rows: 0, crc: crc32fast::Hasher::new(), progress };
+    let start =
+        Sending { view: Some(view), rows: 0, crc: crc32fast::Hasher::new(), progress, pace };
     let rows = futures::stream::unfold(start, |mut sending| async move {
         let mut view = sending.view.take()?;
         let read = crate::raft::blocking(move || {
@@ -119,6 +125,8 @@ pub(crate) fn chunks(
         sending.view = Some(view);
         sending.rows += run.len() as u64;
         let rows = encode_rows(&run);
+        sending.pace.take(rows.len()).await;
+        sending.progress.send_replace(Instant::now());
         let crc = crc32fast::hash(&rows);
         sending.crc.update(&crc.to_le_bytes());
         Some((chunk(Part::Rows(proto::RaftSnapshotRows { rows, crc })), sending))

@@ -170,6 +170,7 @@ impl Service {
         let trailer = loop {
             match next_part(&mut chunks).await? {
                 Some(Part::Rows(rows)) => {
+                    group.count_received(rows.rows.len());
                     receiving = blocking(move || {
                         receiving.rows(rows)?;
                         Ok(receiving)

@@ -1,0 +1,134 @@
+//! What the members say of the groups that they hold, at one moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use crate::catalog::{BalanceView, GroupView, NodeView, Placement};
+use crate::keyviz::{GroupId, NodeId};
+use crate::kv::Directory;
+use crate::proto;
+use crate::raft::Groups;
+
+use super::cluster_service::group_to_wire;
+use super::peer_client::PeerClient;
+
+/// How long a member may take to say how it is.
+pub(super) const STATUS_DEADLINE: Duration = Duration::from_secs(2);
+
+/// What was said; members that are missing did not answer.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Picture {
+    members: BTreeSet<NodeId>,
+    said: BTreeMap<NodeId, Vec<proto::PeerGroupStatus>>,
+}
+
+impl Picture {
+    /// Asks every member, and takes what this node knows itself.
+    pub(crate) async fn take(
+        node: NodeId,
+        groups: &Groups,
+        directory: &Directory,
+        peers: &PeerClient,
+    ) -> Self {
+        let members: BTreeSet<NodeId> = directory.members().keys().copied().collect();
+        let asks = members.iter().filter(|id| **id != node).map(|id| async move {
+            let said = peers.node_status(*id, STATUS_DEADLINE).await.ok()?;
+            Some((*id, said.groups))
+        });
+        let own = groups.list().iter().map(|group| group_to_wire(group)).collect();
+        let said = join_all(asks).await.into_iter().flatten().chain([(node, own)]);
+        Picture { said: said.collect(), members }
+    }
+
+    /// A picture of what was asked otherwise.
+    pub(super) fn of<'a>(
+        members: impl IntoIterator<Item = NodeId>,
+        said: impl IntoIterator<Item = (u64, &'a proto::PeerStatusResponse)>,
+    ) -> Self {
+        let said = said.into_iter().map(|(node, said)| (NodeId(node), said.groups.clone()));
+        Picture { members: members.into_iter().collect(), said: said.collect() }
+    }
+
+    /// Whether a member answered.
+    pub(crate) fn answers(&self, node: NodeId) -> bool {
+        self.said.contains_key(&node)
+    }
+
+    /// Members of the catalog group.
+    pub(crate) fn nodes(&self) -> &BTreeSet<NodeId> {
+        &self.members
+    }
+
+    fn views(&self, group: GroupId) -> impl Iterator<Item = (NodeId, &proto::PeerGroupStatus)> {
+        self.said.iter().filter_map(move |(node, views)| {
+            Some((*node, views.iter().find(|view| view.group_id == group.0)?))
+        })
+    }
+
+    /// The replica with the newest term.
+    pub(crate) fn newest(&self, group: GroupId) -> Option<&proto::PeerGroupStatus> {
+        let views = self.views(group).map(|(_, view)| view);
+        views.max_by_key(|view| (view.term, view.applied_index))
+    }
+
+    /// What a node says of its replica.
+    pub(crate) fn replica(&self, node: NodeId, group: GroupId) -> Option<&proto::PeerGroupStatus> {
+        self.views(group).find(|(id, _)| *id == node).map(|(_, view)| view)
+    }
+
+    /// The node that says of itself that it leads, in the newest term.
+    pub(crate) fn leader(&self, group: GroupId) -> Option<NodeId> {
+        let leading = self.views(group).filter(|(_, view)| view.role == "leader");
+        leading.max_by_key(|(_, view)| view.term).map(|(node, _)| node)
+    }
+
+    /// Those who vote.
+    pub(crate) fn voters(&self, group: GroupId) -> BTreeSet<NodeId> {
+        let newest = self.newest(group);
+        newest.map(|view| view.voters.iter().copied().map(NodeId).collect()).unwrap_or_default()
+    }
+
+    /// Voters and learners.
+    pub(crate) fn members(&self, group: GroupId) -> BTreeSet<NodeId> {
+        let learners = self.newest(group).into_iter().flat_map(|view| &view.learners);
+        self.voters(group).into_iter().chain(learners.copied().map(NodeId)).collect()
+    }
+
+    /// The cluster as the balancer looks at it. A group that moves is taken to have arrived.
+    pub(crate) fn balance(&self, placement: &Placement) -> BalanceView {
+        let node = |id: &NodeId| {
+            let leaving = placement.departures().contains_key(id);
+            (*id, NodeView { leaving, alive: self.answers(*id) })
+        };
+        let group = |group: &GroupId| {
+            let replicas = placement.wanted(*group).unwrap_or_default().to_vec();
+            (*group, GroupView { replicas, leader: self.leader(*group) })
+        };
+        BalanceView {
+            nodes: self.members.iter().map(node).collect(),
+            groups: placement.groups().keys().map(group).collect(),
+            replication: placement.replication(),
+        }
+    }
+
+    /// The move under way, and how far it is.
+    pub(crate) fn moving(&self, placement: &Placement) -> Option<proto::Move> {
+        let moving = placement.moving()?;
+        let group = moving.group;
+        let from = placement.groups().get(&group).map(Vec::as_slice).unwrap_or_default();
+        let fresh = moving.to.iter().find(|node| !from.contains(node));
+        let copied = fresh.and_then(|node| self.replica(*node, group));
+        let leader = self.leader(group).and_then(|leader| self.replica(leader, group));
+        let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
+        Some(proto::Move {
+            group_id: group.0,
+            from: ids(from),
+            to: ids(&moving.to),
+            copied_index: copied.map(|view| view.last_log_index),
+            last_index: leader.map(|view| view.last_log_index),
+            received_bytes: copied.map_or(0, |view| view.received_bytes),
+        })
+    }
+}

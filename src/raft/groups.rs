@@ -163,7 +163,7 @@ impl Groups {
     /// Groups of which this node has data, open or not.
     pub async fn stored(&self) -> std::io::Result<std::collections::BTreeSet<GroupId>> {
         let storage = self.inner.storage.clone();
-        let stored = tokio::task::spawn_blocking(move || storage.stored_groups());
+        let stored = super::blocking(move || storage.stored_groups());
         stored.await.unwrap_or_else(|_| Err(std::io::Error::other("listing groups panicked")))
     }
 

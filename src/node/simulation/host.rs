@@ -16,6 +16,7 @@ use tonic::Status;
 
 use super::net::{APPENDS, Answer, Endpoint, Net, Work};
 use super::peers::SimulatedPeers;
+use crate::api::PeerClient;
 use crate::catalog::{BootstrapPlan, ClusterId};
 use crate::fanout::{Clock, LocalMatrix};
 use crate::keyviz::{GroupId, History, HistoryConfig, Incarnation, NodeId, Sampler, SamplerConfig};
@@ -307,9 +308,13 @@ impl Assembly {
             storage: storage.clone(),
             catalog: catalog.clone(),
             groups: groups.clone(),
-            directory,
+            directory: Arc::clone(&directory),
             sampler,
+            // No group leaves a node here, so nobody is asked.
+            client: PeerClient::new(peers.clone(), directory, REQUEST_TIMEOUT),
             peers,
+            changing: Arc::default(),
+            leaving: Arc::default(),
             stop: stop.clone(),
         };
         follower.take_over().await;

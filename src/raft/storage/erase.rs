@@ -37,7 +37,7 @@ impl Storage {
     pub(crate) async fn erase_group(&self, group: GroupId) -> io::Result<()> {
         self.put_meta(mark_key(group), seal(&[])).await?;
         let storage = self.clone();
-        let erased = tokio::task::spawn_blocking(move || storage.finish_erasing(group));
+        let erased = crate::raft::blocking(move || storage.finish_erasing(group));
         erased.await.unwrap_or_else(|_| Err(io::Error::other("erasing a group panicked")))
     }
 

@@ -39,7 +39,7 @@ impl ClusterService {
         if let Some(fault) = self.storage.fault() {
             return Err(fault.to_string());
         }
-        if self.catalog.applied().table().is_empty() {
+        if self.catalog.applied().hub().table().is_empty() {
             return Err("this node has not applied a route catalog yet".to_owned());
         }
         if self.catalog.applied().placement().is_gone(self.node) {

@@ -45,7 +45,9 @@ pub(super) struct RoutesService {
 impl RoutesService {
     /// All routes as applied here.
     pub(super) fn list(&self) -> proto::ListRoutesResponse {
-        let table = self.catalog.applied().table();
+        // The published table, not one that is applied and not written yet: a watch after the
+        // version that is listed must not be ahead of the node.
+        let table = self.catalog.applied().hub().table();
         proto::ListRoutesResponse {
             catalog_version: table.version(),
             routes: table.iter().map(|route| self.route_to_wire(&route)).collect(),

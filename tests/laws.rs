@@ -171,6 +171,8 @@ struct World {
     version: u64,
     /// All routes that there ever were.
     ever: BTreeMap<RouteId, RouteSpec>,
+    /// The routes of each version.
+    tables: BTreeMap<u64, Vec<RouteId>>,
     leaders: BTreeMap<GroupId, (usize, Term)>,
     nodes: Vec<Node>,
     events: Vec<Event>,
@@ -195,6 +197,7 @@ impl World {
             latest_ms: START_MS,
             routes: vec![whole.clone()],
             version: 1,
+            tables: BTreeMap::from([(1, vec![whole.id])]),
             ever: BTreeMap::from([(whole.id, whole)]),
             leaders: (1..=GROUPS).map(|group| (GroupId(group), (0, Term(1)))).collect(),
             nodes: (0..NODES).map(node).collect(),
@@ -316,6 +319,7 @@ impl World {
     /// Every cell has routes that the catalog gave out, and keys that are theirs.
     fn assert_identities(&self, harvest: &Harvest) {
         for segment in &harvest.segments {
+            let live = &self.tables[&segment.layout.catalog_version];
             for (slot, _) in &segment.cells {
                 let slot = &segment.layout.slots[*slot as usize];
                 let (first, within) = match &slot.bucket {
@@ -331,6 +335,7 @@ impl World {
                         continue;
                     }
                 };
+                assert!(live.contains(first), "{first} is no route of the layout's version");
                 let route = &self.ever[first];
                 assert_eq!(route.group, slot.group);
                 match within {
@@ -380,6 +385,7 @@ impl World {
 
     fn publish_but(&mut self, late: Option<usize>) {
         self.version += 1;
+        self.tables.insert(self.version, self.routes.iter().map(|route| route.id).collect());
         (0..NODES).filter(|node| Some(*node) != late).for_each(|node| self.publish(node));
     }
 

@@ -8,7 +8,7 @@ use futures::future::join_all;
 use tonic::{Request, Response, Status};
 
 use crate::keyviz::{GroupId, NodeId};
-use crate::kv::Directory;
+use crate::kv::{Coordinator, Directory};
 use crate::proto;
 use crate::proto::{join_response, propose_response};
 use crate::raft::{CatalogGroup, CatalogOutcome, Group, Groups, Member, Role, Storage};
@@ -21,6 +21,7 @@ use super::routes_service::change_status;
 
 pub(super) struct ClusterService {
     pub(super) node: NodeId,
+    pub(super) coordinator: Arc<Coordinator>,
     pub(super) catalog: Arc<CatalogGroup>,
     pub(super) groups: Groups,
     pub(super) directory: Arc<Directory>,
@@ -39,7 +40,7 @@ impl ClusterService {
         if let Some(fault) = self.storage.fault() {
             return Err(fault.to_string());
         }
-        if self.catalog.applied().hub().table().is_empty() {
+        if !self.coordinator.has_routes() {
             return Err("this node has not applied a route catalog yet".to_owned());
         }
         if self.catalog.applied().placement().is_gone(self.node) {

@@ -103,7 +103,7 @@ impl Services {
             storage: storage.clone(),
         });
         Services {
-            kv: coordinator,
+            kv: Arc::clone(&coordinator),
             routes: Arc::new(RoutesService {
                 catalog: Arc::clone(&catalog),
                 groups: groups.clone(),
@@ -121,6 +121,7 @@ impl Services {
             requests,
             cluster: Arc::new(ClusterService {
                 node,
+                coordinator: Arc::clone(&coordinator),
                 catalog,
                 groups,
                 directory: Arc::clone(&directory),

@@ -89,20 +89,13 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
     })
 }
 
-/// Below, these tell of every header, tokens and secrets among them.
-const NEVER_BELOW_INFO: [&str; 2] = ["h2=info", "hyper=info"];
-
 /// Logs to stderr what `filter` lets through, from now on.
 ///
 /// # Errors
 /// Where the filter is none; the flags have checked theirs.
 pub fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
-    let mut filter = tracing_subscriber::EnvFilter::try_new(filter)?;
-    for quiet in NEVER_BELOW_INFO {
-        filter = filter.add_directive(quiet.parse()?);
-    }
     let logging = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(tracing_subscriber::EnvFilter::try_new(filter)?)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // A process that embeds this one may log already; then that stands.

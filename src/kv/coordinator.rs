@@ -136,6 +136,12 @@ impl Coordinator {
         self.in_flight.wait().await;
     }
 
+    /// Whether requests find a route here: a node takes its routes over a moment after the catalog
+    /// has them.
+    pub fn has_routes(&self) -> bool {
+        self.group_of(&[]).is_ok()
+    }
+
     /// The group that holds `key` now.
     pub(super) fn group_of(&self, key: &[u8]) -> Result<GroupId, KvError> {
         let epoch = self.parts.sampler.epoch();

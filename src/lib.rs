@@ -8,6 +8,8 @@
 #[cfg(not(loom))]
 pub mod api;
 #[cfg(not(loom))]
+pub mod backup;
+#[cfg(not(loom))]
 pub mod catalog;
 #[cfg(not(loom))]
 pub mod cli;

@@ -60,6 +60,11 @@ impl ClusterService {
         }
     }
 
+    /// Why this node takes no writes; `None`: it does.
+    pub(super) fn read_only(&self) -> Option<String> {
+        self.storage.check_room().err().map(|full| full.to_string())
+    }
+
     /// Every member and every group, asked live.
     pub(super) async fn status(&self) -> Result<proto::ClusterStatus, Status> {
         let members = self.directory.members();
@@ -89,6 +94,7 @@ impl ClusterService {
                 version: ok.map_or_else(String::new, |said| said.version.clone()),
                 voter: voters.contains(&id.0),
                 uptime_ms: ok.map_or(0, |said| said.uptime_ms),
+                read_only: ok.map_or_else(String::new, |said| said.read_only.clone()),
                 latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
                 leaving: placed.departures().contains_key(id),
             }
@@ -146,6 +152,7 @@ impl ClusterService {
                     role: view.map_or_else(String::new, |view| view.role.clone()),
                     last_log_index: view.map_or(0, |view| view.last_log_index),
                     applied_index: view.map_or(0, |view| view.applied_index),
+                    snapshot_rows: view.and_then(|view| view.snapshot_rows),
                     lag: head.zip(view).map(|(head, view)| head.saturating_sub(view.applied_index)),
                 }
             })
@@ -166,6 +173,7 @@ impl ClusterService {
             catalog_version: self.catalog.applied().table().version(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             http: self.http.clone(),
+            read_only: self.read_only().unwrap_or_default(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             groups: self.groups.list().into_iter().map(|group| group_to_wire(&group)).collect(),
         }
@@ -257,6 +265,7 @@ pub(super) fn group_to_wire(group: &Group) -> proto::PeerGroupStatus {
         leader: status.leader.as_ref().map_or(0, |(leader, _)| *leader),
         last_log_index: status.last_log.unwrap_or(0),
         applied_index: status.applied.map_or(0, |applied| applied.index),
+        snapshot_rows: status.receiving.map(|progress| progress.rows),
         voters: status.voters.iter().copied().collect(),
         learners: status
             .members

@@ -23,7 +23,7 @@ use crate::raft::Gather;
 use crate::security::AuthChannel;
 
 use super::peer_client::{not_leader, undecodable, write_error};
-use super::status::NOT_APPLIED_METADATA;
+use super::status::{DISK_FULL_METADATA, NOT_APPLIED_METADATA};
 
 pub(super) type Answer = Result<PeerOutcome<Bytes>, PeerError>;
 
@@ -119,6 +119,10 @@ fn answer_of(way: &Way, outcome: proto::ProposeOutcome) -> Answer {
             if refusal.not_applied {
                 let yes = MetadataValue::from_static("true");
                 status.metadata_mut().insert(NOT_APPLIED_METADATA, yes);
+            }
+            if refusal.disk_full {
+                let yes = MetadataValue::from_static("true");
+                status.metadata_mut().insert(DISK_FULL_METADATA, yes);
             }
             Err(write_error(way.to, way.group, &status))
         }

@@ -3,7 +3,7 @@
 //! | call | needs |
 //! |---|---|
 //! | `RaftTransport`, `KvPeer`, `KeyVizPeer`, `ClusterPeer` | a node's certificate or the cluster secret, where either is set up |
-//! | `KeyViz`; of `Routes` and `Cluster` everything that changes anything | the admin token, where there is one |
+//! | `KeyViz`, `Backup`; of `Routes` and `Cluster` everything that changes anything | the admin token, where there is one |
 //! | `Cluster.AddNode` | the same, or what a node shows: a node that joins asks for itself |
 //! | `Kv`, reading `Routes` and `Cluster.GetStatus`, health, reflection | nothing |
 //! | `/api/` of HTTP | the admin token, where there is one |
@@ -59,7 +59,10 @@ impl Need {
             ("keyviz.v1.Routes", "ListRoutes" | "WatchRoutes" | "RouteHistory") => Need::Nothing,
             ("keyviz.v1.Cluster", "GetStatus") => Need::Nothing,
             ("keyviz.v1.Cluster", "AddNode") => Need::TokenOrNode,
-            ("keyviz.v1.Routes" | "keyviz.v1.Cluster" | "keyviz.v1.KeyViz", _) => Need::Token,
+            (
+                "keyviz.v1.Routes" | "keyviz.v1.Cluster" | "keyviz.v1.KeyViz" | "keyviz.v1.Backup",
+                _,
+            ) => Need::Token,
             (
                 "grpc.health.v1.Health"
                 | "grpc.reflection.v1.ServerReflection"

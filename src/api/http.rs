@@ -9,7 +9,7 @@
 //! | `POST /api/v1/routes/split`, `POST /api/v1/routes/merge` | `SplitRoute` and `MergeRoutes` |
 //! | `/metrics` | Prometheus text; it names no keys, so that it needs no token |
 //! | `/healthz` | 200 while the process lives |
-//! | `/readyz` | 200 when the node can serve requests, else 503 and why |
+//! | `/readyz` | 200 when the node can serve requests, with the reason where it only reads; else 503 and why |
 //!
 //! Where there is an admin token, everything under `/api/` needs it: `authorization: Bearer ...`.
 //! Errors are `{"code": "...", "message": "..."}` with the matching status.
@@ -273,7 +273,11 @@ async fn metrics(State(state): State<HttpState>) -> Response {
 
 async fn ready(State(state): State<HttpState>) -> Response {
     match state.cluster.readiness() {
-        Ok(()) => "ready\n".into_response(),
+        Ok(()) => match state.cluster.read_only() {
+            // Reads and the matrix go on, so traffic may.
+            Some(reason) => format!("ready, read-only: {reason}\n").into_response(),
+            None => "ready\n".into_response(),
+        },
         Err(reason) => problem(&Status::unavailable(reason)),
     }
 }

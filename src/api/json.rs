@@ -557,6 +557,7 @@ struct MemberJson<'a> {
     uptime_ms: u64,
     latency_ms: u64,
     leaving: bool,
+    read_only: &'a str,
 }
 
 impl<'a> From<&'a proto::Member> for Item<'a> {
@@ -573,6 +574,7 @@ impl<'a> From<&'a proto::Member> for Item<'a> {
             uptime_ms: member.uptime_ms,
             latency_ms: member.latency_ms,
             leaving: member.leaving,
+            read_only: &member.read_only,
         })
     }
 }
@@ -629,6 +631,7 @@ struct ReplicaJson<'a> {
     last_log_index: u64,
     applied_index: u64,
     lag: Option<u64>,
+    snapshot_rows: Option<u64>,
 }
 
 impl<'a> From<&'a proto::Replica> for Item<'a> {
@@ -640,6 +643,7 @@ impl<'a> From<&'a proto::Replica> for Item<'a> {
             last_log_index: replica.last_log_index,
             applied_index: replica.applied_index,
             lag: replica.lag,
+            snapshot_rows: replica.snapshot_rows,
         })
     }
 }

@@ -31,6 +31,8 @@ impl proto::kv_server::Kv for KvService {
         let _in_flight = self.coordinator.enter();
         let put = request.into_inner();
         let work = async {
+            let _admitted =
+                self.coordinator.admit(put.key.len() + put.value.len()).map_err(kv_status)?;
             self.coordinator.put(&put.key, &put.value).await.map_err(kv_status)?;
             Ok(Response::new(proto::PutResponse {}))
         };
@@ -44,6 +46,7 @@ impl proto::kv_server::Kv for KvService {
         let _in_flight = self.coordinator.enter();
         let get = request.into_inner();
         let work = async {
+            let _admitted = self.coordinator.admit(get.key.len()).map_err(kv_status)?;
             let consistency = Consistency::try_from(get.consistency).map_err(invalid)?;
             let value = self.coordinator.get(get.key, consistency).await.map_err(kv_status)?;
             Ok(Response::new(proto::GetResponse { value }))
@@ -58,6 +61,7 @@ impl proto::kv_server::Kv for KvService {
         let _in_flight = self.coordinator.enter();
         let key = request.into_inner().key;
         let work = async {
+            let _admitted = self.coordinator.admit(key.len()).map_err(kv_status)?;
             let existed = self.coordinator.delete(&key).await.map_err(kv_status)?;
             Ok(Response::new(proto::DeleteResponse { existed }))
         };
@@ -71,6 +75,7 @@ impl proto::kv_server::Kv for KvService {
         let _in_flight = self.coordinator.enter();
         let range = request.into_inner();
         let work = async {
+            let _admitted = self.coordinator.admit(range.start.len()).map_err(kv_status)?;
             let deleted = self.coordinator.delete_range(&range.start, range.end.as_deref()).await;
             let deleted = deleted.map_err(kv_status)?;
             Ok(Response::new(proto::DeleteRangeResponse { deleted }))
@@ -86,12 +91,15 @@ impl proto::kv_server::Kv for KvService {
         let mut running = Requests::begin(&self.requests, RequestKind::Scan);
         let begin = || {
             let consistency = Consistency::try_from(scan.consistency).map_err(invalid)?;
-            self.coordinator
+            let admitted = self.coordinator.admit_scan().map_err(kv_status)?;
+            let rows = self
+                .coordinator
                 .scan(scan.start.clone(), scan.end.clone(), scan.limit, consistency, scan.keys_only)
-                .map_err(kv_status)
+                .map_err(kv_status)?;
+            Ok::<_, Status>((rows, admitted))
         };
-        let rows = begin().inspect_err(|refused| running.outcome = refused.code())?;
-        let in_flight = self.coordinator.enter();
+        let (rows, admitted) = begin().inspect_err(|refused| running.outcome = refused.code())?;
+        let in_flight = (self.coordinator.enter(), admitted);
         let pages = rows.map(|page| page.map(scan_response).map_err(kv_status));
         // A client that goes away before the end has cancelled the scan.
         let start = (Box::pin(pages), running, in_flight);
@@ -115,6 +123,8 @@ impl proto::kv_server::Kv for KvService {
         let _in_flight = self.coordinator.enter();
         let batch = request.into_inner();
         let work = async {
+            let _admitted =
+                self.coordinator.admit(prost::Message::encoded_len(&batch)).map_err(kv_status)?;
             let writes = batch
                 .operations
                 .iter()
@@ -135,6 +145,10 @@ impl proto::kv_server::Kv for KvService {
         let _in_flight = self.coordinator.enter();
         let cas = request.into_inner();
         let work = async {
+            let _admitted = self
+                .coordinator
+                .admit(cas.key.len() + cas.value.as_ref().map_or(0, |value| value.len()))
+                .map_err(kv_status)?;
             let outcome = self
                 .coordinator
                 .compare_and_swap(&cas.key, cas.expected.as_deref(), cas.value.as_deref())

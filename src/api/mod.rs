@@ -1,5 +1,6 @@
 //! The edge: gRPC and HTTP. Protobuf and JSON stop here; below are the types of each layer.
 
+mod backup_service;
 mod cluster_service;
 mod estates;
 mod forward;

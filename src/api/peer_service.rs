@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
@@ -48,8 +49,15 @@ impl proto::kv_peer_server::KvPeer for KvPeerService {
         let batch = request.into_inner();
         check_cluster(&self.directory, &batch.cluster_id)?;
         let group = data_group(batch.group_id)?;
+        let bytes = batch.commands.iter().map(|command| command.len()).sum();
+        let admitted = self.coordinator.admit_node(bytes).map_err(kv_status)?;
         let coordinator = Arc::clone(&self.coordinator);
-        Ok(Response::new(propose_all(coordinator, group, batch.commands)))
+        let answers = propose_all(coordinator, group, batch.commands).map(move |answer| {
+            // The batch counts as under way until its last answer.
+            let _under_way = &admitted;
+            answer
+        });
+        Ok(Response::new(answers.boxed()))
     }
 
     async fn read_index(
@@ -75,6 +83,7 @@ impl proto::kv_peer_server::KvPeer for KvPeerService {
         let read = request.into_inner();
         check_cluster(&self.directory, &read.cluster_id)?;
         let group = data_group(read.group_id)?;
+        let _admitted = self.coordinator.admit_node(0).map_err(kv_status)?;
         let consistency = i32::try_from(read.consistency)
             .map_err(|_| KvError::Undecodable { reason: "consistency out of range".to_owned() })
             .map_err(kv_status)?;

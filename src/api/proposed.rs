@@ -14,7 +14,7 @@ use crate::proto::propose_outcome::Outcome;
 use crate::raft::MAX_MESSAGE_BYTES;
 
 use super::peer_service::not_leader;
-use super::status::{is_not_applied, kv_status};
+use super::status::{is_disk_full, is_not_applied, kv_status};
 
 /// Replies in one chunk: a quarter of the largest message, so that the last one added, at most a
 /// value, cannot exceed it.
@@ -73,6 +73,7 @@ fn outcome(proposed: Result<PeerOutcome<Bytes>, KvError>) -> proto::ProposeOutco
                 code: status.code().into(),
                 message: status.message().to_owned(),
                 not_applied: is_not_applied(&status),
+                disk_full: is_disk_full(&status),
             })
         }
     };

@@ -281,7 +281,9 @@ pub(super) fn change_status(error: CatalogChangeError) -> Status {
         CatalogChangeError::Refused(refusal) => return refusal_status(&refusal),
         CatalogChangeError::TooLarge { .. } => Status::invalid_argument(message),
         CatalogChangeError::NoLeader => Status::unavailable(message),
-        CatalogChangeError::Overloaded => Status::resource_exhausted(message),
+        CatalogChangeError::Overloaded | CatalogChangeError::DiskFull { .. } => {
+            Status::resource_exhausted(message)
+        }
         CatalogChangeError::Unknown { .. } => return Status::unknown(message),
         CatalogChangeError::Storage { .. } | CatalogChangeError::Undecodable { .. } => {
             return Status::internal(message);

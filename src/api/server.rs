@@ -16,6 +16,7 @@ use crate::raft::{
 };
 use crate::security::{Listener, Security};
 
+use super::backup_service::BackupService;
 use super::cluster_service::{ClusterService, SharedCluster};
 use super::estates::Estates;
 use super::gate::{Gate, GateLayer};
@@ -69,6 +70,7 @@ pub struct Services {
     cluster: Arc<ClusterService>,
     metrics: Arc<Metrics>,
     requests: Arc<Requests>,
+    backup: BackupService,
     groups: Groups,
     gate: Option<Arc<Gate>>,
     stop: CancellationToken,
@@ -94,6 +96,8 @@ impl Services {
             stop.clone(),
         ));
         let requests = Arc::<Requests>::default();
+        let backup =
+            BackupService { groups: groups.clone(), local: Arc::clone(fanout.local()), timeout };
         let metrics = Metrics::new(MetricsParts {
             coordinator: Arc::clone(&coordinator),
             groups: groups.clone(),
@@ -119,6 +123,7 @@ impl Services {
                 requests: Arc::clone(&requests),
             }),
             requests,
+            backup,
             cluster: Arc::new(ClusterService {
                 node,
                 coordinator: Arc::clone(&coordinator),
@@ -142,6 +147,7 @@ impl Services {
 
     /// Serves gRPC until stopped; requests in flight are finished first.
     pub async fn serve_grpc(&self, listener: Listener) -> Result<(), tonic::transport::Error> {
+        use proto::backup_server::BackupServer;
         use proto::cluster_peer_server::ClusterPeerServer;
         use proto::cluster_server::ClusterServer;
         use proto::key_viz_server::KeyVizServer;
@@ -192,6 +198,7 @@ impl Services {
             .add_service(sized!(KvPeerServer, peer))
             .add_service(self.matrix_peer.clone().into_server())
             .add_service(sized!(ClusterPeerServer, cluster))
+            .add_service(sized!(BackupServer, self.backup.clone()))
             .add_service(self.groups.service())
             .add_service(health)
             .add_service(reflection_v1)

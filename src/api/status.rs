@@ -10,6 +10,9 @@ use crate::kv::{InvalidRequest, KvError};
 /// send it again.
 pub const NOT_APPLIED_METADATA: &str = "keyviz-not-applied";
 
+/// Metadata of a write that was refused because a disk is full.
+pub(super) const DISK_FULL_METADATA: &str = "keyviz-disk-full";
+
 /// The status that a client sees.
 pub(super) fn kv_status(error: KvError) -> Status {
     let code = match &error {
@@ -18,7 +21,9 @@ pub(super) fn kv_status(error: KvError) -> Status {
         KvError::NotReady | KvError::NoLeader { .. } | KvError::ReadUnavailable { .. } => {
             Code::Unavailable
         }
-        KvError::Overloaded { .. } => Code::ResourceExhausted,
+        KvError::Overloaded { .. } | KvError::Busy { .. } | KvError::DiskFull { .. } => {
+            Code::ResourceExhausted
+        }
         KvError::UnknownOutcome { .. } => Code::Unknown,
         KvError::Storage { .. } => Code::Internal,
         KvError::Undecodable { .. } => Code::Internal,
@@ -26,6 +31,9 @@ pub(super) fn kv_status(error: KvError) -> Status {
     let mut status = Status::new(code, error.to_string());
     if error.not_applied() {
         status.metadata_mut().insert(NOT_APPLIED_METADATA, MetadataValue::from_static("true"));
+    }
+    if matches!(error, KvError::DiskFull { .. }) {
+        status.metadata_mut().insert(DISK_FULL_METADATA, MetadataValue::from_static("true"));
     }
     status
 }
@@ -40,9 +48,18 @@ pub(super) fn is_not_applied(status: &Status) -> bool {
     status.metadata().get(NOT_APPLIED_METADATA).is_some_and(|value| value == "true")
 }
 
+/// Whether the status says that a disk is full.
+pub(super) fn is_disk_full(status: &Status) -> bool {
+    status.metadata().contains_key(DISK_FULL_METADATA)
+}
+
 /// What a peer's refusal of a write to `group` means here.
 pub(super) fn peer_refusal(group: GroupId, status: &Status) -> KvError {
     let reason = status.message().to_owned();
+    if is_not_applied(status) && is_disk_full(status) {
+        let reason = reason.trim_start_matches("the write was refused: ").to_owned();
+        return KvError::DiskFull { reason };
+    }
     match status.code() {
         Code::ResourceExhausted if is_not_applied(status) => KvError::Overloaded { group },
         Code::Internal => KvError::Storage { reason },
@@ -71,6 +88,9 @@ mod tests {
         let overloaded = kv_status(KvError::Overloaded { group: GROUP });
         assert!(is_not_applied(&overloaded));
         assert_eq!(peer_refusal(GROUP, &overloaded), KvError::Overloaded { group: GROUP });
+        let full = KvError::DiskFull { reason: "the disk of /data is full".to_owned() };
+        assert_eq!(kv_status(full.clone()).code(), Code::ResourceExhausted);
+        assert_eq!(peer_refusal(GROUP, &kv_status(full.clone())), full);
         let not_ready = kv_status(KvError::NotReady);
         assert_eq!(not_ready.code(), Code::Unavailable);
         assert_eq!(peer_refusal(GROUP, &not_ready), KvError::NoLeader { group: GROUP });

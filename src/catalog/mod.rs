@@ -24,6 +24,7 @@ mod patch;
 mod placement;
 mod plan;
 mod records;
+mod relocate;
 mod requests;
 mod route;
 mod state;
@@ -59,6 +60,7 @@ pub use placement::{
 };
 pub use plan::{BootstrapPlan, PlanError, plan_bootstrap};
 pub use records::{LoadError, RecordChange};
+pub use relocate::{RelocateError, Relocated};
 pub use route::{Delta, DeltaKind, Kin, Origin, Retired, Route};
 pub use state::{Applied, Catalog, MAX_SUCCESSORS};
 pub use table::{RouteTable, TableError};

@@ -110,7 +110,7 @@ pub fn plan_bootstrap(
     Ok(BootstrapPlan { groups: placements, split_keys, replication, guessed, idle_groups })
 }
 
-fn place(members: &[NodeId], groups: usize, replication: usize) -> Vec<GroupPlacement> {
+pub(super) fn place(members: &[NodeId], groups: usize, replication: usize) -> Vec<GroupPlacement> {
     (0..groups)
         .map(|first| GroupPlacement {
             group: GroupId(first as u64 + 1),

@@ -252,7 +252,7 @@ async fn transfer_leader(args: TransferArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn status(client: &Client) -> Result<proto::ClusterStatus, CliError> {
+pub(super) async fn status(client: &Client) -> Result<proto::ClusterStatus, CliError> {
     let status = client
         .call(Effect::Read, |channel| async move {
             ClusterClient::new(channel)
@@ -312,13 +312,7 @@ fn members(status: &proto::ClusterStatus) -> Table {
             } else {
                 text::inert(&member.http).into_owned()
             },
-            if member.ok && member.leaving {
-                "leaving".into()
-            } else if member.ok {
-                "ok".into()
-            } else {
-                format!("no answer: {}", text::inert(&member.error))
-            },
+            state(member),
             if member.voter { "yes".into() } else { "no".into() },
             known(format!("v{}", member.catalog_version)),
             known(text::inert(&member.version).into_owned()),
@@ -328,6 +322,15 @@ fn members(status: &proto::ClusterStatus) -> Table {
     }
     right(&mut table, &[0]);
     table
+}
+
+fn state(member: &proto::Member) -> String {
+    match (member.ok, member.read_only.as_str()) {
+        (false, _) => format!("no answer: {}", text::inert(&member.error)),
+        (true, "") if member.leaving => "leaving".into(),
+        (true, "") => "ok".into(),
+        (true, reason) => format!("read-only: {}", text::inert(reason)),
+    }
 }
 
 fn groups(status: &proto::ClusterStatus) -> Table {
@@ -356,8 +359,11 @@ fn replica(replica: &proto::Replica) -> String {
         return format!("{} no answer", replica.node_id);
     }
     let lag = replica.lag.map_or("lag unknown".into(), |lag| format!("lag {lag}"));
+    let snapshot = replica.snapshot_rows.map_or(String::new(), |rows| {
+        format!(", receives a snapshot: {} rows so far", text::thousands(rows))
+    });
     format!(
-        "{} {} {}/{} {lag}",
+        "{} {} {}/{} {lag}{snapshot}",
         replica.node_id,
         text::inert(&replica.role),
         replica.last_log_index,
@@ -390,6 +396,7 @@ mod tests {
             uptime_ms: 61_500,
             latency_ms: 2,
             leaving: id == 2,
+            read_only: if id == 1 { "the disk of /data is full".into() } else { String::new() },
         };
         let replica = |node_id, role: &str, lag| proto::Replica {
             node_id,
@@ -398,6 +405,7 @@ mod tests {
             last_log_index: 12,
             applied_index: 10,
             lag,
+            snapshot_rows: (node_id == 2).then_some(120_000),
         };
         let group = |group_id, leader| proto::Group {
             group_id,

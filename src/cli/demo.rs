@@ -18,9 +18,8 @@ use super::load::{
 };
 use super::output::ColorDepth;
 use super::running::{self, RunningNode, Signals};
-use super::serve::{
-    self, Bootstrap, DEFAULT_CACHE_BYTES, DEFAULT_REPLICATION, MAX_REPLICATION, ServeOptions, Start,
-};
+use super::serve::{self, Bootstrap, DEFAULT_REPLICATION, MAX_REPLICATION, ServeOptions, Start};
+use super::storage_flags::{DEFAULT_CACHE_BYTES, StorageArgs, StorageFlags};
 use super::text::thousands;
 use super::values::{self, Address};
 use super::{CliError, UsageError};
@@ -70,6 +69,8 @@ pub struct DemoOptions {
     pub duration: Option<Duration>,
     /// The visualizer.
     pub keyviz: KeyvizOptions,
+    /// Memory and disk.
+    pub storage: StorageFlags,
 }
 
 /// `demo`.
@@ -101,6 +102,8 @@ pub struct DemoArgs {
     no_load: bool,
     #[command(flatten)]
     keyviz: KeyvizArgs,
+    #[command(flatten)]
+    storage: StorageArgs,
 }
 
 impl DemoArgs {
@@ -122,6 +125,7 @@ impl DemoArgs {
             load: (!self.no_load).then_some(self.load),
             duration: self.duration,
             keyviz: self.keyviz.options(self.step),
+            storage: self.storage.flags(CACHE_BYTES),
         })
     }
 }
@@ -156,7 +160,7 @@ impl DemoOptions {
             insecure: false,
             security: SecurityConfig::default(),
             keyviz: self.keyviz.clone(),
-            cache_bytes: CACHE_BYTES,
+            storage: self.storage.clone(),
             move_bytes_per_s: GroupOptions::MOVE_BYTES_PER_S,
             log: LOG.into(),
         };

@@ -13,6 +13,7 @@ fn options() -> DemoOptions {
         load: Some(Pattern::Hotspot),
         duration: None,
         keyviz: KeyvizOptions { step: Duration::from_secs(2), ..KeyvizOptions::DEFAULT },
+        storage: StorageFlags { cache_bytes: CACHE_BYTES, ..StorageFlags::DEFAULT },
     }
 }
 

@@ -4,6 +4,7 @@
 //! is on stderr), 2 wrong usage. A reader that closes the pipe ends the command quietly.
 
 mod access;
+mod backup;
 mod check;
 mod client;
 mod cluster;
@@ -18,10 +19,12 @@ mod kv;
 mod live;
 pub mod load;
 mod output;
+mod restore;
 mod routes;
 mod running;
 mod screen;
 mod serve;
+mod storage_flags;
 mod text;
 mod values;
 
@@ -82,6 +85,10 @@ enum Command {
     Heat(heat::HeatArgs),
     /// Members, groups and leaders
     Cluster(cluster::ClusterArgs),
+    /// Write the whole cluster into a file: data, routes and heatmap history
+    Backup(backup::BackupArgs),
+    /// Make a node's folder from a backup, for a new cluster
+    Restore(restore::RestoreArgs),
     /// Check the folder of a stopped node
     Check(check::CheckArgs),
     /// Put a workload on the cluster
@@ -132,6 +139,12 @@ pub enum CliError {
         /// The folder.
         folder: std::path::PathBuf,
     },
+    /// A backup was not made. Nothing is left of it.
+    #[error("no backup was made: {0}")]
+    Backup(#[from] backup::NoBackup),
+    /// A backup was not restored. Nothing is left of the attempt.
+    #[error("nothing was restored: {0}")]
+    Restore(#[from] crate::node::RestoreError),
     /// A node could not be started or stopped.
     #[error("{0:#}")]
     Node(anyhow::Error),
@@ -203,8 +216,10 @@ pub fn main() -> ExitCode {
 }
 
 /// Flags that take any text; for them, what begins with a hyphen is rather the next flag.
-const FREE_TEXT: [&str; 15] = [
+const FREE_TEXT: [&str; 17] = [
     "data",
+    "out",
+    "from",
     "trace",
     "record",
     "key_prefix",
@@ -265,6 +280,8 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Routes(args) => one_thread()?.block_on(routes::run(args)),
         Command::Heat(args) => one_thread()?.block_on(heat::run(args, color)),
         Command::Cluster(args) => one_thread()?.block_on(cluster::run(args)),
+        Command::Backup(args) => one_thread()?.block_on(backup::run(args)),
+        Command::Restore(args) => restore::run(args),
         Command::Check(args) => check::run(args),
         Command::Load(args) => {
             let (nodes, options) = args.options()?;

@@ -82,8 +82,9 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
         http: options.http,
         origin,
         keyviz: KeyvizConfig { sampler, history },
-        cache_bytes: options.cache_bytes,
         move_bytes_per_s: options.move_bytes_per_s,
+        storage: (&options.storage).into(),
+        queue_bytes: options.storage.queue_bytes,
         request_timeout: DEFAULT_REQUEST_TIMEOUT,
         security: options.security,
     })

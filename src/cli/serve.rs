@@ -10,6 +10,7 @@ use clap::Args;
 
 use super::keyviz_flags::{self, KeyvizArgs, KeyvizOptions, SizeError};
 use super::running::{self, Reloads, RunningNode, Signals};
+use super::storage_flags::{DEFAULT_CACHE_BYTES, StorageArgs, StorageFlags};
 use super::values::{self, Address};
 use super::{CliError, UsageError};
 use crate::api::json::key_text;
@@ -26,8 +27,6 @@ pub const DEFAULT_REPLICATION: u64 = 3;
 pub const MAX_REPLICATION: u64 = 9;
 /// Most keys to split at: one route more than keys, and 100,000 routes in all.
 pub const MAX_SPLITS: usize = 99_999;
-/// Memory for cached pages where nothing else was said.
-pub const DEFAULT_CACHE_BYTES: u64 = 64 << 20;
 /// What a node logs where nothing else was said. Raft tells of every snapshot at info.
 pub const DEFAULT_LOG: &str = "info,openraft=warn";
 
@@ -77,10 +76,10 @@ pub struct ServeOptions {
     pub security: SecurityConfig,
     /// The visualizer.
     pub keyviz: KeyvizOptions,
-    /// Memory for cached pages.
-    pub cache_bytes: u64,
     /// Bytes a second that this node sends to replicas that need rows.
     pub move_bytes_per_s: u64,
+    /// Memory and disk.
+    pub storage: StorageFlags,
     /// Filter of the log on stderr.
     pub log: String,
 }
@@ -171,9 +170,6 @@ pub struct ServeArgs {
     /// Listen beyond loopback although there is no TLS or no admin token
     #[arg(long, env = "KEYVIZ_INSECURE", help_heading = "Security")]
     insecure: bool,
-    /// Memory for cached pages, in bytes or as KiB, MiB or GiB; at least 1MiB
-    #[arg(long, env = "KEYVIZ_CACHE_BYTES", value_name = "SIZE", default_value = "64MiB", value_parser = cache_bytes)]
-    cache_bytes: u64,
     /// Bytes a second that this node sends to a new replica, or to one that is far behind; in bytes or
     /// as KiB, MiB or GiB; at least 64KiB
     #[arg(long, env = "KEYVIZ_MOVE_RATE", value_name = "SIZE", default_value = "64MiB", value_parser = move_rate)]
@@ -194,6 +190,8 @@ pub struct ServeArgs {
     keyviz_step: Duration,
     #[command(flatten)]
     keyviz: KeyvizArgs,
+    #[command(flatten)]
+    storage: StorageArgs,
 }
 
 /// An entry of `--bootstrap` that names no member.
@@ -210,7 +208,7 @@ pub enum MemberError {
     Address(#[from] values::ValueError),
 }
 
-fn member(text: &str) -> Result<(u64, Address), MemberError> {
+pub(super) fn member(text: &str) -> Result<(u64, Address), MemberError> {
     let (id, address) = text.split_once('=').ok_or(MemberError::Form)?;
     let id = id.trim().parse().ok().filter(|id| *id > 0).ok_or(MemberError::Id)?;
     Ok((id, address.trim().parse()?))
@@ -218,10 +216,6 @@ fn member(text: &str) -> Result<(u64, Address), MemberError> {
 
 pub(super) fn groups(text: &str) -> Result<u64, values::ValueError> {
     values::number_in(text, 1, MAX_GROUPS)
-}
-
-fn cache_bytes(text: &str) -> Result<u64, SizeError> {
-    keyviz_flags::size_in(text, 1 << 20, 1 << 40)
 }
 
 fn move_rate(text: &str) -> Result<u64, SizeError> {
@@ -252,8 +246,8 @@ impl ServeArgs {
             insecure: self.insecure,
             security,
             keyviz: self.keyviz.options(self.keyviz_step),
-            cache_bytes: self.cache_bytes,
             move_bytes_per_s: self.move_rate,
+            storage: self.storage.flags(DEFAULT_CACHE_BYTES),
             log: self.log,
         })
     }

@@ -22,7 +22,7 @@ fn defaults_are_those_of_the_help() {
     let options = options(&[]).expect("it is right");
     assert_eq!(options.start, Start::Resume);
     assert_eq!(options.keyviz, KeyvizOptions::DEFAULT);
-    assert_eq!(options.cache_bytes, DEFAULT_CACHE_BYTES);
+    assert_eq!(options.storage, StorageFlags::DEFAULT);
     assert_eq!(options.advertise.as_str(), "127.0.0.1:7402");
     assert_eq!((options.http, options.insecure, options.log.as_str()), (None, false, DEFAULT_LOG));
 }

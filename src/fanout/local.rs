@@ -5,6 +5,7 @@
 //! gate. It is held for the copy of what is not flushed yet, never while an answer is computed,
 //! and recorders do not know it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -12,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 
 use crate::keyviz::{
-    ColumnPlan, Estate, Flushed, Harvest, History, HistoryView, NodeColumns, NodeTotals, Query,
-    RowAxis, Sampler, Window,
+    Archive, ColumnPlan, Estate, Flushed, Harvest, History, HistoryView, NodeColumns, NodeTotals,
+    Query, RowAxis, Sampler, Window,
 };
 
 use super::work::{Asker, Work, WorkError};
@@ -141,6 +142,15 @@ impl LocalMatrix {
         stats.time += started.elapsed();
         stats.unattributed += unattributed;
         flushed
+    }
+
+    /// All that is held as records for a store, by key; the column in progress as of the last flush.
+    pub fn export(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        // In this order: a column that is closed in between is in both, and then closed it is.
+        let open = self.history.checkpoint();
+        let closed = self.history.inspect(Window { from_ms: 0, to_ms: u64::MAX });
+        let columns = std::iter::once(&open).chain(closed.iter().map(AsRef::as_ref));
+        Archive::default().batch(columns, &[]).puts.into_iter().collect()
     }
 
     /// Round one, for this node's own queries.

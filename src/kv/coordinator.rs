@@ -24,6 +24,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::keyviz::{GroupId, NodeId, Sampler};
 use crate::raft::{Group, Groups};
 
+use super::admission::{Admission, Admitted};
 use super::directory::Directory;
 use super::error::{InvalidRequest, KvError};
 use super::peer::{PeerError, PeerKv, PeerOutcome};
@@ -84,6 +85,8 @@ pub struct CoordinatorParts {
     pub peers: Arc<dyn PeerKv>,
     /// How long a request may take when the client names no deadline.
     pub timeout: Duration,
+    /// Bytes of keys and values that may be under way, of clients and again of other nodes.
+    pub queue_bytes: u64,
 }
 
 /// Serves and forwards requests. Cheap to share; holds no lock while a request runs.
@@ -91,6 +94,8 @@ pub struct Coordinator {
     pub(super) parts: CoordinatorParts,
     pub(super) counters: KvCounters,
     in_flight: TaskTracker,
+    clients: Admission,
+    nodes: Admission,
     read_indexes: Mutex<ReadIndexes>,
 }
 
@@ -113,8 +118,10 @@ impl Coordinator {
     /// A coordinator of these parts.
     pub fn new(parts: CoordinatorParts) -> Arc<Self> {
         Arc::new(Coordinator {
-            parts,
             counters: KvCounters::default(),
+            clients: Admission::new(parts.queue_bytes),
+            nodes: Admission::new(parts.queue_bytes),
+            parts,
             in_flight: TaskTracker::new(),
             read_indexes: Mutex::default(),
         })
@@ -123,6 +130,35 @@ impl Coordinator {
     /// What this node did so far.
     pub fn counters(&self) -> &KvCounters {
         &self.counters
+    }
+
+    /// Takes on a client's request that carries so many bytes, or refuses it.
+    ///
+    /// # Errors
+    /// Too much is under way.
+    pub fn admit(&self, bytes: usize) -> Result<Admitted, KvError> {
+        self.clients.request(bytes)
+    }
+
+    /// Takes on a client's scan, or refuses it.
+    ///
+    /// # Errors
+    /// Too many are under way.
+    pub fn admit_scan(&self) -> Result<Admitted, KvError> {
+        self.clients.scan()
+    }
+
+    /// Takes on another node's request that carries so many bytes, or refuses it.
+    ///
+    /// # Errors
+    /// Too much is under way.
+    pub fn admit_node(&self, bytes: usize) -> Result<Admitted, KvError> {
+        self.nodes.request(bytes)
+    }
+
+    /// Requests under way, of clients and of other nodes.
+    pub fn under_way(&self) -> (u64, u64) {
+        (self.clients.under_way(), self.nodes.under_way())
     }
 
     /// To be held while a request is in flight, so that a stop can wait for it.

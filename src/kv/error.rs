@@ -102,6 +102,18 @@ pub enum KvError {
         /// The group.
         group: GroupId,
     },
+    /// This node has too much under way; nothing was done.
+    #[error("this node has too many {what} under way; slow down and try again")]
+    Busy {
+        /// Of what.
+        what: &'static str,
+    },
+    /// The leader's disk is full; nothing was proposed.
+    #[error("the write was refused: {reason}")]
+    DiskFull {
+        /// Which disk, and how full.
+        reason: String,
+    },
     /// The write may or may not have been applied.
     #[error(
         "the write was sent to Raft group {group} but its outcome is unknown ({reason}); read the \
@@ -136,7 +148,9 @@ impl KvError {
             | KvError::NotReady
             | KvError::NoLeader { .. }
             | KvError::ReadUnavailable { .. }
-            | KvError::Overloaded { .. } => true,
+            | KvError::Overloaded { .. }
+            | KvError::Busy { .. }
+            | KvError::DiskFull { .. } => true,
             KvError::UnknownOutcome { .. }
             | KvError::Storage { .. }
             | KvError::Undecodable { .. } => false,

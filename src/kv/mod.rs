@@ -3,6 +3,7 @@
 //!
 //! Knows nothing of gRPC: peers are reached through [`PeerKv`], which the edge implements.
 
+mod admission;
 mod command;
 mod coordinator;
 mod directory;
@@ -17,6 +18,7 @@ mod rounds;
 mod scan;
 mod write;
 
+pub use admission::{Admitted, MAX_REQUESTS, MAX_SCANS};
 pub use command::{CommandError, KvCommand, KvWrite};
 pub use coordinator::{Consistency, Coordinator, CoordinatorParts, KvCounters};
 pub use directory::{Directory, MemberAddress};

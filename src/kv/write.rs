@@ -185,6 +185,10 @@ impl Coordinator {
                 proposal.refused();
                 Err(KvError::Overloaded { group })
             }
+            Err(ProposeError::DiskFull(full)) => {
+                proposal.refused();
+                Err(KvError::DiskFull { reason: full.to_string() })
+            }
             Err(error @ ProposeError::TooLong { .. }) => {
                 proposal.refused();
                 Err(KvError::Undecodable { reason: error.to_string() })

@@ -7,8 +7,8 @@
 use std::io;
 
 use crate::fanout::LocalMatrix;
-use crate::keyviz::{Archive, Column, ColumnId, Counts, Flushed};
-use crate::raft::{SideRows, SpaceError, Storage};
+use crate::keyviz::{Archive, ColumnId, Counts, Flushed, History, Window};
+use crate::raft::{RoomState, SideRows, SpaceError, Storage};
 
 /// The name of the rows.
 pub(super) const ROWS: &str = "history";
@@ -29,17 +29,22 @@ pub enum ArchiveError {
 
 /// The stored history of one node. One writer owns it: the flusher.
 pub(super) struct HistoryArchive {
+    storage: Storage,
     rows: SideRows,
     archive: Archive,
     /// The checkpoint stored last, so that a quiet second writes nothing.
     checkpoint: Option<(ColumnId, Counts)>,
+    /// The disk is short of room: what was stored was dropped, and nothing is stored.
+    gave_way: bool,
 }
 
 impl HistoryArchive {
     /// Opens what earlier lives stored and gives it back to the history. Damaged records are
     /// passed over, counted and reported.
     pub(super) fn open(storage: &Storage, local: &LocalMatrix) -> Result<Self, ArchiveError> {
-        let rows = storage.open_side(ROWS).map_err(ArchiveError::Open)?;
+        let scarce = storage.room() < RoomState::Ample;
+        let open = if scarce { Storage::clear_side } else { Storage::open_side };
+        let rows = open(storage, ROWS).map_err(ArchiveError::Open)?;
         let opened = Archive::open(rows.rows()?);
         for damaged in &opened.damaged {
             tracing::warn!(
@@ -60,17 +65,46 @@ impl HistoryArchive {
         let damaged = opened.damaged.into_iter().map(|damaged| damaged.key);
         let deletes = opened.garbage.deletes.into_iter().chain(damaged);
         rows.apply(opened.garbage.puts, deletes).map_err(ArchiveError::Write)?;
-        let mut archive = HistoryArchive { rows, archive: opened.archive, checkpoint: None };
+        let mut archive = HistoryArchive {
+            storage: storage.clone(),
+            rows,
+            archive: opened.archive,
+            checkpoint: None,
+            gave_way: scarce,
+        };
         let restored = local.history().restore(opened.columns);
         let lost = local.history().lose(opened.lost);
         for changed in [restored, lost] {
-            archive.store(&changed, &local.history().checkpoint()).map_err(ArchiveError::Write)?;
+            archive.store(&changed, local.history()).map_err(ArchiveError::Write)?;
         }
         Ok(archive)
     }
 
+    /// Whether there is room to store anything. When there no longer is, what was stored is
+    /// dropped; when there is again, all that is in memory is stored.
+    fn has_room(&mut self, history: &History) -> io::Result<bool> {
+        let scarce = self.storage.room() < RoomState::Ample;
+        if scarce && !self.gave_way {
+            tracing::warn!("the stored history is dropped to make room on the disk");
+            self.gave_way = true;
+            self.rows = self.storage.clear_side(ROWS)?;
+            (self.archive, self.checkpoint) = (Archive::default(), None);
+        } else if !scarce && self.gave_way {
+            let columns = history.inspect(Window { from_ms: 0, to_ms: u64::MAX });
+            let batch = self.archive.batch(columns.iter().map(AsRef::as_ref), &[]);
+            self.rows.apply(batch.puts, batch.deletes)?;
+            self.gave_way = false;
+            tracing::info!(columns = columns.len(), "the history is stored again");
+        }
+        Ok(!scarce)
+    }
+
     /// Stores what a flush changed, and the column in progress.
-    pub(super) fn store(&mut self, flushed: &Flushed, open: &Column) -> io::Result<()> {
+    pub(super) fn store(&mut self, flushed: &Flushed, history: &History) -> io::Result<()> {
+        if !self.has_room(history)? {
+            return Ok(());
+        }
+        let open = &history.checkpoint();
         let checkpoint = (open.id(), open.total());
         let quiet = self.checkpoint == Some(checkpoint);
         if quiet && flushed.closed.is_empty() && flushed.removed.is_empty() {
@@ -84,7 +118,10 @@ impl HistoryArchive {
     }
 
     /// Stores what a stop in good order closed.
-    pub(super) fn finish(&mut self, flushed: &Flushed) -> io::Result<()> {
+    pub(super) fn finish(&mut self, flushed: &Flushed, history: &History) -> io::Result<()> {
+        if !self.has_room(history)? {
+            return Ok(());
+        }
         let columns = flushed.closed.iter().map(AsRef::as_ref);
         let batch = self.archive.batch(columns, &flushed.removed);
         self.rows.apply(batch.puts, batch.deletes)
@@ -126,7 +163,7 @@ mod tests {
             (0..3).for_each(|_| epoch.record_read(located, b"k", 1, 1));
             let now_ms = START_MS + minute * MINUTE_MS;
             let flushed = local.history().add(now_ms, local.sampler().harvest());
-            archive.store(&flushed, &local.history().checkpoint()).expect("the disk works");
+            archive.store(&flushed, local.history()).expect("the disk works");
         }
     }
 

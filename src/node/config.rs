@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::keyviz::{HistoryConfig, NodeId, SamplerConfig};
+use crate::raft::StorageOptions;
 use crate::security::SecurityConfig;
 
 use super::bootstrap::BootstrapSpec;
@@ -32,10 +33,12 @@ pub struct NodeConfig {
     pub origin: Origin,
     /// The sampler and its history.
     pub keyviz: KeyvizConfig,
-    /// Bytes of page cache of the storage engine.
-    pub cache_bytes: u64,
     /// Bytes a second of rows that this node sends to replicas that need them; 0: no limit.
     pub move_bytes_per_s: u64,
+    /// Bounds of the storage.
+    pub storage: StorageOptions,
+    /// Bytes of writes that may be under way.
+    pub queue_bytes: u64,
     /// Time a request may take when the client names none.
     pub request_timeout: Duration,
     /// TLS, tokens and secrets; by default none.

@@ -62,18 +62,17 @@ impl Flusher {
         if !flushed.closed.is_empty() {
             self.local.sampler().replan();
         }
-        if let Some(archive) = &mut self.archive {
-            let open = self.local.history().checkpoint();
-            if let Err(error) = archive.store(&flushed, &open) {
-                tracing::error!(%error, "the history was not stored");
-            }
+        if let Some(archive) = &mut self.archive
+            && let Err(error) = archive.store(&flushed, self.local.history())
+        {
+            tracing::error!(%error, "the history was not stored");
         }
     }
 
     fn finish(&mut self) {
         let flushed = self.local.close();
         if let Some(archive) = &mut self.archive
-            && let Err(error) = archive.finish(&flushed)
+            && let Err(error) = archive.finish(&flushed, self.local.history())
         {
             tracing::error!(%error, "the column in progress was not stored");
         }

@@ -140,6 +140,19 @@ impl Folder<'_> {
     }
 }
 
+/// The records of a node that is restored: one that joined its cluster, which is known.
+pub(super) fn restored(
+    id: NodeId,
+    cluster_id: &str,
+    incarnation: u64,
+) -> [(&'static str, Vec<u8>); 3] {
+    [
+        (NODE, encode(&Record { id: id.0, spec: None })),
+        (CLUSTER, cluster_id.as_bytes().to_vec()),
+        (INCARNATION, incarnation.to_be_bytes().to_vec()),
+    ]
+}
+
 /// Whether a record of the node reads as what was written.
 pub(super) fn check_record(name: &str, value: &[u8]) -> Result<(), String> {
     match name {

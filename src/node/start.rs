@@ -18,7 +18,7 @@ use crate::kv::{Coordinator, CoordinatorParts, Directory, MemberAddress};
 use crate::proto;
 use crate::raft::{
     AppliedCatalog, CatalogChangeError, CatalogGroup, Group, GroupOptions, Groups, Member, Peers,
-    PeersOptions, Storage, StorageOptions,
+    PeersOptions, Storage,
 };
 use crate::security::{self, AuthChannel, Listener, Security};
 
@@ -26,6 +26,7 @@ use super::archive::HistoryArchive;
 use super::balancer::Balancer;
 use super::bootstrap::BootstrapSpec;
 use super::config::NodeConfig;
+use super::disk::DiskWatch;
 use super::error::NodeError;
 use super::flusher::Flusher;
 use super::follower::Follower;
@@ -96,8 +97,11 @@ impl Node {
             PeersOptions { tls: security.client_tls(), credentials: security.as_node() },
         );
         tokio::spawn(security.clone().watch(stop.clone()));
-        let options =
-            GroupOptions { move_bytes_per_s: config.move_bytes_per_s, ..GroupOptions::default() };
+        let options = GroupOptions {
+            move_bytes_per_s: config.move_bytes_per_s,
+            queue_bytes: config.queue_bytes,
+            ..GroupOptions::default()
+        };
         let groups = Groups::new(storage.clone(), peers.clone(), options);
         let catalog = AppliedCatalog::default();
         let catalog_group = groups.create(GroupId::CATALOG, catalog.machine()).await?;
@@ -109,6 +113,7 @@ impl Node {
             directory: Arc::clone(&directory),
             peers: Arc::clone(&client) as _,
             timeout: config.request_timeout,
+            queue_bytes: config.queue_bytes,
         });
         let catalog_changes = {
             let clock = clock.clone();
@@ -124,6 +129,14 @@ impl Node {
             peers: Arc::clone(&client) as _,
             deadline: DEFAULT_DEADLINE,
         });
+        let disk = DiskWatch {
+            node: config.id,
+            storage: storage.clone(),
+            groups: groups.clone(),
+            directory: Arc::clone(&directory),
+            peers: Arc::clone(&client),
+        };
+        tokio::spawn(disk.run(stop.clone()));
         set_members(&directory, &catalog_group);
         tokio::spawn(follow_members(
             Arc::clone(&directory),
@@ -255,10 +268,8 @@ async fn open_security(config: &NodeConfig) -> Result<Security, NodeError> {
 }
 
 async fn open_storage(config: &NodeConfig) -> Result<Storage, NodeError> {
-    let (data, cache_bytes) = (config.data.clone(), config.cache_bytes);
-    let opened = tokio::task::spawn_blocking(move || {
-        Storage::open(data, StorageOptions { cache_bytes, ..StorageOptions::default() })
-    });
+    let (data, options) = (config.data.clone(), config.storage);
+    let opened = tokio::task::spawn_blocking(move || Storage::open(data, options));
     Ok(opened.await.expect("opening a storage does not panic")?)
 }
 

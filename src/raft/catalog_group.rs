@@ -222,6 +222,12 @@ pub enum CatalogChangeError {
     /// Too much in flight; nothing was proposed.
     #[error("the catalog group has too many requests in flight; try again")]
     Overloaded,
+    /// The disk of the leader is full; nothing was proposed.
+    #[error("the change was refused: {reason}")]
+    DiskFull {
+        /// Which disk, and how full.
+        reason: String,
+    },
     /// It may or may not have happened.
     #[error(
         "the change was proposed but its outcome is unknown ({reason}); look at the routes before trying again"
@@ -354,6 +360,9 @@ impl CatalogGroup {
                 Ok(CatalogOutcome::NotLeader(node_of(&leader)))
             }
             Err(ProposeError::Overloaded) => Err(CatalogChangeError::Overloaded),
+            Err(ProposeError::DiskFull(full)) => {
+                Err(CatalogChangeError::DiskFull { reason: full.to_string() })
+            }
             Err(error @ ProposeError::TooLong { .. }) => {
                 Err(CatalogChangeError::TooLarge { reason: error.to_string() })
             }

@@ -323,3 +323,45 @@ async fn bounds_of_the_log_hold_in_bytes() {
         assert!(tokio::time::Instant::now() < deadline, "nothing was purged");
     }
 }
+
+/// The follower ends the transfer half way, as a broken connection would; the next one begins with
+/// what it has. Rows change meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_is_cut_goes_on_and_progress_is_seen() {
+    let options = GroupOptions { compact_entries: 50, keep_entries: 10, ..quick() };
+    let mut cluster = Cluster::start(3, &[GROUP], options).await;
+    let behind = cluster.leader(GROUP).await % 3 + 1;
+    cluster.stop_node(behind).await;
+    let value = "x".repeat(100_000);
+    for n in 0..200 {
+        cluster.put(GROUP, &format!("k{n:03}"), &value).await;
+    }
+    let leader = cluster.leader(GROUP).await;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while cluster.nodes[&leader].group(GROUP).status().purged.is_none_or(|at| at.index < 100) {
+        assert!(tokio::time::Instant::now() < deadline, "the log must go");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    cluster.start_node(behind).await;
+    let follower = cluster.nodes[&behind].group(GROUP);
+    let mut held = None;
+    while held.is_none() {
+        assert!(tokio::time::Instant::now() < deadline, "a snapshot must come");
+        match follower.status().receiving {
+            Some(progress) if progress.rows > 20 => {
+                held = follower.incoming().held().await.filter(|(_, ranges)| !ranges.is_empty());
+            }
+            _ => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    }
+    let rows_held: u64 =
+        held.into_iter().flat_map(|(_, ranges)| ranges).map(|held| held.rows).sum();
+    assert!(rows_held > 20, "{rows_held} rows are held");
+    cluster.put(GROUP, "k001", "changed meanwhile").await;
+    cluster.put(GROUP, "k199", "changed too").await;
+    assert_eq!(cluster.get(behind, GROUP, "k199").await.unwrap(), "changed too");
+    let leader = cluster.leader(GROUP).await;
+    let expected = rows(&cluster.nodes[&leader].group(GROUP));
+    assert_eq!(expected.len(), 200);
+    assert!(rows(&follower) == expected);
+}

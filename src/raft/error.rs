@@ -3,6 +3,7 @@
 use std::io;
 
 use super::options::OptionsError;
+use super::storage::DiskFull;
 use super::types::{Member, NodeId};
 
 /// The leader as far as this node knows.
@@ -20,6 +21,9 @@ pub enum ProposeError {
     /// Not proposed: too much is under way.
     #[error("the group has too many proposals under way")]
     Overloaded,
+    /// Not proposed: the disk is full.
+    #[error(transparent)]
+    DiskFull(#[from] DiskFull),
     /// Not proposed: the command is too long.
     #[error("the command has {bytes} bytes, more than {max}", max = super::MAX_COMMAND_BYTES)]
     TooLong {
@@ -38,7 +42,10 @@ impl ProposeError {
     /// Whether the command certainly has no effect, so that proposing it again is safe.
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::NotLeader { .. } | Self::Overloaded | Self::TooLong { .. } => true,
+            Self::NotLeader { .. }
+            | Self::Overloaded
+            | Self::DiskFull(_)
+            | Self::TooLong { .. } => true,
             Self::Unknown | Self::Stopped(_) => false,
         }
     }

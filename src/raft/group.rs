@@ -1,6 +1,8 @@
 //! One group on this node.
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +13,11 @@ use openraft::errors::{
     ClientWriteError, Fatal, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
 };
 use openraft::raft::{VoteRequest, VoteResponse};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
 
+use super::admission::{Admitted, GroupQueue};
 use super::apply::Applier;
 use super::error::{InitializeError, KnownLeader, ProposeError, ReadError};
 use super::log::GroupLog;
@@ -22,7 +25,8 @@ use super::options::{GroupOptions, MAX_COMMAND_BYTES};
 use super::proposals::{Proposals, WriteResult};
 use super::reads::Rounds;
 use super::status::{GroupStatus, Leadership};
-use super::storage::Space;
+use super::storage::{Space, Storage};
+use super::transport::held::Incoming;
 use super::types::{Command, Member, NodeId, SnapshotMeta, Types, Vote};
 use crate::keyviz::{GroupId, Term};
 
@@ -63,17 +67,26 @@ pub struct Group {
     raft: Raft,
     log: GroupLog,
     space: Space,
+    storage: Storage,
     options: GroupOptions,
     applied: Arc<watch::Sender<Option<u64>>>,
     leadership: watch::Receiver<Leadership>,
     waiting: Proposals,
-    proposals: Semaphore,
-    proposal_kib: Semaphore,
+    queue: Arc<GroupQueue>,
+    incoming: Arc<Incoming>,
     quorum_rounds: Rounds,
     lease_rounds: Rounds,
     votes_from: Instant,
     /// Bytes of rows that leaders sent since the group was opened.
     received_bytes: std::sync::atomic::AtomicU64,
+}
+
+/// What a group has on this node's disk.
+pub(crate) struct Opened {
+    pub(crate) log: GroupLog,
+    pub(crate) space: Space,
+    pub(crate) storage: Storage,
+    pub(crate) applied: Arc<watch::Sender<Option<u64>>>,
 }
 
 impl std::fmt::Debug for Group {
@@ -93,11 +106,11 @@ impl Group {
     pub(crate) fn new(
         id: GroupId,
         raft: Raft,
-        log: GroupLog,
-        space: Space,
-        applied: Arc<watch::Sender<Option<u64>>>,
+        opened: Opened,
+        queue: Arc<GroupQueue>,
         options: GroupOptions,
     ) -> Arc<Self> {
+        let Opened { log, space, storage, applied } = opened;
         let node = *raft.node_id();
         // Before the restart this node may have promised a leader to vote for nobody else while
         // its lease lasts. The promise was in memory; so the longest one is kept.
@@ -111,10 +124,11 @@ impl Group {
             raft,
             log,
             space,
+            storage,
             applied,
             waiting: Proposals::default(),
-            proposals: Semaphore::new(options.proposals as usize),
-            proposal_kib: Semaphore::new(options.proposal_bytes as usize / 1024),
+            queue,
+            incoming: Arc::default(),
             quorum_rounds: Rounds::default(),
             lease_rounds: Rounds::default(),
             votes_from: Instant::now() + hold,
@@ -141,7 +155,10 @@ impl Group {
 
     /// Where the group stands, as of now.
     pub fn status(&self) -> GroupStatus {
-        super::status::status(self.id, &self.raft)
+        GroupStatus {
+            receiving: self.incoming.progress(),
+            ..super::status::status(self.id, &self.raft)
+        }
     }
 
     /// Who leads; changes when that, the term or the leader's address does.
@@ -210,12 +227,12 @@ impl Group {
         if bytes > MAX_COMMAND_BYTES {
             return Err(ProposeError::TooLong { bytes });
         }
-        let kib = u32::try_from(bytes / 1024 + 1).expect("bounded by MAX_COMMAND_BYTES");
-        let _slot = self.proposals.try_acquire().map_err(|_| ProposeError::Overloaded)?;
-        let _room =
-            self.proposal_kib.try_acquire_many(kib).map_err(|_| ProposeError::Overloaded)?;
-        let write = self.write(Command(command));
-        match tokio::time::timeout(self.options.proposal_timeout, write).await {
+        self.storage.check_room()?;
+        let admitted = self.queue.admit(bytes).ok_or(ProposeError::Overloaded)?;
+        let limit = self.options.election_min;
+        let write = write(self.waiting.clone(), self.raft.clone(), Command(command), limit);
+        let mut under_way = UnderWay(Some((Box::pin(write), admitted)));
+        match tokio::time::timeout(self.options.proposal_timeout, under_way.outcome()).await {
             Err(_) => Err(ProposeError::Unknown),
             Ok(Ok(written)) => Ok(Proposed {
                 log_index: written.log_id.index,
@@ -245,26 +262,7 @@ impl Group {
 
     /// Proposals made here that have no answer yet.
     pub fn proposals_under_way(&self) -> u64 {
-        let free = self.proposals.available_permits();
-        (self.options.proposals as usize).saturating_sub(free) as u64
-    }
-
-    /// A leader refuses proposals while no quorum has confirmed it lately, which is so for some
-    /// milliseconds at the start of its term. Such a proposal was not made, so it is made again.
-    async fn write(&self, command: Command) -> WriteResult {
-        let started = Instant::now();
-        loop {
-            let written = self.waiting.write(&self.raft, command.clone()).await;
-            match &written {
-                Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))
-                    if forward.reason == ForwardReason::LeaseExpired
-                        && started.elapsed() < self.options.election_min =>
-                {
-                    tokio::time::sleep(LEASE_RETRY).await;
-                }
-                _ => return written,
-            }
-        }
+        self.queue.proposals()
     }
 
     /// The index that a linearizable read must have applied, confirmed by a quorum after the call.
@@ -354,6 +352,10 @@ impl Group {
         &self.raft
     }
 
+    pub(crate) fn incoming(&self) -> &Arc<Incoming> {
+        &self.incoming
+    }
+
     pub(crate) fn log(&self) -> &GroupLog {
         &self.log
     }
@@ -396,6 +398,52 @@ impl Group {
     pub(crate) async fn shutdown(&self) {
         if self.raft.shutdown().await.is_err() {
             tracing::warn!(group = %self.id, "the group's task had panicked before its shutdown");
+        }
+    }
+}
+
+/// A leader refuses proposals while no quorum has confirmed it lately, which is so for some
+/// milliseconds at the start of its term. Such a proposal was not made, so it is made again.
+async fn write(waiting: Proposals, raft: Raft, command: Command, limit: Duration) -> WriteResult {
+    let started = Instant::now();
+    loop {
+        let written = waiting.write(&raft, command.clone()).await;
+        match &written {
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward)))
+                if forward.reason == ForwardReason::LeaseExpired && started.elapsed() < limit =>
+            {
+                tokio::time::sleep(LEASE_RETRY).await;
+            }
+            _ => return written,
+        }
+    }
+}
+
+type Write = Pin<Box<dyn Future<Output = WriteResult> + Send>>;
+
+/// A proposal and what it was admitted with. If its caller goes away, it goes on by itself until its
+/// outcome is known, and counts as under way until then.
+struct UnderWay(Option<(Write, Admitted)>);
+
+impl UnderWay {
+    async fn outcome(&mut self) -> WriteResult {
+        let (write, _) = self.0.as_mut().expect("it is taken only here, at the end, and in drop");
+        let outcome = write.await;
+        self.0 = None;
+        outcome
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let Some((write, admitted)) = self.0.take() else { return };
+        // Without a runtime the node is ending.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                // Nobody waits for it any more.
+                let _ = write.await;
+                drop(admitted);
+            });
         }
     }
 }

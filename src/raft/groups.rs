@@ -1,16 +1,18 @@
 //! The groups of one node.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::{GroupQueue, NodeQueue};
 use super::apply::Applier;
 use super::compaction;
 use super::error::CreateError;
-use super::group::Group;
+use super::group::{Group, Opened};
 use super::machine::Machine;
 use super::options::GroupOptions;
 use super::storage::Storage;
@@ -34,6 +36,7 @@ struct Inner {
     peers: Peers,
     options: GroupOptions,
     pace: Arc<Pace>,
+    queue: Arc<NodeQueue>,
     // Read on every message, changed when a group comes or goes.
     groups: ArcSwap<HashMap<GroupId, Arc<Group>>>,
     changing: Mutex<()>,
@@ -55,6 +58,7 @@ impl Groups {
             peers,
             options,
             pace: Arc::new(Pace::new(options.move_bytes_per_s)),
+            queue: NodeQueue::new(options.queue_bytes),
             groups: ArcSwap::default(),
             changing: Mutex::default(),
             stopping: CancellationToken::new(),
@@ -70,6 +74,16 @@ impl Groups {
     /// The node's storage.
     pub fn storage(&self) -> &Storage {
         &self.inner.storage
+    }
+
+    /// Bytes of proposals made here that have no outcome yet, over all groups.
+    pub fn queue_bytes(&self) -> u64 {
+        self.inner.queue.bytes()
+    }
+
+    /// What one peer may have here that is not durable yet, bytes.
+    pub(crate) fn peer_bytes(&self) -> usize {
+        usize::try_from(self.inner.options.queue_bytes).unwrap_or(usize::MAX)
     }
 
     /// The node's connections.
@@ -115,7 +129,10 @@ impl Groups {
         let raft = openraft::Raft::new(self.node(), config, network, log.clone(), applier)
             .await
             .map_err(|fatal| CreateError::Raft(fatal.to_string()))?;
-        let group = Group::new(id, raft, log, space, applied, inner.options);
+        let queue = GroupQueue::new(inner.queue.clone(), inner.options.proposals);
+        let storage = inner.storage.clone();
+        let opened = Opened { log, space, storage, applied };
+        let group = Group::new(id, raft, opened, queue, inner.options);
         let added = {
             let _changing = inner.changing.lock();
             let mut groups = HashMap::clone(&inner.groups.load());
@@ -182,7 +199,7 @@ impl Groups {
     /// Hands the groups that this node leads to other members, each to the one that is furthest, so
     /// that a planned stop costs no election. What is not handed over in `limit` stays. Returns how
     /// many groups this node led and how many were handed over.
-    pub async fn hand_over(&self, limit: std::time::Duration) -> (usize, usize) {
+    pub async fn hand_over(&self, limit: Duration) -> (usize, usize) {
         let led =
             self.list().into_iter().filter(|group| group.leadership().borrow().leading.is_some());
         let moves = led.map(|group| async move {
@@ -196,6 +213,25 @@ impl Groups {
         });
         let moved = futures::future::join_all(moves).await;
         (moved.len(), moved.iter().filter(|moved| **moved).count())
+    }
+
+    /// Hands each group that this node leads to one of `candidates` that votes in it and has all of
+    /// its log: another could not be elected, and the group would be without a leader for a while.
+    /// Returns how many were handed over.
+    pub async fn hand_over_to(&self, candidates: &BTreeSet<NodeId>, limit: Duration) -> usize {
+        let led =
+            self.list().into_iter().filter(|group| group.leadership().borrow().leading.is_some());
+        let moves = led.map(|group| async move {
+            let status = group.status();
+            let mut able = status.voters.intersection(candidates);
+            let matched = |voter: &NodeId| status.matched.get(voter).copied().flatten();
+            match able.find(|voter| matched(voter) == status.last_log) {
+                Some(to) => group.transfer_leader(*to, limit).await.is_ok(),
+                None => false,
+            }
+        });
+        let moved = futures::future::join_all(moves).await;
+        moved.iter().filter(|moved| **moved).count()
     }
 
     pub(crate) fn stopping(&self) -> &CancellationToken {

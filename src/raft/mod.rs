@@ -18,12 +18,14 @@
 //!
 //! This layer knows no keys, no routes and no clients, and nothing above it sees openraft or sled.
 
+mod admission;
 mod apply;
 mod attempts;
 mod blocking;
 mod catalog_group;
 mod catalog_placement;
 mod compaction;
+mod dump;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
@@ -48,7 +50,13 @@ mod cluster_tests;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod flood_tests;
+#[cfg(test)]
 pub(crate) mod format_tests;
+#[cfg(test)]
+mod full_disk_tests;
+#[cfg(test)]
+mod install_tests;
 #[cfg(test)]
 pub(crate) mod simulated;
 #[cfg(test)]
@@ -62,6 +70,7 @@ pub use catalog_group::{
     AppliedCatalog, CatalogChangeError, CatalogGroup, CatalogMachine, CatalogOutcome, PeerCatalog,
 };
 pub use catalog_placement::PlacementChangeError;
+pub use dump::Dump;
 pub use error::{ChangeError, CreateError, InitializeError, KnownLeader, ProposeError, ReadError};
 pub(crate) use gather::Gather;
 pub use group::{Consistency, Group, Proposed};
@@ -72,11 +81,12 @@ pub use options::{GroupOptions, MAX_COMMAND_BYTES, OptionsError};
 pub use reshape::{Reshaped, Shape};
 pub use status::{GroupStatus, Leadership, Role};
 pub use storage::{
-    Batch, CheckReport, Damage, Fault, KeyValue, MAX_KEY_BYTES, OpenError, Page, PageLimit,
-    RESERVED_PREFIX, SideRows, Space, SpaceError, Storage, StorageOptions, Verify, check_folder,
+    Batch, CheckReport, Damage, DiskFull, Fault, KeyValue, MAX_KEY_BYTES, OpenError, Page,
+    PageLimit, RESERVED_PREFIX, RoomState, Seed, SeedError, SeedPoint, SideRows, Space, SpaceError,
+    Storage, StorageOptions, Verify, check_folder,
 };
 pub use transport::{
     CONNECTION_WINDOW_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_MESSAGE_BYTES, PeerError,
-    Peers, PeersOptions, STREAM_WINDOW_BYTES,
+    Peers, PeersOptions, STREAM_WINDOW_BYTES, SnapshotProgress,
 };
 pub use types::{LogPosition, Member, NodeId};

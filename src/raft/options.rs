@@ -27,8 +27,9 @@ pub struct GroupOptions {
     pub keep_entries: u64,
     /// Proposals of one group that may be under way; beyond, they are refused as overload.
     pub proposals: u32,
-    /// Bytes of such proposals.
-    pub proposal_bytes: u32,
+    /// Bytes of proposals that may be under way, over all groups of the node; beyond, they are
+    /// refused as overload. As many may be on their way from each peer, or to each.
+    pub queue_bytes: u64,
     /// How long a proposal may take before its outcome counts as unknown.
     pub proposal_timeout: Duration,
     /// Bytes a second of rows that this node sends to replicas that need them, over all groups; 0: no
@@ -41,6 +42,8 @@ impl GroupOptions {
     pub const MOVE_BYTES_PER_S: u64 = 64 << 20;
     /// A run of rows must not take longer than its receiver is waited for.
     pub const MIN_MOVE_BYTES_PER_S: u64 = 64 << 10;
+    /// Default of [`GroupOptions::queue_bytes`].
+    pub const QUEUE_BYTES: u64 = 64 * 1024 * 1024;
 }
 
 impl Default for GroupOptions {
@@ -53,7 +56,7 @@ impl Default for GroupOptions {
             compact_bytes: 64 * 1024 * 1024,
             keep_entries: 5_000,
             proposals: 8_192,
-            proposal_bytes: 64 * 1024 * 1024,
+            queue_bytes: Self::QUEUE_BYTES,
             proposal_timeout: Duration::from_secs(10),
             move_bytes_per_s: Self::MOVE_BYTES_PER_S,
         }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::apply::Applier;
 use super::error::KnownLeader;
 use super::log::GroupLog;
+use super::transport::SnapshotProgress;
 use super::types::{LogPosition, Member, NodeId, StoredMembership, Types, Vote};
 use crate::keyviz::{GroupId, Term};
 
@@ -70,6 +71,8 @@ pub struct GroupStatus {
     /// On the leader: the last entry that each member is known to have. A member that is not here
     /// or has `None` was not reached yet.
     pub matched: BTreeMap<NodeId, Option<u64>>,
+    /// How far the snapshot is that this node receives; `None`: it receives none.
+    pub receiving: Option<SnapshotProgress>,
 }
 
 fn known_leader(leader: Option<NodeId>, membership: &StoredMembership) -> KnownLeader {
@@ -106,6 +109,7 @@ pub(crate) fn status(group: GroupId, raft: &openraft::Raft<Types, Applier>) -> G
             .flatten()
             .map(|(node, matched)| (*node, matched.map(|matched| matched.index)))
             .collect(),
+        receiving: None,
     }
 }
 

@@ -44,6 +44,8 @@ pub struct Cluster {
     pub environment: Vec<Vec<(OsString, OsString)>>,
     /// Nodes that joined, and through which address.
     joined: BTreeMap<usize, String>,
+    /// The folders hold nodes already, so nothing is bootstrapped.
+    pub restarts_only: bool,
     nodes: Vec<Option<Child>>,
 }
 
@@ -70,6 +72,7 @@ impl Cluster {
             flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             environment: vec![Vec::new(); count],
             joined: BTreeMap::new(),
+            restarts_only: false,
             nodes: (0..count).map(|_| None).collect(),
         }
     }
@@ -112,6 +115,9 @@ impl Cluster {
         match self.joined.get(&index) {
             Some(through) => {
                 command.args(["--join", through]).args(self.flags_for_all());
+            }
+            None if self.restarts_only => {
+                command.args(&self.flags);
             }
             None => {
                 let first = (0..self.len()).filter(|index| !self.joined.contains_key(index));

@@ -107,6 +107,9 @@ impl Parts {
         page.counter("writes_forwarded", forwarded, read(&counters.forwarded_writes))?;
         let forwarded = "Reads sent on to another node";
         page.counter("reads_forwarded", forwarded, read(&counters.forwarded_reads))?;
+        let (clients, nodes) = self.0.coordinator.under_way();
+        page.gauge("requests_under_way", "Requests of clients under way", clients)?;
+        page.gauge("peer_requests_under_way", "Requests of other nodes under way", nodes)?;
         let retries = "Requests tried again inside the server after a definite refusal";
         page.counter("request_retries", retries, read(&counters.retries))
     }
@@ -123,6 +126,8 @@ impl Parts {
         let under_way = |group: &Arc<Group>| (by_group(group.id().0), group.proposals_under_way());
         let help = "Proposals made here and not answered yet";
         gauges(&mut page.0, "raft_proposals_under_way", help, groups.iter().map(under_way))?;
+        let help = "Bytes of proposals made here that have no outcome yet";
+        page.gauge("raft_queue_bytes", help, self.0.groups.queue_bytes())?;
         let waiting = self.0.groups.peers().appends_in_flight().into_iter();
         let waiting = waiting.map(|(peer, count)| ([("peer", peer.to_string())], count));
         let help = "Append requests queued for or sent to a peer and not answered yet";
@@ -139,6 +144,12 @@ impl Parts {
         page.gauge("log_queue", "Operations that wait for the log writer", queued)?;
         let disk = self.0.storage.disk_bytes().unwrap_or(0);
         page.gauge("disk_bytes", "Bytes of the database on disk", disk)?;
+        let (free, floor) = self.0.storage.free_bytes();
+        page.gauge("disk_free_bytes", "Bytes free on the disk of the data", free)?;
+        let help = "Free bytes below which writes are refused; 0: none are";
+        page.gauge("disk_min_free_bytes", help, floor)?;
+        let full = u64::from(self.0.storage.check_room().is_err());
+        page.gauge("disk_full", "1 while writes are refused because the disk is full", full)?;
         let faulty = u64::from(self.0.storage.fault().is_some());
         page.gauge(
             "storage_fault",

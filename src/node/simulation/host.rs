@@ -292,6 +292,7 @@ impl Assembly {
             directory: Arc::clone(&directory),
             peers: Arc::clone(&others) as _,
             timeout: REQUEST_TIMEOUT,
+            queue_bytes: GroupOptions::QUEUE_BYTES,
         });
         let changes = {
             let (clock, groups, catalog) = (clock.clone(), groups.clone(), catalog.clone());

@@ -12,6 +12,7 @@ mod tests;
 
 pub(crate) use blocks::{LogExtent, check as check_log, groups as log_groups};
 pub use record::CorruptLog;
+pub(crate) use record::{purged_record, vote_record};
 pub use stats::{BATCH_BUCKETS, SYNC_BUCKETS, WriterStats};
 pub(crate) use store::{CacheBudget, GroupLog};
 #[cfg(test)]

@@ -318,6 +318,16 @@ pub(crate) fn decode_vote(group: GroupId, record: &[u8]) -> Result<Vote, Corrupt
     Ok(if body[16] == 1 { Vote { committed: true, ..vote } } else { vote })
 }
 
+/// Key and record of a purge mark.
+pub(crate) fn purged_record(group: GroupId, upto: LogId) -> ([u8; KEY_BYTES], Vec<u8>) {
+    (Key::Purged.encode(group), encode_purged(upto))
+}
+
+/// Key and record of a vote.
+pub(crate) fn vote_record(group: GroupId, vote: &Vote) -> ([u8; KEY_BYTES], Vec<u8>) {
+    (Key::Vote.encode(group), encode_vote(vote))
+}
+
 pub(crate) fn encode_purged(upto: LogId) -> Vec<u8> {
     let mut body = [0; 16];
     body[..8].copy_from_slice(&upto.leader_id.term.to_le_bytes());

@@ -44,7 +44,7 @@ pub(crate) trait Wire: Send + Sync {
 pub(crate) async fn receive(groups: Groups, message: RaftMessage) -> Result<RaftReply, Status> {
     let service = Service::new(groups);
     match message {
-        RaftMessage::Append(append) => Ok(RaftReply::Append(service.start(append).await)),
+        RaftMessage::Append(append) => Ok(RaftReply::Append(service.start(append).await.0)),
         RaftMessage::Vote { request, pre_vote } => {
             let answer = service.answer_vote(request, pre_vote).await?;
             Ok(RaftReply::Vote(answer.into_inner()))

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::engine::{CORRUPT_FILE, Engine, Tree};
+use super::engine::{CORRUPT_FILE, Engine, META, SYNC_KEY, Tree};
 use super::fault::FaultLatch;
 use super::folder::Folder;
 use super::space::{Current, MEMBERSHIP_KEY, Space};
@@ -64,7 +64,7 @@ pub fn check_folder(dir: &Path, verify: &dyn Verify) -> Result<CheckReport, Open
     let _folder = Folder::open_existing(dir)?;
     let opened = || -> io::Result<(Engine, Tree, Tree)> {
         let engine = Engine::open(dir, CACHE_BYTES, FaultLatch::default())?;
-        let (meta, log) = (engine.tree("meta")?, engine.tree("log")?);
+        let (meta, log) = (engine.tree(META)?, engine.tree("log")?);
         Ok((engine, meta, log))
     };
     let (engine, meta, log) = opened().map_err(|error| OpenError::from_io(dir, error))?;
@@ -102,7 +102,7 @@ impl Check<'_> {
                     break;
                 }
             };
-            self.report.records += 1;
+            self.report.records += u64::from(key != SYNC_KEY);
             match self.meta_record(&key, &record) {
                 Ok(generation) => generations.extend(generation),
                 Err(what) => {
@@ -120,6 +120,9 @@ impl Check<'_> {
             return self.verify.record(&String::from_utf8_lossy(name), value).map(|()| None);
         }
         if key.starts_with(super::erase::MARK) && value.is_empty() {
+            return Ok(None);
+        }
+        if key == SYNC_KEY && value.len() == 8 {
             return Ok(None);
         }
         let Some(group) = key.strip_prefix(b"g/") else {

@@ -14,10 +14,15 @@
 use std::fs::File;
 use std::io;
 use std::ops::RangeBounds;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::fault::FaultLatch;
+use super::synced::Synced;
+use super::{seal, unseal};
 #[cfg(test)]
 use crate::raft::simulated::{Db, DbIter, DbTree, Disk};
 #[cfg(not(test))]
@@ -30,6 +35,10 @@ pub(crate) const RECORD_BYTES: usize = 20 * 1024;
 /// What a damage that the database itself found begins with.
 pub(super) const CORRUPT_FILE: &str = "the file db is corrupt";
 
+/// The tree of node records, and the one that is not the node's but the engine's own.
+pub(super) const META: &str = "meta";
+pub(super) const SYNC_KEY: &[u8] = b"s/sync";
+
 const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
 
 const _: () = assert!(19 * (RECORD_BYTES + 4 * 1024 + 256) < SEGMENT_BYTES / 4);
@@ -41,15 +50,27 @@ const CLEAN_EVERY_MS: u64 = 1_000;
 const LOCK_TRIES: u32 = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
+/// The numbers of syncs, in the database and beside it.
+#[derive(Debug)]
+struct Numbered {
+    meta: DbTree,
+    synced: Mutex<Synced>,
+}
+
 /// One sled database.
 #[derive(Clone, Debug)]
 pub(crate) struct Engine {
     db: Db,
     /// `None`: the database is not in a file.
     sync_handle: Option<std::sync::Arc<File>>,
+    /// The tree that has the number of the last sync, and the file that has it too. `None`: the
+    /// database is not in a file.
+    synced: Option<std::sync::Arc<Numbered>>,
     faults: FaultLatch,
     #[cfg(test)]
     syncs_fail: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    #[cfg(test)]
+    stall: Stall,
     #[cfg(test)]
     crash: Crash,
 }
@@ -84,6 +105,26 @@ impl Crash {
     }
 }
 
+/// Stands for a disk that does not answer: syncs wait until it does.
+#[cfg(test)]
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stall(std::sync::Arc<(parking_lot::Mutex<bool>, parking_lot::Condvar)>);
+
+#[cfg(test)]
+impl Stall {
+    pub(crate) fn set(&self, stalled: bool) {
+        *self.0.0.lock() = stalled;
+        self.0.1.notify_all();
+    }
+
+    fn wait(&self) {
+        let mut stalled = self.0.0.lock();
+        while *stalled {
+            self.0.1.wait(&mut stalled);
+        }
+    }
+}
+
 /// One ordered map in the database. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Tree {
@@ -103,6 +144,19 @@ fn to_io(error: sled::Error) -> io::Error {
             io::Error::new(io::ErrorKind::InvalidData, format!("{CORRUPT_FILE}{place}"))
         }
         other => io::Error::other(other.to_string()),
+    }
+}
+
+/// sled panics on some damage; that is an error like the others.
+fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> io::Result<T> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => done.map_err(to_io),
+        Err(panic) => {
+            let said = panic.downcast_ref::<String>().map(String::as_str);
+            let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+            let said = said.unwrap_or("it panicked");
+            Err(io::Error::new(io::ErrorKind::InvalidData, format!("{CORRUPT_FILE}: {said}")))
+        }
     }
 }
 
@@ -126,18 +180,30 @@ impl Engine {
             .cache_capacity(cache_bytes)
             .segment_size(SEGMENT_BYTES)
             .flush_every_ms(Some(CLEAN_EVERY_MS));
-        let db = open_unlocked(&config).map_err(to_io)?;
+        // Before the database, which makes its files.
+        let mut synced = Synced::open(dir)?;
+        let db = guarded(|| open_unlocked(&config))?;
         #[cfg(test)]
         let db = Db::Sled(db);
+        let meta = guarded(|| db.open_tree(META))?;
+        let number = match guarded(|| meta.get(SYNC_KEY))? {
+            Some(record) => unseal(&record)?.try_into().map(u64::from_le_bytes).unwrap_or(0),
+            None => 0,
+        };
+        synced.check(number)?;
+        let numbered = Numbered { meta, synced: Mutex::new(synced) };
         let sync_handle = Some(File::open(dir.join("db"))?.into());
         // The files themselves must survive, too.
         File::open(dir)?.sync_all()?;
         Ok(Self {
             db,
             sync_handle,
+            synced: Some(numbered.into()),
             faults,
             #[cfg(test)]
             syncs_fail: Default::default(),
+            #[cfg(test)]
+            stall: Stall::default(),
             #[cfg(test)]
             crash: Crash::default(),
         })
@@ -146,8 +212,9 @@ impl Engine {
     /// A database on a simulated disk.
     #[cfg(test)]
     pub(crate) fn simulated(disk: Disk, faults: FaultLatch) -> Self {
-        let (syncs_fail, crash) = Default::default();
-        Self { db: Db::on(disk), sync_handle: None, faults, syncs_fail, crash }
+        let (syncs_fail, stall, crash) = Default::default();
+        let db = Db::on(disk);
+        Self { db, sync_handle: None, synced: None, faults, syncs_fail, stall, crash }
     }
 
     /// Begins a sync on a simulated disk: the mark for [`Engine::end_sync`].
@@ -165,7 +232,7 @@ impl Engine {
     }
 
     pub(crate) fn tree(&self, name: &str) -> io::Result<Tree> {
-        let tree = self.db.open_tree(name).map_err(to_io)?;
+        let tree = guarded(|| self.db.open_tree(name))?;
         Ok(Tree {
             tree,
             faults: self.faults.clone(),
@@ -180,14 +247,35 @@ impl Engine {
     }
 
     pub(crate) fn drop_tree(&self, name: &str) -> io::Result<bool> {
-        self.db.drop_tree(name).map_err(to_io)
+        #[cfg(test)]
+        if self.crash.lost_some() {
+            return Ok(false);
+        }
+        guarded(|| self.db.drop_tree(name))
     }
 
     /// Returns when everything written before the call survives a power loss. A failure latches.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.faults.check()?;
-        let flushed = self.db.flush().map_err(to_io).and_then(|_| self.sync_data());
-        flushed.map_err(|error| self.faults.latch("syncing the database", &error).into())
+        let synced = self.sync_numbered();
+        synced.map_err(|error| self.faults.latch("syncing the database", &error).into())
+    }
+
+    fn sync_numbered(&self) -> io::Result<()> {
+        #[cfg(test)]
+        if self.crash.lost_some() {
+            return Ok(());
+        }
+        let Some(Numbered { meta, synced }) = self.synced.as_deref() else {
+            guarded(|| self.db.flush())?;
+            return self.sync_data();
+        };
+        let mut synced = synced.lock();
+        let number = synced.next();
+        guarded(|| meta.insert(SYNC_KEY, seal(&number.to_le_bytes())))?;
+        guarded(|| self.db.flush())?;
+        self.sync_data()?;
+        synced.done(number)
     }
 
     #[cfg(not(test))]
@@ -197,6 +285,7 @@ impl Engine {
 
     #[cfg(test)]
     fn sync_data(&self) -> io::Result<()> {
+        self.stall.wait();
         if self.syncs_fail.load(std::sync::atomic::Ordering::SeqCst) {
             return Err(io::Error::other("the disk is gone"));
         }
@@ -207,6 +296,11 @@ impl Engine {
     #[cfg(test)]
     pub(crate) fn fail_syncs(&self) {
         self.syncs_fail.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn stall(&self) -> &Stall {
+        &self.stall
     }
 
     #[cfg(test)]
@@ -222,13 +316,13 @@ impl Engine {
 
     /// Bytes of the database on disk.
     pub(crate) fn disk_bytes(&self) -> io::Result<u64> {
-        self.db.size_on_disk().map_err(to_io)
+        guarded(|| self.db.size_on_disk())
     }
 }
 
 impl Tree {
     pub(crate) fn get(&self, key: &[u8]) -> io::Result<Option<sled::IVec>> {
-        self.tree.get(key).map_err(to_io)
+        guarded(|| self.tree.get(key))
     }
 
     /// Writes one record. A failure latches.
@@ -238,7 +332,8 @@ impl Tree {
         if self.crash.happened() {
             return Ok(());
         }
-        let put = self.tree.insert(key, value).map_err(to_io);
+        let value = value.into();
+        let put = guarded(|| self.tree.insert(key, value));
         put.map(drop).map_err(|error| self.faults.latch("writing a record", &error).into())
     }
 
@@ -249,7 +344,7 @@ impl Tree {
         if self.crash.happened() {
             return Ok(());
         }
-        let deleted = self.tree.remove(key).map_err(to_io);
+        let deleted = guarded(|| self.tree.remove(key));
         deleted.map(drop).map_err(|error| self.faults.latch("removing a record", &error).into())
     }
 
@@ -266,12 +361,12 @@ impl Iterator for Rows {
     type Item = io::Result<Row>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next().map(|row| row.map_err(to_io))
+        guarded(|| self.0.next().transpose()).transpose()
     }
 }
 
 impl DoubleEndedIterator for Rows {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.0.next_back().map(|row| row.map_err(to_io))
+        guarded(|| self.0.next_back().transpose()).transpose()
     }
 }

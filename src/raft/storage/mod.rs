@@ -13,13 +13,18 @@ mod erase;
 mod fault;
 mod folder;
 pub(super) mod redo;
+mod room;
+mod seed;
 mod side;
 pub(super) mod space;
+mod synced;
 mod value;
 mod view;
 
 #[cfg(test)]
 mod check_tests;
+#[cfg(test)]
+mod damage_tests;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +43,9 @@ pub(crate) use engine::{Engine, RECORD_BYTES, Tree};
 pub use fault::Fault;
 pub(crate) use fault::FaultLatch;
 pub use folder::OpenError;
+pub(crate) use room::Room;
+pub use room::{DiskFull, RoomState};
+pub use seed::{Seed, SeedError, SeedPoint};
 pub use side::SideRows;
 pub(crate) use space::{Current, check_key};
 pub use space::{KeyValue, Page, PageLimit, Space, SpaceError};
@@ -55,6 +63,9 @@ pub struct StorageOptions {
     pub cache_bytes: u64,
     /// Memory for log entries kept for replication and apply, bytes, over all groups.
     pub log_cache_bytes: u64,
+    /// Bytes of the disk that are kept free: below, writes are refused. `None`: 256 MiB, or an
+    /// eighth of the disk where that is less. 0: nothing is refused.
+    pub min_free_bytes: Option<u64>,
 }
 
 impl StorageOptions {
@@ -66,7 +77,11 @@ impl StorageOptions {
 
 impl Default for StorageOptions {
     fn default() -> Self {
-        Self { cache_bytes: Self::CACHE_BYTES, log_cache_bytes: Self::LOG_CACHE_BYTES }
+        Self {
+            cache_bytes: Self::CACHE_BYTES,
+            log_cache_bytes: Self::LOG_CACHE_BYTES,
+            min_free_bytes: None,
+        }
     }
 }
 
@@ -84,6 +99,7 @@ struct Inner {
     log: Tree,
     writer: Writer,
     faults: FaultLatch,
+    room: Room,
     budget: Arc<CacheBudget>,
     /// The highest generation given out for each group, so that two snapshots never share one.
     generations: Mutex<std::collections::HashMap<GroupId, u64>>,
@@ -129,11 +145,13 @@ impl Storage {
         let folder = Folder::open(dir)?;
         let faults = FaultLatch::default();
         let opened = || -> io::Result<Inner> {
+            let room = Room::of(dir, options.min_free_bytes)?;
             let engine = Engine::open(dir, options.cache_bytes, faults.clone())?;
-            let (meta, log) = (engine.tree("meta")?, engine.tree("log")?);
+            let (meta, log) = (engine.tree(engine::META)?, engine.tree("log")?);
             // What a killed process left in the page cache counts as applied from here on.
             engine.sync()?;
             let writer = Writer::start(engine.clone(), log.clone(), faults.clone())?;
+            room.watch()?;
             Ok(Inner {
                 dir: dir.to_path_buf(),
                 engine,
@@ -141,6 +159,7 @@ impl Storage {
                 log,
                 writer,
                 faults,
+                room,
                 budget: CacheBudget::new(options.log_cache_bytes),
                 generations: Mutex::default(),
                 _folder: Some(folder),
@@ -172,6 +191,7 @@ impl Storage {
                 log,
                 writer,
                 faults,
+                room: Room::unlimited(),
                 budget: CacheBudget::new(options.log_cache_bytes),
                 generations: Mutex::default(),
                 _folder: None,
@@ -209,6 +229,26 @@ impl Storage {
         self.inner.faults.get().cloned()
     }
 
+    /// How much room the disk has.
+    pub fn room(&self) -> RoomState {
+        self.inner.room.state()
+    }
+
+    /// Bytes that are free on the disk, and the bytes below which writes are refused.
+    pub fn free_bytes(&self) -> (u64, u64) {
+        (self.inner.room.free_bytes(), self.inner.room.min_free_bytes())
+    }
+
+    /// Fails while the disk is full, so that what can wait is refused before the database fails.
+    pub fn check_room(&self) -> Result<(), DiskFull> {
+        self.inner.room.check()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn pretend_free(&self, free: Option<u64>) {
+        self.inner.room.pretend(free);
+    }
+
     /// What the log writer did since the folder was opened.
     pub fn writer_stats(&self) -> WriterStats {
         self.inner.writer.counters().read()
@@ -238,6 +278,18 @@ impl Storage {
             inner.engine.sync()
         });
         closed.await.unwrap_or_else(|_| Err(io::Error::other("closing the storage panicked")))
+    }
+
+    /// Stands for the death of the process at a write.
+    #[cfg(test)]
+    pub(crate) fn crash(&self) -> &engine::Crash {
+        self.inner.engine.crash()
+    }
+
+    /// Makes syncs wait, or go on.
+    #[cfg(test)]
+    pub(crate) fn stall_syncs(&self, stalled: bool) {
+        self.inner.engine.stall().set(stalled);
     }
 
     /// Makes every later sync fail.
@@ -304,6 +356,7 @@ impl Storage {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.room.stop();
         self.writer.stop();
     }
 }

@@ -17,14 +17,24 @@ pub struct SideRows {
     space: Space,
 }
 
+fn side_tree(name: &str) -> String {
+    format!("side.{name}")
+}
+
 const PAGE: PageLimit = PageLimit { rows: 1_024, bytes: 4 << 20 };
 
 impl Storage {
     /// Opens the rows of a name, which may be none.
     pub fn open_side(&self, name: &str) -> io::Result<SideRows> {
-        let tree = self.inner.engine.tree(&format!("side.{name}"))?;
+        let tree = self.inner.engine.tree(&side_tree(name))?;
         // The number names no group: it is only shown in messages.
         Ok(SideRows { space: Space::new(GroupId(u64::MAX), Current::open(tree, 0)?) })
+    }
+
+    /// Drops the rows of a name, which gives their room to other rows, and opens it empty.
+    pub fn clear_side(&self, name: &str) -> io::Result<SideRows> {
+        self.inner.engine.drop_tree(&side_tree(name))?;
+        self.open_side(name)
     }
 }
 
@@ -95,5 +105,9 @@ mod tests {
             rows.iter().map(|(key, value)| (key.as_ref(), value.as_ref())).collect();
         assert_eq!(rows, [(&b"a"[..], long.as_slice()), (b"c", &[1])]);
         assert!(storage.open_side("other").expect("opens").rows().expect("reads").is_empty());
+        let cleared = storage.clear_side("history").expect("clears");
+        assert!(cleared.rows().expect("reads").is_empty());
+        cleared.apply([(b"d".to_vec(), vec![2])], []).expect("writes");
+        assert_eq!(storage.open_side("history").expect("opens").rows().expect("reads").len(), 1);
     }
 }

@@ -91,6 +91,9 @@ pub(crate) struct Current {
     pub(crate) membership: Arc<StoredMembership>,
 }
 
+/// Rows of a staged tree that are looked up before they are removed.
+const CLEARED_ROWS: usize = 1_024;
+
 pub(super) const MEMBERSHIP_KEY: &[u8] = b"\0raft\0membership";
 
 impl Current {
@@ -182,6 +185,25 @@ impl Current {
     /// Writes one row of a received snapshot, which is not current yet.
     pub(crate) fn load(&mut self, key: &[u8], value: &Bytes) -> io::Result<()> {
         self.change(key, Some(value))
+    }
+
+    /// Removes the rows after `from` up to and with `to` of a received snapshot, which is not current
+    /// yet. An absent end is open.
+    pub(crate) fn clear(&mut self, from: Option<&[u8]>, to: Option<&[u8]>) -> io::Result<()> {
+        let to = to.map_or(Bound::Unbounded, Bound::Included);
+        let mut from = from.map(Bytes::copy_from_slice);
+        loop {
+            let after = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let rows = self.rows(after, to).take(CLEARED_ROWS);
+            let keys = rows.map(|row| Ok(row?.0)).collect::<io::Result<Vec<Bytes>>>()?;
+            for key in &keys {
+                self.change(key, None)?;
+            }
+            match keys.last() {
+                Some(last) if keys.len() == CLEARED_ROWS => from = Some(last.clone()),
+                _ => return Ok(()),
+            }
+        }
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {

@@ -85,29 +85,41 @@ impl SnapshotView {
 
     /// The next rows in key order, about `bytes` of them; empty at the end.
     pub(crate) fn next_run(&mut self, bytes: usize) -> io::Result<Vec<KeyValue>> {
+        Ok(self.run_to(None, bytes)?.rows)
+    }
+
+    /// The next rows in key order up to and with `to`, about `bytes` of them; `None`: up to the last.
+    pub(crate) fn run_to(&mut self, to: Option<&Bytes>, bytes: usize) -> io::Result<Run> {
         let mut undo = self.undo.lock();
         if undo.abandoned {
             return Err(io::Error::other(
                 "the snapshot was overtaken while it was read; it must be started again",
             ));
         }
-        if undo.finished {
-            return Ok(Vec::new());
+        if undo.finished || to.is_some_and(|to| undo.read_to.as_ref() >= Some(to)) {
+            return Ok(Run { rows: Vec::new(), complete: true });
         }
         let from = undo.read_to.clone();
         let from = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut run = Vec::new();
         let mut taken = 0;
-        let mut present = self.at.rows(from, Bound::Unbounded).peekable();
-        let old = std::mem::take(&mut undo.old);
-        let mut old = old.into_iter().peekable();
+        let end = to.map_or(Bound::Unbounded, |to| Bound::Included(&to[..]));
+        let mut present = self.at.rows(from, end).peekable();
+        let mut all_old = std::mem::take(&mut undo.old);
+        // Old values after the end are for a later run.
+        let mut later = match to {
+            Some(to) => all_old.split_off(&after(to)),
+            None => BTreeMap::new(),
+        };
+        let mut complete = false;
+        let mut old = all_old.into_iter().peekable();
         while taken < bytes {
             // An old value stands for the present one of the same key.
             let old_is_next = match (old.peek(), present.peek()) {
                 (Some((old, _)), Some(Ok((present, _)))) => old <= present,
                 (Some(_), None) => true,
                 (None, None) => {
-                    undo.finished = true;
+                    complete = true;
                     break;
                 }
                 (_, Some(_)) => false,
@@ -129,10 +141,27 @@ impl SnapshotView {
                 run.push((key, value));
             }
         }
-        undo.old = old.collect();
-        if run.is_empty() {
-            undo.finished = true;
+        later.extend(old);
+        undo.old = later;
+        if complete {
+            match to {
+                Some(to) => undo.read_to = Some(to.clone()),
+                None => undo.finished = true,
+            }
         }
-        Ok(run)
+        Ok(Run { rows: run, complete })
     }
+}
+
+/// Rows that were read in one go.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) rows: Vec<KeyValue>,
+    /// There are no more up to the key that was asked for.
+    pub(crate) complete: bool,
+}
+
+/// The first key after `key`.
+fn after(key: &Bytes) -> Bytes {
+    Bytes::from([&key[..], &[0]].concat())
 }

@@ -28,6 +28,9 @@ use crate::security::AuthChannel;
 const FRAME_REQUESTS: usize = 256;
 const FRAME_BYTES: usize = MAX_MESSAGE_BYTES / 4;
 
+/// Requests without an answer may take so much. Far more than a link carries in a round trip.
+const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+
 /// The stream to a peer broke, or cannot be opened now.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("node {node} cannot be reached: {cause}")]
@@ -62,8 +65,24 @@ struct Stream {
 #[derive(Default)]
 struct Pending {
     next_seq: u64,
-    waiters: HashMap<u64, oneshot::Sender<proto::RaftAppended>>,
+    waiters: HashMap<u64, Waiting>,
+    /// Bytes of the requests that have waiters.
+    bytes: usize,
     ended: Option<Arc<str>>,
+}
+
+/// A request without an answer.
+struct Waiting {
+    answer: oneshot::Sender<proto::RaftAppended>,
+    bytes: usize,
+}
+
+impl Pending {
+    fn remove(&mut self, seq: u64) -> Option<oneshot::Sender<proto::RaftAppended>> {
+        let Waiting { answer, bytes } = self.waiters.remove(&seq)?;
+        self.bytes -= bytes;
+        Some(answer)
+    }
 }
 
 impl Link {
@@ -71,8 +90,9 @@ impl Link {
         Self { identity, node, channel, state: Arc::default() }
     }
 
-    /// Queues a request, whose `seq` is given here. What bounds the queue is what each group keeps
-    /// in flight.
+    /// Queues a request, whose `seq` is given here. A peer that takes nothing has at most
+    /// [`QUEUE_BYTES`] waiting for it; beyond, only requests without entries are taken, which keep its
+    /// leaders known to it.
     pub(crate) fn send(&self, mut request: proto::RaftAppend) -> Result<Waiter, LinkError> {
         let stream = self.stream()?;
         let (sender, answer) = oneshot::channel();
@@ -80,9 +100,14 @@ impl Link {
         if let Some(cause) = &pending.ended {
             return Err(self.error(cause.clone()));
         }
+        let bytes = append_bytes(&request);
+        if pending.bytes + bytes > QUEUE_BYTES && !request.entries.is_empty() {
+            return Err(self.error("too much waits for it already".into()));
+        }
+        pending.bytes += bytes;
         let seq = pending.next_seq;
         pending.next_seq += 1;
-        pending.waiters.insert(seq, sender);
+        pending.waiters.insert(seq, Waiting { answer: sender, bytes });
         request.seq = seq;
         // Sent under the lock, so that requests leave in the order of their numbers. The receiver
         // is gone only when the stream has just ended, which also drops the waiter.
@@ -132,7 +157,7 @@ impl Answers {
     /// Says that the request of this number was appended.
     pub(crate) fn appended(&self, seq: u64) {
         let outcome = proto::raft_appended::Outcome::Appended.into();
-        let waiter = self.0.lock().waiters.remove(&seq).expect("it was sent");
+        let waiter = self.0.lock().remove(seq).expect("it was sent");
         let _ = waiter.send(proto::RaftAppended { seq, outcome, ..Default::default() });
     }
 }
@@ -198,7 +223,7 @@ impl Future for Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        self.pending.lock().waiters.remove(&self.seq);
+        self.pending.lock().remove(self.seq);
     }
 }
 
@@ -233,6 +258,7 @@ impl Life {
         let mut pending = self.pending.lock();
         pending.ended = Some(cause);
         pending.waiters.clear();
+        pending.bytes = 0;
     }
 
     /// A peer that does not take this node for one of its cluster is the operator's to put right, so
@@ -260,7 +286,7 @@ impl Life {
         while let Some(frame) = answers.message().await? {
             let mut pending = self.pending.lock();
             for answer in frame.responses {
-                if let Some(waiter) = pending.waiters.remove(&answer.seq) {
+                if let Some(waiter) = pending.remove(answer.seq) {
                     // A waiter that has gone needs no answer.
                     let _ = waiter.send(answer);
                 }
@@ -293,12 +319,12 @@ fn frames(
             Some(first) => first,
             None => queue.recv().await?,
         };
-        let mut bytes = request_bytes(&first);
+        let mut bytes = append_bytes(&first);
         let mut requests = vec![first];
         let mut held = None;
         while requests.len() < FRAME_REQUESTS {
             let Ok(request) = queue.try_recv() else { break };
-            bytes += request_bytes(&request);
+            bytes += append_bytes(&request);
             if bytes > FRAME_BYTES {
                 held = Some(request);
                 break;
@@ -311,7 +337,8 @@ fn frames(
     .boxed()
 }
 
-fn request_bytes(request: &proto::RaftAppend) -> usize {
+/// About what an append takes in memory and on the wire.
+pub(super) fn append_bytes(request: &proto::RaftAppend) -> usize {
     use proto::raft_entry::Payload;
     let payload = |entry: &proto::RaftEntry| match &entry.payload {
         Some(Payload::Command(command)) => command.len(),

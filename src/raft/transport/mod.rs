@@ -7,15 +7,20 @@
 //!
 //! Nothing that a peer can send panics here: what does not decode is answered with an error.
 
+pub(super) mod held;
 mod link;
 mod network;
 mod pace;
 mod peers;
 pub(super) mod receive;
+#[cfg(test)]
+mod resume_tests;
+mod send;
 mod service;
 
 use std::time::Duration;
 
+pub use held::SnapshotProgress;
 pub(crate) use network::GroupNetwork;
 pub(crate) use pace::Pace;
 pub use peers::{PeerError, Peers, PeersOptions};

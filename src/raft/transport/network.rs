@@ -22,10 +22,11 @@ use openraft::raft::{
 use openraft::{OptionalSend, RPCTypes, StorageError};
 use tokio::time::Instant;
 
+use super::held::HeldRange;
 use super::link::Waiter;
 use super::pace::Pace;
 use super::peers::Peers;
-use super::{MAX_MESSAGE_BYTES, receive};
+use super::{MAX_MESSAGE_BYTES, receive, send};
 use crate::keyviz::GroupId;
 use crate::proto;
 use crate::proto::raft_appended::Outcome;
@@ -45,6 +46,9 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the peer may take to answer a chunk of a snapshot or to install it.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long the peer may take to say what it holds of a snapshot.
+const HELD_TIMEOUT: Duration = Duration::from_secs(20);
 
 type RpcError = RPCError<Types>;
 type Client = RaftTransportClient<AuthChannel>;
@@ -119,6 +123,33 @@ impl PeerNetwork {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(call_failed(status)),
             Err(_) => Err(self.timeout(action, limit)),
+        }
+    }
+
+    /// What the peer holds of an earlier snapshot, and its name; nothing where it does not say.
+    async fn held(&self, client: &mut Client) -> (u64, Vec<HeldRange>) {
+        let hello = Some(self.peers.hello(self.target));
+        let request = proto::RaftSnapshotHeldRequest { hello, group: self.group.0 };
+        let asked =
+            async {
+                let mut answers = client.snapshot_held(request).await?.into_inner();
+                let (mut name, mut held) = (0, Vec::new());
+                while let Some(range) = answers.message().await? {
+                    name = range.partial;
+                    held.push(HeldRange {
+                        digest: u128::from_le_bytes(range.digest[..].try_into().map_err(|_| {
+                            tonic::Status::invalid_argument("a digest has 16 bytes")
+                        })?),
+                        to: range.to,
+                        rows: range.rows,
+                    });
+                }
+                Ok::<_, tonic::Status>((name, held))
+            };
+        match tokio::time::timeout(HELD_TIMEOUT, asked).await {
+            Ok(Ok(held)) => held,
+            // A peer of an earlier version does not know the question.
+            Ok(Err(_)) | Err(_) => (0, Vec::new()),
         }
     }
 
@@ -197,7 +228,10 @@ impl InFlight {
                 Ok(Err(StreamAppendError::HigherVote(vote)))
             }
             Outcome::NoGroup => Err(unreachable("the peer does not hold the group")),
-            Outcome::Stopped | Outcome::Unspecified => Err(unreachable(answer.message)),
+            // Waiting helps: the peer takes entries again once its disk has room.
+            Outcome::Stopped | Outcome::NoRoom | Outcome::Unspecified => {
+                Err(unreachable(answer.message))
+            }
             Outcome::Invalid => Err(network(answer.message)),
         }
     }
@@ -350,11 +384,11 @@ impl RaftNetworkV2<Types> for PeerNetwork {
                 error,
             )));
         };
-        let header =
-            receive::header(self.peers.hello(self.target), self.group, vote, &snapshot.meta);
-        let (chunks, progress) = receive::chunks(header, *view, self.pace.clone());
+        let hello = self.peers.hello(self.target);
         #[cfg(test)]
         if let Some(wire) = self.peers.wire() {
+            let header = receive::header(hello, self.group, vote, &snapshot.meta, 0);
+            let (chunks, _) = send::chunks(header, *view, Vec::new(), self.pace.clone());
             let call = overheard::snapshot(wire.as_ref(), self.target, chunks.collect().await);
             let sent = self.within(RPCTypes::InstallSnapshot, SNAPSHOT_TIMEOUT, call);
             tokio::pin!(sent, cancel);
@@ -367,6 +401,9 @@ impl RaftNetworkV2<Types> for PeerNetwork {
             };
         }
         let mut client = self.client()?;
+        let (partial, held) = self.held(&mut client).await;
+        let header = receive::header(hello, self.group, vote, &snapshot.meta, partial);
+        let (chunks, progress) = send::chunks(header, *view, held, self.pace.clone());
         let call = client.snapshot(chunks);
         tokio::pin!(call, cancel);
         loop {

@@ -3,21 +3,18 @@
 //! A chunk is a run of rows, each as length u32 little-endian and bytes of the key, then of the
 //! value. The trailer has the number of rows and a checksum over the chunk checksums, so a missing,
 //! doubled or reordered chunk is found, and rows must ascend. Nothing of the receiving group
-//! changes before the trailer was checked.
+//! changes before the trailer was checked. What a cut leaves staged is the start of the next
+//! snapshot, see `held.rs`.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use futures::{Stream, StreamExt as _};
-use tokio::sync::watch;
-use tokio::time::Instant;
 
-use super::pace::Pace;
+use super::held::{HeldRange, Partial, digest};
 use crate::keyviz::GroupId;
 use crate::proto;
-use crate::proto::raft_snapshot_chunk::Part;
-use crate::raft::apply::{RUN_BYTES, Staged};
-use crate::raft::storage::{KeyValue, SnapshotView};
+use crate::raft::apply::Staged;
+use crate::raft::storage::KeyValue;
 use crate::raft::types::{SnapshotMeta, Vote};
 use crate::raft::wire::{self, Invalid};
 
@@ -28,6 +25,7 @@ pub(crate) fn header(
     group: GroupId,
     vote: Vote,
     meta: &SnapshotMeta,
+    partial: u64,
 ) -> proto::RaftSnapshotHeader {
     proto::RaftSnapshotHeader {
         hello: Some(hello),
@@ -37,6 +35,7 @@ pub(crate) fn header(
         membership_at: meta.last_membership.log_id().map(wire::log_id_to_proto),
         membership: Some(wire::membership_to_proto(meta.last_membership.membership())),
         version: VERSION,
+        partial,
     }
 }
 
@@ -54,10 +53,6 @@ pub(crate) fn meta(header: &proto::RaftSnapshotHeader) -> Result<SnapshotMeta, I
         last_log_id: Some(wire::log_id_from_proto(last)),
         last_membership: membership,
     })
-}
-
-fn chunk(part: Part) -> proto::RaftSnapshotChunk {
-    proto::RaftSnapshotChunk { part: Some(part) }
 }
 
 pub(crate) fn encode_rows(rows: &[KeyValue]) -> Bytes {
@@ -85,95 +80,127 @@ pub(crate) fn decode_rows(mut bytes: Bytes) -> Result<Vec<KeyValue>, Invalid> {
     Ok(rows)
 }
 
-/// The chunks of a snapshot, sent no faster than `pace`, and the time the last one was taken. The stream ends without trailer
-/// when the rows cannot be read, which the receiver refuses.
-pub(crate) fn chunks(
-    header: proto::RaftSnapshotHeader,
-    view: SnapshotView,
-    pace: Arc<Pace>,
-) -> (impl Stream<Item = proto::RaftSnapshotChunk> + Send + 'static, watch::Receiver<Instant>) {
-    struct Sending {
-        view: Option<SnapshotView>,
-        rows: u64,
-        crc: crc32fast::Hasher,
-        progress: watch::Sender<Instant>,
-        pace: Arc<Pace>,
-    }
-    let (progress, watched) = watch::channel(Instant::now());
-    let start =
-        Sending { view: Some(view), rows: 0, crc: crc32fast::Hasher::new(), progress, pace };
-    let rows = futures::stream::unfold(start, |mut sending| async move {
-        let mut view = sending.view.take()?;
-        let read = crate::raft::blocking(move || {
-            let run = view.next_run(RUN_BYTES);
-            (view, run)
-        });
-        let (view, run) = match read.await {
-            Ok((view, Ok(run))) => (view, run),
-            Ok((_, Err(error))) => {
-                tracing::warn!("reading a snapshot failed: {error}");
-                return None;
-            }
-            Err(_) => return None,
-        };
-        sending.progress.send_replace(Instant::now());
-        if run.is_empty() {
-            let crc = sending.crc.clone().finalize();
-            let trailer = proto::RaftSnapshotTrailer { rows: sending.rows, crc };
-            return Some((chunk(Part::Trailer(trailer)), sending));
-        }
-        sending.view = Some(view);
-        sending.rows += run.len() as u64;
-        let rows = encode_rows(&run);
-        sending.pace.take(rows.len()).await;
-        sending.progress.send_replace(Instant::now());
-        let crc = crc32fast::hash(&rows);
-        sending.crc.update(&crc.to_le_bytes());
-        Some((chunk(Part::Rows(proto::RaftSnapshotRows { rows, crc })), sending))
-    });
-    let header = futures::stream::once(async { chunk(Part::Header(header)) });
-    (header.chain(rows).boxed(), watched)
-}
-
 /// Takes the chunks after the header, in order.
 pub(crate) struct Receiving {
     staged: Staged,
     rows: u64,
     crc: crc32fast::Hasher,
-    last_key: Option<Bytes>,
+    /// All rows up to this key are those of the snapshot.
+    position: Option<Bytes>,
+    ranges: VecDeque<HeldRange>,
+    /// Ranges of an earlier snapshot that come next, and where the first of them begins.
+    held: VecDeque<HeldRange>,
+    held_from: Option<Bytes>,
+    /// Rows of an earlier snapshot may lie after the position.
+    resumed: bool,
 }
 
 impl Receiving {
     pub(crate) fn new(staged: Staged) -> Self {
-        Self { staged, rows: 0, crc: crc32fast::Hasher::new(), last_key: None }
+        Self {
+            staged,
+            rows: 0,
+            crc: crc32fast::Hasher::new(),
+            position: None,
+            ranges: VecDeque::new(),
+            held: VecDeque::new(),
+            held_from: None,
+            resumed: false,
+        }
+    }
+
+    /// Goes on with what was staged before.
+    pub(crate) fn resume(partial: Partial) -> Self {
+        Self { held: partial.ranges, resumed: true, ..Self::new(partial.staged) }
+    }
+
+    /// Rows so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.rows
+    }
+
+    /// What is staged, for a later snapshot: what was received, and what was held after it. `None`:
+    /// nothing is.
+    pub(crate) fn into_partial(mut self) -> Option<(Staged, VecDeque<HeldRange>)> {
+        if self.held_from != self.position
+            && let Some(rest) = self.held.front_mut()
+        {
+            // The beginning of this range was replaced: no digest tells what it is now.
+            (rest.rows, rest.digest) = (u64::MAX, 0);
+        }
+        self.ranges.extend(self.held);
+        (!self.ranges.is_empty()).then_some((self.staged, self.ranges))
     }
 
     /// Checks and stages one chunk. Blocks on the database.
     pub(crate) fn rows(&mut self, chunk: proto::RaftSnapshotRows) -> Result<(), tonic::Status> {
+        let failed = |error: std::io::Error| tonic::Status::internal(error.to_string());
         if crc32fast::hash(&chunk.rows) != chunk.crc {
             return Err(Invalid("a chunk's checksum does not match").into());
         }
-        self.crc.update(&chunk.crc.to_le_bytes());
-        for (key, value) in decode_rows(chunk.rows)? {
-            if self.last_key.as_ref().is_some_and(|last| *last >= key) {
+        let digest = digest(&chunk.rows);
+        let rows = decode_rows(chunk.rows)?;
+        let mut last = self.position.as_ref();
+        for (key, _) in &rows {
+            if last.is_some_and(|last| last >= key) {
                 return Err(Invalid("its rows do not ascend").into());
             }
-            crate::raft::storage::check_key(&key)
+            crate::raft::storage::check_key(key)
                 .map_err(|error| tonic::Status::invalid_argument(error.to_string()))?;
-            self.staged
-                .rows()
-                .load(&key, &value)
-                .map_err(|error| tonic::Status::internal(error.to_string()))?;
-            self.rows += 1;
-            self.last_key = Some(key);
+            last = Some(key);
         }
+        let to = match (chunk.to.is_empty(), last) {
+            (false, last) if last.is_none_or(|last| *last <= chunk.to) => chunk.to,
+            (true, Some(last)) if !rows.is_empty() => last.clone(),
+            _ => return Err(Invalid("a chunk ends before its rows do").into()),
+        };
+        if self.resumed {
+            let stale = self.staged.rows().clear(self.position.as_deref(), Some(&to));
+            stale.map_err(failed)?;
+        }
+        for (key, value) in &rows {
+            self.staged.rows().load(key, value).map_err(failed)?;
+        }
+        self.crc.update(&chunk.crc.to_le_bytes());
+        let count = rows.len() as u64;
+        self.passed(HeldRange { to, rows: count, digest });
         Ok(())
     }
 
-    /// Checks the trailer and gives the staged rows.
-    pub(crate) fn finish(self, trailer: proto::RaftSnapshotTrailer) -> Result<Staged, Invalid> {
+    /// The sender has the same rows in the next range that is held.
+    pub(crate) fn keep(&mut self, keep: proto::RaftSnapshotKeep) -> Result<(), Invalid> {
+        let held = self.held.front().filter(|range| range.to == keep.to).cloned();
+        match held {
+            Some(range) if self.held_from == self.position && range.rows != u64::MAX => {
+                self.crc.update(&range.digest.to_le_bytes());
+                self.passed(range);
+                Ok(())
+            }
+            _ => Err(Invalid("it keeps a range that is not held")),
+        }
+    }
+
+    /// All rows up to the end of this range are those of the snapshot.
+    fn passed(&mut self, range: HeldRange) {
+        while self.held.front().is_some_and(|held| held.to <= range.to) {
+            self.held_from = self.held.pop_front().map(|held| held.to);
+        }
+        self.rows += range.rows;
+        self.position = Some(range.to.clone());
+        self.ranges.push_back(range);
+    }
+
+    /// Checks the trailer and gives the staged rows. Blocks on the database.
+    pub(crate) fn finish(
+        mut self,
+        trailer: proto::RaftSnapshotTrailer,
+    ) -> Result<Staged, tonic::Status> {
         if trailer.rows != self.rows || trailer.crc != self.crc.finalize() {
-            return Err(Invalid("chunks are missing"));
+            return Err(Invalid("chunks are missing").into());
+        }
+        if self.resumed {
+            let stale = self.staged.rows().clear(self.position.as_deref(), None);
+            stale.map_err(|error| tonic::Status::internal(error.to_string()))?;
         }
         Ok(self.staged)
     }

@@ -9,6 +9,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::held::{Partial, Reception};
+use super::link::append_bytes;
 use super::receive::{self, Receiving};
 use crate::keyviz::GroupId;
 use crate::proto;
@@ -18,9 +20,12 @@ use crate::proto::raft_transport_server::RaftTransport;
 use crate::raft::apply::{Staged, Transfer};
 use crate::raft::group::Group;
 use crate::raft::groups::Groups;
+use crate::raft::storage::{DiskFull, Storage};
+use crate::raft::types::{Entry, Payload};
 use crate::raft::wire;
 
-/// Appends of one peer that are being worked on; beyond, its stream is not read.
+/// Appends of one peer that are being worked on; beyond, or beyond the node's queue bytes, its stream
+/// is not read.
 const IN_WORK: usize = 4096;
 
 /// Answers that leave in one frame.
@@ -65,6 +70,12 @@ impl Service {
             .ok_or_else(|| Status::not_found(format!("this node does not hold group {group}")))
     }
 
+    /// A full disk takes no commands. What a leader needs to lead, it gets: entries without one.
+    fn check_room(&self, entries: &[Entry]) -> Result<(), DiskFull> {
+        let commands = entries.iter().any(|entry| matches!(entry.payload, Payload::Normal(_)));
+        if commands { self.groups.storage().check_room() } else { Ok(()) }
+    }
+
     pub(crate) async fn answer_vote(
         &self,
         request: proto::RaftVoteRequest,
@@ -80,10 +91,14 @@ impl Service {
     /// Starts one append: it is in the group's queue when this returns, unless that is full.
     pub(crate) fn start(&self, append: proto::RaftAppend) -> InWork {
         let seq = append.seq;
+        let bytes = append_bytes(&append);
         let work = match self.groups.get(GroupId(append.group)) {
             None => Err(answer(seq, Outcome::NoGroup, String::new())),
             Some(group) => match wire::append_from_proto(append) {
-                Ok(request) => Ok((group, request)),
+                Ok(request) => match self.check_room(&request.entries) {
+                    Ok(()) => Ok((group, request)),
+                    Err(full) => Err(answer(seq, Outcome::NoRoom, full.to_string())),
+                },
                 Err(invalid) => Err(answer(seq, Outcome::Invalid, invalid.to_string())),
             },
         };
@@ -110,8 +125,8 @@ impl Service {
         // The first poll hands the request to the group, so requests arrive there in the order of
         // the stream. Unconstrained: running out of budget here would reorder them.
         match tokio::task::unconstrained(&mut work).now_or_never() {
-            Some(answered) => futures::future::ready(answered).boxed(),
-            None => work,
+            Some(answered) => futures::future::ready((answered, bytes)).boxed(),
+            None => work.map(move |answered| (answered, bytes)).boxed(),
         }
     }
 
@@ -150,40 +165,31 @@ impl Service {
     /// Receives and installs a snapshot.
     pub(crate) async fn install(
         &self,
-        mut chunks: impl Stream<Item = Result<proto::RaftSnapshotChunk, Status>> + Unpin,
+        mut chunks: impl Stream<Item = Result<proto::RaftSnapshotChunk, Status>>
+        + Send
+        + Unpin
+        + 'static,
     ) -> Result<proto::RaftSnapshotResponse, Status> {
         let Some(Part::Header(header)) = next_part(&mut chunks).await? else {
             return Err(wire::Invalid("a snapshot starts with its header").into());
         };
         self.check(header.hello.as_ref())?;
         let group = self.group(header.group)?;
+        let full = |full: DiskFull| Status::unavailable(full.to_string());
+        self.groups.storage().check_room().map_err(full)?;
         let vote = wire::required_vote(header.vote)?;
         let meta = receive::meta(&header)?;
         group.check_snapshot(&vote, &meta)?;
 
-        let (storage, space) = (self.groups.storage().clone(), group.space().clone());
-        let mut receiving = blocking(move || {
-            let staged = Staged::new(storage, space);
-            staged.map(Receiving::new).map_err(|error| Status::internal(error.to_string()))
-        })
-        .await?;
-        let trailer = loop {
-            match next_part(&mut chunks).await? {
-                Some(Part::Rows(rows)) => {
-                    group.count_received(rows.rows.len());
-                    receiving = blocking(move || {
-                        receiving.rows(rows)?;
-                        Ok(receiving)
-                    })
-                    .await?;
-                }
-                Some(Part::Trailer(trailer)) => break trailer,
-                Some(Part::Header(_)) | None => {
-                    return Err(wire::Invalid("the snapshot ends before its trailer").into());
-                }
-            }
-        };
-        let staged = receiving.finish(trailer)?;
+        let gone = || Status::aborted("nothing is held under this name; start afresh");
+        let (reception, partial) = group.incoming().begin(header.partial).ok_or_else(gone)?;
+        let storage = self.groups.storage().clone();
+        // By itself: when the connection breaks, this call is dropped, and what came is to be kept.
+        let received =
+            tokio::spawn(receive_snapshot(storage, group.clone(), reception, partial, chunks));
+        let staged = received
+            .await
+            .unwrap_or_else(|_| Err(Status::internal("receiving the snapshot panicked")))?;
         let snapshot = openraft::Snapshot { meta, snapshot: Transfer::Staged(staged) };
         let response = group
             .raft()
@@ -200,6 +206,7 @@ impl Service {
         answers: mpsc::Sender<Result<proto::RaftAppendedFrame, Status>>,
     ) {
         let mut in_work: FuturesUnordered<InWork> = FuturesUnordered::new();
+        let (mut bytes, most_bytes) = (0, self.groups.peer_bytes());
         let stopping = self.groups.stopping().clone();
         let stopped = stopping.cancelled();
         tokio::pin!(stopped);
@@ -207,18 +214,20 @@ impl Service {
             tokio::select! {
                 biased;
                 () = &mut stopped => return,
-                Some(first) = in_work.next() => {
+                Some((first, done)) = in_work.next() => {
+                    bytes -= done;
                     let mut responses = vec![first];
                     while responses.len() < FRAME_RESPONSES
-                        && let Some(Some(next)) = in_work.next().now_or_never()
+                        && let Some(Some((next, done))) = in_work.next().now_or_never()
                     {
+                        bytes -= done;
                         responses.push(next);
                     }
                     if answers.send(Ok(proto::RaftAppendedFrame { responses })).await.is_err() {
                         return;
                     }
                 }
-                frame = frames.message(), if in_work.len() < IN_WORK => {
+                frame = frames.message(), if in_work.len() < IN_WORK && bytes < most_bytes => {
                     let frame = match frame {
                         Ok(Some(frame)) => frame,
                         // The peer closed its side or broke off: it no longer waits for answers.
@@ -228,6 +237,7 @@ impl Service {
                         let _ = answers.send(Err(refused)).await;
                         return;
                     }
+                    bytes += frame.requests.iter().map(append_bytes).sum::<usize>();
                     in_work.extend(frame.requests.into_iter().map(|append| self.start(append)));
                 }
             }
@@ -235,7 +245,8 @@ impl Service {
     }
 }
 
-type InWork = futures::future::BoxFuture<'static, proto::RaftAppended>;
+/// The answer, and what it frees.
+type InWork = futures::future::BoxFuture<'static, (proto::RaftAppended, usize)>;
 
 fn answer(seq: u64, outcome: Outcome, message: String) -> proto::RaftAppended {
     proto::RaftAppended { seq, outcome: outcome.into(), vote: None, message }
@@ -243,6 +254,7 @@ fn answer(seq: u64, outcome: Outcome, message: String) -> proto::RaftAppended {
 
 #[tonic::async_trait]
 impl RaftTransport for Service {
+    type SnapshotHeldStream = BoxStream<'static, Result<proto::RaftSnapshotRange, Status>>;
     type AppendStream = BoxStream<'static, Result<proto::RaftAppendedFrame, Status>>;
 
     async fn append(
@@ -275,12 +287,82 @@ impl RaftTransport for Service {
         self.take_over(request.into_inner()).await.map(Response::new)
     }
 
+    async fn snapshot_held(
+        &self,
+        request: Request<proto::RaftSnapshotHeldRequest>,
+    ) -> Result<Response<Self::SnapshotHeldStream>, Status> {
+        let request = request.into_inner();
+        self.check(request.hello.as_ref())?;
+        let group = self.group(request.group)?;
+        let (partial, ranges) = group.incoming().held().await.unwrap_or_default();
+        let ranges = ranges.into_iter().map(move |range| {
+            Ok(proto::RaftSnapshotRange {
+                partial,
+                to: range.to,
+                rows: range.rows,
+                digest: range.digest.to_le_bytes().to_vec().into(),
+            })
+        });
+        Ok(Response::new(futures::stream::iter(ranges).boxed()))
+    }
+
     async fn snapshot(
         &self,
         request: Request<Streaming<proto::RaftSnapshotChunk>>,
     ) -> Result<Response<proto::RaftSnapshotResponse>, Status> {
         self.install(request.into_inner()).await.map(Response::new)
     }
+}
+
+/// Stages what follows the header. What a cut leaves is kept for the next snapshot.
+async fn receive_snapshot(
+    storage: Storage,
+    group: Arc<Group>,
+    reception: Reception,
+    partial: Option<Partial>,
+    mut chunks: impl Stream<Item = Result<proto::RaftSnapshotChunk, Status>> + Send + Unpin,
+) -> Result<Staged, Status> {
+    let space = group.space().clone();
+    let mut receiving = blocking(move || {
+        if let Some(partial) = partial {
+            return Ok(Receiving::resume(partial));
+        }
+        let staged = Staged::new(storage, space);
+        staged.map(Receiving::new).map_err(|error| Status::internal(error.to_string()))
+    })
+    .await?;
+    let stop = reception.stop();
+    let trailer = loop {
+        let part = tokio::select! {
+            () = stop.cancelled() => Err(Status::aborted("another snapshot comes")),
+            part = next_part(&mut chunks) => part,
+        };
+        match part {
+            Ok(Some(Part::Rows(rows))) => {
+                let bytes = rows.rows.len();
+                group.count_received(bytes);
+                receiving = blocking(move || {
+                    receiving.rows(rows)?;
+                    Ok(receiving)
+                })
+                .await?;
+                reception.note(receiving.received(), bytes);
+            }
+            Ok(Some(Part::Keep(keep))) => {
+                receiving.keep(keep)?;
+                reception.note(receiving.received(), 0);
+            }
+            Ok(Some(Part::Trailer(trailer))) => break trailer,
+            cut => {
+                if let Some((staged, ranges)) = receiving.into_partial() {
+                    reception.keep(staged, ranges);
+                }
+                let ended = wire::Invalid("the snapshot ends before its trailer");
+                return Err(cut.err().unwrap_or_else(|| ended.into()));
+            }
+        }
+    };
+    blocking(move || receiving.finish(trailer)).await
 }
 
 async fn next_part(

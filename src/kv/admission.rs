@@ -1,0 +1,102 @@
+//! How much a node takes on at once. Over it, requests are refused before anything is done for them,
+//! so that a flood costs the requests that come too many and not those that are under way.
+//!
+//! Requests of clients and requests of other nodes have limits of their own: two nodes that forward to
+//! each other cannot starve each other.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::error::KvError;
+
+/// Most requests under way, of clients and again of other nodes. Each has its task, some 10 KiB.
+pub const MAX_REQUESTS: usize = 8_192;
+
+/// Most scans under way. Each holds a page of 1 MiB at most, and as much may wait in its stream.
+pub const MAX_SCANS: usize = 256;
+
+/// Bytes are given out in pieces of this size.
+const PIECE_BYTES: usize = 1_024;
+
+/// The limits of one side.
+#[derive(Debug)]
+pub(super) struct Admission {
+    requests: Arc<Semaphore>,
+    pieces: Arc<Semaphore>,
+    scans: Arc<Semaphore>,
+}
+
+/// A request that was taken on; it counts until this is dropped.
+#[derive(Debug)]
+pub struct Admitted {
+    _permits: [Option<OwnedSemaphorePermit>; 2],
+}
+
+impl Admission {
+    /// `queue_bytes` of keys and values may be under way.
+    pub(super) fn new(queue_bytes: u64) -> Self {
+        let pieces = usize::try_from(queue_bytes).unwrap_or(usize::MAX) / PIECE_BYTES;
+        Admission {
+            requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
+            pieces: Arc::new(Semaphore::new(pieces.min(Semaphore::MAX_PERMITS))),
+            scans: Arc::new(Semaphore::new(MAX_SCANS)),
+        }
+    }
+
+    /// Takes on a request that carries so many bytes.
+    pub(super) fn request(&self, bytes: usize) -> Result<Admitted, KvError> {
+        let request = Arc::clone(&self.requests).try_acquire_owned();
+        let request = request.map_err(|_| KvError::Busy { what: "requests" })?;
+        let pieces = match u32::try_from(bytes / PIECE_BYTES).unwrap_or(u32::MAX) {
+            0 => None,
+            pieces => {
+                let pieces = Arc::clone(&self.pieces).try_acquire_many_owned(pieces);
+                Some(pieces.map_err(|_| KvError::Busy { what: "bytes of requests" })?)
+            }
+        };
+        Ok(Admitted { _permits: [Some(request), pieces] })
+    }
+
+    /// Takes on a scan.
+    pub(super) fn scan(&self) -> Result<Admitted, KvError> {
+        let scan = Arc::clone(&self.scans).try_acquire_owned();
+        let scan = scan.map_err(|_| KvError::Busy { what: "scans" })?;
+        Ok(Admitted { _permits: [Some(scan), None] })
+    }
+
+    /// Requests under way.
+    pub(super) fn under_way(&self) -> u64 {
+        let requests = MAX_REQUESTS - self.requests.available_permits();
+        let scans = MAX_SCANS - self.scans.available_permits();
+        (requests + scans) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_what_is_too_much_is_refused_and_what_ends_makes_room() {
+        let admission = Admission::new(3 << 20);
+        let large: Vec<Admitted> =
+            (0..3).map(|_| admission.request(1 << 20).expect("there is room")).collect();
+        let refused = admission.request(1 << 20).expect_err("no bytes are left");
+        assert_eq!(refused, KvError::Busy { what: "bytes of requests" });
+        assert!(refused.not_applied());
+        let small: Vec<Admitted> = (3..MAX_REQUESTS)
+            .map(|_| admission.request(100).expect("small ones have a number of their own"))
+            .collect();
+        let refused = admission.request(0).expect_err("no request more");
+        assert_eq!(refused, KvError::Busy { what: "requests" });
+        assert_eq!(admission.under_way(), MAX_REQUESTS as u64);
+        drop((large, small));
+        assert_eq!(admission.under_way(), 0);
+        let scans: Vec<Admitted> =
+            (0..MAX_SCANS).map(|_| admission.scan().expect("there is room")).collect();
+        assert_eq!(admission.scan().expect_err("too many"), KvError::Busy { what: "scans" });
+        assert!(admission.request(1 << 20).is_ok(), "scans do not keep requests out");
+        drop(scans);
+    }
+}

@@ -1,0 +1,107 @@
+//! How much may be under way: proposals of a group, and bytes of proposals of a node.
+//!
+//! What is admitted counts until its outcome is known, not until its caller loses patience: a caller
+//! that went away has left its entry in the queues, and a disk that stalls would gather them without
+//! end. So what waits for the log writer and for followers is bounded by what is admitted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What an entry takes beside its command: its place in the log's cache, in openraft's queues and
+/// in the list of those who wait for an answer.
+const ENTRY_BYTES: u64 = 512;
+
+/// Bytes of proposals under way on a node, over all groups.
+#[derive(Debug)]
+pub(crate) struct NodeQueue {
+    limit: u64,
+    bytes: AtomicU64,
+}
+
+/// Proposals under way in a group.
+#[derive(Debug)]
+pub(crate) struct GroupQueue {
+    node: Arc<NodeQueue>,
+    limit: u64,
+    proposals: AtomicU64,
+}
+
+/// One proposal under way; it counts until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    queue: Arc<GroupQueue>,
+    bytes: u64,
+}
+
+/// Adds unless that exceeds the limit. Relaxed: the number guards nothing but itself.
+fn take(counter: &AtomicU64, amount: u64, limit: u64) -> bool {
+    let before = counter.fetch_add(amount, Ordering::Relaxed);
+    let taken = before.saturating_add(amount) <= limit;
+    if !taken {
+        counter.fetch_sub(amount, Ordering::Relaxed);
+    }
+    taken
+}
+
+impl NodeQueue {
+    pub(crate) fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Self { limit, bytes: AtomicU64::new(0) })
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl GroupQueue {
+    pub(crate) fn new(node: Arc<NodeQueue>, limit: u32) -> Arc<Self> {
+        Arc::new(Self { node, limit: limit.into(), proposals: AtomicU64::new(0) })
+    }
+
+    pub(crate) fn proposals(&self) -> u64 {
+        self.proposals.load(Ordering::Relaxed)
+    }
+
+    /// Admits a command of so many bytes; `None`: too much is under way.
+    pub(crate) fn admit(self: &Arc<Self>, command_bytes: usize) -> Option<Admitted> {
+        let bytes = command_bytes as u64 + ENTRY_BYTES;
+        if !take(&self.proposals, 1, self.limit) {
+            return None;
+        }
+        // From here on, dropping it gives back what was taken.
+        let mut admitted = Admitted { queue: self.clone(), bytes: 0 };
+        if !take(&self.node.bytes, bytes, self.node.limit) {
+            return None;
+        }
+        admitted.bytes = bytes;
+        Some(admitted)
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.queue.node.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.queue.proposals.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_both_limits_hold_and_everything_is_given_back() {
+        let node = NodeQueue::new(3 * (1_000 + ENTRY_BYTES));
+        let (a, b) = (GroupQueue::new(node.clone(), 2), GroupQueue::new(node.clone(), 9));
+        let first = a.admit(1_000).expect("there is room");
+        let _second = a.admit(1_000).expect("there is room");
+        assert!(a.admit(0).is_none(), "two of this group are under way");
+        let _third = b.admit(1_000).expect("another group has its own number");
+        assert!(b.admit(0).is_none(), "the node has no bytes left");
+        assert_eq!((a.proposals(), b.proposals(), node.bytes()), (2, 1, node.limit));
+        drop(first);
+        assert_eq!((a.proposals(), node.bytes()), (1, 2 * (1_000 + ENTRY_BYTES)));
+        assert!(a.admit(1_001).is_none(), "one byte too many");
+        assert!(a.admit(1_000).is_some());
+    }
+}

@@ -1,0 +1,62 @@
+//! A disk that is full, and has room again, under one node of three.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::testing::{Cluster, GROUP, quick};
+use super::*;
+
+async fn reached(cluster: &Cluster, node: NodeId, index: u64) {
+    let group = cluster.nodes[&node].group(GROUP);
+    group.wait_applied(index, Duration::from_secs(20)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_follower_takes_no_command_and_follows_on_and_a_full_leader_refuses() {
+    let cluster = Cluster::start(3, &[GROUP], quick()).await;
+    let first = cluster.put(GROUP, "k", "1").await;
+    let leader = cluster.leader(GROUP).await;
+    let follower = (1..=3).find(|node| *node != leader).unwrap();
+    reached(&cluster, follower, first.log_index).await;
+
+    let full = cluster.nodes[&follower].groups.storage().clone();
+    full.pretend_free(Some(0));
+    assert_eq!(full.room(), RoomState::Full);
+    let term = cluster.nodes[&leader].group(GROUP).status().term;
+    let mut last = first;
+    for round in 0..20 {
+        last = cluster.put(GROUP, "k", &round.to_string()).await;
+        // Longer than an election takes, in all: the follower hears of its leader all the same.
+        tokio::time::sleep(Duration::from_millis(75)).await;
+    }
+    let status = cluster.nodes[&follower].group(GROUP).status();
+    assert!(status.last_log < Some(last.log_index), "no command was stored: {status:?}");
+    assert_eq!(status.term, term, "and no election was called");
+    full.pretend_free(None);
+    reached(&cluster, follower, last.log_index).await;
+
+    let storage = cluster.nodes[&leader].groups.storage().clone();
+    storage.pretend_free(Some(1));
+    let group = cluster.nodes[&leader].group(GROUP);
+    let refused = group.propose(Bytes::from("k=refused")).await.unwrap_err();
+    assert!(matches!(&refused, ProposeError::DiskFull(full) if full.free_bytes == 1), "{refused}");
+    assert!(refused.is_refusal());
+    assert_eq!(cluster.get(leader, GROUP, "k").await.unwrap(), "19", "reads go on");
+    assert!(storage.fault().is_none());
+
+    // It hands over to one that has room.
+    let able = std::collections::BTreeSet::from([follower]);
+    // To one that is known to have all of the log, which is told by its next answer.
+    let groups = &cluster.nodes[&leader].groups;
+    let handed_over = async {
+        while groups.hand_over_to(&able, Duration::from_secs(10)).await == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), handed_over).await.unwrap();
+    assert_eq!(cluster.leader(GROUP).await, follower);
+    storage.pretend_free(None);
+    let last = cluster.put(GROUP, "k", "room").await;
+    reached(&cluster, leader, last.log_index).await;
+}

@@ -141,7 +141,9 @@ fn no_harm_a_full_disk_makes_the_nodes_read_only_in_words_and_room_makes_them_wr
         assert_eq!(metric(&cluster, node, "keyviz_disk_full"), 1);
         assert_eq!(metric(&cluster, node, "keyviz_storage_fault"), 0);
         assert!(metric(&cluster, node, "keyviz_disk_free_bytes") < FLOOR_BYTES);
-        assert!(cluster.log(node).contains("the stored history is dropped"), "history goes first");
+        eventually("the stored history goes first", || {
+            cluster.log(node).contains("the stored history is dropped")
+        });
     }
     let split = cluster.run(&["routes", "split", "1", "b"]);
     assert!(stderr(&split).contains("is full"), "the catalog too: {}", stderr(&split));

@@ -359,6 +359,10 @@ impl proto::cluster_peer_server::ClusterPeer for SharedCluster {
                 propose_response::Outcome::NotLeader(not_leader(leader))
             }
             CatalogOutcome::NotSent(reason) => return Err(Status::unavailable(reason)),
+            CatalogOutcome::DiskFull(reason) => {
+                let full = crate::raft::CatalogChangeError::DiskFull { reason };
+                return Err(change_status(full));
+            }
             CatalogOutcome::Unknown(reason) => return Err(Status::unknown(reason)),
         };
         Ok(Response::new(proto::ProposeResponse { outcome: Some(outcome) }))

@@ -9,7 +9,8 @@ use crate::proto;
 use crate::proto::cluster_peer_client::ClusterPeerClient;
 use crate::raft::{CatalogOutcome, MAX_MESSAGE_BYTES, PeerCatalog};
 
-use super::peer_client::{PeerClient, propose_outcome, write_error};
+use super::peer_client::{PeerClient, describe, propose_outcome, write_error};
+use super::status::{is_disk_full, is_not_applied};
 
 impl PeerCatalog for PeerClient {
     fn propose(&self, to: NodeId, command: Bytes) -> BoxFuture<'static, CatalogOutcome> {
@@ -29,6 +30,14 @@ impl PeerCatalog for PeerClient {
                 .max_encoding_message_size(MAX_MESSAGE_BYTES);
             let outcome = match client.propose_catalog(request).await {
                 Ok(response) => propose_outcome(response.into_inner()),
+                Err(status) if is_disk_full(&status) => {
+                    let reason = status.message().trim_start_matches("the change was refused: ");
+                    return CatalogOutcome::DiskFull(reason.to_owned());
+                }
+                // It says that it did not propose it, and why: another leader may.
+                Err(status) if is_not_applied(&status) => {
+                    return CatalogOutcome::NotSent(describe(&status));
+                }
                 Err(status) => Err(write_error(to, GroupId::CATALOG, &status)),
             };
             match outcome {

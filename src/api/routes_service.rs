@@ -19,7 +19,7 @@ use crate::proto;
 use crate::proto::watch_routes_response::Event;
 use crate::raft::{CatalogChangeError, CatalogGroup, Groups};
 
-use super::status::NOT_APPLIED_METADATA;
+use super::status::{DISK_FULL_METADATA, NOT_APPLIED_METADATA};
 
 /// An idle subscriber is told this often that it is current.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
@@ -277,6 +277,7 @@ fn request_id(given: String) -> String {
 
 pub(super) fn change_status(error: CatalogChangeError) -> Status {
     let message = error.to_string();
+    let full = matches!(error, CatalogChangeError::DiskFull { .. });
     let mut status = match error {
         CatalogChangeError::Refused(refusal) => return refusal_status(&refusal),
         CatalogChangeError::TooLarge { .. } => Status::invalid_argument(message),
@@ -290,6 +291,9 @@ pub(super) fn change_status(error: CatalogChangeError) -> Status {
         }
     };
     status.metadata_mut().insert(NOT_APPLIED_METADATA, MetadataValue::from_static("true"));
+    if full {
+        status.metadata_mut().insert(DISK_FULL_METADATA, MetadataValue::from_static("true"));
+    }
     status
 }
 

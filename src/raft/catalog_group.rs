@@ -265,6 +265,8 @@ pub enum CatalogOutcome {
     NotLeader(Option<NodeId>),
     /// The request never reached it.
     NotSent(String),
+    /// It leads, but its disk is full: which, and how full.
+    DiskFull(String),
     /// Nobody knows.
     Unknown(String),
 }
@@ -312,6 +314,8 @@ impl CatalogGroup {
         let deadline = Instant::now() + timeout;
         let mut attempts = Attempts::until(deadline);
         let mut hint = None;
+        // Once an attempt may have happened, no later refusal says that nothing did.
+        let mut unknown = None;
         loop {
             let outcome = match hint.take().or_else(|| self.leader()) {
                 None => CatalogOutcome::NotLeader(None),
@@ -328,16 +332,25 @@ impl CatalogGroup {
                     if !has_request_id(command) {
                         return Err(CatalogChangeError::Unknown { reason });
                     }
-                    CatalogChangeError::Unknown { reason }
+                    unknown = Some(reason);
+                    CatalogChangeError::NoLeader
                 }
                 CatalogOutcome::NotSent(_) => CatalogChangeError::NoLeader,
+                CatalogOutcome::DiskFull(reason) => {
+                    let full = CatalogChangeError::DiskFull { reason };
+                    return Err(
+                        unknown.map_or(full, |reason| CatalogChangeError::Unknown { reason })
+                    );
+                }
                 CatalogOutcome::NotLeader(leader) => {
                     hint = leader.filter(|leader| *leader != self.node);
                     CatalogChangeError::NoLeader
                 }
             };
             if !attempts.again().await {
-                return Err(failure);
+                return Err(
+                    unknown.map_or(failure, |reason| CatalogChangeError::Unknown { reason })
+                );
             }
         }
     }

@@ -244,6 +244,11 @@ impl Storage {
         self.inner.room.check()
     }
 
+    /// The same for what a leader has proposed already, which is refused later.
+    pub(crate) fn check_room_to_follow(&self) -> Result<(), DiskFull> {
+        self.inner.room.check_to_follow()
+    }
+
     #[cfg(test)]
     pub(crate) fn pretend_free(&self, free: Option<u64>) {
         self.inner.room.pretend(free);

@@ -216,6 +216,13 @@ impl Room {
         }
     }
 
+    /// Fails while the disk is so full that not even what leaders have proposed already can be taken.
+    /// Most of the floor is there for that: a follower that filled up a moment before its leader would
+    /// otherwise hold up what the next leader must commit before it can serve reads.
+    pub(crate) fn check_to_follow(&self) -> Result<(), DiskFull> {
+        if self.free_bytes() >= self.shared.floor / 8 { Ok(()) } else { self.check() }
+    }
+
     /// Makes every look from now on find so much free; `None`: what is.
     #[cfg(test)]
     pub(crate) fn pretend(&self, free: Option<u64>) {
@@ -342,6 +349,16 @@ mod tests {
         assert!(!ballast.exists() && room.check().is_err());
         room.pretend(None);
         assert!(ballast.exists() && room.check().is_ok());
+    }
+
+    #[test]
+    fn what_was_proposed_already_is_taken_down_to_an_eighth_of_the_floor() {
+        let dir = tempfile::tempdir().unwrap();
+        let room = Room::of(dir.path(), Some(4096)).unwrap();
+        room.pretend(Some(512));
+        assert!(room.check().is_err() && room.check_to_follow().is_ok());
+        room.pretend(Some(511));
+        assert!(room.check().is_err() && room.check_to_follow().is_err());
     }
 
     #[test]

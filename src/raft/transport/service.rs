@@ -73,7 +73,7 @@ impl Service {
     /// A full disk takes no commands. What a leader needs to lead, it gets: entries without one.
     fn check_room(&self, entries: &[Entry]) -> Result<(), DiskFull> {
         let commands = entries.iter().any(|entry| matches!(entry.payload, Payload::Normal(_)));
-        if commands { self.groups.storage().check_room() } else { Ok(()) }
+        if commands { self.groups.storage().check_room_to_follow() } else { Ok(()) }
     }
 
     pub(crate) async fn answer_vote(

@@ -33,14 +33,11 @@ pub(crate) struct Admitted {
     bytes: u64,
 }
 
-/// Adds unless that exceeds the limit. Relaxed: the number guards nothing but itself.
+/// Adds unless that exceeds the limit. What is refused is never seen in the counter: it must not make
+/// another caller's smaller amount look too much. Relaxed: the number guards nothing but itself.
 fn take(counter: &AtomicU64, amount: u64, limit: u64) -> bool {
-    let before = counter.fetch_add(amount, Ordering::Relaxed);
-    let taken = before.saturating_add(amount) <= limit;
-    if !taken {
-        counter.fetch_sub(amount, Ordering::Relaxed);
-    }
-    taken
+    let within = |before: u64| before.checked_add(amount).filter(|after| *after <= limit);
+    counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()
 }
 
 impl NodeQueue {
@@ -103,5 +100,23 @@ mod tests {
         assert_eq!((a.proposals(), node.bytes()), (1, 2 * (1_000 + ENTRY_BYTES)));
         assert!(a.admit(1_001).is_none(), "one byte too many");
         assert!(a.admit(1_000).is_some());
+    }
+
+    #[test]
+    fn bounds_what_is_refused_is_never_seen_and_keeps_nobody_out() {
+        let node = NodeQueue::new(10_000);
+        let queue = GroupQueue::new(node.clone(), u32::MAX);
+        let _most = queue.admit(8_000).expect("there is room");
+        std::thread::scope(|threads| {
+            let refused = threads.spawn(|| {
+                let tries = (0..200_000).filter(|_| queue.admit(5_000).is_some());
+                tries.count()
+            });
+            while !refused.is_finished() {
+                assert!(node.bytes() <= 10_000, "{} bytes under way", node.bytes());
+                assert!(queue.admit(100).is_some(), "there is room for a small one");
+            }
+            assert_eq!(refused.join().unwrap(), 0);
+        });
     }
 }

@@ -58,12 +58,12 @@ pub struct HeatArgs {
     /// First key after the range; absent: the end of the key space
     #[arg(long, value_name = "KEY", value_parser = values::bound)]
     end: Option<Bytes>,
-    /// Row budget, at most 1,024; coldest neighbours share rows above it. Default: what fits the
-    /// terminal, else 256
+    /// Row budget, at most 1,024; coldest neighbours share rows above it. 0: 256. Default: what fits
+    /// the terminal, else 256
     #[arg(long, value_name = "ROWS", value_parser = rows)]
     rows: Option<u32>,
-    /// Column budget, at most 2,048; neighbours in time are added above it. Default: what fits the
-    /// terminal, else 480
+    /// Column budget, at most 2,048; neighbours in time are added above it. 0: 480. Default: what
+    /// fits the terminal, else 480
     #[arg(long, value_name = "COLUMNS", value_parser = columns)]
     columns: Option<u32>,
     /// Whose counts to show
@@ -91,11 +91,11 @@ pub struct HeatArgs {
 }
 
 fn rows(text: &str) -> Result<u32, values::ValueError> {
-    values::number_in(text, 1, MAX_ROWS).map(|rows| rows as u32)
+    values::number_in(text, 0, MAX_ROWS).map(|rows| rows as u32)
 }
 
 fn columns(text: &str) -> Result<u32, values::ValueError> {
-    values::number_in(text, 1, MAX_COLUMNS).map(|columns| columns as u32)
+    values::number_in(text, 0, MAX_COLUMNS).map(|columns| columns as u32)
 }
 
 /// What to ask for, before the clock and the terminal have their say.
@@ -115,9 +115,9 @@ pub struct Query {
     pub start: Bytes,
     /// First key after the range.
     pub end: Option<Bytes>,
-    /// Row budget; the drawing's where it is absent.
+    /// Row budget, 0 the server's own; the drawing's where it is absent.
     pub rows: Option<u32>,
-    /// Column budget; the drawing's where it is absent.
+    /// Column budget, 0 the server's own; the drawing's where it is absent.
     pub columns: Option<u32>,
     /// Cluster or node.
     pub scope: Scope,

@@ -33,6 +33,8 @@ fn a_drawing_asks_for_what_fits_unless_told_otherwise() {
     assert_eq!((request.max_rows, request.max_columns), (30, 54));
     let request = Query { rows: Some(8), columns: Some(9), ..query() }.request(0, Some(&drawing));
     assert_eq!((request.max_rows, request.max_columns), (8, 9));
+    let request = Query { rows: Some(0), columns: Some(0), ..query() }.request(0, Some(&drawing));
+    assert_eq!((request.max_rows, request.max_columns), (0, 0), "the server's own");
     let drawing = Drawing { width: 100_000, height: 100_000, ..drawing };
     let request = query().request(0, Some(&drawing));
     assert_eq!((request.max_rows, request.max_columns), (1024, 2048));

@@ -72,7 +72,7 @@ fn bad_input_is_named_with_its_flag_by_heat() {
         ("--start", "hex:1", "--start <KEY>"),
         ("--end", "hex:zz", "--end <KEY>"),
         ("--end", "", "--end <KEY>"),
-        ("--rows", "0", "--rows <ROWS>"),
+        ("--rows", "-1", "--rows <ROWS>"),
         ("--rows", "1025", "--rows <ROWS>"),
         ("--columns", "2049", "--columns <COLUMNS>"),
         ("--scope", "group", "--scope <SCOPE>"),

@@ -23,6 +23,7 @@ use crate::raft::Gather;
 use crate::security::AuthChannel;
 
 use super::peer_client::{not_leader, undecodable, write_error};
+use super::request_id;
 use super::status::{DISK_FULL_METADATA, NOT_APPLIED_METADATA};
 
 pub(super) type Answer = Result<PeerOutcome<Bytes>, PeerError>;
@@ -32,6 +33,8 @@ type Goal = (NodeId, GroupId);
 
 struct Forward {
     command: Bytes,
+    /// Of the request that wants it; empty: there is none.
+    request_id: String,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -51,7 +54,8 @@ pub(super) struct Way {
 }
 
 impl Forwards {
-    /// Has a command sent with whatever else goes the same way meanwhile. What is under way is
+    /// Has a command sent with whatever else goes the same way meanwhile, under the id of the request
+    /// that this task serves. What is under way is
     /// bounded by the requests that clients may have open. Dropping the future does not take the
     /// command back.
     pub(super) fn propose(
@@ -65,7 +69,8 @@ impl Forwards {
         let bytes = command.len();
         let way = Arc::new(way);
         let send = move |batch| send(Arc::clone(&way), batch);
-        let answer = gather.submit(Forward { command, answer }, bytes, answered, send);
+        let forward = Forward { command, request_id: request_id::current_text(), answer };
+        let answer = gather.submit(forward, bytes, answered, send);
         async move {
             let gone = || PeerError::Lost { node: to, reason: "this node is stopping".to_owned() };
             answer.await.unwrap_or_else(|| Err(gone()))
@@ -75,11 +80,21 @@ impl Forwards {
 
 /// Sends a batch and hands out its answers. What no answer came for failed as the call did.
 async fn send(way: Arc<Way>, batch: Vec<Forward>) {
-    let (commands, answers): (Vec<_>, Vec<_>) =
-        batch.into_iter().map(|forward| (forward.command, forward.answer)).unzip();
+    let mut request = proto::ProposeBatchRequest {
+        cluster_id: way.cluster_id.clone(),
+        group_id: way.group.0,
+        commands: Vec::with_capacity(batch.len()),
+        request_ids: Vec::with_capacity(batch.len()),
+    };
+    let mut answers = Vec::with_capacity(batch.len());
+    for forward in batch {
+        request.commands.push(forward.command);
+        request.request_ids.push(forward.request_id);
+        answers.push(forward.answer);
+    }
     let mut answers = answers.into_iter();
     let lost = |reason| PeerError::Lost { node: way.to, reason };
-    let failed = match tokio::time::timeout(way.timeout, call(&way, commands, &mut answers)).await {
+    let failed = match tokio::time::timeout(way.timeout, call(&way, request, &mut answers)).await {
         Ok(Ok(())) => lost("it answered fewer commands than it was sent".to_owned()),
         Ok(Err(status)) => write_error(way.to, way.group, &status),
         Err(_) => lost(format!("no answer within {} ms", way.timeout.as_millis())),
@@ -91,14 +106,9 @@ async fn send(way: Arc<Way>, batch: Vec<Forward>) {
 
 async fn call(
     way: &Way,
-    commands: Vec<Bytes>,
+    request: proto::ProposeBatchRequest,
     answers: &mut impl Iterator<Item = oneshot::Sender<Answer>>,
 ) -> Result<(), Status> {
-    let request = proto::ProposeBatchRequest {
-        cluster_id: way.cluster_id.clone(),
-        group_id: way.group.0,
-        commands,
-    };
     let mut chunks = way.client.clone().propose(request).await?.into_inner();
     while let Some(chunk) = chunks.message().await? {
         for outcome in chunk.outcomes {

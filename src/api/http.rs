@@ -38,6 +38,7 @@ use super::json::{
 };
 use super::keyviz_service::KeyVizService;
 use super::metrics::Metrics;
+use super::request_id::RequestIdLayer;
 use super::route_changes;
 use super::routes_service::RoutesService;
 use super::stream;
@@ -87,6 +88,7 @@ pub(super) fn router(state: HttpState) -> Router {
         .layer(fixed("content-security-policy", CONTENT_SECURITY_POLICY))
         .layer(fixed("x-content-type-options", "nosniff"))
         .layer(fixed("referrer-policy", "no-referrer"))
+        .layer(RequestIdLayer)
         .with_state(state)
 }
 

@@ -22,6 +22,7 @@ use crate::raft::{MAX_MESSAGE_BYTES, Peers};
 use crate::security::AuthChannel;
 
 use super::forward::{Forwards, Way};
+use super::request_id::{self, REQUEST_ID};
 use super::status::peer_refusal;
 
 /// The other nodes, by id. Addresses are looked up in the directory at each call, so a member that
@@ -64,6 +65,9 @@ impl PeerClient {
     pub(super) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(self.timeout);
+        if let Some(id) = request_id::current() {
+            request.metadata_mut().insert(REQUEST_ID, id);
+        }
         request
     }
 

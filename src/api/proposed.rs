@@ -1,11 +1,13 @@
 //! A peer's batch of commands, proposed here: all at once, each with its own outcome.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::stream::{BoxStream, FuturesOrdered};
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use tonic::Status;
+use tracing::Instrument as _;
 
 use crate::keyviz::GroupId;
 use crate::kv::{Coordinator, KvError, PeerOutcome};
@@ -14,6 +16,7 @@ use crate::proto::propose_outcome::Outcome;
 use crate::raft::MAX_MESSAGE_BYTES;
 
 use super::peer_service::not_leader;
+use super::request_id;
 use super::status::{is_disk_full, is_not_applied, kv_status};
 
 /// Replies in one chunk: a quarter of the largest message, so that the last one added, at most a
@@ -21,20 +24,46 @@ use super::status::{is_disk_full, is_not_applied, kv_status};
 const CHUNK_BYTES: usize = MAX_MESSAGE_BYTES / 4;
 
 /// Proposes `commands`, in order, and streams what came of them. Dropping the stream does not take
-/// back what was proposed.
+/// back what was proposed. The log tells of each under its request's id, where the peer gave one.
 pub(super) fn propose_all(
     coordinator: Arc<Coordinator>,
     group: GroupId,
     commands: Vec<Bytes>,
+    request_ids: Vec<String>,
 ) -> BoxStream<'static, Result<proto::ProposeBatchChunk, Status>> {
     let outcomes: FuturesOrdered<_> = commands
         .into_iter()
-        .map(|command| {
+        .zip(request_ids.into_iter().chain(std::iter::repeat_with(String::new)))
+        .map(|(command, id)| {
             let coordinator = Arc::clone(&coordinator);
-            async move { outcome(coordinator.propose_here(group, command).await) }
+            let span = request_id::passed_on(&id);
+            let listens = !span.is_disabled();
+            let proposed = async move {
+                let began = Instant::now();
+                let outcome = outcome(coordinator.propose_here(group, command).await);
+                if listens {
+                    tell(group, &outcome, began.elapsed());
+                }
+                outcome
+            };
+            proposed.instrument(span)
         })
         .collect();
     chunks(outcomes).boxed()
+}
+
+/// Tells the log what came of a command.
+fn tell(group: GroupId, outcome: &proto::ProposeOutcome, took: Duration) {
+    let (group, millis) = (group.0, took.as_secs_f64() * 1_000.0);
+    match &outcome.outcome {
+        Some(Outcome::Refused(refusal)) => {
+            tracing::debug!(group, millis, code = refusal.code, "{}", refusal.message);
+        }
+        Some(Outcome::NotLeader(hint)) => {
+            tracing::debug!(group, millis, leader = hint.leader, "this node does not lead it");
+        }
+        Some(Outcome::Reply(_)) | None => tracing::debug!(group, millis, "proposed and applied"),
+    }
 }
 
 /// Whatever is known by the time the first is leaves with it.

@@ -28,6 +28,7 @@ use super::matrix_peer::MatrixPeer;
 use super::metrics::{Metrics, MetricsParts, Requests};
 use super::peer_client::PeerClient;
 use super::peer_service::KvPeerService;
+use super::request_id::RequestIdLayer;
 use super::routes_service::{RoutesService, SharedRoutes};
 
 /// Everything that the edge serves.
@@ -182,6 +183,8 @@ impl Services {
         let reflection_v1 = reflection().build_v1().expect(sound);
         let reflection_v1alpha = reflection().build_v1alpha().expect(sound);
         Server::builder()
+            // First, so that a refusal has an id too.
+            .layer(RequestIdLayer)
             .layer(GateLayer(self.gate.clone()))
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)

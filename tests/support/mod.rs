@@ -259,6 +259,12 @@ pub fn http_get(address: &str, path: &str) -> String {
     body.to_owned()
 }
 
+/// The status line and headers that HTTP answers with.
+pub fn http_head(address: &str, path: &str) -> String {
+    let answer = http_answer(address, path).expect("the node answers");
+    answer.split_once("\r\n\r\n").expect("an answer has a head").0.to_owned()
+}
+
 fn http_answer(address: &str, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;

@@ -247,6 +247,10 @@ fn process(page: &mut Page<'_>) -> fmt::Result {
         page.gauge("process_max_fds", "Files and sockets that may be open", most)?;
     }
     page.gauge("process_threads", "Threads", process.threads)?;
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        let tasks = runtime.metrics().num_alive_tasks() as u64;
+        page.gauge("process_tasks", "Asynchronous tasks that have not ended", tasks)?;
+    }
     let cpu = Duration::from_secs_f64(process.cpu_seconds);
     page.seconds("process_cpu_seconds", "Time on a core", cpu)
 }

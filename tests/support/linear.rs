@@ -26,7 +26,7 @@ pub enum Op {
 /// What it was told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// A put was acknowledged.
+    /// A put was acknowledged, or a delete that does not say what it found.
     Done,
     /// What a get found, or a compare-and-swap that did not swap.
     Found(Option<Value>),
@@ -59,7 +59,7 @@ impl Event {
     fn overwrites(&self) -> bool {
         match self.op {
             Op::Put(_) => true,
-            Op::Delete => self.outcome == Outcome::Unknown,
+            Op::Delete => !matches!(self.outcome, Outcome::Deleted { .. }),
             Op::Get | Op::Cas { .. } => false,
         }
     }
@@ -73,7 +73,7 @@ impl Event {
             (Op::Delete, Outcome::Deleted { existed }) => {
                 (existed == state.is_some()).then_some(None)
             }
-            (Op::Delete, Outcome::Unknown) => Some(None),
+            (Op::Delete, Outcome::Done | Outcome::Unknown) => Some(None),
             (Op::Cas { expected, new }, Outcome::Swapped | Outcome::Unknown) => {
                 // One of unknown outcome that would not have swapped has no effect to place.
                 (expected == state && !(unknown && expected == new)).then_some(new)

@@ -1,5 +1,6 @@
 //! Faults, one after another, as a seed decides.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
@@ -45,6 +46,36 @@ pub enum Heal {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Sets the clocks of nodes at their start, with libfaketime: each up to half a minute off, so that
+/// two differ by up to a minute.
+pub struct Clocks {
+    rng: StdRng,
+    library: &'static str,
+}
+
+/// What two clocks differ by at most.
+pub const MOST_SKEW: Duration = Duration::from_secs(60);
+
+impl Clocks {
+    /// `None`: libfaketime is not installed where Debian has it.
+    pub fn new(seed: u64) -> Option<Self> {
+        let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+        let rng = StdRng::seed_from_u64(seed ^ 0xC10C);
+        std::path::Path::new(library).exists().then_some(Clocks { rng, library })
+    }
+
+    fn next(&mut self) -> Vec<(OsString, OsString)> {
+        let half = MOST_SKEW.as_secs_f64() / 2.0;
+        vec![
+            ("LD_PRELOAD".into(), self.library.into()),
+            ("FAKETIME".into(), format!("{:+.3}s", self.rng.random_range(-half..half)).into()),
+            // Only what the clock on the wall says: intervals are measured as they are.
+            ("FAKETIME_DONT_FAKE_MONOTONIC".into(), "1".into()),
+            ("NO_FAKE_STAT".into(), "1".into()),
+        ]
     }
 }
 
@@ -114,6 +145,8 @@ pub struct Nemesis<'a> {
     pub workload: &'a Workload,
     /// When nodes were killed: from just before the signal until the process was gone.
     pub kills: Vec<(u64, u64)>,
+    /// `None`: all nodes have the system's clock.
+    pub clocks: Option<Clocks>,
 }
 
 impl Nemesis<'_> {
@@ -160,8 +193,11 @@ impl Nemesis<'_> {
         assert!(ended.is_empty(), "nodes {ended:?} (from 0) ended by themselves");
     }
 
-    /// Starts node `node`.
+    /// Starts node `node`, where the clocks can be set with another clock than before.
     pub fn start(&mut self, node: usize) {
+        if let Some(clocks) = &mut self.clocks {
+            self.cluster.environment[node] = clocks.next();
+        }
         self.cluster.spawn(node);
         self.net.set_pid(node, self.cluster.pid(node));
     }

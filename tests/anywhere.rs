@@ -11,12 +11,11 @@
 
 mod support;
 
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use support::{Cluster, KEYVIZ, eventually, http_get};
+use support::{Cluster, KEYVIZ, clock_apart, eventually, faketime, http_get};
 
 /// What a kill may cost: the node's counts since its last checkpoint, taken every second, and what
 /// writing it takes on a busy machine.
@@ -161,13 +160,6 @@ fn honest_partiality_a_node_that_leads_nothing_answers_as_the_leader_does_while_
     assert_eq!(comparable(&same("reads", &[])), comparable(&reads));
 }
 
-/// The library that gives a process another clock; `None` where it is not installed.
-fn faketime() -> Option<PathBuf> {
-    let folders = std::fs::read_dir("/usr/lib").ok()?.flatten();
-    let folders = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
-    folders.chain(["/usr/lib/faketime/libfaketimeMT.so.1".into()]).find(|path| path.exists())
-}
-
 /// Three nodes whose clocks are 2 s slow, right, and 2 s fast.
 fn with_clocks_apart(flags: &[&str]) -> (Cluster, [i64; 3]) {
     let mut cluster = Cluster::prepare(3, flags);
@@ -175,13 +167,8 @@ fn with_clocks_apart(flags: &[&str]) -> (Cluster, [i64; 3]) {
     match faketime() {
         Some(library) => {
             for (node, apart_ms) in apart_ms.iter().enumerate() {
-                // Only the time of day: timeouts and leases are measured by the monotonic clock.
-                cluster.environment[node] = vec![
-                    ("LD_PRELOAD".into(), library.clone().into_os_string()),
-                    ("FAKETIME".into(), format!("{:+}s", apart_ms / 1_000).into()),
-                    ("FAKETIME_DONT_FAKE_MONOTONIC".into(), "1".into()),
-                    ("DONT_FAKE_MONOTONIC".into(), "1".into()),
-                ];
+                let seconds = *apart_ms as f64 / 1_000.0;
+                cluster.environment[node] = clock_apart(&library, seconds);
             }
         }
         None => {

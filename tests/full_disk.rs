@@ -4,10 +4,8 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
 use serde_json::Value;
+use support::disk::SmallDisk;
 use support::{Cluster, eventually, http_get, stderr};
 
 /// An eighth of it is the floor.
@@ -15,50 +13,6 @@ const DISK_BYTES: u64 = 160 << 20;
 const FLOOR_BYTES: u64 = DISK_BYTES / 8;
 
 const VALUE_BYTES: usize = 20_000;
-
-/// A small file system of its own, unmounted at the end.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &Path) -> Option<Self> {
-        std::fs::create_dir_all(at).expect("the temporary folder takes one");
-        let size = format!("size={DISK_BYTES}");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(SmallDisk(at.to_path_buf())),
-            Ok(output) => {
-                eprintln!("skipped: a small disk cannot be mounted: {}", stderr(&output).trim());
-                None
-            }
-            Err(error) => {
-                eprintln!("skipped: mount cannot be run: {error}");
-                None
-            }
-        }
-    }
-
-    fn free(&self) -> u64 {
-        let disk = rustix::fs::statvfs(&self.0).expect("the disk is mounted");
-        disk.f_bavail * disk.f_frsize
-    }
-
-    /// Writes a file of someone else's that leaves `bytes` free; 0: until the disk takes no more.
-    fn fill(&self, name: &str, leave: u64) -> PathBuf {
-        use std::io::Write as _;
-        let path = self.0.join(name);
-        let mut file = std::fs::File::create(&path).expect("an empty file");
-        let chunk = vec![7u8; 64 << 10];
-        while self.free() > leave && file.write_all(&chunk).is_ok() {}
-        path
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
-}
 
 /// The answer of `/readyz`, whatever its code.
 fn readyz(cluster: &Cluster, index: usize) -> String {
@@ -94,7 +48,9 @@ fn assert_reads_go_on(cluster: &Cluster, acknowledged: u64, counted: u64) {
 #[test]
 fn no_harm_a_full_disk_makes_the_nodes_read_only_in_words_and_room_makes_them_write_again() {
     let mut cluster = Cluster::prepare(3, &["--groups", "2", "--split-at", "m"]);
-    let Some(disk) = SmallDisk::mount(&cluster.folder.path().join("disk")) else { return };
+    let Some(disk) = SmallDisk::mount(&cluster.folder.path().join("disk"), DISK_BYTES) else {
+        return;
+    };
     // The nodes' folders lie beside their logs: let the folders lead to the small disk.
     for node in 0..3 {
         let folder = disk.0.join(format!("node-{}", node + 1));

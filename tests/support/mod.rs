@@ -3,13 +3,14 @@
 #![allow(dead_code)]
 
 pub mod certs;
+pub mod disk;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -88,6 +89,14 @@ impl Cluster {
     /// Starts one more node, which joins through node `through`, and waits until it can serve; its
     /// index.
     pub fn join(&mut self, through: usize) -> usize {
+        let index = self.enlist(through);
+        self.spawn(index);
+        eventually("the new node says that it is ready", || is_ready(&self.http[index]));
+        index
+    }
+
+    /// One more node, which will join through node `through` when it is started; its index.
+    pub fn enlist(&mut self, through: usize) -> usize {
         let index = self.len();
         let addresses = free_addresses(2);
         self.grpc.push(addresses[0].clone());
@@ -96,8 +105,6 @@ impl Cluster {
         self.joined.insert(index, self.grpc[through].clone());
         self.environment.push(Vec::new());
         self.nodes.push(None);
-        self.spawn(index);
-        eventually("the new node says that it is ready", || is_ready(&self.http[index]));
         index
     }
 
@@ -195,6 +202,14 @@ impl Cluster {
         signal(self.nodes[index].as_ref().expect("the node runs"), name);
     }
 
+    /// What the process of node `index` ended with, if it has ended by itself.
+    pub fn exited(&mut self, index: usize) -> Option<ExitStatus> {
+        let child = self.nodes[index].as_mut().expect("the node was started");
+        let status = child.try_wait().expect("the process is ours")?;
+        self.nodes[index] = None;
+        Some(status)
+    }
+
     /// Nodes whose process ended without being asked to.
     pub fn ended(&mut self) -> Vec<usize> {
         let ended = |node: &mut Option<Child>| {
@@ -247,7 +262,7 @@ impl Drop for Cluster {
 }
 
 /// Whether `/readyz` answers 200.
-fn is_ready(address: &str) -> bool {
+pub fn is_ready(address: &str) -> bool {
     http_answer(address, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
 
@@ -265,7 +280,8 @@ pub fn http_head(address: &str, path: &str) -> String {
     answer.split_once("\r\n\r\n").expect("an answer has a head").0.to_owned()
 }
 
-fn http_answer(address: &str, path: &str) -> std::io::Result<String> {
+/// All that HTTP answers with, whatever its status.
+pub fn http_answer(address: &str, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     // Version 1.0: an answer in one piece.
@@ -273,6 +289,25 @@ fn http_answer(address: &str, path: &str) -> std::io::Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer.replacen("HTTP/1.0", "HTTP/1.1", 1))
+}
+
+/// The library that gives a process another clock; `None` where it is not installed.
+pub fn faketime() -> Option<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").ok()?.flatten();
+    let folders = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+    folders.chain(["/usr/lib/faketime/libfaketimeMT.so.1".into()]).find(|path| path.exists())
+}
+
+/// Variables that set a node's time of day apart with that library; timeouts and leases are measured
+/// by the monotonic clock, which stays as it is.
+pub fn clock_apart(library: &Path, seconds: f64) -> Vec<(OsString, OsString)> {
+    vec![
+        ("LD_PRELOAD".into(), library.into()),
+        ("FAKETIME".into(), format!("{seconds:+.3}s").into()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC".into(), "1".into()),
+        ("DONT_FAKE_MONOTONIC".into(), "1".into()),
+        ("NO_FAKE_STAT".into(), "1".into()),
+    ]
 }
 
 /// Sends a signal by name.

@@ -1,180 +1,114 @@
-//! Faults, one after another, as a seed decides.
+//! Faults, done to a cluster one after another.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
-use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
+use tokio::runtime::Runtime;
 
 use crate::net::Net;
-use crate::support::Cluster;
+use crate::schedule::{Fault, Heal};
+use crate::support::disk::SmallDisk;
+use crate::support::{Cluster, clock_apart, eventually, faketime, http_answer};
 use crate::workload::Workload;
 
-/// What is done to the cluster. Nodes are numbered from 0.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Fault {
-    /// kill -9 of one node, or of all at once, and a start some time later.
-    Kill { nodes: Vec<usize>, down: Duration },
-    /// SIGTERM, and a start some time later.
-    Restart { node: usize, down: Duration },
-    /// SIGSTOP and SIGCONT.
-    Pause { node: usize, stopped: Duration },
-    /// The same for the node that leads the most groups just then.
-    PauseLeader { stopped: Duration },
-    /// No bytes between a node and the others: in both directions, or only in or out.
-    Partition { node: usize, inward: bool, outward: bool, cut: Duration, heal: Heal },
-    /// All bytes to and from a node arrive late.
-    Delay { node: usize, late: Duration, lasting: Duration },
-    /// Every link is held, and each is released at a time of its own.
-    Stall { release: Vec<Duration> },
-    /// The leader is cut off for longer than an election, then killed before it hears of it.
-    KillCutLeader { cut: Duration },
-}
-
-/// What becomes of the bytes that a cut held.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Heal {
-    /// They arrive after all.
-    Release,
-    /// They are lost with their connections.
-    Break,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
-}
-
-/// Sets the clocks of nodes at their start, with libfaketime: each up to half a minute off, so that
-/// two differ by up to a minute.
+/// Sets the clocks of nodes, with libfaketime: each has one of its own for the whole run, so that what it
+/// counted is never ahead of it.
 pub struct Clocks {
     rng: StdRng,
-    library: &'static str,
+    library: PathBuf,
+    apart: Duration,
+    of: BTreeMap<usize, f64>,
 }
-
-/// What two clocks differ by at most.
-pub const MOST_SKEW: Duration = Duration::from_secs(60);
 
 impl Clocks {
-    /// `None`: libfaketime is not installed where Debian has it.
-    pub fn new(seed: u64) -> Option<Self> {
-        let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+    /// Any two differ by at most `apart`. `None`: libfaketime is not installed.
+    pub fn new(seed: u64, apart: Duration) -> Option<Self> {
         let rng = StdRng::seed_from_u64(seed ^ 0xC10C);
-        std::path::Path::new(library).exists().then_some(Clocks { rng, library })
+        faketime().map(|library| Clocks { rng, library, apart, of: BTreeMap::new() })
     }
 
-    fn next(&mut self) -> Vec<(OsString, OsString)> {
-        let half = MOST_SKEW.as_secs_f64() / 2.0;
-        vec![
-            ("LD_PRELOAD".into(), self.library.into()),
-            ("FAKETIME".into(), format!("{:+.3}s", self.rng.random_range(-half..half)).into()),
-            // Only what the clock on the wall says: intervals are measured as they are.
-            ("FAKETIME_DONT_FAKE_MONOTONIC".into(), "1".into()),
-            ("NO_FAKE_STAT".into(), "1".into()),
-        ]
+    fn of(&mut self, node: usize) -> Vec<(OsString, OsString)> {
+        let half = self.apart.as_secs_f64() / 2.0;
+        let drawn = || self.rng.random_range(-half..half);
+        clock_apart(&self.library, *self.of.entry(node).or_insert_with(drawn))
     }
 }
 
-/// Decides on faults. The same seed decides on the same ones.
-pub struct Schedule {
-    rng: StdRng,
-    nodes: usize,
-    /// Faults that last longer, pauses of half a minute among them.
-    long: bool,
+/// A node that was replaced by another, and what went with it.
+pub struct Replaced {
+    /// The writes and reads that it had counted by `from`.
+    pub counted: [u64; 2],
+    /// Between these it counted more, which is gone too.
+    pub from: u64,
+    pub to: u64,
 }
 
-impl Schedule {
-    pub fn new(seed: u64, nodes: usize, long: bool) -> Self {
-        Schedule { rng: StdRng::seed_from_u64(seed), nodes, long }
-    }
+/// The size of each node's disk, and what it keeps free of it.
+const DISK_BYTES: u64 = 1 << 30;
+pub const FLOOR_BYTES: u64 = 16 << 20;
 
-    /// The quiet time before the next fault, and the fault.
-    pub fn next(&mut self) -> (Duration, Fault) {
-        let (quiet, most) = if self.long { (300..2_500, 6_000) } else { (100..700, 3_500) };
-        let quiet = self.between(quiet);
-        let node = self.rng.random_range(0..self.nodes);
-        let fault = match self.rng.random_range(0..100) {
-            0..18 => Fault::Kill { nodes: vec![node], down: self.between(100..most / 2) },
-            18..26 => {
-                let mut nodes: Vec<usize> = (0..self.nodes).collect();
-                nodes.shuffle(&mut self.rng);
-                Fault::Kill { nodes, down: self.between(100..1_000) }
-            }
-            26..32 => Fault::Restart { node, down: self.between(100..1_500) },
-            32..40 => Fault::Pause { node, stopped: self.between(300..most) },
-            40..54 => Fault::PauseLeader { stopped: self.pause(most) },
-            54..76 => {
-                let (inward, outward) =
-                    [(true, true), (true, false), (false, true)][self.rng.random_range(0..3)];
-                let heal = if self.rng.random_bool(0.6) { Heal::Release } else { Heal::Break };
-                Fault::Partition { node, inward, outward, cut: self.between(500..most), heal }
-            }
-            76..84 => {
-                let late = self.between(20..700);
-                Fault::Delay { node, late, lasting: self.between(1_000..most) }
-            }
-            84..92 => {
-                let links = self.nodes * self.nodes;
-                Fault::Stall { release: (0..links).map(|_| self.between(100..most)).collect() }
-            }
-            _ => Fault::KillCutLeader { cut: self.between(1_500..most) },
-        };
-        (quiet, fault)
-    }
-
-    fn pause(&mut self, most: u64) -> Duration {
-        if self.long && self.rng.random_ratio(1, 8) {
-            return Duration::from_secs(30);
-        }
-        self.between(1_500..most)
-    }
-
-    fn between(&mut self, ms: Range<u64>) -> Duration {
-        Duration::from_millis(self.rng.random_range(ms))
-    }
-}
-
-/// Does faults to a cluster.
+/// Does faults to a cluster of some members. A member is at first the node of the same number, and
+/// another one once it has been replaced.
 pub struct Nemesis<'a> {
+    pub runtime: &'a Runtime,
     pub cluster: &'a mut Cluster,
     pub net: &'a Net,
     pub workload: &'a Workload,
+    /// The node that each member is.
+    pub members: Vec<usize>,
     /// When nodes were killed: from just before the signal until the process was gone.
     pub kills: Vec<(u64, u64)>,
+    pub replaced: Vec<Replaced>,
     /// `None`: all nodes have the system's clock.
     pub clocks: Option<Clocks>,
+    /// Of the nodes that have one of their own; without, disks do not fill up.
+    pub disks: BTreeMap<usize, SmallDisk>,
 }
 
 impl Nemesis<'_> {
+    /// Gives every member a disk, a clock and a process.
+    pub fn start(&mut self) {
+        for at in 0..self.members.len() {
+            self.prepare_disk(self.members[at]);
+            self.start_member(at);
+        }
+        self.cluster.wait_until_serving();
+    }
+
     /// Does one fault, and heals it.
     pub fn inflict(&mut self, fault: &Fault) {
         match fault {
-            Fault::Kill { nodes, down } => {
-                nodes.iter().for_each(|node| self.kill(*node));
+            Fault::Kill { members, down } => {
+                members.iter().for_each(|at| self.kill(self.members[*at]));
                 std::thread::sleep(*down);
-                nodes.iter().for_each(|node| self.start(*node));
+                members.iter().for_each(|at| self.start_member(*at));
             }
-            Fault::Restart { node, down } => {
-                let code = self.cluster.stop(*node);
+            Fault::Restart { member, down } => {
+                let node = self.members[*member];
+                let code = self.cluster.stop(node);
                 assert_eq!(code, Some(0), "SIGTERM ends node {} in good order", node + 1);
                 std::thread::sleep(*down);
-                self.start(*node);
+                self.start_member(*member);
             }
-            Fault::Pause { node, stopped } => self.pause(*node, *stopped),
-            Fault::PauseLeader { stopped } => self.pause(self.leader(), *stopped),
-            Fault::Partition { node, inward, outward, cut, heal } => {
-                self.cut(*node, *inward, *outward);
+            Fault::Pause { member, stopped } => self.pause(self.members[*member], *stopped),
+            Fault::PauseLeader { stopped } => {
+                self.pause(self.members[self.leader()], *stopped);
+            }
+            Fault::Partition { member, inward, outward, cut, heal } => {
+                let node = self.members[*member];
+                self.cut(node, *inward, *outward);
                 std::thread::sleep(*cut);
-                self.heal(*node, *heal);
+                self.heal(node, *heal);
             }
-            Fault::Delay { node, late, lasting } => {
-                for other in self.others(*node) {
-                    self.net.delay(*node, other, *late);
-                    self.net.delay(other, *node, *late);
+            Fault::Delay { member, late, lasting } => {
+                let node = self.members[*member];
+                for other in self.others(node) {
+                    self.net.delay(node, other, *late);
+                    self.net.delay(other, node, *late);
                 }
                 std::thread::sleep(*lasting);
                 self.net.heal();
@@ -182,27 +116,41 @@ impl Nemesis<'_> {
             Fault::Stall { release } => self.stall(release),
             Fault::KillCutLeader { cut } => {
                 let leader = self.leader();
-                self.cut(leader, true, true);
+                let node = self.members[leader];
+                self.cut(node, true, true);
                 std::thread::sleep(*cut);
-                self.kill(leader);
-                self.heal(leader, Heal::Break);
-                self.start(leader);
+                self.kill(node);
+                self.heal(node, Heal::Break);
+                self.start_member(leader);
             }
+            Fault::FullDisk { members, to_the_last_byte, full } => {
+                self.fill_disks(members, *to_the_last_byte, *full);
+            }
+            Fault::Damage { member, damage } => self.damage_and_replace(*member, *damage),
         }
         let ended = self.cluster.ended();
         assert!(ended.is_empty(), "nodes {ended:?} (from 0) ended by themselves");
     }
 
-    /// Starts node `node`, where the clocks can be set with another clock than before.
-    pub fn start(&mut self, node: usize) {
+    /// Gives a node that was never started a disk of its own, where that can be done.
+    pub fn prepare_disk(&mut self, node: usize) {
+        if let Some(disk) = SmallDisk::mount(&self.cluster.data(node), DISK_BYTES) {
+            self.disks.insert(node, disk);
+        }
+    }
+
+    /// Starts member `at`, where the clocks can be set with its own.
+    pub fn start_member(&mut self, at: usize) {
+        let node = self.members[at];
         if let Some(clocks) = &mut self.clocks {
-            self.cluster.environment[node] = clocks.next();
+            self.cluster.environment[node] = clocks.of(node);
         }
         self.cluster.spawn(node);
         self.net.set_pid(node, self.cluster.pid(node));
     }
 
-    fn kill(&mut self, node: usize) {
+    /// kill -9.
+    pub fn kill(&mut self, node: usize) {
         let before = self.workload.now();
         self.cluster.kill(node);
         self.kills.push((before, self.workload.now()));
@@ -214,8 +162,44 @@ impl Nemesis<'_> {
         self.cluster.signal(node, "CONT");
     }
 
+    /// Somebody else takes the disks, until they are given back. A node first stops to take writes; then
+    /// it has what it put aside, and not a byte more.
+    fn fill_disks(&mut self, members: &[usize], to_the_last_byte: bool, full: Duration) {
+        let nodes: Vec<usize> = members.iter().map(|at| self.members[*at]).collect();
+        let disks: Vec<&SmallDisk> = nodes.iter().filter_map(|node| self.disks.get(node)).collect();
+        if disks.len() < nodes.len() {
+            println!("{:>9}  skipped: the nodes have no disks of their own", "");
+            return;
+        }
+        self.cluster.wait_until_serving();
+        let says = |node: usize, what: &str| {
+            let page = http_answer(&self.cluster.http[node], "/metrics").unwrap_or_default();
+            page.lines().any(|line| line == what)
+        };
+        let read_only = |node: &usize| says(*node, "keyviz_disk_full 1");
+        let writes = |node: &usize| says(*node, "keyviz_disk_full 0");
+        disks.iter().for_each(|disk| disk.leave(FLOOR_BYTES / 2));
+        eventually("who has no room is read-only", || nodes.iter().all(read_only));
+        if to_the_last_byte {
+            disks.iter().for_each(|disk| disk.leave(0));
+        }
+        std::thread::sleep(full);
+        eventually("there is still no room", || nodes.iter().all(read_only));
+        for disk in disks {
+            assert!(disk.resize(DISK_BYTES), "a disk can grow");
+        }
+        eventually("who has room takes writes again", || nodes.iter().all(writes));
+        // A kill before that would cost all that the node had counted.
+        let stored = |node: &usize| {
+            let log = self.cluster.log(*node);
+            let times = |what: &str| log.matches(what).count();
+            times("the stored history is dropped") == times("the history is stored again")
+        };
+        eventually("the history is stored again", || nodes.iter().all(stored));
+    }
+
     fn others(&self, node: usize) -> Vec<usize> {
-        (0..self.cluster.len()).filter(|other| *other != node).collect()
+        self.members.iter().copied().filter(|other| *other != node).collect()
     }
 
     fn cut(&self, node: usize, inward: bool, outward: bool) {
@@ -237,8 +221,7 @@ impl Nemesis<'_> {
     }
 
     fn stall(&self, release: &[Duration]) {
-        let nodes = self.cluster.len();
-        let links = (0..nodes * nodes).map(|link| (link / nodes, link % nodes));
+        let links = self.members.iter().flat_map(|from| self.members.iter().map(|to| (*from, *to)));
         let mut due: Vec<_> = release.iter().zip(links).collect();
         due.iter().for_each(|(_, (from, to))| self.net.hold(*from, *to));
         due.sort();
@@ -250,20 +233,19 @@ impl Nemesis<'_> {
         }
     }
 
-    /// The node that leads the most groups, as far as any node knows.
+    /// The member that leads the most groups, as far as any knows.
     fn leader(&self) -> usize {
-        let nodes = self.cluster.len();
-        for node in 0..nodes {
-            let asked = self.cluster.run_on(node, &["cluster", "status", "--format", "json"]);
+        for node in &self.members {
+            let asked = self.cluster.run_on(*node, &["cluster", "status", "--format", "json"]);
             let Ok(status) = serde_json::from_slice::<serde_json::Value>(&asked.stdout) else {
                 continue;
             };
             let groups = status["groups"].as_array().cloned().unwrap_or_default();
-            let leads = |node: usize| {
-                let id = node as u64 + 1;
+            let leads = |at: &usize| {
+                let id = self.members[*at] as u64 + 1;
                 groups.iter().filter(|group| group["leader"].as_u64() == Some(id)).count()
             };
-            return (0..nodes).max_by_key(|node| leads(*node)).expect("there are nodes");
+            return (0..self.members.len()).max_by_key(leads).expect("there are members");
         }
         0
     }

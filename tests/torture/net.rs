@@ -36,21 +36,22 @@ pub struct Net {
 }
 
 impl Net {
-    /// Proxies for nodes that listen at `targets`; returns the addresses to reach them under.
-    pub async fn start(targets: &[String]) -> (Self, Vec<String>) {
-        let nodes = targets.len();
-        let net = Net {
+    /// Links between at most `nodes` nodes.
+    pub fn new(nodes: usize) -> Self {
+        Net {
             nodes,
             flows: Arc::new((0..nodes * nodes).map(|_| watch::Sender::default()).collect()),
             pids: Arc::new(Mutex::new(vec![None; nodes])),
-        };
-        let mut addresses = Vec::new();
-        for (to, target) in targets.iter().enumerate() {
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a port");
-            addresses.push(listener.local_addr().expect("it is bound").to_string());
-            tokio::spawn(net.clone().accept(listener, to, target.clone()));
         }
-        (net, addresses)
+    }
+
+    /// A proxy for node `to`, which listens at `target`; the address to reach it under.
+    pub async fn stand_before(&self, to: usize, target: &str) -> String {
+        assert!(to < self.nodes, "there are links for {} nodes", self.nodes);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a port");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        tokio::spawn(self.clone().accept(listener, to, target.to_owned()));
+        address
     }
 
     /// Tells which process a node is, by which its connections are known.

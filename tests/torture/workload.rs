@@ -38,6 +38,8 @@ pub struct Workload {
     stop: AtomicBool,
     next_value: AtomicU64,
     keys: Mutex<Keys>,
+    /// Where the members are to be asked.
+    nodes: Mutex<Vec<String>>,
     pub tally: Mutex<Tally>,
 }
 
@@ -79,7 +81,7 @@ struct Task {
 }
 
 impl Workload {
-    pub fn new() -> Arc<Self> {
+    pub fn new(nodes: &[String]) -> Arc<Self> {
         let mut keys = Keys::default();
         (0..ACTIVE_KEYS).for_each(|_| keys.open());
         Arc::new(Workload {
@@ -87,6 +89,7 @@ impl Workload {
             stop: AtomicBool::new(false),
             next_value: AtomicU64::new(1),
             keys: Mutex::new(keys),
+            nodes: Mutex::new(nodes.to_vec()),
             tally: Mutex::default(),
         })
     }
@@ -94,6 +97,15 @@ impl Workload {
     /// Microseconds since the beginning.
     pub fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_micros()).expect("a run is shorter than that")
+    }
+
+    /// From now on member `at` is to be asked elsewhere.
+    pub fn set_node(&self, at: usize, address: &str) {
+        address.clone_into(&mut self.nodes.lock().expect("no panic under it")[at]);
+    }
+
+    fn nodes(&self) -> Vec<String> {
+        self.nodes.lock().expect("no panic under it").clone()
     }
 
     /// Lets the clients end.
@@ -160,13 +172,14 @@ impl Workload {
     }
 
     /// Reads every key once more, however long it takes: what was acknowledged must be there.
-    pub async fn read_all(self: &Arc<Self>, nodes: &[String]) {
+    pub async fn read_all(self: &Arc<Self>) {
+        let nodes = self.nodes().len();
         let keys: Vec<String> = self.keys().histories.keys().cloned().collect();
         for (at, key) in keys.into_iter().enumerate() {
             let task = Task { slot: 0, key, op: Op::Get, lease: false };
-            let mut client = Client::new(self.clone(), nodes, usize::MAX, 0);
+            let mut client = Client::new(self.clone(), usize::MAX, 0);
             let deadline = Instant::now() + crate::support::PATIENCE;
-            while !client.perform(&task, at % nodes.len()).await {
+            while !client.perform(&task, at % nodes).await {
                 assert!(Instant::now() < deadline, "{} cannot be read at the end", task.key);
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -188,22 +201,18 @@ impl Keys {
 /// One client: one operation at a time, each at some node.
 pub struct Client {
     workload: Arc<Workload>,
-    stubs: Vec<KvClient<Channel>>,
+    /// One a member, with the address that it leads to.
+    stubs: Vec<(String, KvClient<Channel>)>,
     id: usize,
     rng: StdRng,
 }
 
 impl Client {
-    pub fn new(workload: Arc<Workload>, nodes: &[String], id: usize, seed: u64) -> Self {
-        let stub = |address: &String| {
-            let endpoint = Endpoint::from_shared(format!("http://{address}"));
-            let endpoint = endpoint.expect("a bound address is one");
-            KvClient::new(endpoint.connect_timeout(Duration::from_secs(1)).connect_lazy())
-        };
+    pub fn new(workload: Arc<Workload>, id: usize, seed: u64) -> Self {
         // A stream of its own for each client (Weyl's sequence).
         let own =
             seed.wrapping_add((id as u64).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let stubs = nodes.iter().map(stub).collect();
+        let stubs = workload.nodes().into_iter().map(stub).collect();
         Client { workload, stubs, id, rng: StdRng::seed_from_u64(own) }
     }
 
@@ -219,10 +228,19 @@ impl Client {
         }
     }
 
+    /// The connection to member `node`, where that is now.
+    fn stub(&mut self, node: usize) -> &mut KvClient<Channel> {
+        let address = self.workload.nodes().swap_remove(node);
+        if self.stubs[node].0 != address {
+            self.stubs[node] = stub(address);
+        }
+        &mut self.stubs[node].1
+    }
+
     /// Performs an operation once and takes it down. False: it certainly did not happen.
     async fn perform(&mut self, task: &Task, node: usize) -> bool {
         let start = self.workload.now();
-        let call = send(&mut self.stubs[node], task);
+        let call = send(self.stub(node), task);
         let answer = match tokio::time::timeout(PATIENCE, call).await {
             Ok(answer) => answer,
             Err(_) => Err(Status::deadline_exceeded("the client gave up")),
@@ -243,6 +261,12 @@ impl Client {
         self.workload.note(task, Event { client: self.id, op: task.op, outcome, start, end });
         outcome != Outcome::Unknown
     }
+}
+
+fn stub(address: String) -> (String, KvClient<Channel>) {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"));
+    let endpoint = endpoint.expect("a bound address is one");
+    (address, KvClient::new(endpoint.connect_timeout(Duration::from_secs(1)).connect_lazy()))
 }
 
 /// The server says so, or there was no connection to send it over.

@@ -23,7 +23,7 @@ const NODES: usize = 3;
 const STEP: Duration = Duration::from_secs(2);
 const LOAD: Duration = Duration::from_secs(40);
 const CYCLE: Duration = Duration::from_secs(60);
-const KEYS: &str = "20000";
+const KEYS: usize = 20_000;
 
 /// What is measured, and how much a number on the picture stands for.
 const CURVES: [(&str, f64); 5] = [
@@ -70,11 +70,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     while began.elapsed() < lasting {
         let cycle_began = Instant::now();
         let mut load = load(&keyviz, &all, &rate, cycle).spawn()?;
-        if cycle > 0 && !split_and_merge(&keyviz, &all, cycle)? {
-            eprintln!("no route was split in cycle {cycle}");
-        }
+        let mut split = false;
         while cycle_began.elapsed() < CYCLE {
             std::thread::sleep(STEP);
+            if !split && cycle_began.elapsed() > LOAD / 2 {
+                split = true;
+                if !split_and_merge(&keyviz, &all, cycle)? {
+                    eprintln!("no route was split in cycle {cycle}");
+                }
+            }
             let sample = sample(&nodes)?;
             let at = began.elapsed().as_secs_f64();
             for (node, values) in sample.iter().enumerate() {
@@ -98,33 +102,42 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// The load of a cycle, over all nodes.
 fn load(keyviz: &Path, all: &str, rate: &str, cycle: usize) -> Command {
     let mut command = Command::new(keyviz);
-    command.args(["load", "--node", all, "--keys", KEYS, "--read-ratio", "0.5", "--rate", rate]);
-    command.args(["--clients", "16", "--duration", &format!("{}s", LOAD.as_secs())]);
+    command.args(["load", "--node", all, "--read-ratio", "0.5", "--rate", rate]);
+    command.args([
+        "--keys",
+        &KEYS.to_string(),
+        "--clients",
+        "16",
+        "--duration",
+        &format!("{}s", LOAD.as_secs()),
+    ]);
     command.args(["--pattern", ["uniform", "zipf", "sequential"][cycle % 3]]);
     command.args(["--seed", &cycle.to_string()]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }
 
-/// Splits a route where its load halves, and merges the two again. False: it has no such key.
+/// Splits the busiest route at a key of the load, and merges the two again. False: that cannot be.
 fn split_and_merge(keyviz: &Path, all: &str, turn: usize) -> Result<bool, Box<dyn Error>> {
     let routes = |arguments: &[&str]| {
         Command::new(keyviz).arg("routes").args(arguments).args(["--node", all]).output()
     };
-    let ids = || -> Result<Vec<u64>, Box<dyn Error>> {
-        let listed = serde_json::from_slice::<serde_json::Value>(
-            &routes(&["list", "--format", "json"])?.stdout,
-        )?;
-        let routes = listed["routes"].as_array().ok_or("no routes")?;
-        Ok(routes.iter().filter_map(|route| route["route_id"].as_u64()).collect())
+    let list = || -> Result<Vec<(u64, u64)>, Box<dyn Error>> {
+        let listed = routes(&["list", "--format", "json"])?.stdout;
+        let listed = serde_json::from_slice::<serde_json::Value>(&listed)?;
+        let number = |route: &serde_json::Value, name: &str| route[name].as_u64().unwrap_or(0);
+        let of = |route| (number(route, "route_id"), number(route, "writes"));
+        Ok(listed["routes"].as_array().ok_or("no routes")?.iter().map(of).collect())
     };
-    let before = ids()?;
-    let route = before.get(turn % before.len().max(1)).ok_or("there is no route")?.to_string();
-    if !routes(&["split", &route, "--auto"])?.status.success() {
+    let before = list()?;
+    let busiest = before.iter().max_by_key(|(_, writes)| *writes).ok_or("there is no route")?;
+    let key = format!("key/{:08}", 997 * (turn + 1) % KEYS);
+    if !routes(&["split", &busiest.0.to_string(), &key])?.status.success() {
         return Ok(false);
     }
-    let children: Vec<String> =
-        ids()?.iter().filter(|id| !before.contains(id)).map(u64::to_string).collect();
+    let is_new = |id: &u64| before.iter().all(|(old, _)| old != id);
+    let ids = list()?.into_iter().map(|(id, _)| id);
+    let children: Vec<String> = ids.filter(is_new).map(|id| id.to_string()).collect();
     let [left, right] = children.as_slice() else { return Err("a split makes two".into()) };
     Ok(routes(&["merge", left, right])?.status.success())
 }

@@ -11,6 +11,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -22,15 +23,25 @@ pub const KEYVIZ: &str = env!("CARGO_BIN_EXE_keyviz");
 /// Long enough for an election on a busy machine; a test that waits this long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Addresses that were free a moment ago.
+/// Ports for nodes: below those that the system gives to outgoing connections (on Linux from 32768 on),
+/// one of which would otherwise take a node's port while that node is down.
+const PORTS: std::ops::Range<u32> = 12_000..32_000;
+
+/// Addresses that were free a moment ago, and are given to nobody else in this process.
 pub fn free_addresses(count: usize) -> Vec<String> {
-    let listeners: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("loopback has a free port"))
-        .collect();
-    listeners
-        .iter()
-        .map(|listener| listener.local_addr().expect("a bound socket has an address").to_string())
-        .collect()
+    static TURNS: AtomicU32 = AtomicU32::new(0);
+    let mut listeners = Vec::new();
+    while listeners.len() < count {
+        // Other processes begin elsewhere. Relaxed: only each number once.
+        let turn = TURNS.fetch_add(1, Ordering::Relaxed);
+        assert!(turn < PORTS.end - PORTS.start, "loopback has no free port");
+        let at = std::process::id().wrapping_mul(7_919).wrapping_add(turn);
+        let port = PORTS.start + at % (PORTS.end - PORTS.start);
+        listeners.extend(TcpListener::bind(format!("127.0.0.1:{port}")));
+    }
+    let address = |listener: &TcpListener| listener.local_addr();
+    let addresses = listeners.iter().map(address);
+    addresses.map(|bound| bound.expect("a bound socket has an address").to_string()).collect()
 }
 
 /// `serve` processes that are killed when the value is dropped.

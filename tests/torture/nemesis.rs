@@ -123,8 +123,8 @@ impl Nemesis<'_> {
                 self.heal(node, Heal::Break);
                 self.start_member(leader);
             }
-            Fault::FullDisk { members, to_the_last_byte, full } => {
-                self.fill_disks(members, *to_the_last_byte, *full);
+            Fault::FullDisk { members, all_but_votes, full } => {
+                self.fill_disks(members, *all_but_votes, *full);
             }
             Fault::Damage { member, damage } => self.damage_and_replace(*member, *damage),
         }
@@ -162,9 +162,9 @@ impl Nemesis<'_> {
         self.cluster.signal(node, "CONT");
     }
 
-    /// Somebody else takes the disks, until they are given back. A node first stops to take writes; then
-    /// it has what it put aside, and not a byte more.
-    fn fill_disks(&mut self, members: &[usize], to_the_last_byte: bool, full: Duration) {
+    /// Somebody else takes the disks, and gives them back. A node first stops to take writes; with still
+    /// less it gives up what it put aside, and then takes nothing but votes and marks.
+    fn fill_disks(&mut self, members: &[usize], all_but_votes: bool, full: Duration) {
         let nodes: Vec<usize> = members.iter().map(|at| self.members[*at]).collect();
         let disks: Vec<&SmallDisk> = nodes.iter().filter_map(|node| self.disks.get(node)).collect();
         if disks.len() < nodes.len() {
@@ -180,8 +180,12 @@ impl Nemesis<'_> {
         let writes = |node: &usize| says(*node, "keyviz_disk_full 0");
         disks.iter().for_each(|disk| disk.leave(FLOOR_BYTES / 2));
         eventually("who has no room is read-only", || nodes.iter().all(read_only));
-        if to_the_last_byte {
-            disks.iter().for_each(|disk| disk.leave(0));
+        if all_but_votes {
+            // Not in one step: what a node cannot see coming between two looks, it cannot outlive.
+            disks.iter().for_each(|disk| disk.leave(FLOOR_BYTES / 5));
+            let holds = |node: &usize| self.cluster.data(*node).join("BALLAST").exists();
+            eventually("the ballast is given up", || !nodes.iter().any(holds));
+            disks.iter().for_each(|disk| disk.leave(FLOOR_BYTES / 10));
         }
         std::thread::sleep(full);
         eventually("there is still no room", || nodes.iter().all(read_only));

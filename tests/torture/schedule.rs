@@ -29,8 +29,8 @@ pub enum Fault {
     Stall { release: Vec<Duration> },
     /// The leader is cut off for longer than an election, then killed before it hears of it.
     KillCutLeader { cut: Duration },
-    /// Some members' disks have no room, perhaps not a byte, and get it back.
-    FullDisk { members: Vec<usize>, to_the_last_byte: bool, full: Duration },
+    /// Some members' disks have no room for writes, or for nothing but votes, and get it back.
+    FullDisk { members: Vec<usize>, all_but_votes: bool, full: Duration },
     /// kill -9, damage to the database's file, and another node in place of the damaged one.
     Damage { member: usize, damage: Damage },
 }
@@ -120,8 +120,8 @@ impl Schedule {
             5..7 => members.truncate(2),
             _ => {}
         }
-        let to_the_last_byte = self.rng.random_bool(0.5);
-        Fault::FullDisk { members, to_the_last_byte, full: self.between(500..most) }
+        let all_but_votes = self.rng.random_bool(0.5);
+        Fault::FullDisk { members, all_but_votes, full: self.between(500..most) }
     }
 
     fn damage(&mut self) -> Damage {

@@ -69,18 +69,39 @@ fn in_order(keys: &[CellKey], mut parts: Vec<ColumnPart>) -> (Vec<CellKey>, Vec<
     for (place, &id) in (0..).zip(&order) {
         places[id as usize] = place;
     }
-    let mut cells: Vec<(u32, u64)> = Vec::new();
+    // The columns of a busy node all have the same keys, in the order in which they first came up.
+    let mut before: Option<Sorted> = None;
     for part in &mut parts {
-        let numbers = part.keys.iter().map(|&id| places[id as usize]);
-        cells.extend(numbers.zip(part.values.iter().copied()));
-        cells.sort_unstable();
-        for ((key, value), cell) in part.keys.iter_mut().zip(&mut part.values).zip(cells.drain(..))
-        {
-            (*key, *value) = cell;
-        }
+        let sorted = match before.take() {
+            Some(sorted) if sorted.ids == part.keys => sorted,
+            _ => Sorted::new(std::mem::take(&mut part.keys), &places),
+        };
+        part.keys = sorted.keys.clone();
+        part.values = sorted.cells.iter().map(|&cell| part.values[cell as usize]).collect();
+        before = Some(sorted);
     }
     let keys: Vec<CellKey> = order.into_iter().map(|id| keys[id as usize]).collect();
     (pruned(&keys, &mut parts), parts)
+}
+
+/// Keys in the order of their places.
+struct Sorted {
+    /// As they came.
+    ids: Vec<u32>,
+    /// Their places, ascending.
+    keys: Vec<u32>,
+    /// Which of `ids` each of `keys` is.
+    cells: Vec<u32>,
+}
+
+impl Sorted {
+    fn new(ids: Vec<u32>, places: &[u32]) -> Self {
+        let mut cells: Vec<u32> = (0..).take(ids.len()).collect();
+        let place = |cell: u32| places[ids[cell as usize] as usize];
+        cells.sort_unstable_by_key(|&cell| place(cell));
+        let keys = cells.iter().map(|&cell| place(cell)).collect();
+        Sorted { ids, keys, cells }
+    }
 }
 
 /// The part of a column that lies in an output column.

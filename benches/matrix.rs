@@ -302,9 +302,11 @@ fn hundred_nodes() {
     let (mut merging, since) = (Duration::ZERO, Instant::now());
     let mut merge = Merge::new(rows.clone(), columns.clone());
     for node in 0..100 {
-        let contribution = contribution(node);
+        // As it comes from a node.
+        let contribution = PackedColumns::from(contribution(node));
         let start = on_core(since);
-        merge.add(contribution).expect("fits the axes");
+        let sound = contribution.checked(&rows.axis(), &columns).expect("fits the axes");
+        merge.add_sound(sound).expect("checked for these axes");
         merging += on_core(since) - start;
     }
     let statuses = (0..100).map(|node| NodeStatus {

@@ -11,7 +11,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use keyviz::api::PeerClient;
 use keyviz::fanout::{Fanout, FanoutParts, MatrixRequest, PeerMatrix, PeerTotals};
-use keyviz::keyviz::{ColumnPlan, NodeColumns, NodeId, Query, RowAxis, Series};
+use keyviz::keyviz::{ColumnPlan, NodeId, PackedColumns, Query, RowAxis, Series};
 use keyviz::kv::{Directory, MemberAddress};
 use keyviz::raft::{AppliedCatalog, Peers, PeersOptions};
 
@@ -42,12 +42,12 @@ impl PeerMatrix for Counting {
         query: Arc<Query>,
         rows: Arc<RowAxis>,
         columns: Arc<ColumnPlan>,
-    ) -> BoxFuture<'static, Result<Vec<NodeColumns>, String>> {
+    ) -> BoxFuture<'static, Result<Vec<PackedColumns>, String>> {
         let cells = Arc::clone(&self.cells);
         let answer = self.client.columns(to, query, rows, columns);
         async move {
             let parts = answer.await?;
-            let count: usize = parts.iter().map(NodeColumns::cells).sum();
+            let count: usize = parts.iter().map(PackedColumns::cells).sum();
             cells.fetch_add(count as u64, Ordering::Relaxed);
             Ok(parts)
         }

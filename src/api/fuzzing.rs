@@ -4,6 +4,7 @@ use prost::Message as _;
 
 use super::matrix_wire;
 use crate::fuzzing::Target;
+use crate::keyviz::{ColumnPlan, RowAxis};
 use crate::proto;
 
 pub(crate) fn targets() -> Vec<Target> {
@@ -15,13 +16,22 @@ fn run(data: &[u8]) {
         let _ = matrix_wire::totals_from_chunks(vec![chunk.clone(), chunk], "");
     }
     if let Ok(chunk) = proto::ColumnsChunk::decode(data) {
-        let _ = matrix_wire::columns_from_chunk(chunk, "");
+        let columns = matrix_wire::columns_from_chunk(chunk, "");
+        let (rows, plan) = axes();
+        let _ = columns.map(|columns| columns.checked(&rows, &plan));
     }
     if let Ok(request) = proto::ColumnsRequest::decode(data) {
         let _ = matrix_wire::row_axis_from_wire(&request);
         let _ = matrix_wire::column_plan_from_wire(&request);
         let _ = request.query.map(matrix_wire::query_from_wire);
     }
+}
+
+/// Two rows and three columns.
+fn axes() -> (RowAxis, ColumnPlan) {
+    let rows = RowAxis::new(vec!["".into(), "m".into()], None, vec![1, 2]);
+    let plan = ColumnPlan::new(1_000, &[0, 1_000, 2_000, 3_000], false);
+    (rows.expect("in order"), plan.expect("in order"))
 }
 
 fn corpus() -> Vec<Vec<u8>> {
@@ -33,15 +43,24 @@ fn corpus() -> Vec<Vec<u8>> {
         column_bounds: vec![1_000, 2_000, 4_000],
         ..Default::default()
     };
+    let part = |column, keys: &'static [u8], values: &'static [u8]| proto::ColumnPart {
+        column,
+        incarnation: 1,
+        cells: 2,
+        keys: keys.into(),
+        values: values.into(),
+        ..Default::default()
+    };
     let chunk = proto::ColumnsChunk {
         version: crate::keyviz::CONTRIBUTION_VERSION,
         node_id: 1,
         key_rows: vec![0, 1],
         key_sources: vec![1, 2],
-        key_groups: vec![1, 1],
-        key_terms: vec![1, 1],
+        key_groups: vec![1, 0],
+        key_terms: vec![0, 0],
         held: vec![0, 2],
-        parts: vec![proto::ColumnPart::default()],
+        covers_to: 3,
+        parts: vec![part(0, &[0, 0], &[3, 0, 0b10_1011]), part(1, &[], &[1, 1, 0b11, 1, 7])],
         ..Default::default()
     };
     let totals = proto::TotalsChunk {

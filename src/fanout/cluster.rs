@@ -23,8 +23,8 @@ use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::{Instant, timeout_at};
 
 use crate::keyviz::{
-    ColumnPlan, DEFAULT_ROW_ROUTE_IDS, Merge, NodeColumns, NodeId, NodeTotals, PlanRequest, Query,
-    RouteSpec, RowPlan, Window, plan, plan_columns,
+    ColumnPlan, DEFAULT_ROW_ROUTE_IDS, Merge, NodeId, NodeTotals, PlanRequest, Query, RouteSpec,
+    RowPlan, SoundColumns, Window, plan, plan_columns,
 };
 use crate::kv::Directory;
 use crate::raft::AppliedCatalog;
@@ -185,7 +185,8 @@ impl Fanout {
         let now_ms = parts.local.clock().now_ms();
         let query = Arc::new(request.query(now_ms)?);
         let columns = self.plan_columns(request, &query, &members, now_ms)?;
-        let rows = self.plan_rows(request, &query, &members).await?;
+        let totals = members.iter_mut().filter_map(Member::take_totals).collect();
+        let rows = self.plan_rows(request, &query, totals).await?;
         let planned = Planned {
             query: Arc::clone(&query),
             rows: Arc::new(rows.axis()),
@@ -275,13 +276,12 @@ impl Fanout {
         &self,
         request: &MatrixRequest,
         query: &Arc<Query>,
-        members: &[Member],
+        totals: Vec<NodeTotals>,
     ) -> Result<RowPlan, MatrixError> {
         let epoch = self.parts.local.sampler().epoch_full();
         if epoch.routes().is_empty() {
             return Err(MatrixError::NotReady);
         }
-        let totals: Vec<NodeTotals> = members.iter().filter_map(Member::totals).cloned().collect();
         let (query, max_rows) = (Arc::clone(query), request.max_rows as usize);
         let (axis, catalog) = (request.axis, self.parts.catalog.clone());
         off_the_runtime(move |wanted| {
@@ -312,7 +312,7 @@ impl Fanout {
 async fn merged(
     mut merge: Merge,
     member: &mut Member,
-    parts: Vec<NodeColumns>,
+    parts: Vec<SoundColumns>,
 ) -> Result<Merge, MatrixError> {
     if parts.is_empty() {
         return Ok(merge);
@@ -322,7 +322,7 @@ async fn merged(
             if !wanted() {
                 return None;
             }
-            if let Err(error) = merge.add(part) {
+            if let Err(error) = merge.add_sound(part) {
                 return Some((merge, Some(error)));
             }
         }

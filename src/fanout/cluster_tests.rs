@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::keyviz::{
     Bucket, ColumnPlan, Counts, GroupId, Harvest, History, HistoryConfig, Incarnation, KeyRange,
-    Layout, Matrix, NodeColumns, NodeId, Query, RouteId, RouteSpec, RowAxis, Sampler,
+    Layout, Matrix, NodeId, PackedColumns, Query, RouteId, RouteSpec, RowAxis, Sampler,
     SamplerConfig, Segment, Series, Slot, Term,
 };
 use crate::kv::{Directory, MemberAddress};
@@ -110,12 +110,13 @@ impl PeerMatrix for Scripted {
         query: Arc<Query>,
         rows: Arc<RowAxis>,
         columns: Arc<ColumnPlan>,
-    ) -> BoxFuture<'static, Result<Vec<NodeColumns>, String>> {
+    ) -> BoxFuture<'static, Result<Vec<PackedColumns>, String>> {
         let (local, pause, alive) = self.call(to, 1);
         async move {
             let _alive = alive;
             sleep(pause).await;
-            local.columns(query, rows, columns).await.map_err(|error| error.to_string())
+            let parts = local.columns(query, rows, columns).await.map_err(|e| e.to_string())?;
+            Ok(parts.into_iter().map(PackedColumns::from).collect())
         }
         .boxed()
     }

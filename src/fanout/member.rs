@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::keyviz::{ColumnPlan, NodeColumns, NodeId, NodeStatus, NodeTotals, Query, RowAxis};
+use crate::keyviz::{
+    ColumnPlan, NodeId, NodeStatus, NodeTotals, PackedColumns, Query, RowAxis, SoundColumns,
+};
 
 use super::cluster::FanoutParts;
 use super::peers::PeerTotals;
@@ -44,6 +46,13 @@ impl Member {
     /// What it carried, if it said so.
     pub(super) fn totals(&self) -> Option<&NodeTotals> {
         self.totals.as_ref()
+    }
+
+    /// The same to plan rows with, once: the ranges move out of the member.
+    pub(super) fn take_totals(&mut self) -> Option<NodeTotals> {
+        let totals = self.totals.as_mut()?;
+        let ranges = std::mem::take(&mut totals.ranges);
+        Some(NodeTotals { ranges, ..totals.clone() })
     }
 
     pub(super) fn status(&self) -> &NodeStatus {
@@ -101,7 +110,7 @@ impl Member {
     }
 
     /// Round two, for a member that answered round one.
-    pub(super) async fn round_two(mut self, planned: Planned) -> (Self, Vec<NodeColumns>) {
+    pub(super) async fn round_two(mut self, planned: Planned) -> (Self, Vec<SoundColumns>) {
         let Some(totals) = self.totals.take() else { return (self, Vec::new()) };
         if let Err(error) = unplanned(&totals, &planned) {
             self.fail(error);
@@ -123,19 +132,22 @@ impl Member {
         (self, parts)
     }
 
-    async fn ask_columns(&self, planned: &Planned) -> Result<Vec<NodeColumns>, String> {
+    async fn ask_columns(&self, planned: &Planned) -> Result<Vec<SoundColumns>, String> {
         let Planned { query, rows, columns, .. } = planned.clone();
+        let sound = |part: PackedColumns| {
+            let sound = part.checked(&planned.rows, &planned.columns);
+            sound.map_err(|error| format!("its answer is not sound: {error}"))
+        };
         if self.node == self.parts.node {
-            return self.within(self.parts.local.columns(query, rows, columns)).await;
+            let parts = self.within(self.parts.local.columns(query, rows, columns)).await?;
+            return parts.into_iter().map(|part| sound(part.into())).collect();
         }
         let asked = self.parts.peers.columns(self.node, query, rows, columns);
         let parts = self.within(asked).await?;
         for part in &parts {
             self.check_sender(part.held_by)?;
-            let sound = part.check(&planned.rows, &planned.columns);
-            sound.map_err(|error| format!("its answer is not sound: {error}"))?;
         }
-        Ok(parts)
+        parts.into_iter().map(sound).collect()
     }
 
     /// Two members under one address are one node, which speaks for itself only.

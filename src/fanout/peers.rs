@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use crate::keyviz::{ColumnPlan, NodeColumns, NodeId, NodeTotals, Query, RowAxis};
+use crate::keyviz::{ColumnPlan, NodeId, NodeTotals, PackedColumns, Query, RowAxis};
 
 /// What a member said in round one.
 #[derive(Clone, Debug)]
@@ -27,12 +27,12 @@ pub trait PeerMatrix: Send + Sync + 'static {
         query: Arc<Query>,
     ) -> BoxFuture<'static, Result<PeerTotals, String>>;
 
-    /// Round two at `to`, in chunks that together answer for every column.
+    /// Round two at `to`, in chunks that together answer for every column. Nothing in them is trusted.
     fn columns(
         &self,
         to: NodeId,
         query: Arc<Query>,
         rows: Arc<RowAxis>,
         columns: Arc<ColumnPlan>,
-    ) -> BoxFuture<'static, Result<Vec<NodeColumns>, String>>;
+    ) -> BoxFuture<'static, Result<Vec<PackedColumns>, String>>;
 }

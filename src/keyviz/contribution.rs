@@ -11,8 +11,8 @@ use super::axis::{ColumnPlan, RowAxis};
 use super::column_set::ColumnSet;
 use super::ids::{GroupId, Incarnation, NodeId, Term};
 
-/// Version of the form below, for whoever puts it on a wire.
-pub const CONTRIBUTION_VERSION: u32 = 1;
+/// Version of the forms of a contribution, for whoever puts them on a wire.
+pub const CONTRIBUTION_VERSION: u32 = 2;
 /// Most keys in one contribution: rows times the groups and terms that a node counted in.
 pub const MAX_KEYS: usize = 1 << 20;
 
@@ -61,9 +61,10 @@ pub struct ColumnPart {
     pub apportioned: Vec<u32>,
 }
 
-/// One node's answer in round two, or a chunk of it.
+/// One node's answer in round two, or a chunk of it, with parts as they are counted or as they travel
+/// ([`PackedColumns`](super::PackedColumns)).
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NodeColumns {
+pub struct NodeColumns<Part = ColumnPart> {
     /// The node that counted.
     pub node: NodeId,
     /// The node that keeps the columns and answers: the same, or one that it left them to.
@@ -79,7 +80,7 @@ pub struct NodeColumns {
     /// The keys that cells refer to, ascending.
     pub keys: Vec<CellKey>,
     /// By column, then incarnation.
-    pub parts: Vec<ColumnPart>,
+    pub parts: Vec<Part>,
 }
 
 /// A contribution that no node of this version sends.
@@ -149,34 +150,16 @@ impl NodeColumns {
         self.parts.iter().map(|part| part.keys.len()).sum()
     }
 
-    /// Errors where another node's answer does not fit the axes that it was asked for.
+    /// Errors where a contribution does not fit the axes that it was asked for.
     pub fn check(&self, rows: &RowAxis, columns: &ColumnPlan) -> Result<(), ContributionError> {
-        let Range { start: from, end: to } = self.covers;
-        let held = self.held.spans().all(|span| from <= span.start && span.end <= to);
-        if from > to || to as usize > columns.len() || !held {
-            return Err(ContributionError::Covers { from, to, columns: columns.len() });
-        }
-        if self.keys.len() > MAX_KEYS {
-            return Err(ContributionError::TooManyKeys { keys: self.keys.len() });
-        }
-        let rows = rows.len();
-        for (index, key) in self.keys.iter().enumerate() {
-            if key.row as usize >= rows || index > 0 && self.keys[index - 1] >= *key {
-                return Err(ContributionError::Key { index, row: key.row, rows });
-            }
-        }
-        let mut before = None;
+        let head = |part: &ColumnPart| (part.column, part.incarnation);
+        self.check_frame(rows.len(), columns.len(), head)?;
         for (index, part) in self.parts.iter().enumerate() {
-            let place = Some((part.column, part.incarnation));
-            if before >= place || !self.covers.contains(&part.column) {
-                return Err(ContributionError::Part { index, column: part.column });
-            }
-            before = place;
             let named = ascending_below(&part.keys, self.keys.len());
             if part.keys.len() != part.values.len() || !named || part.values.contains(&0) {
                 return Err(ContributionError::Cells { index });
             }
-            if !ascending_below(&part.apportioned, rows) {
+            if !ascending_below(&part.apportioned, rows.len()) {
                 return Err(ContributionError::Apportioned { index });
             }
         }
@@ -220,7 +203,53 @@ impl NodeColumns {
     }
 }
 
-fn ascending_below(indices: &[u32], limit: usize) -> bool {
+impl<Part> NodeColumns<Part> {
+    /// Errors where something other than the contents of a part does not fit; `head` tells a part's column and
+    /// incarnation.
+    pub(crate) fn check_frame(
+        &self,
+        rows: usize,
+        columns: usize,
+        head: impl Fn(&Part) -> (u32, Incarnation),
+    ) -> Result<(), ContributionError> {
+        let Range { start: from, end: to } = self.covers;
+        let held = self.held.spans().all(|span| from <= span.start && span.end <= to);
+        if from > to || to as usize > columns || !held {
+            return Err(ContributionError::Covers { from, to, columns });
+        }
+        if self.keys.len() > MAX_KEYS {
+            return Err(ContributionError::TooManyKeys { keys: self.keys.len() });
+        }
+        for (index, key) in self.keys.iter().enumerate() {
+            if key.row as usize >= rows || index > 0 && self.keys[index - 1] >= *key {
+                return Err(ContributionError::Key { index, row: key.row, rows });
+            }
+        }
+        let mut before = None;
+        for (index, part) in self.parts.iter().enumerate() {
+            let (column, incarnation) = head(part);
+            let place = Some((column, incarnation));
+            if before >= place || !self.covers.contains(&column) {
+                return Err(ContributionError::Part { index, column });
+            }
+            before = place;
+        }
+        Ok(())
+    }
+
+    /// The same contribution with other parts.
+    pub(crate) fn with_parts<Other>(
+        self,
+        other: impl FnOnce(Vec<Part>) -> Vec<Other>,
+    ) -> NodeColumns<Other> {
+        let NodeColumns { node, held_by, incarnation, covers, held, .. } = self;
+        let (forgotten_before_ms, keys, parts) =
+            (self.forgotten_before_ms, self.keys, other(self.parts));
+        NodeColumns { node, held_by, incarnation, covers, held, forgotten_before_ms, keys, parts }
+    }
+}
+
+pub(crate) fn ascending_below(indices: &[u32], limit: usize) -> bool {
     indices.windows(2).all(|pair| pair[0] < pair[1])
         && indices.last().is_none_or(|&last| (last as usize) < limit)
 }

@@ -99,6 +99,15 @@ pub struct RoleTotals {
 }
 
 impl RoleTotals {
+    /// The total of one role.
+    pub(crate) fn get(&self, role: Role) -> u64 {
+        match role {
+            Role::LeaderWrite => self.leader_write,
+            Role::LeaderRead => self.leader_read,
+            Role::FollowerRead => self.follower_read,
+        }
+    }
+
     /// Adds to the total of one role, saturating.
     pub(crate) fn add(&mut self, role: Role, value: u64) {
         let total = match role {

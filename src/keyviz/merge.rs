@@ -1,10 +1,10 @@
 //! The contributions of all nodes as one matrix.
 //!
-//! The state is a map from (column, node, incarnation) to what was counted, and adding to it takes the larger
+//! The state is a map from (node, incarnation, column) to what was counted, and adding to it takes the larger
 //! of two entries under one key, by a total order. That makes it a join of a semilattice: associative,
 //! commutative and idempotent, so asking a node twice, under two addresses or after a restart
 //! changes nothing. Only [`Merge::finish`] adds up: terms and reads add, and of two nodes that claim one
-//! (group, term) in a cell the larger claim counts.
+//! (group, term) in a cell the larger claim counts. Until then all is kept, packed as it came.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,12 +12,17 @@ use std::sync::Arc;
 
 use super::axis::{ColumnPlan, RowAxis};
 use super::column_set::ColumnSet;
-use super::contribution::{CellKey, ColumnPart, ContributionError, NodeColumns, Source};
-use super::ids::{GroupId, Incarnation, NodeId, Term};
+use super::contribution::{CellKey, ContributionError, NodeColumns};
+use super::ids::{Incarnation, NodeId};
 use super::label::label;
-use super::matrix::{Conflict, Matrix, NodeShare, NodeStatus, RoleTotals, Row};
+use super::matrix::{Matrix, NodeStatus, Row};
+use super::packed::{PackedCells, PackedColumns, PackedPart, SoundColumns};
 use super::plan::{PlannedRow, RowKind, RowPlan};
-use super::query::{Query, Role};
+use super::query::Query;
+use super::sums::{RowSum, Summed, Sums};
+
+/// Why a part can be read.
+const SOUND: &str = "only columns that were checked are merged";
 
 /// Contributions on their way to a matrix.
 #[derive(Clone, Debug)]
@@ -27,8 +32,18 @@ pub struct Merge {
     columns: ColumnPlan,
     keys: Vec<CellKey>,
     index: HashMap<CellKey, u32>,
+    claimants: Vec<Claimants>,
     nodes: BTreeMap<NodeId, Coverage>,
-    parts: BTreeMap<(u32, NodeId, Incarnation), Part>,
+    parts: BTreeMap<(NodeId, Incarnation, u32), Part>,
+}
+
+/// Whose answers name a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Claimants {
+    /// One node's.
+    One(NodeId),
+    /// Those of several nodes.
+    Several,
 }
 
 /// What a node has answered for.
@@ -39,52 +54,16 @@ struct Coverage {
     forgotten_before_ms: u64,
 }
 
-/// One incarnation's counts in a column, with keys of the merge.
+/// One incarnation's counts in a column.
 #[derive(Clone, Debug)]
-struct Part {
+pub(crate) struct Part {
     total: u128,
-    partial: bool,
-    unattributed: u64,
-    /// In the order of their keys' meaning, not of their numbers. Shared with the part before where
-    /// both have the same, as the columns of a busy node have.
-    keys: Arc<[u32]>,
-    values: Values,
-    apportioned: Vec<u32>,
-}
-
-/// Counts, in half of the room where all are small, as nearly all are.
-#[derive(Clone, Debug)]
-enum Values {
-    Small(Box<[u32]>),
-    Large(Box<[u64]>),
-}
-
-impl Values {
-    fn new(values: Vec<u64>) -> Self {
-        if values.iter().all(|&value| u32::try_from(value).is_ok()) {
-            Values::Small(values.into_iter().map(|value| value as u32).collect())
-        } else {
-            Values::Large(values.into())
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Values::Small(values) => values.len(),
-            Values::Large(values) => values.len(),
-        }
-    }
-
-    fn get(&self, index: usize) -> u64 {
-        match self {
-            Values::Small(values) => u64::from(values[index]),
-            Values::Large(values) => values[index],
-        }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = u64> + '_ {
-        (0..self.len()).map(|index| self.get(index))
-    }
+    pub partial: bool,
+    pub unattributed: u64,
+    /// Keys of the merge, by the keys of the cells. Shared by the parts of a chunk.
+    pub table: Arc<[u32]>,
+    pub cells: PackedCells,
+    pub apportioned: Vec<u32>,
 }
 
 impl Merge {
@@ -96,6 +75,7 @@ impl Merge {
             columns,
             keys: Vec::new(),
             index: HashMap::new(),
+            claimants: Vec::new(),
             nodes: BTreeMap::new(),
             parts: BTreeMap::new(),
         }
@@ -105,6 +85,19 @@ impl Merge {
     /// axes.
     pub fn add(&mut self, contribution: NodeColumns) -> Result<(), ContributionError> {
         contribution.check(&self.axis, &self.columns)?;
+        let packed = PackedColumns::from(contribution);
+        self.add_sound(packed.checked(&self.axis, &self.columns)?)
+    }
+
+    /// As [`Merge::add`], of what was checked already. Errors, and changes nothing, where it was checked for axes of another
+    /// size.
+    pub fn add_sound(&mut self, contribution: SoundColumns) -> Result<(), ContributionError> {
+        let (contribution, axes) = contribution.into_inner();
+        let columns = self.columns.len();
+        if axes != (self.axis.len(), columns) {
+            let (from, to) = (contribution.covers.start, contribution.covers.end);
+            return Err(ContributionError::Covers { from, to, columns });
+        }
         let NodeColumns { node, covers, forgotten_before_ms, keys, parts, .. } = contribution;
         let coverage = self
             .nodes
@@ -112,13 +105,10 @@ impl Merge {
             .or_insert(Coverage { covers: ColumnSet::new(), forgotten_before_ms });
         coverage.covers.insert(covers);
         coverage.forgotten_before_ms = coverage.forgotten_before_ms.min(forgotten_before_ms);
-        let ids: Vec<u32> = keys.into_iter().map(|key| self.id(key)).collect();
-        let mut keys_before = Arc::default();
+        let table: Arc<[u32]> = keys.into_iter().map(|key| self.id(key, node)).collect();
         for part in parts {
-            let key = (part.column, node, part.incarnation);
-            let part = Part::new(part, &ids, &keys_before);
-            keys_before = Arc::clone(&part.keys);
-            self.join(key, part);
+            let key = (node, part.incarnation, part.column);
+            self.join(key, Part::new(part, &table));
         }
         Ok(())
     }
@@ -134,15 +124,21 @@ impl Merge {
         }
     }
 
-    fn id(&mut self, key: CellKey) -> u32 {
+    fn id(&mut self, key: CellKey, node: NodeId) -> u32 {
         let next = u32::try_from(self.keys.len()).expect("rows times sources fit 32 bits");
-        *self.index.entry(key).or_insert_with(|| {
+        let id = *self.index.entry(key).or_insert_with(|| {
             self.keys.push(key);
+            self.claimants.push(Claimants::One(node));
             next
-        })
+        });
+        let claimants = &mut self.claimants[id as usize];
+        if *claimants != Claimants::One(node) {
+            *claimants = Claimants::Several;
+        }
+        id
     }
 
-    fn join(&mut self, key: (u32, NodeId, Incarnation), part: Part) {
+    fn join(&mut self, key: (NodeId, Incarnation, u32), part: Part) {
         let Some(mine) = self.parts.get_mut(&key) else {
             self.parts.insert(key, part);
             return;
@@ -160,22 +156,10 @@ impl Merge {
         statuses.dedup();
         let everywhere = self.missing(&statuses);
         self.tell_what_is_forgotten(&mut statuses);
-        let mut sums = Sums::new(&self);
-        for (&(column, node, _), part) in &self.parts {
-            sums.add(column, node, part, &self.keys);
-        }
-        let Sums { cells, mut rows, unattributed, conflicts, shares, .. } = sums.finish(&self.keys);
-        for row in &mut rows {
-            row.partial.insert_all(&everywhere);
-        }
-        let rows: Vec<Row> = self
-            .rows
-            .rows()
-            .iter()
-            .zip(rows)
-            .zip(cells)
-            .map(|((plan, sum), values)| row(plan, sum, values))
-            .collect();
+        let Summed { rows, mut partial, unattributed, conflicts, shares } = self.sums().finish();
+        partial.insert_all(&everywhere);
+        let planned = self.rows.rows().iter().zip(rows);
+        let rows: Vec<Row> = planned.map(|(plan, sum)| row(plan, sum, &partial)).collect();
         let (total, overflow) = total(&rows);
         let answered = |status: &&NodeStatus| status.ok;
         Matrix {
@@ -194,6 +178,15 @@ impl Merge {
             conflicts,
             by_node: shares,
         }
+    }
+
+    fn sums(&self) -> Sums<'_> {
+        let size = (self.rows.rows().len(), self.columns.len());
+        let mut sums = Sums::new(size, &self.keys, &self.claimants, self.nodes.keys().copied());
+        for (&(node, _, column), part) in &self.parts {
+            sums.add(node, column, part);
+        }
+        sums
     }
 
     fn tell_what_is_forgotten(&self, statuses: &mut [NodeStatus]) {
@@ -234,25 +227,45 @@ fn members<'a>(statuses: impl Iterator<Item = &'a NodeStatus>) -> u32 {
 }
 
 impl Part {
-    fn new(part: ColumnPart, ids: &[u32], keys_before: &Arc<[u32]>) -> Self {
-        let keys = || part.keys.iter().map(|&key| ids[key as usize]);
-        let same = keys_before.len() == part.keys.len()
-            && keys().zip(keys_before.iter()).all(|(key, before)| key == *before);
+    fn new(part: PackedPart, table: &Arc<[u32]>) -> Self {
+        let mut total = 0u128;
+        let sum = |values: &[u64]| {
+            total += values.iter().map(|&value| u128::from(value)).sum::<u128>();
+            Some(())
+        };
+        part.cells.values(sum).expect(SOUND);
         Part {
-            keys: if same { Arc::clone(keys_before) } else { keys().collect() },
-            total: part.values.iter().map(|&value| u128::from(value)).sum(),
+            total,
             partial: part.partial,
             unattributed: part.unattributed,
-            values: Values::new(part.values),
+            table: Arc::clone(table),
+            cells: part.cells,
             apportioned: part.apportioned,
         }
+    }
+
+    /// The keys of the merge, one a cell.
+    pub fn keys(&self) -> Vec<u32> {
+        let keys = self.cells.keys().expect(SOUND);
+        keys.into_iter().map(|key| self.table[key as usize]).collect()
+    }
+
+    /// Calls `visit` with the values, a block at a time.
+    pub fn values(&self, mut visit: impl FnMut(&[u64])) {
+        let all = |values: &[u64]| {
+            visit(values);
+            Some(())
+        };
+        self.cells.values(all).expect(SOUND);
     }
 
     /// More counted is larger, then complete; what is left decides so that order never does.
     fn compare(&self, other: &Part, keys: &[CellKey]) -> Ordering {
         let cells = |part: &Part| {
-            let keys: Vec<CellKey> = part.keys.iter().map(|&key| keys[key as usize]).collect();
-            (keys, part.values.iter().collect::<Vec<u64>>())
+            let keys: Vec<CellKey> = part.keys().iter().map(|&key| keys[key as usize]).collect();
+            let mut all = Vec::with_capacity(keys.len());
+            part.values(|values| all.extend_from_slice(values));
+            (keys, all)
         };
         (self.total, self.unattributed, !self.partial)
             .cmp(&(other.total, other.unattributed, !other.partial))
@@ -261,151 +274,7 @@ impl Part {
     }
 }
 
-/// The cells of all columns; columns come one after the other, and in them nodes.
-struct Sums {
-    /// By row, then column.
-    cells: Vec<Vec<u64>>,
-    rows: Vec<RowSum>,
-    unattributed: u64,
-    conflicts: Vec<Conflict>,
-    contested: BTreeMap<(GroupId, Term), BTreeSet<NodeId>>,
-    /// By node, ascending.
-    shares: Vec<NodeShare>,
-    column: u32,
-    /// By key: claims on the column at hand.
-    claims: Vec<Claim>,
-    claimed: Vec<u32>,
-}
-
-#[derive(Clone, Default)]
-struct RowSum {
-    roles: RoleTotals,
-    apportioned: ColumnSet,
-    partial: ColumnSet,
-    conflict: ColumnSet,
-}
-
-/// What nodes claim to have led in one (row, group, term) of the column at hand.
-#[derive(Clone, Default)]
-struct Claim {
-    /// Index of the node that claimed last.
-    share: Option<usize>,
-    /// What it claims.
-    current: u64,
-    /// The largest claim of the others, and whose it is.
-    best: (u64, usize),
-}
-
-impl Claim {
-    /// The larger of the last claim, which is that of `share`, and the best before it.
-    fn larger(&self, share: usize) -> (u64, usize) {
-        if self.current > self.best.0 { (self.current, share) } else { self.best }
-    }
-}
-
-impl NodeShare {
-    fn none(node: NodeId, rows: usize) -> Self {
-        let roles = RoleTotals::default();
-        NodeShare { node, total: 0, roles, rows: vec![0; rows], unattributed: 0 }
-    }
-}
-
-impl Sums {
-    fn new(merge: &Merge) -> Self {
-        let (rows, columns) = (merge.rows.rows().len(), merge.columns.len());
-        Sums {
-            cells: vec![vec![0; columns]; rows],
-            rows: vec![RowSum::default(); rows],
-            unattributed: 0,
-            conflicts: Vec::new(),
-            contested: BTreeMap::new(),
-            shares: merge.nodes.keys().map(|&node| NodeShare::none(node, rows)).collect(),
-            column: 0,
-            claims: vec![Claim::default(); merge.keys.len()],
-            claimed: Vec::new(),
-        }
-    }
-
-    fn add(&mut self, column: u32, node: NodeId, part: &Part, keys: &[CellKey]) {
-        if column != self.column {
-            self.settle(keys);
-            self.column = column;
-        }
-        let share = self.shares.partition_point(|share| share.node < node);
-        self.unattributed = self.unattributed.saturating_add(part.unattributed);
-        let lost = &mut self.shares[share].unattributed;
-        *lost = lost.saturating_add(part.unattributed);
-        if part.partial {
-            self.rows.iter_mut().for_each(|row| row.partial.insert(column..column + 1));
-        }
-        for &row in &part.apportioned {
-            self.rows[row as usize].apportioned.insert(column..column + 1);
-        }
-        for (&id, value) in part.keys.iter().zip(part.values.iter()) {
-            let key = &keys[id as usize];
-            let role = match key.source {
-                Source::LeaderWrite { group, term: Some(term) } => {
-                    self.claim(id, key, (group, term), share, value);
-                    continue;
-                }
-                Source::LeaderWrite { term: None, .. } => Role::LeaderWrite,
-                Source::LeaderRead => Role::LeaderRead,
-                Source::FollowerRead => Role::FollowerRead,
-            };
-            self.count(key.row, role, share, value);
-        }
-    }
-
-    fn count(&mut self, row: u32, role: Role, share: usize, value: u64) {
-        let cell = &mut self.cells[row as usize][self.column as usize];
-        *cell = cell.saturating_add(value);
-        self.rows[row as usize].roles.add(role, value);
-        let share = &mut self.shares[share];
-        share.total = share.total.saturating_add(value);
-        share.rows[row as usize] = share.rows[row as usize].saturating_add(value);
-        share.roles.add(role, value);
-    }
-
-    fn claim(&mut self, id: u32, key: &CellKey, led: (GroupId, Term), share: usize, value: u64) {
-        let claim = &mut self.claims[id as usize];
-        match claim.share {
-            None => self.claimed.push(id),
-            Some(other) if other == share => {}
-            Some(other) => {
-                claim.best = claim.larger(other);
-                claim.current = 0;
-                self.rows[key.row as usize].conflict.insert(self.column..self.column + 1);
-                let nodes = [other, share].map(|index| self.shares[index].node);
-                self.contested.entry(led).or_default().extend(nodes);
-            }
-        }
-        claim.share = Some(share);
-        claim.current = claim.current.saturating_add(value);
-    }
-
-    /// Counts what was claimed in the column at hand.
-    fn settle(&mut self, keys: &[CellKey]) {
-        for id in std::mem::take(&mut self.claimed) {
-            let claim = std::mem::take(&mut self.claims[id as usize]);
-            let (value, share) = claim.larger(claim.share.expect("a claim has a claimant"));
-            self.count(keys[id as usize].row, Role::LeaderWrite, share, value);
-        }
-    }
-
-    fn finish(mut self, keys: &[CellKey]) -> Self {
-        self.settle(keys);
-        let contested = std::mem::take(&mut self.contested);
-        let conflict = |((group, term), nodes): (_, BTreeSet<_>)| Conflict {
-            group,
-            term,
-            nodes: nodes.into_iter().collect(),
-        };
-        self.conflicts = contested.into_iter().map(conflict).collect();
-        self
-    }
-}
-
-fn row(plan: &PlannedRow, sum: RowSum, values: Vec<u64>) -> Row {
+fn row(plan: &PlannedRow, sum: RowSum, partial: &ColumnSet) -> Row {
     Row {
         bucket_id: plan.kind.bucket_id(),
         label: label(&plan.range.start),
@@ -416,9 +285,9 @@ fn row(plan: &PlannedRow, sum: RowSum, values: Vec<u64>) -> Row {
         route_count: plan.route_count,
         roles: sum.roles,
         group: plan.group,
-        values,
+        values: sum.values,
         apportioned: sum.apportioned,
-        partial: sum.partial,
+        partial: partial.clone(),
         conflict: sum.conflict,
     }
 }

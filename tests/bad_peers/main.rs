@@ -207,7 +207,8 @@ async fn a_peer_with_an_axis_out_of_order() {
     assert_told(scripted().column(twice), "out of order").await;
     let ragged = |chunk: &mut proto::ColumnsChunk| chunk.key_terms.truncate(1);
     assert_told(scripted().column(ragged), "different lengths").await;
-    let zero = |chunk: &mut proto::ColumnsChunk| chunk.parts[0].values[0] = 0;
+    // Two numbers of eight bits.
+    let zero = |chunk: &mut proto::ColumnsChunk| chunk.parts[0].values = packed(&[8, 0, 0, 7]);
     assert_told(scripted().column(zero), "zero").await;
     let again = scripted().columns(|chunks| send([chunks.clone(), chunks].concat()));
     assert_told(again, "twice").await;
@@ -217,7 +218,11 @@ async fn a_peer_with_an_axis_out_of_order() {
 async fn a_peer_with_values_that_overflow() {
     let peer = scripted()
         .total(|chunk| chunk.ranges.iter_mut().for_each(|range| range.total = u64::MAX))
-        .column(|chunk| chunk.parts.iter_mut().for_each(|part| part.values.fill(u64::MAX)));
+        .column(|chunk| {
+            // Two numbers of 64 bits, all set.
+            let largest = packed(&[&[64, 0][..], &[0xff; 16]].concat());
+            chunk.parts.iter_mut().for_each(|part| part.values = largest.clone());
+        });
     let third = Serving::peer(peer).await;
     let asker = Asker::new(&third.address, PLENTY).await;
     let answer = asker.ask().await;
@@ -225,10 +230,28 @@ async fn a_peer_with_values_that_overflow() {
     assert!(answer.matrix.saturated, "the answer says that its sums are lower bounds");
     assert_eq!((answer.matrix.total, answer.matrix.responded), (u64::MAX, 3));
     assert!(answer.matrix.rows.iter().all(|row| row.values == [u64::MAX; 3]));
-    let key = |chunk: &mut proto::ColumnsChunk| chunk.parts[0].key_steps = vec![u32::MAX, u32::MAX];
-    assert_told(scripted().column(key), "beyond any").await;
-    let key = |chunk: &mut proto::ColumnsChunk| chunk.parts[0].key_steps[1] = 7;
-    assert_told(scripted().column(key), "out of order, unnamed or zero").await;
+    let unsound: [&[u8]; 6] = [
+        // Keys beyond any, and beyond those that were named.
+        &[32, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+        &[8, 0, 0, 6],
+        // More bits than a number has; a patch of a number that is not there; too short, too long.
+        &[65, 0, 0, 0],
+        &[0, 1, 2, 1],
+        &[8, 0, 0],
+        &[8, 0, 0, 0, 0],
+    ];
+    for bytes in unsound {
+        let keys = move |chunk: &mut proto::ColumnsChunk| chunk.parts[0].keys = packed(bytes);
+        assert_told(scripted().column(keys), "out of order, unnamed or zero").await;
+    }
+    let more = |chunk: &mut proto::ColumnsChunk| chunk.parts[0].cells = u32::MAX;
+    assert_told(scripted().column(more), "too many").await;
+    let more = |chunk: &mut proto::ColumnsChunk| chunk.parts[1].cells = 1;
+    assert_told(scripted().column(more), "out of order, unnamed or zero").await;
+}
+
+fn packed(numbers: &[u8]) -> bytes::Bytes {
+    bytes::Bytes::copy_from_slice(numbers)
 }
 
 #[tokio::test]

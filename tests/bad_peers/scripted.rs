@@ -66,7 +66,7 @@ impl Scripted {
     }
 
     /// Changes the only chunk of round two.
-    pub fn column(self, change: fn(&mut proto::ColumnsChunk)) -> Self {
+    pub fn column(self, change: impl Fn(&mut proto::ColumnsChunk) + Send + Sync + 'static) -> Self {
         self.columns(move |mut chunks| {
             assert_eq!(chunks.len(), 1);
             change(&mut chunks[0]);

@@ -118,9 +118,20 @@ impl Bounded {
                     next
                 })
             };
+            // A range mostly begins where the one before it ends, and ends at the next bound of the base.
+            let mut before: Option<(&Bytes, usize)> = None;
             let span = |load: &'a RangeTotal| {
-                let last = load.range.end.as_ref().filter(|key| end != Some(*key));
-                (number(&load.range.start), last.map_or(END, &mut number))
+                let start = &load.range.start;
+                let first = match before {
+                    Some((key, place)) if key == start => place,
+                    _ => number(start),
+                };
+                let last = load.range.end.as_ref().filter(|key| end != Some(*key)).map(|key| {
+                    let next = base.get(first + 1).filter(|next| *next == key);
+                    (key, next.map_or_else(|| number(key), |_| first + 1))
+                });
+                before = last;
+                (first, last.map_or(END, |(_, place)| place))
             };
             loaded(lists).map(span).collect()
         };

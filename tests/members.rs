@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use support::{Cluster, KEYVIZ, eventually, stderr};
+use support::{Cluster, KEYVIZ, eventually, http_answer, stderr};
 
 const FLAGS: &[&str] =
     &["--groups", "4", "--split-at", "key/0750,key/1500,key/2250", "--keyviz-step", "2s"];
@@ -141,8 +141,12 @@ fn driver(cluster: &Cluster, at: usize) -> Option<usize> {
     usize::try_from(leader).ok()?.checked_sub(1)
 }
 
-fn moves_left(cluster: &Cluster, at: usize) -> u64 {
-    number(&cluster.json_on(at, &["cluster", "status"]), "moves_left")
+/// `None`: the node says that it does not know.
+fn moves_left(cluster: &Cluster, at: usize) -> Option<u64> {
+    let status = cluster.json_on(at, &["cluster", "status"]);
+    let left = status.get("moves_left").expect("the status says it");
+    assert!(left.is_u64() || left.is_null(), "{status}");
+    left.as_u64()
 }
 
 #[test]
@@ -155,7 +159,7 @@ fn no_lost_write_when_the_driver_the_target_or_the_source_of_a_move_is_killed() 
     // The driver, wherever it is, then the target.
     for victim in [None, Some(new)] {
         eventually("moves are under way, or done", || {
-            moves_left(&cluster, 0) < 6 || victim.is_none()
+            moves_left(&cluster, 0).is_some_and(|left| left < 6) || victim.is_none()
         });
         let victim = victim.or_else(|| driver(&cluster, new)).unwrap_or(0);
         killed.push((victim, moves_left(&cluster, new)));
@@ -164,18 +168,15 @@ fn no_lost_write_when_the_driver_the_target_or_the_source_of_a_move_is_killed() 
         cluster.spawn(victim);
         cluster.wait_until_serving();
     }
-    // A node that has just started may not know yet that anything is left to move.
-    let new_holds = |held: &[Vec<u64>]| held.iter().filter(|nodes| nodes.contains(&4)).count();
-    eventually("the rest of the moves", || {
-        moves_left(&cluster, new) == 0 && new_holds(&holders(&cluster, new)) == 6
-    });
+    eventually("the rest of the moves", || moves_left(&cluster, new) == Some(0));
     let held = holders(&cluster, new);
     assert!(held.iter().all(|nodes| nodes.len() == 3), "{held:?} after {killed:?}");
-    assert_eq!(new_holds(&held), 6, "{held:?} after {killed:?}");
+    let new_holds = held.iter().filter(|nodes| nodes.contains(&4)).count();
+    assert_eq!(new_holds, 6, "{held:?} after {killed:?}");
     // It leaves again, and dies while it does.
     let leaving = cluster.run_on(0, &["cluster", "remove-node", "4", "--no-wait"]);
     assert!(leaving.status.success(), "{}", stderr(&leaving));
-    eventually("it has begun", || moves_left(&cluster, 0) < 6);
+    eventually("it has begun", || moves_left(&cluster, 0).is_some_and(|left| left < 6));
     cluster.kill(new);
     std::thread::sleep(Duration::from_millis(500));
     cluster.spawn(new);
@@ -198,4 +199,49 @@ fn a_node_is_not_removed_where_that_makes_no_sense_and_the_reason_is_said() {
     };
     refuse("3", "FAILED_PRECONDITION", "groups keep 3 replicas");
     refuse("9", "NOT_FOUND", "the members are 1, 2, 3");
+}
+
+#[test]
+fn a_node_that_was_removed_while_it_was_down_learns_of_it_and_refuses_in_words() {
+    let mut cluster = Cluster::start(3, FLAGS);
+    let new = cluster.join(0);
+    run(&cluster, 0, &["cluster", "add-node", "4", &cluster.grpc[new].clone()]);
+    let put = cluster.run_on(new, &["put", "key/0001", "before"]);
+    assert!(put.status.success(), "{}", stderr(&put));
+    cluster.kill(new);
+    let left = run(&cluster, 0, &["cluster", "remove-node", "4"]);
+    assert_eq!(left["gone"], true, "{left}");
+    let put = cluster.run_on(0, &["put", "key/0001", "after"]);
+    assert!(put.status.success(), "{}", stderr(&put));
+    cluster.spawn(new);
+    let refused = |arguments: &[&str]| {
+        let output = cluster.run_on(new, arguments);
+        let said = stderr(&output);
+        !output.status.success()
+            && said.contains("UNAVAILABLE")
+            && said.contains("node 4 has left the cluster or was removed from it")
+    };
+    let stale = &["get", "key/0001", "--consistency", "stale"][..];
+    eventually("it learns that it is no member", || refused(stale));
+    for arguments in [
+        stale,
+        &["get", "key/0001"],
+        &["put", "key/0001", "late"],
+        &["scan", "a"],
+        &["routes", "list"],
+        &["heat"],
+    ] {
+        assert!(refused(arguments), "{arguments:?}");
+    }
+    let ready = http_answer(&cluster.http[new], "/readyz").expect("it answers");
+    assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("was removed from it"), "{ready}");
+    let status = cluster.json_on(new, &["cluster", "status"]);
+    assert!(status["removed"].as_str().is_some_and(|why| why.contains("node 4")), "{status}");
+    assert!(status["moves_left"].is_null(), "it does not hear of moves: {status}");
+    // A client that knows others is served by them.
+    let nodes = format!("{},{}", cluster.grpc[new], cluster.grpc[0]);
+    let got = Command::new(KEYVIZ).args(["get", "key/0001", "--node", &nodes]).output();
+    assert_eq!(got.expect("the binary starts").stdout, b"after\n");
+    let status = cluster.json_on(0, &["cluster", "status"]);
+    assert_eq!(status["removed"], "", "{status}");
 }

@@ -1,22 +1,19 @@
 //! The `Cluster` service, and what this node says of itself to others.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::future::join_all;
 use tonic::{Request, Response, Status};
 
 use crate::keyviz::{GroupId, NodeId};
-use crate::kv::{Coordinator, Directory};
+use crate::kv::{Coordinator, Directory, KvError, Standing};
 use crate::proto;
 use crate::proto::{join_response, propose_response};
-use crate::raft::{CatalogGroup, CatalogOutcome, Group, Groups, Member, Role, Storage};
+use crate::raft::{CatalogGroup, CatalogOutcome, Groups, Member, Storage};
 
 use super::estates::Estates;
 use super::peer_client::PeerClient;
 use super::peer_service::{check_cluster, not_leader};
-use super::picture::{Picture, STATUS_DEADLINE};
 use super::routes_service::change_status;
 
 pub(super) struct ClusterService {
@@ -43,8 +40,8 @@ impl ClusterService {
         if !self.coordinator.has_routes() {
             return Err("this node has not applied a route catalog yet".to_owned());
         }
-        if self.catalog.applied().placement().is_gone(self.node) {
-            return Err("this node has left the cluster; stop it".to_owned());
+        if let Some(reason) = self.removed() {
+            return Err(reason);
         }
         let placement = self.directory.placement();
         let placed = |group: &GroupId| {
@@ -60,123 +57,15 @@ impl ClusterService {
         }
     }
 
+    /// Why this node serves nothing any more; `None`: it is a member.
+    pub(super) fn removed(&self) -> Option<String> {
+        let removed = self.directory.standing() == Standing::Removed;
+        removed.then(|| KvError::Removed { node: self.node }.to_string())
+    }
+
     /// Why this node takes no writes; `None`: it does.
     pub(super) fn read_only(&self) -> Option<String> {
         self.storage.check_room().err().map(|full| full.to_string())
-    }
-
-    /// Every member and every group, asked live.
-    pub(super) async fn status(&self) -> Result<proto::ClusterStatus, Status> {
-        let members = self.directory.members();
-        let asks = members.iter().map(|(id, address)| async move {
-            let asked = Instant::now();
-            let said = if *id == self.node {
-                Ok(self.node_status())
-            } else {
-                self.peers.node_status(*id, STATUS_DEADLINE).await
-            };
-            (*id, address.clone(), said, asked.elapsed())
-        });
-        let said = join_all(asks).await;
-        let voters = self.voters(GroupId::CATALOG, &said_by(&said));
-        let placed = self.catalog.applied().placement();
-        let picture = Picture::of(said.iter().map(|(id, ..)| *id), said_by(&said));
-        let moves: Vec<_> = picture.moving(&placed).into_iter().collect();
-        let members = said.iter().map(|(id, address, said, latency)| {
-            let ok = said.as_ref().ok();
-            proto::Member {
-                id: id.0,
-                address: address.address.clone(),
-                http: ok.map_or_else(|| address.http.clone(), |said| said.http.clone()),
-                ok: ok.is_some(),
-                error: said.as_ref().err().cloned().unwrap_or_default(),
-                catalog_version: ok.map_or(0, |said| said.catalog_version),
-                version: ok.map_or_else(String::new, |said| said.version.clone()),
-                voter: voters.contains(&id.0),
-                uptime_ms: ok.map_or(0, |said| said.uptime_ms),
-                read_only: ok.map_or_else(String::new, |said| said.read_only.clone()),
-                latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
-                leaving: placed.departures().contains_key(id),
-            }
-        });
-        let table = self.catalog.applied().table();
-        let mut routes: BTreeMap<GroupId, u64> = BTreeMap::new();
-        for spec in table.specs().iter() {
-            *routes.entry(spec.group).or_default() += 1;
-        }
-        let placement = self.directory.placement();
-        let all = std::iter::once(GroupId::CATALOG).chain(placement.keys().copied());
-        let said_by = said_by(&said);
-        let groups = all.map(|group| {
-            let routes = routes.get(&group).copied().unwrap_or(0);
-            self.group_status(group, routes, &said_by)
-        });
-        Ok(proto::ClusterStatus {
-            cluster_id: self.directory.cluster_id().as_str().to_owned(),
-            catalog_version: table.version(),
-            members: members.collect(),
-            groups: groups.collect(),
-            moves_left: picture.balance(&placed).moves_left() + moves.len() as u64,
-            moves,
-            replication: placed.replication() as u64,
-            leaders_due: placed.leaders_due(),
-        })
-    }
-
-    /// Voters of a group, as the replica with the newest term sees them.
-    fn voters(&self, group: GroupId, said: &SaidBy<'_>) -> BTreeSet<u64> {
-        let views = said.values().filter_map(|said| view(said, group));
-        let newest = views.max_by_key(|view| (view.term, view.applied_index));
-        newest.map(|view| view.voters.iter().copied().collect()).unwrap_or_default()
-    }
-
-    fn group_status(&self, group: GroupId, routes: u64, said: &SaidBy<'_>) -> proto::Group {
-        let views: BTreeMap<u64, &proto::PeerGroupStatus> =
-            said.iter().filter_map(|(node, said)| Some((*node, view(said, group)?))).collect();
-        let newest = views.values().max_by_key(|view| (view.term, view.applied_index));
-        let leader = newest.and_then(|view| (view.leader != 0).then_some(view.leader));
-        let head = leader.and_then(|leader| views.get(&leader)).map(|view| view.last_log_index);
-        let voters = newest
-            .map(|view| view.voters.clone())
-            .unwrap_or_else(|| self.directory.replicas(group).iter().map(|node| node.0).collect());
-        let learners = newest.map(|view| view.learners.clone()).unwrap_or_default();
-        let replicas = voters
-            .iter()
-            .map(|node| (*node, true))
-            .chain(learners.iter().map(|node| (*node, false)))
-            .map(|(node_id, voter)| {
-                let view = views.get(&node_id);
-                proto::Replica {
-                    node_id,
-                    voter,
-                    role: view.map_or_else(String::new, |view| view.role.clone()),
-                    last_log_index: view.map_or(0, |view| view.last_log_index),
-                    applied_index: view.map_or(0, |view| view.applied_index),
-                    snapshot_rows: view.and_then(|view| view.snapshot_rows),
-                    lag: head.zip(view).map(|(head, view)| head.saturating_sub(view.applied_index)),
-                }
-            })
-            .collect();
-        proto::Group {
-            group_id: group.0,
-            leader,
-            term: newest.map_or(0, |view| view.term),
-            routes,
-            replicas,
-        }
-    }
-
-    fn node_status(&self) -> proto::PeerStatusResponse {
-        proto::PeerStatusResponse {
-            node_id: self.node.0,
-            cluster_id: self.directory.cluster_id().as_str().to_owned(),
-            catalog_version: self.catalog.applied().table().version(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            http: self.http.clone(),
-            read_only: self.read_only().unwrap_or_default(),
-            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            groups: self.groups.list().into_iter().map(|group| group_to_wire(&group)).collect(),
-        }
     }
 
     /// Makes a node a learner of the catalog group. `Err(hint)`: this node does not lead it.
@@ -234,46 +123,6 @@ impl ClusterService {
             Some(join_response::Outcome::ClusterId(_)) => Ok(()),
             _ => Err(no_leader()),
         }
-    }
-}
-
-type Said =
-    Vec<(NodeId, crate::kv::MemberAddress, Result<proto::PeerStatusResponse, String>, Duration)>;
-type SaidBy<'a> = BTreeMap<u64, &'a proto::PeerStatusResponse>;
-
-fn said_by(said: &Said) -> SaidBy<'_> {
-    said.iter().filter_map(|(id, _, said, _)| Some((id.0, said.as_ref().ok()?))).collect()
-}
-
-fn view(said: &proto::PeerStatusResponse, group: GroupId) -> Option<&proto::PeerGroupStatus> {
-    said.groups.iter().find(|view| view.group_id == group.0)
-}
-
-pub(super) fn group_to_wire(group: &Group) -> proto::PeerGroupStatus {
-    let status = group.status();
-    let role = match status.role {
-        Role::Learner => "learner",
-        Role::Follower => "follower",
-        Role::Candidate => "candidate",
-        Role::Leader => "leader",
-        Role::Stopping => "stopping",
-    };
-    proto::PeerGroupStatus {
-        group_id: status.group.0,
-        role: role.to_owned(),
-        term: status.term.0,
-        leader: status.leader.as_ref().map_or(0, |(leader, _)| *leader),
-        last_log_index: status.last_log.unwrap_or(0),
-        applied_index: status.applied.map_or(0, |applied| applied.index),
-        snapshot_rows: status.receiving.map(|progress| progress.rows),
-        voters: status.voters.iter().copied().collect(),
-        learners: status
-            .members
-            .keys()
-            .filter(|node| !status.voters.contains(node))
-            .copied()
-            .collect(),
-        received_bytes: group.received_bytes(),
     }
 }
 

@@ -257,7 +257,10 @@ impl Encoding {
 }
 
 async fn routes(State(state): State<HttpState>) -> Response {
-    json(&RoutesJson::from(&state.routes.list()))
+    match state.routes.list() {
+        Ok(routes) => json(&RoutesJson::from(&routes)),
+        Err(status) => problem(&status),
+    }
 }
 
 async fn cluster(State(state): State<HttpState>) -> Response {

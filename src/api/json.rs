@@ -5,13 +5,16 @@
 //! [`parse_key`] undoes [`key_text`] for every key. An absent `end` is null. The values borrow from
 //! the message and are serialized without a copy of its cells.
 
+mod cluster;
 mod packed;
 mod text;
 
 use serde::{Serialize, Serializer};
 
 use crate::proto;
+use cluster::{GroupJson, MemberJson, MoveJson, ReplicaJson};
 
+pub use cluster::ClusterJson;
 pub use packed::PackedJson;
 pub use text::{HEX_PREFIX, KeyTextError, is_printable, key_text, parse_key, value_text};
 
@@ -513,138 +516,6 @@ impl<'a> From<&'a proto::Route> for RouteJson<'a> {
 impl<'a> From<&'a proto::Route> for Item<'a> {
     fn from(route: &'a proto::Route) -> Self {
         Item::Route(route.into())
-    }
-}
-
-/// A [`proto::ClusterStatus`] as JSON.
-#[derive(Serialize)]
-pub struct ClusterJson<'a> {
-    cluster_id: &'a str,
-    catalog_version: u64,
-    members: List<'a, proto::Member>,
-    groups: List<'a, proto::Group>,
-    moves: List<'a, proto::Move>,
-    moves_left: u64,
-    replication: u64,
-    leaders_due: bool,
-}
-
-impl<'a> From<&'a proto::ClusterStatus> for ClusterJson<'a> {
-    fn from(status: &'a proto::ClusterStatus) -> Self {
-        ClusterJson {
-            cluster_id: &status.cluster_id,
-            catalog_version: status.catalog_version,
-            members: List(&status.members),
-            groups: List(&status.groups),
-            moves: List(&status.moves),
-            moves_left: status.moves_left,
-            replication: status.replication,
-            leaders_due: status.leaders_due,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct MemberJson<'a> {
-    id: u64,
-    address: &'a str,
-    http: &'a str,
-    ok: bool,
-    error: &'a str,
-    catalog_version: u64,
-    version: &'a str,
-    voter: bool,
-    uptime_ms: u64,
-    latency_ms: u64,
-    leaving: bool,
-    read_only: &'a str,
-}
-
-impl<'a> From<&'a proto::Member> for Item<'a> {
-    fn from(member: &'a proto::Member) -> Self {
-        Item::Member(MemberJson {
-            id: member.id,
-            address: &member.address,
-            http: &member.http,
-            ok: member.ok,
-            error: &member.error,
-            catalog_version: member.catalog_version,
-            version: &member.version,
-            voter: member.voter,
-            uptime_ms: member.uptime_ms,
-            latency_ms: member.latency_ms,
-            leaving: member.leaving,
-            read_only: &member.read_only,
-        })
-    }
-}
-
-#[derive(Serialize)]
-struct MoveJson<'a> {
-    group_id: u64,
-    from: &'a [u64],
-    to: &'a [u64],
-    copied_index: Option<u64>,
-    last_index: Option<u64>,
-    received_bytes: u64,
-}
-
-impl<'a> From<&'a proto::Move> for Item<'a> {
-    fn from(now: &'a proto::Move) -> Self {
-        Item::Move(MoveJson {
-            group_id: now.group_id,
-            from: &now.from,
-            to: &now.to,
-            copied_index: now.copied_index,
-            last_index: now.last_index,
-            received_bytes: now.received_bytes,
-        })
-    }
-}
-
-#[derive(Serialize)]
-struct GroupJson<'a> {
-    group_id: u64,
-    leader: Option<u64>,
-    term: u64,
-    routes: u64,
-    replicas: List<'a, proto::Replica>,
-}
-
-impl<'a> From<&'a proto::Group> for Item<'a> {
-    fn from(group: &'a proto::Group) -> Self {
-        Item::Group(GroupJson {
-            group_id: group.group_id,
-            leader: group.leader,
-            term: group.term,
-            routes: group.routes,
-            replicas: List(&group.replicas),
-        })
-    }
-}
-
-#[derive(Serialize)]
-struct ReplicaJson<'a> {
-    node_id: u64,
-    voter: bool,
-    role: &'a str,
-    last_log_index: u64,
-    applied_index: u64,
-    lag: Option<u64>,
-    snapshot_rows: Option<u64>,
-}
-
-impl<'a> From<&'a proto::Replica> for Item<'a> {
-    fn from(replica: &'a proto::Replica) -> Self {
-        Item::Replica(ReplicaJson {
-            node_id: replica.node_id,
-            voter: replica.voter,
-            role: &replica.role,
-            last_log_index: replica.last_log_index,
-            applied_index: replica.applied_index,
-            lag: replica.lag,
-            snapshot_rows: replica.snapshot_rows,
-        })
     }
 }
 

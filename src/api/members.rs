@@ -138,12 +138,17 @@ impl ClusterService {
         }
     }
 
-    /// Whether a node is a member of a group that this node leads.
+    /// Whether a node is a member of a group that this node leads; of the catalog group any node can
+    /// say that one has left.
     pub(super) async fn is_member_here(
         &self,
         group: GroupId,
         node: NodeId,
     ) -> Result<LeaderAnswer<bool>, Status> {
+        // That it has left was agreed on, and stays so: nobody needs to lead to know it.
+        if group == GroupId::CATALOG && self.catalog.applied().placement().is_gone(node) {
+            return Ok(Ok(false));
+        }
         let Some(group) = self.groups.get(group) else { return Ok(Err(None)) };
         match group.confirms_member(node.0).await {
             Ok(member) => Ok(Ok(member)),

@@ -2,6 +2,7 @@
 
 mod backup_service;
 mod cluster_service;
+mod cluster_status;
 mod estates;
 mod forward;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -11,7 +11,7 @@ use crate::kv::Directory;
 use crate::proto;
 use crate::raft::Groups;
 
-use super::cluster_service::group_to_wire;
+use super::cluster_status::group_to_wire;
 use super::peer_client::PeerClient;
 
 /// How long a member may take to say how it is.
@@ -84,6 +84,17 @@ impl Picture {
         leading.max_by_key(|(_, view)| view.term).map(|(node, _)| node)
     }
 
+    /// The last entry of the catalog group's leader, where most of those who vote answered and nobody
+    /// knows of a later term. Everything that was agreed on before the picture was taken is at or
+    /// before it: a later leader would have asked one of those who answered for its vote.
+    pub(crate) fn catalog_end(&self) -> Option<u64> {
+        let leader = self.leader(GroupId::CATALOG)?;
+        let leader = self.replica(leader, GroupId::CATALOG)?;
+        let later = self.views(GroupId::CATALOG).any(|(_, view)| view.term > leader.term);
+        let answered = leader.voters.iter().filter(|node| self.answers(NodeId(**node))).count();
+        (!later && answered * 2 > leader.voters.len()).then_some(leader.last_log_index)
+    }
+
     /// Those who vote.
     pub(crate) fn voters(&self, group: GroupId) -> BTreeSet<NodeId> {
         let newest = self.newest(group);
@@ -130,5 +141,37 @@ impl Picture {
             last_index: leader.map(|view| view.last_log_index),
             received_bytes: copied.map_or(0, |view| view.received_bytes),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(role: &str, term: u64, last_log_index: u64) -> proto::PeerGroupStatus {
+        let voters = vec![1, 2, 3];
+        proto::PeerGroupStatus {
+            role: role.into(),
+            term,
+            last_log_index,
+            voters,
+            ..Default::default()
+        }
+    }
+
+    fn picture(said: &[(u64, proto::PeerGroupStatus)]) -> Picture {
+        let said = said.iter().map(|(node, view)| (NodeId(*node), vec![view.clone()]));
+        Picture { members: (1..=3).map(NodeId).collect(), said: said.collect() }
+    }
+
+    #[test]
+    fn the_end_of_the_catalog_is_known_only_with_its_leader_and_a_majority() {
+        let (leads, follows) = (view("leader", 4, 90), view("follower", 4, 70));
+        let end = |said: &[_]| picture(said).catalog_end();
+        assert_eq!(end(&[(1, leads.clone()), (3, follows.clone())]), Some(90));
+        assert_eq!(end(&[(1, leads.clone())]), None, "the others may have another leader");
+        assert_eq!(end(&[(2, follows.clone()), (3, follows)]), None, "nobody leads");
+        let later = view("follower", 5, 70);
+        assert_eq!(end(&[(1, leads), (3, later)]), None, "a leader that has been replaced");
     }
 }

@@ -14,12 +14,12 @@ use crate::catalog::{
     WatchEvent,
 };
 use crate::keyviz::{NodeId, RouteId};
-use crate::kv::Directory;
+use crate::kv::{Directory, KvError, Standing};
 use crate::proto;
 use crate::proto::watch_routes_response::Event;
 use crate::raft::{CatalogChangeError, CatalogGroup, Groups};
 
-use super::status::{DISK_FULL_METADATA, NOT_APPLIED_METADATA};
+use super::status::{DISK_FULL_METADATA, NOT_APPLIED_METADATA, kv_status};
 
 /// An idle subscriber is told this often that it is current.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
@@ -34,6 +34,7 @@ const MAX_HISTORY: usize = 1_024;
 const BOOTSTRAP_VERSION: u64 = 1;
 
 pub(super) struct RoutesService {
+    pub(super) node: NodeId,
     pub(super) catalog: Arc<CatalogGroup>,
     pub(super) groups: Groups,
     pub(super) directory: Arc<Directory>,
@@ -43,15 +44,24 @@ pub(super) struct RoutesService {
 }
 
 impl RoutesService {
+    /// Refuses where this node is no member any more: its routes are those of the past.
+    fn check_member(&self) -> Result<(), Status> {
+        match self.directory.standing() {
+            Standing::Member | Standing::Asking => Ok(()),
+            Standing::Removed => Err(kv_status(KvError::Removed { node: self.node })),
+        }
+    }
+
     /// All routes as applied here.
-    pub(super) fn list(&self) -> proto::ListRoutesResponse {
+    pub(super) fn list(&self) -> Result<proto::ListRoutesResponse, Status> {
+        self.check_member()?;
         // The published table, not one that is applied and not written yet: a watch after the
         // version that is listed must not be ahead of the node.
         let table = self.catalog.applied().hub().table();
-        proto::ListRoutesResponse {
+        Ok(proto::ListRoutesResponse {
             catalog_version: table.version(),
             routes: table.iter().map(|route| self.route_to_wire(&route)).collect(),
-        }
+        })
     }
 
     fn route_to_wire(&self, route: &Route) -> proto::Route {
@@ -89,6 +99,7 @@ impl RoutesService {
     }
 
     async fn change(&self, command: CatalogCommand) -> Result<proto::RouteChangeResponse, Status> {
+        self.check_member()?;
         let delta = self.catalog.change(&command, self.timeout).await.map_err(change_status)?;
         Ok(proto::RouteChangeResponse {
             catalog_version: delta.version,
@@ -143,7 +154,7 @@ impl proto::routes_server::Routes for SharedRoutes {
         &self,
         _request: Request<proto::ListRoutesRequest>,
     ) -> Result<Response<proto::ListRoutesResponse>, Status> {
-        Ok(Response::new(self.0.list()))
+        self.0.list().map(Response::new)
     }
 
     async fn split_route(
@@ -180,6 +191,7 @@ impl proto::routes_server::Routes for SharedRoutes {
         &self,
         request: Request<proto::RouteHistoryRequest>,
     ) -> Result<Response<proto::RouteHistoryResponse>, Status> {
+        self.0.check_member()?;
         Ok(Response::new(self.0.history(&request.into_inner())))
     }
 
@@ -187,6 +199,7 @@ impl proto::routes_server::Routes for SharedRoutes {
         &self,
         request: Request<proto::WatchRoutesRequest>,
     ) -> Result<Response<Self::WatchRoutesStream>, Status> {
+        self.0.check_member()?;
         let after = request.into_inner().after_version;
         let subscription = self.0.catalog.applied().hub().subscribe(after).map_err(|error| {
             let message = error.to_string();

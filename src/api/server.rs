@@ -110,6 +110,7 @@ impl Services {
         Services {
             kv: Arc::clone(&coordinator),
             routes: Arc::new(RoutesService {
+                node,
                 catalog: Arc::clone(&catalog),
                 groups: groups.clone(),
                 directory: Arc::clone(&directory),

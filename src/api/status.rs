@@ -18,9 +18,10 @@ pub(super) fn kv_status(error: KvError) -> Status {
     let code = match &error {
         KvError::Invalid(_) => Code::InvalidArgument,
         KvError::CrossGroup { .. } => Code::FailedPrecondition,
-        KvError::NotReady | KvError::NoLeader { .. } | KvError::ReadUnavailable { .. } => {
-            Code::Unavailable
-        }
+        KvError::NotReady
+        | KvError::Removed { .. }
+        | KvError::NoLeader { .. }
+        | KvError::ReadUnavailable { .. } => Code::Unavailable,
         KvError::Overloaded { .. } | KvError::Busy { .. } | KvError::DiskFull { .. } => {
             Code::ResourceExhausted
         }
@@ -91,6 +92,9 @@ mod tests {
         let full = KvError::DiskFull { reason: "the disk of /data is full".to_owned() };
         assert_eq!(kv_status(full.clone()).code(), Code::ResourceExhausted);
         assert_eq!(peer_refusal(GROUP, &kv_status(full.clone())), full);
+        let removed = kv_status(KvError::Removed { node: crate::keyviz::NodeId(4) });
+        assert_eq!(removed.code(), Code::Unavailable, "another node will serve it");
+        assert!(is_not_applied(&removed));
         let not_ready = kv_status(KvError::NotReady);
         assert_eq!(not_ready.code(), Code::Unavailable);
         assert_eq!(peer_refusal(GROUP, &not_ready), KvError::NoLeader { group: GROUP });

@@ -204,8 +204,23 @@ impl BalanceView {
         None
     }
 
-    /// How many moves of replicas are left, were each to succeed.
-    pub fn moves_left(&self) -> u64 {
+    /// The same cluster with every member answering.
+    pub fn as_if_all_answer(&self) -> BalanceView {
+        let mut view = self.clone();
+        view.nodes.values_mut().for_each(|node| node.alive = true);
+        view
+    }
+
+    /// How many moves of replicas are left, were each to succeed, and how many of them wait for
+    /// members that do not answer.
+    pub fn moves_left(&self) -> (u64, u64) {
+        let (all, now) = (self.as_if_all_answer().moves(), self.moves());
+        // Members that do not answer can also leave others with more to do.
+        (all.max(now), all.saturating_sub(now))
+    }
+
+    /// Moves to do now, were each to succeed.
+    fn moves(&self) -> u64 {
         let mut view = self.clone();
         let mut moves = 0;
         // Each move brings the cluster nearer to rest; the bound is for views that no cluster makes.

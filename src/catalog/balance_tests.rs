@@ -96,8 +96,8 @@ fn two_more_nodes_take_their_share_and_give_it_back() {
     for id in [4, 5] {
         view.nodes.insert(NodeId(id), node(true, false));
     }
-    let planned = view.moves_left();
-    assert_eq!(run(&mut view) as u64, planned);
+    let (planned, waiting) = view.moves_left();
+    assert_eq!((run(&mut view) as u64, waiting), (planned, 0));
     run_leaders(&mut view);
     assert_balanced(&view);
     for id in [2, 4] {
@@ -107,6 +107,28 @@ fn two_more_nodes_take_their_share_and_give_it_back() {
     run_leaders(&mut view);
     assert_balanced(&view);
     assert_eq!(view.takers().into_keys().collect::<Vec<_>>(), [NodeId(1), NodeId(3), NodeId(5)]);
+}
+
+#[test]
+fn moves_that_wait_for_a_member_that_does_not_answer_are_left_and_said_to_wait() {
+    let mut view = cluster(3, 8, 3);
+    view.nodes.insert(NodeId(4), node(true, false));
+    assert_eq!(view.moves_left(), (6, 0));
+    // A node that has just started and has reached nobody yet.
+    let mut alone = view.clone();
+    for id in 1..=3 {
+        alone.nodes.insert(NodeId(id), node(false, false));
+    }
+    assert_eq!(alone.next_move(), None);
+    assert_eq!(alone.moves_left(), (6, 6));
+    // What two of three can do is done; the rest is left.
+    view.nodes.insert(NodeId(3), node(false, false));
+    run(&mut view);
+    let (left, waiting) = view.moves_left();
+    assert!(left > 0 && left == waiting, "{left} left, {waiting} of them wait");
+    view.nodes.insert(NodeId(3), node(true, false));
+    assert_eq!(run(&mut view) as u64, left);
+    assert_eq!(view.moves_left(), (0, 0));
 }
 
 #[test]

@@ -104,6 +104,8 @@ struct AddNodeJson<'a> {
     node_id: u64,
     /// Changes of replicas that were waited for.
     moves: u64,
+    /// Changes of replicas that wait for members that do not answer.
+    moves_waiting: u64,
     /// It votes in the catalog group; null where that was not waited for.
     voter: Option<bool>,
 }
@@ -158,6 +160,7 @@ async fn add_node(args: AddNodeArgs) -> Result<(), CliError> {
                 cluster_id: &added.cluster_id,
                 node_id: args.id,
                 moves: waited.map_or(0, |waited| waited.moves),
+                moves_waiting: waited.map_or(0, |waited| waited.waiting),
                 voter: waited.map(|waited| waited.voter),
             };
             output::json_line(&mut out, &added)?;
@@ -165,8 +168,16 @@ async fn add_node(args: AddNodeArgs) -> Result<(), CliError> {
         OneFormat::Table => {
             let cluster = text::inert(&added.cluster_id);
             writeln!(out, "node {} is a member of cluster {cluster}", args.id)?;
-            if let Some(Waited { moves, .. }) = waited {
-                writeln!(out, "replicas and leaders are spread; {moves} replicas moved")?;
+            match waited {
+                Some(Waited { moves, waiting: 0, .. }) => {
+                    writeln!(out, "replicas and leaders are spread; {moves} replicas moved")?;
+                }
+                Some(Waited { moves, waiting, .. }) => writeln!(
+                    out,
+                    "{moves} replicas moved; {waiting} more will when the members answer that do \
+                     not now (see keyviz cluster status)"
+                )?,
+                None => {}
             }
         }
     }
@@ -277,6 +288,9 @@ async fn show_status(args: StatusArgs) -> Result<(), CliError> {
 }
 
 fn print_tables(out: &mut impl Write, status: &proto::ClusterStatus) -> std::io::Result<()> {
+    if !status.removed.is_empty() {
+        writeln!(out, "{}; what follows is as it was before\n", text::inert(&status.removed))?;
+    }
     let answered = status.members.iter().filter(|member| member.ok).count();
     writeln!(
         out,
@@ -287,13 +301,31 @@ fn print_tables(out: &mut impl Write, status: &proto::ClusterStatus) -> std::io:
     )?;
     writeln!(out, "{}\n", members(status).trim_fmt())?;
     writeln!(out, "{}", groups(status).trim_fmt())?;
+    let left = left(status);
     for now in &status.moves {
-        writeln!(out, "\n{}; {} moves left", waiting::move_words(now), status.moves_left)?;
+        let left = left.as_deref().unwrap_or("no moves left");
+        writeln!(out, "\n{}; {left}", waiting::move_words(now))?;
     }
-    if status.moves.is_empty() && status.moves_left > 0 {
-        writeln!(out, "\n{} moves to do", status.moves_left)?;
+    if let Some(left) = left.filter(|_| status.moves.is_empty()) {
+        writeln!(out, "\n{left}")?;
     }
     Ok(())
+}
+
+/// What is left to move; `None`: nothing.
+fn left(status: &proto::ClusterStatus) -> Option<String> {
+    match (status.moves_left, status.moves_waiting) {
+        (None, _) => Some(
+            "moves left: not known; this node has not caught up with the catalog, or reaches no \
+             majority"
+                .to_owned(),
+        ),
+        (Some(0), _) => None,
+        (Some(left), 0) => Some(format!("{left} moves left")),
+        (Some(left), waiting) => Some(format!(
+            "{left} moves left, {waiting} of them wait for members that do not answer"
+        )),
+    }
 }
 
 fn members(status: &proto::ClusterStatus) -> Table {
@@ -431,9 +463,11 @@ mod tests {
                 last_index: Some(12),
                 received_bytes: 0,
             }],
-            moves_left: 3,
+            moves_left: Some(3),
+            moves_waiting: 1,
             replication: 3,
             leaders_due: true,
+            removed: String::new(),
         }
     }
 

@@ -26,7 +26,7 @@ use crate::keyviz::{
     ColumnPlan, DEFAULT_ROW_ROUTE_IDS, Merge, NodeId, NodeTotals, PlanRequest, Query, RouteSpec,
     RowPlan, SoundColumns, Window, plan, plan_columns,
 };
-use crate::kv::Directory;
+use crate::kv::{Directory, Standing};
 use crate::raft::AppliedCatalog;
 
 use super::local::LocalMatrix;
@@ -113,6 +113,9 @@ impl Fanout {
     /// Where the question is refused or this node cannot answer. A member that cannot is a status in
     /// the answer.
     pub async fn cluster(self: &Arc<Self>, request: &MatrixRequest) -> Answer {
+        if self.parts.directory.standing() == Standing::Removed {
+            return Err(MatrixError::Removed { node: self.parts.node });
+        }
         let fanout = Arc::clone(self);
         let (answer, joined): (Shared<BoxFuture<'static, Answer>>, bool) =
             self.joinable.join(request, |ticket| {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::catalog::RouteEvents;
-use crate::keyviz::{KeyRange, MAX_COLUMNS, MAX_ROWS, Matrix, Query, Role, Series, Window};
+use crate::keyviz::{KeyRange, MAX_COLUMNS, MAX_ROWS, Matrix, NodeId, Query, Role, Series, Window};
 
 use super::work::{Busy, WorkError};
 
@@ -68,6 +68,15 @@ pub enum MatrixError {
     /// No catalog was applied yet, so there are no rows.
     #[error("this node has not applied a route catalog yet; try again or ask another node")]
     NotReady,
+    /// This node is no member of the cluster any more.
+    #[error(
+        "node {node} has left the cluster or was removed from it, and asks the others nothing any \
+         more; ask another node"
+    )]
+    Removed {
+        /// This node.
+        node: NodeId,
+    },
     /// The window ends before it starts.
     #[error("from_ms ({from_ms}) is not before to_ms ({to_ms})")]
     EmptyWindow {

@@ -25,7 +25,7 @@ use crate::keyviz::{GroupId, NodeId, Sampler};
 use crate::raft::{Group, Groups};
 
 use super::admission::{Admission, Admitted};
-use super::directory::Directory;
+use super::directory::{Directory, Standing};
 use super::error::{InvalidRequest, KvError};
 use super::peer::{PeerError, PeerKv, PeerOutcome};
 use super::rounds::Rounds;
@@ -135,25 +135,41 @@ impl Coordinator {
     /// Takes on a client's request that carries so many bytes, or refuses it.
     ///
     /// # Errors
-    /// Too much is under way.
+    /// Too much is under way, or this node is no member any more.
     pub fn admit(&self, bytes: usize) -> Result<Admitted, KvError> {
+        self.is_member(self.parts.directory.standing())?;
         self.clients.request(bytes)
     }
 
     /// Takes on a client's scan, or refuses it.
     ///
     /// # Errors
-    /// Too many are under way.
+    /// Too many are under way, or this node is no member any more.
     pub fn admit_scan(&self) -> Result<Admitted, KvError> {
+        self.is_member(self.parts.directory.standing())?;
         self.clients.scan()
     }
 
     /// Takes on another node's request that carries so many bytes, or refuses it.
     ///
     /// # Errors
-    /// Too much is under way.
+    /// Too much is under way, or this node is no member any more.
     pub fn admit_node(&self, bytes: usize) -> Result<Admitted, KvError> {
+        self.is_member(self.parts.directory.standing())?;
         self.nodes.request(bytes)
+    }
+
+    fn is_member(&self, standing: Standing) -> Result<(), KvError> {
+        match standing {
+            Standing::Member | Standing::Asking => Ok(()),
+            Standing::Removed => Err(KvError::Removed { node: self.parts.node }),
+        }
+    }
+
+    /// What a stale read needs beforehand. Nothing else in it would tell that this node was removed
+    /// while it was down.
+    pub(super) async fn may_read_stale(&self) -> Result<(), KvError> {
+        self.is_member(self.parts.directory.asked_standing().await)
     }
 
     /// Requests under way, of clients and of other nodes.

@@ -5,8 +5,21 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::keyviz::{GroupId, NodeId};
+
+/// Whether this node is a member, as far as it was told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Standing {
+    /// Nobody said otherwise.
+    #[default]
+    Member,
+    /// It was a member when it stopped, and the others are being asked whether it is one still.
+    Asking,
+    /// It has left or was removed: a majority agreed on that.
+    Removed,
+}
 
 /// Members come from the catalog group's Raft membership, placement from the applied catalog;
 /// leaders of groups that have no replica here are hints from answers.
@@ -16,6 +29,7 @@ pub struct Directory {
     placement: ArcSwap<BTreeMap<GroupId, Vec<NodeId>>>,
     cluster_id: ArcSwap<String>,
     hints: Mutex<BTreeMap<GroupId, NodeId>>,
+    standing: watch::Sender<Standing>,
 }
 
 /// Where a member listens.
@@ -31,6 +45,24 @@ impl Directory {
     /// Nobody known yet.
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+
+    /// Whether this node is a member.
+    pub fn standing(&self) -> Standing {
+        *self.standing.borrow()
+    }
+
+    /// The same, once the others have been asked, or were in vain.
+    pub async fn asked_standing(&self) -> Standing {
+        let mut standing = self.standing.subscribe();
+        let asked = standing.wait_for(|standing| *standing != Standing::Asking).await;
+        // The sender lives as long as the directory.
+        asked.map_or(Standing::Member, |standing| *standing)
+    }
+
+    /// Learns whether this node is a member.
+    pub fn set_standing(&self, standing: Standing) {
+        self.standing.send_if_modified(|known| std::mem::replace(known, standing) != standing);
     }
 
     /// The id of the cluster; empty before it is known.
@@ -96,5 +128,25 @@ impl Directory {
             Some(leader) => hints.insert(group, leader),
             None => hints.remove(&group),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_needs_the_standing_waits_while_the_others_are_asked() {
+        let directory = Directory::new();
+        assert_eq!(directory.asked_standing().await, Standing::Member, "nobody is asked");
+        directory.set_standing(Standing::Asking);
+        let waits = tokio::spawn({
+            let directory = Arc::clone(&directory);
+            async move { directory.asked_standing().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished());
+        directory.set_standing(Standing::Removed);
+        assert_eq!(waits.await.expect("it does not panic"), Standing::Removed);
     }
 }

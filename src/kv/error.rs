@@ -1,7 +1,7 @@
 //! What can go wrong with a request. Definitely not applied, unknown outcome and bad request are
 //! different things and stay different up to the client.
 
-use crate::keyviz::GroupId;
+use crate::keyviz::{GroupId, NodeId};
 
 use super::limits::{
     MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_KEY_BYTES, MAX_VALUE_BYTES, RESERVED_PREFIX,
@@ -82,6 +82,15 @@ pub enum KvError {
     /// This node has no route table yet.
     #[error("this node has not applied a route catalog yet; try again or ask another node")]
     NotReady,
+    /// This node is no member of the cluster any more.
+    #[error(
+        "node {node} has left the cluster or was removed from it, and serves nothing any more; ask \
+         another node"
+    )]
+    Removed {
+        /// This node.
+        node: NodeId,
+    },
     /// No leader could be reached in time; nothing was proposed.
     #[error("no leader of Raft group {group} could be reached in time; nothing was changed")]
     NoLeader {
@@ -146,6 +155,7 @@ impl KvError {
             KvError::Invalid(_)
             | KvError::CrossGroup { .. }
             | KvError::NotReady
+            | KvError::Removed { .. }
             | KvError::NoLeader { .. }
             | KvError::ReadUnavailable { .. }
             | KvError::Overloaded { .. }

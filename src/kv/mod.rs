@@ -21,7 +21,7 @@ mod write;
 pub use admission::{Admitted, MAX_REQUESTS, MAX_SCANS};
 pub use command::{CommandError, KvCommand, KvWrite};
 pub use coordinator::{Consistency, Coordinator, CoordinatorParts, KvCounters};
-pub use directory::{Directory, MemberAddress};
+pub use directory::{Directory, MemberAddress, Standing};
 pub use error::{InvalidRequest, KvError};
 pub use limits::{
     MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_KEY_BYTES, MAX_VALUE_BYTES, RESERVED_PREFIX,

@@ -70,7 +70,7 @@ impl Coordinator {
             return self.read_at(peer, group, consistency, read).await;
         };
         match consistency {
-            Consistency::Stale => {}
+            Consistency::Stale => self.may_read_stale().await?,
             Consistency::Lease => match self.lease(&local, attempts).await {
                 Ok(()) => {}
                 Err(ReadError::NotLeader { leader }) => {
@@ -172,7 +172,7 @@ impl Coordinator {
         };
         let attempts = Attempts::until(self.deadline());
         match consistency {
-            Consistency::Stale => {}
+            Consistency::Stale => self.may_read_stale().await?,
             Consistency::Lease => match self.lease(&local, &attempts).await {
                 Ok(()) => {}
                 Err(ReadError::NotLeader { leader }) => {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::PeerClient;
 use crate::catalog::{ClusterRecord, GroupPlacement, Placement, WatchEvent};
 use crate::keyviz::{GroupId, NodeId, Sampler};
-use crate::kv::{Directory, KvMachine, MemberAddress};
+use crate::kv::{Directory, KvMachine, MemberAddress, Standing};
 use crate::raft::{AppliedCatalog, CreateError, Group, Groups, Member, Peers, Storage};
 
 use super::identity::Identity;
@@ -111,6 +111,9 @@ impl Follower {
         let Some(cluster) = self.catalog.cluster() else { return };
         let placement = self.catalog.placement();
         self.directory.set_placement(placement.groups().clone());
+        if placement.is_gone(self.node) {
+            self.directory.set_standing(Standing::Removed);
+        }
         let held = placement.groups().keys().filter(|group| placement.holds(self.node, **group));
         for group in held {
             let bootstrapped = cluster.groups.iter().find(|placed| placed.group == *group);

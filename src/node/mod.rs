@@ -18,6 +18,7 @@ mod restore;
 mod running;
 #[cfg(test)]
 mod simulation;
+mod standing;
 mod start;
 
 pub use archive::ArchiveError;

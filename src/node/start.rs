@@ -33,6 +33,7 @@ use super::follower::Follower;
 use super::identity::Identity;
 use super::inheritance::Inheritance;
 use super::running::Node;
+use super::standing::Ask;
 
 /// How long joining may take: the catalog's leader brings the new node up to date meanwhile.
 const JOIN_WITHIN: Duration = Duration::from_secs(60);
@@ -159,6 +160,16 @@ impl Node {
         // What is applied already is published before the first request can come in.
         follower.take_over().await;
         tokio::spawn(follower.run());
+        let ask = Ask {
+            node: config.id,
+            catalog,
+            group: Arc::clone(&catalog_group),
+            directory: Arc::clone(&directory),
+            client: Arc::clone(&client),
+            stop: stop.clone(),
+        };
+        ask.begin();
+        tokio::spawn(ask.run());
         let balancer = Balancer {
             node: config.id,
             catalog: Arc::clone(&catalog_changes),

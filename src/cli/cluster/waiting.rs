@@ -34,6 +34,8 @@ pub(super) struct Waited {
     pub(super) moves: u64,
     /// The node votes in the catalog group.
     pub(super) voter: bool,
+    /// Changes of replicas that wait for members that do not answer.
+    pub(super) waiting: u64,
 }
 
 impl Until {
@@ -42,20 +44,31 @@ impl Until {
         match self {
             Until::Gone(id) => status.members.iter().all(|member| member.id != id),
             Until::Settled(id) => {
-                let member = status.members.iter().find(|member| member.id == id);
-                let voters = status.members.iter().filter(|member| member.voter).count();
-                member.is_some_and(|member| member.voter || voters >= MOST_VOTERS)
-                    && status.moves_left == 0
-                    && !status.leaders_due
+                status.moves_left == Some(0) && !status.leaders_due && is_in(status, id)
             }
         }
     }
+
+    /// Whether all that is left waits for members that do not answer, and how much that is.
+    fn stuck(self, status: &proto::ClusterStatus) -> Option<u64> {
+        let Until::Settled(id) = self else { return None };
+        let waiting = status.moves_left.filter(|left| *left > 0 && *left == status.moves_waiting);
+        waiting.filter(|_| !status.leaders_due && is_in(status, id))
+    }
+}
+
+/// Whether the node is a member, and votes where there is room.
+fn is_in(status: &proto::ClusterStatus, id: u64) -> bool {
+    let member = status.members.iter().find(|member| member.id == id);
+    let voters = status.members.iter().filter(|member| member.voter).count();
+    member.is_some_and(|member| member.voter || voters >= MOST_VOTERS)
 }
 
 /// The catalog group has no more.
 const MOST_VOTERS: usize = 5;
 
-/// Waits until it has come. Ends early only where nobody answers any more.
+/// Waits until it has come. Ends early where nobody answers any more, and where all that is left
+/// has waited for [`PATIENCE`] for members that do not answer.
 ///
 /// # Errors
 /// The last failure to ask, once nobody answered for [`PATIENCE`].
@@ -65,23 +78,30 @@ pub(super) async fn wait(client: &Client, until: Until) -> Result<Waited, CliErr
     let mut shown = String::new();
     let mut left_before = None;
     let mut answered = Instant::now();
+    let mut stuck_since = None;
     loop {
         match super::status(client).await {
             Ok(status) => {
                 answered = Instant::now();
-                if let Some(before) = left_before {
-                    waited.moves += u64::saturating_sub(before, status.moves_left);
+                if let Some(left) = status.moves_left {
+                    waited.moves +=
+                        left_before.map_or(0, |before| u64::saturating_sub(before, left));
+                    left_before = Some(left);
+                    bar.set_length(waited.moves + left);
+                    bar.set_position(waited.moves);
                 }
-                left_before = Some(status.moves_left);
-                bar.set_length(waited.moves + status.moves_left);
-                bar.set_position(waited.moves);
+                let stuck = until.stuck(&status);
+                let since = stuck.map(|_| *stuck_since.get_or_insert(answered));
+                stuck_since = since;
+                waited.waiting = stuck.unwrap_or(0);
+                let gives_up = since.is_some_and(|since| since.elapsed() > PATIENCE);
                 let words = words(&status, until);
                 bar.set_message(words.clone());
                 if bar.is_hidden() && words != shown {
                     eprintln!("{words}");
                 }
                 shown = words;
-                if until.has_come(&status) {
+                if gives_up || until.has_come(&status) {
                     bar.finish_and_clear();
                     if let Until::Settled(id) = until {
                         let member = status.members.iter().find(|member| member.id == id);
@@ -118,7 +138,12 @@ fn words(status: &proto::ClusterStatus, until: Until) -> String {
         return move_words(now);
     }
     match until {
-        _ if status.moves_left > 0 => format!("{} moves to do", status.moves_left),
+        _ if until.stuck(status).is_some() => {
+            format!("{} moves wait for members that do not answer", status.moves_waiting)
+        }
+        _ if status.moves_left > Some(0) => {
+            format!("{} moves to do", status.moves_left.unwrap_or_default())
+        }
         Until::Gone(id) => format!("node {id} is leaving"),
         Until::Settled(_) if status.leaders_due => "leaders are spread".to_owned(),
         Until::Settled(id) => format!("node {id} joins"),
@@ -157,14 +182,21 @@ mod tests {
         status.members.push(member(4, false));
         assert!(!Until::Settled(4).has_come(&status), "it does not vote yet");
         status.members[1].voter = true;
+        assert!(!Until::Settled(4).has_come(&status), "it is not known what is left");
+        status.moves_left = Some(0);
         assert!(Until::Settled(4).has_come(&status));
         status.leaders_due = true;
         assert!(!Until::Settled(4).has_come(&status));
-        status.moves_left = 2;
+        status.leaders_due = false;
+        (status.moves_left, status.moves_waiting) = (Some(2), 1);
+        assert!(!Until::Settled(4).has_come(&status) && Until::Settled(4).stuck(&status).is_none());
+        status.moves_waiting = 2;
+        assert!(!Until::Settled(4).has_come(&status));
+        assert_eq!(Until::Settled(4).stuck(&status), Some(2));
         assert!(!Until::Settled(4).has_come(&status) && !Until::Gone(4).has_come(&status));
         status.members.pop();
         assert!(Until::Gone(4).has_come(&status));
-        status = proto::ClusterStatus::default();
+        status = proto::ClusterStatus { moves_left: Some(0), ..Default::default() };
         status.members = (1..=5).map(|id| member(id, true)).chain([member(6, false)]).collect();
         assert!(Until::Settled(6).has_come(&status), "there is no room among the voters");
     }

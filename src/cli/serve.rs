@@ -170,8 +170,10 @@ pub struct ServeArgs {
     /// Listen beyond loopback although there is no TLS or no admin token
     #[arg(long, env = "KEYVIZ_INSECURE", help_heading = "Security")]
     insecure: bool,
-    /// Bytes a second that this node sends to a new replica, or to one that is far behind; in bytes or
-    /// as KiB, MiB or GiB; at least 64KiB
+    /// Bytes of rows a second that this node sends, over all its groups, to new replicas and to ones that
+    /// are far behind; in bytes or as KiB, MiB or GiB; at least 64KiB. Entries of the log are not held
+    /// up: one that can catch up from the log (at most 15,000 entries or 64 MiB a group) does so at
+    /// full speed
     #[arg(long, env = "KEYVIZ_MOVE_RATE", value_name = "SIZE", default_value = "64MiB", value_parser = move_rate)]
     move_rate: u64,
     /// What to log on stderr: error, warn, info, debug, trace, or a filter such as

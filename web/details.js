@@ -39,8 +39,20 @@ const MARKS = [
   [CONFLICT, "two nodes claim the same term; the larger claim is shown"],
 ];
 
-export function marksOf(flags) {
-  return MARKS.filter(([mark]) => (flags & mark) !== 0).map(([, text]) => text);
+/** The marks of a cell in words; a conflict names the nodes, where the answer says which they are. */
+export function marksOf({ flags, row }, conflicts) {
+  const named = conflicts.filter((each) => row.group === null || row.group === each.group_id)
+    .map(({ group_id: group, term, nodes }) => `nodes ${[...nodes].join(" and ")} both claim term ${term} of group ${group}; the larger claim is shown`);
+  return MARKS.filter(([mark]) => (flags & mark) !== 0)
+    .flatMap(([mark, text]) => (mark === CONFLICT && named.length > 0 ? named : [text]));
+}
+
+/** Who counted what of a total: `by_node` of an answer, the largest share first. */
+export function sharesText(shares) {
+  const told = shares.map(({ id, total }) => ({ id: Number(id), total: Number(total) }))
+    .filter(({ total }) => total > 0).sort((a, b) => b.total - a.total || a.id - b.id);
+  const sum = told.reduce((all, { total }) => all + total, 0);
+  return told.length === 0 ? "nobody" : told.map(({ id, total }) => `node ${id} ${percent(total, sum)}`).join(", ");
 }
 
 export function cellOf(matrix, { row, column }) {
@@ -87,7 +99,7 @@ export function showTooltip(tooltip, plot, place, x, y, { zone, cluster }) {
     element("div", {}, keyElement(showStart(cell.row.start)), " → ", keyElement(showEnd(cell.row.end))),
     element("div", { class: "dim" }, columnText(cell.column, zone)),
     element("div", { class: "dim" }, `${routesText(cell.row)} · ${groupText(cell.row, cluster)}`),
-    ...marksOf(cell.flags).map((text) => element("div", { class: "dim" }, `▧ ${text}`)));
+    ...marksOf(cell, matrix.conflicts).map((text) => element("div", { class: "dim" }, `▧ ${text}`)));
   tooltip.hidden = false;
   const { offsetWidth, offsetHeight } = tooltip;
   const right = x + 16 + offsetWidth <= plot.width;
@@ -139,6 +151,7 @@ export class Drawer {
     if (own) this.known[own] = amount(cell.value, own);
     const totals = Object.fromEntries(Object.keys(SERIES_NAMES).map((series) =>
       [series, element("dd", {}, this.known[series] ?? "…")]));
+    const counted = element("dd", {}, this.known.nodes ?? "…");
     const list = element("dl", {},
       ...pair("From", keyElement(showStart(row.start))),
       ...pair("To", keyElement(showEnd(row.end))),
@@ -150,6 +163,7 @@ export class Drawer {
       ...pair("Of the column", percent(cell.value, cell.columnSum)),
       ...pair("Of the total", percent(cell.value, matrix.total)),
       ...pair("Row in the window", `${exact(cell.rowSum)} (${percent(cell.rowSum, matrix.total)})`),
+      element("dt", {}, "Row counted by"), counted,
       ...rolePairs(row.roles, cell.rowSum));
     const chart = element("canvas", { role: "img", "aria-label": "The row over the window" });
     const kept = this.keep();
@@ -158,7 +172,7 @@ export class Drawer {
         element("strong", {}, "Pinned cell"),
         element("button", { type: "button", class: "quiet", "aria-label": "Let the cell go", onclick: this.does.close }, "✕")),
       chart, list,
-      ...marksOf(cell.flags).map((text) => element("p", { class: "dim" }, `▧ ${text}`)),
+      ...marksOf(cell, matrix.conflicts).map((text) => element("p", { class: "dim" }, `▧ ${text}`)),
       element("div", { class: "row" },
         copyButton("Copy key", row.start), copyButton("Copy range", keysText(row)),
         copyButton("Copy time", new Date(column.start).toISOString())),
@@ -171,7 +185,25 @@ export class Drawer {
     sparkline(chart, matrix, place, css(ramp(palette, theme)[170]));
     kept();
     const missing = Object.keys(totals).filter((series) => series !== own && (column.open || !(series in this.known)));
-    if (missing.length > 0) this.askOthers(missing, cell, totals, role);
+    this.controller?.abort();
+    const controller = new AbortController();
+    this.controller = controller;
+    this.askNodes(matrix, row, counted, role, controller);
+    if (missing.length > 0) this.askOthers(missing, cell, totals, role, controller);
+  }
+
+  /** Which nodes the row was counted by, in the whole window. */
+  async askNodes(matrix, row, counted, role, controller) {
+    const window = { from_ms: matrix.columns[0].start, to_ms: matrix.columns.at(-1).end };
+    const parameters = { ...ofRow(row, role), ...window, series: matrix.series, by_node: true };
+    try {
+      const json = await ask("matrix", parameters, controller.signal);
+      if (controller.signal.aborted) return;
+      this.known.nodes = sharesText(Array.isArray(json.by_node) ? json.by_node : []);
+      counted.textContent = this.known.nodes;
+    } catch (error) {
+      if (error.name !== "AbortError") counted.textContent = "not known";
+    }
   }
 
   /** Remembers focus and scroll of the drawer; gives them back when called. */
@@ -186,14 +218,8 @@ export class Drawer {
   }
 
   /** Other series of the same cell, each as the total of that range and time. */
-  async askOthers(missing, { row, column }, totals, role) {
-    this.controller?.abort();
-    const controller = new AbortController();
-    this.controller = controller;
-    const parameters = { from_ms: column.start, to_ms: column.end, max_rows: 1, max_columns: 1 };
-    if (row.start !== "") parameters.start = row.start;
-    if (row.end !== null) parameters.end = row.end;
-    if (role) parameters.role = role;
+  async askOthers(missing, { row, column }, totals, role, controller) {
+    const parameters = { ...ofRow(row, role), from_ms: column.start, to_ms: column.end };
     await Promise.all(missing.map(async (series) => {
       try {
         const json = await ask("matrix", { ...parameters, series }, controller.signal);
@@ -205,6 +231,15 @@ export class Drawer {
       }
     }));
   }
+}
+
+/** The question for the keys of a row in one cell. */
+function ofRow(row, role) {
+  const parameters = { max_rows: 1, max_columns: 1 };
+  if (row.start !== "") parameters.start = row.start;
+  if (row.end !== null) parameters.end = row.end;
+  if (role) parameters.role = role;
+  return parameters;
 }
 
 const amount = (value, series) => (isBytes(series) ? (value < 1_024 ? short(value, series) : `${exact(value)} (${short(value, series)})`) : exact(value));

@@ -96,5 +96,12 @@ export function slide(matrix, update, oldestMs) {
   const older = matrix.events.filter((event) => event.time_ms < update.columns[0].start && event.time_ms >= columns[0].start);
   return finish({ ...matrix, columns, width, values, flags, nodes: update.nodes, responded: update.responded,
     expected: update.expected, saturated: matrix.saturated || update.saturated,
-    unattributed: matrix.unattributed, events: [...older, ...update.events] });
+    unattributed: matrix.unattributed, conflicts: joined(matrix.conflicts, update.conflicts), events: [...older, ...update.events] });
+}
+
+/** The conflicts of both answers, each once. */
+function joined(known, told) {
+  const name = (conflict) => JSON.stringify([conflict.group_id, conflict.term, conflict.nodes]);
+  const names = new Set(known.map(name));
+  return [...known, ...told.filter((conflict) => !names.has(name(conflict)))];
 }

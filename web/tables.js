@@ -175,11 +175,12 @@ export function mergeable(routes, route) {
 
 export function showCluster(cluster, { line, members, groups }, linked, does) {
   const list = (value) => (Array.isArray(value) ? value : []);
-  line.textContent = `Cluster ${cluster.cluster_id}, catalog version ${exact(Number(cluster.catalog_version))}`;
+  line.textContent = [`Cluster ${cluster.cluster_id}, catalog version ${exact(Number(cluster.catalog_version))}`,
+    movesText(cluster), cluster.removed ?? ""].filter((part) => part !== "").join("; ");
   members.replaceChildren(...list(cluster.members).map((member) => element("tr", {},
     element("td", {}, `${member.id}${member.voter ? "" : " (learner)"}`),
     element("td", {}, String(member.address)),
-    element("td", { class: member.ok ? "good" : "bad" }, member.ok ? "answers" : `does not answer: ${member.error}`),
+    element("td", { class: stateClass(member) }, stateText(member)),
     element("td", {}, String(member.catalog_version)),
     element("td", {}, String(member.version ?? "")),
     element("td", { class: "number" }, member.ok ? span(Number(member.uptime_ms)) : ""),
@@ -190,6 +191,23 @@ export function showCluster(cluster, { line, members, groups }, linked, does) {
     lines.set(made, group.group_id);
     return made;
   }));
+}
+
+/** How a member is: a full disk makes it read-only, and one that was asked to leave is on its way. */
+function stateText(member) {
+  if (!member.ok) return `does not answer: ${member.error}`;
+  const states = [member.read_only ? `read-only: ${member.read_only}` : "", member.leaving ? "leaving" : ""];
+  return states.filter((state) => state !== "").join("; ") || "answers";
+}
+
+const stateClass = (member) => (!member.ok || member.read_only ? "bad" : "good");
+
+/** Changes of replicas that are left; `null` is what the node does not know. */
+function movesText({ moves_left: left, moves_waiting: waiting }) {
+  if (left === undefined || left === 0) return "";
+  if (left === null) return "this node does not know what is left to move";
+  const wait = waiting > 0 ? `, ${exact(waiting)} of them wait for members that do not answer` : "";
+  return `${exact(left)} replicas left to move${wait}`;
 }
 
 function groupLine(group, replicas, does) {

@@ -157,6 +157,9 @@ describe("the page of a real cluster", { skip, concurrency: false }, () => {
     assert.match(said, new RegExp(`Routes\\s+route ${rows[row].route_ids[0]}\\b`));
     assert.match(said, new RegExp(`Group\\s+${rows[row].group_id}\\b`));
     assert.match(said, new RegExp(`Leader\\s+node ${leader}\\b`));
+    const shares = await cluster.ask(1, "matrix", { ...asPage(), by_node: "true" });
+    const most = shares.by_node.reduce((best, each) => (each.rows[row] > best.rows[row] ? each : best));
+    assert.match(said, new RegExp(`Row counted by\\s+node ${most.id} \\d+ %`));
     assert.match(said, new RegExp(`Writes\\s+${rows[row].values[column]}\\b`));
   });
 

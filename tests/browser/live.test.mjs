@@ -36,6 +36,13 @@ test("marks come along", () => {
   assert.deepEqual([...next.flags], [0, 0, 2, 0, 0, 0]);
 });
 
+test("conflicts that are told come along, each once", () => {
+  const [shown, told] = [matrix(10_000, [["", [1, 2]]]), matrix(11_000, [["", [1, 1]]])];
+  shown.conflicts = [{ group_id: 1, term: 2, nodes: [1, 3] }];
+  told.conflicts = [{ group_id: 1, term: 2, nodes: [1, 3] }, { group_id: 2, term: 7, nodes: [2, 3] }];
+  assert.deepEqual(slide(shown, told, 10_000).conflicts.map(({ term }) => term), [2, 7]);
+});
+
 test("what would be a guess is refused", () => {
   const shown = matrix(10_000, [["", [1, 2]], ["m", [3, 4]]]);
   const across = (values, marks) => matrix(11_000, [["", values, marks]]);

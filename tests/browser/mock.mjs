@@ -43,7 +43,7 @@ function load(route, routes, column, series) {
 
 export class Mock {
   constructor() {
-    this.mood = { keys: makeKeys(256), mode: "ok", missing: false, split: null, token: "", skew: 0, unattributed: 0, apportioned: false, conflict: false };
+    this.mood = { keys: makeKeys(256), mode: "ok", missing: false, split: null, token: "", skew: 0, unattributed: 0, apportioned: false, conflict: false, readOnly: "", leaving: false, moves: [0, 0], removed: "" };
     this.asked = [];
     this.changed = [];
     this.server = createServer((request, response) => this.answer(request, response));
@@ -158,11 +158,12 @@ export class Mock {
     const member = (id) => ({
       id, address: `127.0.0.1:740${id}`, http: `127.0.0.1:750${id}`, ok: !(this.mood.missing && id === 3),
       error: this.mood.missing && id === 3 ? "connection refused" : "", catalog_version: this.version(), version: "0.1.0",
-      voter: true, uptime_ms: 3_600_000, latency_ms: 2,
+      voter: true, uptime_ms: 3_600_000, latency_ms: 2, leaving: this.mood.leaving && id === 3, read_only: id === 2 ? this.mood.readOnly : "",
     });
     const replica = (node_id, leader) => ({ node_id, voter: true, role: node_id === leader ? "leader" : "follower", last_log_index: 90, applied_index: 90, lag: 0 });
     const group = (group_id) => ({ group_id, leader: group_id === 0 ? 1 : group_id, term: 2, routes: 85, replicas: [1, 2, 3].map((id) => replica(id, group_id || 1)) });
-    return { cluster_id: "ab".repeat(16), catalog_version: this.version(), members: [1, 2, 3].map(member), groups: [0, 1, 2, 3].map(group) };
+    return { cluster_id: "ab".repeat(16), catalog_version: this.version(), members: [1, 2, 3].map(member), groups: [0, 1, 2, 3].map(group),
+      moves: [], moves_left: this.mood.moves[0], moves_waiting: this.mood.moves[1], removed: this.mood.removed };
   }
 
   events(from, to) {
@@ -205,8 +206,20 @@ export class Mock {
     return {
       series, catalog_version: this.version(), columns, rows, total, unattributed: mood.unattributed, nodes,
       responded: nodes.filter((node) => node.ok).length, expected: 3, saturated: false,
+      conflicts: mood.conflict ? [{ group_id: 1, term: 2, nodes: [1, 3] }] : [],
+      ...(parameters.by_node === "true" ? { by_node: this.shares(rows) } : {}),
       events: this.events(from, to), events_truncated: false, axis: "now",
     };
+  }
+
+  /** Node 2 counted a quarter of each row, node 1 the rest, node 3 nothing. */
+  shares(rows) {
+    const sums = rows.map((row) => row.values.reduce((a, b) => a + b, 0));
+    const part = (id, sum) => [sum - Math.floor(sum / 4), Math.floor(sum / 4), 0][id - 1];
+    return [1, 2, 3].map((id) => {
+      const of = sums.map((sum) => part(id, sum));
+      return { id, total: of.reduce((a, b) => a + b, 0), roles: {}, rows: of, unattributed: 0 };
+    });
   }
 
   row(members, columns, series, ends) {

@@ -309,7 +309,7 @@ describe("the page", { skip, concurrency: false }, () => {
     await page.click(x + width * 0.5, y + height * 0.3);
     await page.until("!document.getElementById('drawer').innerText.includes('…')");
     const said = await textOf("#drawer");
-    for (const part of [/order\/0000/, /route \d+/, /Leader\s+node \d, term 2/, /Writes\s+[\d,]+/, /Read bytes\s+[\d,]+ (\(|B)/, /Of the total/]) {
+    for (const part of [/order\/0000/, /route \d+/, /Leader\s+node \d, term 2/, /Writes\s+[\d,]+/, /Read bytes\s+[\d,]+ (\(|B)/, /Of the total/, /Row counted by\s+node 1 75(\.\d+)? ?%, node 2 2[45](\.\d+)? ?%/]) {
       assert.match(said, part);
     }
     await page.run("[...document.querySelectorAll('#drawer button')].find((b) => b.textContent === 'Zoom to the range').click()");
@@ -347,6 +347,32 @@ describe("the page", { skip, concurrency: false }, () => {
       assert.equal(await page.run(`document.querySelector('[data-hatch=${mark}]').parentElement.hidden`), false);
     }
     assert.equal(await page.run("document.querySelector('[data-hatch=partial]').parentElement.hidden"), true);
+  });
+
+  test("honest_partiality a conflict names both nodes, in the banner and at the cell", async () => {
+    mock.mood.conflict = true;
+    await open("#from=1700000000000&to=1700003600000&refresh=off&rows=256");
+    assert.match(await textOf("#banners"), /Conflict\s*nodes 1 and 3 both claim term 2 of group 1/);
+    // The cell of the first row and the second column.
+    const { x, y, width } = await area();
+    const columns = Math.ceil(1_700_003_600_000 / 60_000) - Math.floor(1_700_000_000_000 / 60_000);
+    await page.click(x + (width * 1.5) / columns, y + 1);
+    await page.until("/Row counted by\\s+node/.test(document.getElementById('drawer').innerText)");
+    assert.match(await textOf("#drawer"), /nodes 1 and 3 both claim term 2 of group 1; the larger claim is shown/);
+  });
+
+  test("a full disk, a node that leaves, what is left to move and a removed node are told with the members", async () => {
+    Object.assign(mock.mood, { readOnly: "the disk of /data <b>is full</b>", leaving: true, moves: [3, 1], removed: "node 1 has left the cluster" });
+    await open("#tab=cluster");
+    await page.until("document.querySelectorAll('#members tr').length === 3");
+    const lines = await page.run("[...document.querySelectorAll('#members tr')].map((line) => line.innerText)");
+    assert.match(lines[0], /answers/);
+    assert.match(lines[1], /read-only: the disk of \/data <b>is full<\/b>/);
+    assert.match(lines[2], /leaving/);
+    assert.match(await textOf("#cluster-line"), /3 replicas left to move, 1 of them wait for members that do not answer; node 1 has left the cluster/);
+    mock.mood.moves = [null, 0];
+    await open("#tab=cluster");
+    await page.until("/does not know what is left to move/.test(document.getElementById('cluster-line').innerText)");
   });
 
   test("a split in the window is marked at its time and key", async () => {

@@ -131,3 +131,19 @@ fn read_outcome(outcome: PeerOutcome<PeerReadReply>) -> peer_read_response::Outc
         PeerOutcome::NotLeader(hint) => peer_read_response::Outcome::NotLeader(not_leader(hint)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_of_another_cluster_is_refused_and_one_that_knows_none_yet_is_not() {
+        let directory = Directory::new();
+        assert!(check_cluster(&directory, "another").is_ok(), "this node knows none yet");
+        directory.set_cluster_id("ours");
+        assert!(check_cluster(&directory, "ours").is_ok() && check_cluster(&directory, "").is_ok());
+        let refused = check_cluster(&directory, "another").expect_err("another cluster");
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+        assert!(refused.message().contains("another"), "{refused}");
+    }
+}

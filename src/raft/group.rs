@@ -280,8 +280,14 @@ impl Group {
         if super::simulated::has(super::simulated::Bug::StaleLease) && self.is_leader() {
             return Ok(self.applied.borrow().unwrap_or(0));
         }
-        let option = LinearizerOption::new(Some(self.options.lease()), false)
-            .with_wait_timeout(Duration::ZERO);
+        let lease = self.options.lease();
+        #[cfg(test)]
+        let lease = if super::simulated::has(super::simulated::Bug::NoDriftMargin) {
+            self.options.election_max
+        } else {
+            lease
+        };
+        let option = LinearizerOption::new(Some(lease), false).with_wait_timeout(Duration::ZERO);
         match self.confirm(|group| &group.lease_rounds, option).await {
             Err(ReadError::NoQuorum) => self.read_index().await,
             answer => answer,

@@ -25,6 +25,10 @@ pub(super) const CLIENTS: u64 = 10;
 /// long that nobody would be left to see what such a leader answers to reads.
 const READERS_FROM: u64 = 6;
 
+/// Clients before this one stay at one host each: those that go about are all held up by a leader that
+/// is cut off before another is elected, and then nobody writes what such a leader does not know.
+const AT_HOME_UNTIL: u64 = 3;
+
 /// Keys in use at a time, half of them in each group.
 const ACTIVE_KEYS: usize = 6;
 
@@ -115,7 +119,8 @@ impl Workload {
                 let Task::One { op, lease, .. } = &mut task else { continue };
                 (*op, *lease) = (Op::Get, true);
             }
-            let host = rng.random_range(1..=self.hosts);
+            let anywhere = rng.random_range(1..=self.hosts);
+            let host = if id < AT_HOME_UNTIL { 1 + id % self.hosts } else { anywhere };
             let think = rng.random_range(0..24);
             let done = self.perform(id, &task, host).await;
             // A host that is down refuses at once: do not spin.

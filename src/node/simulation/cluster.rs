@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::clients::{CLIENTS, Workload};
 use super::faults::{Fault, Schedule, Whom};
 use super::host::{Founding, Host};
-use super::net::{Delivery, Link, Net, Trace};
+use super::net::{Delivery, Journal, Link, Net, Trace};
 use super::verdict::{self, Kill};
 use crate::catalog::{ClusterId, plan_bootstrap};
 use crate::keyviz::{GroupId, NodeId};
@@ -24,6 +24,9 @@ const GROUPS: usize = 2;
 const FAULTS_MS: u64 = 6_000;
 const FORMING_MS: u64 = 10_000;
 const SETTLING_MS: u64 = 20_000;
+
+/// The first word of a note on a disk.
+const DISK: u64 = 0xD15C;
 
 /// A seed's run that found nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +50,17 @@ pub(super) fn run(seed: u64, bug: Option<Bug>, tell: bool) -> Result<Passed, Str
         return Err(format!("{} panics, the first: {}", panics.len(), panics[0]));
     }
     ran
+}
+
+/// The same, with every event of it.
+pub(super) fn run_with_journal(seed: u64) -> (Result<Passed, String>, Journal) {
+    let scope = Scope::enter(None);
+    let mut cluster = Cluster::new(seed, false);
+    cluster.net.keep_journal();
+    let ran = cluster.run(seed);
+    let journal = cluster.net.journal();
+    drop((cluster, scope));
+    (ran, journal)
 }
 
 pub(super) struct Cluster {
@@ -191,6 +205,10 @@ impl Cluster {
             self.do_later(what);
         }
         self.hosts.iter_mut().for_each(Host::tick);
+        for host in &self.hosts {
+            let (written, unsynced) = host.disk.extent();
+            self.net.note(&[DISK, host.id, written, unsynced]);
+        }
         let clients = self.clients.as_ref().expect("kept until the end");
         clients.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
         if let Some(reason) = self.hosts.iter().find_map(Host::failed) {

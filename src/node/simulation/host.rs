@@ -101,7 +101,7 @@ pub(super) fn group_options() -> GroupOptions {
 impl Host {
     pub(super) fn new(id: u64, net: Net, founding: Founding, random: u64) -> Self {
         let offset_ms = (mix(random) % 120_000) as i64 - 60_000;
-        let fast = [0, 50, 97, 200][(mix(random ^ 1) % 4) as usize];
+        let fast = [0, 5, 50, 97, 200][(mix(random ^ 1) % 5) as usize];
         Host {
             id,
             disk: Disk::default(),

@@ -80,7 +80,12 @@ struct Inner {
     /// What nobody will ever answer.
     lost: Vec<Resolve>,
     trace: Trace,
+    /// Every event, for a test that compares two runs.
+    journal: Option<Journal>,
 }
+
+/// What happened: when, and the words of the event.
+pub(super) type Journal = Vec<(u64, Vec<u64>)>;
 
 #[derive(Default)]
 struct Stream {
@@ -114,7 +119,20 @@ impl Net {
             streams: BTreeMap::new(),
             lost: Vec::new(),
             trace: Trace::default(),
+            journal: None,
         })))
+    }
+
+    /// Keeps every event from here on.
+    pub(super) fn keep_journal(&self) {
+        self.0.lock().journal = Some(Journal::new());
+    }
+
+    /// The events kept, in an order that does not depend on which of a millisecond came first.
+    pub(super) fn journal(&self) -> Journal {
+        let mut journal = self.0.lock().journal.take().unwrap_or_default();
+        journal.sort_unstable();
+        journal
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -144,9 +162,7 @@ impl Net {
 
     /// Takes something down in the trace.
     pub(super) fn note(&self, words: &[u64]) {
-        let mut inner = self.0.lock();
-        let now_ms = inner.now_ms;
-        inner.trace.add(now_ms, words);
+        self.0.lock().note(words);
     }
 
     /// Sends a message on a stream and returns what to await for its answer, which may never come.
@@ -159,9 +175,10 @@ impl Net {
         handle: impl Fn(Parts) -> BoxFuture<'static, R> + Send + Sync + 'static,
     ) -> oneshot::Receiver<Answer<R>> {
         let (answer, answered) = oneshot::channel();
-        let answer = Arc::new(Mutex::new(Some(answer)));
         let handle = Arc::new(handle);
         let mut way = self.0.lock().send(from, to, stream);
+        let answer = Mutex::new(Some(answer));
+        let answer = Arc::new(Pending { net: self.clone(), to: from, number: way.number, answer });
         if stream >= REQUESTS {
             way.copies = way.copies.min(1);
         }
@@ -195,14 +212,14 @@ impl Net {
 
     fn resolve<R: Send + 'static>(
         &self,
-        answer: &Arc<Mutex<Option<oneshot::Sender<Answer<R>>>>>,
+        answer: &Arc<Pending<R>>,
         with: Answer<R>,
         to: Endpoint,
         number: u64,
     ) -> Resolve {
         let (net, answer) = (self.clone(), Arc::clone(answer));
         Box::new(move || {
-            if let Some(answer) = answer.lock().take() {
+            if let Some(answer) = answer.answer.lock().take() {
                 net.note(&[to.host, to.life, number]);
                 // Whoever gave up waiting needs no answer.
                 let _ = answer.send(with);
@@ -212,7 +229,7 @@ impl Net {
 
     fn reply<R: Send + 'static>(
         &self,
-        answer: &Arc<Mutex<Option<oneshot::Sender<Answer<R>>>>>,
+        answer: &Arc<Pending<R>>,
         reply: R,
         to: Endpoint,
         from: u64,
@@ -230,6 +247,28 @@ impl Net {
     }
 }
 
+/// An answer that somebody waits for.
+///
+/// When a process is killed its tasks are dropped, in an order that no seed decides: Tokio's, which goes
+/// by numbers that all threads of the test draw from. So whoever waits for one of them is not told by the
+/// drop but by the network, a moment later and in the order of the messages.
+struct Pending<R: Send + 'static> {
+    net: Net,
+    to: Endpoint,
+    number: u64,
+    answer: Mutex<Option<oneshot::Sender<Answer<R>>>>,
+}
+
+impl<R: Send + 'static> Drop for Pending<R> {
+    fn drop(&mut self) {
+        let Some(answer) = self.answer.get_mut().take() else { return };
+        let mut inner = self.net.0.lock();
+        let due = (inner.now_ms + BREAKS_AFTER_MS, 0, self.number);
+        let resolve: Resolve = Box::new(move || drop(answer));
+        inner.queue.insert(due, Delivery::Reply { to: self.to, resolve });
+    }
+}
+
 /// What becomes of one message.
 struct Way {
     number: u64,
@@ -243,6 +282,13 @@ struct Way {
 }
 
 impl Inner {
+    fn note(&mut self, words: &[u64]) {
+        self.trace.add(self.now_ms, words);
+        if let Some(journal) = &mut self.journal {
+            journal.push((self.now_ms, words.to_vec()));
+        }
+    }
+
     fn send(&mut self, from: Endpoint, to: u64, stream: u64) -> Way {
         let at = self.streams.entry((from.host, to, stream)).or_default();
         at.sent += 1;
@@ -262,7 +308,7 @@ impl Inner {
         }
         // Of one stream, what was sent first comes first.
         way.order = at.sent;
-        self.trace.add(now_ms, &[from.host, to, stream, way.due_ms, way.copies]);
+        self.note(&[from.host, to, stream, way.due_ms, way.copies]);
         way
     }
 

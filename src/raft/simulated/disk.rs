@@ -80,6 +80,12 @@ impl Disk {
         self.0.lock().written
     }
 
+    /// Writes ever made, and how many of them a crash may take back.
+    pub(crate) fn extent(&self) -> (u64, u64) {
+        let state = self.0.lock();
+        (state.written, state.unsynced.len() as u64)
+    }
+
     /// Everything before the mark is on the disk.
     fn synced(&self, mark: u64, process: u64) -> sled::Result<()> {
         let mut state = self.0.lock();

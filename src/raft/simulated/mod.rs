@@ -25,6 +25,8 @@ pub(crate) enum Bug {
     VoteNotPersisted,
     /// A leader takes its lease for valid however long ago a quorum confirmed it.
     StaleLease,
+    /// A lease is taken to last until a follower may vote again by the leader's clock, whatever theirs.
+    NoDriftMargin,
     /// At open the last block of a log is taken for torn and dropped, though it was synced.
     LostTail,
     /// The applied position is written with every eighth batch only, so a restart applies twice.
@@ -33,10 +35,11 @@ pub(crate) enum Bug {
 
 impl Bug {
     /// All of them.
-    pub(crate) const ALL: [Bug; 5] = [
+    pub(crate) const ALL: [Bug; 6] = [
         Bug::AcknowledgeBeforeSync,
         Bug::VoteNotPersisted,
         Bug::StaleLease,
+        Bug::NoDriftMargin,
         Bug::LostTail,
         Bug::DoubleApply,
     ];

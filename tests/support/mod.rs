@@ -25,7 +25,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Ports for nodes: below those that the system gives to outgoing connections (on Linux from 32768 on),
 /// one of which would otherwise take a node's port while that node is down.
-const PORTS: std::ops::Range<u32> = 12_000..32_000;
+const PORTS: std::ops::Range<u32> = 12_000..31_000;
 
 /// Addresses that were free a moment ago, and are given to nobody else in this process.
 pub fn free_addresses(count: usize) -> Vec<String> {

@@ -216,9 +216,11 @@ fn a_demo_ends_in_time_with_a_heatmap_whose_hot_band_is_where_the_pattern_puts_i
         .expect("the binary starts");
     let picture = stdout(&output);
     assert!(started.elapsed() >= Duration::from_secs(12));
-    let hot =
-        picture.lines().find(|line| line.starts_with("key/00059375")).expect("there are rows");
-    assert!(hot.contains('@'), "{picture}");
+    // One per cent of the keys from 60,000 on are hot; how finely their routes are drawn is what the load taught.
+    let hottest = |line: &&str| line.starts_with("key/") && line.contains('@');
+    let hottest: Vec<_> = picture.lines().filter(hottest).collect();
+    let hot = |line: &&str| ("key/00059375".."key/00062500").contains(line);
+    assert!(!hottest.is_empty() && hottest.iter().all(hot), "{picture}");
     assert!(picture.contains("3 of 3 nodes"), "{picture}");
     assert!(stderr(&output).contains(" 0 errors"), "{}", stderr(&output));
     let left: Vec<_> = temporary.path().read_dir().expect("it is there").collect();

@@ -213,6 +213,7 @@ pub(super) fn totals_chunks(
         step_ms,
         ranges: Vec::new(),
         cluster_id: cluster_id.to_owned(),
+        open_ms: totals.open_ms,
     };
     if totals.ranges.is_empty() {
         return vec![empty];
@@ -245,6 +246,7 @@ pub(super) fn totals_from_chunks(
         catalog_version: first.catalog_version,
         columns: first.columns,
         oldest_ms: first.oldest_ms,
+        open_ms: first.open_ms,
         forgotten_before_ms: first.forgotten_before_ms,
         unattributed: first.unattributed,
         ranges: first.ranges.into_iter().map(range_from_wire).collect(),

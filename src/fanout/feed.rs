@@ -7,10 +7,13 @@
 //!            broadcast (bounded) ----> each subscriber, which has a cursor of its own
 //! ```
 //!
-//! A cursor is the end of the last closed column that was told. Who comes late, comes back with a
-//! cursor, or falls behind the broadcast gets one update from that cursor on, asked for alone, and
-//! then follows the rest: so nothing is missed, and nothing is kept for anyone. A poller ends when
-//! nobody listens or the node stops.
+//! A cursor is the end of the last closed column that was told and in which nothing changes any more:
+//! every member answered, and has begun a later column. A column that a member is missing from, or has
+//! not closed because its clock is behind, is told again with each update, as the one in progress
+//! is, and what is told last stands; after [`HOLD_MS`] nobody is waited for, and it stays partial. Who comes late,
+//! comes back with a cursor, or falls behind the broadcast gets one update from that cursor on,
+//! asked for alone, and then follows the rest: so nothing is missed, and nothing is kept for anyone.
+//! A poller ends when nobody listens or the node stops.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -18,6 +21,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
+
+use crate::keyviz::{ColumnSpan, NodeStatus};
 
 use super::cluster::Fanout;
 use super::request::{MatrixAnswer, MatrixError, MatrixRequest};
@@ -37,6 +42,9 @@ const EVERY_MS: u64 = 1_000;
 /// A boundary is asked about this much later, so that nodes whose clocks lag a little have passed it.
 const GRACE_MS: u64 = 150;
 
+/// A column is told again this long, at least once, while a member is missing from it or behind.
+const HOLD_MS: u64 = 120_000;
+
 /// Most closed columns that one update tells of: after a longer absence, ask for a matrix.
 const MAX_BEHIND: u64 = 512;
 
@@ -45,7 +53,7 @@ const MAX_BEHIND: u64 = 512;
 pub struct ColumnsUpdate {
     /// The closed columns after the cursor before, and the one in progress.
     pub answer: Arc<MatrixAnswer>,
-    /// End of the last closed column, in Unix milliseconds.
+    /// End of the last column that does not change any more, in Unix milliseconds.
     pub cursor_ms: u64,
 }
 
@@ -234,11 +242,19 @@ async fn ask(
     let from_ms = first_instant(after_ms, now_ms, step_ms);
     let request = MatrixRequest { from_ms: Some(from_ms), max_columns: 2_048, ..question.clone() };
     let answer = fanout.cluster(&request).await?;
-    let closed = answer.matrix.columns.iter().rfind(|column| !column.open);
-    // Before the oldest column that anyone holds there is nothing to resume.
-    let oldest_ms = answer.matrix.columns.first().map_or(from_ms, |column| column.start_ms);
-    let cursor_ms = closed.map_or(oldest_ms, |column| column.end_ms);
+    let cursor_ms = settled(from_ms, &answer.matrix.columns, &answer.matrix.nodes);
     Ok(ColumnsUpdate { answer, cursor_ms })
+}
+
+/// Up to when nothing changes any more in `columns` from `from_ms` on, which `nodes` were asked for.
+fn settled(from_ms: u64, columns: &[ColumnSpan], nodes: &[NodeStatus]) -> u64 {
+    // Before the oldest column that anyone holds there is nothing to resume.
+    let oldest_ms = columns.first().map_or(from_ms, |column| column.start_ms);
+    let Some(last) = columns.iter().rfind(|column| !column.open) else { return oldest_ms };
+    let begun_ms = |node: &NodeStatus| node.open_ms.filter(|_| node.ok).unwrap_or(0);
+    let all_ms = nodes.iter().map(begun_ms).min().unwrap_or(0);
+    let held_ms = last.end_ms.saturating_sub(HOLD_MS).min(last.start_ms);
+    all_ms.clamp(held_ms, last.end_ms).max(oldest_ms)
 }
 
 /// Where the columns after a cursor begin: aligned, not in the future, not too long ago.
@@ -269,6 +285,40 @@ mod tests {
         // From a clock that is ahead, and from another age.
         assert_eq!(first_instant(Some(99_000), 10_500, 1_000), 10_000);
         assert_eq!(first_instant(Some(0), 10_000_500, 1_000), 10_000_000 - 512_000);
+    }
+
+    /// `count` columns of `step_ms` from `start_ms` on.
+    fn columns(start_ms: u64, step_ms: u64, count: u64) -> Vec<ColumnSpan> {
+        let starts = (0..count).map(|at| start_ms + at * step_ms);
+        let column = |start_ms| ColumnSpan { start_ms, end_ms: start_ms + step_ms, open: false };
+        starts.map(column).collect()
+    }
+
+    #[test]
+    fn once_a_cursor_waits_for_members_that_are_missing_or_behind() {
+        let mut columns = columns(300_000, 1_000, 4);
+        columns[3].open = true;
+        let at = |nodes: &[(u64, bool)]| {
+            let node = |&(open_ms, ok): &(u64, bool)| NodeStatus {
+                open_ms: Some(open_ms),
+                ok,
+                ..NodeStatus::default()
+            };
+            settled(300_000, &columns, &nodes.iter().map(node).collect::<Vec<_>>())
+        };
+        assert_eq!(at(&[(303_000, true), (304_000, true)]), 303_000);
+        assert_eq!(at(&[(303_000, true), (302_000, true)]), 302_000);
+        assert_eq!(at(&[(303_000, true), (200_000, true)]), 300_000);
+        assert_eq!(at(&[(303_000, true), (303_000, false)]), 300_000);
+        assert_eq!(settled(300_000, &columns[3..], &[NodeStatus::default()]), 303_000);
+    }
+
+    #[test]
+    fn once_nobody_is_waited_for_longer_than_agreed() {
+        let missing = [NodeStatus::default()];
+        assert_eq!(settled(0, &columns(100_000, 1_000, 200), &missing), 180_000);
+        // A column as wide as that is told twice.
+        assert_eq!(settled(0, &columns(600_000, 600_000, 2), &missing), 1_200_000);
     }
 
     #[test]

@@ -221,6 +221,60 @@ impl LocalMatrix {
 
     fn view(&self, window: Window) -> HistoryView {
         let _gate = self.gate.lock();
+        self.close_overdue();
         self.history.view(window, self.sampler.peek())
+    }
+
+    /// Closes the open column where its time has passed and the flush is late, so that nothing more goes
+    /// to a column that an answer tells as closed. Called under the gate.
+    fn close_overdue(&self) {
+        let now_ms = self.clock.now_ms();
+        if self.history.is_overdue(now_ms) {
+            let harvest = self.sampler.harvest();
+            let unattributed = harvest.unattributed.reads + harvest.unattributed.writes;
+            self.history.add_early(now_ms, harvest);
+            self.flushed.lock().unattributed += unattributed;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyviz::{
+        GroupId, HistoryConfig, Incarnation, KeyRange, NodeId, RouteId, RouteSpec, SamplerConfig,
+    };
+
+    #[test]
+    fn aligned_time_a_question_closes_the_column_whose_flush_is_late() {
+        let sampler = Sampler::new(SamplerConfig::default()).expect("the defaults are valid");
+        let route = RouteSpec { id: RouteId::FIRST, range: KeyRange::all(), group: GroupId(1) };
+        sampler.publish_routes(1, [route]).expect("one route is a table");
+        let config = HistoryConfig { step_ms: 1_000, ..HistoryConfig::default() };
+        let history = History::new(config, NodeId(1), Incarnation(1), 5_900).expect("valid");
+        let now_ms = Arc::new(AtomicU64::new(5_900));
+        let clock = Clock::of({
+            let now_ms = Arc::clone(&now_ms);
+            move || now_ms.load(Ordering::Relaxed)
+        });
+        let local = LocalMatrix::new(Arc::new(sampler), Arc::new(history), clock, true);
+        let read = |times: u64| {
+            let epoch = local.sampler().epoch();
+            let located = epoch.locate(b"k").expect("it is published");
+            (0..times).for_each(|_| epoch.record_read(located, b"k", 1, 1));
+        };
+        let open_ms = || local.view(Window { from_ms: 0, to_ms: 9_000 }).answering.holdings.open_ms;
+
+        read(3);
+        assert_eq!(open_ms(), 5_000);
+        now_ms.store(6_010, Ordering::Relaxed);
+        // Asked before the flush: what is counted from here on is not of the column that is told as closed.
+        assert_eq!(open_ms(), 6_000);
+        read(2);
+        let columns = local.flush().closed;
+        let closed: Vec<_> = columns.iter().map(|it| (it.start_ms(), it.total().reads)).collect();
+        assert_eq!(closed, [(5_000, 3)], "the next flush stores what the question closed");
+        assert_eq!(local.history().checkpoint().total().reads, 2);
+        assert!(local.flush().closed.is_empty());
     }
 }

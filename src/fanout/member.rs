@@ -128,6 +128,7 @@ impl Member {
         self.status.ok = true;
         self.status.columns = totals.columns;
         self.status.oldest_ms = Some(totals.oldest_ms);
+        self.status.open_ms = Some(totals.open_ms);
         self.status.incarnation = Some(totals.incarnation);
         (self, parts)
     }

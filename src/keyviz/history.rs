@@ -148,6 +148,8 @@ pub struct Holdings {
     pub columns: u64,
     /// Start of the oldest column.
     pub oldest_ms: u64,
+    /// Start of the open column.
+    pub open_ms: u64,
     /// End of the newest column that was dropped for space; 0: none was.
     pub forgotten_before_ms: u64,
     /// Bytes of all columns and what they share.
@@ -194,14 +196,27 @@ impl History {
     /// `now_ms` if that is another one.
     pub fn add(&self, now_ms: u64, harvest: Harvest) -> Flushed {
         let mut state = self.lock();
+        self.advance(&mut state, now_ms, harvest);
+        state.changes()
+    }
+
+    /// Whether the time of the open column has passed.
+    pub fn is_overdue(&self, now_ms: u64) -> bool {
+        self.lock().open.id().end_ms <= now_ms
+    }
+
+    /// As [`History::add`]; the next call of that tells what this one changed too.
+    pub fn add_early(&self, now_ms: u64, harvest: Harvest) {
+        self.advance(&mut self.lock(), now_ms, harvest);
+    }
+
+    fn advance(&self, state: &mut State, now_ms: u64, harvest: Harvest) {
         state.open.add(harvest, &self.shared);
         let next = interval(now_ms, self.config.step_ms);
-        if next == state.open.id() {
-            return Flushed::default();
+        if next != state.open.id() {
+            self.turn(state, next);
+            self.shrink(state);
         }
-        self.turn(&mut state, next);
-        self.shrink(&mut state);
-        state.changes()
     }
 
     /// As [`History::add`], and ends the open column, for a stop in good order: what is stored of it
@@ -369,6 +384,7 @@ impl State {
         Holdings {
             columns: self.closed.len() as u64 + 1,
             oldest_ms: self.closed.oldest_ms().unwrap_or(open_ms).min(open_ms),
+            open_ms,
             forgotten_before_ms: self.closed.forgotten_before_ms(),
             bytes: self.closed.bytes() + self.open.bytes(),
         }

@@ -106,6 +106,8 @@ impl Kept {
         let holdings = Holdings {
             columns: self.columns.len() as u64,
             oldest_ms: self.columns.oldest_ms().unwrap_or(0),
+            // Nothing is counted any more.
+            open_ms: u64::MAX,
             forgotten_before_ms: self.forgotten_before_ms(),
             bytes: self.columns.bytes(),
         };

@@ -138,6 +138,8 @@ pub struct NodeStatus {
     pub columns: u64,
     /// Start of the oldest of them.
     pub oldest_ms: Option<u64>,
+    /// Start of its open column: earlier ones do not change any more.
+    pub open_ms: Option<u64>,
     /// Its present life.
     pub incarnation: Option<Incarnation>,
     /// End of the newest column that it dropped for space; 0: none.

@@ -230,6 +230,7 @@ fn totals_that_cannot_be_are_refused() {
             catalog_version: 1,
             columns: 1,
             oldest_ms: 0,
+            open_ms: 0,
             forgotten_before_ms: 0,
             unattributed: 0,
             ranges,

@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 
-use super::matrix_wire;
+use super::{matrix_wire, totals_wire};
 use crate::fuzzing::Target;
 use crate::keyviz::{ColumnPlan, RowAxis};
 use crate::proto;
@@ -13,7 +13,7 @@ pub(crate) fn targets() -> Vec<Target> {
 
 fn run(data: &[u8]) {
     if let Ok(chunk) = proto::TotalsChunk::decode(data) {
-        let _ = matrix_wire::totals_from_chunks(vec![chunk.clone(), chunk], "");
+        let _ = totals_wire::totals_from_chunks(vec![chunk.clone(), chunk], "");
     }
     if let Ok(chunk) = proto::ColumnsChunk::decode(data) {
         let columns = matrix_wire::columns_from_chunk(chunk, "");
@@ -66,6 +66,13 @@ fn corpus() -> Vec<Vec<u8>> {
     let totals = proto::TotalsChunk {
         version: crate::keyviz::CONTRIBUTION_VERSION,
         ranges: vec![proto::TotalsRange::default()],
+        packed: Some(proto::PackedRanges {
+            keys: "ab".into(),
+            start_lengths: vec![0, 1],
+            ends: vec![0, 3],
+            totals: vec![1, 2],
+            aggregates: vec![1],
+        }),
         ..Default::default()
     };
     vec![request.encode_to_vec(), chunk.encode_to_vec(), totals.encode_to_vec()]

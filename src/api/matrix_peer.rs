@@ -15,9 +15,10 @@ use crate::raft::MAX_MESSAGE_BYTES;
 
 use super::keyviz_service::matrix_status;
 use super::matrix_wire::{
-    column_plan_from_wire, columns_chunks, query_from_wire, row_axis_from_wire, totals_chunks,
+    column_plan_from_wire, columns_chunks, query_from_wire, row_axis_from_wire,
 };
 use super::peer_service::check_cluster;
+use super::totals_wire::totals_chunks;
 
 /// Answers both rounds from what this node counted.
 #[derive(Clone)]
@@ -69,10 +70,11 @@ impl KeyVizPeer for MatrixPeer {
         request: Request<proto::TotalsRequest>,
     ) -> Result<Response<Self::TotalsStream>, Status> {
         let local = &self.local;
-        let query = self.query(request.into_inner().query)?;
+        let proto::TotalsRequest { query, packed } = request.into_inner();
+        let query = self.query(query)?;
         let totals = local.totals_for(Asker::Peer, query).await.map_err(work_status)?;
-        let (now_ms, step_ms) = (local.clock().now_ms(), local.history().config().step_ms);
-        Ok(stream(totals_chunks(totals, &self.cluster_id(), now_ms, step_ms)))
+        let times = (local.clock().now_ms(), local.history().config().step_ms);
+        Ok(stream(totals_chunks(totals, &self.cluster_id(), times, packed)))
     }
 
     async fn columns(

@@ -9,19 +9,15 @@ use bytes::Bytes;
 use tonic::Status;
 
 use crate::catalog::RouteEvent;
-use crate::fanout::{Axis, MatrixAnswer, PeerTotals};
+use crate::fanout::{Axis, MatrixAnswer};
 use crate::keyviz::{
     CONTRIBUTION_VERSION, CellKey, ColumnPlan, ColumnSet, Conflict, GroupId, Incarnation, KeyRange,
-    NodeColumns, NodeId, NodeShare, NodeStatus, NodeTotals, Numbers, PackedCells, PackedColumns,
-    PackedPart, Query, RangeTotal, Role, RoleTotals, RouteId, Row, RowAxis, Source, Term, Window,
+    NodeColumns, NodeId, NodeShare, NodeStatus, Numbers, PackedCells, PackedColumns, PackedPart,
+    Query, Role, RoleTotals, RouteId, Row, RowAxis, Source, Term, Window,
 };
 use crate::proto;
 
 use super::keyviz_service::{role_from_wire, series_from_wire, series_to_wire};
-
-/// Ranges in one chunk of totals: with keys of the longest kind a chunk has 8 MiB, half of what a
-/// message may have.
-const RANGES_A_CHUNK: usize = 1_024;
 
 /// Cells in one chunk of columns: at most 22 bytes each on the wire, 2.75 MiB in all.
 const CELLS_A_CHUNK: usize = 131_072;
@@ -193,82 +189,7 @@ pub(super) fn column_plan_from_wire(request: &proto::ColumnsRequest) -> Result<C
         .map_err(|error| Status::invalid_argument(format!("columns: {error}")))
 }
 
-/// Round one's answer. There is always at least one chunk.
-pub(super) fn totals_chunks(
-    totals: NodeTotals,
-    cluster_id: &str,
-    now_ms: u64,
-    step_ms: u64,
-) -> Vec<proto::TotalsChunk> {
-    let empty = proto::TotalsChunk {
-        version: CONTRIBUTION_VERSION,
-        node_id: totals.node.0,
-        incarnation: totals.incarnation.0,
-        catalog_version: totals.catalog_version,
-        columns: totals.columns,
-        oldest_ms: totals.oldest_ms,
-        forgotten_before_ms: totals.forgotten_before_ms,
-        unattributed: totals.unattributed,
-        now_ms,
-        step_ms,
-        ranges: Vec::new(),
-        cluster_id: cluster_id.to_owned(),
-        open_ms: totals.open_ms,
-    };
-    if totals.ranges.is_empty() {
-        return vec![empty];
-    }
-    let chunk = |ranges: &[RangeTotal]| {
-        let ranges = ranges.iter().map(|range| proto::TotalsRange {
-            start: range.range.start.clone(),
-            end: range.range.end.clone(),
-            total: range.total,
-            aggregate: range.aggregate,
-        });
-        proto::TotalsChunk { ranges: ranges.collect(), ..empty.clone() }
-    };
-    totals.ranges.chunks(RANGES_A_CHUNK).map(chunk).collect()
-}
-
-/// Puts round one's chunks together, for a node of cluster `ours`. The error is for people.
-pub(super) fn totals_from_chunks(
-    chunks: Vec<proto::TotalsChunk>,
-    ours: &str,
-) -> Result<PeerTotals, String> {
-    let mut chunks = chunks.into_iter();
-    let first = chunks.next().ok_or("it answered nothing")?;
-    check_version(first.version)?;
-    check_cluster(&first.cluster_id, ours)?;
-    let (now_ms, step_ms) = (first.now_ms, first.step_ms);
-    let mut totals = NodeTotals {
-        node: NodeId(first.node_id),
-        incarnation: Incarnation(first.incarnation),
-        catalog_version: first.catalog_version,
-        columns: first.columns,
-        oldest_ms: first.oldest_ms,
-        open_ms: first.open_ms,
-        forgotten_before_ms: first.forgotten_before_ms,
-        unattributed: first.unattributed,
-        ranges: first.ranges.into_iter().map(range_from_wire).collect(),
-    };
-    for chunk in chunks {
-        if chunk.node_id != totals.node.0 || chunk.incarnation != totals.incarnation.0 {
-            return Err("its answer changes sender half way".to_owned());
-        }
-        totals.ranges.extend(chunk.ranges.into_iter().map(range_from_wire));
-    }
-    Ok(PeerTotals { totals, now_ms, step_ms })
-}
-
-fn range_from_wire(range: proto::TotalsRange) -> RangeTotal {
-    RangeTotal {
-        range: KeyRange { start: range.start, end: range.end },
-        total: range.total,
-        aggregate: range.aggregate,
-    }
-}
-
-fn check_version(version: u32) -> Result<(), String> {
+pub(super) fn check_version(version: u32) -> Result<(), String> {
     if version == CONTRIBUTION_VERSION {
         return Ok(());
     }
@@ -279,7 +200,7 @@ fn check_version(version: u32) -> Result<(), String> {
 }
 
 /// Either side may not know its cluster yet, while the first members come up.
-fn check_cluster(theirs: &str, ours: &str) -> Result<(), String> {
+pub(super) fn check_cluster(theirs: &str, ours: &str) -> Result<(), String> {
     if theirs.is_empty() || ours.is_empty() || theirs == ours {
         return Ok(());
     }

@@ -30,6 +30,7 @@ mod routes_service;
 mod server;
 mod status;
 mod stream;
+mod totals_wire;
 
 pub use matrix_peer::MatrixPeer;
 pub(crate) use peer_client::describe;

@@ -11,8 +11,9 @@ use crate::proto::key_viz_peer_client::KeyVizPeerClient;
 use crate::raft::MAX_MESSAGE_BYTES;
 use crate::security::AuthChannel;
 
-use super::matrix_wire::{columns_from_chunk, columns_request, query_to_wire, totals_from_chunks};
+use super::matrix_wire::{columns_from_chunk, columns_request, query_to_wire};
 use super::peer_client::{PeerClient, describe};
+use super::totals_wire::{ranges_in, totals_from_chunks};
 
 /// Most cells that one node may contribute to one answer: 1,024 rows x 2,048 columns, four
 /// times over for terms and roles. At no more than 10 bytes a packed cell, 84 MB; 12 MB where counts have nine bits, as most have.
@@ -37,12 +38,12 @@ impl PeerMatrix for PeerClient {
         let ours = self.cluster_id();
         let query = query_to_wire(&query, ours.clone());
         Box::pin(async move {
-            let request = proto::TotalsRequest { query: Some(query) };
+            let request = proto::TotalsRequest { query: Some(query), packed: true };
             let answer = client?.totals(request).await.map_err(|status| describe(&status))?;
             let mut stream = answer.into_inner();
             let (mut chunks, mut ranges) = (Vec::new(), 0);
             while let Some(chunk) = stream.message().await.map_err(|status| describe(&status))? {
-                ranges += chunk.ranges.len();
+                ranges += ranges_in(&chunk);
                 if ranges > MAX_TOTALS {
                     return Err(format!("it sent more than {MAX_TOTALS} ranges"));
                 }

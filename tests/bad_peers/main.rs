@@ -201,6 +201,10 @@ async fn a_peer_with_an_axis_out_of_order() {
     assert_told(scripted().total(|chunk| chunk.ranges.reverse()), "out of order").await;
     let empty = |chunk: &mut proto::TotalsChunk| chunk.ranges[0].end = Some("".into());
     assert_told(scripted().total(empty), "out of order").await;
+    let torn = |chunk: &mut proto::TotalsChunk| {
+        chunk.packed = Some(proto::PackedRanges { ends: vec![0], ..Default::default() });
+    };
+    assert_told(scripted().total(torn), "do not fit together").await;
     assert_told(scripted().column(|chunk| chunk.key_rows.reverse()), "out of order").await;
     assert_told(scripted().column(|chunk| chunk.parts.reverse()), "out of order").await;
     let twice = |chunk: &mut proto::ColumnsChunk| chunk.parts.push(chunk.parts[2].clone());
@@ -272,6 +276,12 @@ async fn bounds_a_peer_that_sends_ten_times_what_was_promised() {
         send(vec![crowd; 20])
     });
     assert_told(ranges, "more than 131072 ranges").await;
+    let packed = scripted().totals(|chunks| {
+        let packed = proto::PackedRanges { totals: vec![1; MAX_TOTALS / 2], ..Default::default() };
+        let crowd = proto::TotalsChunk { packed: Some(packed), ..chunks[0].clone() };
+        send(vec![crowd; 20])
+    });
+    assert_told(packed, "more than 131072 ranges").await;
 }
 
 #[tokio::test]

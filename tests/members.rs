@@ -214,7 +214,7 @@ fn a_node_that_was_removed_while_it_was_down_learns_of_it_and_refuses_in_words()
     let put = cluster.run_on(0, &["put", "key/0001", "after"]);
     assert!(put.status.success(), "{}", stderr(&put));
     cluster.spawn(new);
-    let refused = |arguments: &[&str]| {
+    let refused = |cluster: &Cluster, arguments: &[&str]| {
         let output = cluster.run_on(new, arguments);
         let said = stderr(&output);
         !output.status.success()
@@ -222,7 +222,7 @@ fn a_node_that_was_removed_while_it_was_down_learns_of_it_and_refuses_in_words()
             && said.contains("node 4 has left the cluster or was removed from it")
     };
     let stale = &["get", "key/0001", "--consistency", "stale"][..];
-    eventually("it learns that it is no member", || refused(stale));
+    eventually("it learns that it is no member", || refused(&cluster, stale));
     for arguments in [
         stale,
         &["get", "key/0001"],
@@ -231,7 +231,7 @@ fn a_node_that_was_removed_while_it_was_down_learns_of_it_and_refuses_in_words()
         &["routes", "list"],
         &["heat"],
     ] {
-        assert!(refused(arguments), "{arguments:?}");
+        assert!(refused(&cluster, arguments), "{arguments:?}");
     }
     let ready = http_answer(&cluster.http[new], "/readyz").expect("it answers");
     assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("was removed from it"), "{ready}");
@@ -244,4 +244,14 @@ fn a_node_that_was_removed_while_it_was_down_learns_of_it_and_refuses_in_words()
     assert_eq!(got.expect("the binary starts").stdout, b"after\n");
     let status = cluster.json_on(0, &["cluster", "status"]);
     assert_eq!(status["removed"], "", "{status}");
+    // Started where it reaches nobody, it remembers.
+    for node in 0..=new {
+        cluster.kill(node);
+    }
+    cluster.spawn(new);
+    eventually("it serves, and refuses from the first request on", || {
+        let got = cluster.run_on(new, stale);
+        assert!(!got.status.success(), "{}", String::from_utf8_lossy(&got.stdout));
+        refused(&cluster, stale)
+    });
 }

@@ -1,7 +1,8 @@
 //! What a node's folder knows of the node: who it is and how it came to its cluster.
 //!
-//! Three records in the storage's own tree: `node` (below), `cluster` (the cluster id, text, once it
-//! is known) and `incarnation` (8 bytes, big endian, one more at each start).
+//! Records in the storage's own tree: `node` (below), `cluster` (the cluster id, text, once it is
+//! known), `incarnation` (8 bytes, big endian, one more at each start) and `removed` (1 byte, 1 once the
+//! node heard that it is no member any more).
 //!
 //! ```text
 //! node:  byte 0      format, 1
@@ -21,6 +22,7 @@ const FORMAT: u8 = 1;
 const NODE: &str = "node";
 const CLUSTER: &str = "cluster";
 const INCARNATION: &str = "incarnation";
+const REMOVED: &str = "removed";
 
 /// Who a folder belongs to.
 #[derive(Clone, PartialEq, Eq, Debug, bincode::Encode, bincode::Decode)]
@@ -40,6 +42,8 @@ pub(super) struct Identity {
     pub(super) cluster_id: Option<String>,
     /// The folder was empty and the node has to join through this address.
     pub(super) join: Option<String>,
+    /// It heard in an earlier life that it was removed from its cluster.
+    pub(super) removed: bool,
 }
 
 impl Identity {
@@ -58,7 +62,17 @@ impl Identity {
             Origin::Join(through) if cluster_id.is_none() => Some(through.clone()),
             _ => None,
         };
-        Ok(Identity { incarnation: Incarnation(incarnation), spec: record.spec, cluster_id, join })
+        let removed = folder.removed()?;
+        let incarnation = Incarnation(incarnation);
+        Ok(Identity { incarnation, spec: record.spec, cluster_id, join, removed })
+    }
+
+    /// Remembers whether the node was removed from its cluster.
+    pub(super) async fn remember_removed(
+        storage: &Storage,
+        removed: bool,
+    ) -> Result<(), std::io::Error> {
+        storage.put_record(REMOVED, &[u8::from(removed)]).await
     }
 
     /// Remembers the cluster that the node belongs to.
@@ -102,6 +116,11 @@ impl Folder<'_> {
         let Some(bytes) = self.get(CLUSTER)? else { return Ok(None) };
         let text = String::from_utf8(bytes);
         text.map(Some).map_err(|error| self.damaged(CLUSTER, error.to_string()))
+    }
+
+    fn removed(&self) -> Result<bool, NodeError> {
+        let Some(bytes) = self.get(REMOVED)? else { return Ok(false) };
+        removed(&bytes).map_err(|reason| self.damaged(REMOVED, reason))
     }
 
     fn incarnation(&self) -> Result<u64, NodeError> {
@@ -160,7 +179,16 @@ pub(super) fn check_record(name: &str, value: &[u8]) -> Result<(), String> {
         CLUSTER => std::str::from_utf8(value).map(drop).map_err(|error| error.to_string()),
         INCARNATION if value.len() == 8 => Ok(()),
         INCARNATION => Err(format!("it has {} bytes instead of 8", value.len())),
+        REMOVED => removed(value).map(drop),
         _ => Err("no record of that name is known".to_owned()),
+    }
+}
+
+fn removed(bytes: &[u8]) -> Result<bool, String> {
+    match bytes {
+        [0] => Ok(false),
+        [1] => Ok(true),
+        _ => Err(format!("it is neither 0 nor 1, but {bytes:?}")),
     }
 }
 

@@ -6,6 +6,9 @@
 //! [`ASK_WITHIN`] at most: a node that reaches nobody serves what it has, as it does while it is cut
 //! off.
 //!
+//! That it was removed is remembered on disk, so that a node that reaches nobody after its next start
+//! serves nothing either.
+//!
 //! The answer that counts is the leader's of the catalog group, which a majority confirmed, or anyone's
 //! that the catalog has this node down as gone, which is for ever.
 
@@ -18,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 use crate::api::PeerClient;
 use crate::keyviz::{GroupId, NodeId};
 use crate::kv::{Directory, Standing};
-use crate::raft::{AppliedCatalog, Group};
+use crate::raft::{AppliedCatalog, Group, Storage};
+
+use super::identity::Identity;
 
 /// The others have this long to answer.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
@@ -32,6 +37,7 @@ const LOOKS_WITHOUT_CAUSE: u32 = 20;
 /// What asking needs.
 pub(super) struct Ask {
     pub(super) node: NodeId,
+    pub(super) storage: Storage,
     pub(super) catalog: AppliedCatalog,
     pub(super) group: Arc<Group>,
     pub(super) directory: Arc<Directory>,
@@ -40,8 +46,12 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    /// Has stale reads wait for the first answer, where there is somebody to ask.
-    pub(super) fn begin(&self) {
+    /// Has stale reads wait for the first answer, where there is somebody to ask. A node that is
+    /// known to have been `removed` serves nothing meanwhile.
+    pub(super) fn begin(&self, removed: bool) {
+        if removed {
+            self.directory.set_standing(Standing::Removed);
+        }
         let asks = self.catalog.cluster().is_some() && self.others().next().is_some();
         if asks && self.directory.standing() == Standing::Member {
             self.directory.set_standing(Standing::Asking);
@@ -80,7 +90,16 @@ impl Ask {
             );
         }
         self.directory.set_standing(standing);
+        if (before == Standing::Removed) != (standing == Standing::Removed) {
+            self.remember(standing == Standing::Removed).await;
+        }
         answer.is_some()
+    }
+
+    async fn remember(&self, removed: bool) {
+        if let Err(error) = Identity::remember_removed(&self.storage, removed).await {
+            tracing::error!(%error, "that the node was removed is forgotten at the next start");
+        }
     }
 
     /// `None`: nobody could say.

@@ -162,13 +162,14 @@ impl Node {
         tokio::spawn(follower.run());
         let ask = Ask {
             node: config.id,
+            storage: storage.clone(),
             catalog,
             group: Arc::clone(&catalog_group),
             directory: Arc::clone(&directory),
             client: Arc::clone(&client),
             stop: stop.clone(),
         };
-        ask.begin();
+        ask.begin(identity.removed);
         tokio::spawn(ask.run());
         let balancer = Balancer {
             node: config.id,

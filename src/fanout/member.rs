@@ -20,6 +20,8 @@ pub(super) struct Member {
     totals: Option<NodeTotals>,
     asked: Instant,
     deadline: Instant,
+    /// Of the other members over this node.
+    head_start: Duration,
 }
 
 /// What all members are asked for in round two.
@@ -40,7 +42,13 @@ impl Member {
         deadline: Instant,
     ) -> Self {
         let status = NodeStatus { node: Some(node), address, ..NodeStatus::default() };
-        Member { parts, node, status, totals: None, asked: Instant::now(), deadline }
+        let (asked, head_start) = (Instant::now(), Duration::ZERO);
+        Member { parts, node, status, totals: None, asked, deadline, head_start }
+    }
+
+    /// The same, asked this much later in each round if it is this node.
+    pub(super) fn with_head_start(self, head_start: Duration) -> Self {
+        Member { head_start, ..self }
     }
 
     /// What it carried, if it said so.
@@ -97,6 +105,7 @@ impl Member {
 
     async fn ask_totals(&self, query: Arc<Query>) -> Result<PeerTotals, String> {
         if self.node == self.parts.node {
+            self.give_head_start().await;
             let local = &self.parts.local;
             let totals = self.within(local.totals(query)).await?;
             let step_ms = local.history().config().step_ms;
@@ -140,6 +149,7 @@ impl Member {
             sound.map_err(|error| format!("its answer is not sound: {error}"))
         };
         if self.node == self.parts.node {
+            self.give_head_start().await;
             let parts = self.within(self.parts.local.columns(query, rows, columns)).await?;
             return parts.into_iter().map(|part| sound(part.into())).collect();
         }
@@ -149,6 +159,12 @@ impl Member {
             self.check_sender(part.held_by)?;
         }
         parts.into_iter().map(sound).collect()
+    }
+
+    async fn give_head_start(&self) {
+        if !self.head_start.is_zero() {
+            tokio::time::sleep(self.head_start).await;
+        }
     }
 
     /// Two members under one address are one node, which speaks for itself only.

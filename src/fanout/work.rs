@@ -120,7 +120,7 @@ impl Work {
         self.queries.busy(self.queries.most_waiting)
     }
 
-    /// Computes where no request waits for it, in turn. `compute` is given a check that says whether
+    /// Computes where no request waits for it, in turn, and behind the store where both want the same core. `compute` is given a check that says whether
     /// the answer is still wanted, and may return `None` once it is not.
     ///
     /// # Errors
@@ -128,7 +128,7 @@ impl Work {
     pub async fn compute<T: Send + 'static>(
         &self,
         asker: Asker,
-        compute: impl FnOnce(&dyn Fn() -> bool) -> Option<T> + Send + 'static,
+        compute: impl FnOnce(&(dyn Fn() -> bool + Sync)) -> Option<T> + Send + 'static,
     ) -> Result<T, WorkError> {
         let most_waiting = match asker {
             Asker::Own => usize::MAX,
@@ -137,7 +137,10 @@ impl Work {
         let place = self.computations.enter(most_waiting).await?;
         let called_off = Arc::clone(&self.called_off);
         off_the_runtime(move |wanted| {
-            let answer = compute(wanted);
+            let answer = behind_the_store(|| compute(wanted)).unwrap_or_else(|error| {
+                tracing::error!(%error, "there is no thread to compute on");
+                None
+            });
             if answer.is_none() {
                 called_off.fetch_add(1, Ordering::Relaxed);
             }
@@ -171,7 +174,7 @@ impl Work {
 
 /// Computes where no request waits for it, at once. `compute` as in [`Work::compute`].
 pub(super) async fn off_the_runtime<T: Send + 'static>(
-    compute: impl FnOnce(&dyn Fn() -> bool) -> Option<T> + Send + 'static,
+    compute: impl FnOnce(&(dyn Fn() -> bool + Sync)) -> Option<T> + Send + 'static,
 ) -> Result<T, WorkError> {
     let unwanted = Unwanted(Arc::default());
     let flag = Arc::clone(&unwanted.0);
@@ -184,6 +187,37 @@ pub(super) async fn off_the_runtime<T: Send + 'static>(
         Ok(None) => Err(WorkError::Failed { reason: "it was called off".to_owned() }),
         Err(error) => Err(WorkError::Failed { reason: error.to_string() }),
     }
+}
+
+/// How much a computation gives way: against a thread of the store that wants the same core it gets a
+/// quarter of it.
+const NICE: i32 = 5;
+
+/// Runs `compute` on a thread of its own of low priority, which no thread of the runtime can have, as it
+/// could not get its own back.
+fn behind_the_store<T: Send>(compute: impl FnOnce() -> T + Send) -> std::io::Result<T> {
+    std::thread::scope(|scope| {
+        let low = || {
+            give_way();
+            compute()
+        };
+        let thread = std::thread::Builder::new().name("matrix".to_owned());
+        let computed = thread.spawn_scoped(scope, low)?.join();
+        Ok(computed.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+#[cfg(target_os = "linux")]
+fn give_way() {
+    // Here a thread has a priority of its own. Where it may not be lowered it stays as it was.
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "a computation runs at the priority of the store");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_way() {
+    let _ = NICE;
 }
 
 /// Sets a flag when dropped.
@@ -253,6 +287,21 @@ impl Drop for Waiting<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn no_harm_a_computation_gives_way_to_the_store() {
+        let nice = || rustix::process::getpriority_process(None).expect("it has one");
+        let before = nice();
+        let work = Work::default();
+        let (computes, panics) = (
+            work.compute(Asker::Own, move |_| Some(nice())).await,
+            work.compute(Asker::Own, |_| -> Option<()> { panic!("on purpose") }).await,
+        );
+        assert_eq!(computes.ok(), Some((before + NICE).min(19)));
+        assert!(matches!(panics, Err(WorkError::Failed { .. })), "{panics:?}");
+        assert_eq!(nice(), before);
+    }
 
     #[tokio::test]
     async fn bounds_who_comes_when_the_queue_is_full_is_refused_in_words() {

@@ -259,6 +259,7 @@ fn hundred_nodes() {
         catalog_version: 1,
         columns: 1_440,
         oldest_ms: START_MS,
+        open_ms: 0,
         forgotten_before_ms: 0,
         unattributed: 0,
         ranges: routes

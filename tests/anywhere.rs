@@ -204,51 +204,73 @@ fn settled(cluster: &Cluster, series: &str) -> Value {
     first
 }
 
-/// Writes that the nodes' leaders say they proposed since they started.
-fn proposed(cluster: &Cluster) -> u64 {
-    let of = |http: &String| {
-        let metrics = http_get(http, "/metrics");
-        let line = metrics.lines().find(|line| line.starts_with("keyviz_writes_proposed_total"));
-        let number = line.and_then(|line| line.split(' ').nth(1)).expect("the counter is there");
-        number.parse::<u64>().expect("a whole number")
+/// Writes that a node says it proposed as leader since it started.
+fn proposed(http: &str) -> u64 {
+    let metrics = http_get(http, "/metrics");
+    let line = metrics.lines().find(|line| line.starts_with("keyviz_writes_proposed_total"));
+    let number = line.and_then(|line| line.split(' ').nth(1)).expect("the counter is there");
+    number.parse().expect("a whole number")
+}
+
+/// A node becomes a member for a third of the time, and is removed again; what it proposed.
+fn visit(cluster: &Cluster, index: usize, lasting: Duration) -> u64 {
+    let id = (index + 1).to_string();
+    let run = |node, arguments: &[&str]| {
+        let output = cluster.run_on(node, arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}");
     };
-    cluster.http.iter().map(of).sum()
+    std::thread::sleep(lasting / 6);
+    run(0, &["cluster", "add-node", &id, &cluster.grpc[index]]);
+    std::thread::sleep(lasting / 3);
+    run(1, &["cluster", "remove-node", &id]);
+    proposed(&cluster.http[index])
 }
 
 #[test]
 fn conservation_and_once_while_leaders_move_and_clocks_are_apart() {
     let (lasting, every) = lasting();
-    let (cluster, apart_ms) = with_clocks_apart(FLAGS);
+    let (mut cluster, apart_ms) = with_clocks_apart(FLAGS);
     let load = load(&cluster, lasting, &[]);
     let began = Instant::now();
-    let mut moved = 0;
-    let mut turn = 0;
-    while began.elapsed() + every / 2 < lasting {
-        std::thread::sleep(every);
-        for (group, leader) in groups(&cluster).into_iter().filter(|(group, _)| *group > 0) {
-            // The next node round.
-            let to = leader % 3 + 1;
-            moved += u64::from((group + turn) % 3 == 0 && transfer(&cluster, group, to));
+    // In the long form a fourth node comes and goes meanwhile.
+    let visitor = std::env::var_os("KEYVIZ_ANYWHERE").map(|_| cluster.join(0));
+    let cluster = &cluster;
+    let (moved, by_visitor) = std::thread::scope(|scope| {
+        let visit = visitor.map(|index| scope.spawn(move || visit(cluster, index, lasting)));
+        let (mut moved, mut turn) = (0, 0);
+        while began.elapsed() + every / 2 < lasting {
+            std::thread::sleep(every);
+            for (group, leader) in groups(cluster).into_iter().filter(|(group, _)| *group > 0) {
+                // The next node round.
+                let to = leader % 3 + 1;
+                moved += u64::from((group + turn) % 3 == 0 && transfer(cluster, group, to));
+            }
+            turn += 1;
         }
-        turn += 1;
-    }
+        (moved, visit.map(|visit| visit.join().expect("it comes and goes")))
+    });
     let loaded = report(load);
     assert!(moved > 0, "no leader moved");
     let (acknowledged, unknown) = (number(&loaded["writes_acked"]), number(&loaded["unknown"]));
     settle();
-    let writes = settled(&cluster, "writes");
+    let writes = settled(cluster, "writes");
     let total = number(&writes["total"]);
-    let proposed = proposed(&cluster);
+    let by_stayers: u64 = cluster.http[..3].iter().map(|http| proposed(http)).sum();
+    let proposed = by_stayers + by_visitor.unwrap_or(0);
     println!(
         "{moved} transfers, clocks {apart_ms:?} ms: {acknowledged} writes acknowledged, {unknown} \
          unknown, {total} counted, {proposed} proposed by the leaders' own count"
     );
+    if let Some(by_visitor) = by_visitor {
+        println!("{by_visitor} of them by a node that came and left");
+    }
     assert!((acknowledged..=acknowledged + unknown).contains(&total));
     assert_eq!(total, proposed);
     assert_eq!((&writes["conflicts"], &writes["unattributed"]), (&json!([]), &json!(0)));
     let partial = |row: &Value| row["partial"].as_array().expect("a list").is_empty();
     assert!(writes["rows"].as_array().expect("rows").iter().all(partial), "nothing is missing");
-    let reads = settled(&cluster, "reads");
+    let reads = settled(cluster, "reads");
     println!("{} reads answered, {} counted", loaded["reads_ok"], reads["total"]);
     assert_eq!(reads["total"], loaded["reads_ok"]);
 

@@ -316,9 +316,15 @@ fn print_page(
 /// The beginning of a value and, where that is not all of it, its size.
 fn value_preview(value: &[u8]) -> String {
     // Four bytes a character at most: more bytes than these cannot be shown anyway.
-    let head = text::preview(&value[..value.len().min(4 * VALUE_PREVIEW_CELLS)]).into_owned();
+    // Most of what is stored fills the cells with its first bytes. A mark that takes no cell of its own, or a
+    // character that the cut goes through, may need more of it.
+    let first = |bytes: usize| text::preview(&value[..value.len().min(bytes)]);
+    let mut head = first(VALUE_PREVIEW_CELLS);
+    if text::width(&head) < VALUE_PREVIEW_CELLS + 8 {
+        head = first(4 * VALUE_PREVIEW_CELLS);
+    }
     if text::width(&head) <= VALUE_PREVIEW_CELLS && value.len() <= 4 * VALUE_PREVIEW_CELLS {
-        return head;
+        return head.into_owned();
     }
     let size = text::short_bytes(value.len() as u64);
     format!("{} ({size})", text::shorten(&format!("{head}…"), VALUE_PREVIEW_CELLS))

@@ -212,7 +212,8 @@ fn proposed(http: &str) -> u64 {
     number.parse().expect("a whole number")
 }
 
-/// A node becomes a member for a third of the time, and is removed again; what it proposed.
+/// A node becomes a member for a third of the time, leads a group for a while, and is removed again; what
+/// it proposed.
 fn visit(cluster: &Cluster, index: usize, lasting: Duration) -> u64 {
     let id = (index + 1).to_string();
     let run = |node, arguments: &[&str]| {
@@ -222,6 +223,8 @@ fn visit(cluster: &Cluster, index: usize, lasting: Duration) -> u64 {
     };
     std::thread::sleep(lasting / 6);
     run(0, &["cluster", "add-node", &id, &cluster.grpc[index]]);
+    let leads = || (1..=3).any(|group| transfer(cluster, group, index as u64 + 1));
+    eventually("the new node leads a group that it holds", leads);
     std::thread::sleep(lasting / 3);
     run(1, &["cluster", "remove-node", &id]);
     proposed(&cluster.http[index])

@@ -5,6 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::{Cluster, PATIENCE};
@@ -90,4 +91,16 @@ fn conservation_streams_tell_each_write_once_and_resume_on_another_node() {
     // A stop ends the stream and is not held up by it.
     assert_eq!(cluster.stop(0), Some(0));
     while next(&mut first).is_some() {}
+
+    // While a member is missing, the cursor of those who listen waits for it. Who comes now begins later than
+    // that, and is told of the seconds as they pass all the same.
+    let missing = |matrix: &Value| matrix["responded"] == 2;
+    while !missing(&next(&mut resumed).expect("the stream goes on").1) {}
+    std::thread::sleep(Duration::from_secs(3));
+    let (_, mut late) = open(&cluster.http[1], "", "");
+    let began = Instant::now();
+    for _ in 0..4 {
+        assert!(missing(&next(&mut late).expect("the stream goes on").1));
+    }
+    assert!(began.elapsed() < PATIENCE / 2, "it did not wait for the member");
 }

@@ -16,7 +16,7 @@
 //! A poller ends when nobody listens or the node stops.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -55,6 +55,8 @@ pub struct ColumnsUpdate {
     pub answer: Arc<MatrixAnswer>,
     /// End of the last column that does not change any more, in Unix milliseconds.
     pub cursor_ms: u64,
+    /// When it was asked for: what is told of a column by a later one stands.
+    asked: Instant,
 }
 
 /// Why nobody can subscribe.
@@ -103,6 +105,8 @@ pub struct Subscription {
     question: MatrixRequest,
     stop: CancellationToken,
     cursor_ms: Option<u64>,
+    /// When the last update that was told was asked for.
+    told: Option<Instant>,
     first: Option<ColumnsUpdate>,
 }
 
@@ -133,6 +137,7 @@ impl Feeds {
             question,
             stop: self.stop.clone(),
             cursor_ms: None,
+            told: None,
             first: Some(first),
         })
     }
@@ -182,14 +187,14 @@ impl Subscription {
 
     async fn follow(&mut self) -> Result<ColumnsUpdate, MatrixError> {
         if let Some(first) = self.first.take() {
-            self.cursor_ms = Some(first.cursor_ms);
-            return Ok(first);
+            return Ok(self.tell(first));
         }
         loop {
             let update = match self.updates.recv().await {
-                // A gap between what was told here and what the poller tells is asked for.
+                // It waited in the queue while this one asked for itself.
+                Ok(update) if Some(update.asked) < self.told => continue,
                 Ok(update) if continues(&update, self.cursor_ms) => update,
-                Ok(update) if Some(update.cursor_ms) < self.cursor_ms => continue,
+                // A gap between what was told here and what the poller tells is asked for.
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {
                     ask(&self.fanout, &self.question, self.cursor_ms).await?
                 }
@@ -198,9 +203,16 @@ impl Subscription {
                     return Err(MatrixError::Internal { reason: "the stream ended".to_owned() });
                 }
             };
-            self.cursor_ms = Some(update.cursor_ms);
-            return Ok(update);
+            return Ok(self.tell(update));
         }
+    }
+
+    /// Notes what is told. The poller's cursor may be behind this one's, where it has waited for a member
+    /// for longer: what was told for good here stays so.
+    fn tell(&mut self, update: ColumnsUpdate) -> ColumnsUpdate {
+        let cursor_ms = self.cursor_ms.map_or(update.cursor_ms, |told| told.max(update.cursor_ms));
+        (self.cursor_ms, self.told) = (Some(cursor_ms), Some(update.asked));
+        ColumnsUpdate { cursor_ms, ..update }
     }
 }
 
@@ -208,7 +220,7 @@ impl Subscription {
 fn continues(update: &ColumnsUpdate, cursor_ms: Option<u64>) -> bool {
     let first = update.answer.matrix.columns.first();
     let begins = first.map_or(update.cursor_ms, |column| column.start_ms);
-    cursor_ms.is_some_and(|cursor| begins <= cursor && cursor <= update.cursor_ms)
+    cursor_ms.is_some_and(|cursor| begins <= cursor)
 }
 
 async fn poll(fanout: Arc<Fanout>, question: MatrixRequest, feed: Weak<Feed>) {
@@ -237,13 +249,14 @@ async fn ask(
     question: &MatrixRequest,
     after_ms: Option<u64>,
 ) -> Result<ColumnsUpdate, MatrixError> {
+    let asked = Instant::now();
     let step_ms = fanout.local().history().config().step_ms;
     let now_ms = fanout.local().clock().now_ms();
     let from_ms = first_instant(after_ms, now_ms, step_ms);
     let request = MatrixRequest { from_ms: Some(from_ms), max_columns: 2_048, ..question.clone() };
     let answer = fanout.cluster(&request).await?;
     let cursor_ms = settled(from_ms, &answer.matrix.columns, &answer.matrix.nodes);
-    Ok(ColumnsUpdate { answer, cursor_ms })
+    Ok(ColumnsUpdate { answer, cursor_ms, asked })
 }
 
 /// Up to when nothing changes any more in `columns` from `from_ms` on, which `nodes` were asked for.

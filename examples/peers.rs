@@ -1,7 +1,9 @@
 //! The same load on keyviz and on etcd: closed-loop clients, one request each at a time, over the same
-//! gRPC client, so that only the servers differ. Run by `benches/peers/compare`.
+//! gRPC client, so that only the servers differ. A client of keyviz goes to the node that leads its
+//! key's group once an answer has told it which (`spread` keeps it at its own, as one of etcd is, whose
+//! nodes do not say). Run by `benches/peers/compare`.
 //!
-//! `cargo run --release --example peers -- keyviz|etcd put|get|fill NODE,NODE,NODE CLIENTS SECONDS`
+//! `cargo run --release --example peers -- keyviz|etcd put|get|fill NODE,NODE,NODE CLIENTS SECONDS [spread]`
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use bytes::Bytes;
 use hdrhistogram::Histogram;
+use keyviz::cli::{Access, Address, Leaders};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tonic::client::Grpc;
@@ -52,6 +55,9 @@ enum Op {
 
 struct Plan {
     op: Op,
+    /// By node; the clients share those of a node.
+    channels: Vec<Vec<Channel>>,
+    leaders: Leaders,
     path: PathAndQuery,
     until: Instant,
     next: AtomicU64,
@@ -70,24 +76,31 @@ impl Plan {
     }
 }
 
-async fn client(plan: Arc<Plan>, channel: Channel, seed: u64) -> anyhow::Result<Histogram<u64>> {
-    let mut random = StdRng::seed_from_u64(seed);
-    let mut grpc = Grpc::new(channel);
+async fn client(plan: Arc<Plan>, number: usize) -> anyhow::Result<Histogram<u64>> {
+    let mut random = StdRng::seed_from_u64(number as u64);
+    let (home, place) = (number % plan.channels.len(), number / plan.channels.len());
+    let stub = |channels: &Vec<Channel>| Grpc::new(channels[place % channels.len()].clone());
+    let mut stubs: Vec<Grpc<Channel>> = plan.channels.iter().map(stub).collect();
     let value = Bytes::from(vec![b'x'; VALUE_BYTES]);
     let mut latencies = Histogram::new(3)?;
     while let Some(number) = plan.pick(&mut random) {
         let (key, path) = (key(number), plan.path.clone());
+        let group = plan.leaders.group_of(&key);
+        let node = group.and_then(|group| plan.leaders.leader(group)).unwrap_or(home);
         let started = Instant::now();
-        grpc.ready().await?;
-        if plan.op == Op::Get {
+        stubs[node].ready().await?;
+        let answer = if plan.op == Op::Get {
             let codec = ProstCodec::<Get, Ignored>::default();
-            grpc.unary(tonic::Request::new(Get { key }), path, codec).await?;
+            stubs[node].unary(tonic::Request::new(Get { key }), path, codec).await?
         } else {
             let codec = ProstCodec::<Put, Ignored>::default();
             let put = Put { key, value: value.clone() };
-            grpc.unary(tonic::Request::new(put), path, codec).await?;
-        }
+            stubs[node].unary(tonic::Request::new(put), path, codec).await?
+        };
         latencies.record(u64::try_from(started.elapsed().as_micros())?)?;
+        if let Some(group) = group {
+            plan.leaders.answered(group, node, answer.metadata());
+        }
     }
     Ok(latencies)
 }
@@ -105,8 +118,14 @@ fn path(system: &str, op: Op) -> anyhow::Result<&'static str> {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [system, op, nodes, clients, seconds] = args.as_slice() else {
-        anyhow::bail!("usage: peers keyviz|etcd put|get|fill NODE,NODE,NODE CLIENTS SECONDS");
+    let (args, spread) = match args.as_slice() {
+        [rest @ .., spread] if spread == "spread" => (rest, true),
+        all => (all, false),
+    };
+    let [system, op, nodes, clients, seconds] = args else {
+        anyhow::bail!(
+            "usage: peers keyviz|etcd put|get|fill NODE,NODE,NODE CLIENTS SECONDS [spread]"
+        );
     };
     let op = match op.as_str() {
         "put" => Op::Put,
@@ -117,25 +136,30 @@ async fn main() -> anyhow::Result<()> {
     let (clients, seconds): (usize, u64) = (clients.parse()?, seconds.parse()?);
     let nodes: Vec<&str> = nodes.split(',').collect();
     let mut channels = Vec::new();
-    for _ in 0..clients.div_ceil(nodes.len()).div_ceil(CLIENTS_PER_CHANNEL) {
-        for node in &nodes {
-            let endpoint = Endpoint::from_shared(format!("http://{node}"))?.tcp_nodelay(true);
-            channels.push(endpoint.connect().await.with_context(|| format!("node {node}"))?);
-        }
+    for node in &nodes {
+        let endpoint = Endpoint::from_shared(format!("http://{node}"))?.tcp_nodelay(true);
+        let connect = || endpoint.connect();
+        let count = clients.div_ceil(nodes.len()).div_ceil(CLIENTS_PER_CHANNEL);
+        let connected = futures::future::try_join_all((0..count).map(|_| connect())).await;
+        channels.push(connected.with_context(|| format!("node {node}"))?);
     }
+    let leaders = if system == "keyviz" && !spread {
+        let nodes = nodes.iter().map(|node| node.parse()).collect::<Result<Vec<Address>, _>>()?;
+        Leaders::learn(&nodes, &Access::default(), Duration::from_secs(5)).await
+    } else {
+        Leaders::default()
+    };
     let started = Instant::now();
     let plan = Arc::new(Plan {
         op,
+        channels,
+        leaders,
         path: PathAndQuery::from_static(path(system, op)?),
         until: started + Duration::from_secs(seconds),
         next: AtomicU64::new(0),
     });
-    let running: Vec<_> = (0..clients)
-        .map(|n| {
-            let channel = channels[n % channels.len()].clone();
-            tokio::spawn(client(Arc::clone(&plan), channel, n as u64))
-        })
-        .collect();
+    let running: Vec<_> =
+        (0..clients).map(|n| tokio::spawn(client(Arc::clone(&plan), n))).collect();
     let mut all = Histogram::<u64>::new(3)?;
     for client in running {
         all.add(client.await??)?;

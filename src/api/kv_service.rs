@@ -11,11 +11,24 @@ use crate::proto;
 use crate::proto::batch_operation::Operation;
 
 use super::metrics::{RequestKind, Requests};
-use super::status::{invalid, kv_status};
+use super::status::{LEADER_METADATA, invalid, kv_status};
 
 pub(super) struct KvService {
     pub(super) coordinator: Arc<Coordinator>,
     pub(super) requests: Arc<Requests>,
+}
+
+impl KvService {
+    /// The answer to a request for `key`, with who leads its group where that is another node.
+    fn answer<T>(&self, key: &[u8], message: T) -> Response<T> {
+        let mut response = Response::new(message);
+        let leader = self.coordinator.led_elsewhere(key);
+        // An address that is no metadata is no address.
+        if let Some(leader) = leader.and_then(|leader| leader.address.try_into().ok()) {
+            response.metadata_mut().insert(LEADER_METADATA, leader);
+        }
+        response
+    }
 }
 
 type ScanStream = Pin<Box<dyn Stream<Item = Result<proto::ScanResponse, Status>> + Send>>;
@@ -34,7 +47,7 @@ impl proto::kv_server::Kv for KvService {
             let _admitted =
                 self.coordinator.admit(put.key.len() + put.value.len()).map_err(kv_status)?;
             self.coordinator.put(&put.key, &put.value).await.map_err(kv_status)?;
-            Ok(Response::new(proto::PutResponse {}))
+            Ok(self.answer(&put.key, proto::PutResponse {}))
         };
         self.requests.observe(RequestKind::Put, work).await
     }
@@ -48,8 +61,14 @@ impl proto::kv_server::Kv for KvService {
         let work = async {
             let _admitted = self.coordinator.admit(get.key.len()).map_err(kv_status)?;
             let consistency = Consistency::try_from(get.consistency).map_err(invalid)?;
+            let key = get.key.clone();
             let value = self.coordinator.get(get.key, consistency).await.map_err(kv_status)?;
-            Ok(Response::new(proto::GetResponse { value }))
+            let answer = proto::GetResponse { value };
+            Ok(match consistency {
+                // Every replica serves it as well as the leader.
+                Consistency::Stale => Response::new(answer),
+                Consistency::Linearizable | Consistency::Lease => self.answer(&key, answer),
+            })
         };
         self.requests.observe(RequestKind::Get, work).await
     }
@@ -63,7 +82,7 @@ impl proto::kv_server::Kv for KvService {
         let work = async {
             let _admitted = self.coordinator.admit(key.len()).map_err(kv_status)?;
             let existed = self.coordinator.delete(&key).await.map_err(kv_status)?;
-            Ok(Response::new(proto::DeleteResponse { existed }))
+            Ok(self.answer(&key, proto::DeleteResponse { existed }))
         };
         self.requests.observe(RequestKind::Delete, work).await
     }
@@ -78,7 +97,7 @@ impl proto::kv_server::Kv for KvService {
             let _admitted = self.coordinator.admit(range.start.len()).map_err(kv_status)?;
             let deleted = self.coordinator.delete_range(&range.start, range.end.as_deref()).await;
             let deleted = deleted.map_err(kv_status)?;
-            Ok(Response::new(proto::DeleteRangeResponse { deleted }))
+            Ok(self.answer(&range.start, proto::DeleteRangeResponse { deleted }))
         };
         self.requests.observe(RequestKind::DeleteRange, work).await
     }
@@ -89,6 +108,7 @@ impl proto::kv_server::Kv for KvService {
     ) -> Result<Response<Self::ScanStream>, Status> {
         let scan = request.into_inner();
         let mut running = Requests::begin(&self.requests, RequestKind::Scan);
+        let start_key = scan.start.clone();
         let begin = || {
             let consistency = Consistency::try_from(scan.consistency).map_err(invalid)?;
             let admitted = self.coordinator.admit_scan().map_err(kv_status)?;
@@ -113,7 +133,8 @@ impl proto::kv_server::Kv for KvService {
             }
             page.map(|page| (page, (pages, running, held)))
         });
-        Ok(Response::new(Box::pin(pages)))
+        let pages: Self::ScanStream = Box::pin(pages);
+        Ok(self.answer(&start_key, pages))
     }
 
     async fn batch(
@@ -132,8 +153,10 @@ impl proto::kv_server::Kv for KvService {
                 .map(|(index, operation)| batch_write(index, operation))
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(invalid)?;
+            // All of its keys are in one group.
+            let key = writes.first().map(|write| write.key().to_vec()).unwrap_or_default();
             self.coordinator.batch(writes).await.map_err(kv_status)?;
-            Ok(Response::new(proto::BatchResponse {}))
+            Ok(self.answer(&key, proto::BatchResponse {}))
         };
         self.requests.observe(RequestKind::Batch, work).await
     }
@@ -154,14 +177,15 @@ impl proto::kv_server::Kv for KvService {
                 .compare_and_swap(&cas.key, cas.expected.as_deref(), cas.value.as_deref())
                 .await
                 .map_err(kv_status)?;
-            Ok(Response::new(match outcome {
+            let answer = match outcome {
                 CasOutcome::Swapped => {
                     proto::CompareAndSwapResponse { swapped: true, actual: None }
                 }
                 CasOutcome::Mismatch(actual) => {
                     proto::CompareAndSwapResponse { swapped: false, actual }
                 }
-            }))
+            };
+            Ok(self.answer(&cas.key, answer))
         };
         self.requests.observe(RequestKind::CompareAndSwap, work).await
     }

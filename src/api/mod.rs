@@ -38,4 +38,4 @@ pub use peer_client::{PeerClient, innermost};
 pub(crate) use picture::Picture;
 pub use request_id::REQUEST_ID;
 pub use server::{Edge, Services};
-pub use status::NOT_APPLIED_METADATA;
+pub use status::{LEADER_METADATA, NOT_APPLIED_METADATA};

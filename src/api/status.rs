@@ -10,6 +10,10 @@ use crate::kv::{InvalidRequest, KvError};
 /// send it again.
 pub const NOT_APPLIED_METADATA: &str = "keyviz-not-applied";
 
+/// Metadata of an answer: the gRPC address of the node that leads the group of the key, where that is
+/// not the node that answers. A client that sends it what comes next spares a way.
+pub const LEADER_METADATA: &str = "keyviz-leader";
+
 /// Metadata of a write that was refused because a disk is full.
 pub(super) const DISK_FULL_METADATA: &str = "keyviz-disk-full";
 

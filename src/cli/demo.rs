@@ -182,6 +182,7 @@ impl DemoOptions {
             seed: 1,
             duration: None,
             timeout: TIMEOUT,
+            spread: false,
             verify: false,
             record: None,
         }

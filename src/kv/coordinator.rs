@@ -25,7 +25,7 @@ use crate::keyviz::{GroupId, NodeId, Sampler};
 use crate::raft::{Group, Groups};
 
 use super::admission::{Admission, Admitted};
-use super::directory::{Directory, Standing};
+use super::directory::{Directory, MemberAddress, Standing};
 use super::error::{InvalidRequest, KvError};
 use super::peer::{PeerError, PeerKv, PeerOutcome};
 use super::rounds::Rounds;
@@ -199,6 +199,14 @@ impl Coordinator {
         let epoch = self.parts.sampler.epoch();
         let located = epoch.locate(key).ok_or(KvError::NotReady)?;
         Ok(epoch.route(located).group)
+    }
+
+    /// Who leads the group of `key`, where that is another node and known here.
+    pub fn led_elsewhere(&self, key: &[u8]) -> Option<MemberAddress> {
+        match self.leader(self.group_of(key).ok()?, 0) {
+            Target::Peer(leader) => self.parts.directory.address(leader),
+            Target::Here(_) | Target::Nobody => None,
+        }
     }
 
     /// Who leads `group`; `attempt` walks the replicas where nobody is known to.

@@ -56,9 +56,13 @@ pub struct LoadArgs {
     /// Longest time, such as 30s or 5m [default: 30s; with --trace or --operations: until they end]
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     duration: Option<Duration>,
-    /// Clients, each with one operation at a time, at most 4,096; dealt out over the nodes
+    /// Clients, each with one operation at a time, at most 4,096; dealt out over the nodes. Once
+    /// answers have told which of them leads a key's group, writes and seven of eight reads go there
     #[arg(long, value_name = "CLIENTS", default_value_t = DEFAULT_CLIENTS, value_parser = clients)]
     clients: usize,
+    /// Keep each client at its own node, which sends on what it does not lead
+    #[arg(long)]
+    spread: bool,
     /// Makes keys and values repeatable
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -177,6 +181,7 @@ impl LoadArgs {
             seed: self.seed,
             duration: self.duration.or((!until_end).then_some(DEFAULT_DURATION)),
             timeout: self.nodes.timeout,
+            spread: self.spread,
             verify: self.verify,
             record: self.record,
         };

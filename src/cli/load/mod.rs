@@ -33,6 +33,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::client::{CallError, Nodes};
+use super::leaders::Leaders;
 
 pub use args::{LoadArgs, command};
 pub use pattern::{KeyNames, Pattern, split_keys};
@@ -78,6 +79,8 @@ pub struct LoadOptions {
     pub duration: Option<Duration>,
     /// Longest time for one operation, with all its attempts.
     pub timeout: Duration,
+    /// Clients stay at their own nodes and do not go to the leaders of their keys.
+    pub spread: bool,
     /// Read every acknowledged write back at the end.
     pub verify: bool,
     /// Where to take every operation down.
@@ -151,6 +154,7 @@ pub enum LoadError {
 /// What all clients share.
 struct Shared {
     pool: Arc<Pool>,
+    leaders: Leaders,
     progress: Arc<Progress>,
     stats: Mutex<Stats>,
     /// Present where writes are verified.
@@ -174,8 +178,15 @@ pub async fn run(
         Workload::Pattern(_) => None,
     };
     let recorder = options.record.as_deref().map(Recorder::create).transpose()?;
+    let nodes = nodes.into();
+    let pool = Pool::connect(&nodes, options.clients, options.timeout).await?;
+    let leaders = match options.spread {
+        true => Leaders::default(),
+        false => Leaders::learn(&nodes.addresses, &nodes.access, options.timeout).await,
+    };
     let shared = Arc::new(Shared {
-        pool: Pool::connect(&nodes.into(), options.clients, options.timeout).await?,
+        pool,
+        leaders,
         progress,
         stats: Mutex::default(),
         ledger: options.verify.then(Mutex::default),

@@ -99,10 +99,14 @@ impl Pool {
 
     /// The next node from `from` on that is not marked as down; where all are, `from`.
     pub fn up_from(&self, from: NodeIndex) -> NodeIndex {
-        let now_ms = self.now_ms();
-        let ring = (0..self.nodes.len()).map(|step| (from.0 + step) % self.nodes.len());
-        let up = |index: &usize| self.nodes[*index].down_until_ms.load(Ordering::Relaxed) <= now_ms;
-        NodeIndex(ring.clone().find(up).unwrap_or(from.0))
+        let mut ring =
+            (0..self.nodes.len()).map(|step| NodeIndex((from.0 + step) % self.nodes.len()));
+        ring.find(|node| self.is_up(*node)).unwrap_or(from)
+    }
+
+    /// Whether a node is not marked as down.
+    pub fn is_up(&self, node: NodeIndex) -> bool {
+        self.nodes[node.0].down_until_ms.load(Ordering::Relaxed) <= self.now_ms()
     }
 
     /// The node after this one.

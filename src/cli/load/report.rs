@@ -28,6 +28,11 @@ pub enum Kind {
 impl Kind {
     const ALL: [Kind; 4] = [Kind::Read, Kind::Write, Kind::Delete, Kind::Scan];
 
+    /// Whether it changes nothing.
+    pub fn is_read(self) -> bool {
+        matches!(self, Kind::Read | Kind::Scan)
+    }
+
     /// In words.
     pub fn name(self) -> &'static str {
         match self {

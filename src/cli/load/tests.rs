@@ -28,6 +28,7 @@ fn options(workload: Workload) -> LoadOptions {
         seed: 1,
         duration: None,
         timeout: Duration::from_secs(5),
+        spread: false,
         verify: true,
         record: None,
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use super::super::client::local_timeout;
@@ -27,6 +28,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// A read waits for one node at most this share of the time it has: a node that hangs must not take
 /// it all. A write waits to the end, since nobody can do it again.
 const READ_ATTEMPTS: u32 = 3;
+/// One read of so many stays at its client's own node, as reads of clients do that know nothing of
+/// leaders: so that what followers serve is part of the load, and of the picture of it.
+const READS_AT_HOME: u64 = 8;
 /// A timer wakes this late at most where the machine is idle. A client that woke within it started
 /// when it was meant to; the timer's coarseness is not the server's latency.
 const TIMER_SLACK: Duration = Duration::from_millis(2);
@@ -123,7 +127,9 @@ impl Worker {
             .then(|| content::value(&task.key, task.sequence, self.shared.seed, task.value_bytes));
         let written = value.as_deref().map(content::digest);
         let begun = self.shared.ledger.as_ref().map(|ledger| ledger.lock().begin());
-        let request = Request { kind: task.kind, key: &task.key, value: value.as_ref() };
+        let stays = task.kind.is_read() && task.sequence.is_multiple_of(READS_AT_HOME);
+        let (key, value) = (&task.key, value.as_ref());
+        let request = Request { kind: task.kind, key, value, stays };
         let outcome = self.attempts(&request, sent + self.shared.timeout).await;
         let latency = self.begin.elapsed();
         self.account(&task, written, begun, &outcome, latency);
@@ -202,14 +208,18 @@ impl Worker {
         key: &Bytes,
         deadline: Instant,
     ) -> Result<Answer, Status> {
-        let request = Request { kind: Kind::Read, key, value: None };
+        let request = Request { kind: Kind::Read, key, value: None, stays: false };
         self.attempts(&request, deadline).await.result
     }
 
     /// Sends an operation until it succeeds, must not be sent again, or the time is up.
     async fn attempts(&mut self, request: &Request<'_>, deadline: Instant) -> Outcome {
-        let pool = self.shared.pool.clone();
-        let mut node = pool.up_from(pool.home(self.client));
+        let shared = Arc::clone(&self.shared);
+        let (pool, leaders) = (&shared.pool, &shared.leaders);
+        let group = leaders.group_of(request.key).filter(|_| !request.stays);
+        let leader = group.and_then(|group| leaders.leader(group)).map(NodeIndex);
+        let home = || pool.up_from(pool.home(self.client));
+        let mut node = leader.filter(|leader| pool.is_up(*leader)).unwrap_or_else(home);
         let mut pause = FIRST_PAUSE;
         let mut attempts = 0;
         loop {
@@ -221,12 +231,18 @@ impl Worker {
                 left
             };
             let status = match tokio::time::timeout(wait, request.send(self.stub(node))).await {
-                Ok(Ok(answer)) => {
+                Ok(Ok((answer, said))) => {
+                    if let Some(group) = group {
+                        leaders.answered(group, node.0, &said);
+                    }
                     return Outcome { result: Ok(answer), meaning: None, attempts, node };
                 }
                 Ok(Err(status)) => status,
                 Err(_) => local_timeout(wait),
             };
+            if let Some(group) = group {
+                leaders.failed(group, node.0);
+            }
             let meaning = Meaning::of(&status);
             let broken = std::error::Error::source(&status).is_some();
             if broken {
@@ -262,29 +278,37 @@ struct Request<'a> {
     kind: Kind,
     key: &'a Bytes,
     value: Option<&'a Bytes>,
+    /// At its client's own node.
+    stays: bool,
 }
 
 impl Request<'_> {
     fn is_read(&self) -> bool {
-        matches!(self.kind, Kind::Read | Kind::Scan)
+        self.kind.is_read()
     }
 
-    async fn send(&self, stub: &mut KvClient<AuthChannel>) -> Result<Answer, Status> {
+    /// The answer, and what the node said beside it.
+    async fn send(
+        &self,
+        stub: &mut KvClient<AuthChannel>,
+    ) -> Result<(Answer, MetadataMap), Status> {
         let key = self.key.clone();
         match self.kind {
             Kind::Read => {
                 let consistency = proto::Consistency::Linearizable.into();
-                let answer = stub.get(proto::GetRequest { key, consistency }).await?.into_inner();
-                Ok(Answer { found: answer.value.as_deref().map(content::digest), rows: 0 })
+                let answer = stub.get(proto::GetRequest { key, consistency }).await?;
+                let (said, answer, _) = answer.into_parts();
+                let found = answer.value.as_deref().map(content::digest);
+                Ok((Answer { found, rows: 0 }, said))
             }
             Kind::Write => {
                 let value = self.value.cloned().unwrap_or_default();
-                stub.put(proto::PutRequest { key, value }).await?;
-                Ok(Answer::default())
+                let answer = stub.put(proto::PutRequest { key, value }).await?;
+                Ok((Answer::default(), answer.into_parts().0))
             }
             Kind::Delete => {
-                stub.delete(proto::DeleteRequest { key }).await?;
-                Ok(Answer::default())
+                let answer = stub.delete(proto::DeleteRequest { key }).await?;
+                Ok((Answer::default(), answer.into_parts().0))
             }
             Kind::Scan => {
                 let request = proto::ScanRequest {
@@ -292,12 +316,12 @@ impl Request<'_> {
                     limit: SCAN_KEYS,
                     ..proto::ScanRequest::default()
                 };
-                let mut pages = stub.scan(request).await?.into_inner();
+                let (said, mut pages, _) = stub.scan(request).await?.into_parts();
                 let mut rows = 0;
                 while let Some(page) = pages.message().await? {
                     rows += page.rows.len() as u64;
                 }
-                Ok(Answer { found: None, rows })
+                Ok((Answer { found: None, rows }, said))
             }
         }
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::keyviz::{Epoch, GroupId, Located, NodeId, Op, Sampler, Term};
-use crate::raft::{Attempts, Group, ProposeError};
+use crate::raft::{Attempts, Group, ProposeError, ReplicasFull};
 
 use super::command::{KvCommand, KvWrite};
 use super::coordinator::{Coordinator, Target};
@@ -170,6 +170,8 @@ impl Coordinator {
         command: Bytes,
     ) -> Result<PeerOutcome<Bytes>, KvError> {
         let group = local.id();
+        let reason = |full: ReplicasFull| KvError::DiskFull { reason: full.to_string() };
+        local.check_replicas_room().map_err(reason)?;
         let proposal = Proposal::of(&self.parts.sampler, group, &command)?;
         match local.propose(command).await {
             Ok(proposed) => {

@@ -51,6 +51,22 @@ impl ProposeError {
     }
 }
 
+/// A write was refused because too few of a group's replicas have room for it. Nothing was written.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "the disks of nodes {} are full, and a majority of the group's replicas must have room; the \
+     group is read-only until they have", listed(.full)
+)]
+pub struct ReplicasFull {
+    /// The replicas that are full.
+    pub full: Vec<NodeId>,
+}
+
+fn listed(nodes: &[NodeId]) -> String {
+    let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+    nodes.join(" and ")
+}
+
 /// Why a read could not be confirmed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ReadError {

@@ -60,3 +60,37 @@ async fn a_full_follower_takes_no_command_and_follows_on_and_a_full_leader_refus
     let last = cluster.put(GROUP, "k", "room").await;
     reached(&cluster, leader, last.log_index).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_refuses_early_while_no_majority_of_replicas_has_room() {
+    let cluster = Cluster::start(3, &[GROUP], quick()).await;
+    cluster.put(GROUP, "k", "1").await;
+    let leader = cluster.leader(GROUP).await;
+    let group = cluster.nodes[&leader].group(GROUP);
+    let others: Vec<NodeId> = (1..=3).filter(|node| *node != leader).collect();
+    let pretend = |node: NodeId, free| {
+        cluster.nodes[&node].groups.storage().pretend_free(free);
+    };
+    let eventually_full = async |full: &[NodeId]| {
+        let expected = match full.len() {
+            0 | 1 => Ok(()),
+            _ => Err(ReplicasFull { full: full.to_vec() }),
+        };
+        let told = async {
+            while group.check_replicas_room() != expected {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), told).await.expect("heartbeats tell it");
+    };
+    pretend(others[0], Some(0));
+    cluster.put(GROUP, "k", "one of three is full").await;
+    eventually_full(&others[..1]).await;
+    pretend(others[1], Some(0));
+    eventually_full(&others).await;
+    let said = group.check_replicas_room().expect_err("two of three are full").to_string();
+    assert!(said.contains(&format!("nodes {} and {} are full", others[0], others[1])), "{said}");
+    pretend(others[0], None);
+    eventually_full(&[]).await;
+    cluster.put(GROUP, "k", "room again").await;
+}

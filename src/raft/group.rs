@@ -19,13 +19,14 @@ use tonic::Status;
 
 use super::admission::{Admitted, GroupQueue};
 use super::apply::Applier;
-use super::error::{InitializeError, KnownLeader, ProposeError, ReadError};
+use super::error::{InitializeError, KnownLeader, ProposeError, ReadError, ReplicasFull};
 use super::log::GroupLog;
 use super::options::{GroupOptions, MAX_COMMAND_BYTES};
 use super::proposals::{Proposals, WriteResult};
 use super::reads::Rounds;
 use super::status::{GroupStatus, Leadership};
 use super::storage::{Space, Storage};
+use super::transport::Peers;
 use super::transport::held::Incoming;
 use super::types::{Command, Member, NodeId, SnapshotMeta, Types, Vote};
 use crate::keyviz::{GroupId, Term};
@@ -73,6 +74,7 @@ pub struct Group {
     leadership: watch::Receiver<Leadership>,
     waiting: Proposals,
     queue: Arc<GroupQueue>,
+    peers: Peers,
     incoming: Arc<Incoming>,
     quorum_rounds: Rounds,
     lease_rounds: Rounds,
@@ -87,6 +89,7 @@ pub(crate) struct Opened {
     pub(crate) space: Space,
     pub(crate) storage: Storage,
     pub(crate) applied: Arc<watch::Sender<Option<u64>>>,
+    pub(crate) peers: Peers,
 }
 
 impl std::fmt::Debug for Group {
@@ -110,7 +113,7 @@ impl Group {
         queue: Arc<GroupQueue>,
         options: GroupOptions,
     ) -> Arc<Self> {
-        let Opened { log, space, storage, applied } = opened;
+        let Opened { log, space, storage, applied, peers } = opened;
         let node = *raft.node_id();
         // Before the restart this node may have promised a leader to vote for nobody else while
         // its lease lasts. The promise was in memory; so the longest one is kept.
@@ -128,6 +131,7 @@ impl Group {
             applied,
             waiting: Proposals::default(),
             queue,
+            peers,
             incoming: Arc::default(),
             quorum_rounds: Rounds::default(),
             lease_rounds: Rounds::default(),
@@ -249,6 +253,25 @@ impl Group {
                 | ClientWriteError::PreconditionFailed(_) => ProposeError::Unknown,
             }),
         }
+    }
+
+    /// Fails where so many replicas are full that no majority has room, as far as they have told this
+    /// node as their leader: what is proposed would get no answer. A change of the catalog is not to
+    /// ask, since it may bring a replica that has room.
+    pub fn check_replicas_room(&self) -> Result<(), ReplicasFull> {
+        let full = self.peers.full();
+        if full.is_empty() || !self.is_leader() {
+            return Ok(());
+        }
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        for voters in metrics.membership_config.membership().get_joint_config() {
+            let without: Vec<NodeId> = voters.intersection(&full).copied().collect();
+            if (voters.len() - without.len()) * 2 <= voters.len() {
+                return Err(ReplicasFull { full: without });
+            }
+        }
+        Ok(())
     }
 
     /// Bytes of rows that leaders sent since the group was opened here.

@@ -125,13 +125,13 @@ impl Groups {
             .unwrap_or_else(|_| Err(std::io::Error::other("opening the group panicked")))?;
         let applied = applier.watch_applied();
         let (peers, pace) = (inner.peers.clone(), inner.pace.clone());
-        let network = GroupNetwork { peers, group: id, pace };
+        let network = GroupNetwork { peers: peers.clone(), group: id, pace };
         let raft = openraft::Raft::new(self.node(), config, network, log.clone(), applier)
             .await
             .map_err(|fatal| CreateError::Raft(fatal.to_string()))?;
         let queue = GroupQueue::new(inner.queue.clone(), inner.options.proposals);
         let storage = inner.storage.clone();
-        let opened = Opened { log, space, storage, applied };
+        let opened = Opened { log, space, storage, applied, peers };
         let group = Group::new(id, raft, opened, queue, inner.options);
         let added = {
             let _changing = inner.changing.lock();

@@ -71,7 +71,9 @@ pub use catalog_group::{
 };
 pub use catalog_placement::PlacementChangeError;
 pub use dump::Dump;
-pub use error::{ChangeError, CreateError, InitializeError, KnownLeader, ProposeError, ReadError};
+pub use error::{
+    ChangeError, CreateError, InitializeError, KnownLeader, ProposeError, ReadError, ReplicasFull,
+};
 pub(crate) use gather::Gather;
 pub use group::{Consistency, Group, Proposed};
 pub use groups::Groups;

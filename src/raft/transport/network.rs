@@ -168,6 +168,10 @@ impl PeerNetwork {
         Ok(InFlight { previous, last, empty, sent: Instant::now(), waiter })
     }
 
+    fn note_room(&self, answer: &proto::RaftAppended) {
+        self.peers.note_room(self.target, answer.disk_full);
+    }
+
     async fn ask_transfer(
         &self,
         message: proto::RaftTransferRequest,
@@ -273,7 +277,10 @@ impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipeline<'_, S> {
                 answer = &mut front.waiter => {
                     let front = self.in_flight.pop_front().expect("it was there to be awaited");
                     let outcome = match answer {
-                        Ok(answer) => front.outcome(answer),
+                        Ok(answer) => {
+                            self.network.note_room(&answer);
+                            front.outcome(answer)
+                        }
                         Err(broken) => Err(unreachable(broken)),
                     };
                     if let Ok(Ok(last)) = &outcome
@@ -324,7 +331,10 @@ impl RaftNetworkV2<Types> for PeerNetwork {
         let limit = option.soft_ttl();
         let mut sent = self.send(append)?;
         match tokio::time::timeout(limit, &mut sent.waiter).await {
-            Ok(Ok(answer)) => sent.outcome(answer).map(AppendEntriesResponse::from),
+            Ok(Ok(answer)) => {
+                self.note_room(&answer);
+                sent.outcome(answer).map(AppendEntriesResponse::from)
+            }
             Ok(Err(broken)) => Err(unreachable(broken)),
             Err(_) => Err(self.timeout(RPCTypes::AppendEntries, limit)),
         }

@@ -1,6 +1,6 @@
 //! The connections of a node, one a peer, shared by everything that speaks gRPC to it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -48,6 +48,8 @@ struct Inner {
     identity: Arc<Identity>,
     options: PeersOptions,
     peers: Mutex<HashMap<NodeId, Peer>>,
+    /// Who said last that its disk is full.
+    full: ArcSwap<BTreeSet<NodeId>>,
     #[cfg(test)]
     wire: Option<Arc<dyn crate::raft::simulated::Wire>>,
 }
@@ -85,6 +87,7 @@ impl Peers {
             identity: Arc::new(identity),
             options,
             peers: Mutex::default(),
+            full: ArcSwap::default(),
             #[cfg(test)]
             wire: None,
         };
@@ -95,8 +98,8 @@ impl Peers {
     #[cfg(test)]
     pub(crate) fn simulated(node: NodeId, wire: Arc<dyn crate::raft::simulated::Wire>) -> Self {
         let identity = Identity { node, cluster_id: ArcSwap::default() };
-        let (options, peers) = Default::default();
-        let inner = Inner { identity: Arc::new(identity), options, peers, wire: Some(wire) };
+        let (options, peers, full) = Default::default();
+        let inner = Inner { identity: Arc::new(identity), options, peers, full, wire: Some(wire) };
         Self { inner: Arc::new(inner) }
     }
 
@@ -129,6 +132,28 @@ impl Peers {
     /// Forgets a peer that left the cluster.
     pub fn forget(&self, node: NodeId) {
         self.inner.peers.lock().remove(&node);
+        self.note_room(node, false);
+    }
+
+    /// A peer said whether its disk is full.
+    pub(crate) fn note_room(&self, node: NodeId, is_full: bool) {
+        if self.inner.full.load().contains(&node) == is_full {
+            return;
+        }
+        self.inner.full.rcu(|full| {
+            let mut full = BTreeSet::clone(full);
+            if is_full {
+                full.insert(node)
+            } else {
+                full.remove(&node)
+            };
+            full
+        });
+    }
+
+    /// The peers whose disks are full, as far as they have said.
+    pub(crate) fn full(&self) -> Arc<BTreeSet<NodeId>> {
+        self.inner.full.load_full()
     }
 
     pub(crate) fn link(&self, node: NodeId, addr: &str) -> Result<Arc<Link>, PeerError> {

@@ -20,7 +20,7 @@ use crate::proto::raft_transport_server::RaftTransport;
 use crate::raft::apply::{Staged, Transfer};
 use crate::raft::group::Group;
 use crate::raft::groups::Groups;
-use crate::raft::storage::{DiskFull, Storage};
+use crate::raft::storage::{DiskFull, RoomState, Storage};
 use crate::raft::types::{Entry, Payload};
 use crate::raft::wire;
 
@@ -102,7 +102,8 @@ impl Service {
                 Err(invalid) => Err(answer(seq, Outcome::Invalid, invalid.to_string())),
             },
         };
-        let mut work = async move {
+        let storage = self.groups.storage().clone();
+        let work = async move {
             let (group, request) = match work {
                 Ok(work) => work,
                 Err(refused) => return refused,
@@ -120,8 +121,13 @@ impl Service {
                 }
                 Err(error) => answer(seq, Outcome::Stopped, error.to_string()),
             }
-        }
-        .boxed();
+        };
+        let mut work = work
+            .map(move |answered| {
+                let disk_full = storage.room() == RoomState::Full;
+                proto::RaftAppended { disk_full, ..answered }
+            })
+            .boxed();
         // The first poll hands the request to the group, so requests arrive there in the order of
         // the stream. Unconstrained: running out of budget here would reorder them.
         match tokio::task::unconstrained(&mut work).now_or_never() {
@@ -249,7 +255,7 @@ impl Service {
 type InWork = futures::future::BoxFuture<'static, (proto::RaftAppended, usize)>;
 
 fn answer(seq: u64, outcome: Outcome, message: String) -> proto::RaftAppended {
-    proto::RaftAppended { seq, outcome: outcome.into(), vote: None, message }
+    proto::RaftAppended { seq, outcome: outcome.into(), message, ..Default::default() }
 }
 
 #[tonic::async_trait]

@@ -7,7 +7,7 @@
 use std::io;
 
 use crate::fanout::LocalMatrix;
-use crate::keyviz::{Archive, ColumnId, Counts, Flushed, History, Window};
+use crate::keyviz::{Archive, Column, ColumnId, Counts, Flushed, History, Window};
 use crate::raft::{RoomState, SideRows, SpaceError, Storage};
 
 /// The name of the rows.
@@ -30,21 +30,24 @@ pub enum ArchiveError {
 /// The stored history of one node. One writer owns it: the flusher.
 pub(super) struct HistoryArchive {
     storage: Storage,
-    rows: SideRows,
+    /// `None`: the disk is short of room, or storing failed. What was stored is gone, and nothing is
+    /// stored.
+    rows: Option<SideRows>,
     archive: Archive,
     /// The checkpoint stored last, so that a quiet second writes nothing.
     checkpoint: Option<(ColumnId, Counts)>,
-    /// The disk is short of room: what was stored was dropped, and nothing is stored.
-    gave_way: bool,
 }
 
 impl HistoryArchive {
     /// Opens what earlier lives stored and gives it back to the history. Damaged records are
     /// passed over, counted and reported.
     pub(super) fn open(storage: &Storage, local: &LocalMatrix) -> Result<Self, ArchiveError> {
-        let scarce = storage.room() < RoomState::Ample;
-        let open = if scarce { Storage::clear_side } else { Storage::open_side };
-        let rows = open(storage, ROWS).map_err(ArchiveError::Open)?;
+        if storage.room() < RoomState::Ample {
+            storage.remove_side(ROWS).map_err(ArchiveError::Open)?;
+            let (archive, storage) = (Archive::default(), storage.clone());
+            return Ok(HistoryArchive { storage, rows: None, archive, checkpoint: None });
+        }
+        let rows = storage.open_side(ROWS).map_err(ArchiveError::Open)?;
         let opened = Archive::open(rows.rows()?);
         for damaged in &opened.damaged {
             tracing::warn!(
@@ -67,10 +70,9 @@ impl HistoryArchive {
         rows.apply(opened.garbage.puts, deletes).map_err(ArchiveError::Write)?;
         let mut archive = HistoryArchive {
             storage: storage.clone(),
-            rows,
+            rows: Some(rows),
             archive: opened.archive,
             checkpoint: None,
-            gave_way: scarce,
         };
         let restored = local.history().restore(opened.columns);
         let lost = local.history().lose(opened.lost);
@@ -80,51 +82,72 @@ impl HistoryArchive {
         Ok(archive)
     }
 
-    /// Whether there is room to store anything. When there no longer is, what was stored is
-    /// dropped; when there is again, all that is in memory is stored.
-    fn has_room(&mut self, history: &History) -> io::Result<bool> {
+    /// Where to store; `None`: nowhere. When there is no room any more, what was stored is removed; when
+    /// there is again, all that is in memory is stored.
+    fn rows(&mut self, history: &History) -> io::Result<Option<&SideRows>> {
         let scarce = self.storage.room() < RoomState::Ample;
-        if scarce && !self.gave_way {
+        if scarce && self.rows.is_some() {
             tracing::warn!("the stored history is dropped to make room on the disk");
-            self.gave_way = true;
-            self.rows = self.storage.clear_side(ROWS)?;
-            (self.archive, self.checkpoint) = (Archive::default(), None);
-        } else if !scarce && self.gave_way {
+            self.give_way()?;
+        } else if !scarce && self.rows.is_none() {
+            // Also what an attempt to remove it left.
+            self.storage.remove_side(ROWS)?;
+            let rows = self.storage.open_side(ROWS)?;
             let columns = history.inspect(Window { from_ms: 0, to_ms: u64::MAX });
             let batch = self.archive.batch(columns.iter().map(AsRef::as_ref), &[]);
-            self.rows.apply(batch.puts, batch.deletes)?;
-            self.gave_way = false;
+            rows.apply(batch.puts, batch.deletes)?;
+            self.rows = Some(rows);
             tracing::info!(columns = columns.len(), "the history is stored again");
         }
-        Ok(!scarce)
+        Ok(self.rows.as_ref())
     }
 
-    /// Stores what a flush changed, and the column in progress.
+    /// Removes what was stored. It is in memory still.
+    fn give_way(&mut self) -> io::Result<()> {
+        (self.rows, self.archive, self.checkpoint) = (None, Archive::default(), None);
+        self.storage.remove_side(ROWS)
+    }
+
+    /// Stores what a flush changed, and the column in progress. Where that fails, all of the history
+    /// is stored anew with a later flush.
     pub(super) fn store(&mut self, flushed: &Flushed, history: &History) -> io::Result<()> {
-        if !self.has_room(history)? {
-            return Ok(());
-        }
-        let open = &history.checkpoint();
+        let open = history.checkpoint();
         let checkpoint = (open.id(), open.total());
         let quiet = self.checkpoint == Some(checkpoint);
-        if quiet && flushed.closed.is_empty() && flushed.removed.is_empty() {
-            return Ok(());
+        let quiet = quiet && flushed.closed.is_empty() && flushed.removed.is_empty();
+        let columns = flushed.closed.iter().map(AsRef::as_ref).chain([&open]);
+        let stored = self.write(columns, flushed, history, quiet);
+        if stored.is_ok() && self.rows.is_some() {
+            self.checkpoint = Some(checkpoint);
         }
-        let columns = flushed.closed.iter().map(AsRef::as_ref).chain([open]);
-        let batch = self.archive.batch(columns, &flushed.removed);
-        self.rows.apply(batch.puts, batch.deletes)?;
-        self.checkpoint = Some(checkpoint);
-        Ok(())
+        stored
     }
 
     /// Stores what a stop in good order closed.
     pub(super) fn finish(&mut self, flushed: &Flushed, history: &History) -> io::Result<()> {
-        if !self.has_room(history)? {
-            return Ok(());
-        }
         let columns = flushed.closed.iter().map(AsRef::as_ref);
+        self.write(columns, flushed, history, false)
+    }
+
+    fn write<'a>(
+        &mut self,
+        columns: impl Iterator<Item = &'a Column>,
+        flushed: &Flushed,
+        history: &History,
+        quiet: bool,
+    ) -> io::Result<()> {
+        let Some(rows) = self.rows(history)?.filter(|_| !quiet).cloned() else { return Ok(()) };
         let batch = self.archive.batch(columns, &flushed.removed);
-        self.rows.apply(batch.puts, batch.deletes)
+        let mut written = rows.apply(batch.puts, batch.deletes);
+        if !flushed.closed.is_empty() {
+            // So that a file that loses a closed column is refused, and not taken for a shorter one.
+            written = written.and_then(|()| rows.sync());
+        }
+        if written.is_err() {
+            drop(rows);
+            self.give_way()?;
+        }
+        written
     }
 }
 

@@ -123,9 +123,8 @@ impl Follower {
             if self.groups.get(*group).is_none()
                 && let Err(error) = self.open_group(*group, first).await
             {
-                let file = self.storage.dir().join("db");
-                let file = file.display();
-                tracing::error!(%group, %file, %error, "this node does not serve a group");
+                let folder = self.storage.dir().display();
+                tracing::error!(%group, %folder, %error, "this node does not serve a group");
             }
         }
         match self.groups.stored().await {

@@ -17,18 +17,17 @@ const BATCH_BYTES: usize = 4 << 20;
 /// What was inherited, on disk.
 pub(super) struct Inheritance {
     storage: Storage,
-    runtime: tokio::runtime::Handle,
 }
 
 impl Inheritance {
     /// Opens what earlier lives stored and gives it back to the history. What cannot be read is left
     /// out and named.
-    pub(super) fn open(
-        storage: &Storage,
-        local: &LocalMatrix,
-        runtime: tokio::runtime::Handle,
-    ) -> Arc<Self> {
-        for name in storage.side_names(ROWS) {
+    pub(super) fn open(storage: &Storage, local: &LocalMatrix) -> Arc<Self> {
+        let names = storage.side_names(ROWS).unwrap_or_else(|error| {
+            tracing::warn!(%error, "columns of nodes that left cannot be listed");
+            Vec::new()
+        });
+        for name in names {
             let node = name.strip_prefix(ROWS).and_then(|id| id.parse().ok()).map(NodeId);
             let rows = storage.open_side(&name).and_then(|side| side.rows().map_err(Into::into));
             match (node, rows) {
@@ -49,7 +48,7 @@ impl Inheritance {
                 (None, Ok(_)) => tracing::warn!(name, "rows of no known node"),
             }
         }
-        Arc::new(Inheritance { storage: storage.clone(), runtime })
+        Arc::new(Inheritance { storage: storage.clone() })
     }
 }
 
@@ -71,6 +70,6 @@ impl EstateStore for Inheritance {
             side.apply(batch.iter().cloned(), [])?;
             rest = after;
         }
-        self.runtime.block_on(self.storage.sync())
+        side.sync()
     }
 }

@@ -311,6 +311,9 @@ impl Restore {
                     }
                 }
                 Part::SectionEnd(_) => {
+                    if let Section::History(side) = &section {
+                        side.sync().map_err(io)?;
+                    }
                     if let Section::Group(seed, header) =
                         std::mem::replace(&mut section, Section::Other)
                     {

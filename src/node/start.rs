@@ -300,8 +300,7 @@ async fn open_archive(storage: &Storage, local: &Arc<LocalMatrix>) -> Option<His
 
 async fn open_inheritance(storage: &Storage, local: &Arc<LocalMatrix>) -> Arc<Inheritance> {
     let (storage, local) = (storage.clone(), Arc::clone(local));
-    let runtime = tokio::runtime::Handle::current();
-    let opened = tokio::task::spawn_blocking(move || Inheritance::open(&storage, &local, runtime));
+    let opened = tokio::task::spawn_blocking(move || Inheritance::open(&storage, &local));
     opened.await.expect("opening what was inherited does not panic")
 }
 

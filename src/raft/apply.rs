@@ -15,6 +15,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::log::GroupLog;
 use super::machine::Machine;
 use super::storage::{Batch, Current, SnapshotView, Space, Storage};
 use super::types::{LogId, LogPosition, Payload, Reply, SnapshotMeta, StoredMembership, Types};
@@ -89,6 +90,8 @@ fn drop_tree(storage: Storage, space: Space, tree: Current) {
 /// openraft's view of a group's state machine.
 pub(crate) struct Applier {
     storage: Storage,
+    /// The log that the entries come from.
+    log: Option<GroupLog>,
     space: Space,
     machine: Arc<Mutex<Box<dyn Machine>>>,
     applied: Arc<watch::Sender<Option<u64>>>,
@@ -104,7 +107,14 @@ impl Applier {
         machine.restore(&space)?;
         let applied = watch::Sender::new(space.applied().map(|at| at.index));
         let machine = Arc::new(Mutex::new(machine));
-        Ok(Self { storage, space, machine, applied: Arc::new(applied) })
+        Ok(Self { storage, log: None, space, machine, applied: Arc::new(applied) })
+    }
+
+    /// Applies no entry before it is durable in `log`, whoever else has it: after a crash the rows must
+    /// not contain what the log does not know of.
+    pub(crate) fn behind(mut self, log: GroupLog) -> Self {
+        self.log = Some(log);
+        self
     }
 
     /// Changes whenever entries were applied: the index of the last one.
@@ -113,6 +123,9 @@ impl Applier {
     }
 
     async fn apply_run(&self, run: Vec<EntryResponder<Types>>, bytes: usize) -> io::Result<()> {
+        if let (Some(log), Some((last, _))) = (&self.log, run.last()) {
+            log.durable(last.log_id.index).await?;
+        }
         let (space, machine) = (self.space.clone(), self.machine.clone());
         let applied = self.applied.clone();
         let inline = run.len() < INLINE_ENTRIES && bytes < INLINE_BYTES;
@@ -272,7 +285,7 @@ impl RaftSnapshotBuilder<Types> for Mark {
     type SnapshotData = Transfer;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        self.storage.sync().await?;
+        self.storage.sync_rows().await?;
         self.snapshot.take().ok_or_else(|| io::Error::other("this builder was used before"))
     }
 }

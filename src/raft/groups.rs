@@ -118,6 +118,7 @@ impl Groups {
             let log = storage.open_log(id)?;
             let space = storage.open_space(id)?;
             let applier = Applier::open(storage, space.clone(), Box::new(machine))?;
+            let applier = applier.behind(log.clone());
             Ok::<_, std::io::Error>((log, space, applier))
         });
         let (log, space, applier) = opening

@@ -50,6 +50,8 @@ mod cluster_tests;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod durable_tests;
+#[cfg(test)]
 mod flood_tests;
 #[cfg(test)]
 pub(crate) mod format_tests;

@@ -25,7 +25,7 @@ use crate::node::archive::HistoryArchive;
 use crate::node::flusher::Flusher;
 use crate::node::follower::Follower;
 use crate::node::start::{Bootstrap, follow_members, set_members};
-use crate::raft::simulated::{Disk, RaftMessage, RaftReply, Wire, mix, receive, swap_random};
+use crate::raft::simulated::{Disks, RaftMessage, RaftReply, Wire, mix, receive, swap_random};
 use crate::raft::{
     AppliedCatalog, CatalogGroup, GroupOptions, Groups, Member, Peers, Storage, StorageOptions,
 };
@@ -67,7 +67,7 @@ struct Process {
 /// One host.
 pub(super) struct Host {
     pub(super) id: u64,
-    pub(super) disk: Disk,
+    pub(super) disk: Disks,
     life: u64,
     process: Option<Process>,
     random: u64,
@@ -104,7 +104,7 @@ impl Host {
         let fast = [0, 5, 50, 97, 200][(mix(random ^ 1) % 5) as usize];
         Host {
             id,
-            disk: Disk::default(),
+            disk: Disks::default(),
             life: 0,
             process: None,
             random,
@@ -217,8 +217,13 @@ impl Host {
 
     /// Lets a millisecond pass.
     pub(super) fn tick(&mut self) {
-        if self.net.now_ms().is_multiple_of(BACKGROUND_FLUSH_MS) && self.is_up() {
-            self.disk.flush_in_the_background();
+        // Each database does it when it likes: the rows also while the journal has not.
+        if self.is_up() {
+            match self.net.now_ms() % BACKGROUND_FLUSH_MS {
+                0 => self.disk.flush_in_the_background(),
+                now if now == BACKGROUND_FLUSH_MS / 2 => self.disk.rows.flush_in_the_background(),
+                _ => {}
+            }
         }
         if self.paused {
             self.behind_ms += 1;
@@ -250,7 +255,7 @@ impl Host {
 
 struct Assembly {
     endpoint: Endpoint,
-    disk: Disk,
+    disk: Disks,
     net: Net,
     clock: Clock,
     founding: Founding,

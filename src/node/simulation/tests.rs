@@ -110,9 +110,11 @@ fn one_seed_is_one_run() {
 /// Where a bug was found when this was written; the search begins there.
 fn first_seed(bug: Bug) -> u64 {
     match bug {
-        Bug::AcknowledgeBeforeSync => 4,
-        Bug::StaleLease => 28,
-        Bug::VoteNotPersisted | Bug::NoDriftMargin | Bug::LostTail | Bug::DoubleApply => 0,
+        Bug::AcknowledgeBeforeSync => 21,
+        Bug::StaleLease => 29,
+        Bug::DoubleApply => 4,
+        Bug::LostTail => 1,
+        Bug::VoteNotPersisted | Bug::NoDriftMargin => 0,
     }
 }
 

@@ -264,6 +264,8 @@ pub(crate) struct LogExtent {
     pub(crate) entries: u64,
     /// Index of the last entry, purged or not.
     pub(crate) last: Option<u64>,
+    /// Index of the last entry that is purged.
+    pub(crate) purged: Option<u64>,
 }
 
 /// The groups that have a log, and keys that belong to none.
@@ -302,6 +304,7 @@ pub(crate) fn check(tree: &Tree, group: GroupId) -> (LogExtent, Vec<CorruptLog>)
         note(0, error);
         None
     });
+    extent.purged = extent.last;
     let purged_before = extent.last.map_or(0, |purged| purged + 1);
     let from = Key::Block { first: 0, part: 0 }.encode(group);
     let to = Key::Block { first: u64::MAX, part: u16::MAX }.encode(group);

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use openraft::storage::{RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::blocks::{self, BlockIndex};
 use super::record;
@@ -53,6 +53,38 @@ pub(crate) struct LogShared {
     state: Mutex<State>,
     blocks: Mutex<BlockIndex>,
     budget: Arc<CacheBudget>,
+    /// Entries before this index are durable; [`FAILED`]: nothing will be any more. Changed under the
+    /// lock of the state.
+    durable_end: watch::Sender<u64>,
+}
+
+/// Of [`LogShared::durable_end`], where a write or a sync failed.
+const FAILED: u64 = u64::MAX;
+
+/// Some entries on their way to the disk.
+#[derive(Debug)]
+pub(crate) struct Appended {
+    log: Arc<LogShared>,
+    /// Index after the last one.
+    end: u64,
+    /// Truncations issued before them.
+    truncations: u64,
+}
+
+impl Appended {
+    /// They are durable, or will never be.
+    pub(crate) fn done(&self, durable: bool) {
+        let state = self.log.state();
+        self.log.durable_end.send_if_modified(|end| {
+            let now = match durable {
+                false => FAILED,
+                // A truncation issued since means that these entries are about to go; others follow.
+                true if state.truncations != self.truncations => *end,
+                true => (*end).max(self.end),
+            };
+            std::mem::replace(end, now) != now
+        });
+    }
 }
 
 #[derive(Debug, Default)]
@@ -168,13 +200,14 @@ impl GroupLog {
         })?;
         #[cfg(test)]
         let recovered = blocks::without_tail(&tree, group, recovered)?;
+        let durable_end = recovered.last.map_or(0, |last| last.index + 1);
         let mut state = State {
             vote: recovered.vote,
             committed: recovered.committed,
             purged: recovered.purged,
             last: recovered.purged,
             first: recovered.purged.map_or(0, |purged| purged.index + 1),
-            stored_end: recovered.last.map_or(0, |last| last.index + 1),
+            stored_end: durable_end,
             appended_bytes: recovered.bytes,
             ..State::default()
         };
@@ -185,6 +218,7 @@ impl GroupLog {
             state: Mutex::new(state),
             blocks: Mutex::new(recovered.index),
             budget,
+            durable_end: watch::Sender::new(durable_end),
         };
         Ok(Self { shared: Arc::new(shared), tree, writer, faults })
     }
@@ -192,6 +226,19 @@ impl GroupLog {
     /// The vote that is stored.
     pub(crate) fn vote(&self) -> Option<Vote> {
         self.shared.state().vote
+    }
+
+    /// Returns when the entries up to `index` are durable in this node's log. Others may have them
+    /// durable before, and have them committed.
+    pub(crate) async fn durable(&self, index: u64) -> io::Result<()> {
+        if index < *self.shared.durable_end.borrow() {
+            return self.faults.check().map_err(Into::into);
+        }
+        let mut end = self.shared.durable_end.subscribe();
+        match end.wait_for(|end| index < *end).await.map(|end| *end) {
+            Ok(FAILED) | Err(_) => self.faults.check().map_err(Into::into).and(Err(stopped())),
+            Ok(_) => Ok(()),
+        }
     }
 
     /// Tells when nothing uses the log any more.
@@ -338,7 +385,7 @@ impl RaftLogStorage<Types> for GroupLog {
     {
         self.faults.check()?;
         let entries: Vec<Entry> = entries.into_iter().collect();
-        let committed = {
+        let (committed, appended) = {
             let mut state = self.shared.state();
             if let (None, Some(first)) = (state.last, entries.first()) {
                 // Always 0, except in openraft's storage suite.
@@ -354,9 +401,11 @@ impl RaftLogStorage<Types> for GroupLog {
                 state.appended_bytes += record::entry_bytes(entry) as u64;
                 state.push(entry.clone());
             }
-            state.committed
+            let (log, end, truncations) = (self.shared.clone(), state.end(), state.truncations);
+            (state.committed, Appended { log, end, truncations })
         };
-        self.writer.submit(Op::Append { log: self.shared.clone(), entries, committed, flushed });
+        let log = self.shared.clone();
+        self.writer.submit(Op::Append { log, entries, committed, appended, flushed });
         Ok(())
     }
 
@@ -375,6 +424,11 @@ impl RaftLogStorage<Types> for GroupLog {
             state.last = last.max(state.purged);
             state.stored_end = state.stored_end.min(from);
             state.truncations += 1;
+            self.shared.durable_end.send_if_modified(|end| {
+                let cut = *end != FAILED && from < *end;
+                *end = if cut { from } else { *end };
+                cut
+            });
         }
         self.writer.submit(Op::Truncate { log: self.shared.clone(), from });
         Ok(())
@@ -396,6 +450,8 @@ impl RaftLogStorage<Types> for GroupLog {
                 // A snapshot reached beyond the log: what comes next follows the snapshot.
                 state.last = Some(upto);
                 state.stored_end = upto.index + 1;
+                // The rows have them, and are durable.
+                self.shared.durable_end.send_modify(|end| *end = (*end).max(upto.index + 1));
             }
         }
         self.writer.submit(Op::Purge { log: self.shared.clone(), upto });

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use openraft::storage::{RaftLogReader as _, RaftLogStorage as _};
 use openraft::type_config::TypeConfigExt as _;
+use tokio::sync::oneshot;
 
 use super::record::{self, BlockBuilder, CorruptLog, Key};
 use super::store::{CacheBudget, GroupLog};
-use super::writer::Writer;
+use super::writer::{Op, Writer, stopped};
 use crate::keyviz::GroupId;
-use crate::raft::storage::{Engine, FaultLatch, RECORD_BYTES, Tree};
+use crate::raft::storage::{Engine, FaultLatch, JOURNAL, RECORD_BYTES, Tree};
 use crate::raft::types::{Command, Entry, IoFlushed, LogId, LogPosition, Payload, Types, Vote};
 
 const GROUP: GroupId = GroupId(7);
@@ -27,7 +28,7 @@ struct Store {
 impl Store {
     fn open(dir: &tempfile::TempDir, cache_bytes: u64) -> Self {
         let faults = FaultLatch::default();
-        let engine = Engine::open(dir.path(), 1 << 20, faults.clone()).unwrap();
+        let engine = Engine::open(dir.path(), &JOURNAL, 1 << 20, faults.clone()).unwrap();
         let tree = engine.tree("log").unwrap();
         let writer = Writer::start(engine.clone(), tree.clone(), faults.clone()).unwrap();
         Self { engine, tree, writer, faults, budget: CacheBudget::new(cache_bytes) }
@@ -41,6 +42,14 @@ impl Store {
     fn keys(&self) -> Vec<Key> {
         let rows = self.tree.range(..);
         rows.filter_map(|row| Key::decode(GROUP, &row.unwrap().0)).collect()
+    }
+
+    /// Waits until everything submitted before is durable.
+    async fn sync(&self) -> io::Result<()> {
+        let (done, waiter) = oneshot::channel();
+        let tree = self.engine.tree("beside")?;
+        self.writer.submit(Op::Record { tree, key: b"k".to_vec(), value: None, done });
+        waiter.await.unwrap_or_else(|_| Err(stopped()))
     }
 
     fn close(self) {
@@ -195,7 +204,7 @@ async fn open_spoiled(
     append(&mut log, vec![entry(1, 3, RECORD_BYTES * 2)]).await.unwrap();
     append(&mut log, vec![entry(1, 4, 0)]).await.unwrap();
     log.purge(id(1, 0)).await.unwrap();
-    store.writer.sync().await.unwrap();
+    store.sync().await.unwrap();
     drop(log);
     let (key, value) = store.tree.range(..).nth(n)?.unwrap();
     let last = store.tree.range(..).count() - 1;
@@ -327,6 +336,53 @@ async fn many_groups_share_a_sync() {
     store.close();
 }
 
+/// Whether the entries up to an index are durable by now.
+async fn is_durable(log: &GroupLog, index: u64) -> bool {
+    let waited =
+        tokio::time::timeout(std::time::Duration::from_millis(50), log.durable(index)).await;
+    waited.is_ok_and(|durable| durable.is_ok())
+}
+
+#[tokio::test]
+async fn who_waits_for_an_entry_waits_for_its_sync_and_again_after_it_was_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir, 1 << 20);
+    let mut log = store.log(GROUP).unwrap();
+    append(&mut log, vec![entry(1, 0, 10), entry(1, 1, 10), entry(1, 2, 10)]).await.unwrap();
+    assert!(is_durable(&log, 2).await && !is_durable(&log, 3).await);
+
+    store.engine.stall().set(true);
+    let (done, cut_off) = Types::oneshot();
+    log.append([entry(1, 3, 10)], IoFlushed::signal(done)).await.unwrap();
+    assert!(!is_durable(&log, 3).await, "it is on its way");
+    log.truncate_after(Some(id(1, 1))).await.unwrap();
+    assert!(is_durable(&log, 1).await && !is_durable(&log, 2).await, "it was cut off");
+    let (done, appended) = Types::oneshot();
+    log.append([entry(2, 2, 10)], IoFlushed::signal(done)).await.unwrap();
+    assert!(!is_durable(&log, 2).await, "the one in its place is on its way");
+    store.engine.stall().set(false);
+    cut_off.await.unwrap().unwrap();
+    appended.await.unwrap().unwrap();
+    assert!(is_durable(&log, 2).await && !is_durable(&log, 3).await);
+
+    log.purge(id(2, 7)).await.unwrap();
+    assert!(is_durable(&log, 7).await, "a snapshot has it");
+    drop(log);
+    store.close();
+
+    let store = Store::open(&dir, 1 << 20);
+    let mut log = store.log(GROUP).unwrap();
+    assert!(is_durable(&log, 7).await && !is_durable(&log, 8).await);
+    store.engine.fail_syncs();
+    let waits = tokio::spawn({
+        let log = log.clone();
+        async move { log.durable(8).await }
+    });
+    append(&mut log, vec![entry(2, 8, 10)]).await.unwrap_err();
+    waits.await.unwrap().unwrap_err();
+    log.durable(8).await.unwrap_err();
+}
+
 /// Appends, cuts and purges. After the death of the process its errors are nobody's.
 async fn live(store: &Store) -> io::Result<()> {
     let mut log = store.log(GROUP)?;
@@ -339,7 +395,7 @@ async fn live(store: &Store) -> io::Result<()> {
     append(&mut log, vec![entry(3, 4, RECORD_BYTES * 2), entry(3, 5, 1)]).await?;
     log.save_vote(&Vote::new(3, 1)).await?;
     log.purge(id(1, 2)).await?;
-    store.writer.sync().await
+    store.sync().await
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use super::blocks;
 use super::record::{self, BlockBuilder, Key};
 use super::stats::WriterCounters;
-use super::store::LogShared;
+use super::store::{Appended, LogShared};
 #[cfg(test)]
 use crate::raft::simulated;
 use crate::raft::storage::{Engine, FaultLatch, Tree};
@@ -38,6 +38,7 @@ pub(crate) enum Op {
         log: Arc<LogShared>,
         entries: Vec<Entry>,
         committed: Option<LogId>,
+        appended: Appended,
         flushed: IoFlushed,
     },
     Vote {
@@ -62,10 +63,6 @@ pub(crate) enum Op {
         value: Option<Vec<u8>>,
         done: Done,
     },
-    /// Everything written so far, by whichever thread.
-    Sync {
-        done: Done,
-    },
 }
 
 /// What an [`Op`] does, apart from who waits for it.
@@ -75,14 +72,13 @@ enum Work {
     Truncate { log: Arc<LogShared>, from: u64 },
     Purge { log: Arc<LogShared>, upto: LogId },
     Record { tree: Tree, key: Vec<u8>, value: Option<Vec<u8>> },
-    Sync,
 }
 
 impl Op {
     fn split(self, reports: &mut Vec<Report>) -> Work {
         match self {
-            Op::Append { log, entries, committed, flushed } => {
-                reports.push(Report::Flushed(flushed));
+            Op::Append { log, entries, committed, appended, flushed } => {
+                reports.push(Report::Flushed(appended, flushed));
                 Work::Append { log, entries, committed }
             }
             Op::Vote { log, vote, done } => {
@@ -94,10 +90,6 @@ impl Op {
             Op::Record { tree, key, value, done } => {
                 reports.push(Report::Done(done));
                 Work::Record { tree, key, value }
-            }
-            Op::Sync { done } => {
-                reports.push(Report::Done(done));
-                Work::Sync
             }
         }
     }
@@ -167,13 +159,6 @@ impl Writer {
         self.shared.filled.notify_one();
     }
 
-    /// Waits until everything submitted before is durable.
-    pub(crate) async fn sync(&self) -> io::Result<()> {
-        let (done, waiter) = oneshot::channel();
-        self.submit(Op::Sync { done });
-        waiter.await.unwrap_or_else(|_| Err(stopped()))
-    }
-
     /// Operations that wait for the next batch.
     pub(crate) fn queued(&self) -> usize {
         self.shared.queue.lock().ops.len()
@@ -201,7 +186,7 @@ pub(crate) fn stopped() -> io::Error {
 }
 
 enum Report {
-    Flushed(IoFlushed),
+    Flushed(Appended, IoFlushed),
     Done(Done),
 }
 
@@ -299,7 +284,10 @@ impl Run {
                 None => Ok(()),
             };
             match report {
-                Report::Flushed(flushed) => flushed.io_completed(result),
+                Report::Flushed(appended, flushed) => {
+                    appended.done(result.is_ok());
+                    flushed.io_completed(result);
+                }
                 // A waiter that has gone needs no answer.
                 Report::Done(done) => drop(done.send(result)),
             }
@@ -380,7 +368,6 @@ impl Batch<'_> {
                 Some(value) => tree.put(&key, value),
                 None => tree.delete(&key),
             },
-            Work::Sync => Ok(()),
         }
     }
 

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use sled::IVec;
 
+use super::mix;
+
 type Rows = BTreeMap<IVec, IVec>;
 
 /// A disk that outlives the processes that use it. Clones share it.
@@ -96,6 +98,39 @@ impl Disk {
         let covered = state.unsynced.len().saturating_sub(since);
         state.unsynced.drain(..covered);
         Ok(())
+    }
+}
+
+/// The disk of a node: its two databases, of whose unsynced writes a crash keeps what it likes of each.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disks {
+    pub(crate) rows: Disk,
+    pub(crate) journal: Disk,
+}
+
+impl Disks {
+    /// As [`Disk::crash`].
+    pub(crate) fn crash(&self, keep: u64) {
+        self.journal.crash(keep);
+        self.rows.crash(mix(keep + 1) % 1_001);
+    }
+
+    /// As [`Disk::flush_in_the_background`].
+    pub(crate) fn flush_in_the_background(&self) {
+        self.rows.flush_in_the_background();
+        self.journal.flush_in_the_background();
+    }
+
+    /// As [`Disk::fail_syncs`].
+    pub(crate) fn fail_syncs(&self) {
+        self.rows.fail_syncs();
+        self.journal.fail_syncs();
+    }
+
+    /// As [`Disk::extent`], of both.
+    pub(crate) fn extent(&self) -> (u64, u64) {
+        let (rows, journal) = (self.rows.extent(), self.journal.extent());
+        (rows.0 + journal.0, rows.1 + journal.1)
     }
 }
 
@@ -252,6 +287,17 @@ impl DbTree {
         };
         state.note(Undo::Row { tree: name.clone(), key, before: before.clone() });
         before
+    }
+
+    /// What was written survives the process, though not a power loss, which the memory does not tell
+    /// apart.
+    pub(crate) fn flush(&self) -> sled::Result<usize> {
+        match self {
+            DbTree::Sled(tree) => tree.flush(),
+            DbTree::Memory { disk, process, .. } => {
+                disk.synced(disk.written(), *process).map(|()| 0)
+            }
+        }
     }
 
     pub(crate) fn range<'a>(&self, range: impl RangeBounds<&'a [u8]>) -> DbIter {

@@ -12,7 +12,7 @@ mod wire;
 
 use std::cell::{Cell, RefCell};
 
-pub(crate) use disk::{Db, DbIter, DbTree, Disk};
+pub(crate) use disk::{Db, DbIter, DbTree, Disk, Disks};
 pub(crate) use runtime::Runtime;
 pub(crate) use wire::{RaftMessage, RaftReply, Wire, receive};
 

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::engine::{CORRUPT_FILE, Engine, META, SYNC_KEY, Tree};
+use super::engine::{Engine, JOURNAL, META, ROWS, SYNC_KEY, Tree, names_damaged_file};
 use super::fault::FaultLatch;
 use super::folder::Folder;
 use super::space::{Current, MEMBERSHIP_KEY, Space};
-use super::{OpenError, SideRows, redo, tree_name, unseal, value};
+use super::upgrade::SIDE_PREFIX;
+use super::{LOG, OpenError, SideRows, redo, side, tree_name, unseal, value};
 use crate::keyviz::GroupId;
 use crate::raft::log::{LogExtent, check_log, log_groups};
 
@@ -61,25 +62,33 @@ pub struct CheckReport {
 /// # Errors
 /// The folder is in use, is no node's, or its database does not open at all.
 pub fn check_folder(dir: &Path, verify: &dyn Verify) -> Result<CheckReport, OpenError> {
-    let _folder = Folder::open_existing(dir)?;
+    let folder = Folder::open_existing(dir)?;
+    // In format 1 everything was in one file.
+    let in_one = folder.format() == 1;
     let opened = || -> io::Result<(Engine, Tree, Tree)> {
-        let engine = Engine::open(dir, CACHE_BYTES, FaultLatch::default())?;
-        let (meta, log) = (engine.tree(META)?, engine.tree("log")?);
-        Ok((engine, meta, log))
+        let open = |database| Engine::open(dir, database, CACHE_BYTES, FaultLatch::default());
+        let rows = open(&ROWS)?;
+        let journal = if in_one { rows.clone() } else { open(&JOURNAL)? };
+        let (meta, log) = (journal.tree(META)?, journal.tree(LOG)?);
+        Ok((rows, meta, log))
     };
-    let (engine, meta, log) = opened().map_err(|error| OpenError::from_io(dir, error))?;
-    let (file, report) = (dir.join("db"), CheckReport::default());
-    let mut check = Check { verify, engine, file, report, groups: BTreeSet::new() };
+    let (rows, meta, log) = opened().map_err(|error| OpenError::from_io(dir, error))?;
+    let (file, report) =
+        (dir.join(if in_one { ROWS.file() } else { JOURNAL.file() }), CheckReport::default());
+    let mut check = Check { verify, rows, file, report, groups: BTreeSet::new() };
     let generations = check.meta(&meta);
     let logs = check.logs(&log);
+    check.file = dir.join(ROWS.file());
     check.trees(&generations, &logs);
+    check.sides(dir).map_err(|error| OpenError::from_io(dir, error))?;
     check.report.groups = check.groups.len() as u64;
     Ok(check.report)
 }
 
 struct Check<'a> {
     verify: &'a dyn Verify,
-    engine: Engine,
+    rows: Engine,
+    /// The one that is being read.
     file: PathBuf,
     groups: BTreeSet<GroupId>,
     report: CheckReport,
@@ -162,9 +171,11 @@ impl Check<'_> {
     }
 
     fn trees(&mut self, generations: &BTreeMap<GroupId, u64>, logs: &BTreeMap<GroupId, LogExtent>) {
-        for name in self.engine.tree_names() {
-            if let Some(side) = name.strip_prefix("side.") {
-                self.side(side, &name);
+        for name in self.rows.tree_names() {
+            if let Some(side) = name.strip_prefix(SIDE_PREFIX) {
+                // Of format 1.
+                let opened = self.rows.tree(&name).map(|tree| (self.rows.clone(), tree));
+                self.side(side, opened);
             } else if let Some((group, generation)) = group_of(&name) {
                 let current = generations.get(&group).copied().unwrap_or(0);
                 // Others are what an unfinished snapshot left; the next start drops them.
@@ -178,13 +189,19 @@ impl Check<'_> {
 
     fn group(&mut self, group: GroupId, generation: u64, name: &str, log: Option<&LogExtent>) {
         let place = |record: &str| format!("tree {name}, {record}");
-        let opened = self.engine.tree(name).and_then(|tree| Ok((redo::read(&tree)?, tree)));
+        let opened = self.rows.tree(name).and_then(|tree| Ok((redo::read(&tree)?, tree)));
         let (last, tree) = match opened {
             Ok((last, tree)) => (last.unwrap_or_default(), tree),
             Err(error) => return self.damaged(Some(group), place("the last batch"), error),
         };
         let applied = last.applied.map_or(0, |at| at.index);
         let logged = log.and_then(|log| log.last).unwrap_or(0);
+        let purged = log.and_then(|log| log.purged).unwrap_or(0);
+        if applied < purged {
+            let what =
+                format!("the rows are at entry {applied}, the log begins after entry {purged}");
+            self.damaged(Some(group), place("the last batch"), what);
+        }
         if applied > logged {
             let what = format!("the rows are at entry {applied}, the log ends at entry {logged}");
             self.damaged(Some(group), place("the last batch"), what);
@@ -216,7 +233,7 @@ impl Check<'_> {
             let Err(error) = checked else { continue };
             let what = error.to_string();
             // A page that the database cannot read would be met again for ever.
-            let hopeless = what.contains(CORRUPT_FILE);
+            let hopeless = names_damaged_file(&what);
             self.damaged(Some(group), place.to_owned(), what);
             sound = false;
             if hopeless {
@@ -226,18 +243,27 @@ impl Check<'_> {
         sound
     }
 
-    fn side(&mut self, side: &str, name: &str) {
-        let opened = self.engine.tree(name).map(SideRows::unopened);
+    /// The databases beside those of the store.
+    fn sides(&mut self, dir: &Path) -> io::Result<()> {
+        for name in side::names(dir)? {
+            self.file = dir.join(side::file(&name));
+            self.side(&name, side::open_database(dir, &name));
+        }
+        Ok(())
+    }
+
+    fn side(&mut self, name: &str, opened: io::Result<(Engine, Tree)>) {
         let checked = opened
+            .map(|(engine, tree)| SideRows::unopened(engine, tree))
             .map_err(|error| error.to_string())
-            .and_then(|rows| self.verify.side(side, &rows));
+            .and_then(|rows| self.verify.side(name, &rows));
         match checked {
             Ok(damaged) => {
                 for (record, what) in damaged {
-                    self.damaged(None, format!("tree {name}, record {record}"), what);
+                    self.damaged(None, format!("{name}, record {record}"), what);
                 }
             }
-            Err(what) => self.damaged(None, format!("tree {name}"), what),
+            Err(what) => self.damaged(None, name.to_owned(), what),
         }
     }
 }

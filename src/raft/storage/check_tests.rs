@@ -36,8 +36,10 @@ fn sample(name: &str) -> Bytes {
     log_samples().into_iter().collect::<HashMap<_, _>>().remove(name).expect("it is one")
 }
 
-fn engine(dir: &Path) -> Engine {
-    Engine::open(dir, 1 << 20, FaultLatch::default()).unwrap()
+/// The database that holds a tree.
+fn engine(dir: &Path, tree: &str) -> Engine {
+    let database = if ["meta", "log"].contains(&tree) { &JOURNAL } else { &ROWS };
+    Engine::open(dir, database, 1 << 20, FaultLatch::default()).unwrap()
 }
 
 /// A folder with a vote, a purge mark and entries 300 and 301 of one group, a node record, rows
@@ -64,7 +66,7 @@ async fn folder() -> tempfile::TempDir {
 
 /// Changes one record of a stopped folder.
 fn spoil(dir: &Path, tree: &str, key: &[u8], change: impl FnOnce(&mut Vec<u8>)) {
-    let engine = engine(dir);
+    let engine = engine(dir, tree);
     let tree = engine.tree(tree).unwrap();
     let mut value = tree.get(key).unwrap().expect("the record is there").to_vec();
     change(&mut value);
@@ -103,7 +105,8 @@ async fn every_damaged_record_is_named_with_its_place() {
             length => value[length - 1] ^= 1,
         });
         let report = check(dir.path());
-        let file = dir.path().join("db");
+        let file =
+            dir.path().join(if tree.starts_with('g') { ROWS.file() } else { JOURNAL.file() });
         let group = (tree != "meta").then_some(GROUP);
         let found = report.damage.iter().any(|damage| {
             damage.file == file
@@ -118,16 +121,23 @@ async fn every_damaged_record_is_named_with_its_place() {
 #[tokio::test]
 async fn rows_ahead_of_a_log_that_lost_its_end_and_a_hole_in_it_are_damage() {
     let dir = folder().await;
-    engine(dir.path()).tree("log").unwrap().delete(&sample("log-key-block")).unwrap();
+    engine(dir.path(), "log").tree("log").unwrap().delete(&sample("log-key-block")).unwrap();
     let report = check(dir.path());
     assert_eq!(report.damage.len(), 1, "{report:?}");
     assert_eq!(report.damage[0].what, "the rows are at entry 301, the log ends at entry 299");
 
     let dir = folder().await;
-    engine(dir.path()).tree("log").unwrap().delete(&sample("log-key-purged")).unwrap();
+    engine(dir.path(), "log").tree("log").unwrap().delete(&sample("log-key-purged")).unwrap();
     let report = check(dir.path());
     assert_eq!(report.damage.len(), 1, "{report:?}");
     assert_eq!(report.damage[0].what, "the entries before it are missing");
+
+    let dir = folder().await;
+    engine(dir.path(), "g7.0").tree("g7.0").unwrap().delete(b"\0raft\0redo").unwrap();
+    let report = check(dir.path());
+    assert_eq!(report.damage.len(), 1, "{report:?}");
+    let what = "the rows are at entry 0, the log begins after entry 299";
+    assert_eq!(report.damage[0].what, what);
 }
 
 #[tokio::test]
@@ -143,7 +153,7 @@ async fn a_folder_in_use_and_a_folder_of_no_node_are_refused() {
 /// What `docs/format.md` shows.
 pub(crate) fn format_samples() -> Vec<(&'static str, Bytes)> {
     let dir = tempfile::tempdir().unwrap();
-    let tree = engine(dir.path()).tree("rows").unwrap();
+    let tree = engine(dir.path(), "rows").tree("rows").unwrap();
     let written = |key: &[u8]| Bytes::copy_from_slice(&tree.get(key).unwrap().expect("written"));
     value::write(&tree, b"k", b"value", false).unwrap();
     value::write(&tree, b"long", &[7; RECORD_BYTES], true).unwrap();

@@ -143,8 +143,9 @@ async fn no_record_that_is_flipped_or_cut_is_served_as_data() {
     let (_dir, base, sound) = sound().await;
     let storage = Storage::open(&base, options()).unwrap();
     let mut records: Vec<(Tree, Vec<u8>, Vec<u8>)> = Vec::new();
-    for name in ["log", "g1.0", "g2.0"] {
-        let tree = storage.inner.engine.tree(name).unwrap();
+    let (rows, journal) = (&storage.inner.rows, &storage.inner.journal);
+    for (engine, name) in [(journal, "log"), (rows, "g1.0"), (rows, "g2.0")] {
+        let tree = engine.tree(name).unwrap();
         for row in tree.range(..) {
             let (key, value) = row.unwrap();
             records.push((tree.clone(), key.to_vec(), value.to_vec()));
@@ -203,18 +204,22 @@ async fn no_file_that_is_flipped_or_cut_gives_other_data_or_a_panic() {
     let (dir, base, sound) = sound().await;
     tokio::task::spawn_blocking(move || {
         let mut tally = Tally::default();
-        let files: Vec<PathBuf> = std::fs::read_dir(&base)
-            .unwrap()
+        let folders = [base.clone(), base.join("log")];
+        let files: Vec<PathBuf> = folders
+            .iter()
+            .flat_map(|folder| std::fs::read_dir(folder).unwrap())
             .map(|entry| entry.unwrap())
             .filter(|entry| entry.file_type().unwrap().is_file() && entry.file_name() != "LOCK")
             .map(|entry| entry.path())
             .collect();
-        assert!(files.iter().any(|file| file.ends_with("db")), "{files:?}");
+        for file in [ROWS.file(), JOURNAL.file()] {
+            assert!(files.contains(&base.join(file)), "{files:?}");
+        }
         let places: usize =
             std::env::var("KEYVIZ_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
         let mut n = 0;
         for file in &files {
-            let name = file.file_name().unwrap();
+            let name = file.strip_prefix(&base).unwrap();
             let bytes = std::fs::read(file).unwrap();
             let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
             let count = places.min(used.len());

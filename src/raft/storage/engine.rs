@@ -4,6 +4,8 @@
 //!
 //! * One insert is atomic; inserts of one thread survive a crash as a prefix of their order.
 //!   Nothing here relies on `apply_batch`, which rolls sled's write buffer to disk twice a call.
+//! * A node has two databases ([`ROWS`], [`JOURNAL`]), each with its own writes and syncs. Nothing is
+//!   promised of the order between them but what the layers above wait for.
 //! * `flush` of sled 0.34 ends in `sync_file_range`, which does not make a write survive a power
 //!   loss. [`Engine::sync`] follows it with an `fdatasync` of the database file through a second
 //!   handle.
@@ -11,11 +13,13 @@
 //!   synced. A leaf holds up to 17 records, so records are kept below [`RECORD_BYTES`] by the
 //!   layers above, and segments are sized for that.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::ops::RangeBounds;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -32,8 +36,45 @@ use sled::{Db, Iter as DbIter, Tree as DbTree};
 /// concurrent inserts) with keys of 4 KiB fit into a quarter of [`SEGMENT_BYTES`].
 pub(crate) const RECORD_BYTES: usize = 20 * 1024;
 
-/// What a damage that the database itself found begins with.
-pub(super) const CORRUPT_FILE: &str = "the file db is corrupt";
+/// One of the databases of a node.
+#[derive(Debug)]
+pub(crate) struct Database {
+    /// Its file in the node's folder.
+    file: Cow<'static, str>,
+    /// sled gives the room of what is gone back on a thread of its own, which empties at most one
+    /// segment each time it wakes, and syncs the file then, whether there is something or not.
+    clean_every_ms: u64,
+}
+
+/// Rows. A row that changes leaves room in a segment among rows that stay: with a tenth of a second,
+/// changes of 20 MiB/s are kept up with; with a quarter, the file grows to three times that.
+pub(super) const ROWS: Database = Database { file: Cow::Borrowed("db"), clean_every_ms: 100 };
+
+/// Logs, votes and node records. Entries go in the order in which they came, so segments empty by
+/// themselves.
+pub(crate) const JOURNAL: Database =
+    Database { file: Cow::Borrowed("log/db"), clean_every_ms: 1_000 };
+
+impl Database {
+    /// One beside the store, in a folder of its own.
+    pub(super) fn beside(folder: &str) -> Self {
+        Database { file: format!("{folder}/db").into(), clean_every_ms: 1_000 }
+    }
+
+    /// Its file in the node's folder.
+    pub(super) fn file(&self) -> &str {
+        &self.file
+    }
+}
+
+/// Whether an error is a damage that the database itself found.
+pub(super) fn names_damaged_file(what: &str) -> bool {
+    [ROWS, JOURNAL].iter().any(|database| what.contains(&corrupt_file(database.file())))
+}
+
+fn corrupt_file(file: &str) -> String {
+    format!("the file {file} is corrupt")
+}
 
 /// The tree of node records, and the one that is not the node's but the engine's own.
 pub(super) const META: &str = "meta";
@@ -42,9 +83,6 @@ pub(super) const SYNC_KEY: &[u8] = b"s/sync";
 const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
 
 const _: () = assert!(19 * (RECORD_BYTES + 4 * 1024 + 256) < SEGMENT_BYTES / 4);
-
-/// sled cleans its segments on its own thread, every so often.
-const CLEAN_EVERY_MS: u64 = 1_000;
 
 /// A database whose lock is still held is tried again so often, with such a pause between.
 const LOCK_TRIES: u32 = 200;
@@ -61,14 +99,16 @@ struct Numbered {
 #[derive(Clone, Debug)]
 pub(crate) struct Engine {
     db: Db,
+    /// Its file in the node's folder, for messages.
+    file: Arc<str>,
     /// `None`: the database is not in a file.
-    sync_handle: Option<std::sync::Arc<File>>,
+    sync_handle: Option<Arc<File>>,
     /// The tree that has the number of the last sync, and the file that has it too. `None`: the
     /// database is not in a file.
-    synced: Option<std::sync::Arc<Numbered>>,
+    synced: Option<Arc<Numbered>>,
     faults: FaultLatch,
     #[cfg(test)]
-    syncs_fail: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    syncs_fail: Arc<std::sync::atomic::AtomicBool>,
     #[cfg(test)]
     stall: Stall,
     #[cfg(test)]
@@ -78,7 +118,7 @@ pub(crate) struct Engine {
 /// Stands for a process that dies: from some write on, nothing reaches the database any more.
 #[cfg(test)]
 #[derive(Clone, Debug)]
-pub(crate) struct Crash(std::sync::Arc<std::sync::atomic::AtomicI64>);
+pub(crate) struct Crash(Arc<std::sync::atomic::AtomicI64>);
 
 #[cfg(test)]
 impl Default for Crash {
@@ -108,7 +148,7 @@ impl Crash {
 /// Stands for a disk that does not answer: syncs wait until it does.
 #[cfg(test)]
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Stall(std::sync::Arc<(parking_lot::Mutex<bool>, parking_lot::Condvar)>);
+pub(crate) struct Stall(Arc<(parking_lot::Mutex<bool>, parking_lot::Condvar)>);
 
 #[cfg(test)]
 impl Stall {
@@ -129,6 +169,8 @@ impl Stall {
 #[derive(Clone, Debug)]
 pub(crate) struct Tree {
     tree: DbTree,
+    /// The file of its database.
+    file: Arc<str>,
     faults: FaultLatch,
     #[cfg(test)]
     crash: Crash,
@@ -136,26 +178,27 @@ pub(crate) struct Tree {
 
 pub(crate) type Row = (sled::IVec, sled::IVec);
 
-fn to_io(error: sled::Error) -> io::Error {
+fn to_io(file: &str, error: sled::Error) -> io::Error {
     match error {
         sled::Error::Io(error) => error,
         sled::Error::Corruption { at, .. } => {
             let place = at.map_or_else(String::new, |at| format!(" at offset {}", at.lid()));
-            io::Error::new(io::ErrorKind::InvalidData, format!("{CORRUPT_FILE}{place}"))
+            io::Error::new(io::ErrorKind::InvalidData, format!("{}{place}", corrupt_file(file)))
         }
         other => io::Error::other(other.to_string()),
     }
 }
 
 /// sled panics on some damage; that is an error like the others.
-fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> io::Result<T> {
+fn guarded<T>(file: &str, work: impl FnOnce() -> sled::Result<T>) -> io::Result<T> {
     match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(done) => done.map_err(to_io),
+        Ok(done) => done.map_err(|error| to_io(file, error)),
         Err(panic) => {
             let said = panic.downcast_ref::<String>().map(String::as_str);
             let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
             let said = said.unwrap_or("it panicked");
-            Err(io::Error::new(io::ErrorKind::InvalidData, format!("{CORRUPT_FILE}: {said}")))
+            let what = format!("{}: {said}", corrupt_file(file));
+            Err(io::Error::new(io::ErrorKind::InvalidData, what))
         }
     }
 }
@@ -174,29 +217,43 @@ fn open_unlocked(config: &sled::Config) -> sled::Result<sled::Db> {
 }
 
 impl Engine {
-    pub(crate) fn open(dir: &Path, cache_bytes: u64, faults: FaultLatch) -> io::Result<Self> {
+    /// Opens one of the databases of a node's folder, or makes it.
+    pub(crate) fn open(
+        folder: &Path,
+        database: &Database,
+        cache_bytes: u64,
+        faults: FaultLatch,
+    ) -> io::Result<Self> {
+        let file = database.file();
+        let path = folder.join(file);
+        let dir = path.parent().expect("a file is in a folder");
+        if dir != folder {
+            std::fs::create_dir_all(dir)?;
+        }
         let config = sled::Config::new()
             .path(dir)
             .cache_capacity(cache_bytes)
             .segment_size(SEGMENT_BYTES)
-            .flush_every_ms(Some(CLEAN_EVERY_MS));
+            .flush_every_ms(Some(database.clean_every_ms));
         // Before the database, which makes its files.
         let mut synced = Synced::open(dir)?;
-        let db = guarded(|| open_unlocked(&config))?;
+        let db = guarded(file, || open_unlocked(&config))?;
         #[cfg(test)]
         let db = Db::Sled(db);
-        let meta = guarded(|| db.open_tree(META))?;
-        let number = match guarded(|| meta.get(SYNC_KEY))? {
+        let meta = guarded(file, || db.open_tree(META))?;
+        let number = match guarded(file, || meta.get(SYNC_KEY))? {
             Some(record) => unseal(&record)?.try_into().map(u64::from_le_bytes).unwrap_or(0),
             None => 0,
         };
-        synced.check(number)?;
+        synced.check(file, number)?;
         let numbered = Numbered { meta, synced: Mutex::new(synced) };
-        let sync_handle = Some(File::open(dir.join("db"))?.into());
+        let sync_handle = Some(File::open(&path)?.into());
         // The files themselves must survive, too.
         File::open(dir)?.sync_all()?;
+        File::open(folder)?.sync_all()?;
         Ok(Self {
             db,
+            file: file.into(),
             sync_handle,
             synced: Some(numbered.into()),
             faults,
@@ -213,8 +270,8 @@ impl Engine {
     #[cfg(test)]
     pub(crate) fn simulated(disk: Disk, faults: FaultLatch) -> Self {
         let (syncs_fail, stall, crash) = Default::default();
-        let db = Db::on(disk);
-        Self { db, sync_handle: None, synced: None, faults, syncs_fail, stall, crash }
+        let (db, file) = (Db::on(disk), "simulated".into());
+        Self { db, file, sync_handle: None, synced: None, faults, syncs_fail, stall, crash }
     }
 
     /// Begins a sync on a simulated disk: the mark for [`Engine::end_sync`].
@@ -227,14 +284,15 @@ impl Engine {
     #[cfg(test)]
     pub(crate) fn end_sync(&self, mark: u64) -> io::Result<()> {
         self.faults.check()?;
-        let synced = self.db.flush_to(mark).map_err(to_io);
+        let synced = self.db.flush_to(mark).map_err(|error| to_io(&self.file, error));
         synced.map_err(|error| self.faults.latch("syncing the database", &error).into())
     }
 
     pub(crate) fn tree(&self, name: &str) -> io::Result<Tree> {
-        let tree = guarded(|| self.db.open_tree(name))?;
+        let tree = guarded(&self.file, || self.db.open_tree(name))?;
         Ok(Tree {
             tree,
+            file: Arc::clone(&self.file),
             faults: self.faults.clone(),
             #[cfg(test)]
             crash: self.crash.clone(),
@@ -251,7 +309,7 @@ impl Engine {
         if self.crash.lost_some() {
             return Ok(false);
         }
-        guarded(|| self.db.drop_tree(name))
+        guarded(&self.file, || self.db.drop_tree(name))
     }
 
     /// Returns when everything written before the call survives a power loss. A failure latches.
@@ -267,13 +325,13 @@ impl Engine {
             return Ok(());
         }
         let Some(Numbered { meta, synced }) = self.synced.as_deref() else {
-            guarded(|| self.db.flush())?;
+            guarded(&self.file, || self.db.flush())?;
             return self.sync_data();
         };
         let mut synced = synced.lock();
         let number = synced.next();
-        guarded(|| meta.insert(SYNC_KEY, seal(&number.to_le_bytes())))?;
-        guarded(|| self.db.flush())?;
+        guarded(&self.file, || meta.insert(SYNC_KEY, seal(&number.to_le_bytes())))?;
+        guarded(&self.file, || self.db.flush())?;
         self.sync_data()?;
         synced.done(number)
     }
@@ -308,6 +366,13 @@ impl Engine {
         &self.crash
     }
 
+    /// Stands and falls with another database of the same process.
+    #[cfg(test)]
+    pub(crate) fn dies_with(mut self, other: &Self) -> Self {
+        self.crash = other.crash.clone();
+        self
+    }
+
     /// Makes syncs work again.
     #[cfg(test)]
     pub(crate) fn heal_syncs(&self) {
@@ -316,13 +381,13 @@ impl Engine {
 
     /// Bytes of the database on disk.
     pub(crate) fn disk_bytes(&self) -> io::Result<u64> {
-        guarded(|| self.db.size_on_disk())
+        guarded(&self.file, || self.db.size_on_disk())
     }
 }
 
 impl Tree {
     pub(crate) fn get(&self, key: &[u8]) -> io::Result<Option<sled::IVec>> {
-        guarded(|| self.tree.get(key))
+        guarded(&self.file, || self.tree.get(key))
     }
 
     /// Writes one record. A failure latches.
@@ -333,7 +398,7 @@ impl Tree {
             return Ok(());
         }
         let value = value.into();
-        let put = guarded(|| self.tree.insert(key, value));
+        let put = guarded(&self.file, || self.tree.insert(key, value));
         put.map(drop).map_err(|error| self.faults.latch("writing a record", &error).into())
     }
 
@@ -344,29 +409,40 @@ impl Tree {
         if self.crash.happened() {
             return Ok(());
         }
-        let deleted = guarded(|| self.tree.remove(key));
+        let deleted = guarded(&self.file, || self.tree.remove(key));
         deleted.map(drop).map_err(|error| self.faults.latch("removing a record", &error).into())
     }
 
     /// Rows in key order.
     pub(crate) fn range<'a>(&self, range: impl RangeBounds<&'a [u8]>) -> Rows {
-        Rows(self.tree.range(range))
+        Rows { rows: self.tree.range(range), file: Arc::clone(&self.file) }
+    }
+
+    /// Hands everything that was written to the system, so that it survives the process. It need not
+    /// survive a power loss. A failure latches.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        self.faults.check()?;
+        let flushed = guarded(&self.file, || self.tree.flush());
+        flushed.map(drop).map_err(|error| self.faults.latch("writing the database", &error).into())
     }
 }
 
 /// Rows of a tree, from either end.
-pub(crate) struct Rows(DbIter);
+pub(crate) struct Rows {
+    rows: DbIter,
+    file: Arc<str>,
+}
 
 impl Iterator for Rows {
     type Item = io::Result<Row>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        guarded(|| self.0.next().transpose()).transpose()
+        guarded(&self.file, || self.rows.next().transpose()).transpose()
     }
 }
 
 impl DoubleEndedIterator for Rows {
     fn next_back(&mut self) -> Option<Self::Item> {
-        guarded(|| self.0.next_back().transpose()).transpose()
+        guarded(&self.file, || self.rows.next_back().transpose()).transpose()
     }
 }

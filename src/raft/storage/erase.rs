@@ -19,7 +19,7 @@ fn mark_key(group: GroupId) -> Vec<u8> {
 impl Storage {
     /// Groups of which this folder has rows, or has begun to remove them.
     pub(crate) fn stored_groups(&self) -> io::Result<BTreeSet<GroupId>> {
-        let names = self.inner.engine.tree_names();
+        let names = self.inner.rows.tree_names();
         let mut groups: BTreeSet<GroupId> = names
             .iter()
             .filter_map(|name| super::check::group_of(name))
@@ -47,9 +47,9 @@ impl Storage {
         if inner.meta.get(&mark_key(group))?.is_none() {
             return Ok(());
         }
-        for name in inner.engine.tree_names() {
+        for name in inner.rows.tree_names() {
             if super::check::group_of(&name).is_some_and(|(id, _)| id == group) {
-                inner.engine.drop_tree(&name)?;
+                inner.rows.drop_tree(&name)?;
             }
         }
         inner.meta.delete(&generation_key(group))?;
@@ -59,7 +59,7 @@ impl Storage {
         while let Some(row) = inner.log.range(&first[..]..&end[..]).next_back() {
             inner.log.delete(&row?.0)?;
         }
-        inner.engine.sync()?;
+        inner.sync()?;
         inner.meta.delete(&mark_key(group))
     }
 }

@@ -2,15 +2,17 @@
 //!
 //! ```text
 //! <dir>/LOCK     held with an advisory file lock while a process has the folder open; holds its pid
-//! <dir>/FORMAT   "keyviz data format 1\n"
-//! <dir>/db, conf, blobs/, snap.*   sled
+//! <dir>/FORMAT   "keyviz data format 2\n"
+//! <dir>/log/db, <dir>/db, <dir>/side/*/db and beside each conf, blobs/, snap.*   sled
 //! ```
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-const FORMAT_VERSION: u32 = 1;
+use super::engine::{JOURNAL, ROWS};
+
+const FORMAT_VERSION: u32 = 2;
 const FORMAT_PREFIX: &str = "keyviz data format ";
 
 /// Why a node's folder cannot be opened, and what to do about it.
@@ -80,6 +82,9 @@ impl OpenError {
 /// A folder that this process holds until the value is dropped.
 #[derive(Debug)]
 pub(crate) struct Folder {
+    dir: PathBuf,
+    /// The format that was found.
+    format: u32,
     // The lock ends when the file closes.
     _lock: File,
 }
@@ -93,8 +98,28 @@ impl Folder {
         }
         fs::create_dir_all(dir).map_err(io)?;
         let lock = Self::lock(dir)?;
-        Self::check_format(dir)?;
-        Ok(Self { _lock: lock })
+        let format = Self::check_format(dir)?;
+        // The journal is made first, so one that is missing was taken away, and with it what this node
+        // has promised.
+        if format > 1 && dir.join(ROWS.file()).exists() && !dir.join(JOURNAL.file()).exists() {
+            let cause = format!("the file {} is missing", JOURNAL.file());
+            return Err(OpenError::Corrupt { dir: dir.to_path_buf(), cause });
+        }
+        Ok(Self { dir: dir.to_path_buf(), format, _lock: lock })
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The format of what is there.
+    pub(super) fn format(&self) -> u32 {
+        self.format
+    }
+
+    /// From here on the folder has the format of this program.
+    pub(super) fn set_format(&self) -> io::Result<()> {
+        Self::write_format(&self.dir)
     }
 
     /// Takes the lock of a folder that has a node's data, and checks its format.
@@ -102,7 +127,7 @@ impl Folder {
         if dir.exists() && !dir.is_dir() {
             return Err(OpenError::NotAFolder(dir.to_path_buf()));
         }
-        if !dir.join("FORMAT").exists() || !dir.join("db").exists() {
+        if !dir.join("FORMAT").exists() || !dir.join(ROWS.file()).exists() {
             return Err(OpenError::NoNode(dir.to_path_buf()));
         }
         Self::open(dir)
@@ -133,13 +158,13 @@ impl Folder {
         Ok(file)
     }
 
-    fn check_format(dir: &Path) -> Result<(), OpenError> {
+    fn check_format(dir: &Path) -> Result<u32, OpenError> {
         let io = |error| OpenError::from_io(dir, error);
         let path = dir.join("FORMAT");
         let text = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Self::create_format(dir);
+                return Self::create_format(dir).map(|()| FORMAT_VERSION);
             }
             Err(error) => return Err(io(error)),
         };
@@ -148,7 +173,7 @@ impl Folder {
             .and_then(|text| text.strip_prefix(FORMAT_PREFIX))
             .and_then(|version| version.trim_end().parse::<u32>().ok());
         match found {
-            Some(FORMAT_VERSION) => Ok(()),
+            Some(found @ 1..=FORMAT_VERSION) => Ok(found),
             Some(found) if found > FORMAT_VERSION => {
                 Err(OpenError::NewerFormat { dir: dir.to_path_buf(), found })
             }
@@ -167,13 +192,17 @@ impl Folder {
                 return Err(OpenError::Foreign(dir.to_path_buf()));
             }
         }
-        // Whole or absent: written aside, synced, renamed, and the rename synced.
+        Self::write_format(dir).map_err(io)
+    }
+
+    /// Whole or absent: written aside, synced, renamed, and the rename synced.
+    fn write_format(dir: &Path) -> io::Result<()> {
         let aside = dir.join("LOCK.format");
-        let mut file = File::create(&aside).map_err(io)?;
-        writeln!(file, "{FORMAT_PREFIX}{FORMAT_VERSION}").map_err(io)?;
-        file.sync_all().map_err(io)?;
-        fs::rename(&aside, dir.join("FORMAT")).map_err(io)?;
-        File::open(dir).and_then(|folder| folder.sync_all()).map_err(io)
+        let mut file = File::create(&aside)?;
+        writeln!(file, "{FORMAT_PREFIX}{FORMAT_VERSION}")?;
+        file.sync_all()?;
+        fs::rename(&aside, dir.join("FORMAT"))?;
+        File::open(dir)?.sync_all()
     }
 }
 
@@ -201,8 +230,8 @@ mod tests {
     #[test]
     fn a_newer_format_is_refused_in_words() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("FORMAT"), "keyviz data format 2\n").unwrap();
-        assert!(matches!(open_error(dir.path()), OpenError::NewerFormat { found: 2, .. }));
+        fs::write(dir.path().join("FORMAT"), "keyviz data format 3\n").unwrap();
+        assert!(matches!(open_error(dir.path()), OpenError::NewerFormat { found: 3, .. }));
     }
 
     #[test]

@@ -1,10 +1,20 @@
-//! What a node keeps on disk: one folder, one database, one thread that makes things durable.
+//! What a node keeps on disk: one folder, two databases and some beside them, one thread that makes logs durable.
 //!
-//! | tree | holds |
-//! |---|---|
-//! | `meta` | node records (`r/<name>`), the current generation of each group (`g/<group>`) and groups whose erasure has begun (`e/<group>`) |
-//! | `log` | the logs and votes of all groups |
-//! | `g<group>.<generation>` | the rows of a group's state machine |
+//! | database | tree | holds |
+//! |---|---|---|
+//! | `log/db`, the journal | `meta` | node records (`r/<name>`), the current generation of each group (`g/<group>`) and groups whose erasure has begun (`e/<group>`) |
+//! | | `log` | the logs and votes of all groups |
+//! | `db`, the rows | `g<group>.<generation>` | the rows of a group's state machine |
+//! | `side/<name>/db` | `rows` | rows that belong to no group, which fail for themselves |
+//!
+//! The journal is synced before anything is answered; the rows are synced only before the log that
+//! they came from is forgotten, because until then they can be had from it again. So that a crash
+//! never leaves rows that the log does not know of, an entry is applied only once it is durable in
+//! the log of this node ([`GroupLog::durable`]).
+//!
+//! Logs and rows have one each because what they hold ends differently: entries go in the order in which they came,
+//! a few seconds later, and rows stay. In one file each segment of it would hold a few rows among
+//! entries long gone, and take up as much room as if they were still there.
 
 mod batch;
 mod check;
@@ -18,6 +28,7 @@ mod seed;
 mod side;
 pub(super) mod space;
 mod synced;
+mod upgrade;
 mod value;
 mod view;
 
@@ -39,7 +50,7 @@ pub use batch::Batch;
 pub use check::{CheckReport, Damage, Verify, check_folder};
 #[cfg(test)]
 pub(crate) use check_tests::format_samples;
-pub(crate) use engine::{Engine, RECORD_BYTES, Tree};
+pub(crate) use engine::{Engine, JOURNAL, RECORD_BYTES, Tree};
 pub use fault::Fault;
 pub(crate) use fault::FaultLatch;
 pub use folder::OpenError;
@@ -54,7 +65,15 @@ pub(crate) use view::SnapshotView;
 
 use super::log::{CacheBudget, GroupLog, Op, Writer, WriterStats, stopped};
 use crate::keyviz::GroupId;
+use engine::ROWS;
 use folder::Folder;
+
+/// The tree of logs and votes.
+const LOG: &str = "log";
+
+/// The journal has this part of the cache, a sixteenth: entries that are read again soon are kept
+/// beside it ([`StorageOptions::log_cache_bytes`]).
+const JOURNAL_CACHE_PART: u64 = 16;
 
 /// Bounds of a node's storage.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +113,9 @@ pub struct Storage {
 
 struct Inner {
     dir: PathBuf,
-    engine: Engine,
+    rows: Engine,
+    journal: Engine,
+    sides: side::Sides,
     meta: Tree,
     log: Tree,
     writer: Writer,
@@ -146,15 +167,25 @@ impl Storage {
         let faults = FaultLatch::default();
         let opened = || -> io::Result<Inner> {
             let room = Room::of(dir, options.min_free_bytes)?;
-            let engine = Engine::open(dir, options.cache_bytes, faults.clone())?;
-            let (meta, log) = (engine.tree(engine::META)?, engine.tree("log")?);
+            let journal_cache = options.cache_bytes / JOURNAL_CACHE_PART;
+            let open = |database, cache| Engine::open(dir, database, cache, faults.clone());
+            // In this order: rows without a journal are damage.
+            let journal = open(&JOURNAL, journal_cache)?;
+            let rows = open(&ROWS, options.cache_bytes - journal_cache)?;
+            #[cfg(test)]
+            let rows = rows.dies_with(&journal);
+            folder.upgrade(&rows, &journal)?;
+            let (meta, log) = (journal.tree(engine::META)?, journal.tree(LOG)?);
             // What a killed process left in the page cache counts as applied from here on.
-            engine.sync()?;
-            let writer = Writer::start(engine.clone(), log.clone(), faults.clone())?;
+            journal.sync()?;
+            rows.sync()?;
+            let writer = Writer::start(journal.clone(), log.clone(), faults.clone())?;
             room.watch()?;
             Ok(Inner {
                 dir: dir.to_path_buf(),
-                engine,
+                rows,
+                journal,
+                sides: side::Sides::default(),
                 meta,
                 log,
                 writer,
@@ -173,20 +204,24 @@ impl Storage {
     /// runtime, whose syncs take as long as `sync_time` says.
     #[cfg(test)]
     pub(crate) fn simulated(
-        disk: crate::raft::simulated::Disk,
+        disk: crate::raft::simulated::Disks,
         options: StorageOptions,
         sync_time: impl FnMut() -> std::time::Duration + Send + 'static,
     ) -> io::Result<Self> {
         let faults = FaultLatch::default();
-        let engine = Engine::simulated(disk, faults.clone());
-        let (meta, log) = (engine.tree("meta")?, engine.tree("log")?);
-        engine.sync()?;
+        let rows = Engine::simulated(disk.rows, faults.clone());
+        let journal = Engine::simulated(disk.journal, faults.clone());
+        let (meta, log) = (journal.tree(engine::META)?, journal.tree(LOG)?);
+        journal.sync()?;
+        rows.sync()?;
         let (parts, tree) = (faults.clone(), log.clone());
-        let writer = Writer::start_simulated(engine.clone(), tree, parts, sync_time);
+        let writer = Writer::start_simulated(journal.clone(), tree, parts, sync_time);
         Ok(Self {
             inner: Arc::new(Inner {
                 dir: PathBuf::from("/simulated"),
-                engine,
+                rows,
+                journal,
+                sides: side::Sides::default(),
                 meta,
                 log,
                 writer,
@@ -264,14 +299,17 @@ impl Storage {
         self.inner.writer.queued()
     }
 
-    /// Bytes of the database on disk.
+    /// Bytes of the databases on disk.
     pub fn disk_bytes(&self) -> io::Result<u64> {
-        self.inner.engine.disk_bytes()
+        Ok(self.inner.rows.disk_bytes()? + self.inner.journal.disk_bytes()?)
     }
 
-    /// Returns when everything written before the call survives a power loss.
-    pub async fn sync(&self) -> io::Result<()> {
-        self.inner.writer.sync().await
+    /// Returns when all rows that were written before the call survive a power loss. What was
+    /// acknowledged survives it without, because the log has it.
+    pub async fn sync_rows(&self) -> io::Result<()> {
+        let rows = self.inner.rows.clone();
+        let synced = crate::raft::blocking(move || rows.sync());
+        synced.await.unwrap_or_else(|_| Err(io::Error::other("syncing the rows panicked")))
     }
 
     /// Stops the log writer after its last batch and syncs. Groups must be shut down before;
@@ -280,7 +318,7 @@ impl Storage {
         let inner = self.inner.clone();
         let closed = crate::raft::blocking(move || {
             inner.writer.stop();
-            inner.engine.sync()
+            inner.sync()
         });
         closed.await.unwrap_or_else(|_| Err(io::Error::other("closing the storage panicked")))
     }
@@ -288,19 +326,19 @@ impl Storage {
     /// Stands for the death of the process at a write.
     #[cfg(test)]
     pub(crate) fn crash(&self) -> &engine::Crash {
-        self.inner.engine.crash()
+        self.inner.journal.crash()
     }
 
     /// Makes syncs wait, or go on.
     #[cfg(test)]
     pub(crate) fn stall_syncs(&self, stalled: bool) {
-        self.inner.engine.stall().set(stalled);
+        self.inner.journal.stall().set(stalled);
     }
 
     /// Makes every later sync fail.
     #[cfg(test)]
     pub(crate) fn fail_syncs(&self) {
-        self.inner.engine.fail_syncs();
+        self.inner.journal.fail_syncs();
     }
 
     pub(crate) fn open_log(&self, group: GroupId) -> io::Result<GroupLog> {
@@ -321,13 +359,13 @@ impl Storage {
             None => 0,
         };
         let prefix = format!("g{group}.");
-        for name in self.inner.engine.tree_names() {
+        for name in self.inner.rows.tree_names() {
             if name.starts_with(&prefix) && name != tree_name(group, generation) {
-                self.inner.engine.drop_tree(&name)?;
+                self.inner.rows.drop_tree(&name)?;
             }
         }
         self.inner.generations.lock().insert(group, generation);
-        let tree = self.inner.engine.tree(&tree_name(group, generation))?;
+        let tree = self.inner.rows.tree(&tree_name(group, generation))?;
         Ok(Space::new(group, Current::open(tree, generation)?))
     }
 
@@ -339,7 +377,7 @@ impl Storage {
             *last += 1;
             *last
         };
-        let tree = self.inner.engine.tree(&tree_name(group, generation))?;
+        let tree = self.inner.rows.tree(&tree_name(group, generation))?;
         Current::open(tree, generation)
     }
 
@@ -350,12 +388,21 @@ impl Storage {
         group: GroupId,
         generation: u64,
     ) -> io::Result<()> {
+        self.sync_rows().await?;
         self.put_meta(generation_key(group), seal(&generation.to_be_bytes())).await
     }
 
     /// Drops the tree of a generation that is not the current one.
     pub(crate) fn drop_generation(&self, group: GroupId, generation: u64) -> io::Result<()> {
-        self.inner.engine.drop_tree(&tree_name(group, generation)).map(drop)
+        self.inner.rows.drop_tree(&tree_name(group, generation)).map(drop)
+    }
+}
+
+impl Inner {
+    /// Everything that was written before survives a power loss.
+    fn sync(&self) -> io::Result<()> {
+        self.journal.sync()?;
+        self.rows.sync()
     }
 }
 

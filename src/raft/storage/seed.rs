@@ -54,7 +54,7 @@ impl Storage {
     /// As [`Storage::close`], for who may block.
     pub fn close_now(&self) -> io::Result<()> {
         self.inner.writer.stop();
-        self.inner.engine.sync()
+        self.inner.sync()
     }
 }
 

@@ -1,4 +1,4 @@
-//! How far the database was durable, told by a file beside it.
+//! How far a database was durable, told by a file beside it.
 //!
 //! sled drops the end of its log where it is damaged, and whatever a damaged page hides behind older
 //! ones, without a word: it cannot tell damage from a write that a crash cut short. But an end that was
@@ -53,10 +53,10 @@ impl Synced {
     }
 
     /// Compares with what the database says; goes on from the later of both.
-    pub(super) fn check(&mut self, in_database: u64) -> io::Result<()> {
+    pub(super) fn check(&mut self, database: &str, in_database: u64) -> io::Result<()> {
         if in_database < self.number {
             return Err(corrupt(&format!(
-                "the file db has lost what was durable: it goes back to sync {in_database}, and \
+                "the file {database} has lost what was durable: it goes back to sync {in_database}, and \
                  sync {} was done",
                 self.number
             )));
@@ -115,9 +115,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut synced = Synced::open(dir.path()).unwrap();
         synced.done(5).unwrap();
-        assert!(synced.check(4).unwrap_err().to_string().contains("goes back to sync 4"));
-        synced.check(5).unwrap();
-        synced.check(6).unwrap();
+        assert!(synced.check("db", 4).unwrap_err().to_string().contains("goes back to sync 4"));
+        synced.check("db", 5).unwrap();
+        synced.check("db", 6).unwrap();
         assert_eq!(synced.next(), 7);
     }
 }

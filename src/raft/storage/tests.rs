@@ -292,10 +292,10 @@ fn trees_of_unfinished_snapshots_go_when_the_group_is_opened() {
     let space = storage.open_space(GROUP).unwrap();
     write(&space, 0, &[&[("a", bytes("1"))]]);
     storage.stage(GROUP).unwrap().load(b"b", &Bytes::from("2")).unwrap();
-    assert!(storage.inner.engine.tree_names().contains(&"g3.1".to_owned()));
+    assert!(storage.inner.rows.tree_names().contains(&"g3.1".to_owned()));
     drop(space);
     let space = storage.open_space(GROUP).unwrap();
-    assert!(!storage.inner.engine.tree_names().contains(&"g3.1".to_owned()));
+    assert!(!storage.inner.rows.tree_names().contains(&"g3.1".to_owned()));
     assert_eq!(space.get(b"a").unwrap(), bytes("1"));
 }
 
@@ -305,7 +305,7 @@ fn trees_of_unfinished_snapshots_go_when_the_group_is_opened() {
 fn a_crash_at_any_write_leaves_the_rows_before_or_after_a_batch() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(&dir);
-    let crash = storage.inner.engine.crash();
+    let crash = storage.inner.journal.crash();
     for long in [1, 50_000] {
         for writes in 0.. {
             let group = GroupId(1_000 * long as u64 + writes as u64);
@@ -349,7 +349,7 @@ fn a_crash_at_any_write_leaves_the_rows_before_or_after_a_batch() {
 fn a_crash_in_a_replayable_batch_is_made_good_by_applying_it_again() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(&dir);
-    let crash = storage.inner.engine.crash();
+    let crash = storage.inner.journal.crash();
     for writes in 0.. {
         let group = GroupId(writes as u64);
         let space = storage.open_space(group).unwrap();

@@ -95,7 +95,11 @@ impl HistoryArchive {
             let rows = self.storage.open_side(ROWS)?;
             let columns = history.inspect(Window { from_ms: 0, to_ms: u64::MAX });
             let batch = self.archive.batch(columns.iter().map(AsRef::as_ref), &[]);
-            rows.apply(batch.puts, batch.deletes)?;
+            if let Err(error) = rows.apply(batch.puts, batch.deletes) {
+                drop(rows);
+                self.give_way()?;
+                return Err(error);
+            }
             self.rows = Some(rows);
             tracing::info!(columns = columns.len(), "the history is stored again");
         }
@@ -176,16 +180,20 @@ mod tests {
         LocalMatrix::new(Arc::new(sampler), Arc::new(history), Clock::of(move || now_ms), true)
     }
 
-    /// Records three reads in each of three minutes, and stores them as the flusher does.
+    /// Records three reads in a minute, and has them flushed.
+    fn a_minute(local: &LocalMatrix, minute: u64) -> Flushed {
+        let epoch = local.sampler().epoch();
+        let located = epoch.locate(b"k").expect("published");
+        (0..3).for_each(|_| epoch.record_read(located, b"k", 1, 1));
+        local.history().add(START_MS + minute * MINUTE_MS, local.sampler().harvest())
+    }
+
+    /// Three such minutes, stored as the flusher does.
     fn store_three_minutes(storage: &Storage) {
         let local = local(1, START_MS);
         let mut archive = HistoryArchive::open(storage, &local).expect("an empty archive");
         for minute in 1..=3 {
-            let epoch = local.sampler().epoch();
-            let located = epoch.locate(b"k").expect("published");
-            (0..3).for_each(|_| epoch.record_read(located, b"k", 1, 1));
-            let now_ms = START_MS + minute * MINUTE_MS;
-            let flushed = local.history().add(now_ms, local.sampler().harvest());
+            let flushed = a_minute(&local, minute);
             archive.store(&flushed, local.history()).expect("the disk works");
         }
     }
@@ -223,5 +231,29 @@ mod tests {
         let third = local(3, later_ms);
         HistoryArchive::open(&storage, &third).expect("all are readable");
         assert_eq!((third.damaged_records(), columns(&third)), (0, expected));
+    }
+
+    #[tokio::test]
+    async fn no_harm_a_history_that_could_not_be_stored_is_stored_anew_and_the_store_goes_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let storage = Storage::open(folder.path(), StorageOptions::default()).expect("a store");
+        let first = local(1, START_MS);
+        let mut archive = HistoryArchive::open(&storage, &first).expect("an empty archive");
+        let flushed = a_minute(&first, 1);
+        archive.store(&flushed, first.history()).expect("the disk works");
+
+        archive.rows.as_ref().expect("it stores").fail_syncs();
+        let flushed = a_minute(&first, 2);
+        archive.store(&flushed, first.history()).expect_err("its database fails");
+        assert!(storage.fault().is_none() && archive.rows.is_none());
+        storage.put_record("node", b"goes on").await.expect("the store does");
+
+        let flushed = a_minute(&first, 3);
+        archive.store(&flushed, first.history()).expect("it has a new database");
+        drop(archive);
+        let again = local(2, START_MS + 10 * MINUTE_MS);
+        HistoryArchive::open(&storage, &again).expect("readable");
+        let expected = (0..3).map(|minute| (START_MS + minute * MINUTE_MS, 3, false));
+        assert_eq!(columns(&again), expected.collect::<Vec<_>>());
     }
 }

@@ -176,6 +176,12 @@ impl SideRows {
     pub fn sync(&self) -> io::Result<()> {
         self.open.engine.sync()
     }
+
+    /// Makes syncs fail from now on.
+    #[cfg(test)]
+    pub(crate) fn fail_syncs(&self) {
+        self.open.engine.fail_syncs();
+    }
 }
 
 #[cfg(test)]
@@ -225,7 +231,7 @@ mod tests {
         let side = storage.open_side("history").expect("opens");
         side.apply([(b"a".to_vec(), vec![1; 9_000])], []).expect("writes");
         side.sync().expect("its disk works");
-        side.open.engine.fail_syncs();
+        side.fail_syncs();
         side.sync().expect_err("its disk fails");
         side.apply([(b"b".to_vec(), vec![1])], []).expect_err("from then on");
         assert!(storage.fault().is_none());

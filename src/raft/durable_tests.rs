@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use super::testing::{Cluster, GROUP, quick};
+use openraft::storage::RaftLogStorage as _;
+
+use super::testing::{Cluster, GROUP, Map, quick};
+use super::types::LogPosition;
+use super::{Groups, Peers, PeersOptions, Storage, StorageOptions};
 
 /// Long enough for an entry to be committed by the others and to be applied, were it not held back.
 const LONG: Duration = Duration::from_millis(700);
@@ -27,4 +31,18 @@ async fn no_lost_write_a_node_applies_only_what_is_durable_in_its_own_log() {
     assert_eq!(row, "1", "a row that the log does not know of");
     group.wait_applied(second.log_index, Duration::from_secs(20)).await.expect("it goes on");
     assert_eq!(group.space().get(b"k").expect("reads").expect("it is there"), "2");
+}
+
+#[tokio::test]
+async fn a_group_whose_rows_do_not_reach_its_log_is_refused() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let storage = Storage::open(dir.path(), StorageOptions::default()).expect("opens");
+    let mut log = storage.open_log(GROUP).expect("opens");
+    log.purge(LogPosition { term: 2, index: 9 }.into()).await.expect("purges");
+    drop(log);
+    let peers = Peers::new(1, "", PeersOptions::default());
+    let groups = Groups::new(storage, peers, quick());
+    let refused = groups.create(GROUP, Map).await.map(drop).expect_err("nothing was applied");
+    let said = format!("{refused} {:?}", std::error::Error::source(&refused));
+    assert!(said.contains("its rows are at entry 0, its log begins after entry 9"), "{said}");
 }

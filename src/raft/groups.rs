@@ -1,6 +1,7 @@
 //! The groups of one node.
 
 use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +14,10 @@ use super::apply::Applier;
 use super::compaction;
 use super::error::CreateError;
 use super::group::{Group, Opened};
+use super::log::GroupLog;
 use super::machine::Machine;
 use super::options::GroupOptions;
-use super::storage::Storage;
+use super::storage::{Space, Storage};
 use super::transport::{GroupNetwork, MAX_MESSAGE_BYTES, Pace, Peers, Service};
 use super::types::NodeId;
 use crate::keyviz::GroupId;
@@ -117,6 +119,7 @@ impl Groups {
             storage.finish_erasing(id)?;
             let log = storage.open_log(id)?;
             let space = storage.open_space(id)?;
+            check_rows_reach_log(&log, &space)?;
             let applier = Applier::open(storage, space.clone(), Box::new(machine))?;
             let applier = applier.behind(log.clone());
             Ok::<_, std::io::Error>((log, space, applier))
@@ -251,4 +254,16 @@ impl Groups {
         futures::future::join_all(stopping).await;
         self.inner.storage.close().await
     }
+}
+
+/// What the log has forgotten must be in the rows. They are synced before it forgets, so rows that lack
+/// it were lost.
+fn check_rows_reach_log(log: &GroupLog, space: &Space) -> io::Result<()> {
+    let (applied, purged) = (space.applied().map(|at| at.index), log.purged_index());
+    if applied >= purged {
+        return Ok(());
+    }
+    let (applied, purged) = (applied.unwrap_or(0), purged.unwrap_or(0));
+    let what = format!("its rows are at entry {applied}, its log begins after entry {purged}");
+    Err(io::Error::new(io::ErrorKind::InvalidData, what))
 }

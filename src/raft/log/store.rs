@@ -228,6 +228,11 @@ impl GroupLog {
         self.shared.state().vote
     }
 
+    /// Index of the last entry that was purged.
+    pub(crate) fn purged_index(&self) -> Option<u64> {
+        self.shared.state().purged.map(|at| at.index)
+    }
+
     /// Returns when the entries up to `index` are durable in this node's log. Others may have them
     /// durable before, and have them committed.
     pub(crate) async fn durable(&self, index: u64) -> io::Result<()> {

@@ -143,7 +143,7 @@ impl Parts {
         let queued = self.0.storage.writer_queue() as u64;
         page.gauge("log_queue", "Operations that wait for the log writer", queued)?;
         let disk = self.0.storage.disk_bytes().unwrap_or(0);
-        page.gauge("disk_bytes", "Bytes of the database on disk", disk)?;
+        page.gauge("disk_bytes", "Bytes of the databases on disk", disk)?;
         let (free, floor) = self.0.storage.free_bytes();
         page.gauge("disk_free_bytes", "Bytes free on the disk of the data", free)?;
         let help = "Free bytes below which writes are refused; 0: none are";

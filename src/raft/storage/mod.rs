@@ -12,9 +12,9 @@
 //! never leaves rows that the log does not know of, an entry is applied only once it is durable in
 //! the log of this node ([`GroupLog::durable`]).
 //!
-//! Logs and rows have one each because what they hold ends differently: entries go in the order in which they came,
-//! a few seconds later, and rows stay. In one file each segment of it would hold a few rows among
-//! entries long gone, and take up as much room as if they were still there.
+//! Logs and rows have one each because what they hold ends differently: entries go in the order in
+//! which they came, a few seconds later, and rows stay. In one file each segment of it would hold a
+//! few rows among entries long gone, and take up as much room as if they were still there.
 
 mod batch;
 mod check;
@@ -301,7 +301,8 @@ impl Storage {
 
     /// Bytes of the databases on disk.
     pub fn disk_bytes(&self) -> io::Result<u64> {
-        Ok(self.inner.rows.disk_bytes()? + self.inner.journal.disk_bytes()?)
+        let sides = side::disk_bytes(self.dir())?;
+        Ok(self.inner.rows.disk_bytes()? + self.inner.journal.disk_bytes()? + sides)
     }
 
     /// Returns when all rows that were written before the call survive a power loss. What was

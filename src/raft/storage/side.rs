@@ -79,6 +79,22 @@ pub(super) fn names(dir: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
+/// Bytes of all sets on disk. One that goes meanwhile counts nothing.
+pub(super) fn disk_bytes(dir: &Path) -> io::Result<u64> {
+    let bytes =
+        |name: &String| std::fs::metadata(dir.join(file(name))).map_or(0, |file| file.len());
+    Ok(names(dir)?.iter().map(bytes).sum())
+}
+
+/// Removes a set, if there is one.
+pub(super) fn remove(dir: &Path, name: &str) -> io::Result<()> {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    match std::fs::remove_dir_all(dir.join(FOLDER).join(name)) {
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(()),
+        removed => removed,
+    }
+}
+
 impl Storage {
     /// Opens the rows of a name, which may be none.
     pub fn open_side(&self, name: &str) -> io::Result<SideRows> {
@@ -100,10 +116,7 @@ impl Storage {
         if crate::raft::simulated::is_simulated() {
             return self.inner.rows.drop_tree(&simulated_tree(name)).map(drop);
         }
-        match std::fs::remove_dir_all(self.dir().join(FOLDER).join(name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        }
+        remove(self.dir(), name)
     }
 
     /// Names of rows beside the groups that begin with `prefix`.
@@ -212,6 +225,7 @@ mod tests {
         assert_eq!(rows, [(&b"a"[..], long.as_slice()), (b"c", &[1])]);
         assert!(storage.open_side("other").expect("opens").rows().expect("reads").is_empty());
         assert_eq!(storage.side_names("").expect("lists"), ["history", "other"]);
+        assert!(disk_bytes(folder.path()).expect("counts") > 300_000);
         assert_eq!(storage.side_names("hi").expect("lists"), ["history"]);
         storage.remove_side("history").expect("removes");
         assert_eq!(storage.side_names("").expect("lists"), ["other"]);

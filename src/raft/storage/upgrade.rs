@@ -1,9 +1,12 @@
 //! A folder of data format 1 becomes one of format 2 when it is opened.
 //!
-//! Format 1 had one database, with the logs, the node records and the rows of no group beside the rows of
-//! groups. They are copied to where they belong and made durable there; then `FORMAT` says 2; then they are removed from where they
-//! were. A crash before the second step leaves a folder of format 1, and the copy is made anew; one
-//! after it leaves only the third step to do.
+//! Format 1 had one database, with the logs, the node records and the rows of no group beside the
+//! rows of groups. They are copied to where they belong and made durable there; then `FORMAT` says 2;
+//! then they are removed from where they were. A crash before the second step leaves a folder of
+//! format 1, and the copy is made anew; one after it leaves only the third step to do.
+//!
+//! Rows of no group that cannot be read, or find no room where they belong, are left behind: they are
+//! the visualizer's, which must not keep the store from starting.
 
 use std::io;
 
@@ -29,13 +32,10 @@ impl Folder {
             journal.sync()?;
             for tree in rows.tree_names() {
                 let Some(name) = tree.strip_prefix(SIDE_PREFIX) else { continue };
-                let (engine, to) = side::open_database(self.dir(), name)?;
-                clear(&to)?;
-                for row in rows.tree(&tree)?.range(..) {
-                    let (key, value) = row?;
-                    to.put(&key, value)?;
+                if let Err(error) = self.copy_side(rows, &tree, name) {
+                    tracing::warn!(name, %error, "rows of no group were left behind: they are gone");
+                    side::remove(self.dir(), name)?;
                 }
-                engine.sync()?;
             }
             self.set_format()?;
             tracing::info!("the folder has data format 2 now");
@@ -47,6 +47,16 @@ impl Folder {
         }
         let cleared = clear(&rows.tree(META)?)?;
         if !left.is_empty() || cleared { rows.sync() } else { Ok(()) }
+    }
+
+    fn copy_side(&self, rows: &Engine, tree: &str, name: &str) -> io::Result<()> {
+        let (engine, to) = side::open_database(self.dir(), name)?;
+        clear(&to)?;
+        for row in rows.tree(tree)?.range(..) {
+            let (key, value) = row?;
+            to.put(&key, value)?;
+        }
+        engine.sync()
     }
 }
 
@@ -154,6 +164,19 @@ mod tests {
             drop(Storage::open(dir.path(), StorageOptions::default()).expect("opens"));
             is_upgraded(dir.path(), &log);
         }
+    }
+
+    #[test]
+    fn no_harm_to_the_store_a_history_that_cannot_be_brought_along_is_left_behind() {
+        let dir = of_format_1();
+        // Nothing can be made where it belongs.
+        std::fs::write(dir.path().join("side"), "in the way").expect("writes");
+        drop(Storage::open(dir.path(), StorageOptions::default()).expect("the store starts"));
+        let journal = engine(dir.path(), &JOURNAL);
+        assert_eq!(content(&journal.tree(LOG).expect("opens")).len(), 500);
+        let rows = engine(dir.path(), &ROWS);
+        assert_eq!(content(&rows.tree("g7.0").expect("opens")).len(), 500);
+        assert!(!rows.tree_names().iter().any(|name| name.starts_with(SIDE_PREFIX)));
     }
 
     #[test]

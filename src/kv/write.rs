@@ -6,11 +6,13 @@
 //! counted; one that openraft refused was not and is not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::keyviz::{Epoch, GroupId, Located, NodeId, Op, Sampler, Term};
-use crate::raft::{Attempts, Group, ProposeError, ReplicasFull};
+use crate::raft::{Attempts, Group, ProposeError};
 
 use super::command::{KvCommand, KvWrite};
 use super::coordinator::{Coordinator, Target};
@@ -26,6 +28,23 @@ pub enum CasOutcome {
     Swapped,
     /// It was not, and nothing changed; the value there.
     Mismatch(Option<Bytes>),
+}
+
+/// What replicas say of their disks is as old as their last answer to a heartbeat, so who says that it
+/// is full is heard once more before a write is refused for it.
+const HEARD_AGAIN: Duration = Duration::from_secs(1);
+
+async fn replicas_have_room(local: &Group) -> Result<(), KvError> {
+    let until = Instant::now() + HEARD_AGAIN;
+    loop {
+        match local.check_replicas_room() {
+            Ok(()) => return Ok(()),
+            Err(full) if Instant::now() >= until => {
+                return Err(KvError::DiskFull { reason: full.to_string() });
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
 }
 
 impl Coordinator {
@@ -170,8 +189,7 @@ impl Coordinator {
         command: Bytes,
     ) -> Result<PeerOutcome<Bytes>, KvError> {
         let group = local.id();
-        let reason = |full: ReplicasFull| KvError::DiskFull { reason: full.to_string() };
-        local.check_replicas_room().map_err(reason)?;
+        replicas_have_room(local).await?;
         let proposal = Proposal::of(&self.parts.sampler, group, &command)?;
         match local.propose(command).await {
             Ok(proposed) => {

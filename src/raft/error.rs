@@ -54,8 +54,8 @@ impl ProposeError {
 /// A write was refused because too few of a group's replicas have room for it. Nothing was written.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "the disks of nodes {} are full, and a majority of the group's replicas must have room; the \
-     group is read-only until they have", listed(.full)
+    "no majority of the group's replicas has room: {}; the group is read-only until there is room",
+    listed(.full)
 )]
 pub struct ReplicasFull {
     /// The replicas that are full.
@@ -63,8 +63,8 @@ pub struct ReplicasFull {
 }
 
 fn listed(nodes: &[NodeId]) -> String {
-    let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
-    nodes.join(" and ")
+    let each = |node: &NodeId| format!("the disk of node {node} is full");
+    nodes.iter().map(each).collect::<Vec<_>>().join(", ")
 }
 
 /// Why a read could not be confirmed.

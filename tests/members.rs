@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::io::Read as _;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -131,6 +133,46 @@ fn no_lost_write_when_a_dead_node_is_replaced_by_a_new_id() {
     eventually("two of three serve", || {
         cluster.run_on(index, &["get", "key/0001"]).status.code() != Some(2)
             && cluster.run_on(index, &["put", "after", "1"]).status.success()
+    });
+}
+
+/// An address that leads to `target`, but whose first connections are reset once so many bytes of answers
+/// have come.
+fn reset_at_first(target: String, limits: Vec<u64>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    std::thread::spawn(move || {
+        let mut limits = limits.into_iter();
+        for client in listener.incoming() {
+            let (Ok(client), Ok(server)) = (client, TcpStream::connect(&target)) else { continue };
+            let limit = limits.next().unwrap_or(u64::MAX);
+            let carry = |from: &TcpStream, to: &TcpStream, limit: u64| {
+                let (from, mut to) =
+                    (from.try_clone().expect("a handle"), to.try_clone().expect("a handle"));
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut (&from).take(limit), &mut to);
+                    for stream in [&from, &to] {
+                        let _ = stream.shutdown(Shutdown::Both);
+                    }
+                });
+            };
+            carry(&client, &server, u64::MAX);
+            carry(&server, &client, limit);
+        }
+    });
+    address
+}
+
+#[test]
+fn a_node_joins_through_a_member_whose_connections_break_at_first() {
+    let mut cluster = Cluster::start(1, &[]);
+    let limits = vec![0, 20, 40, 60, 80, 100, 120, 160, 200];
+    let address = reset_at_first(cluster.grpc[0].clone(), limits);
+    let node = cluster.enlist_through(address);
+    cluster.spawn(node);
+    eventually("it has joined and serves", || {
+        assert_eq!(cluster.exited(node), None, "{}", cluster.log(node));
+        support::is_ready(&cluster.http[node])
     });
 }
 

@@ -11,7 +11,7 @@ use crate::kv::Directory;
 use crate::proto;
 use crate::proto::cluster_peer_client::ClusterPeerClient;
 
-use super::peer_client::PeerClient;
+use super::peer_client::{PeerClient, passed_on};
 use super::peer_service::check_cluster;
 
 /// Bytes of records in one message, one record more at most.
@@ -64,7 +64,7 @@ impl Estates {
             .max_encoding_message_size(crate::raft::MAX_MESSAGE_BYTES);
         let stored = client.inherit(stream).await;
         packing.await.map_err(|_| Status::internal("packing the columns panicked"))?;
-        Ok(stored?.into_inner().records)
+        Ok(stored.map_err(|status| passed_on(heir, status))?.into_inner().records)
     }
 
     /// Takes over what a node that leaves sends.

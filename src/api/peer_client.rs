@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status, TimeoutExpired};
 
 use crate::keyviz::{GroupId, NodeId};
 use crate::kv::{
@@ -95,8 +95,8 @@ impl PeerClient {
         join: proto::JoinRequest,
     ) -> Result<proto::JoinResponse, Status> {
         let channel = self.channel(to).map_err(|error| Status::unavailable(error.to_string()))?;
-        let response = ClusterPeerClient::new(channel).join(self.request(join)).await?;
-        Ok(response.into_inner())
+        let response = ClusterPeerClient::new(channel).join(self.request(join)).await;
+        Ok(response.map_err(|status| passed_on(to, status))?.into_inner())
     }
 }
 
@@ -232,6 +232,20 @@ fn was_not_sent(status: &Status) -> bool {
     false
 }
 
+/// What became of a call to a member, for whoever asked this node. A status that the member gave is
+/// theirs too. One that was made of a connection that broke, or of a time that ran out on either side,
+/// is not: they would take it for their own connection's.
+pub(super) fn passed_on(to: NodeId, status: Status) -> Status {
+    let broke = status.source().is_some();
+    let ran_out = status.source().is_none_or(|source| source.is::<TimeoutExpired>());
+    let reason = || format!("node {to} was asked: {}; try again", describe(&status));
+    match status.code() {
+        Code::Cancelled if ran_out => Status::deadline_exceeded(reason()),
+        _ if broke => Status::unavailable(reason()),
+        _ => status,
+    }
+}
+
 /// The status and its innermost cause, for people.
 pub(crate) fn describe(status: &Status) -> String {
     match status.source() {
@@ -255,4 +269,29 @@ pub fn innermost(error: &dyn std::error::Error) -> String {
         innermost = source;
     }
     innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_passed_on_says_whose_connection_broke_and_may_be_asked_again() {
+        let broken = std::io::Error::other("reset");
+        let expired = Status::from_error(Box::new(TimeoutExpired(())));
+        assert_eq!(expired.code(), Code::Cancelled, "tonic's own code for it");
+        let cases = [
+            (Status::from_error(Box::new(broken)), Code::Unavailable),
+            (expired, Code::DeadlineExceeded),
+            // The same from the member's side.
+            (Status::cancelled("Timeout expired"), Code::DeadlineExceeded),
+        ];
+        for (status, code) in cases {
+            let passed = passed_on(NodeId(7), status);
+            assert_eq!(passed.code(), code, "{passed}");
+            assert!(passed.message().contains("node 7"), "{passed}");
+        }
+        let refused = passed_on(NodeId(7), Status::failed_precondition("it has left"));
+        assert_eq!((refused.code(), refused.message()), (Code::FailedPrecondition, "it has left"));
+    }
 }

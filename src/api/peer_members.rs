@@ -11,7 +11,7 @@ use crate::proto::{hand_over_response, is_member_response, leave_response, resha
 use crate::raft::{Reshaped, Shape};
 use crate::security::AuthChannel;
 
-use super::peer_client::{PeerClient, describe};
+use super::peer_client::{PeerClient, describe, passed_on};
 
 /// A step of a group towards its members takes so long at most.
 pub(super) const STEP_WITHIN: Duration = Duration::from_secs(4);
@@ -31,8 +31,8 @@ impl PeerClient {
     /// Has the leader of the catalog group let a node leave; whether it has gone.
     pub(super) async fn leave(&self, to: NodeId, id: NodeId) -> Result<LeaderAnswer<bool>, Status> {
         let leave = proto::LeaveRequest { cluster_id: self.cluster_id(), id: id.0 };
-        let response = self.members(to)?.leave(self.request(leave)).await?.into_inner();
-        match response.outcome {
+        let response = self.members(to)?.leave(self.request(leave)).await;
+        match response.map_err(|status| passed_on(to, status))?.into_inner().outcome {
             Some(leave_response::Outcome::Gone(gone)) => Ok(Ok(gone)),
             Some(leave_response::Outcome::NotLeader(hint)) => Ok(Err(leader_of(&hint))),
             None => Err(Status::internal("an answer without an outcome")),

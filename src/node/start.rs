@@ -1,6 +1,7 @@
 //! From a configuration to a running node.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
+use tonic::{Code, Status};
 
 use crate::api::{Edge, PeerClient, Services};
 use crate::catalog::{BootstrapPlan, ClusterId, plan_bootstrap};
@@ -436,13 +438,10 @@ async fn join(
                 address: advertise.to_owned(),
                 http: http.clone(),
             };
-            client.add_node(add).await.map_err(|status| {
-                let again = matches!(
-                    status.code(),
-                    tonic::Code::Unavailable | tonic::Code::DeadlineExceeded | tonic::Code::Unknown
-                );
-                (again, crate::api::describe(&status))
-            })
+            client
+                .add_node(add)
+                .await
+                .map_err(|status| (may_join_yet(&status), crate::api::describe(&status)))
         };
         let (again, reason) = match tokio::time::timeout_at(deadline, asked).await {
             Ok(Ok(_)) => return Ok(()),
@@ -453,5 +452,37 @@ async fn join(
             return Err(failed(reason));
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Whether a member that did not take this node in may do so yet. Asking again does no harm.
+fn may_join_yet(status: &Status) -> bool {
+    // Of a connection that breaks, almost any code is made; of a port that speaks TLS only, this one.
+    let broke = status.source().is_some() && status.code() != Code::PermissionDenied;
+    let passes =
+        [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown, Code::Aborted];
+    broke || passes.contains(&status.code())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_asks_again_to_join_unless_it_was_refused() {
+        let broken = |code| {
+            let mut status = Status::new(code, "reset");
+            status.set_source(Arc::new(std::io::Error::other("reset")));
+            status
+        };
+        for code in [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown] {
+            assert!(may_join_yet(&Status::new(code, "no")), "{code:?}");
+            assert!(may_join_yet(&broken(code)), "{code:?}");
+        }
+        assert!(may_join_yet(&broken(Code::Internal)));
+        for code in [Code::InvalidArgument, Code::FailedPrecondition, Code::Unauthenticated] {
+            assert!(!may_join_yet(&Status::new(code, "no")), "{code:?}");
+        }
+        assert!(!may_join_yet(&broken(Code::PermissionDenied)), "its port speaks TLS");
     }
 }

@@ -108,12 +108,18 @@ impl Cluster {
 
     /// One more node, which will join through node `through` when it is started; its index.
     pub fn enlist(&mut self, through: usize) -> usize {
+        let through = self.grpc[through].clone();
+        self.enlist_through(through)
+    }
+
+    /// The same, through this address.
+    pub fn enlist_through(&mut self, through: String) -> usize {
         let index = self.len();
         let addresses = free_addresses(2);
         self.grpc.push(addresses[0].clone());
         self.advertised.push(addresses[0].clone());
         self.http.push(addresses[1].clone());
-        self.joined.insert(index, self.grpc[through].clone());
+        self.joined.insert(index, through);
         self.environment.push(Vec::new());
         self.nodes.push(None);
         index

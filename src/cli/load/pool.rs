@@ -16,9 +16,8 @@ use super::LoadError;
 use crate::proto::kv_client::KvClient;
 use crate::security::{AuthChannel, connect_lazy};
 
-/// Clients that share a channel: enough for their requests to travel in few packets, few enough
-/// not to wait for each other's frames.
-const CLIENTS_PER_CHANNEL: usize = 16;
+/// Clients that share a channel: enough for their requests to travel in few packets.
+const CLIENTS_PER_CHANNEL: usize = 64;
 /// How long a node that broke a connection is left alone.
 const DOWN_FOR: Duration = Duration::from_millis(500);
 /// Time without an answer after which a connection is checked.

@@ -25,6 +25,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::fault::FaultLatch;
+use super::pool::{self, Calls};
 use super::synced::Synced;
 use super::{seal, unseal};
 #[cfg(test)]
@@ -106,6 +107,8 @@ pub(crate) struct Engine {
     /// The tree that has the number of the last sync, and the file that has it too. `None`: the
     /// database is not in a file.
     synced: Option<Arc<Numbered>>,
+    /// `None`: the database is not in a file.
+    calls: Option<Calls>,
     faults: FaultLatch,
     #[cfg(test)]
     syncs_fail: Arc<std::sync::atomic::AtomicBool>,
@@ -171,6 +174,7 @@ pub(crate) struct Tree {
     tree: DbTree,
     /// The file of its database.
     file: Arc<str>,
+    calls: Option<Calls>,
     faults: FaultLatch,
     #[cfg(test)]
     crash: Crash,
@@ -201,6 +205,16 @@ fn guarded<T>(file: &str, work: impl FnOnce() -> sled::Result<T>) -> io::Result<
             Err(io::Error::new(io::ErrorKind::InvalidData, what))
         }
     }
+}
+
+/// The same for work that writes, which may wait for sled's threads.
+fn guarded_write<T>(
+    file: &str,
+    calls: &Option<Calls>,
+    work: impl FnOnce() -> sled::Result<T>,
+) -> io::Result<T> {
+    let _call = calls.as_ref().map(Calls::begin);
+    guarded(file, work)
 }
 
 /// sled's threads may hold its lock for a moment after the last handle of a database is dropped.
@@ -238,6 +252,7 @@ impl Engine {
         // Before the database, which makes its files.
         let mut synced = Synced::open(dir)?;
         let db = guarded(file, || open_unlocked(&config))?;
+        let calls = Some(pool::watch(&db));
         #[cfg(test)]
         let db = Db::Sled(db);
         let meta = guarded(file, || db.open_tree(META))?;
@@ -256,6 +271,7 @@ impl Engine {
             file: file.into(),
             sync_handle,
             synced: Some(numbered.into()),
+            calls,
             faults,
             #[cfg(test)]
             syncs_fail: Default::default(),
@@ -271,7 +287,8 @@ impl Engine {
     pub(crate) fn simulated(disk: Disk, faults: FaultLatch) -> Self {
         let (syncs_fail, stall, crash) = Default::default();
         let (db, file) = (Db::on(disk), "simulated".into());
-        Self { db, file, sync_handle: None, synced: None, faults, syncs_fail, stall, crash }
+        let (sync_handle, synced, calls) = Default::default();
+        Self { db, file, sync_handle, synced, calls, faults, syncs_fail, stall, crash }
     }
 
     /// Begins a sync on a simulated disk: the mark for [`Engine::end_sync`].
@@ -289,10 +306,11 @@ impl Engine {
     }
 
     pub(crate) fn tree(&self, name: &str) -> io::Result<Tree> {
-        let tree = guarded(&self.file, || self.db.open_tree(name))?;
+        let tree = guarded_write(&self.file, &self.calls, || self.db.open_tree(name))?;
         Ok(Tree {
             tree,
             file: Arc::clone(&self.file),
+            calls: self.calls.clone(),
             faults: self.faults.clone(),
             #[cfg(test)]
             crash: self.crash.clone(),
@@ -309,7 +327,7 @@ impl Engine {
         if self.crash.lost_some() {
             return Ok(false);
         }
-        guarded(&self.file, || self.db.drop_tree(name))
+        guarded_write(&self.file, &self.calls, || self.db.drop_tree(name))
     }
 
     /// Returns when everything written before the call survives a power loss. A failure latches.
@@ -325,13 +343,15 @@ impl Engine {
             return Ok(());
         }
         let Some(Numbered { meta, synced }) = self.synced.as_deref() else {
-            guarded(&self.file, || self.db.flush())?;
+            guarded_write(&self.file, &self.calls, || self.db.flush())?;
             return self.sync_data();
         };
         let mut synced = synced.lock();
         let number = synced.next();
-        guarded(&self.file, || meta.insert(SYNC_KEY, seal(&number.to_le_bytes())))?;
-        guarded(&self.file, || self.db.flush())?;
+        guarded_write(&self.file, &self.calls, || {
+            meta.insert(SYNC_KEY, seal(&number.to_le_bytes()))
+        })?;
+        guarded_write(&self.file, &self.calls, || self.db.flush())?;
         self.sync_data()?;
         synced.done(number)
     }
@@ -398,7 +418,7 @@ impl Tree {
             return Ok(());
         }
         let value = value.into();
-        let put = guarded(&self.file, || self.tree.insert(key, value));
+        let put = guarded_write(&self.file, &self.calls, || self.tree.insert(key, value));
         put.map(drop).map_err(|error| self.faults.latch("writing a record", &error).into())
     }
 
@@ -409,7 +429,7 @@ impl Tree {
         if self.crash.happened() {
             return Ok(());
         }
-        let deleted = guarded(&self.file, || self.tree.remove(key));
+        let deleted = guarded_write(&self.file, &self.calls, || self.tree.remove(key));
         deleted.map(drop).map_err(|error| self.faults.latch("removing a record", &error).into())
     }
 
@@ -422,7 +442,7 @@ impl Tree {
     /// survive a power loss. A failure latches.
     pub(crate) fn flush(&self) -> io::Result<()> {
         self.faults.check()?;
-        let flushed = guarded(&self.file, || self.tree.flush());
+        let flushed = guarded_write(&self.file, &self.calls, || self.tree.flush());
         flushed.map(drop).map_err(|error| self.faults.latch("writing the database", &error).into())
     }
 }

@@ -22,6 +22,7 @@ mod engine;
 mod erase;
 mod fault;
 mod folder;
+mod pool;
 pub(super) mod redo;
 mod room;
 mod seed;

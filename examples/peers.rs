@@ -20,10 +20,14 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use tonic_prost::ProstCodec;
 
+/// The load generator shares two cores with what it measures.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const KEYS: u64 = 100_000;
 const VALUE_BYTES: usize = 256;
 /// Clients that share a connection, as `keyviz load` has it.
-const CLIENTS_PER_CHANNEL: usize = 16;
+const CLIENTS_PER_CHANNEL: usize = 64;
 
 /// `PutRequest` of both: etcd and keyviz number key and value alike.
 #[derive(Clone, PartialEq, prost::Message)]

@@ -8,12 +8,11 @@
 //!
 //! Nothing may hang on it:
 //!
-//! * Threads stay free for half of the process's databases at least, and never fewer than two: a thread
-//!   of the pool waits for another one at no time but for a lock, which one that waits for a thread
-//!   may hold.
-//! * A call into a database that has not come back in time, and after which none has, sends all
-//!   threads back to work, until calls have come back for some time again. A disk that is slow does that
-//!   too.
+//! * Threads stay free for half of the process's databases at least, and never fewer than two. What
+//!   the pool does never waits for other work of the pool, but it may wait for a lock whose holder does
+//!   (in `SegmentAccountant::next`), so two are not always enough.
+//! * When a call into a database has not come back in time, and no other one since, all threads go
+//!   back to work, until no call has been late for some time. A slow disk has the same effect.
 
 use std::future::Future as _;
 use std::pin::pin;

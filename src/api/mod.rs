@@ -33,8 +33,8 @@ mod stream;
 mod totals_wire;
 
 pub use matrix_peer::MatrixPeer;
-pub(crate) use peer_client::describe;
 pub use peer_client::{PeerClient, innermost};
+pub(crate) use peer_client::{causes, describe};
 pub(crate) use picture::Picture;
 pub use request_id::REQUEST_ID;
 pub use server::{Edge, Services};

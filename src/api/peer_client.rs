@@ -222,14 +222,18 @@ fn read_error(node: NodeId, status: &Status) -> PeerError {
 
 /// The connection was never made, so the request never left.
 fn was_not_sent(status: &Status) -> bool {
-    let mut source = status.source();
-    while let Some(error) = source {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
+    is_caused_by::<tonic::ConnectError>(status)
+}
+
+fn is_caused_by<E: std::error::Error + 'static>(status: &Status) -> bool {
+    causes(status).any(|error| error.is::<E>())
+}
+
+/// What a status was made of, outermost first; nothing if the other side sent it.
+pub(crate) fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(status.source(), |error: &&(dyn std::error::Error + 'static)| {
+        (*error).source()
+    })
 }
 
 /// What became of a call to a member, for whoever asked this node. A status that the member gave is
@@ -237,7 +241,7 @@ fn was_not_sent(status: &Status) -> bool {
 /// is not: they would take it for their own connection's.
 pub(super) fn passed_on(to: NodeId, status: Status) -> Status {
     let broke = status.source().is_some();
-    let ran_out = status.source().is_none_or(|source| source.is::<TimeoutExpired>());
+    let ran_out = !broke || is_caused_by::<TimeoutExpired>(&status);
     let reason = || format!("node {to} was asked: {}; try again", describe(&status));
     match status.code() {
         Code::Cancelled if ran_out => Status::deadline_exceeded(reason()),
@@ -275,10 +279,15 @@ pub fn innermost(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
 
+    /// As a channel hands out what went wrong within it.
+    #[derive(Debug, thiserror::Error)]
+    #[error("transport error")]
+    struct Transport(#[source] TimeoutExpired);
+
     #[test]
     fn what_is_passed_on_says_whose_connection_broke_and_may_be_asked_again() {
         let broken = std::io::Error::other("reset");
-        let expired = Status::from_error(Box::new(TimeoutExpired(())));
+        let expired = Status::from_error(Box::new(Transport(TimeoutExpired(()))));
         assert_eq!(expired.code(), Code::Cancelled, "tonic's own code for it");
         let cases = [
             (Status::from_error(Box::new(broken)), Code::Unavailable),

@@ -5,6 +5,8 @@ use std::error::Error;
 
 use tonic::{Code, ConnectError, Status};
 
+use crate::api::causes;
+
 pub use crate::api::NOT_APPLIED_METADATA as NOT_APPLIED;
 
 /// What a failed call means.
@@ -23,7 +25,7 @@ pub enum Meaning {
 impl Meaning {
     /// Reads a status.
     pub fn of(status: &Status) -> Self {
-        if chain(status).any(|error| error.is::<ConnectError>()) {
+        if causes(status).any(|error| error.is::<ConnectError>()) {
             return Meaning::NotSent;
         }
         if needs_tls(status) {
@@ -65,10 +67,6 @@ impl Meaning {
     }
 }
 
-fn chain(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    std::iter::successors(status.source(), |error: &&(dyn Error + 'static)| (*error).source())
-}
-
 /// Whether a TLS port told this side, which speaks plain text, to go away: HTTP/2's
 /// INADEQUATE_SECURITY, before anything was read.
 fn needs_tls(status: &Status) -> bool {
@@ -87,7 +85,7 @@ pub fn reason(status: &Status) -> String {
     if needs_tls(status) {
         return "it speaks TLS only; give the CA's certificate with --tls-ca".to_owned();
     }
-    match chain(status).last() {
+    match causes(status).last() {
         Some(innermost) if speaks_no_tls(innermost) => {
             "it does not speak TLS, and this side was given --tls-ca".to_owned()
         }

@@ -125,7 +125,7 @@ impl Database {
 /// Looks after the databases until all are closed.
 fn oversee(watched: &Mutex<Watched>) {
     let bench = Arc::new(Bench::default());
-    let mut alarmed = 0;
+    let mut alarm = Alarm::default();
     loop {
         std::thread::sleep(LOOK);
         let mut watched = watched.lock();
@@ -137,16 +137,28 @@ fn oversee(watched: &Mutex<Watched>) {
         }
         // All of them, so that each is looked at.
         let late = watched.databases.iter_mut().map(Database::is_late).fold(false, bool::max);
-        alarmed = if late { CALM_LOOKS } else { alarmed.saturating_sub(1) };
-        let sleeping = if alarmed > 0 { 0 } else { may_sleep(watched.databases.len()) };
+        let all_awake = alarm.rings(late);
         // One a look: whether it came is seen at the next one.
-        if bench.keep(sleeping) {
+        if bench.keep(if all_awake { 0 } else { may_sleep(watched.databases.len()) }) {
             let db = watched.databases.iter().find_map(|database| database.db.upgrade());
             drop(watched);
             if let Some(db) = db {
                 bench.invite(&db);
             }
         }
+    }
+}
+
+/// Rings when a call is late, and until none has been for some time.
+#[derive(Default)]
+struct Alarm {
+    looks: u32,
+}
+
+impl Alarm {
+    fn rings(&mut self, late: bool) -> bool {
+        self.looks = if late { CALM_LOOKS } else { self.looks.saturating_sub(1) };
+        self.looks > 0
     }
 }
 
@@ -224,6 +236,15 @@ mod tests {
         let free = |databases| POOL - may_sleep(databases);
         assert_eq!([1, 2, 3, 4, 5, 9, 13].map(free), [2, 2, 2, 2, 3, 5, 7]);
         assert_eq!(free(1_000), POOL);
+    }
+
+    #[test]
+    fn no_harm_all_are_awake_from_a_late_call_until_none_was_late_for_some_time() {
+        let mut alarm = Alarm::default();
+        assert!(!alarm.rings(false));
+        assert!(alarm.rings(true));
+        assert!((1..CALM_LOOKS).all(|_| alarm.rings(false)));
+        assert!(!alarm.rings(false));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::log::GroupLog;
 use super::machine::Machine;
 use super::options::GroupOptions;
 use super::storage::{Space, Storage};
-use super::transport::{GroupNetwork, MAX_MESSAGE_BYTES, Pace, Peers, Service};
+use super::transport::{COMMIT_HOLD, GroupNetwork, MAX_MESSAGE_BYTES, Pace, Peers, Service};
 use super::types::NodeId;
 use crate::keyviz::GroupId;
 use crate::proto::raft_transport_server::RaftTransportServer;
@@ -129,7 +129,9 @@ impl Groups {
             .unwrap_or_else(|_| Err(std::io::Error::other("opening the group panicked")))?;
         let applied = applier.watch_applied();
         let (peers, pace) = (inner.peers.clone(), inner.pace.clone());
-        let network = GroupNetwork { peers: peers.clone(), group: id, pace };
+        // Every node's routes follow the catalog: they do not wait.
+        let hold = if id == GroupId::CATALOG { Duration::ZERO } else { COMMIT_HOLD };
+        let network = GroupNetwork { peers: peers.clone(), group: id, pace, hold };
         let raft = openraft::Raft::new(self.node(), config, network, log.clone(), applier)
             .await
             .map_err(|fatal| CreateError::Raft(fatal.to_string()))?;

@@ -154,6 +154,11 @@ pub(crate) struct Answers(Arc<Mutex<Pending>>);
 
 #[cfg(test)]
 impl Answers {
+    /// Requests without an answer.
+    pub(crate) fn awaited(&self) -> usize {
+        self.0.lock().waiters.len()
+    }
+
     /// Says that the request of this number was appended.
     pub(crate) fn appended(&self, seq: u64) {
         let outcome = proto::raft_appended::Outcome::Appended.into();
@@ -319,6 +324,8 @@ fn frames(
             Some(first) => first,
             None => queue.recv().await?,
         };
+        // Groups that are ready to ask for more do so first.
+        tokio::task::yield_now().await;
         let mut bytes = append_bytes(&first);
         let mut requests = vec![first];
         let mut held = None;

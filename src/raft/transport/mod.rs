@@ -12,6 +12,7 @@ mod link;
 mod network;
 mod pace;
 mod peers;
+mod pipeline;
 pub(super) mod receive;
 #[cfg(test)]
 mod resume_tests;
@@ -40,6 +41,9 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a probe may go unanswered before the connection is given up.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long word of a commit waits for entries of its group to travel with.
+pub(crate) const COMMIT_HOLD: Duration = Duration::from_millis(10);
 
 /// How long setting up a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

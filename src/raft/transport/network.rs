@@ -1,6 +1,5 @@
 //! openraft's network of one group to one peer.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,34 +14,26 @@ use openraft::errors::{
 };
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
-    StreamAppendResult, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RPCTypes, StorageError};
 use tokio::time::Instant;
 
 use super::held::HeldRange;
+#[cfg(test)]
 use super::link::Waiter;
 use super::pace::Pace;
 use super::peers::Peers;
+use super::pipeline::{InFlight, Pipeline, end_of};
 use super::{MAX_MESSAGE_BYTES, receive, send};
 use crate::keyviz::GroupId;
 use crate::proto;
-use crate::proto::raft_appended::Outcome;
 use crate::proto::raft_transport_client::RaftTransportClient;
 use crate::raft::apply::Transfer;
-use crate::raft::types::{LogId, Member, NodeId, Types, Vote};
+use crate::raft::types::{Member, NodeId, Types, Vote};
 use crate::raft::wire;
 use crate::security::AuthChannel;
-
-/// Appends of one group in flight to one peer. With [`crate::raft::log`]'s 256 KiB a request this
-/// bounds what waits in memory to 16 MiB a group and peer.
-const WINDOW: usize = 64;
-
-/// How long an append with entries may stay unanswered: a sync on a disk that is busy with others
-/// takes longer than a heartbeat may.
-const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the peer may take to answer a chunk of a snapshot or to install it.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -50,7 +41,7 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the peer may take to say what it holds of a snapshot.
 const HELD_TIMEOUT: Duration = Duration::from_secs(20);
 
-type RpcError = RPCError<Types>;
+pub(super) type RpcError = RPCError<Types>;
 type Client = RaftTransportClient<AuthChannel>;
 
 /// Makes the networks of one group.
@@ -59,6 +50,8 @@ pub(crate) struct GroupNetwork {
     pub(crate) peers: Peers,
     pub(crate) group: GroupId,
     pub(crate) pace: Arc<Pace>,
+    /// How long word of a commit waits for entries to travel with.
+    pub(crate) hold: Duration,
 }
 
 impl RaftNetworkFactory<Types> for GroupNetwork {
@@ -66,25 +59,26 @@ impl RaftNetworkFactory<Types> for GroupNetwork {
 
     async fn new_client(&mut self, target: NodeId, node: &Member) -> PeerNetwork {
         let (peers, group, pace) = (self.peers.clone(), self.group, self.pace.clone());
-        PeerNetwork { peers, group, target, addr: node.addr.clone(), pace }
+        PeerNetwork { peers, group, target, addr: node.addr.clone(), pace, hold: self.hold }
     }
 }
 
 /// One group's way to one peer.
 pub(crate) struct PeerNetwork {
-    peers: Peers,
-    group: GroupId,
-    target: NodeId,
-    addr: String,
+    pub(super) peers: Peers,
+    pub(super) group: GroupId,
+    pub(super) target: NodeId,
+    pub(super) addr: String,
     /// Shared by all groups of the node.
-    pace: Arc<Pace>,
+    pub(super) pace: Arc<Pace>,
+    pub(super) hold: Duration,
 }
 
-fn unreachable(error: impl ToString) -> RpcError {
+pub(super) fn unreachable(error: impl ToString) -> RpcError {
     RPCError::Unreachable(Unreachable::from_string(error))
 }
 
-fn network(error: impl ToString) -> RpcError {
+pub(super) fn network(error: impl ToString) -> RpcError {
     RPCError::Network(NetworkError::from_string(error))
 }
 
@@ -108,7 +102,7 @@ impl PeerNetwork {
             .max_encoding_message_size(MAX_MESSAGE_BYTES))
     }
 
-    fn timeout(&self, action: RPCTypes, timeout: Duration) -> RpcError {
+    pub(super) fn timeout(&self, action: RPCTypes, timeout: Duration) -> RpcError {
         let (id, target) = (self.peers.node(), self.target);
         RPCError::Timeout(Timeout { action, id, target, timeout })
     }
@@ -153,9 +147,8 @@ impl PeerNetwork {
         }
     }
 
-    fn send(&self, append: AppendEntriesRequest<Types>) -> Result<InFlight, RpcError> {
-        let previous = append.prev_log_id;
-        let last = append.entries.last().map(|entry| entry.log_id).or(previous);
+    pub(super) fn send(&self, append: AppendEntriesRequest<Types>) -> Result<InFlight, RpcError> {
+        let (previous, last) = (append.prev_log_id, end_of(&append));
         let empty = append.entries.is_empty();
         let request = wire::append_to_proto(0, self.group.0, append);
         #[cfg(test)]
@@ -168,7 +161,7 @@ impl PeerNetwork {
         Ok(InFlight { previous, last, empty, sent: Instant::now(), waiter })
     }
 
-    fn note_room(&self, answer: &proto::RaftAppended) {
+    pub(super) fn note_room(&self, answer: &proto::RaftAppended) {
         self.peers.note_room(self.target, answer.disk_full);
     }
 
@@ -210,116 +203,6 @@ impl PeerNetwork {
     }
 }
 
-/// An append that has no answer yet.
-struct InFlight {
-    previous: Option<LogId>,
-    last: Option<LogId>,
-    empty: bool,
-    sent: Instant,
-    waiter: Waiter,
-}
-
-impl InFlight {
-    fn outcome(&self, answer: proto::RaftAppended) -> Result<StreamAppendResult<Types>, RpcError> {
-        match answer.outcome() {
-            Outcome::Appended => Ok(Ok(self.last)),
-            Outcome::Conflict => match self.previous {
-                Some(previous) => Ok(Err(StreamAppendError::Conflict(previous))),
-                None => Err(network("the peer found a conflict before the first entry")),
-            },
-            Outcome::HigherVote => {
-                let vote = wire::required_vote(answer.vote).map_err(network)?;
-                Ok(Err(StreamAppendError::HigherVote(vote)))
-            }
-            Outcome::NoGroup => Err(unreachable("the peer does not hold the group")),
-            // Waiting helps: the peer takes entries again once its disk has room.
-            Outcome::Stopped | Outcome::NoRoom | Outcome::Unspecified => {
-                Err(unreachable(answer.message))
-            }
-            Outcome::Invalid => Err(network(answer.message)),
-        }
-    }
-}
-
-/// Appends of one group on their way, in order.
-struct Pipeline<'a, S> {
-    network: &'a PeerNetwork,
-    input: S,
-    input_ended: bool,
-    in_flight: VecDeque<InFlight>,
-    /// For requests without entries, which are heartbeats and probes.
-    empty_timeout: Duration,
-    failed: bool,
-}
-
-impl<S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipeline<'_, S> {
-    /// The answer to the oldest request, sending further ones while it is awaited.
-    async fn next(&mut self) -> Option<Result<StreamAppendResult<Types>, RpcError>> {
-        if self.failed {
-            return None;
-        }
-        loop {
-            let may_send = !self.input_ended && self.in_flight.len() < WINDOW;
-            let Some(front) = self.in_flight.front_mut() else {
-                if self.input_ended {
-                    return None;
-                }
-                let request = self.input.next().await;
-                if let Err(error) = self.push(request) {
-                    return Some(Err(error));
-                }
-                continue;
-            };
-            let limit = if front.empty { self.empty_timeout } else { APPEND_TIMEOUT };
-            let deadline = front.sent + limit;
-            tokio::select! {
-                biased;
-                answer = &mut front.waiter => {
-                    let front = self.in_flight.pop_front().expect("it was there to be awaited");
-                    let outcome = match answer {
-                        Ok(answer) => {
-                            self.network.note_room(&answer);
-                            front.outcome(answer)
-                        }
-                        Err(broken) => Err(unreachable(broken)),
-                    };
-                    if let Ok(Ok(last)) = &outcome
-                        && self.in_flight.front().is_some_and(|next| next.last == *last)
-                    {
-                        // openraft takes this for the answer to every request that ends at the
-                        // same entry, also to those only just sent: a leader that was long cut off
-                        // or stopped would believe that it was confirmed now. The answer to the
-                        // last of them says the same, and says it truly.
-                        continue;
-                    }
-                    self.failed = !matches!(outcome, Ok(Ok(_)));
-                    return Some(outcome);
-                }
-                request = self.input.next(), if may_send => {
-                    if let Err(error) = self.push(request) {
-                        return Some(Err(error));
-                    }
-                }
-                () = tokio::time::sleep_until(deadline) => {
-                    self.failed = true;
-                    return Some(Err(self.network.timeout(RPCTypes::AppendEntries, limit)));
-                }
-            }
-        }
-    }
-
-    fn push(&mut self, request: Option<AppendEntriesRequest<Types>>) -> Result<(), RpcError> {
-        match request {
-            Some(request) => {
-                let sent = self.network.send(request).inspect_err(|_| self.failed = true)?;
-                self.in_flight.push_back(sent);
-            }
-            None => self.input_ended = true,
-        }
-        Ok(())
-    }
-}
-
 impl RaftNetworkV2<Types> for PeerNetwork {
     type SnapshotData = Transfer;
 
@@ -348,14 +231,7 @@ impl RaftNetworkV2<Types> for PeerNetwork {
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
-        let pipeline = Pipeline {
-            network: self,
-            input,
-            input_ended: false,
-            in_flight: VecDeque::new(),
-            empty_timeout: option.hard_ttl(),
-            failed: false,
-        };
+        let pipeline = Pipeline::new(self, input, option.hard_ttl(), self.hold);
         let answers = futures::stream::unfold(pipeline, |mut pipeline| async move {
             let answer = pipeline.next().await?;
             Some((answer, pipeline))
@@ -504,53 +380,5 @@ mod overheard {
         request: proto::RaftTransferRequest,
     ) -> Result<Response<proto::RaftTransferResponse>, Status> {
         expect!(wire, to, RaftMessage::Transfer(request), Transfer)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures::FutureExt as _;
-
-    use super::super::peers::PeersOptions;
-    use super::*;
-    use crate::raft::types::{Entry, LogPosition, Payload};
-
-    fn at(index: u64) -> LogId {
-        LogPosition { term: 1, index }.into()
-    }
-
-    fn append(previous: u64, entries: &[u64]) -> AppendEntriesRequest<Types> {
-        AppendEntriesRequest {
-            vote: Vote::new_committed(1, 1),
-            prev_log_id: Some(at(previous)),
-            entries: entries
-                .iter()
-                .map(|index| Entry { log_id: at(*index), payload: Payload::Blank })
-                .collect(),
-            leader_commit: None,
-        }
-    }
-
-    #[tokio::test]
-    async fn an_answer_never_stands_for_a_request_that_was_sent_later() {
-        let peers = Peers::new(1, "", PeersOptions::default());
-        let answers = peers.detach(2, "peer:1");
-        let addr = "peer:1".to_owned();
-        let mut network =
-            PeerNetwork { peers, group: GroupId(1), target: 2, addr, pace: Pace::new(0).into() };
-        // Entries, more entries, and two requests that only carry a commit.
-        let requests = [append(4, &[5]), append(5, &[6]), append(6, &[]), append(6, &[])];
-        let input = futures::stream::iter(requests).chain(futures::stream::pending());
-        let option = RPCOption::new(Duration::from_secs(60));
-        let mut output = network.stream_append(input, option).await.unwrap();
-        assert!(output.next().now_or_never().is_none(), "all are sent, none is answered");
-        answers.appended(0);
-        assert_eq!(output.next().await.unwrap().unwrap(), Ok(Some(at(5))));
-        answers.appended(1);
-        assert!(output.next().now_or_never().is_none(), "the commits may not have arrived");
-        answers.appended(2);
-        assert!(output.next().now_or_never().is_none(), "nor the second of them");
-        answers.appended(3);
-        assert_eq!(output.next().await.unwrap().unwrap(), Ok(Some(at(6))));
     }
 }

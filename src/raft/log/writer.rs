@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::blocks;
@@ -30,6 +30,10 @@ use crate::raft::types::{Entry, IoFlushed, LogId, Vote};
 /// Blocks removed a cycle while there is other work, so that a purge never delays an append by
 /// more than about a millisecond.
 const SWEEP_BLOCKS: usize = 64;
+
+/// After a batch of so many operations, threads that are ready to hand over more run before the next
+/// one is taken: with many groups each hands over little, and a sync costs the same for all of it.
+const IN_COMPANY: usize = 4;
 
 type Done = oneshot::Sender<io::Result<()>>;
 
@@ -201,7 +205,9 @@ struct Run {
 
 impl Run {
     fn run(mut self) {
-        while let Some(ops) = self.next_batch() {
+        let mut last = 0;
+        while let Some(ops) = self.next_batch(last) {
+            last = ops.len();
             if !ops.is_empty() {
                 self.write(ops);
             }
@@ -237,15 +243,18 @@ impl Run {
         }
     }
 
-    /// Everything that has gathered; empty: nothing to write but something to sweep. `None` once
-    /// stopped and drained.
-    fn next_batch(&self) -> Option<Vec<Op>> {
+    /// Everything that has gathered, `last` operations being those of the batch before; empty: nothing
+    /// to write but something to sweep. `None` once stopped and drained.
+    fn next_batch(&self, last: usize) -> Option<Vec<Op>> {
         let mut queue = self.shared.queue.lock();
         while queue.ops.is_empty() && !queue.stopping && self.unswept.is_empty() {
             self.shared.filled.wait(&mut queue);
         }
         if queue.ops.is_empty() && queue.stopping {
             return None;
+        }
+        if last >= IN_COMPANY && !queue.stopping {
+            MutexGuard::unlocked(&mut queue, std::thread::yield_now);
         }
         Some(std::mem::take(&mut queue.ops))
     }

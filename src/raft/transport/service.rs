@@ -222,6 +222,8 @@ impl Service {
                 () = &mut stopped => return,
                 Some((first, done)) = in_work.next() => {
                     bytes -= done;
+                    // Groups that are ready to answer do so first.
+                    tokio::task::yield_now().await;
                     let mut responses = vec![first];
                     while responses.len() < FRAME_RESPONSES
                         && let Some(Some((next, done))) = in_work.next().now_or_never()

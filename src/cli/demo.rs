@@ -50,7 +50,7 @@ const REMOVALS: u32 = 20;
 /// Time between two of them.
 const REMOVE_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Memory for cached pages of each node.
-const CACHE_BYTES: u64 = DEFAULT_CACHE_BYTES / 8;
+const CACHE_BYTES: u64 = DEFAULT_CACHE_BYTES / 6;
 
 /// All that `demo` was told, checked.
 #[derive(Clone, PartialEq, Debug)]

@@ -36,7 +36,7 @@ impl StorageFlags {
 #[command(next_help_heading = "Memory and disk")]
 pub struct StorageArgs {
     /// Memory for cached pages of each node, in bytes or as KiB, MiB or GiB; at least 1MiB
-    /// [default: 64MiB; demo: 8MiB]
+    /// [default: 48MiB; demo: 8MiB]
     #[arg(long, env = "KEYVIZ_CACHE_BYTES", value_name = "SIZE", value_parser = cache_bytes)]
     cache_bytes: Option<u64>,
     /// Memory for log entries that followers may still need, over all groups of a node
@@ -44,7 +44,7 @@ pub struct StorageArgs {
         long,
         env = "KEYVIZ_LOG_CACHE_BYTES",
         value_name = "SIZE",
-        default_value = "32MiB",
+        default_value = "16MiB",
         value_parser = cache_bytes
     )]
     log_cache_bytes: u64,
@@ -105,8 +105,8 @@ mod tests {
 
     #[test]
     fn the_defaults_that_the_help_tells_are_those_that_are_used() {
-        assert_eq!(text::short_bytes(DEFAULT_CACHE_BYTES), "64.0 MiB");
+        assert_eq!(text::short_bytes(DEFAULT_CACHE_BYTES), "48.0 MiB");
         assert_eq!(text::short_bytes(GroupOptions::QUEUE_BYTES), "64.0 MiB");
-        assert_eq!(text::short_bytes(StorageOptions::LOG_CACHE_BYTES), "32.0 MiB");
+        assert_eq!(text::short_bytes(StorageOptions::LOG_CACHE_BYTES), "16.0 MiB");
     }
 }

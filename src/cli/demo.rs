@@ -19,7 +19,7 @@ use super::load::{
 use super::output::ColorDepth;
 use super::running::{self, RunningNode, Signals};
 use super::serve::{self, Bootstrap, DEFAULT_REPLICATION, MAX_REPLICATION, ServeOptions, Start};
-use super::storage_flags::{DEFAULT_CACHE_BYTES, StorageArgs, StorageFlags};
+use super::storage_flags::{StorageArgs, StorageFlags};
 use super::text::thousands;
 use super::values::{self, Address};
 use super::{CliError, UsageError};
@@ -50,7 +50,7 @@ const REMOVALS: u32 = 20;
 /// Time between two of them.
 const REMOVE_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Memory for cached pages of each node.
-const CACHE_BYTES: u64 = DEFAULT_CACHE_BYTES / 6;
+const CACHE_BYTES: u64 = 8 << 20;
 
 /// All that `demo` was told, checked.
 #[derive(Clone, PartialEq, Debug)]

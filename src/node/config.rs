@@ -11,7 +11,7 @@ use crate::security::SecurityConfig;
 use super::bootstrap::BootstrapSpec;
 
 /// Memory that a node's storage engine may use for cached pages.
-pub const DEFAULT_CACHE_BYTES: u64 = 48 << 20;
+pub const DEFAULT_CACHE_BYTES: u64 = StorageOptions::CACHE_BYTES;
 
 /// How long a request may take inside the server when the client names no deadline.
 pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

@@ -90,7 +90,7 @@ pub struct StorageOptions {
 
 impl StorageOptions {
     /// Default of [`StorageOptions::cache_bytes`].
-    pub const CACHE_BYTES: u64 = 128 * 1024 * 1024;
+    pub const CACHE_BYTES: u64 = 48 * 1024 * 1024;
     /// Default of [`StorageOptions::log_cache_bytes`].
     pub const LOG_CACHE_BYTES: u64 = 16 * 1024 * 1024;
 }

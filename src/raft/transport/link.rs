@@ -354,3 +354,21 @@ pub(super) fn append_bytes(request: &proto::RaftAppend) -> usize {
     };
     64 + request.entries.iter().map(|entry| 32 + payload(entry)).sum::<usize>()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_frame_takes_what_groups_that_are_ready_ask_for() {
+        let (requests, queue) = mpsc::unbounded_channel();
+        let mut frames = frames(proto::RaftHello::default(), queue);
+        let ask = |group| proto::RaftAppend { group, ..Default::default() };
+        requests.send(ask(1)).unwrap();
+        tokio::spawn(async move { requests.send(ask(2)).unwrap() });
+        let frame = frames.next().await.expect("two requests wait");
+        let groups: Vec<u64> = frame.requests.iter().map(|request| request.group).collect();
+        assert_eq!(groups, [1, 2], "in the order in which they were asked for");
+        assert!(frames.next().await.is_none(), "nothing more can come");
+    }
+}

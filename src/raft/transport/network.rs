@@ -65,13 +65,13 @@ impl RaftNetworkFactory<Types> for GroupNetwork {
 
 /// One group's way to one peer.
 pub(crate) struct PeerNetwork {
-    pub(super) peers: Peers,
-    pub(super) group: GroupId,
-    pub(super) target: NodeId,
-    pub(super) addr: String,
+    peers: Peers,
+    group: GroupId,
+    target: NodeId,
+    addr: String,
     /// Shared by all groups of the node.
-    pub(super) pace: Arc<Pace>,
-    pub(super) hold: Duration,
+    pace: Arc<Pace>,
+    hold: Duration,
 }
 
 pub(super) fn unreachable(error: impl ToString) -> RpcError {

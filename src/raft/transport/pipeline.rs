@@ -104,24 +104,15 @@ impl<'a, S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipeline<'a, S> 
             }
             let may_send = !self.input_ended && self.in_flight.len() < WINDOW;
             let alarm = self.alarm();
-            tokio::select! {
+            let said = tokio::select! {
                 biased;
-                answer = first_answer(&mut self.in_flight) => {
-                    if let Some(answer) = self.answered(answer).transpose() {
-                        return Some(answer.inspect_err(|_| self.failed = true));
-                    }
-                }
-                request = self.input.next(), if may_send => {
-                    if let Err(error) = self.push(request) {
-                        return Some(Err(error));
-                    }
-                }
-                () = sleep_until(alarm) => {
-                    if let Err(error) = self.overdue() {
-                        self.failed = true;
-                        return Some(Err(error));
-                    }
-                }
+                answer = first_answer(&mut self.in_flight) => self.answered(answer),
+                request = self.input.next(), if may_send => self.push(request).map(|()| None),
+                () = sleep_until(alarm) => self.overdue().map(|()| None),
+            };
+            if let Some(said) = said.transpose() {
+                self.failed = !matches!(said, Ok(Ok(_)));
+                return Some(said);
             }
         }
         None
@@ -154,7 +145,6 @@ impl<'a, S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipeline<'a, S> 
                 return Ok(None);
             }
         }
-        self.failed = outcome.is_err();
         Ok(Some(outcome))
     }
 
@@ -179,7 +169,7 @@ impl<'a, S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipeline<'a, S> 
     }
 
     fn send(&mut self, request: AppendEntriesRequest<Types>) -> Result<(), RpcError> {
-        let sent = self.network.send(request).inspect_err(|_| self.failed = true)?;
+        let sent = self.network.send(request)?;
         self.in_flight.push_back(sent);
         Ok(())
     }
@@ -236,12 +226,15 @@ mod tests {
     use futures::FutureExt as _;
     use futures::channel::mpsc;
 
+    use openraft::network::RaftNetworkFactory as _;
+
     use super::super::link::Answers;
+    use super::super::network::GroupNetwork;
     use super::super::pace::Pace;
     use super::super::peers::{Peers, PeersOptions};
     use super::*;
     use crate::keyviz::GroupId;
-    use crate::raft::types::{Entry, LogPosition, Payload, Vote};
+    use crate::raft::types::{Entry, LogPosition, Member, Payload, Vote};
 
     const HOLD: Duration = Duration::from_millis(10);
 
@@ -261,11 +254,12 @@ mod tests {
         }
     }
 
-    fn network() -> (PeerNetwork, Answers) {
+    async fn network() -> (PeerNetwork, Answers) {
         let peers = Peers::new(1, "", PeersOptions::default());
         let answers = peers.detach(2, "peer:1");
-        let (group, addr, pace) = (GroupId(1), "peer:1".to_owned(), Pace::new(0).into());
-        (PeerNetwork { peers, group, target: 2, addr, pace, hold: HOLD }, answers)
+        let (group, pace) = (GroupId(1), Pace::new(0).into());
+        let mut networks = GroupNetwork { peers, group, pace, hold: HOLD };
+        (networks.new_client(2, &Member::grpc("peer:1")).await, answers)
     }
 
     type Input = mpsc::UnboundedReceiver<AppendEntriesRequest<Types>>;
@@ -309,7 +303,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_never_stands_for_a_request_that_was_sent_later() {
-        let network = network();
+        let network = network().await;
         let mut test = Test::new(&network, Duration::ZERO);
         test.ask(append(4, &[5], 4));
         test.ask(append(5, &[6], 4));
@@ -324,7 +318,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn word_of_a_commit_travels_with_entries_or_leaves_after_a_moment() {
-        let network = network();
+        let network = network().await;
         let mut test = Test::new(&network, HOLD);
         test.ask(append(4, &[5], 4));
         assert_eq!(test.answer(0), Some(at(5)));
@@ -346,7 +340,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_without_entries_that_nothing_can_follow_leaves_at_once() {
-        let network = network();
+        let network = network().await;
         let mut test = Test::new(&network, HOLD);
         let heartbeat = append(6, &[], 6);
         test.ask(heartbeat);
@@ -359,7 +353,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_never_stands_for_word_of_a_commit_that_is_held() {
-        let network = network();
+        let network = network().await;
         let mut test = Test::new(&network, HOLD);
         // The other peers made a majority before this one answers.
         test.ask(append(4, &[5], 4));
@@ -372,7 +366,7 @@ mod tests {
 
     #[tokio::test]
     async fn word_of_a_commit_does_not_hold_up_the_commit_of_what_follows() {
-        let network = network();
+        let network = network().await;
         let mut test = Test::new(&network, HOLD);
         test.ask(append(4, &[5], 4));
         test.ask(append(5, &[6], 4));

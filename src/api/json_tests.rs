@@ -1,6 +1,7 @@
 use bytes::Bytes;
 
 use super::*;
+use crate::proto;
 use proptest::prelude::*;
 
 #[test]

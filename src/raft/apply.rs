@@ -248,9 +248,7 @@ impl RaftStateMachine<Types> for Applier {
                     if run.is_empty() {
                         break staged;
                     }
-                    for (key, value) in &run {
-                        staged.rows().load(key, value)?;
-                    }
+                    staged.rows().load(&run)?;
                 }
             }
         };

@@ -38,9 +38,7 @@ async fn a_crash_at_any_write_of_an_installation_leaves_the_old_rows_or_the_new(
         storage.crash().after(writes);
         let mut applier = Applier::open(storage.clone(), space.clone(), Box::new(Map)).unwrap();
         let mut staged = Staged::new(storage.clone(), space).unwrap();
-        for (key, value) in &new {
-            staged.rows().load(key, value).unwrap();
-        }
+        staged.rows().load(&new).unwrap();
         let last = LogPosition { term: 2, index: 9 };
         let meta = SnapshotMeta {
             last_log_id: Some(last.into()),

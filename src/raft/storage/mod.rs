@@ -21,6 +21,7 @@ mod check;
 mod engine;
 mod erase;
 mod fault;
+mod filling;
 mod folder;
 mod pool;
 pub(super) mod redo;

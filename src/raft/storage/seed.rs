@@ -59,13 +59,12 @@ impl Storage {
 }
 
 impl Seed {
-    /// Puts rows. Blocks on the database.
+    /// Puts rows, best in order. Blocks on the database.
     pub fn put(&mut self, rows: &[KeyValue]) -> Result<(), SeedError> {
-        for (key, value) in rows {
+        for (key, _) in rows {
             check_key(key).map_err(io::Error::from)?;
-            self.rows.load(key, value)?;
         }
-        Ok(())
+        Ok(self.rows.load(rows)?)
     }
 
     /// Writes where the group goes on from. Durable once the storage is closed.

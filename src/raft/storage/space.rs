@@ -15,6 +15,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use super::engine::Tree;
+use super::filling::filling_order;
 use super::view::{SnapshotView, Undo};
 use super::{redo, value};
 use crate::keyviz::GroupId;
@@ -162,7 +163,7 @@ impl Current {
         if record_first {
             redo::write(&self.tree, self.sequence, batch.applied, batch.rows.iter())?;
         }
-        for (key, value) in &batch.rows {
+        for (key, value) in filling_order(batch.rows.iter()) {
             self.change(key, value.as_ref())?;
         }
         if !record_first {
@@ -182,9 +183,9 @@ impl Current {
         has(Bug::DoubleApply) && !self.sequence.is_multiple_of(8)
     }
 
-    /// Writes one row of a received snapshot, which is not current yet.
-    pub(crate) fn load(&mut self, key: &[u8], value: &Bytes) -> io::Result<()> {
-        self.change(key, Some(value))
+    /// Writes ascending rows of a received snapshot, which is not current yet.
+    pub(crate) fn load(&mut self, rows: &[KeyValue]) -> io::Result<()> {
+        filling_order(rows.iter()).try_for_each(|(key, value)| self.change(key, Some(value)))
     }
 
     /// Removes the rows after `from` up to and with `to` of a received snapshot, which is not current

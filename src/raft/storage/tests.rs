@@ -291,7 +291,7 @@ fn trees_of_unfinished_snapshots_go_when_the_group_is_opened() {
     let storage = open(&dir);
     let space = storage.open_space(GROUP).unwrap();
     write(&space, 0, &[&[("a", bytes("1"))]]);
-    storage.stage(GROUP).unwrap().load(b"b", &Bytes::from("2")).unwrap();
+    storage.stage(GROUP).unwrap().load(&[("b".into(), "2".into())]).unwrap();
     assert!(storage.inner.rows.tree_names().contains(&"g3.1".to_owned()));
     drop(space);
     let space = storage.open_space(GROUP).unwrap();

@@ -158,9 +158,7 @@ impl Receiving {
             let stale = self.staged.rows().clear(self.position.as_deref(), Some(&to));
             stale.map_err(failed)?;
         }
-        for (key, value) in &rows {
-            self.staged.rows().load(key, value).map_err(failed)?;
-        }
+        self.staged.rows().load(&rows).map_err(failed)?;
         self.crc.update(&chunk.crc.to_le_bytes());
         let count = rows.len() as u64;
         self.passed(HeldRange { to, rows: count, digest });

@@ -346,6 +346,36 @@ fn a_crash_at_any_write_leaves_the_rows_before_or_after_a_batch() {
 /// The same for commands that may be applied again: the rows may be cut short, and applying the
 /// batch again makes them good.
 #[test]
+fn rows_of_a_batch_and_of_a_chunk_go_in_the_order_that_fills_leaves() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(&dir);
+    let crash = storage.inner.journal.crash();
+    let rows: Vec<KeyValue> = (b'a'..=b'p').map(|key| (vec![key].into(), "1".into())).collect();
+    // What nine writes leave of sixteen rows.
+    let early: Vec<&[u8]> = b"acegijlnp".chunks(1).collect();
+
+    let space = storage.open_space(GROUP).unwrap();
+    let mut batch = Batch::new(&space);
+    for (key, value) in &rows {
+        batch.begin_command();
+        batch.allow_replay();
+        batch.put(key.clone(), value.clone()).unwrap();
+        batch.end_command();
+    }
+    crash.after(9);
+    space.write(&batch.into_changes()).unwrap();
+    crash.after(i64::MAX);
+    assert!(all(&space).into_keys().eq(early.iter().copied()));
+
+    let mut staged = storage.stage(GROUP).unwrap();
+    crash.after(9);
+    staged.load(&rows).unwrap();
+    crash.after(i64::MAX);
+    let staged = staged.rows(Bound::Unbounded, Bound::Unbounded).map(|row| row.unwrap().0);
+    assert!(staged.eq(early));
+}
+
+#[test]
 fn a_crash_in_a_replayable_batch_is_made_good_by_applying_it_again() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(&dir);

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use tonic::{Request, Response, Status};
 
-use crate::keyviz::{GroupId, NodeId};
+use crate::catalog::DiskError;
+use crate::keyviz::{DiskId, GroupId, NodeId};
 use crate::kv::{Coordinator, Directory, KvError, Standing};
 use crate::proto;
 use crate::proto::{join_response, propose_response};
-use crate::raft::{CatalogGroup, CatalogOutcome, Groups, Member, Storage};
+use crate::raft::{CatalogGroup, CatalogOutcome, DiskChangeError, Group, Groups, Member, Storage};
 
 use super::estates::Estates;
 use super::peer_client::PeerClient;
@@ -37,11 +38,11 @@ impl ClusterService {
         if let Some(fault) = self.storage.fault() {
             return Err(fault.to_string());
         }
-        if !self.coordinator.has_routes() {
-            return Err("this node has not applied a route catalog yet".to_owned());
-        }
         if let Some(reason) = self.removed() {
             return Err(reason);
+        }
+        if !self.coordinator.has_routes() {
+            return Err("this node has not applied a route catalog yet".to_owned());
         }
         let placement = self.directory.placement();
         let placed = |group: &GroupId| {
@@ -59,8 +60,17 @@ impl ClusterService {
 
     /// Why this node serves nothing any more; `None`: it is a member.
     pub(super) fn removed(&self) -> Option<String> {
-        let removed = self.directory.standing() == Standing::Removed;
-        removed.then(|| KvError::Removed { node: self.node }.to_string())
+        match self.directory.standing() {
+            Standing::Member | Standing::Asking => None,
+            Standing::Removed => Some(KvError::Removed { node: self.node }.to_string()),
+            Standing::Refused => Some(self.directory.refusal().as_str().to_owned()),
+        }
+    }
+
+    /// Why this node takes part in nothing; empty: it does.
+    pub(super) fn refused(&self) -> String {
+        let refused = self.directory.standing() == Standing::Refused;
+        if refused { self.directory.refusal().as_str().to_owned() } else { String::new() }
     }
 
     /// Why this node takes no writes; `None`: it does.
@@ -74,6 +84,7 @@ impl ClusterService {
         id: u64,
         address: String,
         http: String,
+        disk: &[u8],
     ) -> Result<Result<(), Option<NodeId>>, Status> {
         if id == 0 {
             return Err(Status::invalid_argument("node ids start at 1"));
@@ -92,6 +103,11 @@ impl ClusterService {
             return Ok(Err(group.leader()));
         }
         self.admit(NodeId(id)).await?;
+        if !disk.is_empty() {
+            let disk = DiskId::from_bytes(disk)
+                .ok_or_else(|| Status::invalid_argument("a disk id has 16 bytes"))?;
+            self.admit_disk(&group, NodeId(id), disk).await?;
+        }
         if members.get(&NodeId(id)).is_some_and(|known| known.address == address) {
             return Ok(Ok(()));
         }
@@ -106,9 +122,44 @@ impl ClusterService {
         }
     }
 
+    /// Whether a node that asks for itself may have this id: nobody else does, and nobody else did.
+    async fn admit_disk(&self, group: &Group, id: NodeId, disk: DiskId) -> Result<(), Status> {
+        let in_use = || {
+            Status::failed_precondition(format!(
+                "node {id} is a member of this cluster with another disk, and ids are never used \
+                 again. If node {id} lost its disk, start this one with a new --id, then run \
+                 `keyviz cluster replace-node {id} --with NEW_ID`"
+            ))
+        };
+        let roster = self.groups.peers().roster();
+        let known = roster.and_then(|roster| roster.known_disk(id));
+        let status = group.status();
+        match known {
+            Some(known) if known == disk => return Ok(()),
+            Some(_) => return Err(in_use()),
+            // It was a member before anybody saw its disk. What was sent to it, it must still have.
+            None if status.members.contains_key(&id.0)
+                && status.matched.get(&id.0).copied().flatten().is_some() =>
+            {
+                return Err(in_use());
+            }
+            None => {}
+        }
+        if self.catalog.applied().disks().is_empty() {
+            return Ok(());
+        }
+        self.catalog.record_disk(id, disk).await.map_err(|error| match error {
+            DiskChangeError::Refused(DiskError::InUse { .. }) => in_use(),
+            DiskChangeError::Refused(_) => Status::failed_precondition(error.to_string()),
+            DiskChangeError::Unavailable(_) => Status::unavailable(error.to_string()),
+        })
+    }
+
     /// The same, through the leader.
     async fn add_node(&self, add: proto::AddNodeRequest) -> Result<(), Status> {
-        let leader = match self.add_learner(add.id, add.address.clone(), add.http.clone()).await? {
+        let added =
+            self.add_learner(add.id, add.address.clone(), add.http.clone(), &add.disk).await?;
+        let leader = match added {
             Ok(()) => return Ok(()),
             Err(leader) => leader.filter(|leader| *leader != self.node),
         };
@@ -118,6 +169,7 @@ impl ClusterService {
             id: add.id,
             address: add.address,
             http: add.http,
+            disk: add.disk,
         };
         match self.peers.join(leader.ok_or_else(no_leader)?, join).await?.outcome {
             Some(join_response::Outcome::ClusterId(_)) => Ok(()),
@@ -223,7 +275,8 @@ impl proto::cluster_peer_server::ClusterPeer for SharedCluster {
     ) -> Result<Response<proto::JoinResponse>, Status> {
         let join = request.into_inner();
         check_cluster(&self.0.directory, &join.cluster_id)?;
-        let outcome = match self.0.add_learner(join.id, join.address, join.http).await? {
+        let outcome = match self.0.add_learner(join.id, join.address, join.http, &join.disk).await?
+        {
             Ok(()) => {
                 let cluster_id = self.0.directory.cluster_id();
                 join_response::Outcome::ClusterId(cluster_id.as_str().to_owned())

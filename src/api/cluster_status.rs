@@ -28,6 +28,12 @@ impl ClusterService {
             } else {
                 self.peers.node_status(*id, STATUS_DEADLINE).await
             };
+            // A node that takes part in nothing is as good as silent, and says why.
+            let said = match said {
+                Ok(said) if !said.refused.is_empty() => Err(said.refused),
+                Err(error) => Err(self.doubt(*id).unwrap_or(error)),
+                said => said,
+            };
             (*id, address.clone(), said, asked.elapsed())
         });
         let said = join_all(asks).await;
@@ -80,6 +86,11 @@ impl ClusterService {
             leaders_due: placed.leaders_due(),
             removed: self.removed().unwrap_or_default(),
         })
+    }
+
+    /// What speaks against a member, where somebody came in its name.
+    fn doubt(&self, node: NodeId) -> Option<String> {
+        self.groups.peers().roster()?.doubts().remove(&node)
     }
 
     /// Whether this node has applied all that the catalog group agreed on before the picture was taken,
@@ -146,6 +157,7 @@ impl ClusterService {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             http: self.http.clone(),
             read_only: self.read_only().unwrap_or_default(),
+            refused: self.refused(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             groups: self.groups.list().into_iter().map(|group| group_to_wire(&group)).collect(),
         }

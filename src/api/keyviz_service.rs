@@ -143,9 +143,10 @@ impl proto::key_viz_server::KeyViz for SharedKeyViz {
 pub(super) fn matrix_status(error: MatrixError) -> Status {
     let message = error.to_string();
     match error {
-        MatrixError::Disabled | MatrixError::NotReady | MatrixError::Removed { .. } => {
-            Status::unavailable(message)
-        }
+        MatrixError::Disabled
+        | MatrixError::NotReady
+        | MatrixError::Removed { .. }
+        | MatrixError::Refused { .. } => Status::unavailable(message),
         MatrixError::Busy(_) => Status::resource_exhausted(message),
         MatrixError::Internal { .. } => Status::internal(message),
         MatrixError::EmptyWindow { .. }

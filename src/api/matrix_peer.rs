@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 
 use crate::fanout::{Asker, LocalMatrix, MatrixError, WorkError};
 use crate::keyviz::Query;
-use crate::kv::Directory;
+use crate::kv::{Directory, Standing};
 use crate::proto;
 use crate::proto::key_viz_peer_server::{KeyVizPeer, KeyVizPeerServer};
 use crate::raft::MAX_MESSAGE_BYTES;
@@ -43,6 +43,10 @@ impl MatrixPeer {
     fn query(&self, query: Option<proto::PeerQuery>) -> Result<Arc<Query>, Status> {
         let query = query.ok_or_else(|| Status::invalid_argument("a question without a query"))?;
         check_cluster(&self.directory, &query.cluster_id)?;
+        if self.directory.standing() == Standing::Refused {
+            let reason = self.directory.refusal().as_str().to_owned();
+            return Err(matrix_status(MatrixError::Refused { reason }));
+        }
         if !self.local.enabled() {
             return Err(matrix_status(MatrixError::Disabled));
         }

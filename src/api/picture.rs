@@ -35,7 +35,8 @@ impl Picture {
         let members: BTreeSet<NodeId> = directory.members().keys().copied().collect();
         let asks = members.iter().filter(|id| **id != node).map(|id| async move {
             let said = peers.node_status(*id, STATUS_DEADLINE).await.ok()?;
-            Some((*id, said.groups))
+            // A node that takes part in nothing is as good as silent.
+            said.refused.is_empty().then_some((*id, said.groups))
         });
         let own = groups.list().iter().map(|group| group_to_wire(group)).collect();
         let said = join_all(asks).await.into_iter().flatten().chain([(node, own)]);

@@ -49,6 +49,10 @@ impl RoutesService {
         match self.directory.standing() {
             Standing::Member | Standing::Asking => Ok(()),
             Standing::Removed => Err(kv_status(KvError::Removed { node: self.node })),
+            Standing::Refused => {
+                let reason = self.directory.refusal().as_str().to_owned();
+                Err(kv_status(KvError::Refused { reason }))
+            }
         }
     }
 

@@ -24,6 +24,7 @@ pub(super) fn kv_status(error: KvError) -> Status {
         KvError::CrossGroup { .. } => Code::FailedPrecondition,
         KvError::NotReady
         | KvError::Removed { .. }
+        | KvError::Refused { .. }
         | KvError::NoLeader { .. }
         | KvError::ReadUnavailable { .. } => Code::Unavailable,
         KvError::Overloaded { .. } | KvError::Busy { .. } | KvError::DiskFull { .. } => {

@@ -31,6 +31,7 @@ pub(super) const VERSION: u8 = 1;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Command = b'C',
+    Disk = b'D',
     Placement = b'P',
     Record = b'R',
     Snapshot = b'S',

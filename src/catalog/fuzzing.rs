@@ -1,7 +1,7 @@
 //! What the log, the disk and peers say of the catalog, as fuzz targets.
 
 use super::codec::{self, Kind};
-use super::{Catalog, CatalogCommand, PlaceCommand, Placement, Retention};
+use super::{Catalog, CatalogCommand, DiskCommand, Disks, PlaceCommand, Placement, Retention};
 use crate::fuzzing::Target;
 use crate::keyviz::RouteId;
 
@@ -24,6 +24,11 @@ fn command(data: &[u8]) {
             assert_eq!(PlaceCommand::decode(&encoded), Some(Ok(command.clone())));
         }
         let _ = Placement::default().after(&command);
+    }
+    for bytes in [data, &sealed(Kind::Disk, data)] {
+        let Some(Ok(command)) = DiskCommand::decode(bytes) else { continue };
+        assert!(command.encode().is_ok());
+        let _ = Disks::default().after(&command, &Placement::default());
     }
     for bytes in [data, &sealed(Kind::Command, data)] {
         let Ok(command) = CatalogCommand::decode(bytes) else { continue };

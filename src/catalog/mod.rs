@@ -9,6 +9,7 @@ mod balance;
 mod cluster;
 mod codec;
 mod command;
+mod disks;
 mod error;
 mod follower;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -43,6 +44,7 @@ pub use balance::{BalanceView, GroupView, LeaderMove, NodeView, ReplicaMove, cat
 pub use cluster::{BadClusterId, ClusterId, ClusterRecord, GroupPlacement, PlacementError};
 pub use codec::CodecError;
 pub use command::CatalogCommand;
+pub use disks::{DiskCommand, DiskError, Disks};
 pub use error::{CatalogError, KeyError, check_boundary};
 pub use follower::{FollowError, Follower};
 pub use halve::{SplitChoice, SplitChoiceError, split_key_that_halves};

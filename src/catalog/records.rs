@@ -10,6 +10,7 @@
 //! 'd' version u64                  retained change
 //! 'p'                              Placement, from its first change on
 //! 'q' version u64                  request that made the version, with the change
+//! 'i'                              Disks, from the first one that was recorded on
 //! ```
 //!
 //! Every value is sealed (see `codec`). A catalog is loaded whole or not at all: one record that is
@@ -19,6 +20,7 @@ use bincode::{Decode, Encode};
 
 use super::cluster::{ClusterRecord, PlacementError, check_placement};
 use super::codec::{self, CodecError, Kind};
+use super::disks::Disks;
 use super::limits::{MAX_RECORD_BYTES, MAX_SNAPSHOT_BYTES, Retention};
 use super::lineage::Lineage;
 use super::log::{ChangesError, DeltaLog};
@@ -122,6 +124,10 @@ pub(super) fn put_placement(placement: &Placement) -> RecordChange {
     put(vec![b'p'], placement)
 }
 
+pub(super) fn put_disks(disks: &Disks) -> RecordChange {
+    put(vec![b'i'], disks)
+}
+
 pub(super) fn put_meta(table: &RouteTable) -> RecordChange {
     let newest = table.newest_id().map_or(0, RouteId::get);
     let next_route_id = RouteId::new(newest.saturating_add(1)).unwrap_or(RouteId::FIRST);
@@ -166,6 +172,7 @@ struct Parts {
     meta: Option<Meta>,
     cluster: Option<ClusterRecord>,
     placement: Option<Placement>,
+    disks: Option<Disks>,
     routes: Vec<Route>,
     retired: Vec<Retired>,
     deltas: Vec<Delta>,
@@ -186,6 +193,10 @@ impl Parts {
             [b'p'] => {
                 let twice = self.placement.replace(decode(key, value)?).is_some();
                 (!twice).then(|| vec![b'p'])
+            }
+            [b'i'] => {
+                let twice = self.disks.replace(decode(key, value)?).is_some();
+                (!twice).then(|| vec![b'i'])
             }
             [b'r', ..] => {
                 self.routes.push(decode(key, value)?);
@@ -215,6 +226,7 @@ impl Parts {
         self.meta.is_none()
             && self.cluster.is_none()
             && self.placement.is_none()
+            && self.disks.is_none()
             && self.routes.is_empty()
             && self.retired.is_empty()
             && self.deltas.is_empty()
@@ -245,6 +257,7 @@ impl Parts {
             retention,
             cluster: Some(std::sync::Arc::new(cluster)),
             placement: std::sync::Arc::new(placement),
+            disks: std::sync::Arc::new(self.disks.take().unwrap_or_default()),
             boundary_bytes: table.specs().iter().map(|spec| spec.range.start.len()).sum(),
             log: self.log(&table)?,
             requests: self.requests(&table)?,
@@ -322,6 +335,7 @@ impl Catalog {
     pub fn records(&self) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + '_ {
         let cluster = self.cluster.iter().map(|cluster| put_cluster(cluster));
         let moved = (self.placement.revision() > 0).then(|| put_placement(&self.placement));
+        let disks = (!self.disks.is_empty()).then(|| put_disks(&self.disks));
         let meta = self.cluster.iter().map(|_| put_meta(&self.table));
         let routes = self.table.iter().map(|route| put_route(&route));
         let retired = self.lineage.iter().map(put_retired);
@@ -329,6 +343,7 @@ impl Catalog {
         let served = self.requests.iter().map(put_request);
         let all = cluster
             .chain(moved)
+            .chain(disks)
             .chain(meta)
             .chain(routes)
             .chain(retired)

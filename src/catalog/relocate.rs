@@ -49,8 +49,8 @@ impl Catalog {
         check_placement(&groups)?;
         let cluster = ClusterRecord { cluster_id, created_ms: old.created_ms, groups };
         let record = put_cluster(&cluster);
-        // Where the groups were moved since the bootstrap is of the old nodes, too.
-        let of_nodes: [&[u8]; 2] = [b"c", b"p"];
+        // Where the groups were moved since the bootstrap is of the old nodes, too, and so are disks.
+        let of_nodes: [&[u8]; 3] = [b"c", b"p", b"i"];
         let kept = self.records().filter(|(key, _)| !of_nodes.contains(&key.as_slice()));
         let mut records: Vec<_> =
             kept.chain(record.value.map(|value| (record.key, value))).collect();

@@ -16,6 +16,7 @@ use bytes::Bytes;
 
 use super::cluster::{ClusterId, ClusterRecord, GroupPlacement, check_placement};
 use super::command::CatalogCommand;
+use super::disks::{DiskCommand, DiskError, Disks};
 use super::error::{CatalogError, check_boundary};
 use super::limits::{MAX_BOUNDARY_BYTES, MAX_REQUEST_ID_BYTES, MAX_ROUTES, MAX_TIME_MS, Retention};
 use super::lineage::Lineage;
@@ -48,6 +49,7 @@ pub struct Catalog {
     pub(super) retention: Retention,
     pub(super) cluster: Option<Arc<ClusterRecord>>,
     pub(super) placement: Arc<Placement>,
+    pub(super) disks: Arc<Disks>,
     pub(super) table: RouteTable,
     /// Sum of the lengths of all start keys.
     pub(super) boundary_bytes: usize,
@@ -98,6 +100,7 @@ impl Catalog {
             retention,
             cluster: None,
             placement: Arc::default(),
+            disks: Arc::default(),
             table: RouteTable::empty(),
             boundary_bytes: 0,
             log: DeltaLog::default(),
@@ -119,6 +122,23 @@ impl Catalog {
     /// Who holds which group; nobody before bootstrap.
     pub fn placement(&self) -> &Arc<Placement> {
         &self.placement
+    }
+
+    /// The disk of each member, as far as they are recorded.
+    pub fn disks(&self) -> &Arc<Disks> {
+        &self.disks
+    }
+
+    /// Records the disk of a member, or refuses and changes nothing; the record to write.
+    ///
+    /// # Errors
+    /// Every reason that it can be refused for.
+    pub fn record_disk(&mut self, command: &DiskCommand) -> Result<RecordChange, DiskError> {
+        if self.cluster.is_none() {
+            return Err(DiskError::NotBootstrapped);
+        }
+        self.disks = Arc::new(self.disks.after(command, &self.placement)?);
+        Ok(records::put_disks(&self.disks))
     }
 
     /// Changes the placement, or refuses and changes nothing; the record to write.

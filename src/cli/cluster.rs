@@ -1,5 +1,6 @@
 //! `cluster`: members, groups and leaders.
 
+mod replace;
 mod waiting;
 
 use std::io::Write;
@@ -16,6 +17,7 @@ use super::{CliError, output, text};
 use crate::api::json::ClusterJson;
 use crate::proto;
 use crate::proto::cluster_client::ClusterClient;
+pub use replace::ReplaceError;
 use waiting::{Until, Waited};
 
 /// `cluster`.
@@ -35,6 +37,9 @@ enum ClusterCommand {
     /// Let a node leave, dead or alive: its replicas go to the others first. Refused where a group
     /// would lose its quorum
     RemoveNode(RemoveNodeArgs),
+    /// Replace a member that lost its disk, or whose disk went back, by a node that has joined: the
+    /// member leaves, and its replicas go to the others
+    ReplaceNode(replace::ReplaceNodeArgs),
     /// Move the leadership of a Raft group to another of its replicas
     TransferLeader(TransferArgs),
 }
@@ -131,6 +136,7 @@ pub async fn run(args: ClusterArgs) -> Result<(), CliError> {
         ClusterCommand::Status(args) => show_status(args).await,
         ClusterCommand::AddNode(args) => add_node(args).await,
         ClusterCommand::RemoveNode(args) => remove_node(args).await,
+        ClusterCommand::ReplaceNode(args) => replace::run(args).await,
         ClusterCommand::TransferLeader(args) => transfer_leader(args).await,
     }
 }
@@ -140,6 +146,7 @@ async fn add_node(args: AddNodeArgs) -> Result<(), CliError> {
         id: args.id,
         address: args.address.to_string(),
         http: args.http.map(|http| http.to_string()).unwrap_or_default(),
+        disk: Default::default(),
     };
     // A node that is a member already is told so; asking twice changes nothing.
     let client = Client::from(args.nodes);

@@ -36,6 +36,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use access::Access;
 pub use client::CallError;
+pub use cluster::ReplaceError;
 pub use demo::DemoOptions;
 pub use heatmap::{Drawing, render};
 pub use keyviz_flags::KeyvizOptions;
@@ -128,13 +129,18 @@ pub enum CliError {
     /// The workload ran, and what it found is not as it should be. The summary has the numbers.
     #[error("{0}")]
     LoadFindings(load::Findings),
+    /// A member was not replaced.
+    #[error(transparent)]
+    Replace(#[from] ReplaceError),
     /// Output could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
     /// A node's folder is damaged. What is where was printed.
     #[error(
         "{records} damaged records in {}; started, the node serves what is sound. To be rid of the \
-         damage, remove the folder and have the node join again", .folder.display()
+         damage, replace the node: start one with a new id and an empty folder (--join), then run \
+         `keyviz cluster replace-node`. An empty folder under the old id is refused: it would have \
+         forgotten writes that the node acknowledged", .folder.display()
     )]
     Damaged {
         /// How many.

@@ -117,8 +117,13 @@ impl Fanout {
     /// Where the question is refused or this node cannot answer. A member that cannot is a status in
     /// the answer.
     pub async fn cluster(self: &Arc<Self>, request: &MatrixRequest) -> Answer {
-        if self.parts.directory.standing() == Standing::Removed {
-            return Err(MatrixError::Removed { node: self.parts.node });
+        match self.parts.directory.standing() {
+            Standing::Member | Standing::Asking => {}
+            Standing::Removed => return Err(MatrixError::Removed { node: self.parts.node }),
+            Standing::Refused => {
+                let reason = self.parts.directory.refusal().as_str().to_owned();
+                return Err(MatrixError::Refused { reason });
+            }
         }
         let fanout = Arc::clone(self);
         let (answer, joined): (Shared<BoxFuture<'static, Answer>>, bool) =

@@ -77,6 +77,12 @@ pub enum MatrixError {
         /// This node.
         node: NodeId,
     },
+    /// This node has forgotten what it acknowledged, and takes part in nothing.
+    #[error("this node answers nothing: {reason}")]
+    Refused {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// The window ends before it starts.
     #[error("from_ms ({from_ms}) is not before to_ms ({to_ms})")]
     EmptyWindow {

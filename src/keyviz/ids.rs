@@ -72,3 +72,27 @@ number_id! {
     /// so that (node, incarnation, column) names a contribution for ever.
     Incarnation
 }
+
+/// Names one data folder for ever: 16 random bytes, made with the folder. A node id says who a
+/// member is; the disk id says that it still has what it promised. Written as 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DiskId(pub [u8; 16]);
+
+impl DiskId {
+    /// The id in bytes; `None` unless there are 16.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(DiskId)
+    }
+}
+
+impl fmt::Display for DiskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for DiskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DiskId({self})")
+    }
+}

@@ -123,7 +123,7 @@ pub use history::{
     HistoryConfig, HistoryConfigError, Holdings, MAX_HISTORY_COLUMNS, MAX_STALL_COLUMNS,
     MAX_STEP_MS, MIN_HISTORY_BYTES, MIN_STEP_MS,
 };
-pub use ids::{GroupId, Incarnation, NodeId, RouteId, Term};
+pub use ids::{DiskId, GroupId, Incarnation, NodeId, RouteId, Term};
 pub use inherited::Estate;
 pub use label::{LABEL_CHARS, label};
 pub use layout::{Bucket, KeyRange, Layout, LayoutError, Members, RouteSpec, Slot};

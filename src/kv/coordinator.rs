@@ -163,6 +163,10 @@ impl Coordinator {
         match standing {
             Standing::Member | Standing::Asking => Ok(()),
             Standing::Removed => Err(KvError::Removed { node: self.parts.node }),
+            Standing::Refused => {
+                let reason = self.parts.directory.refusal().as_str().to_owned();
+                Err(KvError::Refused { reason })
+            }
         }
     }
 

@@ -19,6 +19,8 @@ pub enum Standing {
     Asking,
     /// It has left or was removed: a majority agreed on that.
     Removed,
+    /// Its disk has forgotten what it acknowledged; see [`Directory::refusal`].
+    Refused,
 }
 
 /// Members come from the catalog group's Raft membership, placement from the applied catalog;
@@ -30,6 +32,7 @@ pub struct Directory {
     cluster_id: ArcSwap<String>,
     hints: Mutex<BTreeMap<GroupId, NodeId>>,
     standing: watch::Sender<Standing>,
+    refusal: ArcSwap<String>,
 }
 
 /// Where a member listens.
@@ -62,7 +65,20 @@ impl Directory {
 
     /// Learns whether this node is a member.
     pub fn set_standing(&self, standing: Standing) {
-        self.standing.send_if_modified(|known| std::mem::replace(known, standing) != standing);
+        self.standing.send_if_modified(|known| {
+            *known != Standing::Refused && std::mem::replace(known, standing) != standing
+        });
+    }
+
+    /// Why this node takes part in nothing; empty unless its standing is [`Standing::Refused`].
+    pub fn refusal(&self) -> Arc<String> {
+        self.refusal.load_full()
+    }
+
+    /// This node takes part in nothing until its process ends.
+    pub fn refuse(&self, reason: String) {
+        self.refusal.store(Arc::new(reason));
+        self.standing.send_replace(Standing::Refused);
     }
 
     /// The id of the cluster; empty before it is known.

@@ -91,6 +91,12 @@ pub enum KvError {
         /// This node.
         node: NodeId,
     },
+    /// This node has forgotten what it acknowledged, and takes part in nothing.
+    #[error("this node serves nothing: {reason}")]
+    Refused {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// No leader could be reached in time; nothing was proposed.
     #[error("no leader of Raft group {group} could be reached in time; nothing was changed")]
     NoLeader {
@@ -156,6 +162,7 @@ impl KvError {
             | KvError::CrossGroup { .. }
             | KvError::NotReady
             | KvError::Removed { .. }
+            | KvError::Refused { .. }
             | KvError::NoLeader { .. }
             | KvError::ReadUnavailable { .. }
             | KvError::Overloaded { .. }

@@ -102,6 +102,19 @@ pub enum NodeError {
         /// What it said.
         reason: String,
     },
+    /// The cluster exists, and knows this node with another disk.
+    #[error(
+        "node {id} has an empty folder ({folder}), but its cluster exists: {reason}. A first start \
+         with --bootstrap is refused, because this node would have forgotten what it acknowledged"
+    )]
+    ClusterExists {
+        /// This node.
+        id: NodeId,
+        /// Its folder.
+        folder: String,
+        /// Who said so, and what.
+        reason: String,
+    },
     /// A record of the folder could not be written.
     #[error("the record {name:?} could not be written to the folder {folder}: {source}")]
     Record {
@@ -114,7 +127,10 @@ pub enum NodeError {
     },
     /// Records of the folder that do not decode.
     #[error(
-        "the record {name:?} in the folder {folder} is damaged: {reason}; restore the folder from a copy or join anew with an empty one"
+        "the record {name:?} in the folder {folder} is damaged: {reason}. Keep the folder, and do not \
+         put a copy in its place: a copy has forgotten writes that this node acknowledged. Replace \
+         the node: start one with a new id and an empty folder (--join), then run `keyviz cluster \
+         replace-node`"
     )]
     Damaged {
         /// The folder.

@@ -1,18 +1,23 @@
 //! What a node's folder knows of the node: who it is and how it came to its cluster.
 //!
-//! Records in the storage's own tree: `node` (below), `cluster` (the cluster id, text, once it is
-//! known), `incarnation` (8 bytes, big endian, one more at each start) and `removed` (1 byte, 1 once the
-//! node heard that it is no member any more).
+//! Records in the storage's own tree: `node` and `disk` (below), `cluster` (the cluster id, text, once
+//! it is known), `incarnation` (8 bytes, big endian, one more at each start) and `removed` (1 byte, 1
+//! once the node heard that it is no member any more). Others are those of the handshakes
+//! (`raft/handshake`).
 //!
 //! ```text
 //! node:  byte 0      format, 1
 //!        bytes 1..   bincode 2 (standard configuration) of `Record`
+//! disk:  bytes 0-15  disk id, random, made with the folder
+//!        bytes 16-23 number of the start that made it, big endian
 //! ```
+//!
+//! A folder of a version before disk ids gets one at its first start under this version.
 
 use std::path::Path;
 
-use crate::keyviz::{Incarnation, NodeId};
-use crate::raft::Storage;
+use crate::keyviz::{DiskId, Incarnation, NodeId};
+use crate::raft::{OpenError, Roster, Storage};
 
 use super::bootstrap::BootstrapSpec;
 use super::config::{NodeConfig, Origin};
@@ -23,6 +28,7 @@ const NODE: &str = "node";
 const CLUSTER: &str = "cluster";
 const INCARNATION: &str = "incarnation";
 const REMOVED: &str = "removed";
+const DISK: &str = "disk";
 
 /// Who a folder belongs to.
 #[derive(Clone, PartialEq, Eq, Debug, bincode::Encode, bincode::Decode)]
@@ -36,6 +42,7 @@ pub(super) struct Record {
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) incarnation: Incarnation,
+    pub(super) disk: DiskId,
     /// How it was bootstrapped; `None`: it joins or joined.
     pub(super) spec: Option<BootstrapSpec>,
     /// The cluster, if it was known at the last stop.
@@ -55,16 +62,15 @@ impl Identity {
         if known.is_none() {
             folder.put(NODE, &encode(&record)).await?;
         }
-        let incarnation = folder.incarnation()? + 1;
-        folder.put(INCARNATION, &incarnation.to_be_bytes()).await?;
+        let (disk, incarnation) =
+            folder.next_start(DiskId(rand::random()), known.is_some()).await?;
         let cluster_id = folder.cluster_id()?;
         let join = match &config.origin {
             Origin::Join(through) if cluster_id.is_none() => Some(through.clone()),
             _ => None,
         };
         let removed = folder.removed()?;
-        let incarnation = Incarnation(incarnation);
-        Ok(Identity { incarnation, spec: record.spec, cluster_id, join, removed })
+        Ok(Identity { incarnation, disk, spec: record.spec, cluster_id, join, removed })
     }
 
     /// Remembers whether the node was removed from its cluster.
@@ -90,6 +96,29 @@ struct Folder<'a> {
 }
 
 impl Folder<'_> {
+    /// Counts a start, durably. A folder without a disk id gets `fresh`; `is_old`: a node is in it.
+    async fn next_start(
+        &self,
+        fresh: DiskId,
+        is_old: bool,
+    ) -> Result<(DiskId, Incarnation), NodeError> {
+        let number = self.incarnation()? + 1;
+        let (disk, since) = match self.disk()? {
+            Some(known) => known,
+            None => {
+                self.put(DISK, &encode_disk(fresh, number)).await?;
+                if is_old {
+                    tracing::info!(disk = %fresh, "gave the folder of an earlier version a disk id");
+                }
+                (fresh, number)
+            }
+        };
+        self.put(INCARNATION, &number.to_be_bytes()).await?;
+        let bound = self.storage.bind_rows(disk, number, since).await;
+        bound.map_err(|error| OpenError::from_io(self.path, error))?;
+        Ok((disk, Incarnation(number)))
+    }
+
     fn name(&self) -> String {
         self.path.display().to_string()
     }
@@ -121,6 +150,11 @@ impl Folder<'_> {
     fn removed(&self) -> Result<bool, NodeError> {
         let Some(bytes) = self.get(REMOVED)? else { return Ok(false) };
         removed(&bytes).map_err(|reason| self.damaged(REMOVED, reason))
+    }
+
+    fn disk(&self) -> Result<Option<(DiskId, u64)>, NodeError> {
+        let Some(bytes) = self.get(DISK)? else { return Ok(None) };
+        decode_disk(&bytes).map(Some).map_err(|reason| self.damaged(DISK, reason))
     }
 
     fn incarnation(&self) -> Result<u64, NodeError> {
@@ -159,13 +193,34 @@ impl Folder<'_> {
     }
 }
 
+fn encode_disk(disk: DiskId, since: u64) -> Vec<u8> {
+    [&disk.0[..], &since.to_be_bytes()].concat()
+}
+
+fn decode_disk(bytes: &[u8]) -> Result<(DiskId, u64), String> {
+    let parts = bytes.split_first_chunk::<16>().and_then(|(disk, since)| {
+        Some((DiskId(*disk), u64::from_be_bytes(since.try_into().ok()?)))
+    });
+    parts.ok_or_else(|| format!("it has {} bytes instead of 24", bytes.len()))
+}
+
+/// Counts a start of a simulated host.
+#[cfg(test)]
+pub(super) async fn simulated_start(
+    storage: &Storage,
+    fresh: DiskId,
+) -> Result<(DiskId, Incarnation), NodeError> {
+    Folder { storage, path: storage.dir() }.next_start(fresh, false).await
+}
+
 /// The records of a node that is restored: one that joined its cluster, which is known.
 pub(super) fn restored(
     id: NodeId,
     cluster_id: &str,
     incarnation: u64,
-) -> [(&'static str, Vec<u8>); 3] {
+) -> [(&'static str, Vec<u8>); 4] {
     [
+        (DISK, encode_disk(DiskId(rand::random()), incarnation)),
         (NODE, encode(&Record { id: id.0, spec: None })),
         (CLUSTER, cluster_id.as_bytes().to_vec()),
         (INCARNATION, incarnation.to_be_bytes().to_vec()),
@@ -180,7 +235,9 @@ pub(super) fn check_record(name: &str, value: &[u8]) -> Result<(), String> {
         INCARNATION if value.len() == 8 => Ok(()),
         INCARNATION => Err(format!("it has {} bytes instead of 8", value.len())),
         REMOVED => removed(value).map(drop),
-        _ => Err("no record of that name is known".to_owned()),
+        DISK => decode_disk(value).map(drop),
+        _ => Roster::check_record(name, value)
+            .unwrap_or_else(|| Err("no record of that name is known".to_owned())),
     }
 }
 

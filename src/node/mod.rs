@@ -6,9 +6,12 @@ mod bootstrap;
 mod check;
 mod config;
 mod disk;
+mod disks;
 mod error;
+mod first_start;
 mod flusher;
 mod follower;
+mod founding;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod identity;

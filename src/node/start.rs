@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -19,8 +20,8 @@ use crate::keyviz::{GroupId, History, NodeId, Sampler};
 use crate::kv::{Coordinator, CoordinatorParts, Directory, MemberAddress};
 use crate::proto;
 use crate::raft::{
-    AppliedCatalog, CatalogChangeError, CatalogGroup, Group, GroupOptions, Groups, Member, Peers,
-    PeersOptions, Storage,
+    AppliedCatalog, CatalogGroup, Group, GroupOptions, Groups, HandshakeLoop, Member, OpenError,
+    Peers, PeersOptions, Roster, Storage,
 };
 use crate::security::{self, AuthChannel, Listener, Security};
 
@@ -29,9 +30,12 @@ use super::balancer::Balancer;
 use super::bootstrap::BootstrapSpec;
 use super::config::NodeConfig;
 use super::disk::DiskWatch;
+use super::disks::DiskWatcher;
 use super::error::NodeError;
+use super::first_start::FirstStart;
 use super::flusher::Flusher;
 use super::follower::Follower;
+use super::founding::Founding;
 use super::identity::Identity;
 use super::inheritance::Inheritance;
 use super::running::Node;
@@ -44,7 +48,7 @@ const JOIN_WITHIN: Duration = Duration::from_secs(60);
 const MEMBERS_EVERY: Duration = Duration::from_millis(100);
 
 /// The pause between attempts to join or to bootstrap.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 impl Node {
     /// Starts a node. Returns when its servers listen; a node that joins has joined by then. A
@@ -94,10 +98,15 @@ impl Node {
         }
         let stop = CancellationToken::new();
         let known = identity.cluster_id.clone().unwrap_or_default();
+        let number = identity.incarnation.0;
+        let roster =
+            Roster::open(&storage, config.id, identity.disk, number, rand::random::<u64>());
+        let roster = roster.map_err(|error| OpenError::from_io(&config.data, error))?;
         let peers = Peers::new(
             config.id.0,
             known,
             PeersOptions { tls: security.client_tls(), credentials: security.as_node() },
+            roster.clone(),
         );
         tokio::spawn(security.clone().watch(stop.clone()));
         let options = GroupOptions {
@@ -140,12 +149,24 @@ impl Node {
             peers: Arc::clone(&client),
         };
         tokio::spawn(disk.run(stop.clone()));
-        set_members(&directory, &catalog_group);
+        set_members(&directory, &roster, &catalog_group);
         tokio::spawn(follow_members(
             Arc::clone(&directory),
+            roster.clone(),
             Arc::clone(&catalog_group),
             stop.clone(),
         ));
+        let disks = DiskWatcher {
+            roster: roster.clone(),
+            catalog: Arc::clone(&catalog_changes),
+            directory: Arc::clone(&directory),
+            stop: stop.clone(),
+        };
+        disks.take_over();
+        tokio::spawn(disks.run());
+        let handshakes =
+            HandshakeLoop { roster: roster.clone(), peers: peers.clone(), stop: stop.clone() };
+        let dials = peers.clone();
         let follower = Follower {
             node: config.id,
             storage: storage.clone(),
@@ -229,23 +250,35 @@ impl Node {
             failure,
         };
         if let (Some(spec), Some(plan)) = (&identity.spec, plan) {
-            let bootstrap = Bootstrap {
+            let first_start = FirstStart {
+                node: config.id,
+                folder: config.data.display().to_string(),
+                members: spec.members(),
+                peers: dials,
+                roster,
+            };
+            let founding = Founding {
+                first_start,
+                handshakes,
+                group: catalog_group,
+                changes: catalog_changes,
                 members: first_members(spec),
                 plan,
                 cluster_id: ClusterId(rand::random()),
-                group: catalog_group,
-                changes: catalog_changes,
                 clock,
                 failed,
             };
             tokio::spawn(async move {
                 tokio::select! {
-                    () = bootstrap.run() => {}
+                    () = founding.run() => {}
                     () = stop.cancelled() => {}
                 }
             });
-        } else if let Some(through) = &identity.join {
-            join(through, &config, &advertise, &security).await?;
+        } else {
+            tokio::spawn(handshakes.run());
+            if let Some(through) = &identity.join {
+                join(through, &config, &identity, &advertise, &security).await?;
+            }
         }
         Ok(node)
     }
@@ -319,8 +352,10 @@ fn first_members(spec: &BootstrapSpec) -> BTreeMap<u64, Member> {
     members.map(|(id, addr)| (id.0, Member { addr, http: String::new() })).collect()
 }
 
-pub(super) fn set_members(directory: &Directory, catalog: &Group) {
-    let members = catalog.status().members.into_iter().map(|(id, member)| {
+pub(super) fn set_members(directory: &Directory, roster: &Roster, catalog: &Group) {
+    let members = catalog.status().members;
+    roster.set_addresses(members.iter().map(|(id, member)| (NodeId(*id), member.addr.clone())));
+    let members = members.into_iter().map(|(id, member)| {
         (NodeId(id), MemberAddress { address: member.addr, http: member.http })
     });
     directory.set_members(members.collect());
@@ -329,11 +364,12 @@ pub(super) fn set_members(directory: &Directory, catalog: &Group) {
 /// Keeps the directory in step with the catalog group's membership.
 pub(super) async fn follow_members(
     directory: Arc<Directory>,
+    roster: Roster,
     catalog: Arc<Group>,
     stop: CancellationToken,
 ) {
     while tokio::time::timeout(MEMBERS_EVERY, stop.cancelled()).await.is_err() {
-        set_members(&directory, &catalog);
+        set_members(&directory, &roster, &catalog);
     }
 }
 
@@ -363,60 +399,11 @@ fn serve_http(
     })
 }
 
-/// What makes a cluster out of its first members.
-pub(super) struct Bootstrap {
-    pub(super) members: BTreeMap<u64, Member>,
-    pub(super) plan: BootstrapPlan,
-    /// The name that the cluster gets if this member is the one that succeeds.
-    pub(super) cluster_id: ClusterId,
-    pub(super) group: Arc<Group>,
-    pub(super) changes: Arc<CatalogGroup>,
-    pub(super) clock: Clock,
-    pub(super) failed: Failed,
-}
-
-impl Bootstrap {
-    /// Forms the catalog group and writes the first catalog. Every first member does this; one of
-    /// them succeeds, the others find it done.
-    pub(super) async fn run(self) {
-        if let Err(error) = self.group.initialize(self.members.clone()).await {
-            self.failed.send_replace(Some(format!("the catalog group did not form: {error}")));
-            return;
-        }
-        let command = self.plan.command(self.cluster_id, self.clock.now_ms());
-        while self.changes.applied().cluster().is_none() {
-            if self.group.is_leader() {
-                match self.changes.change(&command, Duration::from_secs(5)).await {
-                    Ok(_)
-                    | Err(CatalogChangeError::NoLeader | CatalogChangeError::Unknown { .. }) => {}
-                    Err(error) => tracing::debug!(%error, "the first catalog was not written here"),
-                }
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        self.check_agreement();
-    }
-
-    /// A first member whose flags disagree with what the cluster was made with says so and stops,
-    /// rather than to run on a promise that nobody keeps.
-    fn check_agreement(&self) {
-        let Some(cluster) = self.changes.applied().cluster() else { return };
-        if cluster.groups != self.plan.groups {
-            self.failed.send_replace(Some(format!(
-                "the cluster was bootstrapped with {} groups on other nodes than this node's flags \
-                 say ({} groups); give every first member the same --bootstrap, --groups and \
-                 --replication",
-                cluster.groups.len(),
-                self.plan.groups.len()
-            )));
-        }
-    }
-}
-
 /// Asks a member to take this node in, until it does or time is up.
 async fn join(
     through: &str,
     config: &NodeConfig,
+    identity: &Identity,
     advertise: &str,
     security: &Security,
 ) -> Result<(), NodeError> {
@@ -437,6 +424,7 @@ async fn join(
                 id: config.id.0,
                 address: advertise.to_owned(),
                 http: http.clone(),
+                disk: Bytes::copy_from_slice(&identity.disk.0),
             };
             client
                 .add_node(add)

@@ -18,11 +18,12 @@ use tokio::time::Instant;
 
 use crate::catalog::{
     Catalog, CatalogCommand, CatalogError, ClusterRecord, CodecError, Delta, DeltaKind,
-    PlaceCommand, Placement, RecordChange, Retention, RouteTable, WatchHub,
+    DiskCommand, Disks, PlaceCommand, Placement, RecordChange, Retention, RouteTable, WatchHub,
 };
 use crate::keyviz::{GroupId, NodeId};
 
 use super::attempts::Attempts;
+use super::catalog_disks;
 use super::catalog_placement;
 use super::error::{KnownLeader, ProposeError};
 use super::group::Group;
@@ -42,6 +43,7 @@ pub struct AppliedCatalog {
     catalog: Arc<RwLock<Catalog>>,
     hub: WatchHub,
     pub(super) placements: Arc<watch::Sender<Arc<Placement>>>,
+    pub(super) disks: Arc<watch::Sender<Arc<Disks>>>,
 }
 
 impl Default for AppliedCatalog {
@@ -50,6 +52,7 @@ impl Default for AppliedCatalog {
             catalog: Arc::new(RwLock::new(Catalog::new(Retention::DEFAULT))),
             hub: WatchHub::default(),
             placements: Arc::new(watch::Sender::new(Arc::default())),
+            disks: Arc::new(watch::Sender::new(Arc::default())),
         }
     }
 }
@@ -122,6 +125,7 @@ impl Machine for CatalogMachine {
         *self.applied.catalog.write() = catalog;
         self.unpublished.clear();
         self.applied.publish_placement();
+        self.applied.publish_disks();
         let replaced = self.applied.hub.replace(table, &retained);
         replaced.map_err(|error| MachineError::Corrupt(error.to_string()))
     }
@@ -142,6 +146,13 @@ impl Machine for CatalogMachine {
                 placed.map(|_| self.applied.with(|catalog| catalog.placement().revision()));
             return Ok(catalog_placement::encode_reply(&revision));
         }
+        if let Some(command) = DiskCommand::decode(command) {
+            let recorded = self.applied.catalog.write().record_disk(&command.map_err(corrupt)?);
+            if let Ok(record) = &recorded {
+                put_record(batch, record)?;
+            }
+            return Ok(catalog_disks::encode_reply(&recorded.map(drop)));
+        }
         let command = CatalogCommand::decode(command).map_err(corrupt)?;
         let outcome = self.applied.catalog.write().apply(command);
         if let Ok(applied) = &outcome {
@@ -157,6 +168,7 @@ impl Machine for CatalogMachine {
 
     fn written(&mut self, _space: &Space, last: LogPosition) {
         self.applied.publish_placement();
+        self.applied.publish_disks();
         if let Err(error) = self.publish() {
             // The hub refused the change whole; subscribers keep the table they had.
             tracing::error!(at = %last, %error, "an applied catalog change could not be published");

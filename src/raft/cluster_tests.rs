@@ -158,7 +158,13 @@ async fn another_cluster_is_refused() {
     let cluster = Cluster::start(3, &[GROUP], quick()).await;
     cluster.leader(GROUP).await;
     let addr = cluster.addrs[&1].to_string();
-    let stranger = Peers::new(9, "other", PeersOptions::default());
+    let hello = |to| crate::proto::RaftHello {
+        cluster_id: "test".into(),
+        from: 9,
+        to,
+        ..Default::default()
+    };
+    let stranger = Peers::anonymous(9, "other", PeersOptions::default());
     let channel = stranger.channel(1, &addr).unwrap();
     let mut client = crate::proto::raft_transport_client::RaftTransportClient::new(channel);
     let mut request = crate::proto::RaftVoteRequest {
@@ -169,10 +175,10 @@ async fn another_cluster_is_refused() {
     };
     let refused = client.vote(request.clone()).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
-    request.hello = Some(crate::proto::RaftHello { cluster_id: "test".into(), from: 9, to: 2 });
+    request.hello = Some(hello(2));
     let refused = client.vote(request.clone()).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "it is node 1, not 2");
-    request.hello = Some(crate::proto::RaftHello { cluster_id: "test".into(), from: 9, to: 1 });
+    request.hello = Some(hello(1));
     request.vote = None;
     let refused = client.vote(request).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::InvalidArgument);

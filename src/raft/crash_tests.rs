@@ -20,7 +20,7 @@ const WRITERS: u64 = 8;
 
 async fn open(dir: &str) -> Vec<std::sync::Arc<Group>> {
     let storage = Storage::open(dir, StorageOptions::default()).unwrap();
-    let groups = Groups::new(storage, Peers::new(1, "", PeersOptions::default()), quick());
+    let groups = Groups::new(storage, Peers::anonymous(1, "", PeersOptions::default()), quick());
     let mut opened = Vec::new();
     for id in 1..=GROUPS {
         let group = groups.create(GroupId(id), Map).await.unwrap();

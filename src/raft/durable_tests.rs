@@ -42,7 +42,7 @@ async fn a_group_whose_rows_do_not_reach_its_log_is_refused() {
     // Nobody waits for a purge; what is durable after it says that it is done.
     log.save_vote(&Vote::new(2, 1)).await.expect("votes");
     drop(log);
-    let peers = Peers::new(1, "", PeersOptions::default());
+    let peers = Peers::anonymous(1, "", PeersOptions::default());
     let groups = Groups::new(storage, peers, quick());
     let refused = groups.create(GROUP, Map).await.map(drop).expect_err("nothing was applied");
     let said = format!("{refused} {:?}", std::error::Error::source(&refused));

@@ -80,7 +80,8 @@ async fn bounds_a_stalled_disk_under_a_flood_refuses_early_keeps_little_and_reco
     let dir = tempfile::tempdir().unwrap();
     let storage = Storage::open(dir.path(), StorageOptions::default()).unwrap();
     let options = GroupOptions { proposals: PROPOSALS, queue_bytes: 200_000, ..quick() };
-    let groups = Groups::new(storage.clone(), Peers::new(1, "", PeersOptions::default()), options);
+    let groups =
+        Groups::new(storage.clone(), Peers::anonymous(1, "", PeersOptions::default()), options);
     let group = groups.create(GROUP, Map).await.unwrap();
     group.initialize(BTreeMap::from([(1, Member::grpc("127.0.0.1:1"))])).await.unwrap();
     group.leadership().wait_for(|now| now.leading.is_some()).await.unwrap();

@@ -22,6 +22,7 @@ mod admission;
 mod apply;
 mod attempts;
 mod blocking;
+mod catalog_disks;
 mod catalog_group;
 mod catalog_placement;
 mod compaction;
@@ -32,6 +33,7 @@ pub(crate) mod fuzzing;
 mod gather;
 mod group;
 mod groups;
+mod handshake;
 mod log;
 mod machine;
 mod members;
@@ -68,6 +70,7 @@ mod testing;
 
 pub use attempts::Attempts;
 pub(crate) use blocking::blocking;
+pub use catalog_disks::DiskChangeError;
 pub use catalog_group::{
     AppliedCatalog, CatalogChangeError, CatalogGroup, CatalogMachine, CatalogOutcome, PeerCatalog,
 };
@@ -79,6 +82,7 @@ pub use error::{
 pub(crate) use gather::Gather;
 pub use group::{Consistency, Group, Proposed};
 pub use groups::Groups;
+pub use handshake::{Doubt, HandshakeLoop, Participation, Roster, Start, judge};
 pub use log::{BATCH_BUCKETS, CorruptLog, SYNC_BUCKETS, WriterStats};
 pub use machine::{Machine, MachineError};
 pub use options::{GroupOptions, MAX_COMMAND_BYTES, OptionsError};

@@ -123,7 +123,7 @@ impl Cluster {
         let listener = TcpListener::bind(addr).await.unwrap();
         self.addrs.insert(node, listener.local_addr().unwrap());
         let storage = open(self.folder(node)).await;
-        let peers = Peers::new(node, "test", PeersOptions::default());
+        let peers = Peers::anonymous(node, "test", PeersOptions::default());
         let groups = Groups::new(storage, peers, self.options);
         for id in &self.groups {
             groups.create(*id, Map).await.unwrap();

@@ -19,15 +19,24 @@ use super::peers::SimulatedPeers;
 use crate::api::PeerClient;
 use crate::catalog::{BootstrapPlan, ClusterId};
 use crate::fanout::{Clock, LocalMatrix};
-use crate::keyviz::{GroupId, History, HistoryConfig, Incarnation, NodeId, Sampler, SamplerConfig};
+use crate::keyviz::{
+    DiskId, GroupId, History, HistoryConfig, Incarnation, NodeId, Sampler, SamplerConfig,
+};
 use crate::kv::{Coordinator, CoordinatorParts, Directory};
 use crate::node::archive::HistoryArchive;
+use crate::node::disks::DiskWatcher;
+use crate::node::first_start::FirstStart;
 use crate::node::flusher::Flusher;
 use crate::node::follower::Follower;
-use crate::node::start::{Bootstrap, follow_members, set_members};
-use crate::raft::simulated::{Disks, RaftMessage, RaftReply, Wire, mix, receive, swap_random};
+use crate::node::founding as node_founding;
+use crate::node::identity::simulated_start;
+use crate::node::start::{follow_members, set_members};
+use crate::raft::simulated::{
+    Disks, RaftMessage, RaftReply, Wire, mix, random_id, receive, swap_random,
+};
 use crate::raft::{
-    AppliedCatalog, CatalogGroup, GroupOptions, Groups, Member, Peers, Storage, StorageOptions,
+    AppliedCatalog, CatalogGroup, GroupOptions, Groups, HandshakeLoop, Member, Peers, Roster,
+    Storage, StorageOptions,
 };
 
 /// How long a request may take inside the cluster.
@@ -284,7 +293,12 @@ impl Assembly {
         let directory = Directory::new();
         let stop = CancellationToken::new();
         let wire = Arc::new(HostWire { net: net.clone(), from: endpoint });
-        let peers = Peers::simulated(endpoint.host, wire);
+        let fresh = DiskId(random_id());
+        let (disk_id, number) = simulated_start(&storage, fresh).await.map_err(|e| text(&e))?;
+        let nonce = u64::from_be_bytes(*random_id().first_chunk().expect("16 bytes"));
+        let roster =
+            Roster::open(&storage, node, disk_id, number.0, nonce).map_err(|e| text(&e))?;
+        let peers = Peers::simulated(endpoint.host, wire, roster.clone());
         let groups = Groups::new(storage.clone(), peers.clone(), group_options());
         let catalog = AppliedCatalog::default();
         let catalog_group =
@@ -303,12 +317,33 @@ impl Assembly {
             let (clock, groups, catalog) = (clock.clone(), groups.clone(), catalog.clone());
             CatalogGroup::new(node, groups, catalog, others, move || clock.now_ms())
         };
-        set_members(&directory, &catalog_group);
+        set_members(&directory, &roster, &catalog_group);
+        let disks = DiskWatcher {
+            roster: roster.clone(),
+            catalog: Arc::clone(&changes),
+            directory: Arc::clone(&directory),
+            stop: stop.clone(),
+        };
+        disks.take_over();
+        tokio::spawn(disks.run());
         tokio::spawn(follow_members(
             Arc::clone(&directory),
+            roster.clone(),
             Arc::clone(&catalog_group),
             stop.clone(),
         ));
+        let first_start = FirstStart {
+            node,
+            folder: "/simulated".to_owned(),
+            members: founding
+                .members
+                .iter()
+                .map(|(id, at)| (NodeId(*id), at.addr.clone()))
+                .collect(),
+            peers: peers.clone(),
+            roster: roster.clone(),
+        };
+        let handshakes = HandshakeLoop { roster, peers: peers.clone(), stop: stop.clone() };
         let follower = Follower {
             node,
             storage: storage.clone(),
@@ -328,7 +363,9 @@ impl Assembly {
         let archive = HistoryArchive::open(&storage, &local).map_err(|e| text(&e))?;
         tokio::spawn(Flusher::new(Arc::clone(&local), Some(archive)).run(stop));
         let (failed, _) = tokio::sync::watch::channel(None);
-        let bootstrap = Bootstrap {
+        let forming = node_founding::Founding {
+            first_start,
+            handshakes,
             members: founding.members,
             plan: founding.plan,
             cluster_id: founding.cluster_id,
@@ -337,7 +374,7 @@ impl Assembly {
             clock,
             failed: Arc::new(failed),
         };
-        tokio::spawn(bootstrap.run());
+        tokio::spawn(forming.run());
         Ok(Parts { groups, coordinator, changes, local })
     }
 }
@@ -351,7 +388,8 @@ struct HostWire {
 impl Wire for HostWire {
     fn send(&self, to: u64, message: RaftMessage) -> BoxFuture<'static, Result<RaftReply, Status>> {
         let stream = match &message {
-            RaftMessage::Append(append) => APPENDS + append.group,
+            RaftMessage::Append(_, append) => APPENDS + append.group,
+            RaftMessage::Identify(_) => 0x9000,
             RaftMessage::Vote { request, .. } => 0x2000 + request.group,
             RaftMessage::Transfer(request) => 0x3000 + request.group,
             RaftMessage::Snapshot(_) => 0x4000,

@@ -126,6 +126,13 @@ fn draw() -> Option<u64> {
     Some(mix(random))
 }
 
+/// Sixteen random bytes of this thread, which is simulated.
+pub(crate) fn random_id() -> [u8; 16] {
+    let part = || draw().expect("the thread is simulated").to_be_bytes();
+    let (first, second) = (part(), part());
+    std::array::from_fn(|at| if at < 8 { first[at] } else { second[at - 8] })
+}
+
 /// SplitMix64's finalizer: a bijection whose every output bit depends on every input bit.
 pub(crate) fn mix(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

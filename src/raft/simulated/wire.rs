@@ -11,7 +11,8 @@ use crate::raft::types::NodeId;
 /// What one node sends to another.
 #[derive(Clone, Debug)]
 pub(crate) enum RaftMessage {
-    Append(proto::RaftAppend),
+    Append(proto::RaftHello, proto::RaftAppend),
+    Identify(proto::RaftIdentifyRequest),
     Vote {
         request: proto::RaftVoteRequest,
         pre_vote: bool,
@@ -25,6 +26,7 @@ pub(crate) enum RaftMessage {
 #[derive(Clone, Debug)]
 pub(crate) enum RaftReply {
     Append(proto::RaftAppended),
+    Identify(proto::RaftIdentity),
     Vote(proto::RaftVoteResponse),
     Transfer(proto::RaftTransferResponse),
     Snapshot(proto::RaftSnapshotResponse),
@@ -44,7 +46,13 @@ pub(crate) trait Wire: Send + Sync {
 pub(crate) async fn receive(groups: Groups, message: RaftMessage) -> Result<RaftReply, Status> {
     let service = Service::new(groups);
     match message {
-        RaftMessage::Append(append) => Ok(RaftReply::Append(service.start(append).await.0)),
+        RaftMessage::Append(hello, append) => {
+            service.check(Some(&hello)).await?;
+            Ok(RaftReply::Append(service.start(append).await.0))
+        }
+        RaftMessage::Identify(request) => {
+            service.answer_identify(request).await.map(RaftReply::Identify)
+        }
         RaftMessage::Vote { request, pre_vote } => {
             let answer = service.answer_vote(request, pre_vote).await?;
             Ok(RaftReply::Vote(answer.into_inner()))

@@ -249,7 +249,6 @@ impl Engine {
             .cache_capacity(cache_bytes)
             .segment_size(SEGMENT_BYTES)
             .flush_every_ms(Some(database.clean_every_ms));
-        // Before the database, which makes its files.
         let mut synced = Synced::open(dir)?;
         let db = guarded(file, || open_unlocked(&config))?;
         let calls = Some(pool::watch(&db));

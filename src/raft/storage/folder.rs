@@ -50,7 +50,14 @@ pub enum OpenError {
     #[error("the folder {} holds something else than a node's data; name an empty folder", .0.display())]
     Foreign(PathBuf),
     /// What is there does not read as what was written.
-    #[error("the data in {} is corrupt ({cause}); restore this node from the cluster: remove the folder and add the node again", .dir.display())]
+    #[error(
+        "the data in {} is corrupt ({cause}). This node must not start from it or from an empty \
+         folder under its id: it would have forgotten writes that it acknowledged. Keep the folder. \
+         While a majority of each group's members is up, replace the node: start one with a new id \
+         and an empty folder (--join), then run `keyviz cluster replace-node`. Without a majority, \
+         see \"A majority is lost\" in docs/operations.md first",
+        .dir.display()
+    )]
     Corrupt {
         /// The folder.
         dir: PathBuf,
@@ -68,7 +75,8 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    pub(crate) fn from_io(dir: &Path, error: io::Error) -> Self {
+    /// What an answer of the system means for the folder.
+    pub fn from_io(dir: &Path, error: io::Error) -> Self {
         let dir = dir.to_path_buf();
         match error.kind() {
             io::ErrorKind::PermissionDenied => OpenError::Permission(dir),

@@ -17,6 +17,7 @@
 //! few rows among entries long gone, and take up as much room as if they were still there.
 
 mod batch;
+mod binding;
 mod check;
 mod engine;
 mod erase;
@@ -66,7 +67,7 @@ pub use value::{MAX_KEY_BYTES, RESERVED_PREFIX};
 pub(crate) use view::SnapshotView;
 
 use super::log::{CacheBudget, GroupLog, Op, Writer, WriterStats, stopped};
-use crate::keyviz::GroupId;
+use crate::keyviz::{DiskId, GroupId};
 use engine::ROWS;
 use folder::Folder;
 
@@ -135,6 +136,9 @@ impl std::fmt::Debug for Storage {
         f.debug_struct("Storage").field("dir", &self.inner.dir).finish_non_exhaustive()
     }
 }
+
+/// The key in the rows' database of what binds it to the journal.
+const BINDING: &[u8] = b"b/start";
 
 fn record_key(name: &str) -> Vec<u8> {
     [b"r/", name.as_bytes()].concat()
@@ -252,6 +256,24 @@ impl Storage {
     /// Writes a small record of the node. Durable when it returns.
     pub async fn put_record(&self, name: &str, value: &[u8]) -> io::Result<()> {
         self.put_meta(record_key(name), seal(value)).await
+    }
+
+    /// Writes into the database of rows whose they are, and compares with what is there: the two
+    /// databases of a folder must be of one disk, and the journal, which is written first, must not be
+    /// behind. `since`: the start in which the rows were bound first.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] where they do not belong together.
+    pub async fn bind_rows(&self, disk: DiskId, number: u64, since: u64) -> io::Result<()> {
+        let rows = self.inner.rows.clone();
+        let bound = crate::raft::blocking(move || {
+            let meta = rows.tree(engine::META)?;
+            let found = meta.get(BINDING)?;
+            binding::check(found.as_deref(), disk, number, since)?;
+            meta.put(BINDING, seal(&binding::encode(disk, number)))?;
+            rows.sync()
+        });
+        bound.await.unwrap_or_else(|_| Err(io::Error::other("binding the rows panicked")))
     }
 
     async fn put_meta(&self, key: Vec<u8>, value: Vec<u8>) -> io::Result<()> {

@@ -10,6 +10,7 @@
 
 use std::io;
 
+use super::BINDING;
 use super::engine::{Engine, META, SYNC_KEY, Tree};
 use super::folder::Folder;
 use super::{LOG, side};
@@ -24,7 +25,7 @@ impl Folder {
                 clear(&to)?;
                 for row in from.range(..) {
                     let (key, value) = row?;
-                    if !is_engines_own(name, &key) {
+                    if !is_databases_own(name, &key) {
                         to.put(&key, value)?;
                     }
                 }
@@ -63,9 +64,9 @@ impl Folder {
 /// What the trees of rows of no group were called.
 pub(super) const SIDE_PREFIX: &str = "side.";
 
-/// The number of the last sync belongs to a database, and not to the node.
-fn is_engines_own(tree: &str, key: &[u8]) -> bool {
-    tree == META && key == SYNC_KEY
+/// The number of the last sync and the binding belong to a database, and not to the node.
+fn is_databases_own(tree: &str, key: &[u8]) -> bool {
+    tree == META && (key == SYNC_KEY || key == BINDING)
 }
 
 /// Removes everything but what is the database's own; whether there was something.
@@ -73,7 +74,7 @@ fn clear(tree: &Tree) -> io::Result<bool> {
     let mut found = false;
     for row in tree.range(..) {
         let (key, _) = row?;
-        if key != SYNC_KEY {
+        if !is_databases_own(META, &key) {
             tree.delete(&key)?;
             found = true;
         }

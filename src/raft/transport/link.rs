@@ -141,9 +141,9 @@ impl Link {
         let pending = Arc::<Mutex<Pending>>::default();
         let stream = Arc::new(Stream { requests, pending: pending.clone() });
         state.stream = Some(stream.clone());
-        let hello = self.identity.hello(self.node);
-        let life = Life { pending, state: self.state.clone(), node: self.node };
-        tokio::spawn(life.run(self.channel.clone(), hello, queue));
+        let identity = self.identity.clone();
+        let life = Life { pending, state: self.state.clone(), identity, node: self.node };
+        tokio::spawn(life.run(self.channel.clone(), queue));
         Ok(stream)
     }
 }
@@ -188,17 +188,21 @@ impl Link {
 impl Waiter {
     /// Sends a request over a simulated wire.
     pub(crate) fn over(
+        peers: &super::Peers,
         wire: &dyn crate::raft::simulated::Wire,
         node: NodeId,
         request: proto::RaftAppend,
     ) -> Self {
         use crate::raft::simulated::{RaftMessage, RaftReply};
         let (sender, answer) = oneshot::channel();
-        let sent = wire.send(node, RaftMessage::Append(request));
+        let sent = wire.send(node, RaftMessage::Append(peers.hello(node), request));
+        let peers = peers.clone();
         tokio::spawn(async move {
-            if let Ok(RaftReply::Append(answer)) = sent.await {
+            match sent.await {
                 // A waiter that has gone needs no answer.
-                let _ = sender.send(answer);
+                Ok(RaftReply::Append(answer)) => drop(sender.send(answer)),
+                // As the end of a stream is.
+                _ => peers.forget_identity(node),
             }
         });
         Waiter { node, seq: 0, answer, pending: Arc::default() }
@@ -236,17 +240,13 @@ impl Drop for Waiter {
 struct Life {
     pending: Arc<Mutex<Pending>>,
     state: Arc<Mutex<State>>,
+    identity: Arc<Identity>,
     node: NodeId,
 }
 
 impl Life {
-    async fn run(
-        self,
-        channel: AuthChannel,
-        hello: proto::RaftHello,
-        queue: mpsc::UnboundedReceiver<proto::RaftAppend>,
-    ) {
-        let cause: Arc<str> = match self.exchange(channel, hello, queue).await {
+    async fn run(self, channel: AuthChannel, queue: mpsc::UnboundedReceiver<proto::RaftAppend>) {
+        let cause: Arc<str> = match self.exchange(channel, queue).await {
             Ok(()) => "the peer closed the stream".into(),
             Err(status) => {
                 let cause: Arc<str> = reason(&status).into();
@@ -266,24 +266,31 @@ impl Life {
         pending.bytes = 0;
     }
 
-    /// A peer that does not take this node for one of its cluster is the operator's to put right, so
-    /// it is said at once, and once.
+    /// A peer that does not take this node for one of its cluster, or the other way round, is the
+    /// operator's to put right, so it is said at once, and once.
     fn warn_if_refused(&self, status: &tonic::Status, cause: &Arc<str>) {
         let told = self.state.lock().last_failure.as_ref().is_some_and(|(_, last)| last == cause);
+        use tonic::Code;
+
         // The second is what a TLS port says to plain text.
-        let refused =
-            matches!(status.code(), tonic::Code::Unauthenticated | tonic::Code::PermissionDenied);
+        let refused = matches!(
+            status.code(),
+            Code::Unauthenticated | Code::PermissionDenied | Code::FailedPrecondition
+        );
         if refused && !told {
-            tracing::warn!(node = self.node, "the peer refuses this node: {cause}");
+            let node = self.node;
+            tracing::warn!(node, "no Raft messages are exchanged with this peer: {cause}");
         }
     }
 
     async fn exchange(
         &self,
         channel: AuthChannel,
-        hello: proto::RaftHello,
         queue: mpsc::UnboundedReceiver<proto::RaftAppend>,
     ) -> Result<(), tonic::Status> {
+        self.identity.may_take_part()?;
+        self.identity.identify(self.node, channel.clone(), true).await?;
+        let hello = self.identity.hello(self.node);
         let mut client = RaftTransportClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);

@@ -87,9 +87,11 @@ fn call_failed(status: tonic::Status) -> RpcError {
     use tonic::Code;
     match status.code() {
         // Waiting helps: the peer is down, is another one, or does not have the group (yet).
-        Code::Unavailable | Code::FailedPrecondition | Code::NotFound | Code::Unauthenticated => {
-            unreachable(status)
-        }
+        Code::Unavailable
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::NotFound
+        | Code::Unauthenticated => unreachable(status),
         _ => network(status),
     }
 }
@@ -115,6 +117,18 @@ impl PeerNetwork {
     ) -> Result<T, RpcError> {
         match tokio::time::timeout(limit, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => {
+                self.peers.forget_identity(self.target);
+                Err(call_failed(status))
+            }
+            Err(_) => Err(self.timeout(action, limit)),
+        }
+    }
+
+    /// The greeting of a message to the peer, which has been identified.
+    async fn hello(&self, action: RPCTypes, limit: Duration) -> Result<proto::RaftHello, RpcError> {
+        match tokio::time::timeout(limit, self.peers.identified(self.target, &self.addr)).await {
+            Ok(Ok(())) => Ok(self.peers.hello(self.target)),
             Ok(Err(status)) => Err(call_failed(status)),
             Err(_) => Err(self.timeout(action, limit)),
         }
@@ -153,7 +167,17 @@ impl PeerNetwork {
         let request = wire::append_to_proto(0, self.group.0, append);
         #[cfg(test)]
         if let Some(wire) = self.peers.wire() {
-            let waiter = Waiter::over(wire.as_ref(), self.target, request);
+            self.peers.may_take_part().map_err(unreachable)?;
+            let identified = self
+                .peers
+                .roster()
+                .is_none_or(|roster| roster.is_identified(crate::keyviz::NodeId(self.target)));
+            if !identified {
+                let (peers, target, addr) = (self.peers.clone(), self.target, self.addr.clone());
+                tokio::spawn(async move { peers.identified(target, &addr).await });
+                return Err(unreachable("the peer is being identified"));
+            }
+            let waiter = Waiter::over(&self.peers, wire.as_ref(), self.target, request);
             return Ok(InFlight { previous, last, empty, sent: Instant::now(), waiter });
         }
         let link = self.peers.link(self.target, &self.addr).map_err(unreachable)?;
@@ -186,7 +210,7 @@ impl PeerNetwork {
         option: RPCOption,
         pre_vote: bool,
     ) -> Result<VoteResponse<Types>, RpcError> {
-        let hello = self.peers.hello(self.target);
+        let hello = self.hello(RPCTypes::Vote, option.soft_ttl()).await?;
         let message = wire::vote_request_to_proto(hello, self.group.0, &request);
         #[cfg(test)]
         if let Some(wire) = self.peers.wire() {
@@ -270,7 +294,7 @@ impl RaftNetworkV2<Types> for PeerNetwork {
                 error,
             )));
         };
-        let hello = self.peers.hello(self.target);
+        let hello = self.hello(RPCTypes::InstallSnapshot, HELD_TIMEOUT).await?;
         #[cfg(test)]
         if let Some(wire) = self.peers.wire() {
             let header = receive::header(hello, self.group, vote, &snapshot.meta, 0);
@@ -316,8 +340,9 @@ impl RaftNetworkV2<Types> for PeerNetwork {
         request: TransferLeaderRequest<Types>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RpcError> {
+        let hello = self.hello(RPCTypes::TransferLeader, option.soft_ttl()).await?;
         let message = proto::RaftTransferRequest {
-            hello: Some(self.peers.hello(self.target)),
+            hello: Some(hello),
             group: self.group.0,
             from_leader: Some(wire::vote_to_proto(request.from_leader())),
             to: *request.to_node_id(),

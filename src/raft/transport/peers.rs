@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tonic::Status;
 use tonic::transport::Endpoint;
 
 use super::link::Link;
@@ -12,7 +13,10 @@ use super::{
     CONNECT_TIMEOUT, CONNECTION_WINDOW_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
     STREAM_WINDOW_BYTES,
 };
+use crate::keyviz as ids;
 use crate::proto;
+use crate::proto::raft_transport_client::RaftTransportClient;
+use crate::raft::handshake::Roster;
 use crate::raft::types::NodeId;
 use crate::security::{AuthChannel, ClientTls, Credentials, connect_lazy};
 
@@ -54,16 +58,52 @@ struct Inner {
     wire: Option<Arc<dyn crate::raft::simulated::Wire>>,
 }
 
-/// Who this node is to its peers.
+/// Who this node is to its peers, and who they are.
 pub(crate) struct Identity {
     node: NodeId,
     cluster_id: ArcSwap<String>,
+    /// `None`: this node shows no disk, as in tests of this layer alone.
+    roster: Option<Roster>,
 }
 
 impl Identity {
     pub(crate) fn hello(&self, to: NodeId) -> proto::RaftHello {
         let cluster_id = self.cluster_id.load().as_ref().clone();
-        proto::RaftHello { cluster_id, from: self.node, to }
+        let start = self.roster.as_ref().map(|roster| roster.own().to_proto());
+        let to_nonce = self.roster.as_ref().map_or(0, |roster| roster.nonce_of(ids::NodeId(to)));
+        proto::RaftHello { cluster_id, from: self.node, to, start, to_nonce }
+    }
+
+    pub(crate) fn roster(&self) -> Option<&Roster> {
+        self.roster.as_ref()
+    }
+
+    /// Fails while this node takes part in nothing.
+    pub(crate) fn may_take_part(&self) -> Result<(), Status> {
+        self.roster.as_ref().map_or(Ok(()), Roster::may_take_part)
+    }
+
+    /// Identifies a peer at the other end of a channel. `fresh`: also where it was before.
+    pub(crate) async fn identify(
+        &self,
+        node: NodeId,
+        channel: AuthChannel,
+        fresh: bool,
+    ) -> Result<(), Status> {
+        let Some(roster) = &self.roster else { return Ok(()) };
+        let request = self.identify_request(node, false);
+        let ask = async {
+            let mut client = RaftTransportClient::new(channel);
+            Ok(client.identify(request).await?.into_inner())
+        };
+        let cluster = self.cluster_id.load_full();
+        roster.identify(ids::NodeId(node), &cluster, fresh, ask).await.map(drop)
+    }
+
+    fn identify_request(&self, to: NodeId, identify_me: bool) -> proto::RaftIdentifyRequest {
+        // To whoever answers there.
+        let hello = proto::RaftHello { to_nonce: 0, ..self.hello(to) };
+        proto::RaftIdentifyRequest { hello: Some(hello), identify_me }
     }
 }
 
@@ -80,9 +120,31 @@ impl std::fmt::Debug for Peers {
 }
 
 impl Peers {
-    /// A pool for `node`, without connections yet. `cluster_id` is empty before there is one.
-    pub fn new(node: NodeId, cluster_id: impl Into<String>, options: PeersOptions) -> Self {
-        let identity = Identity { node, cluster_id: ArcSwap::from_pointee(cluster_id.into()) };
+    /// A pool for `node`, without connections yet. `cluster_id` is empty before there is one. Peers are
+    /// identified before a Raft message is sent to them or taken from them.
+    pub fn new(
+        node: NodeId,
+        cluster_id: impl Into<String>,
+        options: PeersOptions,
+        roster: Roster,
+    ) -> Self {
+        Self::of(node, cluster_id, options, Some(roster))
+    }
+
+    /// The same for a node that shows no disk and asks for none.
+    #[cfg(test)]
+    pub(crate) fn anonymous(node: NodeId, cluster_id: &str, options: PeersOptions) -> Self {
+        Self::of(node, cluster_id, options, None)
+    }
+
+    fn of(
+        node: NodeId,
+        cluster_id: impl Into<String>,
+        options: PeersOptions,
+        roster: Option<Roster>,
+    ) -> Self {
+        let cluster_id = ArcSwap::from_pointee(cluster_id.into());
+        let identity = Identity { node, cluster_id, roster };
         let inner = Inner {
             identity: Arc::new(identity),
             options,
@@ -96,8 +158,13 @@ impl Peers {
 
     /// A pool whose messages go over a simulated wire.
     #[cfg(test)]
-    pub(crate) fn simulated(node: NodeId, wire: Arc<dyn crate::raft::simulated::Wire>) -> Self {
-        let identity = Identity { node, cluster_id: ArcSwap::default() };
+    pub(crate) fn simulated(
+        node: NodeId,
+        wire: Arc<dyn crate::raft::simulated::Wire>,
+        roster: Roster,
+    ) -> Self {
+        let roster = Some(roster);
+        let identity = Identity { node, cluster_id: ArcSwap::default(), roster };
         let (options, peers, full) = Default::default();
         let inner = Inner { identity: Arc::new(identity), options, peers, full, wire: Some(wire) };
         Self { inner: Arc::new(inner) }
@@ -154,6 +221,78 @@ impl Peers {
     /// The peers whose disks are full, as far as they have said.
     pub(crate) fn full(&self) -> Arc<BTreeSet<NodeId>> {
         self.inner.full.load_full()
+    }
+
+    /// This node's start and those of its peers.
+    pub fn roster(&self) -> Option<&Roster> {
+        self.inner.identity.roster()
+    }
+
+    /// Fails while this node takes part in nothing.
+    #[cfg(test)]
+    pub(crate) fn may_take_part(&self) -> Result<(), Status> {
+        self.inner.identity.may_take_part()
+    }
+
+    /// Identifies a peer before a message to it, unless it has been.
+    pub(crate) async fn identified(&self, node: NodeId, addr: &str) -> Result<(), Status> {
+        let Some(roster) = self.roster() else { return Ok(()) };
+        roster.may_take_part()?;
+        let node = ids::NodeId(node);
+        if roster.is_identified(node) {
+            return Ok(());
+        }
+        self.identify(node, addr, false, false).await.map(drop)
+    }
+
+    /// A message to a peer failed: it may have restarted.
+    pub(crate) fn forget_identity(&self, node: NodeId) {
+        if let Some(roster) = self.roster() {
+            roster.forget(ids::NodeId(node));
+        }
+    }
+
+    /// Asks who answers at an address, and takes it for `node` or refuses. `fresh`: also where it was
+    /// identified before. `identify_me`: the peer does the same with this node first.
+    ///
+    /// # Errors
+    /// Nobody answers (`UNAVAILABLE`), or somebody who is not that member (`FAILED_PRECONDITION`).
+    pub async fn identify(
+        &self,
+        node: ids::NodeId,
+        addr: &str,
+        fresh: bool,
+        identify_me: bool,
+    ) -> Result<proto::RaftIdentity, Status> {
+        let identity = &self.inner.identity;
+        let Some(roster) = identity.roster() else { return Ok(proto::RaftIdentity::default()) };
+        let cluster = identity.cluster_id.load_full();
+        let ask = self.ask_identity(node, addr, identify_me);
+        roster.identify(node, &cluster, fresh, ask).await
+    }
+
+    /// Asks who answers at an address, and believes nothing of it.
+    ///
+    /// # Errors
+    /// Nobody answers, or an earlier version does (`UNIMPLEMENTED`).
+    pub async fn ask_identity(
+        &self,
+        node: ids::NodeId,
+        addr: &str,
+        identify_me: bool,
+    ) -> Result<proto::RaftIdentity, Status> {
+        let request = self.inner.identity.identify_request(node.0, identify_me);
+        #[cfg(test)]
+        if let Some(wire) = self.wire() {
+            use crate::raft::simulated::{RaftMessage, RaftReply};
+            return match wire.send(node.0, RaftMessage::Identify(request)).await? {
+                RaftReply::Identify(answer) => Ok(answer),
+                other => Err(Status::internal(format!("another message's answer: {other:?}"))),
+            };
+        }
+        let failed = |error: PeerError| Status::unavailable(error.to_string());
+        let mut client = RaftTransportClient::new(self.channel(node.0, addr).map_err(failed)?);
+        Ok(client.identify(request).await?.into_inner())
     }
 
     pub(crate) fn link(&self, node: NodeId, addr: &str) -> Result<Arc<Link>, PeerError> {

@@ -255,7 +255,7 @@ mod tests {
     }
 
     async fn network() -> (PeerNetwork, Answers) {
-        let peers = Peers::new(1, "", PeersOptions::default());
+        let peers = Peers::anonymous(1, "", PeersOptions::default());
         let answers = peers.detach(2, "peer:1");
         let (group, pace) = (GroupId(1), Pace::new(0).into());
         let mut networks = GroupNetwork { peers, group, pace, hold: HOLD };

@@ -12,14 +12,16 @@ use tonic::{Request, Response, Status, Streaming};
 use super::held::{Partial, Reception};
 use super::link::append_bytes;
 use super::receive::{self, Receiving};
-use crate::keyviz::GroupId;
+use crate::keyviz::{self as ids, GroupId};
 use crate::proto;
 use crate::proto::raft_appended::Outcome;
+use crate::proto::raft_identity::Verdict;
 use crate::proto::raft_snapshot_chunk::Part;
 use crate::proto::raft_transport_server::RaftTransport;
 use crate::raft::apply::{Staged, Transfer};
 use crate::raft::group::Group;
 use crate::raft::groups::Groups;
+use crate::raft::handshake::{Admit, Doubt, identity_to_proto};
 use crate::raft::storage::{DiskFull, RoomState, Storage};
 use crate::raft::types::{Entry, Payload};
 use crate::raft::wire;
@@ -45,8 +47,30 @@ impl Service {
         Self { groups }
     }
 
-    fn check(&self, hello: Option<&proto::RaftHello>) -> Result<(), Status> {
+    /// Whether a message with this greeting is taken. A sender that is not known yet is identified at
+    /// its own address first.
+    pub(crate) async fn check(&self, hello: Option<&proto::RaftHello>) -> Result<(), Status> {
         let hello = hello.ok_or(wire::Invalid("it does not say who sends it"))?;
+        self.check_cluster(hello)?;
+        let peers = self.groups.peers();
+        let Some(roster) = peers.roster() else { return Ok(()) };
+        let Admit::Unidentified(from) = roster.admit(hello)? else { return Ok(()) };
+        let Some(address) = roster.address(from) else {
+            // Nobody told this node yet who the members are: it is about to be told.
+            roster.trust(hello);
+            return Ok(());
+        };
+        peers.identify(from, &address, true, false).await?;
+        match roster.admit(hello)? {
+            Admit::Yes => Ok(()),
+            Admit::Unidentified(node) => {
+                let doubt = Doubt::Elsewhere { node, address }.to_string();
+                Err(Status::failed_precondition(doubt))
+            }
+        }
+    }
+
+    fn check_cluster(&self, hello: &proto::RaftHello) -> Result<(), Status> {
         if hello.to != self.groups.node() {
             return Err(Status::failed_precondition(format!(
                 "this is node {}, not node {}",
@@ -81,7 +105,7 @@ impl Service {
         request: proto::RaftVoteRequest,
         pre_vote: bool,
     ) -> Result<Response<proto::RaftVoteResponse>, Status> {
-        self.check(request.hello.as_ref())?;
+        self.check(request.hello.as_ref()).await?;
         let group = self.group(request.group)?;
         let request = wire::vote_request_from_proto(request)?;
         let response = group.answer_vote(request, pre_vote).await?;
@@ -136,12 +160,43 @@ impl Service {
         }
     }
 
+    /// Says who this node is, and what it makes of the caller.
+    pub(crate) async fn answer_identify(
+        &self,
+        request: proto::RaftIdentifyRequest,
+    ) -> Result<proto::RaftIdentity, Status> {
+        let hello = request.hello.ok_or(wire::Invalid("it does not say who sends it"))?;
+        let (peers, node) = (self.groups.peers(), self.groups.node());
+        let cluster = peers.cluster_id();
+        let Some(roster) = peers.roster() else {
+            return Ok(identity_to_proto(&cluster, node, None));
+        };
+        let mut answer = roster.answer(&hello, &cluster);
+        let from = ids::NodeId(hello.from);
+        if answer.verdict() == Verdict::Refused {
+            roster.note_doubt(from, answer.reason.clone());
+            return Ok(answer);
+        }
+        let known = hello.start.as_ref().is_some_and(|start| start.nonce == roster.nonce_of(from));
+        if !request.identify_me || known || cluster.is_empty() {
+            return Ok(answer);
+        }
+        let Some(address) = roster.address(from) else { return Ok(answer) };
+        let identified = peers.identify(from, &address, true, false).await;
+        let here = hello.start.as_ref().is_some_and(|start| start.nonce == roster.nonce_of(from));
+        if identified.is_ok() && !here {
+            answer.set_verdict(Verdict::Elsewhere);
+            answer.reason = Doubt::Elsewhere { node: from, address }.to_string();
+        }
+        Ok(answer)
+    }
+
     /// Takes the lead of a group over, if this node has all of the leader's entries.
     pub(crate) async fn take_over(
         &self,
         request: proto::RaftTransferRequest,
     ) -> Result<proto::RaftTransferResponse, Status> {
-        self.check(request.hello.as_ref())?;
+        self.check(request.hello.as_ref()).await?;
         let group = self.group(request.group)?;
         let from = wire::required_vote(request.from_leader)?;
         let last = request.last.map(wire::log_id_from_proto);
@@ -179,7 +234,7 @@ impl Service {
         let Some(Part::Header(header)) = next_part(&mut chunks).await? else {
             return Err(wire::Invalid("a snapshot starts with its header").into());
         };
-        self.check(header.hello.as_ref())?;
+        self.check(header.hello.as_ref()).await?;
         let group = self.group(header.group)?;
         let full = |full: DiskFull| Status::unavailable(full.to_string());
         self.groups.storage().check_room().map_err(full)?;
@@ -241,7 +296,7 @@ impl Service {
                         // The peer closed its side or broke off: it no longer waits for answers.
                         Ok(None) | Err(_) => return,
                     };
-                    if let Err(refused) = self.check(frame.hello.as_ref()) {
+                    if let Err(refused) = self.check(frame.hello.as_ref()).await {
                         let _ = answers.send(Err(refused)).await;
                         return;
                     }
@@ -281,6 +336,13 @@ impl RaftTransport for Service {
         self.answer_vote(request.into_inner(), false).await
     }
 
+    async fn identify(
+        &self,
+        request: Request<proto::RaftIdentifyRequest>,
+    ) -> Result<Response<proto::RaftIdentity>, Status> {
+        self.answer_identify(request.into_inner()).await.map(Response::new)
+    }
+
     async fn pre_vote(
         &self,
         request: Request<proto::RaftVoteRequest>,
@@ -300,7 +362,7 @@ impl RaftTransport for Service {
         request: Request<proto::RaftSnapshotHeldRequest>,
     ) -> Result<Response<Self::SnapshotHeldStream>, Status> {
         let request = request.into_inner();
-        self.check(request.hello.as_ref())?;
+        self.check(request.hello.as_ref()).await?;
         let group = self.group(request.group)?;
         let (partial, ranges) = group.incoming().held().await.unwrap_or_default();
         let ranges = ranges.into_iter().map(move |range| {

@@ -44,6 +44,9 @@ impl ClusterService {
         if !self.coordinator.has_routes() {
             return Err("this node has not applied a route catalog yet".to_owned());
         }
+        if let Some((group, reason)) = self.groups.closed().into_iter().next() {
+            return Err(format!("Raft group {group} is closed on this node: {reason}"));
+        }
         let placement = self.directory.placement();
         let placed = |group: &GroupId| {
             let replicas = placement.get(group);

@@ -135,6 +135,7 @@ impl ClusterService {
                     role: view.map_or_else(String::new, |view| view.role.clone()),
                     last_log_index: view.map_or(0, |view| view.last_log_index),
                     applied_index: view.map_or(0, |view| view.applied_index),
+                    closed: view.map_or_else(String::new, |view| view.closed.clone()),
                     snapshot_rows: view.and_then(|view| view.snapshot_rows),
                     lag: head.zip(view).map(|(head, view)| head.saturating_sub(view.applied_index)),
                 }
@@ -149,6 +150,16 @@ impl ClusterService {
         }
     }
 
+    /// The replicas of this node, those that it closed among them.
+    fn peer_groups(&self) -> Vec<proto::PeerGroupStatus> {
+        let open = self.groups.list().into_iter().map(|group| group_to_wire(&group));
+        let closed = self.groups.closed().into_iter().map(|(group, reason)| {
+            let (group_id, role) = (group.0, "closed".to_owned());
+            proto::PeerGroupStatus { group_id, role, closed: reason, ..Default::default() }
+        });
+        open.chain(closed).collect()
+    }
+
     pub(super) fn node_status(&self) -> proto::PeerStatusResponse {
         proto::PeerStatusResponse {
             node_id: self.node.0,
@@ -159,7 +170,7 @@ impl ClusterService {
             read_only: self.read_only().unwrap_or_default(),
             refused: self.refused(),
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            groups: self.groups.list().into_iter().map(|group| group_to_wire(&group)).collect(),
+            groups: self.peer_groups(),
         }
     }
 }
@@ -192,6 +203,7 @@ pub(super) fn group_to_wire(group: &Group) -> proto::PeerGroupStatus {
         leader: status.leader.as_ref().map_or(0, |(leader, _)| *leader),
         last_log_index: status.last_log.unwrap_or(0),
         applied_index: status.applied.map_or(0, |applied| applied.index),
+        closed: String::new(),
         snapshot_rows: status.receiving.map(|progress| progress.rows),
         voters: status.voters.iter().copied().collect(),
         learners: status

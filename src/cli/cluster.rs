@@ -445,6 +445,7 @@ mod tests {
             applied_index: 10,
             lag,
             snapshot_rows: (node_id == 2).then_some(120_000),
+            closed: String::new(),
         };
         let group = |group_id, leader| proto::Group {
             group_id,

@@ -62,6 +62,10 @@ impl FirstStart {
     /// # Errors
     /// The cluster exists and knows this node, or cannot tell.
     pub(super) async fn run(&self) -> Result<(), NodeError> {
+        #[cfg(test)]
+        if crate::raft::simulated::has(crate::raft::simulated::Bug::FirstStartAsksNobody) {
+            return Ok(());
+        }
         let mut waiting: BTreeMap<NodeId, String> = self.members.clone();
         waiting.remove(&self.node);
         let others = waiting.len();
@@ -119,6 +123,10 @@ impl FirstStart {
     }
 
     fn judge(&self, node: NodeId, address: &str, answer: &proto::RaftIdentity) -> Said {
+        #[cfg(test)]
+        if crate::raft::simulated::has(crate::raft::simulated::Bug::IdentityNotChecked) {
+            return Said::Nothing;
+        }
         if answer.node != node.0 {
             let found = answer.node;
             return Said::Refused(format!(

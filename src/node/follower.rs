@@ -121,6 +121,7 @@ impl Follower {
             let first = bootstrapped.filter(|_| !placement.was_moved(*group));
             let _changing = self.changing.lock().await;
             if self.groups.get(*group).is_none()
+                && !self.groups.closed().contains_key(group)
                 && let Err(error) = self.open_group(*group, first).await
             {
                 let folder = self.storage.dir().display();

@@ -119,6 +119,15 @@ pub enum CreateError {
     /// Its log or its rows cannot be read; other groups are not touched.
     #[error("the group's data cannot be used: {0}")]
     Data(#[from] io::Error),
+    /// It was closed on this node, because its leader contradicted what it has committed.
+    #[error(
+        "the group is closed on this node: {reason}. Run `keyviz cluster verify`, then replace the \
+         node that is wrong (`keyviz cluster replace-node`); keep its folder until all replicas agree"
+    )]
+    Closed {
+        /// Both logs.
+        reason: String,
+    },
     /// Raft refused what it found.
     #[error("the group's data cannot be used: {0}")]
     Raft(String),

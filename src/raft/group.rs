@@ -12,13 +12,14 @@ use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{
     ClientWriteError, Fatal, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
 };
-use openraft::raft::{VoteRequest, VoteResponse};
+use openraft::raft::{AppendEntriesRequest, VoteRequest, VoteResponse};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
 
 use super::admission::{Admitted, GroupQueue};
 use super::apply::Applier;
+use super::contradiction::{self, Contradiction};
 use super::error::{InitializeError, KnownLeader, ProposeError, ReadError, ReplicasFull};
 use super::log::GroupLog;
 use super::options::{GroupOptions, MAX_COMMAND_BYTES};
@@ -405,8 +406,25 @@ impl Group {
         answered.map_err(|error| Status::unavailable(error.to_string()))
     }
 
+    /// Whether an append agrees with what is committed here.
+    pub(crate) fn check_append(
+        &self,
+        append: &AppendEntriesRequest<Types>,
+    ) -> Result<(), Contradiction> {
+        #[cfg(test)]
+        if super::simulated::has(super::simulated::Bug::CommittedOverwritten) {
+            return Ok(());
+        }
+        let committed = self.raft.data_metrics().borrow_watched().local_committed;
+        contradiction::find(&self.log, committed, append)
+    }
+
     /// openraft asserts what is checked here, and a peer must not be able to break an assertion.
-    pub(crate) fn check_snapshot(&self, vote: &Vote, meta: &SnapshotMeta) -> Result<(), Status> {
+    pub(crate) fn check_snapshot(
+        &self,
+        vote: &Vote,
+        meta: &SnapshotMeta,
+    ) -> Result<Result<(), Contradiction>, Status> {
         let invalid = |what: &str| Status::invalid_argument(what.to_owned());
         if !vote.committed {
             return Err(invalid("only a leader sends a snapshot, and its vote is not committed"));
@@ -418,9 +436,11 @@ impl Group {
         let committed = self.raft.data_metrics().borrow_watched().local_committed;
         match committed {
             Some(committed) if last > committed && last.index <= committed.index => {
-                Err(invalid("the snapshot contradicts what is committed here"))
+                let current = self.log.vote().is_none_or(|known| known <= *vote);
+                let contradiction = Contradiction::new(committed, last, vote.leader_id.term);
+                if current { Ok(Err(contradiction)) } else { Err(invalid("of an earlier leader")) }
             }
-            _ => Ok(()),
+            _ => Ok(Ok(())),
         }
     }
 

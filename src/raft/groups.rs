@@ -1,6 +1,6 @@
 //! The groups of one node.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +42,8 @@ struct Inner {
     // Read on every message, changed when a group comes or goes.
     groups: ArcSwap<HashMap<GroupId, Arc<Group>>>,
     changing: Mutex<()>,
+    /// Groups that were closed here, and why.
+    closed: Mutex<BTreeMap<GroupId, String>>,
     /// Ends the streams of peers, so that the server they come in by can end.
     stopping: CancellationToken,
 }
@@ -63,6 +65,7 @@ impl Groups {
             queue: NodeQueue::new(options.queue_bytes),
             groups: ArcSwap::default(),
             changing: Mutex::default(),
+            closed: Mutex::default(),
             stopping: CancellationToken::new(),
         };
         Self { inner: Arc::new(inner) }
@@ -115,6 +118,10 @@ impl Groups {
         let inner = &self.inner;
         let config = inner.options.config()?;
         let storage = inner.storage.clone();
+        if let Some(reason) = storage.closed_group(id)? {
+            inner.closed.lock().insert(id, reason.clone());
+            return Err(CreateError::Closed { reason });
+        }
         let opening = super::blocking(move || {
             storage.finish_erasing(id)?;
             let log = storage.open_log(id)?;
@@ -183,6 +190,29 @@ impl Groups {
         }
     }
 
+    /// Stops one group for good: its data stays, and it is not opened here again. Without the catalog
+    /// group the whole node takes part in nothing.
+    pub(crate) async fn close(&self, id: GroupId, reason: String) {
+        if self.inner.closed.lock().insert(id, reason.clone()).is_some() {
+            return;
+        }
+        tracing::error!(group = %id, "this node closes a group for good: {reason}");
+        if let Err(error) = self.inner.storage.close_group(id, &reason).await {
+            tracing::error!(group = %id, %error, "the next start will open the group again");
+        }
+        if id == GroupId::CATALOG
+            && let Some(roster) = self.inner.peers.roster()
+        {
+            roster.refuse(format!("the catalog group is closed: {reason}"), true).await;
+        }
+        self.stop(id).await;
+    }
+
+    /// Groups that were closed on this node, and why.
+    pub fn closed(&self) -> BTreeMap<GroupId, String> {
+        self.inner.closed.lock().clone()
+    }
+
     /// Groups of which this node has data, open or not.
     pub async fn stored(&self) -> std::io::Result<std::collections::BTreeSet<GroupId>> {
         let storage = self.inner.storage.clone();
@@ -195,6 +225,7 @@ impl Groups {
     pub async fn erase(&self, id: GroupId) -> std::io::Result<()> {
         let log = self.get(id).map(|group| group.log().released());
         self.stop(id).await;
+        self.inner.closed.lock().remove(&id);
         // What still reads the log, or sweeps it, would work on that of a group opened anew.
         while log.as_ref().is_some_and(|log| !log.is_released()) {
             tokio::time::sleep(RELEASE_POLL).await;

@@ -26,6 +26,7 @@ mod catalog_disks;
 mod catalog_group;
 mod catalog_placement;
 mod compaction;
+mod contradiction;
 mod dump;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -33,7 +34,7 @@ pub(crate) mod fuzzing;
 mod gather;
 mod group;
 mod groups;
-mod handshake;
+pub(crate) mod handshake;
 mod log;
 mod machine;
 mod members;

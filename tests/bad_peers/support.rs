@@ -134,7 +134,7 @@ impl Asker {
         let mut members = BTreeMap::from([(NodeId(1), member("127.0.0.1:1"))]);
         members.extend(others.iter().map(|(node, address)| (NodeId(*node), member(address))));
         directory.set_members(members);
-        let peers = Peers::new(1, CLUSTER, PeersOptions::default());
+        let peers = Peers::anonymous(1, CLUSTER, PeersOptions::default());
         let fanout = Fanout::new(FanoutParts {
             node: NodeId(1),
             local: local(1, Work::default()),

@@ -126,6 +126,7 @@ pub(super) struct ReplicaJson<'a> {
     applied_index: u64,
     lag: Option<u64>,
     snapshot_rows: Option<u64>,
+    closed: &'a str,
 }
 
 impl<'a> From<&'a proto::Replica> for Item<'a> {
@@ -138,6 +139,7 @@ impl<'a> From<&'a proto::Replica> for Item<'a> {
             applied_index: replica.applied_index,
             lag: replica.lag,
             snapshot_rows: replica.snapshot_rows,
+            closed: &replica.closed,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Hosts, network and clients together, and what is done to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -8,14 +8,15 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use super::clients::{CLIENTS, Workload};
-use super::faults::{Fault, Schedule, Whom};
+use super::faults::{Fault, Forgets, Schedule, Whom};
 use super::host::{Founding, Host};
 use super::net::{Delivery, Journal, Link, Net, Trace};
 use super::verdict::{self, Kill};
 use crate::catalog::{ClusterId, plan_bootstrap};
 use crate::keyviz::{GroupId, NodeId};
 use crate::raft::Member;
-use crate::raft::simulated::{Bug, Scope, mix};
+use crate::raft::handshake::stored;
+use crate::raft::simulated::{Bug, Copied, Scope, mix};
 
 pub(super) const HOSTS: u64 = 3;
 const GROUPS: usize = 2;
@@ -28,6 +29,10 @@ const SETTLING_MS: u64 = 20_000;
 /// The first word of a note on a disk.
 const DISK: u64 = 0xD15C;
 
+/// Disks are copied this often, and so many copies are kept.
+const COPY_EVERY_MS: u64 = 250;
+const COPIES: usize = 24;
+
 /// A seed's run that found nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Passed {
@@ -38,6 +43,7 @@ pub(super) struct Passed {
     pub(super) reads: u64,
     pub(super) unknown: u64,
     pub(super) changes: u64,
+    pub(super) forgot: u64,
 }
 
 /// Runs one seed, with a fault of the program put in or not.
@@ -63,6 +69,38 @@ pub(super) fn run_with_journal(seed: u64) -> (Result<Passed, String>, Journal) {
     (ran, journal)
 }
 
+/// Two of three hosts lose their disks and come up while the third is down. They must not form a new
+/// cluster, then or when the third is back.
+pub(super) fn lose_two(seed: u64, bug: Option<Bug>) -> Result<(), String> {
+    let _scope = Scope::enter(bug);
+    let mut cluster = Cluster::new(seed, false);
+    cluster.hosts.iter_mut().for_each(Host::start);
+    cluster.until(FORMING_MS, "the cluster forms", Cluster::is_formed)?;
+    for host in 1..=HOSTS {
+        cluster.kill(host, 1_000, 60_000);
+    }
+    cluster.due.clear();
+    for host in 2..=HOSTS {
+        cluster.host(host).disk.journal.put_back(&Copied::default());
+        cluster.host(host).disk.rows.put_back(&Copied::default());
+        cluster.start(host);
+    }
+    for passed in 0..8_000 {
+        if passed == 5_000 {
+            cluster.start(1);
+        }
+        cluster.tick()?;
+        let formed = cluster.hosts[1..]
+            .iter()
+            .filter_map(Host::parts)
+            .find(|parts| parts.changes.applied().cluster().is_some());
+        if formed.is_some() {
+            return Err(format!("a new cluster formed after {passed} ms"));
+        }
+    }
+    Ok(())
+}
+
 pub(super) struct Cluster {
     pub(super) net: Net,
     pub(super) hosts: Vec<Host>,
@@ -75,10 +113,19 @@ pub(super) struct Cluster {
     pauses: Vec<(u64, u64, u64)>,
     /// Who led which group in which term.
     leaders: BTreeMap<(GroupId, u64), u64>,
+    /// Copies of the hosts' disks, oldest first, with the time of each.
+    copies: VecDeque<(u64, Vec<(Copied, Copied)>)>,
+    /// The host that forgot. It must take part in nothing.
+    out: Option<u64>,
+    /// The host whose rows went back. It makes them again from its log, or says that it cannot.
+    rows_went_back: Option<u64>,
+    /// A host is about to forget or did, so that no other does.
+    forgets: bool,
     tell: bool,
 }
 
 enum Later {
+    Forget { host: u64, behind: u64, how: Forgets, alone_ms: u64 },
     Start(u64),
     Resume(u64),
     KillCut { host: u64, keep: u64 },
@@ -114,6 +161,10 @@ impl Cluster {
             kills: Vec::new(),
             pauses: Vec::new(),
             leaders: BTreeMap::new(),
+            copies: VecDeque::new(),
+            out: None,
+            rows_went_back: None,
+            forgets: false,
             tell,
         }
     }
@@ -134,7 +185,8 @@ impl Cluster {
             clients.iter().all(JoinHandle::is_finished)
         })?;
         self.until(SETTLING_MS, "all replicas come to the same end", verdict::is_settled)?;
-        for host in 1..=HOSTS {
+        let out = self.out;
+        for host in (1..=HOSTS).filter(|host| out != Some(*host)) {
             let reading = self.spawn(self.workload.clone().read_all(host));
             self.until(SETTLING_MS, "every key can be read", |_| reading.is_finished())?;
             let runtime = self.clients.as_ref().expect("kept until the end");
@@ -152,6 +204,7 @@ impl Cluster {
             reads: tally.read_acks.len() as u64,
             unknown: tally.unknown_writes,
             changes: tally.changes,
+            forgot: self.out.is_some().into(),
         })
     }
 
@@ -190,6 +243,16 @@ impl Cluster {
         })
     }
 
+    /// The hosts that take part.
+    pub(super) fn taking_part(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.iter().filter(|host| self.out != Some(host.id))
+    }
+
+    /// The host that forgot, if one did.
+    pub(super) fn out(&self) -> Option<&Host> {
+        self.out.map(|out| &self.hosts[out as usize - 1])
+    }
+
     fn host(&mut self, id: u64) -> &mut Host {
         &mut self.hosts[id as usize - 1]
     }
@@ -211,7 +274,19 @@ impl Cluster {
         }
         let clients = self.clients.as_ref().expect("kept until the end");
         clients.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
-        if let Some(reason) = self.hosts.iter().find_map(Host::failed) {
+        if now_ms.is_multiple_of(COPY_EVERY_MS) {
+            let copy = |host: &Host| (host.disk.journal.copied(), host.disk.rows.copied());
+            self.copies.push_back((now_ms, self.hosts.iter().map(copy).collect()));
+            while self.copies.len() > COPIES {
+                self.copies.pop_front();
+            }
+        }
+        if let Some(host) = self.rows_went_back
+            && self.hosts[host as usize - 1].failed().is_some()
+        {
+            (self.out, self.rows_went_back) = (Some(host), None);
+        }
+        if let Some(reason) = self.taking_part().find_map(Host::failed) {
             return Err(format!("a process cannot start on what its disk kept: {reason}"));
         }
         self.watch_leaders()
@@ -333,17 +408,83 @@ impl Cluster {
             Fault::Clock { host, offset_ms } => {
                 self.host(host).clock_offset_ms.store(offset_ms, Ordering::Relaxed);
             }
+            Fault::Forget { .. } if self.forgets => {}
+            Fault::Forget { host, behind, how, apart_ms, alone_ms } => {
+                self.forgets = true;
+                self.kill(behind, 1_000, apart_ms + 100);
+                self.later(apart_ms, Later::Forget { host, behind, how, alone_ms });
+            }
         }
     }
 
     fn do_later(&mut self, what: Later) {
         match what {
+            Later::Forget { host, behind, how, alone_ms } => {
+                self.forget(host, behind, how, alone_ms);
+            }
             Later::Start(host) => self.start(host),
             Later::Resume(host) => self.host(host).resume(),
             Later::KillCut { host, keep } => self.kill(host, keep, 30),
             Later::DiskHeals(host) => self.host(host).sync_ms.store(3, Ordering::Relaxed),
             Later::NetHeals => self.net.heal(),
         }
+    }
+
+    /// Everybody dies, a host forgets, and comes up again with the one that was down meanwhile.
+    fn forget(&mut self, host: u64, behind: u64, how: Forgets, alone_ms: u64) {
+        (1..=HOSTS).for_each(|host| {
+            if self.host(host).is_up() {
+                self.kill(host, 1_000, 60_000);
+            }
+        });
+        self.due.retain(|_, later| !matches!(later, Later::Start(_)));
+        for other in 1..=HOSTS {
+            let first = other == host || other == behind;
+            self.later(if first { 20 } else { 20 + alone_ms }, Later::Start(other));
+        }
+        let index = host as usize - 1;
+        match how {
+            Forgets::All => {
+                self.host(host).disk.journal.put_back(&Copied::default());
+                self.host(host).disk.rows.put_back(&Copied::default());
+                self.out = Some(host);
+            }
+            Forgets::Since { ago_ms }
+            | Forgets::JournalSince { ago_ms }
+            | Forgets::RowsSince { ago_ms } => {
+                let then = self.net.now_ms().saturating_sub(ago_ms);
+                let copied = self.copies.iter().rev().find(|(at, _)| *at <= then);
+                let Some((journal, rows)) = copied.map(|(_, copies)| copies[index].clone()) else {
+                    return;
+                };
+                if matches!(how, Forgets::RowsSince { .. }) {
+                    // Made again from the log, which may not reach back: then it must say so.
+                    self.host(host).disk.rows.put_back(&rows);
+                    self.rows_went_back = Some(host);
+                    return;
+                }
+                // Where nobody knows better, nobody can tell.
+                if !self.others_know_more(host, &journal) {
+                    return;
+                }
+                self.host(host).disk.journal.put_back(&journal);
+                if matches!(how, Forgets::Since { .. }) {
+                    self.host(host).disk.rows.put_back(&rows);
+                }
+                self.out = Some(host);
+            }
+        }
+    }
+
+    /// Whether every other host has heard, durably, of a later start or mark than a copied journal has.
+    fn others_know_more(&self, host: u64, copied: &Copied) -> bool {
+        let number = copied.get("meta", b"r/incarnation").and_then(|record| record.first_chunk());
+        let number = number.map_or(0, |number| u64::from_be_bytes(*number));
+        let (mark, _) = stored(copied);
+        self.hosts.iter().filter(|other| other.id != host).all(|other| {
+            let (_, known) = stored(&other.disk.journal.copied());
+            known.get(&host).is_some_and(|known| known.0 > number || known.1 > mark)
+        })
     }
 
     fn start(&mut self, host: u64) {

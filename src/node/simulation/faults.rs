@@ -29,6 +29,22 @@ pub(super) enum Fault {
     DiskFails { host: u64, keep: u64, down_ms: u64 },
     /// The wall clock jumps.
     Clock { host: u64, offset_ms: i64 },
+    /// A host forgets what it acknowledged and comes up first, with one that was down meanwhile; at
+    /// most once a run.
+    Forget { host: u64, behind: u64, how: Forgets, apart_ms: u64, alone_ms: u64 },
+}
+
+/// How a host forgets.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) enum Forgets {
+    /// Its folder is emptied.
+    All,
+    /// Its folder is put back from a copy of so long ago.
+    Since { ago_ms: u64 },
+    /// The same of the log and the votes alone.
+    JournalSince { ago_ms: u64 },
+    /// The same of the rows alone, which are made again from the log.
+    RowsSince { ago_ms: u64 },
 }
 
 /// A host by number, or the one that leads the most groups just then.
@@ -75,7 +91,21 @@ impl Schedule {
         let keep = [0, rng.random_range(0..1_000), 1_000][rng.random_range(0..3)];
         let down_ms = rng.random_range(20..1_200);
         let cut_ms = rng.random_range(100..2_000);
-        let fault = match rng.random_range(0..100) {
+        let ago_ms = rng.random_range(2_500..5_000);
+        let how = match rng.random_range(0..6) {
+            0..2 => Forgets::All,
+            2..4 => Forgets::Since { ago_ms },
+            4 => Forgets::JournalSince { ago_ms },
+            _ => Forgets::RowsSince { ago_ms },
+        };
+        let fault = match rng.random_range(0..110) {
+            100.. => Fault::Forget {
+                host,
+                behind: 1 + host % hosts,
+                how,
+                apart_ms: rng.random_range(500..1_500),
+                alone_ms: rng.random_range(500..2_500),
+            },
             0..22 => Fault::Kill { host, keep, down_ms },
             22..30 => Fault::KillAll { keep, down_ms },
             30..42 => Fault::Pause { host: whom, stopped_ms: rng.random_range(100..2_500) },

@@ -56,6 +56,7 @@ pub(super) struct Parts {
     pub(super) coordinator: Arc<Coordinator>,
     pub(super) changes: Arc<CatalogGroup>,
     pub(super) local: Arc<LocalMatrix>,
+    pub(super) roster: Roster,
 }
 
 /// The first members and what they are to form.
@@ -343,7 +344,8 @@ impl Assembly {
             peers: peers.clone(),
             roster: roster.clone(),
         };
-        let handshakes = HandshakeLoop { roster, peers: peers.clone(), stop: stop.clone() };
+        let handshakes =
+            HandshakeLoop { roster: roster.clone(), peers: peers.clone(), stop: stop.clone() };
         let follower = Follower {
             node,
             storage: storage.clone(),
@@ -375,7 +377,7 @@ impl Assembly {
             failed: Arc::new(failed),
         };
         tokio::spawn(forming.run());
-        Ok(Parts { groups, coordinator, changes, local })
+        Ok(Parts { groups, coordinator, changes, local, roster })
     }
 }
 

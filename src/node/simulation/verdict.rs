@@ -2,10 +2,11 @@
 
 use std::ops::Bound;
 
-use super::cluster::{Cluster, HOSTS};
+use super::cluster::Cluster;
+use super::host::Host;
 use super::linear;
 use crate::keyviz::{KeyRange, Query, Series, Window};
-use crate::raft::{Group, KeyValue, PageLimit};
+use crate::raft::{Group, KeyValue, PageLimit, Participation};
 
 /// A process that died.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +21,7 @@ pub(super) struct Kill {
 const CHECKPOINT_MS: u64 = 1_000 + 1_000 + 200;
 
 fn groups(cluster: &Cluster) -> Vec<Vec<std::sync::Arc<Group>>> {
-    let parts = cluster.hosts.iter().filter_map(|host| host.parts());
+    let parts = cluster.taking_part().filter_map(|host| host.parts());
     parts.map(|parts| parts.groups.list()).collect()
 }
 
@@ -40,7 +41,7 @@ pub(super) fn is_settled(cluster: &Cluster) -> bool {
                     && status.applied.map(|at| at.index) == status.last_log
             })
     };
-    groups.len() as u64 == HOSTS
+    groups.len() == cluster.taking_part().count()
         && groups.iter().all(|of_host| of_host.len() == groups[0].len())
         && (0..groups[0].len()).all(same)
 }
@@ -79,6 +80,7 @@ pub(super) fn describe(cluster: &Cluster) -> String {
 pub(super) fn check(cluster: &Cluster) -> Result<(), String> {
     check_histories(cluster)?;
     check_replicas(cluster)?;
+    check_who_takes_part(cluster)?;
     check_counts(cluster)
 }
 
@@ -92,6 +94,24 @@ fn check_histories(cluster: &Cluster) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whoever forgot takes part in nothing, and nobody met a leader that contradicted it.
+fn check_who_takes_part(cluster: &Cluster) -> Result<(), String> {
+    for host in cluster.taking_part() {
+        let Some(parts) = host.parts() else { continue };
+        if let Some((group, reason)) = parts.groups.closed().into_iter().next() {
+            return Err(format!("host {} closed group {group}: {reason}", host.id));
+        }
+        if let Participation::Refused(reason) = parts.roster.participation() {
+            return Err(format!("host {} is refused: {reason}", host.id));
+        }
+    }
+    let Some(parts) = cluster.out().and_then(Host::parts) else { return Ok(()) };
+    match parts.roster.participation() {
+        Participation::Member => Err("a host that forgot takes part".to_owned()),
+        Participation::Checking | Participation::Refused(_) => Ok(()),
+    }
 }
 
 fn rows(group: &Group) -> Result<Vec<KeyValue>, String> {
@@ -111,8 +131,7 @@ fn check_replicas(cluster: &Cluster) -> Result<(), String> {
         }
     }
     let tables: Vec<_> = cluster
-        .hosts
-        .iter()
+        .taking_part()
         .filter_map(|host| host.parts())
         .map(|parts| {
             let table = parts.changes.applied().table();
@@ -139,11 +158,13 @@ fn check_counts(cluster: &Cluster) -> Result<(), String> {
     let writes = total(cluster, Series::Writes)?;
     let (from, to) =
         (least(&tally.write_acks), tally.write_acks.len() as u64 + tally.unknown_writes);
+    // A host that takes part in nothing shows nothing of what it counted.
+    let from = if cluster.out().is_some() { 0 } else { from };
     if !(from..=to).contains(&writes) {
         return Err(format!("{writes} writes are counted, and {from} to {to} were made"));
     }
     let (reads, from) = (total(cluster, Series::Reads)?, least(&tally.read_acks));
-    if reads < from {
+    if reads < from && cluster.out().is_none() {
         return Err(format!("{reads} reads are counted, and at least {from} were served"));
     }
     Ok(())
@@ -157,7 +178,7 @@ fn total(cluster: &Cluster, series: Series) -> Result<u64, String> {
         role: None,
     };
     let mut total = 0;
-    for host in &cluster.hosts {
+    for host in cluster.taking_part() {
         let parts = host.parts().ok_or("a host is not up")?;
         // Nothing flushes between the two: all runs on this thread.
         let totals = parts.local.history().totals(&query, parts.local.sampler().peek());

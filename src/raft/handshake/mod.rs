@@ -34,6 +34,8 @@ mod roster;
 mod rounds;
 mod start;
 
+#[cfg(test)]
+pub(crate) use roster::stored;
 pub(crate) use roster::{Admit, identity_to_proto};
 pub use roster::{Participation, Roster};
 pub use rounds::HandshakeLoop;

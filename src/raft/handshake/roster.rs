@@ -80,9 +80,30 @@ struct Peer {
     is_older: bool,
     /// The disk that the catalog has on record.
     recorded: Option<DiskId>,
+    /// A disk of it that was seen to have lost entries, and what was seen.
+    forgot: Option<(DiskId, String)>,
     doubt: Option<String>,
     /// Held while it is being identified.
     identifying: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Peer {
+    fn judge(&self, node: NodeId, shown: &Start) -> Result<(), Doubt> {
+        #[cfg(test)]
+        if crate::raft::simulated::has(crate::raft::simulated::Bug::PositionNotCompared) {
+            return judge(node, None, self.recorded.or(self.known.map(|known| known.disk)), shown);
+        }
+        #[cfg(test)]
+        if crate::raft::simulated::has(crate::raft::simulated::Bug::IdentityNotChecked) {
+            return Ok(());
+        }
+        if let Some((disk, what)) = &self.forgot
+            && *disk == shown.disk
+        {
+            return Err(Doubt::WentBack { node, what: what.clone() });
+        }
+        judge(node, self.known.as_ref(), self.recorded, shown)
+    }
 }
 
 /// Whether a message of a peer is taken.
@@ -94,10 +115,25 @@ pub(crate) enum Admit {
     Unidentified(NodeId),
 }
 
-#[derive(Encode, Decode)]
+#[derive(Default, Encode, Decode)]
 struct Record {
     mark: u64,
     peers: BTreeMap<u64, StoredStart>,
+    /// Disks that were seen to have lost entries which they had acknowledged, and what was seen.
+    forgot: BTreeMap<u64, ([u8; 16], String)>,
+}
+
+/// What a copied journal has of its own mark and of the starts of others, number and mark each.
+#[cfg(test)]
+pub(crate) fn stored(journal: &crate::raft::simulated::Copied) -> (u64, BTreeMap<u64, (u64, u64)>) {
+    let key = [b"r/", RECORD.as_bytes()].concat();
+    let value = journal.get("meta", &key).and_then(|record| record.split_last_chunk::<4>());
+    let record = value.map_or_else(Record::default, |(value, _)| decode(value).expect("sound"));
+    let peers = record.peers.into_iter().map(|(node, start)| {
+        let start = Start::from(start);
+        (node, (start.number, start.mark))
+    });
+    (record.mark, peers.collect())
 }
 
 fn encode(record: &Record) -> Vec<u8> {
@@ -144,12 +180,15 @@ impl Roster {
         };
         let record = match storage.get_record(RECORD)? {
             Some(bytes) => decode(&bytes).map_err(bad)?,
-            None => Record { mark: 0, peers: BTreeMap::new() },
+            None => Record::default(),
         };
-        let peers = record
-            .peers
-            .into_iter()
-            .map(|(id, start)| (NodeId(id), Peer { known: Some(start.into()), ..Peer::default() }));
+        let mut peers: BTreeMap<NodeId, Peer> = BTreeMap::new();
+        for (id, start) in record.peers {
+            peers.entry(NodeId(id)).or_default().known = Some(start.into());
+        }
+        for (id, (disk, what)) in record.forgot {
+            peers.entry(NodeId(id)).or_default().forgot = Some((DiskId(disk), what));
+        }
         let refused = storage.get_record(REFUSED)?;
         let refused = refused.map(|reason| String::from_utf8_lossy(&reason).into_owned());
         let founded = storage.get_record(FOUNDED)?.is_some();
@@ -166,7 +205,7 @@ impl Roster {
             has_news: AtomicBool::new(false),
             takes_part,
             participation: watch::Sender::new(participation),
-            peers: Mutex::new(peers.collect()),
+            peers: Mutex::new(peers),
             addresses: Mutex::default(),
             storing: tokio::sync::Mutex::default(),
         };
@@ -317,6 +356,28 @@ impl Roster {
         self.inner.peers.lock().get(&to).and_then(|peer| peer.verified).unwrap_or(0)
     }
 
+    /// A peer was seen to have lost entries that it had acknowledged in this term: its disk takes part
+    /// in nothing any more.
+    pub(crate) fn note_forgot(&self, node: NodeId, what: String) {
+        {
+            let mut peers = self.inner.peers.lock();
+            let peer = peers.entry(node).or_default();
+            let Some(disk) = peer.known.map(|known| known.disk).or(peer.recorded) else { return };
+            if peer.forgot.as_ref().is_some_and(|(known, _)| *known == disk) {
+                return;
+            }
+            let doubt = Doubt::WentBack { node, what: what.clone() }.to_string();
+            tracing::error!(%node, "{doubt}");
+            (peer.forgot, peer.doubt, peer.verified) = (Some((disk, what)), Some(doubt), None);
+        }
+        let roster = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = roster.store(roster.own().mark).await {
+                tracing::debug!(%error, "the refusal was not stored");
+            }
+        });
+    }
+
     /// A peer has to be identified again before the next message to it.
     pub(crate) fn forget(&self, node: NodeId) {
         if let Some(peer) = self.inner.peers.lock().get_mut(&node) {
@@ -357,7 +418,7 @@ impl Roster {
         let Some(shown) = Start::from_proto(start) else {
             return Err(Status::invalid_argument("a start without disk, number or nonce"));
         };
-        if let Err(doubt) = judge(from, peer.known.as_ref(), peer.recorded, &shown) {
+        if let Err(doubt) = peer.judge(from, &shown) {
             let doubt = doubt.to_string();
             peer.doubt = Some(doubt.clone());
             return refused(doubt);
@@ -397,7 +458,7 @@ impl Roster {
         if cluster.is_empty() {
             return answer;
         }
-        if let Err(doubt) = judge(from, known.as_ref(), recorded, &shown) {
+        if let Some(Err(doubt)) = peer.map(|peer| peer.judge(from, &shown)) {
             answer.set_verdict(Verdict::Refused);
             answer.reason = doubt.to_string();
         }
@@ -486,8 +547,7 @@ impl Roster {
             let mut peers = self.inner.peers.lock();
             let peer = peers.entry(node).or_default();
             let forming = cluster.is_empty() && peer.recorded.is_none();
-            if !forming && let Err(doubt) = judge(node, peer.known.as_ref(), peer.recorded, &shown)
-            {
+            if !forming && let Err(doubt) = peer.judge(node, &shown) {
                 let doubt = doubt.to_string();
                 (peer.doubt, peer.verified) = (Some(doubt.clone()), None);
                 return Err(Status::failed_precondition(doubt));
@@ -535,7 +595,11 @@ impl Roster {
         let record = {
             let peers = self.inner.peers.lock();
             let known = peers.iter().filter_map(|(node, peer)| Some((node.0, peer.known?.into())));
-            encode(&Record { mark, peers: known.collect() })
+            let forgot = peers.iter().filter_map(|(node, peer)| {
+                let (disk, what) = peer.forgot.as_ref()?;
+                Some((node.0, (disk.0, what.clone())))
+            });
+            encode(&Record { mark, peers: known.collect(), forgot: forgot.collect() })
         };
         self.inner.storage.put_record(RECORD, &record).await?;
         // Shown only from here on; see `own`.

@@ -246,6 +246,19 @@ impl GroupLog {
         }
     }
 
+    /// The entry at `index`, by its id, where that is at hand without reading the disk.
+    pub(crate) fn log_id_at(&self, index: u64) -> Option<LogId> {
+        let state = self.shared.state();
+        if let Some(last) = state.last.filter(|last| last.index == index) {
+            return Some(last);
+        }
+        if let Some(purged) = state.purged.filter(|purged| purged.index == index) {
+            return Some(purged);
+        }
+        let at = index.checked_sub(state.cache_first())?;
+        state.cache.get(usize::try_from(at).ok()?).map(|entry| entry.log_id)
+    }
+
     /// Tells when nothing uses the log any more.
     pub(crate) fn released(&self) -> Released {
         Released(Arc::downgrade(&self.shared))
@@ -304,6 +317,15 @@ impl GroupLog {
             }
         }
     }
+}
+
+/// Whether entries that are committed are kept whatever a leader asks for.
+fn may_keep_committed() -> bool {
+    #[cfg(test)]
+    if crate::raft::simulated::has(crate::raft::simulated::Bug::CommittedOverwritten) {
+        return false;
+    }
+    true
 }
 
 fn limited<'a>(entries: impl Iterator<Item = &'a Entry>, most_bytes: usize) -> Vec<Entry> {
@@ -421,6 +443,14 @@ impl RaftLogStorage<Types> for GroupLog {
             let mut state = self.shared.state();
             if from >= state.end() {
                 return Ok(());
+            }
+            if let Some(committed) = state.committed.filter(|committed| from <= committed.index)
+                && may_keep_committed()
+            {
+                // `Service` sees it before, and closes the group; no way around it may lose them.
+                let what =
+                    format!("asked to remove entries from {from} on, and {committed} is committed");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
             }
             while state.cache.back().is_some_and(|entry| entry.log_id.index >= from) {
                 let entry = state.cache.pop_back().expect("it has a back");

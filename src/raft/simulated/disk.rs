@@ -77,6 +77,19 @@ impl Disk {
         self.0.lock().syncs_fail = true;
     }
 
+    /// What a copy of the files has that is made now.
+    pub(crate) fn copied(&self) -> Copied {
+        Copied(self.0.lock().trees.clone())
+    }
+
+    /// A copy of the files takes the place of what is there. No process may have it open.
+    pub(crate) fn put_back(&self, copied: &Copied) {
+        let mut state = self.0.lock();
+        state.trees = copied.0.clone();
+        state.unsynced.clear();
+        state.opened += 1;
+    }
+
     /// A mark before a sync: what is written by now.
     pub(crate) fn written(&self) -> u64 {
         self.0.lock().written
@@ -98,6 +111,17 @@ impl Disk {
         let covered = state.unsynced.len().saturating_sub(since);
         state.unsynced.drain(..covered);
         Ok(())
+    }
+}
+
+/// The files of a database, copied.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Copied(BTreeMap<Vec<u8>, Rows>);
+
+impl Copied {
+    /// One record of one tree.
+    pub(crate) fn get(&self, tree: &str, key: &[u8]) -> Option<&[u8]> {
+        self.0.get(tree.as_bytes())?.get(key).map(AsRef::as_ref)
     }
 }
 

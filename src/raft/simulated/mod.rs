@@ -12,7 +12,7 @@ mod wire;
 
 use std::cell::{Cell, RefCell};
 
-pub(crate) use disk::{Db, DbIter, DbTree, Disk, Disks};
+pub(crate) use disk::{Copied, Db, DbIter, DbTree, Disk, Disks};
 pub(crate) use runtime::Runtime;
 pub(crate) use wire::{RaftMessage, RaftReply, Wire, receive};
 
@@ -31,17 +31,29 @@ pub(crate) enum Bug {
     LostTail,
     /// The applied position is written with every eighth batch only, so a restart applies twice.
     DoubleApply,
+    /// A node that comes with another disk is taken for the member of its id.
+    IdentityNotChecked,
+    /// A node whose disk shows less than it showed before is taken for a later start of it.
+    PositionNotCompared,
+    /// A first start forms its cluster without asking anybody.
+    FirstStartAsksNobody,
+    /// A follower lets a leader overwrite what it has committed.
+    CommittedOverwritten,
 }
 
 impl Bug {
     /// All of them.
-    pub(crate) const ALL: [Bug; 6] = [
+    pub(crate) const ALL: [Bug; 10] = [
         Bug::AcknowledgeBeforeSync,
         Bug::VoteNotPersisted,
         Bug::StaleLease,
         Bug::NoDriftMargin,
         Bug::LostTail,
         Bug::DoubleApply,
+        Bug::IdentityNotChecked,
+        Bug::PositionNotCompared,
+        Bug::FirstStartAsksNobody,
+        Bug::CommittedOverwritten,
     ];
 }
 

@@ -128,7 +128,8 @@ impl Check<'_> {
         if let Some(name) = key.strip_prefix(b"r/") {
             return self.verify.record(&String::from_utf8_lossy(name), value).map(|()| None);
         }
-        if key.starts_with(super::erase::MARK) && value.is_empty() {
+        let is_mark = key.starts_with(super::erase::MARK) && value.is_empty();
+        if is_mark || key.starts_with(super::closed::MARK) {
             return Ok(None);
         }
         if key == SYNC_KEY && value.len() == 8 {

@@ -59,6 +59,7 @@ impl Storage {
         while let Some(row) = inner.log.range(&first[..]..&end[..]).next_back() {
             inner.log.delete(&row?.0)?;
         }
+        inner.meta.delete(&super::closed::mark_key(group))?;
         inner.sync()?;
         inner.meta.delete(&mark_key(group))
     }

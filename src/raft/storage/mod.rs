@@ -19,6 +19,7 @@
 mod batch;
 mod binding;
 mod check;
+mod closed;
 mod engine;
 mod erase;
 mod fault;

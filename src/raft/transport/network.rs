@@ -14,10 +14,12 @@ use openraft::errors::{
 };
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
-    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
+    StreamAppendResult, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RPCTypes, StorageError};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::held::HeldRange;
@@ -31,7 +33,7 @@ use crate::keyviz::GroupId;
 use crate::proto;
 use crate::proto::raft_transport_client::RaftTransportClient;
 use crate::raft::apply::Transfer;
-use crate::raft::types::{Member, NodeId, Types, Vote};
+use crate::raft::types::{LogId, Member, NodeId, Types, Vote};
 use crate::raft::wire;
 use crate::security::AuthChannel;
 
@@ -59,7 +61,8 @@ impl RaftNetworkFactory<Types> for GroupNetwork {
 
     async fn new_client(&mut self, target: NodeId, node: &Member) -> PeerNetwork {
         let (peers, group, pace) = (self.peers.clone(), self.group, self.pace.clone());
-        PeerNetwork { peers, group, target, addr: node.addr.clone(), pace, hold: self.hold }
+        let (addr, hold, acknowledged) = (node.addr.clone(), self.hold, Mutex::default());
+        PeerNetwork { peers, group, target, addr, pace, hold, acknowledged }
     }
 }
 
@@ -72,6 +75,8 @@ pub(crate) struct PeerNetwork {
     /// Shared by all groups of the node.
     pace: Arc<Pace>,
     hold: Duration,
+    /// The last entry that the peer said to have stored, in answers to this network.
+    acknowledged: Mutex<Option<LogId>>,
 }
 
 pub(super) fn unreachable(error: impl ToString) -> RpcError {
@@ -163,6 +168,7 @@ impl PeerNetwork {
 
     pub(super) fn send(&self, append: AppendEntriesRequest<Types>) -> Result<InFlight, RpcError> {
         let (previous, last) = (append.prev_log_id, end_of(&append));
+        let acknowledged = *self.acknowledged.lock();
         let empty = append.entries.is_empty();
         let request = wire::append_to_proto(0, self.group.0, append);
         #[cfg(test)]
@@ -178,15 +184,48 @@ impl PeerNetwork {
                 return Err(unreachable("the peer is being identified"));
             }
             let waiter = Waiter::over(&self.peers, wire.as_ref(), self.target, request);
-            return Ok(InFlight { previous, last, empty, sent: Instant::now(), waiter });
+            return Ok(InFlight {
+                previous,
+                last,
+                acknowledged,
+                empty,
+                sent: Instant::now(),
+                waiter,
+            });
         }
         let link = self.peers.link(self.target, &self.addr).map_err(unreachable)?;
         let waiter = link.send(request).map_err(unreachable)?;
-        Ok(InFlight { previous, last, empty, sent: Instant::now(), waiter })
+        Ok(InFlight { previous, last, acknowledged, empty, sent: Instant::now(), waiter })
     }
 
-    pub(super) fn note_room(&self, answer: &proto::RaftAppended) {
+    /// Takes an answer to a request of this network.
+    pub(super) fn outcome(
+        &self,
+        request: &InFlight,
+        answer: proto::RaftAppended,
+    ) -> Result<StreamAppendResult<Types>, RpcError> {
         self.peers.note_room(self.target, answer.disk_full);
+        let outcome = request.outcome(answer)?;
+        match &outcome {
+            Ok(last) => {
+                let mut acknowledged = self.acknowledged.lock();
+                *acknowledged = (*acknowledged).max(*last);
+            }
+            Err(StreamAppendError::Conflict(at)) if Some(*at) <= request.acknowledged => {
+                let what = format!(
+                    "in group {} it acknowledged entry {}, and lacks entry {} now",
+                    self.group,
+                    request.acknowledged.map_or(0, |last| last.index),
+                    at.index
+                );
+                if let Some(roster) = self.peers.roster() {
+                    roster.note_forgot(crate::keyviz::NodeId(self.target), what.clone());
+                }
+                return Err(unreachable(what));
+            }
+            Err(_) => {}
+        }
+        Ok(outcome)
     }
 
     async fn ask_transfer(
@@ -238,10 +277,7 @@ impl RaftNetworkV2<Types> for PeerNetwork {
         let limit = option.soft_ttl();
         let mut sent = self.send(append)?;
         match tokio::time::timeout(limit, &mut sent.waiter).await {
-            Ok(Ok(answer)) => {
-                self.note_room(&answer);
-                sent.outcome(answer).map(AppendEntriesResponse::from)
-            }
+            Ok(Ok(answer)) => self.outcome(&sent, answer).map(AppendEntriesResponse::from),
             Ok(Err(broken)) => Err(unreachable(broken)),
             Err(_) => Err(self.timeout(RPCTypes::AppendEntries, limit)),
         }

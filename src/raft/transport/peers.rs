@@ -131,9 +131,8 @@ impl Peers {
         Self::of(node, cluster_id, options, Some(roster))
     }
 
-    /// The same for a node that shows no disk and asks for none.
-    #[cfg(test)]
-    pub(crate) fn anonymous(node: NodeId, cluster_id: &str, options: PeersOptions) -> Self {
+    /// The same for a node that shows no disk and asks for none, as the versions before disk ids did.
+    pub fn anonymous(node: NodeId, cluster_id: &str, options: PeersOptions) -> Self {
         Self::of(node, cluster_id, options, None)
     }
 

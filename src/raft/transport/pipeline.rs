@@ -33,6 +33,8 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct InFlight {
     pub(super) previous: Option<LogId>,
     pub(super) last: Option<LogId>,
+    /// The last entry that the peer had acknowledged when this was sent.
+    pub(super) acknowledged: Option<LogId>,
     pub(super) empty: bool,
     pub(super) sent: Instant,
     pub(super) waiter: Waiter,
@@ -125,8 +127,7 @@ impl<'a, S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipeline<'a, S> 
     ) -> Result<Option<StreamAppendResult<Types>>, RpcError> {
         let front = self.in_flight.pop_front().expect("it was there to be awaited");
         let answer = answer.map_err(unreachable)?;
-        self.network.note_room(&answer);
-        let outcome = front.outcome(answer)?;
+        let outcome = self.network.outcome(&front, answer)?;
         if let Ok(last) = &outcome {
             // openraft takes this for the answer to every request that ends at the same entry, also
             // to those only just asked for: a leader that was long cut off or stopped would believe

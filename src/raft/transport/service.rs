@@ -19,6 +19,7 @@ use crate::proto::raft_identity::Verdict;
 use crate::proto::raft_snapshot_chunk::Part;
 use crate::proto::raft_transport_server::RaftTransport;
 use crate::raft::apply::{Staged, Transfer};
+use crate::raft::contradiction::Contradiction;
 use crate::raft::group::Group;
 use crate::raft::groups::Groups;
 use crate::raft::handshake::{Admit, Doubt, identity_to_proto};
@@ -100,6 +101,15 @@ impl Service {
         if commands { self.groups.storage().check_room_to_follow() } else { Ok(()) }
     }
 
+    /// Closes a group whose leader contradicts what it has committed here.
+    fn close(&self, group: &Group, seq: u64, why: &Contradiction) -> proto::RaftAppended {
+        let (groups, id, reason) = (self.groups.clone(), group.id(), why.to_string());
+        let stopped = answer(seq, Outcome::Stopped, reason.clone());
+        // By itself: this runs on the way of the group's own messages.
+        tokio::spawn(async move { groups.close(id, reason).await });
+        stopped
+    }
+
     pub(crate) async fn answer_vote(
         &self,
         request: proto::RaftVoteRequest,
@@ -120,7 +130,10 @@ impl Service {
             None => Err(answer(seq, Outcome::NoGroup, String::new())),
             Some(group) => match wire::append_from_proto(append) {
                 Ok(request) => match self.check_room(&request.entries) {
-                    Ok(()) => Ok((group, request)),
+                    Ok(()) => match group.check_append(&request) {
+                        Ok(()) => Ok((group, request)),
+                        Err(contradiction) => Err(self.close(&group, seq, &contradiction)),
+                    },
                     Err(full) => Err(answer(seq, Outcome::NoRoom, full.to_string())),
                 },
                 Err(invalid) => Err(answer(seq, Outcome::Invalid, invalid.to_string())),
@@ -240,7 +253,11 @@ impl Service {
         self.groups.storage().check_room().map_err(full)?;
         let vote = wire::required_vote(header.vote)?;
         let meta = receive::meta(&header)?;
-        group.check_snapshot(&vote, &meta)?;
+        if let Err(contradiction) = group.check_snapshot(&vote, &meta)? {
+            let refused = Status::failed_precondition(contradiction.to_string());
+            self.close(&group, 0, &contradiction);
+            return Err(refused);
+        }
 
         let gone = || Status::aborted("nothing is held under this name; start afresh");
         let (reception, partial) = group.incoming().begin(header.partial).ok_or_else(gone)?;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use keyviz::keyviz::*;
+use keyviz_core::*;
 
 const ROUTES: u64 = 10_000;
 const STEP_MS: u64 = 60_000;

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
-use keyviz::catalog::{
+use keyviz_catalog::{
     Catalog, CatalogCommand, ClusterId, Delta, MAX_ROUTES, Retention, RouteTable, WatchEvent,
     WatchHub, plan_bootstrap,
 };
-use keyviz::keyviz::{NodeId, RouteSpec, Sampler, SamplerConfig};
+use keyviz_core::{NodeId, RouteSpec, Sampler, SamplerConfig};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::Criterion;
-use keyviz::keyviz::*;
+use keyviz_core::*;
 
 const STEP_MS: u64 = 60_000;
 const START_MS: u64 = 28_000_000 * STEP_MS;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use keyviz::api::json::{MatrixJson, PackedJson};
-use keyviz::proto;
+use keyviz_json::{MatrixJson, PackedJson};
+use keyviz_proto as proto;
 
 const ROWS: u64 = 1_024;
 const COLUMNS: u64 = 1_440;

@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Parser;
-use keyviz::keyviz::GroupId;
-use keyviz::raft::{
+use keyviz_raft::{
     Batch, Consistency, Group, GroupOptions, Groups, LogPosition, Machine, MachineError, Member,
     NodeId, Peers, PeersOptions, Space, Storage, StorageOptions, WriterStats,
 };
+use keyviz_types::GroupId;
 
 #[derive(Parser)]
 struct Options {

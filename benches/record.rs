@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::Criterion;
-use keyviz::keyviz::{GroupId, KeyRange, RouteId, RouteSpec, Sampler, SamplerConfig};
+use keyviz_core::{GroupId, KeyRange, RouteId, RouteSpec, Sampler, SamplerConfig};
 
 const ROUNDS: usize = 15;
 const CALLS: usize = 200_000;
@@ -376,7 +376,7 @@ fn slow_path_bounds() {
         let lead = best_of(ROUNDS, || {
             term += 1;
             let start = Instant::now();
-            sampler.set_leads(&[(GroupId(1), Some(keyviz::keyviz::Term(term)))]);
+            sampler.set_leads(&[(GroupId(1), Some(keyviz_types::Term(term)))]);
             start.elapsed()
         });
         row_ms(&format!("publish a term, {count} routes"), lead, bound);

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use keyviz::proto::kv_client::KvClient;
-use keyviz::proto::routes_client::RoutesClient;
-use keyviz::proto::watch_routes_response::Event;
-use keyviz::proto::{
+use keyviz_proto::kv_client::KvClient;
+use keyviz_proto::routes_client::RoutesClient;
+use keyviz_proto::watch_routes_response::Event;
+use keyviz_proto::{
     ListRoutesRequest, MergeRoutesRequest, PutRequest, SplitRouteRequest, WatchRoutesRequest,
 };
 use support::Cluster;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use keyviz::keyviz::*;
+use keyviz_core::*;
 
 const STEP_MS: u64 = 1_000;
 

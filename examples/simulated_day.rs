@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::time::Instant;
 
 use bytes::Bytes;
-use keyviz::keyviz::*;
+use keyviz_core::*;
 
 const ROUTES: u64 = 100_000;
 const GROUPS: u64 = 16;

@@ -2,7 +2,7 @@
 
 use allocation_counter::measure;
 use bytes::Bytes;
-use keyviz::keyviz::{GroupId, KeyRange, RouteId, RouteSpec, Sampler, SamplerConfig, Term};
+use keyviz_core::{GroupId, KeyRange, RouteId, RouteSpec, Sampler, SamplerConfig, Term};
 
 fn sampler() -> Sampler {
     let sampler = Sampler::new(SamplerConfig::default()).expect("defaults are valid");

@@ -2,7 +2,7 @@
 //! settings and odd questions. Nothing is lost by any of them and nothing panics.
 
 use bytes::Bytes;
-use keyviz::keyviz::*;
+use keyviz_core::*;
 
 const NOW_MS: u64 = 1_800_000_000_000;
 const HOUR_MS: u64 = 3_600_000;

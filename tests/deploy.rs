@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use keyviz::security::{SecurityError, Tls, TlsFiles};
+use keyviz_security::{SecurityError, Tls, TlsFiles};
 use serde::Deserialize as _;
 use serde_norway::Value;
 use support::{KEYVIZ, stderr};

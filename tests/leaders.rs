@@ -2,9 +2,9 @@
 
 mod support;
 
-use keyviz::api::LEADER_METADATA;
-use keyviz::proto::kv_client::KvClient;
-use keyviz::proto::{Consistency, GetRequest, PutRequest};
+use keyviz_proto::kv_client::KvClient;
+use keyviz_proto::metadata::LEADER_METADATA;
+use keyviz_proto::{Consistency, GetRequest, PutRequest};
 use support::{Cluster, stderr};
 
 fn leader(cluster: &Cluster) -> usize {

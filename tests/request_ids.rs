@@ -2,12 +2,12 @@
 
 mod support;
 
-use keyviz::api::REQUEST_ID;
-use keyviz::kv::KvCommand;
-use keyviz::proto::kv_client::KvClient;
-use keyviz::proto::kv_peer_client::KvPeerClient;
-use keyviz::proto::propose_outcome::Outcome;
-use keyviz::proto::{ProposeBatchRequest, ProposeOutcome, PutRequest, PutResponse};
+use keyviz_kv::KvCommand;
+use keyviz_proto::kv_client::KvClient;
+use keyviz_proto::kv_peer_client::KvPeerClient;
+use keyviz_proto::metadata::REQUEST_ID;
+use keyviz_proto::propose_outcome::Outcome;
+use keyviz_proto::{ProposeBatchRequest, ProposeOutcome, PutRequest, PutResponse};
 use prost::Message as _;
 use support::{Cluster, eventually};
 use tonic::{Request, Response, Status};

@@ -3,8 +3,8 @@
 
 mod support;
 
-use keyviz::proto::routes_client::RoutesClient;
-use keyviz::proto::{MergeRoutesRequest, SplitRouteRequest, WatchRoutesRequest};
+use keyviz_proto::routes_client::RoutesClient;
+use keyviz_proto::{MergeRoutesRequest, SplitRouteRequest, WatchRoutesRequest};
 use serde_json::Value;
 use support::{Cluster, stderr};
 use tonic::Code;

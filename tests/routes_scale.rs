@@ -2,9 +2,9 @@
 
 mod support;
 
-use keyviz::proto::routes_client::RoutesClient;
-use keyviz::proto::watch_routes_response::Event;
-use keyviz::proto::{ListRoutesRequest, MergeRoutesRequest, SplitRouteRequest, WatchRoutesRequest};
+use keyviz_proto::routes_client::RoutesClient;
+use keyviz_proto::watch_routes_response::Event;
+use keyviz_proto::{ListRoutesRequest, MergeRoutesRequest, SplitRouteRequest, WatchRoutesRequest};
 use support::{Cluster, eventually};
 use tonic::Code;
 

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use keyviz::api::PeerClient;
-use keyviz::fanout::{Fanout, FanoutParts, MatrixRequest, PeerMatrix, PeerTotals};
-use keyviz::keyviz::{ColumnPlan, NodeId, PackedColumns, Query, RowAxis, Series};
-use keyviz::kv::{Directory, MemberAddress};
-use keyviz::raft::{AppliedCatalog, Peers, PeersOptions};
+use keyviz_catalog::AppliedCatalog;
+use keyviz_core::{ColumnPlan, NodeId, PackedColumns, Query, RowAxis, Series};
+use keyviz_directory::{Directory, MemberAddress};
+use keyviz_fanout::{Fanout, FanoutParts, MatrixRequest, PeerMatrix, PeerTotals};
+use keyviz_raft::{Peers, PeersOptions};
+use keyviz_server::PeerClient;
 
 use super::nodes::{self, Node};
 use super::{START_MS, STEP_MS, millis, request};
@@ -68,7 +69,7 @@ pub fn main() {
         (1..).map(NodeId).zip(arguments[5..].iter().map(member)).collect();
     let nodes = members.len() as u32;
     directory.set_members(members);
-    let peers = Peers::new(me.id, "", PeersOptions::default());
+    let peers = Peers::anonymous(me.id, "", PeersOptions::default());
     let cells = Arc::<AtomicU64>::default();
     let client = PeerClient::new(peers, Arc::clone(&directory), DEADLINE);
     let fanout = Fanout::new(FanoutParts {

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use futures::StreamExt as _;
-use keyviz::api::MatrixPeer;
-use keyviz::kv::Directory;
+use keyviz_directory::Directory;
+use keyviz_server::MatrixPeer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -28,8 +28,8 @@ pub async fn serve(node: &Node, sent: Arc<AtomicU64>) -> String {
         Ok::<_, io::Error>(Counted { stream, sent: Arc::clone(&sent) })
     });
     let server = Server::builder()
-        .initial_connection_window_size(keyviz::raft::CONNECTION_WINDOW_BYTES)
-        .initial_stream_window_size(keyviz::raft::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(keyviz_raft::CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(keyviz_raft::STREAM_WINDOW_BYTES)
         .add_service(peer.into_server())
         .serve_with_incoming(connections);
     tokio::spawn(async move { server.await.expect("it serves until the program ends") });

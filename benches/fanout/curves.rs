@@ -1,6 +1,6 @@
 //! How the cost grows with nodes, and how with what they hold.
 
-use keyviz::keyviz::Series;
+use keyviz_core::Series;
 
 use super::Size;
 use super::nodes::{Asked, Crowd};

@@ -21,8 +21,8 @@ mod plot;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use keyviz::fanout::{Fanout, MatrixRequest};
-use keyviz::keyviz::Series;
+use keyviz_core::Series;
+use keyviz_fanout::{Fanout, MatrixRequest};
 
 use nodes::{Node, Numbers};
 

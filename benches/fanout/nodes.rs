@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use keyviz::api::PeerClient;
-use keyviz::fanout::{Clock, Fanout, FanoutParts, LocalMatrix, Work};
-use keyviz::keyviz::*;
-use keyviz::kv::{Directory, MemberAddress};
-use keyviz::raft::{AppliedCatalog, Peers, PeersOptions};
+use keyviz_catalog::AppliedCatalog;
+use keyviz_core::*;
+use keyviz_directory::{Directory, MemberAddress};
+use keyviz_fanout::{Clock, Fanout, FanoutParts, LocalMatrix, Work};
+use keyviz_raft::{Peers, PeersOptions};
+use keyviz_server::PeerClient;
 
 use super::{START_MS, STEP_MS, counting};
 
@@ -136,7 +137,7 @@ pub fn fanout(node: &Node, addresses: &[(u64, String)], deadline: Duration) -> A
     let members: BTreeMap<_, _> =
         addresses.iter().map(|(id, address)| (NodeId(*id), member(address))).collect();
     directory.set_members(members);
-    let peers = Peers::new(node.id, "", PeersOptions::default());
+    let peers = Peers::anonymous(node.id, "", PeersOptions::default());
     Fanout::new(FanoutParts {
         node: NodeId(node.id),
         local: Arc::clone(&node.local),

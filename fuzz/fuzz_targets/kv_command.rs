@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| keyviz::fuzzing::run("kv_command", data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    keyviz_testkit::fuzz::run(keyviz_kv::fuzzing::targets(), "kv_command", data)
+});

@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| keyviz::fuzzing::run("matrix_messages", data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    keyviz_testkit::fuzz::run(keyviz_server::fuzzing::targets(), "matrix_messages", data)
+});

@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| keyviz::fuzzing::run("snapshot_rows", data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    keyviz_testkit::fuzz::run(keyviz_raft::fuzzing::targets(), "snapshot_rows", data)
+});

@@ -1,3 +1,5 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| keyviz::fuzzing::run("trace_file", data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    keyviz_testkit::fuzz::run(keyviz_cli::load::fuzzing::targets(), "trace_file", data)
+});

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use keyviz::fanout::{Asker as Whose, Work};
-use keyviz::keyviz::{MAX_TOTALS, NodeId};
-use keyviz::proto;
+use keyviz_core::{MAX_TOTALS, NodeId};
+use keyviz_fanout::{Asker as Whose, Work};
+use keyviz_proto as proto;
 use scripted::{Scripted, Step, send};
 use support::{
     Asker, CLUSTER, PLENTY, Serving, assert_right_for_the_others, assert_with_the_third,
@@ -317,7 +317,7 @@ async fn a_peer_that_forgot_the_beginning_of_the_window() {
     let answer = asker.ask().await;
     assert_right_for_the_others(&answer);
     assert!(answer.matrix.nodes[2].past_history);
-    let partial = |row: &keyviz::keyviz::Row| row.partial.iter().collect::<Vec<_>>();
+    let partial = |row: &keyviz_core::Row| row.partial.iter().collect::<Vec<_>>();
     assert!(answer.matrix.rows.iter().all(|row| partial(row) == [0]));
 }
 

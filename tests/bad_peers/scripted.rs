@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
-use keyviz::api::MatrixPeer;
-use keyviz::proto;
-use keyviz::proto::key_viz_peer_server::KeyVizPeer;
+use keyviz_proto as proto;
+use keyviz_proto::key_viz_peer_server::KeyVizPeer;
+use keyviz_server::MatrixPeer;
 use tonic::{Request, Response, Status};
 
 /// What to do next in an answer.

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use keyviz::api::{MatrixPeer, PeerClient};
-use keyviz::fanout::{
-    Axis, Clock, Fanout, FanoutParts, LocalMatrix, MatrixAnswer, MatrixRequest, Work,
-};
-use keyviz::keyviz::{
+use keyviz_catalog::AppliedCatalog;
+use keyviz_core::{
     Bucket, Counts, GroupId, Harvest, History, HistoryConfig, Incarnation, KeyRange, Layout,
     NodeId, NodeShare, RouteId, RouteSpec, Sampler, SamplerConfig, Segment, Series, Slot, Term,
 };
-use keyviz::kv::{Directory, MemberAddress};
-use keyviz::proto::key_viz_peer_server::{KeyVizPeer, KeyVizPeerServer};
-use keyviz::raft::{AppliedCatalog, Peers, PeersOptions};
+use keyviz_directory::{Directory, MemberAddress};
+use keyviz_fanout::{
+    Axis, Clock, Fanout, FanoutParts, LocalMatrix, MatrixAnswer, MatrixRequest, Work,
+};
+use keyviz_proto::key_viz_peer_server::{KeyVizPeer, KeyVizPeerServer};
+use keyviz_raft::{Peers, PeersOptions};
+use keyviz_server::{MatrixPeer, PeerClient};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::transport::Server;

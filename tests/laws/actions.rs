@@ -1,6 +1,6 @@
 //! What can happen to the two nodes, and how they are set up.
 
-use keyviz::keyviz::*;
+use keyviz_core::*;
 use proptest::prelude::*;
 
 pub(crate) const NODES: usize = 2;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use actions::{GROUPS, NODES, actions, key, setup};
 use bytes::Bytes;
-use keyviz::keyviz::*;
+use keyviz_core::*;
 use proptest::prelude::*;
 use world::{Event, World, within};
 

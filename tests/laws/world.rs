@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use keyviz::keyviz::*;
+use keyviz_core::*;
 
 use crate::actions::{Action, GROUPS, NODES, Setup};
 

@@ -8,8 +8,8 @@ mod support;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use keyviz::proto;
-use keyviz::security::ClientTls;
+use keyviz_proto as proto;
+use keyviz_security::ClientTls;
 use secured::{SECRET, Secured, TOKEN, done, http, https, peer_call, refused, runtime, text};
 use support::certs::{Authority, Pair, Use};
 use support::{Cluster, KEYVIZ, eventually, free_addresses, stderr, write_file};

@@ -7,8 +7,8 @@ use std::process::Output;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keyviz::proto;
-use keyviz::security::{AuthChannel, ClientTls, Credentials, SecretFile, connect};
+use keyviz_proto as proto;
+use keyviz_security::{AuthChannel, ClientTls, Credentials, SecretFile, connect};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tempfile::TempDir;

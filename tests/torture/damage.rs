@@ -102,7 +102,7 @@ impl Nemesis<'_> {
     }
 
     /// A new node takes the place of member `at`, which is down for ever.
-    fn replace(&mut self, at: usize) {
+    pub fn replace(&mut self, at: usize) {
         let dead = self.members[at];
         let through = self.members[(at + 1) % self.members.len()];
         let node = self.cluster.enlist(through);

@@ -2,8 +2,9 @@
 //!
 //! Sixteen clients put, get (linearizable and by lease), compare-and-swap and delete a few keys,
 //! at any node, while processes are killed, paused and restarted, links are cut, one way too,
-//! delayed and broken, disks fill up and files are damaged. Afterwards every key's history must be linearizable, every acknowledged
-//! write among them, and the totals of the matrix must lie within what the clients were told.
+//! delayed and broken, disks fill up, files are damaged, and folders are emptied or put back from
+//! copies. Afterwards every key's history must be linearizable, every acknowledged write among them,
+//! and the totals of the matrix must lie within what the clients were told.
 //!
 //! One seed decides the faults and the workload. `cargo test` runs it briefly; longer:
 //!
@@ -14,6 +15,7 @@
 #![cfg(target_os = "linux")]
 
 mod damage;
+mod forgetting;
 #[path = "../support/linear.rs"]
 mod linear;
 mod linear_tests;

@@ -127,6 +127,7 @@ impl Nemesis<'_> {
                 self.fill_disks(members, *all_but_votes, *full);
             }
             Fault::Damage { member, damage } => self.damage_and_replace(*member, *damage),
+            Fault::Forget { member, how } => self.forget_and_replace(*member, *how),
         }
         let ended = self.cluster.ended();
         assert!(ended.is_empty(), "nodes {ended:?} (from 0) ended by themselves");

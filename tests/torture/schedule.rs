@@ -9,6 +9,7 @@ use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
 use crate::damage::Damage;
+use crate::forgetting::Forgets;
 
 /// What is done to the cluster. Members are numbered from 0.
 #[derive(Clone, PartialEq, Debug)]
@@ -33,6 +34,8 @@ pub enum Fault {
     FullDisk { members: Vec<usize>, all_but_votes: bool, full: Duration },
     /// kill -9, damage to the database's file, and another node in place of the damaged one.
     Damage { member: usize, damage: Damage },
+    /// kill -9, the folder emptied or put back from a copy, and another node in its place.
+    Forget { member: usize, how: Forgets },
 }
 
 /// What becomes of the bytes that a cut held.
@@ -76,6 +79,8 @@ impl Schedule {
         let fault = match (self.made, dice) {
             (3, _) => self.full_disk(member, most),
             (6, _) => Fault::Damage { member, damage: self.damage() },
+            (8, _) => Fault::Forget { member, how: Forgets::Since },
+            (9, _) => Fault::Forget { member, how: Forgets::All },
             (_, 0..17) => Fault::Kill { members: vec![member], down: self.between(100..most / 2) },
             (_, 17..25) => {
                 let members = self.all();
@@ -99,7 +104,11 @@ impl Schedule {
                 Fault::Stall { release: (0..links).map(|_| self.between(100..most)).collect() }
             }
             (_, 85..92) => Fault::KillCutLeader { cut: self.between(1_500..most) },
-            (_, 92..97) => self.full_disk(member, most),
+            (_, 92..96) => self.full_disk(member, most),
+            (_, 96..98) => {
+                let how = if self.rng.random_bool(0.5) { Forgets::All } else { Forgets::Since };
+                Fault::Forget { member, how }
+            }
             _ => Fault::Damage { member, damage: self.damage() },
         };
         (quiet, fault)

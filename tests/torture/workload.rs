@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use keyviz::proto::kv_client::KvClient;
-use keyviz::proto::{self, Consistency};
+use keyviz_proto::kv_client::KvClient;
+use keyviz_proto::{self as proto, Consistency};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tonic::transport::{Channel, Endpoint};
@@ -271,7 +271,7 @@ fn stub(address: String) -> (String, KvClient<Channel>) {
 
 /// The server says so, or there was no connection to send it over.
 fn certainly_not_done(status: &Status) -> bool {
-    if let Some(said) = status.metadata().get(keyviz::api::NOT_APPLIED_METADATA) {
+    if let Some(said) = status.metadata().get(keyviz_proto::metadata::NOT_APPLIED_METADATA) {
         return said == "true";
     }
     let mut source = status.source();

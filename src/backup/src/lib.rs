@@ -1,0 +1,36 @@
+//! The file that a backup is: parts in checksummed chunks, read and written without knowing what the
+//! rows mean.
+//!
+//! Knows bytes and the parts of `backup.proto`; never sees Raft, a network or a node's folder.
+
+mod error;
+mod order;
+mod reader;
+mod writer;
+
+pub use error::BackupError;
+pub use reader::BackupReader;
+pub use writer::{BackupWriter, Place};
+
+use keyviz_proto as proto;
+
+/// The first bytes of a file. The number is the format's version.
+pub const MAGIC: &[u8; 16] = b"keyviz backup 1\n";
+
+/// The longest part: a row at its bounds beside a run of rows, with room for its frame.
+pub const MAX_PART_BYTES: usize = 16 * 1024 * 1024;
+
+/// One part of a backup.
+pub type Part = proto::backup_part::Part;
+
+/// The checksum of a chunk: of its number and its bytes, so that a chunk in another's place is
+/// found.
+fn checksum(number: u64, bytes: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&number.to_le_bytes());
+    crc.update(bytes);
+    crc.finalize()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! The catalog that a node has applied, and those who watch it.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use super::cluster::ClusterRecord;
+use super::command::CatalogCommand;
+use super::disks::{DiskCommand, DiskError, Disks};
+use super::error::CatalogError;
+use super::hub::{HubError, WatchHub};
+use super::limits::Retention;
+use super::placement::{PlaceCommand, PlaceError, Placement};
+use super::records::RecordChange;
+use super::route::Delta;
+use super::state::{Applied, Catalog};
+use super::table::RouteTable;
+
+/// The catalog as this node has applied it. Shared by the machine, which writes it, and readers.
+#[derive(Clone)]
+pub struct AppliedCatalog {
+    catalog: Arc<RwLock<Catalog>>,
+    hub: WatchHub,
+    placements: Arc<watch::Sender<Arc<Placement>>>,
+    disks: Arc<watch::Sender<Arc<Disks>>>,
+}
+
+impl Default for AppliedCatalog {
+    fn default() -> Self {
+        AppliedCatalog {
+            catalog: Arc::new(RwLock::new(Catalog::new(Retention::DEFAULT))),
+            hub: WatchHub::default(),
+            placements: Arc::new(watch::Sender::new(Arc::default())),
+            disks: Arc::new(watch::Sender::new(Arc::default())),
+        }
+    }
+}
+
+impl AppliedCatalog {
+    /// The live routes.
+    pub fn table(&self) -> RouteTable {
+        self.catalog.read().table().clone()
+    }
+
+    /// What bootstrap fixed; `None` before it was applied here.
+    pub fn cluster(&self) -> Option<Arc<ClusterRecord>> {
+        self.catalog.read().cluster().cloned()
+    }
+
+    /// The stream of what is applied here.
+    pub fn hub(&self) -> &WatchHub {
+        &self.hub
+    }
+
+    /// Looks at the whole catalog; changes wait meanwhile.
+    pub fn with<T>(&self, look: impl FnOnce(&Catalog) -> T) -> T {
+        look(&self.catalog.read())
+    }
+
+    /// Who holds which group, as applied here.
+    pub fn placement(&self) -> Arc<Placement> {
+        self.placements.borrow().clone()
+    }
+
+    /// The placement, and each that follows.
+    pub fn placements(&self) -> watch::Receiver<Arc<Placement>> {
+        self.placements.subscribe()
+    }
+
+    /// The disk of each member, as applied here.
+    pub fn disks(&self) -> Arc<Disks> {
+        self.disks.borrow().clone()
+    }
+
+    /// The disks, and each change of them.
+    pub fn watch_disks(&self) -> watch::Receiver<Arc<Disks>> {
+        self.disks.subscribe()
+    }
+
+    /// Puts another catalog in the place of this one, as after a start or an installed snapshot.
+    ///
+    /// # Errors
+    /// Where the routes and the changes that it retains do not belong together.
+    pub fn replace(&self, catalog: Catalog) -> Result<(), HubError> {
+        let (table, retained) =
+            (catalog.table().clone(), catalog.log().cloned().collect::<Vec<_>>());
+        *self.catalog.write() = catalog;
+        self.publish_placement();
+        self.publish_disks();
+        self.hub.replace(table, &retained)
+    }
+
+    /// Applies a change of the routes. Who watches sees it after [`AppliedCatalog::publish`].
+    ///
+    /// # Errors
+    /// As [`Catalog::apply`].
+    pub fn apply(&self, command: CatalogCommand) -> Result<Applied, CatalogError> {
+        self.catalog.write().apply(command)
+    }
+
+    /// Applies a change of the placement. Who watches sees it after
+    /// [`AppliedCatalog::publish_placement`].
+    ///
+    /// # Errors
+    /// As [`Catalog::place`].
+    pub fn place(&self, command: &PlaceCommand) -> Result<RecordChange, PlaceError> {
+        self.catalog.write().place(command)
+    }
+
+    /// Records the disk of a member. Who watches sees it after [`AppliedCatalog::publish_disks`].
+    ///
+    /// # Errors
+    /// As [`Catalog::record_disk`].
+    pub fn record_disk(&self, command: &DiskCommand) -> Result<RecordChange, DiskError> {
+        self.catalog.write().record_disk(command)
+    }
+
+    /// Shows the disks that were applied to those who watch.
+    pub fn publish_disks(&self) {
+        let now = self.with(|catalog| Arc::clone(catalog.disks()));
+        self.disks.send_if_modified(|shown| {
+            let changed = *shown != now;
+            *shown = now;
+            changed
+        });
+    }
+
+    /// Shows changes of the routes that were applied to those who watch.
+    ///
+    /// # Errors
+    /// Where they do not follow what was shown last.
+    pub fn publish(&self, deltas: &[Arc<Delta>]) -> Result<(), HubError> {
+        self.hub.publish(self.table(), deltas)
+    }
+
+    /// Shows what was applied to those who watch.
+    pub fn publish_placement(&self) {
+        let now = self.with(|catalog| Arc::clone(catalog.placement()));
+        self.placements.send_if_modified(|shown| {
+            let changed = *shown != now;
+            *shown = now;
+            changed
+        });
+    }
+}

@@ -1,0 +1,395 @@
+//! The catalog's own Raft group: the catalog's state machine on sled, and changes to it from any
+//! node.
+//!
+//! Each change writes only the records it touched, in the batch that also moves the applied
+//! position, so a restart finds the catalog exactly as applied. What was applied is published to
+//! the watch hub once it is written, in order: the sampler, the coordinator and remote
+//! subscribers all follow that one stream.
+
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tokio::time::Instant;
+
+use keyviz_catalog::{
+    AppliedCatalog, Catalog, CatalogCommand, CatalogError, CodecError, Delta, DeltaKind,
+    DiskCommand, PlaceCommand, RecordChange, Retention,
+};
+use keyviz_types::{GroupId, NodeId};
+
+use keyviz_raft::{
+    Attempts, Batch, Group, Groups, KnownLeader, LogPosition, Machine, MachineError, PageLimit,
+    ProposeError, Space,
+};
+
+use super::disks;
+use super::placement;
+
+const PAGE: PageLimit = PageLimit { rows: 1_024, bytes: 1 << 20 };
+
+/// A reply names at most three routes, whose keys have at most 4 KiB each.
+const MAX_REPLY_BYTES: usize = 64 << 10;
+
+/// The state machine of the catalog group.
+pub struct CatalogMachine {
+    applied: AppliedCatalog,
+    /// Applied, not written yet.
+    unpublished: Vec<Arc<Delta>>,
+}
+
+impl CatalogMachine {
+    /// The machine that writes `applied`.
+    pub fn of(applied: &AppliedCatalog) -> Self {
+        CatalogMachine { applied: applied.clone(), unpublished: Vec::new() }
+    }
+
+    fn publish(&mut self) -> Result<(), MachineError> {
+        if self.unpublished.is_empty() {
+            return Ok(());
+        }
+        let deltas = std::mem::take(&mut self.unpublished);
+        let published = self.applied.publish(&deltas);
+        published.map_err(|error| MachineError::Corrupt(error.to_string()))
+    }
+}
+
+impl Machine for CatalogMachine {
+    fn restore(&mut self, space: &Space) -> Result<(), MachineError> {
+        let mut records = Vec::new();
+        let mut from = Bound::Unbounded;
+        loop {
+            let page = space.scan(
+                from.as_ref().map(|key: &Bytes| key.as_ref()),
+                Bound::Unbounded,
+                PAGE,
+            )?;
+            records.extend(page.rows);
+            match records.last() {
+                Some((last, _)) if page.more => from = Bound::Excluded(last.clone()),
+                _ => break,
+            }
+        }
+        let catalog = Catalog::load(records, Retention::DEFAULT)
+            .map_err(|error| MachineError::Corrupt(error.to_string()))?;
+        self.unpublished.clear();
+        let replaced = self.applied.replace(catalog);
+        replaced.map_err(|error| MachineError::Corrupt(error.to_string()))
+    }
+
+    fn apply(
+        &mut self,
+        at: LogPosition,
+        command: &Bytes,
+        batch: &mut Batch<'_>,
+    ) -> Result<Bytes, MachineError> {
+        let corrupt = |error: CodecError| MachineError::Corrupt(format!("log entry {at}: {error}"));
+        if let Some(command) = PlaceCommand::decode(command) {
+            let placed = self.applied.place(&command.map_err(corrupt)?);
+            if let Ok(record) = &placed {
+                put_record(batch, record)?;
+            }
+            let revision =
+                placed.map(|_| self.applied.with(|catalog| catalog.placement().revision()));
+            return Ok(placement::encode_reply(&revision));
+        }
+        if let Some(command) = DiskCommand::decode(command) {
+            let recorded = self.applied.record_disk(&command.map_err(corrupt)?);
+            if let Ok(record) = &recorded {
+                put_record(batch, record)?;
+            }
+            return Ok(disks::encode_reply(&recorded.map(drop)));
+        }
+        let command = CatalogCommand::decode(command).map_err(corrupt)?;
+        let outcome = self.applied.apply(command);
+        if let Ok(applied) = &outcome {
+            for record in &applied.records {
+                put_record(batch, record)?;
+            }
+            if !applied.replayed {
+                self.unpublished.push(Arc::clone(&applied.delta));
+            }
+        }
+        Ok(encode_reply(&outcome.map(|applied| answer(&applied.delta))))
+    }
+
+    fn written(&mut self, _space: &Space, last: LogPosition) {
+        self.applied.publish_placement();
+        self.applied.publish_disks();
+        if let Err(error) = self.publish() {
+            // The hub refused the change whole; subscribers keep the table they had.
+            tracing::error!(at = %last, %error, "an applied catalog change could not be published");
+        }
+    }
+}
+
+fn put_record(batch: &mut Batch<'_>, record: &RecordChange) -> Result<(), MachineError> {
+    let key = Bytes::copy_from_slice(&record.key);
+    match &record.value {
+        Some(value) => batch.put(key, Bytes::copy_from_slice(value))?,
+        None => batch.delete(key)?,
+    }
+    Ok(())
+}
+
+/// What a proposer is told. The first routes of a cluster can be 100,000; nobody asks for them so.
+fn answer(delta: &Delta) -> Delta {
+    match delta.kind {
+        DeltaKind::Bootstrap => Delta { created: Vec::new(), ..delta.clone() },
+        _ => delta.clone(),
+    }
+}
+
+fn config() -> bincode::config::Configuration<
+    bincode::config::LittleEndian,
+    bincode::config::Varint,
+    bincode::config::Limit<MAX_REPLY_BYTES>,
+> {
+    bincode::config::standard().with_limit()
+}
+
+fn encode_reply(outcome: &Result<Delta, CatalogError>) -> Bytes {
+    let bytes = bincode::encode_to_vec(outcome, config());
+    Bytes::from(bytes.expect("a change encodes into memory"))
+}
+
+fn decode_reply(reply: &[u8]) -> Result<Result<Delta, CatalogError>, CatalogChangeError> {
+    let undecodable = |reason: String| CatalogChangeError::Undecodable { reason };
+    let (outcome, used) = bincode::decode_from_slice(reply, config())
+        .map_err(|error| undecodable(error.to_string()))?;
+    if used != reply.len() {
+        return Err(undecodable(format!("{} bytes after a reply", reply.len() - used)));
+    }
+    Ok(outcome)
+}
+
+/// Why the catalog did not change.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CatalogChangeError {
+    /// The catalog refused.
+    #[error(transparent)]
+    Refused(#[from] CatalogError),
+    /// The command is larger than the log takes.
+    #[error("the change is too large: {reason}")]
+    TooLarge {
+        /// What the encoder said.
+        reason: String,
+    },
+    /// No leader in time; nothing was proposed.
+    #[error("no leader of the catalog group could be reached in time; nothing was changed")]
+    NoLeader,
+    /// Too much in flight; nothing was proposed.
+    #[error("the catalog group has too many requests in flight; try again")]
+    Overloaded,
+    /// The disk of the leader is full; nothing was proposed.
+    #[error("the change was refused: {reason}")]
+    DiskFull {
+        /// Which disk, and how full.
+        reason: String,
+    },
+    /// It may or may not have happened.
+    #[error(
+        "the change was proposed but its outcome is unknown ({reason}); look at the routes before trying again"
+    )]
+    Unknown {
+        /// What happened.
+        reason: String,
+    },
+    /// The storage of this node failed.
+    #[error("storage failed on this node: {reason}")]
+    Storage {
+        /// The first fault.
+        reason: String,
+    },
+    /// Bytes of a peer or the log that mean nothing.
+    #[error("undecodable catalog data: {reason}")]
+    Undecodable {
+        /// What was wrong.
+        reason: String,
+    },
+}
+
+impl From<CodecError> for CatalogChangeError {
+    fn from(error: CodecError) -> Self {
+        CatalogChangeError::TooLarge { reason: error.to_string() }
+    }
+}
+
+/// What a node said to a catalog proposal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CatalogOutcome {
+    /// The state machine's reply.
+    Done(Bytes),
+    /// It does not lead the catalog group; who does, if it knows.
+    NotLeader(Option<NodeId>),
+    /// The request never reached it.
+    NotSent(String),
+    /// It leads, but its disk is full: which, and how full.
+    DiskFull(String),
+    /// Nobody knows.
+    Unknown(String),
+}
+
+/// Other nodes, as the catalog sees them.
+pub trait PeerCatalog: Send + Sync + 'static {
+    /// Has `to`, which should lead the catalog group, propose a command.
+    fn propose(&self, to: NodeId, command: Bytes) -> BoxFuture<'static, CatalogOutcome>;
+}
+
+/// Changes the catalog from any node, and reads it here.
+pub struct CatalogGroup {
+    node: NodeId,
+    groups: Groups,
+    applied: AppliedCatalog,
+    peers: Arc<dyn PeerCatalog>,
+    now_ms: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl CatalogGroup {
+    /// The catalog of these parts. `now_ms` stamps the changes that this node proposes.
+    pub fn new(
+        node: NodeId,
+        groups: Groups,
+        applied: AppliedCatalog,
+        peers: Arc<dyn PeerCatalog>,
+        now_ms: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(CatalogGroup { node, groups, applied, peers, now_ms: Arc::new(now_ms) })
+    }
+
+    /// The catalog as applied here.
+    pub fn applied(&self) -> &AppliedCatalog {
+        &self.applied
+    }
+
+    /// Makes a change once, through the leader, and waits until it is applied here too. Only a
+    /// command with a request id is sent again after an unknown outcome.
+    pub async fn change(
+        &self,
+        command: &CatalogCommand,
+        timeout: Duration,
+    ) -> Result<Delta, CatalogChangeError> {
+        let encoded = Bytes::from(command.encode()?);
+        let deadline = Instant::now() + timeout;
+        let mut attempts = Attempts::until(deadline);
+        let mut hint = None;
+        // Once an attempt may have happened, no later refusal says that nothing did.
+        let mut unknown = None;
+        loop {
+            let outcome = match hint.take().or_else(|| self.leader()) {
+                None => CatalogOutcome::NotLeader(None),
+                Some(leader) if leader == self.node => self.propose_here(&encoded).await?,
+                Some(leader) => self.peers.propose(leader, encoded.clone()).await,
+            };
+            let failure = match outcome {
+                CatalogOutcome::Done(reply) => {
+                    let delta = decode_reply(&reply)??;
+                    self.wait_applied(delta.version, deadline).await;
+                    return Ok(delta);
+                }
+                CatalogOutcome::Unknown(reason) => {
+                    if !has_request_id(command) {
+                        return Err(CatalogChangeError::Unknown { reason });
+                    }
+                    unknown = Some(reason);
+                    CatalogChangeError::NoLeader
+                }
+                CatalogOutcome::NotSent(_) => CatalogChangeError::NoLeader,
+                CatalogOutcome::DiskFull(reason) => {
+                    let full = CatalogChangeError::DiskFull { reason };
+                    return Err(
+                        unknown.map_or(full, |reason| CatalogChangeError::Unknown { reason })
+                    );
+                }
+                CatalogOutcome::NotLeader(leader) => {
+                    hint = leader.filter(|leader| *leader != self.node);
+                    CatalogChangeError::NoLeader
+                }
+            };
+            if !attempts.again().await {
+                return Err(
+                    unknown.map_or(failure, |reason| CatalogChangeError::Unknown { reason })
+                );
+            }
+        }
+    }
+
+    /// Proposes an encoded command in the catalog group, if this node leads it. The leader's clock
+    /// stamps the change, wherever the request came in.
+    pub async fn propose_here(
+        &self,
+        encoded: &Bytes,
+    ) -> Result<CatalogOutcome, CatalogChangeError> {
+        let Some(group) = self.groups.get(GroupId::CATALOG) else {
+            return Ok(CatalogOutcome::NotLeader(None));
+        };
+        let mut command = CatalogCommand::decode(encoded)
+            .map_err(|error| CatalogChangeError::Undecodable { reason: error.to_string() })?;
+        stamp(&mut command, (self.now_ms)());
+        match group.propose(Bytes::from(command.encode()?)).await {
+            Ok(proposed) => Ok(CatalogOutcome::Done(proposed.reply)),
+            Err(ProposeError::NotLeader { leader }) => {
+                Ok(CatalogOutcome::NotLeader(node_of(&leader)))
+            }
+            Err(ProposeError::Overloaded) => Err(CatalogChangeError::Overloaded),
+            Err(ProposeError::DiskFull(full)) => {
+                Err(CatalogChangeError::DiskFull { reason: full.to_string() })
+            }
+            Err(error @ ProposeError::TooLong { .. }) => {
+                Err(CatalogChangeError::TooLarge { reason: error.to_string() })
+            }
+            Err(error @ ProposeError::Unknown) => Ok(CatalogOutcome::Unknown(error.to_string())),
+            Err(ProposeError::Stopped(reason)) => Err(CatalogChangeError::Storage { reason }),
+        }
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        self.group().and_then(|group| group.leader())
+    }
+
+    /// The catalog group; every node holds it.
+    pub fn group(&self) -> Option<Arc<Group>> {
+        self.groups.get(GroupId::CATALOG)
+    }
+
+    /// A caller that changed the catalog here sees the change here. Late is not lost, so this gives
+    /// up quietly at the deadline.
+    async fn wait_applied(&self, version: u64, deadline: Instant) {
+        let Ok(mut watch) = self.applied.hub().subscribe(self.applied.hub().table().version())
+        else {
+            return;
+        };
+        let caught_up = async {
+            while self.applied.hub().table().version() < version {
+                if watch.next().await.is_none() {
+                    return;
+                }
+            }
+        };
+        // A change that takes this long to arrive is not what the caller waits for.
+        let _ = tokio::time::timeout_at(deadline, caught_up).await;
+    }
+}
+
+fn node_of(leader: &KnownLeader) -> Option<NodeId> {
+    leader.as_ref().map(|(leader, _)| NodeId(*leader))
+}
+
+fn has_request_id(command: &CatalogCommand) -> bool {
+    match command {
+        CatalogCommand::Bootstrap { .. } => true,
+        CatalogCommand::Split { request_id, .. } | CatalogCommand::Merge { request_id, .. } => {
+            !request_id.is_empty()
+        }
+    }
+}
+
+fn stamp(command: &mut CatalogCommand, now_ms: u64) {
+    match command {
+        CatalogCommand::Bootstrap { time_ms, .. }
+        | CatalogCommand::Split { time_ms, .. }
+        | CatalogCommand::Merge { time_ms, .. } => *time_ms = now_ms,
+    }
+}

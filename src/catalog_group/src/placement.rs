@@ -1,0 +1,96 @@
+//! Changes of the placement in the catalog's log. Only the node that leads the catalog group makes
+//! them, so they are proposed here and never passed on.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use keyviz_catalog::{PlaceChange, PlaceCommand, PlaceError};
+use keyviz_types::NodeId;
+
+use keyviz_raft::{KnownLeader, MachineError, ProposeError, ReadError};
+
+use super::group::CatalogGroup;
+
+/// How long the catalog may take to apply what it has agreed on.
+const APPLY_WITHIN: Duration = Duration::from_secs(5);
+
+/// Why the placement did not change.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PlacementChangeError {
+    /// It was refused.
+    #[error(transparent)]
+    Refused(#[from] PlaceError),
+    /// Another node leads the catalog group, or none does.
+    #[error("this node does not lead the catalog group")]
+    NotLeader(Option<NodeId>),
+    /// It may or may not have happened, or cannot happen now.
+    #[error("the placement was not changed for certain: {0}")]
+    Unavailable(String),
+}
+
+pub(super) fn encode_reply(outcome: &Result<u64, PlaceError>) -> Bytes {
+    let bytes = bincode::encode_to_vec(outcome, bincode::config::standard());
+    Bytes::from(bytes.expect("a number encodes into memory"))
+}
+
+fn decode_reply(reply: &[u8]) -> Result<Result<u64, PlaceError>, MachineError> {
+    // An outcome is two small numbers.
+    let config = bincode::config::standard().with_limit::<256>();
+    let (outcome, used) = bincode::decode_from_slice(reply, config)
+        .map_err(|error| MachineError::Corrupt(error.to_string()))?;
+    if used != reply.len() {
+        return Err(MachineError::Corrupt("bytes after a reply".to_owned()));
+    }
+    Ok(outcome)
+}
+
+impl CatalogGroup {
+    /// Changes the placement that this node has applied, if it leads the catalog group.
+    pub async fn place(&self, change: PlaceChange) -> Result<(), PlacementChangeError> {
+        let expected = self.applied().placement().revision();
+        self.place_at(expected, change).await
+    }
+
+    /// The same, decided on the placement of this revision.
+    pub async fn place_at(
+        &self,
+        expected: u64,
+        change: PlaceChange,
+    ) -> Result<(), PlacementChangeError> {
+        let unavailable = |reason: String| PlacementChangeError::Unavailable(reason);
+        let command = PlaceCommand { expected, change };
+        let bytes = command.encode().map_err(|error| unavailable(error.to_string()))?;
+        let group = self.group().ok_or(PlacementChangeError::NotLeader(None))?;
+        match group.propose(Bytes::from(bytes)).await {
+            Ok(proposed) => {
+                let outcome = decode_reply(&proposed.reply);
+                outcome.map_err(|error| unavailable(error.to_string()))?.map(drop)?;
+                Ok(())
+            }
+            Err(ProposeError::NotLeader { leader }) => {
+                Err(PlacementChangeError::NotLeader(id_of(&leader)))
+            }
+            Err(error) => Err(unavailable(error.to_string())),
+        }
+    }
+
+    /// Waits until everything that the catalog group agreed on before the call is applied here, and
+    /// a majority has said that this node leads. What a new leader decides on is then what its
+    /// predecessor left.
+    pub async fn confirm_leading(&self) -> Result<(), PlacementChangeError> {
+        let group = self.group().ok_or(PlacementChangeError::NotLeader(None))?;
+        let confirmed = async {
+            let index = group.read_index().await?;
+            group.wait_applied(index, APPLY_WITHIN).await
+        };
+        confirmed.await.map_err(|error| match error {
+            ReadError::NotLeader { leader } => PlacementChangeError::NotLeader(id_of(&leader)),
+            error => PlacementChangeError::Unavailable(error.to_string()),
+        })
+    }
+}
+
+fn id_of(leader: &KnownLeader) -> Option<NodeId> {
+    leader.as_ref().map(|(leader, _)| NodeId(*leader))
+}

@@ -1,0 +1,69 @@
+//! How a client shows who it is: TLS and the admin token.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use keyviz_security::{ClientTls, Credentials, SecretFile, SecurityError};
+
+/// The environment variable with the admin token itself. There is no such flag, because everybody on
+/// a machine can read command lines.
+const TOKEN_VARIABLE: &str = "KEYVIZ_TOKEN";
+
+/// Flags of every client command.
+#[derive(Args, Clone, Debug, Default)]
+pub struct AccessArgs {
+    /// Speak TLS, and trust the nodes that the CA in this PEM file signed; absent: plain text
+    #[arg(long, env = "KEYVIZ_TLS_CA", value_name = "FILE", help_heading = "Connection")]
+    tls_ca: Option<PathBuf>,
+    /// Show the certificate in this PEM file; needs --tls-key and --tls-ca
+    #[arg(
+        long,
+        env = "KEYVIZ_TLS_CERT",
+        value_name = "FILE",
+        requires_all = ["tls_key", "tls_ca"],
+        help_heading = "Connection"
+    )]
+    tls_cert: Option<PathBuf>,
+    /// Private key of --tls-cert, PEM
+    #[arg(
+        long,
+        env = "KEYVIZ_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert",
+        help_heading = "Connection"
+    )]
+    tls_key: Option<PathBuf>,
+    /// Show the admin token in this file, its first line; absent: the token in the variable
+    /// KEYVIZ_TOKEN, if any
+    #[arg(long, env = "KEYVIZ_TOKEN_FILE", value_name = "FILE", help_heading = "Connection")]
+    token_file: Option<PathBuf>,
+}
+
+/// How a client shows who it is. By default it does not.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// TLS; `None`: plain text.
+    pub tls: Option<ClientTls>,
+    /// What each call shows.
+    pub credentials: Credentials,
+}
+
+impl AccessArgs {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// Where one cannot be used.
+    pub fn open(&self) -> Result<Access, SecurityError> {
+        let own = self.tls_cert.as_deref().zip(self.tls_key.as_deref());
+        let tls = self.tls_ca.as_deref().map(|ca| ClientTls::open(ca, own)).transpose()?;
+        let token = match (&self.token_file, std::env::var(TOKEN_VARIABLE)) {
+            (Some(path), _) => Some(SecretFile::open("admin token", path)?),
+            (None, Ok(token)) if !token.is_empty() => {
+                Some(SecretFile::fixed("admin token", &token, TOKEN_VARIABLE)?)
+            }
+            (None, _) => None,
+        };
+        Ok(Access { tls, credentials: Credentials { secret: None, token } })
+    }
+}

@@ -1,0 +1,147 @@
+//! `cluster replace-node`: a node takes the place of a member whose process is gone.
+
+use std::io::Write as _;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::super::client::{Client, Effect, NodeArgs};
+use super::super::kv::OneFormat;
+use super::super::{CliError, output, values};
+use super::waiting::{self, Until};
+use keyviz_proto as proto;
+use keyviz_proto::cluster_client::ClusterClient;
+
+#[derive(Args, Debug)]
+pub(super) struct ReplaceNodeArgs {
+    /// Id of the member to replace. Its process must be gone, or refused because of its disk
+    #[arg(value_parser = |text: &str| values::number_in(text, 1, u64::MAX))]
+    old: u64,
+    /// Id of the node that takes its place. It must run already, started with --join and an empty
+    /// folder
+    #[arg(long = "with", value_name = "NEW", value_parser = |text: &str| values::number_in(text, 1, u64::MAX))]
+    new: u64,
+    /// Return as soon as the old member has begun to leave; the rest goes on by itself
+    #[arg(long)]
+    no_wait: bool,
+    /// How to print the result
+    #[arg(long, value_enum, default_value = "table")]
+    format: OneFormat,
+    #[command(flatten)]
+    nodes: NodeArgs,
+}
+
+/// Why a member is not replaced. Nothing was changed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ReplaceError {
+    /// One id twice.
+    #[error(
+        "node {0} cannot take its own place: ids are never used again; give the new node another"
+    )]
+    Same(u64),
+    /// There is no such member.
+    #[error("node {0} is not a member of this cluster; see `keyviz cluster status`")]
+    NotAMember(u64),
+    /// It runs and takes part.
+    #[error(
+        "node {0} answers and takes part in its groups; stop its process first, or let it leave in \
+         good order with `keyviz cluster remove-node {0}`"
+    )]
+    Answers(u64),
+    /// The new node has not joined.
+    #[error(
+        "node {new} is not a member yet, or does not answer; start it with `keyviz serve --id {new} \
+         --join {through}` and an empty --data, then run this again"
+    )]
+    NotJoined {
+        /// The new node.
+        new: u64,
+        /// A member that answers.
+        through: String,
+    },
+}
+
+#[derive(Serialize)]
+struct ReplacedJson {
+    node_id: u64,
+    replaced_by: u64,
+    /// The old one is no member any more; else it is leaving.
+    gone: bool,
+    /// Changes of replicas that were waited for.
+    moves: u64,
+}
+
+/// Whether the member can be replaced by the node.
+fn check(status: &proto::ClusterStatus, old: u64, new: u64) -> Result<(), ReplaceError> {
+    if old == new {
+        return Err(ReplaceError::Same(old));
+    }
+    let member = |id| status.members.iter().find(move |member| member.id == id);
+    let found = member(old).ok_or(ReplaceError::NotAMember(old))?;
+    if found.ok {
+        return Err(ReplaceError::Answers(old));
+    }
+    if member(new).is_some_and(|member| member.ok) {
+        return Ok(());
+    }
+    let through = status.members.iter().find(|member| member.ok);
+    let through = through.map_or("HOST:PORT", |member| member.address.as_str()).to_owned();
+    Err(ReplaceError::NotJoined { new, through })
+}
+
+pub(super) async fn run(args: ReplaceNodeArgs) -> Result<(), CliError> {
+    let client = Client::from(args.nodes);
+    check(&super::status(&client).await?, args.old, args.new)?;
+    let request = proto::RemoveNodeRequest { id: args.old };
+    // Of a member that leaves already it is no error; asking twice changes nothing.
+    let mut gone = client
+        .call(Effect::Repeatable, |channel| async move {
+            ClusterClient::new(channel).remove_node(request).await
+        })
+        .await?
+        .into_inner()
+        .gone;
+    let mut moves = 0;
+    if !args.no_wait {
+        let others = super::others(&client, args.old).await?;
+        moves = waiting::wait(&others, Until::Gone(args.old)).await?.moves;
+        gone = true;
+    }
+    let (old, new) = (args.old, args.new);
+    let mut out = output::stdout();
+    match args.format {
+        OneFormat::Json => {
+            let replaced = ReplacedJson { node_id: old, replaced_by: new, gone, moves };
+            output::json_line(&mut out, &replaced)?;
+        }
+        OneFormat::Table if gone => {
+            writeln!(out, "node {new} has taken the place of node {old}; {moves} replicas moved")?;
+        }
+        OneFormat::Table => writeln!(out, "node {old} is leaving; node {new} takes its place")?,
+    }
+    out.flush()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u64, ok: bool) -> proto::Member {
+        proto::Member { id, ok, address: format!("host-{id}:1"), ..Default::default() }
+    }
+
+    #[test]
+    fn a_member_is_replaced_only_when_it_is_gone_and_another_is_there() {
+        let members = vec![member(1, true), member(2, false), member(4, true), member(5, false)];
+        let status = proto::ClusterStatus { members, ..Default::default() };
+        assert_eq!(check(&status, 2, 4), Ok(()));
+        assert_eq!(check(&status, 2, 2), Err(ReplaceError::Same(2)));
+        assert_eq!(check(&status, 3, 4), Err(ReplaceError::NotAMember(3)));
+        assert_eq!(check(&status, 1, 4), Err(ReplaceError::Answers(1)));
+        for new in [5, 6] {
+            let through = "host-1:1".to_owned();
+            assert_eq!(check(&status, 2, new), Err(ReplaceError::NotJoined { new, through }));
+        }
+    }
+}

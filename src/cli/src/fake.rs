@@ -1,0 +1,241 @@
+//! A cluster for tests of the client side: real gRPC on loopback, one map behind all nodes, and
+//! faults on request.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::Stream;
+use parking_lot::Mutex;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::metadata::MetadataMap;
+use tonic::transport::Server;
+use tonic::{Code, Request, Response, Status};
+
+use super::failure::NOT_APPLIED;
+use super::values::Address;
+use keyviz_proto as proto;
+use keyviz_proto::kv_server::{Kv, KvServer};
+
+/// What goes wrong at a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Fault {
+    /// Nothing.
+    #[default]
+    None,
+    /// UNAVAILABLE, without a word on what happened.
+    Unavailable,
+    /// UNAVAILABLE, and it certainly did not happen.
+    NotApplied,
+    /// It happens, and the answer is UNKNOWN.
+    AppliedButUnknown,
+    /// It is acknowledged and does not happen.
+    Lost,
+    /// INVALID_ARGUMENT.
+    Refused,
+    /// No answer for a long time, and it does not happen.
+    Silent,
+}
+
+/// The state behind all nodes.
+#[derive(Debug, Default)]
+pub struct Store {
+    pub map: Mutex<BTreeMap<Bytes, Bytes>>,
+    /// Every write and delete in the order in which it was applied.
+    pub log: Mutex<Vec<(Bytes, Option<Bytes>)>>,
+    pub gets: AtomicU64,
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct FakeNode {
+    pub address: Address,
+    pub socket: SocketAddr,
+    fault: Arc<Mutex<(Fault, u64)>>,
+    pub writes_seen: Arc<AtomicU64>,
+    /// Its own, so that its end takes all connections along.
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Drop for FakeNode {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl FakeNode {
+    /// The next `times` calls fail in this way.
+    pub fn fail(&self, fault: Fault, times: u64) {
+        *self.fault.lock() = (fault, times);
+    }
+
+    /// Takes the node away with all its connections.
+    pub async fn kill(self) {
+        let socket = self.socket;
+        drop(self);
+        while tokio::net::TcpStream::connect(socket).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// Starts a node on a free port.
+pub async fn start(store: Arc<Store>) -> FakeNode {
+    start_at(store, "127.0.0.1:0".parse().expect("it is an address")).await
+}
+
+/// Starts a node on this port.
+pub async fn start_at(store: Arc<Store>, socket_to_bind: SocketAddr) -> FakeNode {
+    let (fault, writes_seen) = (Arc::default(), Arc::default());
+    let service =
+        FakeKv { store, fault: Arc::clone(&fault), writes_seen: Arc::clone(&writes_seen) };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a test can have a runtime");
+    let (bound, socket) = tokio::sync::oneshot::channel();
+    runtime.spawn(async move {
+        let listener = tokio::net::TcpListener::bind(socket_to_bind).await;
+        let listener = listener.expect("loopback has the port");
+        bound.send(listener.local_addr()).expect("the test waits for it");
+        let serving = Server::builder()
+            .add_service(KvServer::new(service))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        let _ = serving.await;
+    });
+    let socket = socket.await.expect("the server is bound").expect("it has an address");
+    FakeNode { address: socket.into(), socket, fault, writes_seen, runtime: Some(runtime) }
+}
+
+#[derive(Debug)]
+struct FakeKv {
+    store: Arc<Store>,
+    fault: Arc<Mutex<(Fault, u64)>>,
+    writes_seen: Arc<AtomicU64>,
+}
+
+impl FakeKv {
+    fn take_fault(&self) -> Fault {
+        let mut fault = self.fault.lock();
+        if fault.1 == 0 {
+            return Fault::None;
+        }
+        fault.1 -= 1;
+        fault.0
+    }
+
+    /// Does what the fault says; `Ok(true)` where the effect shall happen.
+    async fn before(&self, fault: Fault) -> Result<bool, Status> {
+        match fault {
+            Fault::None | Fault::AppliedButUnknown => Ok(true),
+            Fault::Lost => Ok(false),
+            Fault::Unavailable => Err(Status::unavailable("no leader")),
+            Fault::NotApplied => {
+                let mut metadata = MetadataMap::new();
+                metadata.insert(NOT_APPLIED, "true".parse().expect("it is ASCII"));
+                Err(Status::with_metadata(Code::Unavailable, "no leader", metadata))
+            }
+            Fault::Refused => Err(Status::invalid_argument("no such thing")),
+            Fault::Silent => {
+                tokio::time::sleep(Duration::from_secs(3600)).await;
+                Err(Status::internal("nobody waits that long"))
+            }
+        }
+    }
+
+    async fn change(&self, key: Bytes, value: Option<Bytes>) -> Result<bool, Status> {
+        self.writes_seen.fetch_add(1, Ordering::Relaxed);
+        let fault = self.take_fault();
+        let mut existed = false;
+        if self.before(fault).await? {
+            let mut map = self.store.map.lock();
+            existed = match &value {
+                Some(value) => map.insert(key.clone(), value.clone()).is_some(),
+                None => map.remove(&key).is_some(),
+            };
+            self.store.log.lock().push((key, value));
+        }
+        match fault {
+            Fault::AppliedButUnknown => Err(Status::unknown("leadership was lost")),
+            _ => Ok(existed),
+        }
+    }
+}
+
+type Pages = Pin<Box<dyn Stream<Item = Result<proto::ScanResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Kv for FakeKv {
+    type ScanStream = Pages;
+
+    async fn put(
+        &self,
+        request: Request<proto::PutRequest>,
+    ) -> Result<Response<proto::PutResponse>, Status> {
+        let request = request.into_inner();
+        self.change(request.key, Some(request.value)).await?;
+        Ok(Response::new(proto::PutResponse {}))
+    }
+
+    async fn get(
+        &self,
+        request: Request<proto::GetRequest>,
+    ) -> Result<Response<proto::GetResponse>, Status> {
+        self.store.gets.fetch_add(1, Ordering::Relaxed);
+        self.before(self.take_fault()).await?;
+        let value = self.store.map.lock().get(&request.into_inner().key).cloned();
+        Ok(Response::new(proto::GetResponse { value }))
+    }
+
+    async fn delete(
+        &self,
+        request: Request<proto::DeleteRequest>,
+    ) -> Result<Response<proto::DeleteResponse>, Status> {
+        let existed = self.change(request.into_inner().key, None).await?;
+        Ok(Response::new(proto::DeleteResponse { existed }))
+    }
+
+    async fn scan(&self, request: Request<proto::ScanRequest>) -> Result<Response<Pages>, Status> {
+        self.before(self.take_fault()).await?;
+        let request = request.into_inner();
+        let map = self.store.map.lock();
+        let limit = if request.limit == 0 { u64::MAX } else { request.limit };
+        let rows = map
+            .range(request.start.clone()..)
+            .take_while(|(key, _)| request.end.as_ref().is_none_or(|end| *key < end))
+            .take(usize::try_from(limit).unwrap_or(usize::MAX))
+            .map(|(key, value)| proto::KeyValue { key: key.clone(), value: value.clone() });
+        let rows: Vec<_> = rows.collect();
+        let pages: Vec<_> =
+            rows.chunks(10).map(|rows| Ok(proto::ScanResponse { rows: rows.to_vec() })).collect();
+        Ok(Response::new(Box::pin(futures::stream::iter(pages))))
+    }
+
+    async fn delete_range(
+        &self,
+        _: Request<proto::DeleteRangeRequest>,
+    ) -> Result<Response<proto::DeleteRangeResponse>, Status> {
+        Err(Status::unimplemented("no test needs it"))
+    }
+
+    async fn batch(
+        &self,
+        _: Request<proto::BatchRequest>,
+    ) -> Result<Response<proto::BatchResponse>, Status> {
+        Err(Status::unimplemented("no test needs it"))
+    }
+
+    async fn compare_and_swap(
+        &self,
+        _: Request<proto::CompareAndSwapRequest>,
+    ) -> Result<Response<proto::CompareAndSwapResponse>, Status> {
+        Err(Status::unimplemented("no test needs it"))
+    }
+}

@@ -1,0 +1,146 @@
+//! `heat --by-node`: what each node contributed to a matrix.
+
+use std::io::{self, Write};
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::heatmap::{header, noun};
+use crate::output::{self, Format};
+use crate::text::{self, thousands};
+use keyviz_json::key_text;
+use keyviz_proto as proto;
+
+/// A table of the nodes, or one line of CSV a row with a number a node.
+pub(super) fn print(
+    out: &mut impl Write,
+    matrix: &proto::Matrix,
+    format: Format,
+) -> io::Result<()> {
+    if format == Format::Csv {
+        return csv_rows(out, matrix);
+    }
+    for line in header(matrix, output::size().0) {
+        writeln!(out, "{line}")?;
+    }
+    writeln!(out, "\n{}", table(matrix).trim_fmt())
+}
+
+/// One row a member, those that did not answer included.
+fn table(matrix: &proto::Matrix) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    let total = noun(matrix.series()).to_uppercase();
+    let fixed = ["LEADER WRITE", "LEADER READ", "FOLLOWER READ", "COLUMNS", "SKEW", "LATENCY"];
+    table.set_header(["NODE", "ADDRESS", "STATE", &total].into_iter().chain(fixed));
+    for node in &matrix.nodes {
+        let share = matrix.by_node.iter().find(|share| share.id == node.id);
+        let roles = share.and_then(|share| share.roles).unwrap_or_default();
+        let counted = |number: u64| match share {
+            Some(_) => thousands(number),
+            None => "-".to_owned(),
+        };
+        table.add_row([
+            node.id.to_string(),
+            text::inert(&node.address).into_owned(),
+            state(node),
+            counted(share.map_or(0, |share| share.total)),
+            counted(roles.leader_write),
+            counted(roles.leader_read),
+            counted(roles.follower_read),
+            if node.ok { thousands(node.columns) } else { "-".into() },
+            format!("{:+} ms", node.clock_skew_ms),
+            format!("{} ms", thousands(node.latency_ms)),
+        ]);
+    }
+    for column in [0, 3, 4, 5, 6, 7, 8, 9] {
+        let column = table.column_mut(column).expect("the table has ten columns");
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn state(node: &proto::NodeStatus) -> String {
+    if !node.ok {
+        return format!("no answer: {}", text::inert(&node.error));
+    }
+    if node.past_history { "ok, past its history".into() } else { "ok".into() }
+}
+
+/// One line a row; nodes by id.
+fn csv_rows(out: &mut impl Write, matrix: &proto::Matrix) -> io::Result<()> {
+    let mut csv = csv::WriterBuilder::new().from_writer(out);
+    let fixed = ["bucket_id", "start", "end", "group_id", "route_count", "total"];
+    let nodes = matrix.by_node.iter().map(|share| format!("node_{}", share.id));
+    csv.write_record(fixed.map(str::to_owned).into_iter().chain(nodes))?;
+    for (index, row) in matrix.rows.iter().enumerate() {
+        let total = row.values.iter().fold(0u64, |sum, value| sum.saturating_add(*value));
+        let fixed = [
+            key_text(row.bucket_id.as_bytes()).into_owned(),
+            key_text(&row.start).into_owned(),
+            row.end.as_deref().map(key_text).unwrap_or_default().into_owned(),
+            row.group_id.map(|group| group.to_string()).unwrap_or_default(),
+            row.route_count.to_string(),
+            total.to_string(),
+        ];
+        // A peer of the right version has one number a row.
+        let part = |share: &proto::NodeShare| share.rows.get(index).copied().unwrap_or_default();
+        let parts = matrix.by_node.iter().map(|share| part(share).to_string());
+        csv.write_record(fixed.into_iter().chain(parts))?;
+    }
+    csv.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matrix() -> proto::Matrix {
+        let node = |id, error: &str| proto::NodeStatus {
+            id,
+            address: format!("n{id}:1"),
+            ok: error.is_empty(),
+            error: error.into(),
+            clock_skew_ms: -7,
+            columns: 9,
+            past_history: id == 2,
+            ..Default::default()
+        };
+        let share = |id, leader_write, follower_read, rows: &[u64]| proto::NodeShare {
+            id,
+            total: leader_write + follower_read,
+            roles: Some(proto::RoleTotals { leader_write, leader_read: 0, follower_read }),
+            rows: rows.to_vec(),
+            unattributed: 0,
+        };
+        let row = |id: u64, values: &[u64]| proto::Row {
+            bucket_id: format!("route:{id}"),
+            route_count: 1,
+            values: values.to_vec(),
+            ..Default::default()
+        };
+        proto::Matrix {
+            rows: vec![row(1, &[5, 1_200]), row(2, &[7, 0])],
+            total: 1_212,
+            nodes: vec![node(1, ""), node(2, ""), node(3, "\u{1b}[2J")],
+            by_node: vec![share(1, 1_200, 5, &[1_205, 0]), share(2, 7, 0, &[0, 7])],
+            responded: 2,
+            expected: 3,
+            conflicts: vec![proto::Conflict { group_id: 4, term: 5, nodes: vec![1, 2] }],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn every_member_is_listed_with_what_it_brought() {
+        insta::assert_snapshot!(table(&matrix()).trim_fmt());
+    }
+
+    #[test]
+    fn csv_has_a_number_a_node() {
+        let mut out = Vec::new();
+        csv_rows(&mut out, &matrix()).expect("a vector takes everything");
+        let expected = "bucket_id,start,end,group_id,route_count,total,node_1,node_2\n\
+            route:1,,,,1,1205,1205,0\nroute:2,,,,1,7,0,7\n";
+        assert_eq!(String::from_utf8(out).expect("output is text"), expected);
+    }
+}

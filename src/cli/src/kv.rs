@@ -1,0 +1,374 @@
+//! `put`, `get`, `delete` and `scan`.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::client::{Client, Effect, NodeArgs};
+use super::output::{self, Format};
+use super::{CallError, CliError, text, values};
+use keyviz_json::{Key, key_text, value_text};
+use keyviz_proto as proto;
+use keyviz_proto::kv_client::KvClient;
+
+/// Longest value preview in a table, in terminal cells.
+const VALUE_PREVIEW_CELLS: usize = 60;
+
+/// What a read promises.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum Consistency {
+    /// The newest acknowledged value, confirmed with a quorum
+    #[default]
+    Linearizable,
+    /// The newest acknowledged value as long as clocks run at like speed
+    Lease,
+    /// What the node at hand has applied; may be old
+    Stale,
+}
+
+impl From<Consistency> for proto::Consistency {
+    fn from(consistency: Consistency) -> Self {
+        match consistency {
+            Consistency::Linearizable => proto::Consistency::Linearizable,
+            Consistency::Lease => proto::Consistency::Lease,
+            Consistency::Stale => proto::Consistency::Stale,
+        }
+    }
+}
+
+/// How a command on one key prints its result.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum OneFormat {
+    /// For people
+    #[default]
+    Table,
+    /// One JSON object
+    Json,
+}
+
+/// `put`.
+#[derive(Args, Debug)]
+pub struct PutArgs {
+    /// Key, 1 to 4,096 bytes
+    #[arg(value_parser = values::key)]
+    key: Bytes,
+    /// Value, at most 1 MiB
+    #[arg(value_parser = values::value)]
+    value: Bytes,
+    /// How to print the result
+    #[arg(long, value_enum, default_value = "table")]
+    format: OneFormat,
+    #[command(flatten)]
+    nodes: NodeArgs,
+}
+
+/// `get`.
+#[derive(Args, Debug)]
+pub struct GetArgs {
+    /// Key, 1 to 4,096 bytes
+    #[arg(value_parser = values::key)]
+    key: Bytes,
+    /// What the read promises
+    #[arg(long, value_enum, default_value = "linearizable")]
+    consistency: Consistency,
+    /// How to print the value; a table has the bare value
+    #[arg(long, value_enum, default_value = "table")]
+    format: OneFormat,
+    /// Write the value's bytes as they are, without `hex:` and without a line feed
+    #[arg(long, conflicts_with = "format")]
+    raw: bool,
+    #[command(flatten)]
+    nodes: NodeArgs,
+}
+
+/// `delete`.
+#[derive(Args, Debug)]
+pub struct DeleteArgs {
+    /// Key, 1 to 4,096 bytes
+    #[arg(value_parser = values::key)]
+    key: Bytes,
+    /// How to print the result
+    #[arg(long, value_enum, default_value = "table")]
+    format: OneFormat,
+    #[command(flatten)]
+    nodes: NodeArgs,
+}
+
+/// `scan`.
+#[derive(Args, Debug)]
+pub struct ScanArgs {
+    /// First key, inclusive; '' is the beginning of the key space
+    #[arg(value_parser = values::bound)]
+    start: Bytes,
+    /// First key after the range; absent: the end of the key space
+    #[arg(value_parser = values::bound)]
+    end: Option<Bytes>,
+    /// Most rows to list; 0: all
+    #[arg(long, value_name = "ROWS", default_value_t = 0)]
+    limit: u64,
+    /// Leave the values out
+    #[arg(long)]
+    keys_only: bool,
+    /// What the read promises
+    #[arg(long, value_enum, default_value = "linearizable")]
+    consistency: Consistency,
+    /// How to print; json is one object a line
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+    #[command(flatten)]
+    nodes: NodeArgs,
+}
+
+#[derive(Serialize)]
+struct PutJson<'a> {
+    key: Key<'a>,
+    stored: bool,
+}
+
+#[derive(Serialize)]
+struct GetJson<'a> {
+    key: Key<'a>,
+    value: Option<std::borrow::Cow<'a, str>>,
+}
+
+#[derive(Serialize)]
+struct DeleteJson<'a> {
+    key: Key<'a>,
+    existed: bool,
+}
+
+#[derive(Serialize)]
+struct ScanRowJson<'a> {
+    key: Key<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<std::borrow::Cow<'a, str>>,
+}
+
+/// Stores a value.
+pub async fn put(args: PutArgs) -> Result<(), CliError> {
+    let client = Client::from(args.nodes);
+    let request = proto::PutRequest { key: args.key.clone(), value: args.value };
+    let request = &request;
+    client
+        .call(
+            Effect::Write,
+            |channel| async move { KvClient::new(channel).put(request.clone()).await },
+        )
+        .await?;
+    if args.format == OneFormat::Json {
+        print_json(&PutJson { key: Key(&args.key), stored: true })?;
+    }
+    Ok(())
+}
+
+/// Reads one key.
+pub async fn get(args: GetArgs) -> Result<(), CliError> {
+    let client = Client::from(args.nodes);
+    let consistency = proto::Consistency::from(args.consistency).into();
+    let request = proto::GetRequest { key: args.key.clone(), consistency };
+    let request = &request;
+    let answer = client
+        .call(Effect::Read, |channel| async move {
+            KvClient::new(channel)
+                .max_decoding_message_size(super::client::MAX_ANSWER_BYTES)
+                .get(request.clone())
+                .await
+        })
+        .await?
+        .into_inner();
+    let mut out = output::stdout();
+    match (&answer.value, args.format) {
+        (value, OneFormat::Json) => {
+            let value = value.as_deref().map(value_text);
+            output::json_line(&mut out, &GetJson { key: Key(&args.key), value })?;
+        }
+        (Some(value), _) if args.raw => out.write_all(value)?,
+        (Some(value), _) => writeln!(out, "{}", value_text(value))?,
+        (None, _) => {}
+    }
+    out.flush()?;
+    match answer.value {
+        Some(_) => Ok(()),
+        None => Err(CliError::NoSuchKey(text::inert(&key_text(&args.key)).into_owned())),
+    }
+}
+
+/// Removes one key. A key that was not there is no failure: it is gone.
+pub async fn delete(args: DeleteArgs) -> Result<(), CliError> {
+    let client = Client::from(args.nodes);
+    let request = proto::DeleteRequest { key: args.key.clone() };
+    let request = &request;
+    let answer = client
+        .call(Effect::Write, |channel| async move {
+            KvClient::new(channel).delete(request.clone()).await
+        })
+        .await?
+        .into_inner();
+    match args.format {
+        OneFormat::Json => {
+            print_json(&DeleteJson { key: Key(&args.key), existed: answer.existed })?;
+        }
+        OneFormat::Table if !answer.existed => eprintln!("keyviz: there was no such key"),
+        OneFormat::Table => {}
+    }
+    Ok(())
+}
+
+fn print_json(value: &impl Serialize) -> std::io::Result<()> {
+    let mut out = output::stdout();
+    output::json_line(&mut out, value)?;
+    out.flush()
+}
+
+/// Lists keys and values page by page, as they come: memory does not grow with the range.
+///
+/// The stream is opened at the first node that answers; once rows have been printed another node
+/// could only repeat them, so a stream that breaks is an error.
+pub async fn scan(args: ScanArgs) -> Result<(), CliError> {
+    if let Some(end) = args.end.as_ref().filter(|end| **end <= args.start) {
+        let reason = "the end of the range is not after its start";
+        return Err(super::UsageError::value("[END]", key_text(end), reason).into());
+    }
+    let client = Client::from(args.nodes);
+    let timeout = client.timeout();
+    let request = proto::ScanRequest {
+        start: args.start,
+        end: args.end,
+        limit: args.limit,
+        consistency: proto::Consistency::from(args.consistency).into(),
+        keys_only: args.keys_only,
+    };
+    let request = &request;
+    let opened = client.call_where(Effect::Read, |channel| async move {
+        let mut client =
+            KvClient::new(channel).max_decoding_message_size(super::client::MAX_ANSWER_BYTES);
+        let mut pages = client.scan(request.clone()).await?.into_inner();
+        let first = pages.message().await?;
+        Ok((first, pages))
+    });
+    let (address, (mut page, mut pages)) = opened.await?;
+    let broken = |status| CallError::Refused { address: address.clone(), status: Box::new(status) };
+    let mut out = output::stdout();
+    if args.format == Format::Csv {
+        writeln!(out, "{}", if args.keys_only { "key" } else { "key,value" })?;
+    }
+    while let Some(rows) = page {
+        print_page(&mut out, &rows.rows, args.format, args.keys_only)?;
+        page = match tokio::time::timeout(timeout, pages.message()).await {
+            Ok(Ok(page)) => page,
+            Ok(Err(status)) => {
+                out.flush()?;
+                return Err(broken(status).into());
+            }
+            Err(_) => {
+                out.flush()?;
+                return Err(broken(super::client::local_timeout(timeout)).into());
+            }
+        };
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn print_page(
+    out: &mut impl Write,
+    rows: &[proto::KeyValue],
+    format: Format,
+    keys_only: bool,
+) -> std::io::Result<()> {
+    match format {
+        Format::Json => {
+            for row in rows {
+                let value = (!keys_only).then(|| value_text(&row.value));
+                output::json_line(out, &ScanRowJson { key: Key(&row.key), value })?;
+            }
+        }
+        Format::Csv => {
+            let mut csv = csv::Writer::from_writer(out);
+            for row in rows {
+                let key = key_text(&row.key);
+                if keys_only {
+                    csv.write_record([key.as_ref()])?;
+                } else {
+                    csv.write_record([key.as_ref(), value_text(&row.value).as_ref()])?;
+                }
+            }
+            csv.flush()?;
+        }
+        Format::Table => {
+            let keys: Vec<_> = rows.iter().map(|row| text::preview(&row.key)).collect();
+            let widest = keys.iter().map(|key| text::width(key)).max().unwrap_or(0);
+            for (row, key) in rows.iter().zip(&keys) {
+                if keys_only {
+                    writeln!(out, "{key}")?;
+                } else {
+                    let value = value_preview(&row.value);
+                    writeln!(out, "{}  {value}", text::fit(key, widest))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The beginning of a value and, where that is not all of it, its size.
+fn value_preview(value: &[u8]) -> String {
+    // Four bytes a character at most: more bytes than these cannot be shown anyway.
+    // Most of what is stored fills the cells with its first bytes. A mark that takes no cell of its own, or a
+    // character that the cut goes through, may need more of it.
+    let first = |bytes: usize| text::preview(&value[..value.len().min(bytes)]);
+    let mut head = first(VALUE_PREVIEW_CELLS);
+    if text::width(&head) < VALUE_PREVIEW_CELLS + 8 {
+        head = first(4 * VALUE_PREVIEW_CELLS);
+    }
+    if text::width(&head) <= VALUE_PREVIEW_CELLS && value.len() <= 4 * VALUE_PREVIEW_CELLS {
+        return head.into_owned();
+    }
+    let size = text::short_bytes(value.len() as u64);
+    format!("{} ({size})", text::shorten(&format!("{head}…"), VALUE_PREVIEW_CELLS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(format: Format, keys_only: bool) -> String {
+        let row = |key: &'static [u8], value: &'static [u8]| proto::KeyValue {
+            key: Bytes::from_static(key),
+            value: Bytes::from_static(value),
+        };
+        let rows =
+            [row(b"a,b", b"plain"), row(b"user/\xff", b"two\nlines \"q\""), row(b"\x1b[2J", b"")];
+        let mut out = Vec::new();
+        print_page(&mut out, &rows, format, keys_only).expect("a vector takes everything");
+        String::from_utf8(out).expect("output is text")
+    }
+
+    #[test]
+    fn a_page_as_a_table_is_aligned_and_inert() {
+        let lines = ["a,b        plain", "user/\\xff  two\\nlines \"q\"", "\\x1b[2J    ", ""];
+        assert_eq!(page(Format::Table, false), lines.join("\n"));
+        assert_eq!(page(Format::Table, true), "a,b\nuser/\\xff\n\\x1b[2J\n");
+    }
+
+    #[test]
+    fn a_page_for_programs_can_be_read_back() {
+        let json = concat!(
+            "{\"key\":\"a,b\",\"value\":\"plain\"}\n",
+            "{\"key\":\"hex:757365722fff\",\"value\":\"two\\nlines \\\"q\\\"\"}\n",
+            "{\"key\":\"hex:1b5b324a\",\"value\":\"\"}\n",
+        );
+        assert_eq!(page(Format::Json, false), json);
+        let csv = "\"a,b\",plain\nhex:757365722fff,\"two\nlines \"\"q\"\"\"\nhex:1b5b324a,\n";
+        assert_eq!(page(Format::Csv, false), csv);
+        assert_eq!(page(Format::Csv, true), "\"a,b\"\nhex:757365722fff\nhex:1b5b324a\n");
+    }
+
+    #[test]
+    fn a_long_value_shows_its_size() {
+        assert_eq!(value_preview(&[b'x'; 60]), "x".repeat(60));
+        assert_eq!(value_preview(&[b'x'; 2048]), format!("{}… (2.0 KiB)", "x".repeat(59)));
+    }
+}

@@ -1,0 +1,157 @@
+//! Which node leads the group of a key, as a client knows it.
+//!
+//! Any node does what any client asks, but one that does not lead the group has to ask or to send on,
+//! which costs about as much again. So a client that makes many calls learns: the ranges of the groups
+//! once, from the route catalog, and who leads a group from the answers themselves, which say so where
+//! another node would have been nearer ([`LEADER_METADATA`]). What is known may be out of date: then
+//! the call takes the longer way and its answer says better.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::metadata::MetadataMap;
+
+use super::access::Access;
+use super::client::{self, MAX_ANSWER_BYTES};
+use super::values::Address;
+use keyviz_proto as proto;
+use keyviz_proto::metadata::LEADER_METADATA;
+use keyviz_proto::routes_client::RoutesClient;
+
+/// Nobody is known.
+const NOBODY: usize = usize::MAX;
+
+/// A group, as [`Leaders`] counts them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GroupAt(usize);
+
+/// Who leads which keys. Nodes are numbered in the order in which they were given.
+#[derive(Debug, Default)]
+pub struct Leaders {
+    addresses: Vec<String>,
+    /// First key and group of each range, in key order; neighbours differ in their group.
+    ranges: Vec<(Bytes, GroupAt)>,
+    /// The node that leads each group, or [`NOBODY`]. Only a hint, so that relaxed order is enough.
+    leaders: Vec<AtomicUsize>,
+}
+
+impl Leaders {
+    /// Learns the ranges of the groups from the first of `nodes` that tells them. Where none does,
+    /// nothing is known of any key, and nothing ever learned.
+    pub async fn learn(nodes: &[Address], access: &Access, timeout: Duration) -> Self {
+        for address in nodes {
+            let Ok(channel) = client::connect(address, access, timeout).await else { continue };
+            let mut stub = RoutesClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+            let asked = stub.list_routes(proto::ListRoutesRequest {});
+            if let Ok(Ok(answer)) = tokio::time::timeout(timeout, asked).await {
+                return Self::of(nodes, &answer.into_inner().routes);
+            }
+        }
+        Self::default()
+    }
+
+    fn of(nodes: &[Address], routes: &[proto::Route]) -> Self {
+        let mut groups = Vec::new();
+        let mut ranges: Vec<(Bytes, GroupAt)> = Vec::new();
+        for route in routes {
+            let known = groups.iter().position(|group| *group == route.group_id);
+            let group = GroupAt(known.unwrap_or_else(|| {
+                groups.push(route.group_id);
+                groups.len() - 1
+            }));
+            if ranges.last().is_none_or(|(_, before)| *before != group) {
+                ranges.push((route.start.clone(), group));
+            }
+        }
+        Leaders {
+            addresses: nodes.iter().map(ToString::to_string).collect(),
+            ranges,
+            leaders: groups.iter().map(|_| AtomicUsize::new(NOBODY)).collect(),
+        }
+    }
+
+    /// The group of a key.
+    pub fn group_of(&self, key: &[u8]) -> Option<GroupAt> {
+        let after = self.ranges.partition_point(|(start, _)| start.as_ref() <= key);
+        Some(self.ranges[after.checked_sub(1)?].1)
+    }
+
+    /// The node that leads a group.
+    pub fn leader(&self, group: GroupAt) -> Option<usize> {
+        Some(self.leaders[group.0].load(Ordering::Relaxed)).filter(|node| *node != NOBODY)
+    }
+
+    /// Node `by` did what was asked of a group, and said this beside it.
+    pub fn answered(&self, group: GroupAt, by: usize, said: &MetadataMap) {
+        let leader = match said.get(LEADER_METADATA) {
+            None => by,
+            Some(address) => {
+                let known = self.addresses.iter().position(|given| address == given.as_str());
+                // A leader that this client was not given is none to go to.
+                known.unwrap_or(NOBODY)
+            }
+        };
+        if self.leaders[group.0].load(Ordering::Relaxed) != leader {
+            self.leaders[group.0].store(leader, Ordering::Relaxed);
+        }
+    }
+
+    /// Node `by` did not do what was asked of a group: it is not to be the first to be asked again.
+    pub fn failed(&self, group: GroupAt, by: usize) {
+        // Who has learned of another leader meanwhile is right.
+        let _ = self.leaders[group.0].compare_exchange(
+            by,
+            NOBODY,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(start: &str, group_id: u64) -> proto::Route {
+        proto::Route { start: Bytes::from(start.to_owned()), group_id, ..Default::default() }
+    }
+
+    fn said(leader: &str) -> MetadataMap {
+        let mut said = MetadataMap::new();
+        said.insert(LEADER_METADATA, leader.parse().expect("an address"));
+        said
+    }
+
+    fn two_nodes() -> Leaders {
+        let nodes = ["127.0.0.1:1", "127.0.0.1:2"].map(|node| node.parse().expect("an address"));
+        Leaders::of(&nodes, &[route("", 7), route("d", 7), route("m", 9), route("t", 7)])
+    }
+
+    #[test]
+    fn a_key_belongs_to_the_group_of_its_range() {
+        let leaders = two_nodes();
+        assert_eq!(leaders.ranges.len(), 3, "two neighbours of one group are one range");
+        let group = |key: &[u8]| leaders.group_of(key).expect("every key has one");
+        assert_eq!(group(b""), group(b"lzz"));
+        assert_eq!(group(b"a"), group(b"t"));
+        assert_ne!(group(b"m"), group(b"t"));
+        assert_eq!(Leaders::default().group_of(b"a"), None, "nothing was learned");
+    }
+
+    #[test]
+    fn answers_teach_who_leads_and_failures_make_forget() {
+        let leaders = two_nodes();
+        let (group, other) = (leaders.group_of(b"a").unwrap(), leaders.group_of(b"m").unwrap());
+        assert_eq!(leaders.leader(group), None);
+        leaders.answered(group, 0, &said("127.0.0.1:2"));
+        leaders.answered(other, 0, &MetadataMap::new());
+        assert_eq!((leaders.leader(group), leaders.leader(other)), (Some(1), Some(0)));
+        leaders.failed(group, 0);
+        assert_eq!(leaders.leader(group), Some(1), "another node failed than the one that leads");
+        leaders.failed(group, 1);
+        assert_eq!(leaders.leader(group), None);
+        leaders.answered(other, 0, &said("10.0.0.9:7401"));
+        assert_eq!(leaders.leader(other), None, "not one of the given nodes");
+    }
+}

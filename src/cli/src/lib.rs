@@ -1,0 +1,320 @@
+//! The `keyviz` command: arguments, the client side of every service, drawings.
+//!
+//! Data goes to stdout and talk to stderr. Exit codes: 0 done, 1 the operation failed (the reason
+//! is on stderr), 2 wrong usage. A reader that closes the pipe ends the command quietly.
+
+mod access;
+mod backup;
+mod check;
+mod client;
+mod cluster;
+mod demo;
+mod failure;
+#[cfg(test)]
+mod fake;
+mod heat;
+mod heatmap;
+mod keyviz_flags;
+mod kv;
+mod leaders;
+mod live;
+pub mod load;
+mod output;
+mod restore;
+mod routes;
+mod running;
+mod screen;
+mod serve;
+mod storage_flags;
+mod text;
+mod values;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub use access::Access;
+pub use client::CallError;
+pub use cluster::ReplaceError;
+pub use demo::DemoOptions;
+pub use heatmap::{Drawing, render};
+pub use keyviz_flags::KeyvizOptions;
+pub use leaders::{GroupAt, Leaders};
+pub use output::ColorDepth;
+pub use serve::{ServeOptions, Start};
+pub use values::{Address, MAX_KEY_BYTES, MAX_VALUE_BYTES, ValueError};
+
+use output::{ColorWhen, Environment};
+
+/// A sharded, Raft-replicated key-value cluster that shows where its key space is hot.
+#[derive(Parser, Debug)]
+#[command(name = "keyviz", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 done; 1 the operation failed, the reason is on stderr; 2 wrong usage.\n\
+    Keys and values are UTF-8 text, or `hex:` and hexadecimal digits."
+)]
+struct Cli {
+    /// When to use colours; auto: on a terminal, unless NO_COLOR is set
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto",
+        display_order = 900
+    )]
+    color: ColorWhen,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run a whole cluster in this process, with a workload and its live heatmap
+    Demo(demo::DemoArgs),
+    /// Run one node
+    Serve(Box<serve::ServeArgs>),
+    /// Store a value
+    Put(kv::PutArgs),
+    /// Read one key
+    Get(kv::GetArgs),
+    /// Remove one key
+    Delete(kv::DeleteArgs),
+    /// List keys and values in key order
+    Scan(kv::ScanArgs),
+    /// The route catalog: which key range is which route, in which Raft group
+    Routes(routes::RoutesArgs),
+    /// The heatmap of the key space
+    Heat(heat::HeatArgs),
+    /// Members, groups and leaders
+    Cluster(cluster::ClusterArgs),
+    /// Write the whole cluster into a file: data, routes and heatmap history
+    Backup(backup::BackupArgs),
+    /// Make a node's folder from a backup, for a new cluster
+    Restore(restore::RestoreArgs),
+    /// Check the folder of a stopped node
+    Check(check::CheckArgs),
+    /// Put a workload on the cluster
+    Load(Box<load::LoadArgs>),
+}
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// Flags that contradict each other or miss each other.
+    #[error("{0}")]
+    Usage(UsageError),
+    /// A call failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The key does not exist.
+    #[error("no such key: {0}")]
+    NoSuchKey(String),
+    /// A Raft group that the cluster does not have.
+    #[error("there is no Raft group {0}")]
+    NoSuchGroup(u64),
+    /// A Raft group whose leader nobody knows.
+    #[error("no leader of Raft group {0} is known")]
+    NoLeader(u64),
+    /// There is no heatmap, because the visualizer is switched off.
+    #[error("the visualizer is unavailable: {0}")]
+    HeatUnavailable(CallError),
+    /// No key divides the load of a route.
+    #[error("no key to split at: {0}")]
+    NoSplitKey(String),
+    /// The workload could not be run.
+    #[error(transparent)]
+    Load(#[from] load::LoadError),
+    /// The workload ran, and what it found is not as it should be. The summary has the numbers.
+    #[error("{0}")]
+    LoadFindings(load::Findings),
+    /// A member was not replaced.
+    #[error(transparent)]
+    Replace(#[from] ReplaceError),
+    /// Output could not be written.
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+    /// A node's folder is damaged. What is where was printed.
+    #[error(
+        "{records} damaged records in {}; started, the node serves what is sound. To be rid of the \
+         damage, replace the node: start one with a new id and an empty folder (--join), then run \
+         `keyviz cluster replace-node`. An empty folder under the old id is refused: it would have \
+         forgotten writes that the node acknowledged", .folder.display()
+    )]
+    Damaged {
+        /// How many.
+        records: usize,
+        /// The folder.
+        folder: std::path::PathBuf,
+    },
+    /// A backup was not made. Nothing is left of it.
+    #[error("no backup was made: {0}")]
+    Backup(#[from] backup::NoBackup),
+    /// A backup was not restored. Nothing is left of the attempt.
+    #[error("nothing was restored: {0}")]
+    Restore(#[from] keyviz_node::RestoreError),
+    /// A node could not be started or stopped.
+    #[error("{0:#}")]
+    Node(anyhow::Error),
+}
+
+/// Flags that do not go together. Each names the flag and the value.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum UsageError {
+    /// A flag's value is wrong beside another one's.
+    #[error("invalid value '{value}' for '{flag}': {reason}")]
+    Value {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A flag needs another one.
+    #[error("'{flag}' needs '{needs}'")]
+    Needs {
+        /// The flag that was given.
+        flag: &'static str,
+        /// The flag that is missing.
+        needs: &'static str,
+    },
+}
+
+impl UsageError {
+    fn value(flag: &'static str, value: impl ToString, reason: impl ToString) -> Self {
+        UsageError::Value { flag, value: value.to_string(), reason: reason.to_string() }
+    }
+}
+
+impl From<UsageError> for CliError {
+    fn from(error: UsageError) -> Self {
+        CliError::Usage(error)
+    }
+}
+
+impl CliError {
+    /// Whether the reader of stdout went away, which ends a command without a word.
+    fn is_broken_pipe(&self) -> bool {
+        matches!(self, CliError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => return usage_exit(&error),
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(CliError::Usage(error)) => {
+            let words = format!("{error}\n\nFor more information, try '--help'.\n");
+            let error = clap::Error::raw(clap::error::ErrorKind::ValueValidation, words);
+            usage_exit(&error)
+        }
+        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to tell where stderr is closed as well.
+            let _ = writeln!(io::stderr(), "keyviz: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Flags that take any text; for them, what begins with a hyphen is rather the next flag.
+const FREE_TEXT: [&str; 17] = [
+    "data",
+    "out",
+    "from",
+    "trace",
+    "record",
+    "key_prefix",
+    "log",
+    "start",
+    "end",
+    "split_at",
+    "request_id",
+    "tls_ca",
+    "tls_cert",
+    "tls_key",
+    "token_file",
+    "admin_token_file",
+    "cluster_secret_file",
+];
+
+/// The command line. Values that begin with a hyphen reach the parser of their flag, so that the
+/// error names the flag: clap by itself would take `--rate -1` for an unknown flag `-1`.
+fn command() -> clap::Command {
+    fn let_through(arg: clap::Arg) -> clap::Arg {
+        let named = arg.get_long().is_some();
+        match arg.get_action().takes_values() {
+            true if named && !FREE_TEXT.contains(&arg.get_id().as_str()) => {
+                arg.allow_hyphen_values(true)
+            }
+            true => arg.allow_negative_numbers(true),
+            false => arg,
+        }
+    }
+    fn all(command: clap::Command) -> clap::Command {
+        command.mut_args(let_through).mut_subcommands(all)
+    }
+    all(Cli::command())
+}
+
+/// Prints help, version or a usage error where each belongs.
+fn usage_exit(error: &clap::Error) -> ExitCode {
+    // Nothing is left to tell where stdout or stderr is closed.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
+}
+
+fn run(cli: Cli) -> Result<(), CliError> {
+    let color = cli.color.depth(&Environment::of_stdout());
+    match cli.command {
+        Command::Demo(args) => {
+            let options = args.options()?;
+            many_threads()?.block_on(demo::run_demo(options, color))
+        }
+        Command::Serve(args) => {
+            let options = args.options()?;
+            node_threads()?.block_on(serve::run_serve(options))
+        }
+        Command::Put(args) => one_thread()?.block_on(kv::put(args)),
+        Command::Get(args) => one_thread()?.block_on(kv::get(args)),
+        Command::Delete(args) => one_thread()?.block_on(kv::delete(args)),
+        Command::Scan(args) => one_thread()?.block_on(kv::scan(args)),
+        Command::Routes(args) => one_thread()?.block_on(routes::run(args)),
+        Command::Heat(args) => one_thread()?.block_on(heat::run(args, color)),
+        Command::Cluster(args) => one_thread()?.block_on(cluster::run(args)),
+        Command::Backup(args) => one_thread()?.block_on(backup::run(args)),
+        Command::Restore(args) => restore::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Load(args) => {
+            let (nodes, options) = args.options()?;
+            one_thread()?.block_on(load::command(nodes, options))
+        }
+    }
+}
+
+/// A client waits for the network; more threads would only pass its work around.
+fn one_thread() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn many_threads() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+/// One core is left to the log writer and the database, whose threads every write waits for: on few
+/// cores a worker more only takes it from them.
+fn node_threads() -> io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let workers = cores.saturating_sub(1).max(1);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,422 @@
+//! `heat --live` on a terminal: the heatmap with a cursor, kept up to date by the cluster's stream of
+//! columns, or by asking again where the stream does not fit.
+//!
+//! Keys change the question in [`view`], [`slide`] joins what the stream tells, [`picture`] draws;
+//! all three are pure. Here are the tasks: one reads the keys, one the stream, one asks.
+
+mod picture;
+mod slide;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::collections::HashMap;
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::client::{Client, Effect, MAX_ANSWER_BYTES};
+use super::heat::{MAX_ROWS, Query, Scope, live_every, now_ms};
+use super::heatmap::{Drawing, render};
+use super::output::{self, ColorDepth};
+use super::{CliError, text};
+use keyviz_proto as proto;
+use keyviz_proto::cluster_client::ClusterClient;
+use keyviz_proto::key_viz_client::KeyVizClient;
+use keyviz_proto::routes_client::RoutesClient;
+use picture::{Layout, Picture, drawing};
+use view::{Act, Around, View};
+
+/// The whole is asked for this often beside a stream that fits: members, roles and totals change too.
+const WHOLE_EVERY: Duration = Duration::from_secs(15);
+/// A stream that broke is opened again after this long.
+const STREAM_AGAIN: Duration = Duration::from_secs(5);
+/// What waits to be drawn; a stream that is faster waits for the drawing.
+const MOST_WAITING: usize = 64;
+/// A window that no flag names is no longer than this.
+const MOST_LAST: Duration = Duration::from_secs(3_600);
+
+/// What the tasks tell. Answers bear the number of the question they answer.
+enum Told {
+    Key(Event),
+    Whole(u64, Box<Result<Whole, CliError>>),
+    Columns(u64, Box<proto::ColumnsUpdate>),
+    StreamOver(u64, String),
+}
+
+/// A matrix and what is shown beside it.
+struct Whole {
+    matrix: proto::Matrix,
+    leaders: HashMap<u64, u64>,
+    /// First keys of all routes, where they changed.
+    bounds: Option<Vec<Bytes>>,
+}
+
+/// Runs until `q` or Ctrl-C.
+///
+/// # Errors
+/// Where the first question is refused, or the terminal cannot be drawn on.
+pub async fn run(query: Query, client: Client, color: ColorDepth) -> Result<(), CliError> {
+    let (width, height) = output::size();
+    let drawing = drawing(width, height, color);
+    // The first answer decides whether there is anything to show.
+    let whole = ask(&query, &client, &drawing, 0).await?;
+    let (tell, mut told) = mpsc::channel(MOST_WAITING);
+    let mut app = App::new(query, client, color, whole, tell.clone());
+    let mut terminal = ratatui::try_init()?;
+    std::thread::spawn(move || read_keys(&tell));
+    let ran = app.run(&mut terminal, &mut told).await;
+    ratatui::try_restore()?;
+    app.stop();
+    ran?;
+    // What was seen last stays on the screen.
+    let (width, height) = output::size();
+    let mut out = output::stdout();
+    out.write_all(render(&app.matrix, &Drawing { width, height, color }).as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Keys, until nobody listens any more.
+fn read_keys(tell: &mpsc::Sender<Told>) {
+    while let Ok(event) = event::read() {
+        if tell.blocking_send(Told::Key(event)).is_err() {
+            return;
+        }
+    }
+}
+
+async fn ask(
+    query: &Query,
+    client: &Client,
+    drawing: &Drawing,
+    version: u64,
+) -> Result<Whole, CliError> {
+    let matrix = query.ask(client, Some(drawing)).await?;
+    // Who leads and where routes begin is beside the point: without them less is told.
+    let status = client.call(Effect::Read, |channel| async move {
+        ClusterClient::new(channel).get_status(proto::GetStatusRequest {}).await
+    });
+    let groups = status.await.map(|answer| answer.into_inner().groups).unwrap_or_default();
+    let bounds = match matrix.catalog_version == version {
+        true => None,
+        false => bounds(client).await,
+    };
+    let leaders = groups.iter().filter_map(|group| Some((group.group_id, group.leader?))).collect();
+    Ok(Whole { matrix, leaders, bounds })
+}
+
+async fn bounds(client: &Client) -> Option<Vec<Bytes>> {
+    let list = client.call(Effect::Read, |channel| async move {
+        let mut client = RoutesClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+        client.list_routes(proto::ListRoutesRequest::default()).await
+    });
+    let routes = list.await.ok()?.into_inner().routes;
+    Some(routes.into_iter().map(|route| route.start).collect())
+}
+
+/// Reads the stream of columns until it ends.
+async fn follow(query: Query, client: Client, question: u64, tell: mpsc::Sender<Told>) {
+    let request = proto::StreamColumnsRequest {
+        series: query.series.into(),
+        start: query.start,
+        end: query.end,
+        // Rows as fine as can be, so that each lies within a row that is shown.
+        max_rows: MAX_ROWS as u32,
+        role: query.role.into(),
+        after_ms: None,
+    };
+    let request = &request;
+    let opened = client.call(Effect::Read, |channel| async move {
+        let mut client = KeyVizClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+        client.stream_columns(request.clone()).await
+    });
+    let why = match opened.await {
+        Err(error) => error.to_string(),
+        Ok(answer) => {
+            let mut updates = answer.into_inner();
+            loop {
+                match updates.message().await {
+                    Ok(Some(update)) => {
+                        let columns = Told::Columns(question, Box::new(update));
+                        if tell.send(columns).await.is_err() {
+                            return;
+                        }
+                    }
+                    Ok(None) => break "the node ended the stream".into(),
+                    Err(status) => break status.message().to_owned(),
+                }
+            }
+        }
+    };
+    let _ = tell.send(Told::StreamOver(question, why)).await;
+}
+
+/// How the picture is kept up to date.
+enum Feed {
+    /// Columns come by themselves.
+    Stream,
+    /// Asked again and again, and why.
+    Asking(String),
+}
+
+struct App {
+    view: View,
+    client: Client,
+    color: ColorDepth,
+    matrix: proto::Matrix,
+    leaders: HashMap<u64, u64>,
+    bounds: Vec<Bytes>,
+    /// Number of the question that is shown or asked; answers to others are late.
+    question: u64,
+    feed: Feed,
+    failure: Option<String>,
+    stream: Option<JoinHandle<()>>,
+    asking: Option<JoinHandle<()>>,
+    next_ask: Instant,
+    next_stream: Option<Instant>,
+    tell: mpsc::Sender<Told>,
+}
+
+impl App {
+    fn new(
+        query: Query,
+        client: Client,
+        color: ColorDepth,
+        whole: Whole,
+        tell: mpsc::Sender<Told>,
+    ) -> Self {
+        App {
+            view: View::new(query),
+            client,
+            color,
+            matrix: whole.matrix,
+            leaders: whole.leaders,
+            bounds: whole.bounds.unwrap_or_default(),
+            question: 0,
+            feed: Feed::Asking("the stream is opened".into()),
+            failure: None,
+            stream: None,
+            asking: None,
+            next_ask: Instant::now() + WHOLE_EVERY,
+            next_stream: Some(Instant::now()),
+            tell,
+        }
+    }
+
+    fn stop(&mut self) {
+        for task in [self.stream.take(), self.asking.take()].into_iter().flatten() {
+            task.abort();
+        }
+    }
+
+    async fn run(
+        &mut self,
+        terminal: &mut DefaultTerminal,
+        told: &mut mpsc::Receiver<Told>,
+    ) -> Result<(), CliError> {
+        let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+        loop {
+            let layout = self.draw(terminal)?;
+            let next_stream = self.next_stream.filter(|_| self.streams());
+            let told = tokio::select! {
+                _ = &mut interrupt => return Ok(()),
+                told = told.recv() => told,
+                () = tokio::time::sleep_until(self.next_ask), if !self.view.paused && self.asking.is_none() => {
+                    self.ask();
+                    continue;
+                }
+                () = tokio::time::sleep_until(next_stream.unwrap_or_else(Instant::now)), if next_stream.is_some() => {
+                    self.open_stream();
+                    continue;
+                }
+            };
+            match told {
+                None => return Ok(()),
+                Some(Told::Key(event)) => {
+                    if self.key(&event, &layout) == Act::Quit {
+                        return Ok(());
+                    }
+                }
+                Some(Told::Whole(question, whole)) if question == self.question => {
+                    self.whole(*whole)
+                }
+                Some(Told::Columns(question, update)) if question == self.question => {
+                    self.columns(*update);
+                }
+                Some(Told::StreamOver(question, why)) if question == self.question => {
+                    self.stream = None;
+                    self.next_stream = Some(Instant::now() + STREAM_AGAIN);
+                    self.fall_back(format!("the stream broke: {why}"));
+                }
+                // An answer to what is not asked any more.
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn draw(&self, terminal: &mut DefaultTerminal) -> io::Result<Layout> {
+        let size = terminal.size()?;
+        let layout = Layout::new(&self.matrix, size.width.into(), size.height.into());
+        let status = self.status();
+        let picture = Picture {
+            matrix: &self.matrix,
+            view: &self.view,
+            status: &status,
+            leaders: &self.leaders,
+            color: self.color,
+        };
+        terminal.draw(|frame| picture.draw(&layout, frame.area(), frame.buffer_mut()))?;
+        Ok(layout)
+    }
+
+    fn status(&self) -> String {
+        if let Some(failure) = &self.failure {
+            return format!("not up to date: {failure}");
+        }
+        if self.view.paused {
+            return "paused: Space goes on".into();
+        }
+        match &self.feed {
+            _ if !self.view.is_live() => "a window that has ended · Home: back to now".into(),
+            Feed::Stream => "live: columns come as they close".into(),
+            Feed::Asking(why) => {
+                format!("asked every {} ({why})", text::duration(live_every(&self.matrix)))
+            }
+        }
+    }
+
+    fn key(&mut self, event: &Event, layout: &Layout) -> Act {
+        let key = match event {
+            Event::Key(key) if key.kind != KeyEventKind::Release => *key,
+            Event::Resize(..) => {
+                self.question_changed();
+                return Act::Ask;
+            }
+            _ => return Act::Nothing,
+        };
+        let newest = self.matrix.columns.last().map_or_else(now_ms, |column| {
+            if self.view.is_live() { column.end_ms } else { now_ms() }
+        });
+        let around = Around { grid: &layout.grid, bounds: &self.bounds, now_ms: newest };
+        let act = self.view.key(key, around);
+        if act == Act::Ask {
+            self.question_changed();
+        }
+        act
+    }
+
+    fn question_changed(&mut self) {
+        self.stop();
+        self.question += 1;
+        self.feed = Feed::Asking("the stream is opened".into());
+        self.next_stream = None;
+        self.next_ask = Instant::now();
+        self.ask();
+    }
+
+    fn ask(&mut self) {
+        let (query, client, tell) =
+            (self.view.query.clone(), self.client.clone(), self.tell.clone());
+        let (question, version) = (self.question, self.matrix.catalog_version);
+        let version = if self.bounds.is_empty() { 0 } else { version };
+        let (width, height) = output::size();
+        let drawing = drawing(width, height, self.color);
+        self.asking = Some(tokio::spawn(async move {
+            let whole = ask(&query, &client, &drawing, version).await;
+            let _ = tell.send(Told::Whole(question, Box::new(whole))).await;
+        }));
+    }
+
+    /// Whether a stream can answer what is asked.
+    fn streams(&self) -> bool {
+        let query = &self.view.query;
+        self.view.is_live()
+            && !self.view.paused
+            && query.scope == Scope::Cluster
+            && query.axis != proto::Axis::Then
+    }
+
+    fn open_stream(&mut self) {
+        self.next_stream = None;
+        let (query, client, tell) =
+            (self.view.query.clone(), self.client.clone(), self.tell.clone());
+        self.stream = Some(tokio::spawn(follow(query, client, self.question, tell)));
+    }
+
+    fn whole(&mut self, whole: Result<Whole, CliError>) {
+        self.asking = None;
+        match whole {
+            Ok(whole) => {
+                self.failure = None;
+                self.matrix = whole.matrix;
+                self.leaders = whole.leaders;
+                self.bounds = whole.bounds.unwrap_or_else(|| std::mem::take(&mut self.bounds));
+            }
+            Err(error) => self.failure = Some(error.to_string()),
+        }
+        let every = match self.feed {
+            Feed::Stream => WHOLE_EVERY,
+            Feed::Asking(_) => live_every(&self.matrix),
+        };
+        self.next_ask = Instant::now() + every;
+        if self.stream.is_none() && self.next_stream.is_none() {
+            self.next_stream = Some(Instant::now());
+        }
+    }
+
+    fn columns(&mut self, update: proto::ColumnsUpdate) {
+        let Some(update) = update.matrix else { return };
+        if self.view.paused {
+            return;
+        }
+        if let Some(column) = update.columns.first() {
+            self.settle(Duration::from_millis(column.end_ms.saturating_sub(column.start_ms)));
+        }
+        let last_ms = self.view.query.last.unwrap_or(MOST_LAST).as_millis() as u64;
+        let oldest_ms = match self.view.query.from_ms {
+            Some(from_ms) => from_ms,
+            None => update.columns.last().map_or(0, |column| column.end_ms).saturating_sub(last_ms),
+        };
+        match slide::slide(&self.matrix, &update, oldest_ms) {
+            Some(matrix) => {
+                self.matrix = matrix;
+                if matches!(self.feed, Feed::Asking(_)) {
+                    self.feed = Feed::Stream;
+                    self.next_ask = Instant::now() + WHOLE_EVERY;
+                }
+            }
+            None => self.fall_back("columns or rows are wider than those of the stream".into()),
+        }
+    }
+
+    /// The window of a question that named none: as many columns as fit, at most an hour.
+    fn settle(&mut self, step: Duration) {
+        if self.view.query.last.is_some() || !self.view.is_live() {
+            return;
+        }
+        let (width, height) = output::size();
+        let (columns, _) = drawing(width, height, self.color).budget();
+        let fits = step * u32::try_from(columns.saturating_sub(2)).unwrap_or(u32::MAX).max(1);
+        let before = self.view.query.clone();
+        self.view.settle(fits.min(MOST_LAST));
+        if self.view.query != before && fits < MOST_LAST {
+            self.question_changed();
+        }
+    }
+
+    fn fall_back(&mut self, why: String) {
+        if matches!(self.feed, Feed::Stream) {
+            self.next_ask = Instant::now();
+        } else {
+            self.next_ask = self.next_ask.min(Instant::now() + live_every(&self.matrix));
+        }
+        self.feed = Feed::Asking(why);
+    }
+}

@@ -1,0 +1,404 @@
+//! `load`: a workload on a cluster, and whether the cluster kept what it acknowledged.
+//!
+//! Clients are tasks that each do one operation at a time. With a rate the workload is open-loop:
+//! operations have intended starts, and latency counts from there, so that a server that stalls
+//! cannot slow its own measurement down. Operations of a trace go to clients by key, so that each
+//! key sees its operations one after the other in the order of the file.
+//!
+//! What is sent again: reads, where another node may answer; writes, only where they certainly
+//! did not happen. Everything else that fails is counted as what it is.
+
+mod args;
+mod content;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+mod ledger;
+mod pattern;
+mod pool;
+mod progress;
+mod record;
+mod report;
+mod trace;
+mod verify;
+mod worker;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::client::{CallError, Nodes};
+use super::leaders::Leaders;
+
+pub use args::{LoadArgs, command};
+pub use pattern::{KeyNames, Pattern, split_keys};
+pub use progress::{Progress, progress_line};
+pub use report::{Findings, LoadReport, latency_words};
+pub use trace::{LineFault, TraceError};
+
+use ledger::Ledger;
+use pattern::Picker;
+use pool::Pool;
+use record::Recorder;
+use report::{Kind, Run, Stats};
+use trace::{Census, Trace, TraceKind};
+use worker::{Task, Worker};
+
+/// Beginning of keys where nothing else was said.
+pub const DEFAULT_KEY_PREFIX: &str = "key/";
+/// Distinct keys where nothing else was said.
+pub const DEFAULT_KEYS: u64 = 100_000;
+/// Bytes of a value where nothing else was said.
+pub const DEFAULT_VALUE_BYTES: usize = 256;
+/// Clients where nothing else was said.
+pub const DEFAULT_CLIENTS: usize = 64;
+/// Most clients.
+pub const MAX_CLIENTS: usize = 4096;
+/// Share of reads where nothing else was said.
+pub const DEFAULT_READ_RATIO: f64 = 0.5;
+/// Length of a run with a pattern where nothing else was said.
+pub const DEFAULT_DURATION: Duration = Duration::from_secs(30);
+/// Operations of a trace that wait for one client at most.
+const TRACE_QUEUE: usize = 256;
+
+/// A run.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LoadOptions {
+    /// What to do.
+    pub workload: Workload,
+    /// Clients, at least 1.
+    pub clients: usize,
+    /// Makes keys and values repeatable.
+    pub seed: u64,
+    /// Longest time for new operations; `None`: until the workload's end.
+    pub duration: Option<Duration>,
+    /// Longest time for one operation, with all its attempts.
+    pub timeout: Duration,
+    /// Clients stay at their own nodes and do not go to the leaders of their keys.
+    pub spread: bool,
+    /// Read every acknowledged write back at the end.
+    pub verify: bool,
+    /// Where to take every operation down.
+    pub record: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Workload {
+    /// Operations drawn from a pattern.
+    Pattern(PatternOptions),
+    /// Operations read from a file.
+    Trace(TraceOptions),
+}
+
+/// Operations drawn from a pattern.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PatternOptions {
+    /// Which keys.
+    pub pattern: Pattern,
+    /// Share of reads, 0 to 1.
+    pub read_ratio: f64,
+    /// Distinct keys, at least 1.
+    pub keys: u64,
+    /// Bytes of a value.
+    pub value_bytes: usize,
+    /// Beginning of every key.
+    pub key_prefix: String,
+    /// Operations a second over all clients; `None`: as fast as they are answered.
+    pub rate: Option<f64>,
+    /// Operations in all; `None`: until the duration is over.
+    pub operations: Option<u64>,
+}
+
+/// Operations read from a file.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TraceOptions {
+    /// The file.
+    pub path: PathBuf,
+    /// Seconds of the trace in one second; `None`: as fast as they are answered.
+    pub speed: Option<f64>,
+    /// Go on without lines that are no operation.
+    pub skip_bad: bool,
+}
+
+/// A run that could not be made or finished.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// No node takes a connection.
+    #[error(transparent)]
+    NoNode(CallError),
+    /// An address that no connection can be made of.
+    #[error("{0}")]
+    Endpoint(tonic::transport::Error),
+    /// The trace is bad.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    /// The record cannot be written.
+    #[error("cannot write the record {}: {error}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A client ended early, by a bug.
+    #[error("a client of the workload failed: {0}")]
+    Client(#[from] tokio::task::JoinError),
+}
+
+/// What all clients share.
+struct Shared {
+    pool: Arc<Pool>,
+    leaders: Leaders,
+    progress: Arc<Progress>,
+    stats: Mutex<Stats>,
+    /// Present where writes are verified.
+    ledger: Option<Mutex<Ledger>>,
+    seed: u64,
+    timeout: Duration,
+}
+
+/// Puts a workload on the cluster of `nodes`, until its end or until `progress` is stopped.
+///
+/// # Errors
+/// Where it cannot be started or finished. Operations that fail are no error: the report counts
+/// them.
+pub async fn run(
+    options: LoadOptions,
+    nodes: impl Into<Nodes>,
+    progress: Arc<Progress>,
+) -> Result<LoadReport, LoadError> {
+    let trace = match &options.workload {
+        Workload::Trace(trace) => Some(check(trace.clone()).await?),
+        Workload::Pattern(_) => None,
+    };
+    let recorder = options.record.as_deref().map(Recorder::create).transpose()?;
+    let nodes = nodes.into();
+    let pool = Pool::connect(&nodes, options.clients, options.timeout).await?;
+    let leaders = match options.spread {
+        true => Leaders::default(),
+        false => Leaders::learn(&nodes.addresses, &nodes.access, options.timeout).await,
+    };
+    let shared = Arc::new(Shared {
+        pool,
+        leaders,
+        progress,
+        stats: Mutex::default(),
+        ledger: options.verify.then(Mutex::default),
+        seed: options.seed,
+        timeout: options.timeout,
+    });
+    let started = Instant::now();
+    let deadline = options.duration.and_then(|duration| started.checked_add(duration));
+    let workers = (0..options.clients)
+        .map(|client| Worker::new(client, shared.clone(), recorder.as_ref(), started));
+    let complete = match (&options.workload, &trace) {
+        (Workload::Trace(how), Some((trace, census))) => {
+            shared.progress.plan(census.operations);
+            replay(workers, &shared, trace, how, started, deadline).await?
+        }
+        (Workload::Pattern(how), _) => {
+            shared.progress.plan(how.operations.unwrap_or(0));
+            draw(workers, &shared, how, started, deadline).await?
+        }
+        (Workload::Trace(_), None) => unreachable!("a trace is checked before it is replayed"),
+    };
+    let duration = started.elapsed();
+    let verified = match &shared.ledger {
+        Some(ledger) => Some(verify::run(&shared, ledger, options.clients).await?),
+        None => None,
+    };
+    if let Some(recorder) = recorder {
+        recorder.finish().await?;
+    }
+    let run = Run {
+        workload: match &options.workload {
+            Workload::Pattern(how) => format!("{:?}", how.pattern).to_lowercase(),
+            Workload::Trace(_) => "trace".into(),
+        },
+        clients: options.clients,
+        duration,
+        trace_lines_skipped: trace.map(|(_, census)| census.bad),
+        interrupted: !complete,
+        verified,
+    };
+    let stats = std::mem::take(&mut *shared.stats.lock());
+    Ok(LoadReport::new(run, stats))
+}
+
+/// Reads a trace whole, before anything is sent.
+async fn check(options: TraceOptions) -> Result<(Arc<Trace>, Census), LoadError> {
+    let checked = tokio::task::spawn_blocking(move || {
+        let trace = Trace::open(&options.path)?;
+        let census = trace.check(options.skip_bad)?;
+        Ok::<_, TraceError>((Arc::new(trace), census))
+    });
+    Ok(checked.await??)
+}
+
+/// Every client takes the next number and does the operation of that number. False where the run
+/// was stopped.
+async fn draw(
+    workers: impl Iterator<Item = Worker>,
+    shared: &Arc<Shared>,
+    how: &PatternOptions,
+    started: Instant,
+    deadline: Option<Instant>,
+) -> Result<bool, LoadError> {
+    let source = Arc::new(Source {
+        picker: Picker::new(how.pattern, how.keys, how.read_ratio, shared.seed),
+        names: KeyNames::new(&how.key_prefix, how.keys),
+        next: AtomicU64::new(0),
+        how: how.clone(),
+        started,
+        deadline,
+    });
+    let mut clients = JoinSet::new();
+    for mut worker in workers {
+        let (source, stop) = (source.clone(), shared.progress.stopped().clone());
+        clients.spawn(async move {
+            while let Some(task) = source.next() {
+                if !worker.at(&task, &stop).await {
+                    break;
+                }
+                worker.perform(task).await;
+            }
+        });
+    }
+    join(clients).await?;
+    Ok(!shared.progress.stopped().is_cancelled())
+}
+
+/// Where clients get the operations of a pattern.
+struct Source {
+    picker: Picker,
+    names: KeyNames,
+    next: AtomicU64,
+    how: PatternOptions,
+    started: Instant,
+    deadline: Option<Instant>,
+}
+
+impl Source {
+    /// `None` where the run is over.
+    fn next(&self) -> Option<Task> {
+        // Only the uniqueness of the number matters.
+        let sequence = self.next.fetch_add(1, Ordering::Relaxed);
+        if self.how.operations.is_some_and(|operations| sequence >= operations) {
+            return None;
+        }
+        let due = match self.how.rate {
+            Some(rate) => {
+                self.started.checked_add(Duration::try_from_secs_f64(sequence as f64 / rate).ok()?)
+            }
+            None => Some(Instant::now()),
+        }?;
+        if self.deadline.is_some_and(|deadline| due >= deadline) {
+            return None;
+        }
+        let draw = self.picker.draw(sequence, due.saturating_duration_since(self.started));
+        let scan = self.how.pattern == Pattern::Scan;
+        let kind = match draw.read {
+            true if scan => Kind::Scan,
+            true => Kind::Read,
+            false => Kind::Write,
+        };
+        Some(Task {
+            kind,
+            key: self.names.name(draw.key),
+            value_bytes: self.how.value_bytes,
+            sequence,
+            due: self.how.rate.map(|_| due),
+        })
+    }
+}
+
+/// A thread reads the trace and hands each operation to the client of its key. False where the run
+/// was stopped.
+async fn replay(
+    workers: impl Iterator<Item = Worker>,
+    shared: &Arc<Shared>,
+    trace: &Arc<Trace>,
+    how: &TraceOptions,
+    started: Instant,
+    deadline: Option<Instant>,
+) -> Result<bool, LoadError> {
+    let mut clients = JoinSet::new();
+    let mut queues = Vec::new();
+    for mut worker in workers {
+        let (queue, mut tasks) = mpsc::channel::<Task>(TRACE_QUEUE);
+        queues.push(queue);
+        let stop = shared.progress.stopped().clone();
+        clients.spawn(async move {
+            loop {
+                let task = tokio::select! {
+                    task = tasks.recv() => task,
+                    () = stop.cancelled() => None,
+                };
+                let Some(task) = task else { break };
+                if deadline
+                    .is_some_and(|deadline| task.due.unwrap_or_else(Instant::now) >= deadline)
+                    || !worker.at(&task, &stop).await
+                {
+                    break;
+                }
+                worker.perform(task).await;
+            }
+        });
+    }
+    let (trace, how) = (trace.clone(), how.clone());
+    let reader = tokio::task::spawn_blocking(move || deal(&trace, &how, &queues, started));
+    join(clients).await?;
+    Ok(reader.await??)
+}
+
+/// Deals the operations of a trace to the clients; false where a client took no more.
+fn deal(
+    trace: &Trace,
+    how: &TraceOptions,
+    queues: &[mpsc::Sender<Task>],
+    started: Instant,
+) -> Result<bool, TraceError> {
+    for (sequence, line) in trace.lines()?.enumerate() {
+        let line = match line {
+            Err(TraceError::Line { .. }) if how.skip_bad => continue,
+            line => line?,
+        };
+        let due = how.speed.map(|speed| {
+            let after = Duration::try_from_secs_f64(line.at_s / speed).unwrap_or(Duration::MAX);
+            // A due time that no clock reaches is never.
+            started.checked_add(after).unwrap_or_else(|| started + Duration::from_secs(1 << 32))
+        });
+        let client = (content::digest(&line.key) % queues.len() as u64) as usize;
+        let task = Task {
+            kind: match line.kind {
+                TraceKind::Read => Kind::Read,
+                TraceKind::Write => Kind::Write,
+                TraceKind::Delete => Kind::Delete,
+            },
+            key: line.key,
+            value_bytes: line.value_bytes,
+            sequence: sequence as u64,
+            due,
+        };
+        if queues[client].blocking_send(task).is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+async fn join(mut clients: JoinSet<()>) -> Result<(), LoadError> {
+    while let Some(client) = clients.join_next().await {
+        client?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! `restore`: a node's folder from a backup.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::kv::OneFormat;
+use super::serve::{self, DEFAULT_REPLICATION, MAX_REPLICATION};
+use super::values::{self, Address};
+use super::{CliError, UsageError, output, text};
+use keyviz_node::{Restore, Restored};
+use keyviz_types::NodeId;
+
+/// `restore`.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Run it once for every member, with the same file and the same list; then start each with\n\
+    `keyviz serve --id ID --data DIR --listen ...`, without --bootstrap."
+)]
+pub struct RestoreArgs {
+    /// The backup
+    #[arg(long, value_name = "FILE")]
+    from: PathBuf,
+    /// Folder to make; it must not exist, or be empty
+    #[arg(long, env = "KEYVIZ_DATA", value_name = "DIR")]
+    data: PathBuf,
+    /// The node that the folder is for
+    #[arg(long, env = "KEYVIZ_ID", value_name = "ID", value_parser = |text: &str| values::number_in(text, 1, u64::MAX))]
+    id: u64,
+    /// All members of the new cluster
+    #[arg(
+        long,
+        env = "KEYVIZ_BOOTSTRAP",
+        value_name = "ID=HOST:PORT,...",
+        value_delimiter = ',',
+        value_parser = serve::member,
+        required = true
+    )]
+    bootstrap: Vec<(u64, Address)>,
+    /// Replicas of each group, 1 to 9 [default: 3, or the number of members]
+    #[arg(long, env = "KEYVIZ_REPLICATION", value_name = "N", value_parser = |text: &str| values::number_in(text, 1, MAX_REPLICATION))]
+    replication: Option<u64>,
+    /// How to print the result
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    format: OneFormat,
+}
+
+#[derive(Serialize)]
+struct RestoreJson<'a> {
+    cluster_id: &'a str,
+    catalog_version: u64,
+    groups: u64,
+    rows: u64,
+    history_records: u64,
+    history_left_out: Vec<u64>,
+}
+
+impl RestoreArgs {
+    fn restore(self) -> Result<(Restore, OneFormat), UsageError> {
+        const FLAG: &str = "--bootstrap <ID=HOST:PORT,...>";
+        let mut members: BTreeMap<NodeId, String> = BTreeMap::new();
+        for (id, address) in &self.bootstrap {
+            let entry = format!("{id}={address}");
+            if members.values().any(|known| known == address.as_str()) {
+                return Err(UsageError::value(FLAG, entry, "another node has this address too"));
+            }
+            if members.insert(NodeId(*id), address.to_string()).is_some() {
+                return Err(UsageError::value(FLAG, entry, "this id is in the list twice"));
+            }
+        }
+        if !members.contains_key(&NodeId(self.id)) {
+            let reason = "this node is not in the list of --bootstrap";
+            return Err(UsageError::value("--id <ID>", self.id, reason));
+        }
+        let count = members.len() as u64;
+        let replication = self.replication.unwrap_or(DEFAULT_REPLICATION.min(count));
+        if replication > count {
+            let reason = format!("there are only {count} members");
+            return Err(UsageError::value("--replication <N>", replication, reason));
+        }
+        let restore = Restore {
+            from: self.from,
+            data: self.data,
+            id: NodeId(self.id),
+            members,
+            replication: usize::try_from(replication).unwrap_or(usize::MAX),
+        };
+        Ok((restore, self.format))
+    }
+}
+
+/// Runs `restore`.
+pub fn run(args: RestoreArgs) -> Result<(), CliError> {
+    let (restore, format) = args.restore()?;
+    let Restored { cluster_id, catalog_version, groups, rows, history, history_left_out } =
+        restore.run()?;
+    for node in &history_left_out {
+        eprintln!("keyviz: the history of node {node} is left out: it is no member");
+    }
+    let mut out = output::stdout();
+    match format {
+        OneFormat::Json => {
+            let history_left_out = history_left_out.iter().map(|node| node.0).collect();
+            let json = RestoreJson {
+                cluster_id: &cluster_id,
+                catalog_version,
+                groups,
+                rows,
+                history_records: history,
+                history_left_out,
+            };
+            output::json_line(&mut out, &json)?;
+        }
+        OneFormat::Table => writeln!(
+            out,
+            "{}: node {} of cluster {cluster_id}, catalog version {catalog_version}, {} rows in {groups} groups",
+            text::inert(&restore.data.display().to_string()),
+            restore.id,
+            text::thousands(rows),
+        )?,
+    }
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,457 @@
+//! `routes`: the catalog, as the asked node has applied it, and changes to it.
+
+mod history;
+mod load;
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use super::client::{Client, Effect, MAX_ANSWER_BYTES, NodeArgs};
+use super::kv::OneFormat;
+use super::output::{self, Format};
+use super::{CallError, CliError, UsageError, text, values};
+use keyviz_catalog::split_key_that_halves;
+use keyviz_json::{RouteChangeJson, RouteJson, WatchJson, key_text};
+use keyviz_proto as proto;
+use keyviz_proto::routes_client::RoutesClient;
+use keyviz_proto::watch_routes_response::Event;
+use keyviz_security::AuthChannel;
+use keyviz_types::KeyRange;
+
+/// The pause before a stream that broke is taken up again.
+const WATCH_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// `routes`.
+#[derive(Args, Debug)]
+pub struct RoutesArgs {
+    #[command(subcommand)]
+    command: RoutesCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum RoutesCommand {
+    /// List all routes in key order, with the load of the last column
+    List(ListArgs),
+    /// Retire a route and create two in its place
+    Split(SplitArgs),
+    /// Retire two neighbours of one Raft group and create one in their place
+    Merge(MergeArgs),
+    /// Show the routes, or the changes after a version, and every change from then on
+    Watch(WatchArgs),
+    /// List the retained changes and the routes that they retired
+    History(history::HistoryArgs),
+}
+
+#[derive(Args, Debug)]
+struct ListArgs {
+    /// How to print
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+    #[command(flatten)]
+    nodes: NodeArgs,
+}
+
+#[derive(Args, Debug)]
+struct SplitArgs {
+    /// Route to split
+    #[arg(value_parser = route_id)]
+    id: u64,
+    /// First key of the right part; inside the route
+    #[arg(value_parser = values::key, required_unless_present = "auto", conflicts_with = "auto")]
+    key: Option<Bytes>,
+    /// Take the key that halves the reads and writes observed in the last hour
+    #[arg(long)]
+    auto: bool,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+#[derive(Args, Debug)]
+struct MergeArgs {
+    /// Left route
+    #[arg(value_parser = route_id)]
+    left: u64,
+    /// Its right neighbour
+    #[arg(value_parser = route_id)]
+    right: u64,
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+#[derive(Args, Debug)]
+struct ChangeArgs {
+    /// Catalog version that the decision rests on; another one refuses the change. 0: any
+    #[arg(long, value_name = "VERSION", default_value_t = 0)]
+    expected_version: u64,
+    /// Asked for again under the same id, the change happens once; absent: a random one
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+    /// How to print the result
+    #[arg(long, value_enum, default_value = "table")]
+    format: OneFormat,
+    #[command(flatten)]
+    nodes: NodeArgs,
+}
+
+#[derive(Args, Debug)]
+struct WatchArgs {
+    /// Only changes after this catalog version; 0: the whole table first
+    #[arg(long, value_name = "VERSION", default_value_t = 0)]
+    after: u64,
+    /// How to print; json is one object a line
+    #[arg(long, value_enum, default_value = "table")]
+    format: OneFormat,
+    #[command(flatten)]
+    nodes: NodeArgs,
+}
+
+fn route_id(text: &str) -> Result<u64, values::ValueError> {
+    values::number_in(text, 1, u64::MAX)
+}
+
+/// Runs a `routes` command.
+pub async fn run(args: RoutesArgs) -> Result<(), CliError> {
+    match args.command {
+        RoutesCommand::List(args) => list(args).await,
+        RoutesCommand::Split(args) => split(args).await,
+        RoutesCommand::Merge(args) => merge(args).await,
+        RoutesCommand::Watch(args) => watch(args).await,
+        RoutesCommand::History(args) => history::run(args).await,
+    }
+}
+
+fn stub(channel: AuthChannel) -> RoutesClient<AuthChannel> {
+    RoutesClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES)
+}
+
+async fn list(args: ListArgs) -> Result<(), CliError> {
+    let client = Client::from(args.nodes);
+    let list = fetch(&client).await?;
+    let load = load::of_routes(&client).await;
+    let mut out = output::stdout();
+    print(&mut out, &list, load.as_ref(), args.format)?;
+    out.flush()?;
+    Ok(())
+}
+
+/// All routes.
+async fn fetch(client: &Client) -> Result<proto::ListRoutesResponse, CliError> {
+    let list = client.call(Effect::Read, |channel| async move {
+        stub(channel).list_routes(proto::ListRoutesRequest {}).await
+    });
+    Ok(list.await?.into_inner())
+}
+
+/// What `routes list` prints as JSON.
+#[derive(Serialize)]
+struct ListJson<'a> {
+    catalog_version: u64,
+    /// The column that the loads are of; absent where they are not known.
+    load_from_ms: Option<u64>,
+    load_to_ms: Option<u64>,
+    routes: Vec<ListedRoute<'a>>,
+}
+
+#[derive(Serialize)]
+struct ListedRoute<'a> {
+    #[serde(flatten)]
+    route: RouteJson<'a>,
+    reads: Option<u64>,
+    writes: Option<u64>,
+}
+
+impl<'a> ListJson<'a> {
+    fn new(list: &'a proto::ListRoutesResponse, load: Option<&load::RouteLoads>) -> Self {
+        let listed = |route: &'a proto::Route| ListedRoute {
+            route: route.into(),
+            reads: load.and_then(|load| load.reads(route.route_id)),
+            writes: load.and_then(|load| load.writes(route.route_id)),
+        };
+        ListJson {
+            catalog_version: list.catalog_version,
+            load_from_ms: load.map(|load| load.from_ms),
+            load_to_ms: load.map(|load| load.to_ms),
+            routes: list.routes.iter().map(listed).collect(),
+        }
+    }
+}
+
+/// An id under which the server does a change once, however often it is asked.
+fn request_id() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+/// The key that halves the load of a route. What was found goes to stderr: it is no part of the
+/// result.
+async fn halving_key(client: &Client, route_id: u64) -> Result<Bytes, CliError> {
+    let list = fetch(client).await?;
+    let Some(route) = list.routes.into_iter().find(|route| route.route_id == route_id) else {
+        let version = list.catalog_version;
+        return Err(CliError::NoSplitKey(format!(
+            "route {route_id} is not in catalog version {version}"
+        )));
+    };
+    let range = KeyRange { start: route.start.clone(), end: route.end.clone() };
+    let loads = load::in_route(client, route.start, route.end).await?;
+    let choice = split_key_that_halves(&range, &loads)
+        .map_err(|error| CliError::NoSplitKey(format!("route {route_id}: {error}")))?;
+    let _ = writeln!(
+        io::stderr(),
+        "keyviz: splitting route {route_id} at {}: {} reads and writes before it, {} from it on",
+        key_text(&choice.key),
+        text::thousands(choice.left),
+        text::thousands(choice.right),
+    );
+    Ok(choice.key)
+}
+
+async fn split(args: SplitArgs) -> Result<(), CliError> {
+    let client = Client::from(args.change.nodes);
+    let key = match args.key {
+        Some(key) => key,
+        None => halving_key(&client, args.id).await?,
+    };
+    let request = &proto::SplitRouteRequest {
+        route_id: args.id,
+        key,
+        expected_version: args.change.expected_version,
+        request_id: args.change.request_id.unwrap_or_else(request_id),
+    };
+    let change = client.call(Effect::Repeatable, |channel| async move {
+        stub(channel).split_route(request.clone()).await
+    });
+    print_change(&change.await?.into_inner(), args.change.format)
+}
+
+async fn merge(args: MergeArgs) -> Result<(), CliError> {
+    if args.left == args.right {
+        let reason = "a route is not its own neighbour";
+        return Err(UsageError::value("<RIGHT>", args.right, reason).into());
+    }
+    let request = &proto::MergeRoutesRequest {
+        left_id: args.left,
+        right_id: args.right,
+        expected_version: args.change.expected_version,
+        request_id: args.change.request_id.unwrap_or_else(request_id),
+    };
+    let client = Client::from(args.change.nodes);
+    let change = client.call(Effect::Repeatable, |channel| async move {
+        stub(channel).merge_routes(request.clone()).await
+    });
+    print_change(&change.await?.into_inner(), args.change.format)
+}
+
+fn print_change(change: &proto::RouteChangeResponse, format: OneFormat) -> Result<(), CliError> {
+    let mut out = output::stdout();
+    match format {
+        OneFormat::Json => output::json_line(&mut out, &RouteChangeJson::from(change))?,
+        OneFormat::Table => {
+            let created = change_words(&change.retired, &change.created);
+            writeln!(out, "v{} {created}", change.catalog_version)?;
+        }
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// Shows changes until Ctrl-C. A stream that breaks is taken up again after the last version that
+/// was shown, at whichever node answers.
+async fn watch(args: WatchArgs) -> Result<(), CliError> {
+    let client = Client::from(args.nodes);
+    let mut after_version = args.after;
+    loop {
+        let opened = client.call_where(Effect::Read, |channel| async move {
+            let request = proto::WatchRoutesRequest { after_version };
+            let mut messages = stub(channel).watch_routes(request).await?.into_inner();
+            let first = messages.message().await?;
+            Ok((first, messages))
+        });
+        let (address, (mut message, mut messages)) = opened.await?;
+        while let Some(event) = message {
+            show_event(&event, args.format)?;
+            after_version = version_after(&event).unwrap_or(after_version);
+            message = match messages.message().await {
+                Ok(next) => next,
+                Err(status) if super::failure::Meaning::of(&status).read_again(&status) => None,
+                Err(status) => {
+                    let (address, status) = (address.clone(), Box::new(status));
+                    return Err(CallError::Refused { address, status }.into());
+                }
+            };
+        }
+        eprintln!("keyviz: {address} ended the stream; going on after version {after_version}");
+        tokio::time::sleep(WATCH_AGAIN_AFTER).await;
+    }
+}
+
+/// The version up to which a subscriber that saw this message is current; `None` inside a snapshot.
+fn version_after(message: &proto::WatchRoutesResponse) -> Option<u64> {
+    match message.event.as_ref()? {
+        Event::Snapshot(snapshot) => (!snapshot.more).then_some(snapshot.catalog_version),
+        Event::Deltas(deltas) => deltas.deltas.last().map(|delta| delta.catalog_version),
+        Event::Progress(progress) => Some(progress.catalog_version),
+    }
+}
+
+fn show_event(message: &proto::WatchRoutesResponse, format: OneFormat) -> std::io::Result<()> {
+    let mut out = output::stdout();
+    match format {
+        OneFormat::Json => {
+            if let Some(event) = WatchJson::new(message) {
+                output::json_line(&mut out, &event)?;
+            }
+        }
+        OneFormat::Table => event_lines(&mut out, message)?,
+    }
+    out.flush()
+}
+
+fn event_lines(out: &mut impl Write, message: &proto::WatchRoutesResponse) -> std::io::Result<()> {
+    match &message.event {
+        Some(Event::Snapshot(snapshot)) => {
+            let again = if snapshot.reset { " again, changes were missed" } else { "" };
+            let routes = snapshot.routes.len();
+            writeln!(out, "v{} the table{again}: {routes} routes", snapshot.catalog_version)?;
+            for route in &snapshot.routes {
+                writeln!(out, "  {}", route_words(route))?;
+            }
+        }
+        Some(Event::Deltas(deltas)) => {
+            for delta in &deltas.deltas {
+                writeln!(out, "{}", delta_words(delta))?;
+            }
+        }
+        // A sign of life is no news to people.
+        Some(Event::Progress(_)) | None => {}
+    }
+    Ok(())
+}
+
+fn delta_words(delta: &proto::RouteDelta) -> String {
+    let (time, kind) = (text::time_utc(delta.time_ms), text::inert(&delta.kind));
+    let change = change_words(&delta.retired, &delta.created);
+    format!("v{} {time} {kind}: {change}", delta.catalog_version)
+}
+
+fn change_words(retired: &[u64], created: &[proto::Route]) -> String {
+    let created: Vec<_> = created.iter().map(route_words).collect();
+    match retired {
+        [] => created.join("; "),
+        retired => format!("{} retired; {}", ids(retired, " and "), created.join("; ")),
+    }
+}
+
+fn route_words(route: &proto::Route) -> String {
+    let start = if route.start.is_empty() { "(begin)".into() } else { text::preview(&route.start) };
+    let end = route.end.as_deref().map_or("(end)".into(), text::preview);
+    format!("route {} from {start} to {end} in group {}", route.route_id, route.group_id)
+}
+
+fn print(
+    out: &mut impl Write,
+    list: &proto::ListRoutesResponse,
+    load: Option<&load::RouteLoads>,
+    format: Format,
+) -> std::io::Result<()> {
+    match format {
+        Format::Json => output::json_line(out, &ListJson::new(list, load)),
+        Format::Csv => csv_rows(out, list, load),
+        Format::Table => {
+            writeln!(out, "{}", table(list, load).trim_fmt())?;
+            let routes = text::thousands(list.routes.len() as u64);
+            write!(out, "{routes} routes, catalog version {}", list.catalog_version)?;
+            match load {
+                Some(load) => writeln!(
+                    out,
+                    "; READS and WRITES from {} to {}",
+                    text::time_utc(load.from_ms),
+                    text::time_utc(load.to_ms)
+                ),
+                None => writeln!(out, "; their load is not known"),
+            }
+        }
+    }
+}
+
+fn table(list: &proto::ListRoutesResponse, load: Option<&load::RouteLoads>) -> Table {
+    let count = |count: Option<u64>| count.map_or("-".into(), text::short_count);
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header([
+        "ROUTE", "START", "END", "GROUP", "LEADER", "PARENTS", "CREATED", "SINCE", "READS",
+        "WRITES",
+    ]);
+    for route in &list.routes {
+        table.add_row([
+            route.route_id.to_string(),
+            if route.start.is_empty() {
+                "(begin)".into()
+            } else {
+                text::preview(&route.start).into_owned()
+            },
+            route.end.as_deref().map_or("(end)".into(), |end| text::preview(end).into_owned()),
+            route.group_id.to_string(),
+            route.leader.map_or("-".into(), |leader| leader.to_string()),
+            ids(&route.parents, ","),
+            text::time_utc(route.created_ms),
+            format!("v{}", route.created_version),
+            count(load.and_then(|load| load.reads(route.route_id))),
+            count(load.and_then(|load| load.writes(route.route_id))),
+        ]);
+    }
+    for numeric in [0, 3, 4, 8, 9] {
+        if let Some(column) = table.column_mut(numeric) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+fn csv_rows(
+    out: &mut impl Write,
+    list: &proto::ListRoutesResponse,
+    load: Option<&load::RouteLoads>,
+) -> std::io::Result<()> {
+    let count = |count: Option<u64>| count.map(|count| count.to_string()).unwrap_or_default();
+    let mut csv = csv::Writer::from_writer(out);
+    csv.write_record([
+        "route_id",
+        "start",
+        "end",
+        "group_id",
+        "leader",
+        "parents",
+        "created_version",
+        "created_ms",
+        "reads",
+        "writes",
+    ])?;
+    for route in &list.routes {
+        csv.write_record([
+            route.route_id.to_string().as_str(),
+            &key_text(&route.start),
+            &route.end.as_deref().map(key_text).unwrap_or_default(),
+            &route.group_id.to_string(),
+            &route.leader.map(|leader| leader.to_string()).unwrap_or_default(),
+            &ids(&route.parents, " "),
+            &route.created_version.to_string(),
+            &route.created_ms.to_string(),
+            &count(load.and_then(|load| load.reads(route.route_id))),
+            &count(load.and_then(|load| load.writes(route.route_id))),
+        ])?;
+    }
+    csv.flush()
+}
+
+fn ids(ids: &[u64], between: &str) -> String {
+    ids.iter().map(u64::to_string).collect::<Vec<_>>().join(between)
+}
+
+#[cfg(test)]
+#[path = "routes_tests.rs"]
+mod tests;

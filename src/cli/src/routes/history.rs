@@ -1,0 +1,72 @@
+//! `routes history`: the retained changes, and what became of retired routes.
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::super::client::{Client, Effect, NodeArgs};
+use super::super::kv::OneFormat;
+use super::super::{CliError, output, text};
+use super::{delta_words, ids, route_words, stub};
+use keyviz_json::RouteHistoryJson;
+use keyviz_proto as proto;
+
+/// `routes history`.
+#[derive(Args, Debug)]
+pub(super) struct HistoryArgs {
+    /// Only changes after this catalog version
+    #[arg(long, value_name = "VERSION", default_value_t = 0)]
+    after: u64,
+    /// Most changes, and most retired routes, to list: the newest ones, at most 1,024
+    #[arg(long, value_name = "CHANGES", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    limit: u32,
+    /// How to print
+    #[arg(long, value_enum, default_value = "table")]
+    format: OneFormat,
+    #[command(flatten)]
+    nodes: NodeArgs,
+}
+
+/// Runs `routes history`.
+pub(super) async fn run(args: HistoryArgs) -> Result<(), CliError> {
+    let client = Client::from(args.nodes);
+    let request = proto::RouteHistoryRequest { after_version: args.after, limit: args.limit };
+    let history = client
+        .call(Effect::Read, |channel| async move { stub(channel).route_history(request).await });
+    let history = history.await?.into_inner();
+    let mut out = output::stdout();
+    match args.format {
+        OneFormat::Json => output::json_line(&mut out, &RouteHistoryJson::from(&history))?,
+        OneFormat::Table => print(&mut out, &history)?,
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn print(out: &mut impl Write, history: &proto::RouteHistoryResponse) -> std::io::Result<()> {
+    writeln!(out, "changes up to catalog version {}", history.catalog_version)?;
+    if history.truncated {
+        writeln!(out, "  (older ones are not listed)")?;
+    }
+    for delta in &history.changes {
+        writeln!(out, "  {}", delta_words(delta))?;
+    }
+    writeln!(out, "retired routes")?;
+    for retired in &history.retired {
+        let Some(route) = &retired.route else { continue };
+        let parents = match route.parents.is_empty() {
+            true => "bootstrap".to_owned(),
+            false => ids(&route.parents, " and "),
+        };
+        writeln!(
+            out,
+            "  {}: of {parents}, v{} to v{} ({}), then {}",
+            route_words(route),
+            route.created_version,
+            retired.retired_version,
+            text::time_utc(retired.retired_ms),
+            ids(&retired.children, " and "),
+        )?;
+    }
+    Ok(())
+}

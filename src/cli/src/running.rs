@@ -1,0 +1,152 @@
+//! Starting and stopping nodes, for `serve` and `demo`. The only place of the commands that knows
+//! how a node is made.
+
+use std::io::IsTerminal as _;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use keyviz_core::{HistoryConfig, NodeId, SamplerConfig};
+use keyviz_node::{
+    BootstrapSpec, DEFAULT_REQUEST_TIMEOUT, KeyvizConfig, Node, NodeConfig, NodeError, Origin,
+};
+
+use super::serve::{ServeOptions, Start};
+
+/// A node that runs in this process.
+pub struct RunningNode(Node);
+
+impl RunningNode {
+    /// Starts a node; it serves when this returns.
+    ///
+    /// # Errors
+    /// Where its port is taken, its folder is in use or unreadable, or it belongs elsewhere.
+    pub async fn start(options: ServeOptions) -> anyhow::Result<Self> {
+        Ok(RunningNode(Node::start(config(options)?).await?))
+    }
+
+    /// Waits until the node cannot go on, and says why.
+    pub async fn failed(&self) -> anyhow::Error {
+        anyhow::anyhow!(self.0.failed().await)
+    }
+
+    /// Reads certificates, token and secret anew; what is wrong with them goes to the log.
+    pub async fn reload_security(&self) {
+        for error in self.0.reload_security().await.err().into_iter().flatten() {
+            tracing::error!("{error}; what was read before stays in force");
+        }
+    }
+
+    /// Finishes what is in flight, writes what is in memory, and stops.
+    ///
+    /// # Errors
+    /// Where something could not be written.
+    pub async fn shutdown(self) -> anyhow::Result<()> {
+        self.0.shutdown().await.context("the node stopped, but its storage did not close in order")
+    }
+}
+
+fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
+    let keyviz = &options.keyviz;
+    let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let sampler = SamplerConfig {
+        enabled: keyviz.enabled,
+        max_tracked_routes: count(keyviz.max_tracked_routes),
+        max_member_routes_per_slot: count(keyviz.max_member_routes_per_slot),
+        resolution_slots: count(keyviz.resolution_slots),
+        ..SamplerConfig::default()
+    };
+    let history = HistoryConfig {
+        step_ms: u64::try_from(keyviz.step.as_millis()).unwrap_or(u64::MAX),
+        columns: count(keyviz.history_columns),
+        bytes: count(keyviz.history_bytes),
+    };
+    let origin = match options.start {
+        Start::Bootstrap(bootstrap) => {
+            let members = bootstrap.members.into_iter();
+            Origin::Bootstrap(BootstrapSpec::new(
+                members.map(|(id, address)| (NodeId(id), address.to_string())).collect(),
+                bootstrap.groups,
+                bootstrap.replication,
+                bootstrap.split_at,
+            )?)
+        }
+        Start::Join(through) => Origin::Join(through.to_string()),
+        Start::Resume => Origin::Restart,
+    };
+    Ok(NodeConfig {
+        id: NodeId(options.id),
+        data: options.data,
+        listen: options.listen,
+        advertise: Some(options.advertise.to_string()),
+        http: options.http,
+        origin,
+        keyviz: KeyvizConfig { sampler, history },
+        move_bytes_per_s: options.move_bytes_per_s,
+        storage: (&options.storage).into(),
+        queue_bytes: options.storage.queue_bytes,
+        request_timeout: DEFAULT_REQUEST_TIMEOUT,
+        security: options.security,
+    })
+}
+
+/// Logs to stderr what `filter` lets through, from now on.
+///
+/// # Errors
+/// Where the filter is none; the flags have checked theirs.
+pub fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
+    let logging = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_new(filter)?)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    // A process that embeds this one may log already; then that stands.
+    let _ = logging.try_init();
+    Ok(())
+}
+
+/// Waits for SIGHUP.
+#[derive(Debug)]
+pub struct Reloads(tokio::signal::unix::Signal);
+
+impl Reloads {
+    /// Takes the signal over from now on: it ends the process no more.
+    ///
+    /// # Errors
+    /// Where the system does not let it.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Reloads(signal(SignalKind::hangup())?))
+    }
+
+    /// The next one.
+    pub async fn next(&mut self) {
+        self.0.recv().await;
+    }
+}
+
+/// Waits for SIGINT or SIGTERM.
+#[derive(Debug)]
+pub struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    /// Takes the signals over from now on.
+    ///
+    /// # Errors
+    /// Where the system does not let it.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// The next one.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! `serve`: one node.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+
+use super::keyviz_flags::{self, KeyvizArgs, KeyvizOptions, SizeError};
+use super::running::{self, Reloads, RunningNode, Signals};
+use super::storage_flags::{DEFAULT_CACHE_BYTES, StorageArgs, StorageFlags};
+use super::values::{self, Address};
+use super::{CliError, UsageError};
+use keyviz_json::key_text;
+use keyviz_raft::GroupOptions;
+use keyviz_security::{SecurityConfig, TlsFiles};
+
+/// Raft groups of data where nothing else was said.
+pub const DEFAULT_GROUPS: u64 = 4;
+/// Most Raft groups of data.
+pub const MAX_GROUPS: u64 = 1024;
+/// Replicas of a group where nothing else was said.
+pub const DEFAULT_REPLICATION: u64 = 3;
+/// Most replicas of a group.
+pub const MAX_REPLICATION: u64 = 9;
+/// Most keys to split at: one route more than keys, and 100,000 routes in all.
+pub const MAX_SPLITS: usize = 99_999;
+/// What a node logs where nothing else was said. Raft tells of every snapshot at info.
+pub const DEFAULT_LOG: &str = "info,openraft=warn";
+
+/// How a node comes to its cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// As one of the first members, each of which is given the same list. Done once: with data
+    /// of that cluster in the folder, the node just goes on.
+    Bootstrap(Bootstrap),
+    /// By asking a member.
+    Join(Address),
+    /// From what its folder says, which must hold a node.
+    Resume,
+}
+
+/// A new cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Bootstrap {
+    /// Node id and gRPC address of each first member, this node among them.
+    pub members: BTreeMap<u64, Address>,
+    /// Raft groups of data, at least 1.
+    pub groups: u64,
+    /// Replicas of each group, at least 1 and at most the number of members.
+    pub replication: u64,
+    /// Where routes begin, beside the first: ascending, distinct keys that clients may use.
+    pub split_at: Vec<Bytes>,
+}
+
+/// All that `serve` was told, checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServeOptions {
+    /// Node id, at least 1.
+    pub id: u64,
+    /// Where to listen for gRPC.
+    pub listen: SocketAddr,
+    /// gRPC address that others reach this node under.
+    pub advertise: Address,
+    /// Where to listen for HTTP; `None`: not at all.
+    pub http: Option<SocketAddr>,
+    /// The node's folder.
+    pub data: PathBuf,
+    /// How it comes to its cluster.
+    pub start: Start,
+    /// Listening beyond loopback without TLS and token was asked for.
+    pub insecure: bool,
+    /// TLS, tokens and secrets.
+    pub security: SecurityConfig,
+    /// The visualizer.
+    pub keyviz: KeyvizOptions,
+    /// Bytes a second that this node sends to replicas that need rows.
+    pub move_bytes_per_s: u64,
+    /// Memory and disk.
+    pub storage: StorageFlags,
+    /// Filter of the log on stderr.
+    pub log: String,
+}
+
+/// `serve`.
+#[derive(Args, Debug)]
+pub struct ServeArgs {
+    /// This node's id, at least 1; no other node may ever have it
+    #[arg(long, env = "KEYVIZ_ID", value_name = "ID", value_parser = |text: &str| values::number_in(text, 1, u64::MAX))]
+    id: u64,
+    /// Where to listen for gRPC
+    #[arg(long, env = "KEYVIZ_LISTEN", value_name = "IP:PORT", default_value = "127.0.0.1:7401")]
+    listen: SocketAddr,
+    /// gRPC address that other nodes and clients reach this node under; absent: as --listen
+    #[arg(long, env = "KEYVIZ_ADVERTISE", value_name = "HOST:PORT")]
+    advertise: Option<Address>,
+    /// Where to listen for HTTP: the heatmap page, its API and metrics; absent: not at all
+    #[arg(long, env = "KEYVIZ_HTTP", value_name = "IP:PORT")]
+    http: Option<SocketAddr>,
+    /// Folder of this node, made where it does not exist
+    #[arg(long, env = "KEYVIZ_DATA", value_name = "DIR")]
+    data: PathBuf,
+    /// Start a new cluster with these members; each of them is started with the same list. A node
+    /// that already belongs to this cluster just goes on
+    #[arg(
+        long,
+        env = "KEYVIZ_BOOTSTRAP",
+        value_name = "ID=HOST:PORT,...",
+        value_delimiter = ',',
+        value_parser = member,
+        conflicts_with = "join"
+    )]
+    bootstrap: Vec<(u64, Address)>,
+    /// Join the cluster of the node at this address
+    #[arg(long, env = "KEYVIZ_JOIN", value_name = "HOST:PORT")]
+    join: Option<Address>,
+    /// Raft groups that hold the data, 1 to 1,024; at bootstrap [default: 4]
+    #[arg(long, env = "KEYVIZ_GROUPS", value_name = "N", value_parser = groups)]
+    groups: Option<u64>,
+    /// Replicas of each group, 1 to 9; at bootstrap [default: 3, or the number of members]
+    #[arg(long, env = "KEYVIZ_REPLICATION", value_name = "N", value_parser = |text: &str| values::number_in(text, 1, MAX_REPLICATION))]
+    replication: Option<u64>,
+    /// Keys at which the first routes are split; routes go to the groups in turn; a key with a
+    /// comma is given as hex:...; at bootstrap
+    #[arg(long, env = "KEYVIZ_SPLIT_AT", value_name = "KEY,...", value_delimiter = ',', value_parser = values::key)]
+    split_at: Vec<Bytes>,
+    /// Speak TLS with the certificate in this PEM file, on both ports and to other nodes; needs
+    /// --tls-key and --tls-ca. It and the files below are read anew when they change
+    #[arg(
+        long,
+        env = "KEYVIZ_TLS_CERT",
+        value_name = "FILE",
+        requires_all = ["tls_key", "tls_ca"],
+        help_heading = "Security"
+    )]
+    tls_cert: Option<PathBuf>,
+    /// Private key of --tls-cert, PEM
+    #[arg(
+        long,
+        env = "KEYVIZ_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert",
+        help_heading = "Security"
+    )]
+    tls_key: Option<PathBuf>,
+    /// CA that signs all nodes and the clients that show a certificate, PEM
+    #[arg(
+        long,
+        env = "KEYVIZ_TLS_CA",
+        value_name = "FILE",
+        requires = "tls_cert",
+        help_heading = "Security"
+    )]
+    tls_ca: Option<PathBuf>,
+    /// Ask for the token in this file where routes or members are changed, for heatmaps and on
+    /// /api/; each line is a token that is accepted
+    #[arg(long, env = "KEYVIZ_ADMIN_TOKEN_FILE", value_name = "FILE", help_heading = "Security")]
+    admin_token_file: Option<PathBuf>,
+    /// Take calls from nodes that show the secret in this file, and show its first line to them;
+    /// each line is a secret that is accepted
+    #[arg(
+        long,
+        env = "KEYVIZ_CLUSTER_SECRET_FILE",
+        value_name = "FILE",
+        help_heading = "Security"
+    )]
+    cluster_secret_file: Option<PathBuf>,
+    /// Listen beyond loopback although there is no TLS or no admin token
+    #[arg(long, env = "KEYVIZ_INSECURE", help_heading = "Security")]
+    insecure: bool,
+    /// Bytes of rows a second that this node sends, over all its groups, to new replicas and to ones that
+    /// are far behind; in bytes or as KiB, MiB or GiB; at least 64KiB. Entries of the log are not held
+    /// up: one that can catch up from the log (at most 15,000 entries or 64 MiB a group) does so at
+    /// full speed
+    #[arg(long, env = "KEYVIZ_MOVE_RATE", value_name = "SIZE", default_value = "64MiB", value_parser = move_rate)]
+    move_rate: u64,
+    /// What to log on stderr: error, warn, info, debug, trace, or a filter such as
+    /// info,keyviz::raft=debug
+    #[arg(long, env = "KEYVIZ_LOG", value_name = "FILTER", default_value = DEFAULT_LOG, value_parser = log_filter)]
+    log: String,
+    /// Length of a heatmap column, 1s to 1h; the same on every node
+    #[arg(
+        long,
+        env = "KEYVIZ_STEP",
+        value_name = "DURATION",
+        default_value = "60s",
+        value_parser = keyviz_flags::step,
+        help_heading = "Visualizer"
+    )]
+    keyviz_step: Duration,
+    #[command(flatten)]
+    keyviz: KeyvizArgs,
+    #[command(flatten)]
+    storage: StorageArgs,
+}
+
+/// An entry of `--bootstrap` that names no member.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum MemberError {
+    /// No `=`.
+    #[error("a member is ID=HOST:PORT")]
+    Form,
+    /// A number below 1, or none.
+    #[error("the id in front of '=' is not a number from 1")]
+    Id,
+    /// No address.
+    #[error(transparent)]
+    Address(#[from] values::ValueError),
+}
+
+pub(super) fn member(text: &str) -> Result<(u64, Address), MemberError> {
+    let (id, address) = text.split_once('=').ok_or(MemberError::Form)?;
+    let id = id.trim().parse().ok().filter(|id| *id > 0).ok_or(MemberError::Id)?;
+    Ok((id, address.trim().parse()?))
+}
+
+pub(super) fn groups(text: &str) -> Result<u64, values::ValueError> {
+    values::number_in(text, 1, MAX_GROUPS)
+}
+
+fn move_rate(text: &str) -> Result<u64, SizeError> {
+    keyviz_flags::size_in(text, GroupOptions::MIN_MOVE_BYTES_PER_S, 1 << 40)
+}
+
+fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
+    text.parse::<tracing_subscriber::EnvFilter>().map(|_| text.to_owned())
+}
+
+impl ServeArgs {
+    /// Checks what no flag can check alone.
+    ///
+    /// # Errors
+    /// Naming the flag and its value.
+    pub fn options(self) -> Result<ServeOptions, UsageError> {
+        let advertise = self.advertise.clone().unwrap_or_else(|| self.listen.into());
+        self.check_exposure(&advertise)?;
+        let start = self.start(&advertise)?;
+        let security = self.security();
+        Ok(ServeOptions {
+            id: self.id,
+            listen: self.listen,
+            advertise,
+            http: self.http,
+            data: self.data,
+            start,
+            insecure: self.insecure,
+            security,
+            keyviz: self.keyviz.options(self.keyviz_step),
+            move_bytes_per_s: self.move_rate,
+            storage: self.storage.flags(DEFAULT_CACHE_BYTES),
+            log: self.log,
+        })
+    }
+
+    fn security(&self) -> SecurityConfig {
+        let tls = match (&self.tls_cert, &self.tls_key, &self.tls_ca) {
+            (Some(cert), Some(key), Some(ca)) => {
+                Some(TlsFiles { cert: cert.clone(), key: key.clone(), ca: ca.clone() })
+            }
+            // The parser has seen to it that none is given alone.
+            _ => None,
+        };
+        SecurityConfig {
+            tls,
+            admin_token: self.admin_token_file.clone(),
+            cluster_secret: self.cluster_secret_file.clone(),
+        }
+    }
+
+    /// Nothing listens where others could reach it unprotected, unless that was asked for.
+    fn check_exposure(&self, advertise: &Address) -> Result<(), UsageError> {
+        for (flag, address) in
+            [("--listen <IP:PORT>", Some(self.listen)), ("--http <IP:PORT>", self.http)]
+        {
+            let Some(address) = address.filter(|address| !address.ip().is_loopback()) else {
+                continue;
+            };
+            let SecurityConfig { tls, admin_token, .. } = self.security();
+            let missing = match (&tls, &admin_token) {
+                (Some(_), Some(_)) => continue,
+                (None, None) => {
+                    "nothing is encrypted or authenticated (--tls-cert, --admin-token-file)"
+                }
+                (None, Some(_)) => "nothing is encrypted (--tls-cert)",
+                (Some(_), None) => "anybody may change routes and members (--admin-token-file)",
+            };
+            if !self.insecure {
+                let reason = format!(
+                    "not a loopback address, and {missing}; --insecure says that this is meant"
+                );
+                return Err(UsageError::value(flag, address, reason));
+            }
+        }
+        if self.listen.port() == 0 {
+            let reason = "other nodes need to know the port";
+            return Err(UsageError::value("--listen <IP:PORT>", self.listen, reason));
+        }
+        let anywhere = matches!(advertise.host(), "0.0.0.0" | "::");
+        if anywhere {
+            let reason = "nobody can reach this address; give the one that others use";
+            return Err(UsageError::value("--advertise <HOST:PORT>", advertise, reason));
+        }
+        Ok(())
+    }
+
+    fn start(&self, advertise: &Address) -> Result<Start, UsageError> {
+        if !self.bootstrap.is_empty() {
+            return self.bootstrap(advertise).map(Start::Bootstrap);
+        }
+        let bootstrap_only = [
+            ("--groups <N>", self.groups.is_some()),
+            ("--replication <N>", self.replication.is_some()),
+            ("--split-at <KEY,...>", !self.split_at.is_empty()),
+        ];
+        if let Some((flag, _)) = bootstrap_only.into_iter().find(|(_, given)| *given) {
+            return Err(UsageError::Needs { flag, needs: "--bootstrap <ID=HOST:PORT,...>" });
+        }
+        Ok(self.join.clone().map_or(Start::Resume, Start::Join))
+    }
+
+    fn bootstrap(&self, advertise: &Address) -> Result<Bootstrap, UsageError> {
+        let mut members = BTreeMap::new();
+        for (id, address) in &self.bootstrap {
+            let wrong = |reason: String| {
+                let entry = format!("{id}={address}");
+                Err(UsageError::value("--bootstrap <ID=HOST:PORT,...>", entry, reason))
+            };
+            if let Some((other, _)) = members.iter().find(|(_, known)| *known == address) {
+                return wrong(format!("node {other} has this address too"));
+            }
+            if members.insert(*id, address.clone()).is_some() {
+                return wrong("this id is in the list twice".into());
+            }
+        }
+        match members.get(&self.id) {
+            None => {
+                let reason = "this node is not in the list of --bootstrap";
+                return Err(UsageError::value("--id <ID>", self.id, reason));
+            }
+            Some(listed) if listed != advertise => {
+                let reason = format!("--bootstrap gives this node as {listed}");
+                let (flag, value) = ("--advertise <HOST:PORT>", advertise);
+                return Err(UsageError::value(flag, value, reason));
+            }
+            Some(_) => {}
+        }
+        let count = members.len() as u64;
+        let replication = self.replication.unwrap_or(DEFAULT_REPLICATION.min(count));
+        if replication > count {
+            let reason = format!("there are only {count} members");
+            return Err(UsageError::value("--replication <N>", replication, reason));
+        }
+        let split_at = sorted_splits(self.split_at.clone())?;
+        Ok(Bootstrap {
+            members,
+            groups: self.groups.unwrap_or(DEFAULT_GROUPS),
+            replication,
+            split_at,
+        })
+    }
+}
+
+fn sorted_splits(mut keys: Vec<Bytes>) -> Result<Vec<Bytes>, UsageError> {
+    const FLAG: &str = "--split-at <KEY,...>";
+    keys.sort_unstable();
+    if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(UsageError::value(FLAG, key_text(&pair[0]), "this key is in the list twice"));
+    }
+    if keys.len() > MAX_SPLITS {
+        let reason = format!("at most {MAX_SPLITS} keys");
+        return Err(UsageError::value(FLAG, format!("{} keys", keys.len()), reason));
+    }
+    Ok(keys)
+}
+
+/// Runs one node until SIGINT or SIGTERM; a second signal ends the wait for a clean stop.
+///
+/// # Errors
+/// Where the node cannot be started, or fails to stop cleanly.
+pub async fn run_serve(options: ServeOptions) -> Result<(), CliError> {
+    running::log_to_stderr(&options.log).map_err(CliError::Node)?;
+    let mut signals = Signals::new()?;
+    let mut reloads = Reloads::new()?;
+    let (insecure, security) = (options.insecure, options.security.clone());
+    let (id, address, http) = (options.id, options.advertise.clone(), options.http);
+    let node = tokio::select! {
+        node = RunningNode::start(options) => node.map_err(CliError::Node)?,
+        () = signals.next() => return Ok(()),
+    };
+    eprintln!("keyviz: node {id} serves gRPC on {address}");
+    if let Some(http) = http {
+        let scheme = if security.tls.is_some() { "https" } else { "http" };
+        eprintln!("keyviz: heatmap page on {scheme}://{http}/");
+    }
+    eprintln!("keyviz: {}", exposure(&security, insecure));
+    let failure = loop {
+        tokio::select! {
+            failure = node.failed() => break Some(failure),
+            () = signals.next() => break None,
+            () = reloads.next() => node.reload_security().await,
+        }
+    };
+    eprintln!("keyviz: node {id} stops");
+    let stopped = tokio::select! {
+        stopped = node.shutdown() => stopped.map_err(CliError::Node),
+        () = signals.next() => Err(CliError::Node(anyhow::anyhow!("stopped before everything was written"))),
+    };
+    match failure {
+        Some(failure) => Err(CliError::Node(failure)),
+        None => stopped,
+    }
+}
+
+/// What protects the node and what does not, for its operator.
+fn exposure(security: &SecurityConfig, insecure: bool) -> String {
+    let SecurityConfig { tls, admin_token, cluster_secret } = security;
+    let meant = if insecure { " (--insecure)" } else { "; listening on loopback only" };
+    if tls.is_none() && admin_token.is_none() && cluster_secret.is_none() {
+        return format!("nothing is encrypted or authenticated{meant}");
+    }
+    let tls_words = match tls {
+        Some(_) => "TLS on both ports",
+        None => "no TLS: token, secret and data travel in plain text",
+    };
+    let token_words = match admin_token {
+        Some(_) => "changes, heatmaps and /api/ ask for the admin token",
+        None => "no admin token: whoever can connect may change routes and members",
+    };
+    let node_words = match (tls, cluster_secret) {
+        (Some(_), Some(_)) => "nodes show a certificate or the cluster secret",
+        (Some(_), None) => "nodes show a certificate",
+        (None, Some(_)) => "nodes show the cluster secret",
+        (None, None) => "nodes are not authenticated (--cluster-secret-file)",
+    };
+    let meant = if tls.is_some() && admin_token.is_some() { "" } else { meant };
+    format!("{tls_words}; {token_words}; {node_words}{meant}")
+}
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;

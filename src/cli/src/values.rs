@@ -1,0 +1,407 @@
+//! Parsers of flag values. Each error says what is wrong; clap puts the flag and the value in
+//! front of it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+
+use keyviz_json::{self as json, KeyTextError};
+use keyviz_proto as proto;
+
+/// Longest key in bytes.
+pub const MAX_KEY_BYTES: usize = 4096;
+/// Largest value in bytes.
+pub const MAX_VALUE_BYTES: usize = 1 << 20;
+/// First byte of keys that clients may not use.
+pub const RESERVED_FIRST_BYTE: u8 = 0;
+
+/// A flag value that means nothing.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ValueError {
+    /// Broken hexadecimal.
+    #[error(transparent)]
+    KeyText(#[from] KeyTextError),
+    /// A key of no bytes.
+    #[error("a key has at least 1 byte")]
+    EmptyKey,
+    /// A key that is too long.
+    #[error("a key has at most {MAX_KEY_BYTES} bytes, this one has {0}")]
+    LongKey(usize),
+    /// A reserved key.
+    #[error("keys that begin with \\x00 are reserved")]
+    ReservedKey,
+    /// A value that is too large.
+    #[error("a value has at most {MAX_VALUE_BYTES} bytes, this one has {0}")]
+    LargeValue(usize),
+    /// No `HOST:PORT`.
+    #[error("an address is HOST:PORT ({0})")]
+    Address(AddressFault),
+    /// No duration.
+    #[error("a duration is a number and a unit, such as 500ms, 60s or 1h ({0})")]
+    Duration(String),
+    /// A duration out of its range.
+    #[error("must be from {} to {}", super::text::duration(*.0), super::text::duration(*.1))]
+    DurationRange(Duration, Duration),
+    /// No size.
+    #[error("a size is a number of bytes, or one with KiB, MiB or GiB, such as 256MiB")]
+    Size,
+    /// A number out of its range.
+    #[error("must be from {0} to {1}")]
+    NumberRange(u64, u64),
+    /// No number.
+    #[error("is not a number")]
+    NotNumber,
+    /// No point in time.
+    #[error(
+        "a time is RFC 3339 (2026-01-31T12:00:00Z, 2026-01-31T12:00:00+02:00) or Unix milliseconds"
+    )]
+    Time,
+    /// No series.
+    #[error("a series is reads, writes, read-bytes or write-bytes")]
+    Series,
+    /// No role.
+    #[error("a role is all, leader-write, leader-read or follower-read")]
+    Role,
+    /// No such axis.
+    #[error("an axis is one of now, then")]
+    Axis,
+}
+
+/// What is wrong with an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AddressFault {
+    /// Nothing after a colon.
+    #[error("the port is missing")]
+    NoPort,
+    /// Nothing before the colon.
+    #[error("the host is missing")]
+    NoHost,
+    /// A port that is no port.
+    #[error("the port is not a number from 1 to 65535")]
+    BadPort,
+    /// Characters that no host has.
+    #[error("the host has a character that no host name has")]
+    BadHost,
+    /// An IPv6 address without brackets.
+    #[error("an IPv6 address goes in brackets: [::1]:7401")]
+    BareV6,
+}
+
+/// `HOST:PORT`: a name, an IPv4 address or an IPv6 address in brackets, and a port.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Address(String);
+
+impl Address {
+    /// As given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The host, an IPv6 address without its brackets.
+    pub fn host(&self) -> &str {
+        let (host, _) = self.0.rsplit_once(':').expect("an address has a port");
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        let (_, port) = self.0.rsplit_once(':').expect("an address has a port");
+        port.parse().expect("the port was checked when the address was made")
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<std::net::SocketAddr> for Address {
+    fn from(address: std::net::SocketAddr) -> Self {
+        Address(address.to_string())
+    }
+}
+
+impl FromStr for Address {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let fault = |fault| Err(ValueError::Address(fault));
+        let Some((host, port)) = text.rsplit_once(':') else {
+            return fault(AddressFault::NoPort);
+        };
+        if host.is_empty() {
+            return fault(AddressFault::NoHost);
+        }
+        let named = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        match bracketed {
+            Some(v6) if v6.parse::<std::net::Ipv6Addr>().is_err() => {
+                return fault(AddressFault::BadHost);
+            }
+            Some(_) => {}
+            None if host.chars().all(named) => {}
+            None if host.chars().all(|c| c.is_ascii_hexdigit() || c == ':' || c == '.') => {
+                return fault(AddressFault::BareV6);
+            }
+            None => return fault(AddressFault::BadHost),
+        }
+        if port.is_empty() {
+            return fault(AddressFault::NoPort);
+        }
+        match port.parse::<u16>() {
+            Ok(1..) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Ok(Address(text.to_owned()))
+            }
+            _ => fault(AddressFault::BadPort),
+        }
+    }
+}
+
+/// A key that a client may use.
+///
+/// # Errors
+/// Where it is empty, too long, reserved, or broken hexadecimal.
+pub fn key(text: &str) -> Result<Bytes, ValueError> {
+    let key = json::parse_key(text)?;
+    check_key(&key)?;
+    Ok(key)
+}
+
+/// Whether a client may use this key.
+///
+/// # Errors
+/// Where it is empty, too long or reserved.
+pub fn check_key(key: &[u8]) -> Result<(), ValueError> {
+    match key {
+        [] => Err(ValueError::EmptyKey),
+        [RESERVED_FIRST_BYTE, ..] => Err(ValueError::ReservedKey),
+        key if key.len() > MAX_KEY_BYTES => Err(ValueError::LongKey(key.len())),
+        _ => Ok(()),
+    }
+}
+
+/// A bound of a key range: empty is allowed, and so is a reserved key, which no client can store.
+///
+/// # Errors
+/// Where it is too long or broken hexadecimal.
+pub fn bound(text: &str) -> Result<Bytes, ValueError> {
+    let bound = json::parse_key(text)?;
+    if bound.len() > MAX_KEY_BYTES {
+        return Err(ValueError::LongKey(bound.len()));
+    }
+    Ok(bound)
+}
+
+/// A value that can be stored.
+///
+/// # Errors
+/// Where it is too large or broken hexadecimal.
+pub fn value(text: &str) -> Result<Bytes, ValueError> {
+    let value = json::parse_key(text)?;
+    if value.len() > MAX_VALUE_BYTES {
+        return Err(ValueError::LargeValue(value.len()));
+    }
+    Ok(value)
+}
+
+/// A duration of at least one millisecond, such as `500ms`, `60s`, `1h 30m`.
+///
+/// # Errors
+/// Where it is none, or shorter.
+pub fn duration(text: &str) -> Result<Duration, ValueError> {
+    const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+    duration_in(text, Duration::from_millis(1), LONGEST)
+}
+
+/// A duration within bounds.
+///
+/// # Errors
+/// Where it is none, or out of bounds.
+pub fn duration_in(text: &str, least: Duration, most: Duration) -> Result<Duration, ValueError> {
+    let duration =
+        humantime::parse_duration(text).map_err(|error| ValueError::Duration(error.to_string()))?;
+    if duration < least || duration > most {
+        return Err(ValueError::DurationRange(least, most));
+    }
+    Ok(duration)
+}
+
+/// A number of bytes: `4096`, `64KiB`, `256MiB`, `1GiB` (also `k`, `m`, `g`, in powers of 1,024).
+///
+/// # Errors
+/// Where it is none, or does not fit 64 bits.
+pub fn size(text: &str) -> Result<u64, ValueError> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| ValueError::Size)?;
+    let shift = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        "t" | "tib" => 40,
+        _ => return Err(ValueError::Size),
+    };
+    number.checked_mul(1 << shift).ok_or(ValueError::Size)
+}
+
+/// A whole number within bounds.
+///
+/// # Errors
+/// Where it is none, or out of bounds.
+pub fn number_in(text: &str, least: u64, most: u64) -> Result<u64, ValueError> {
+    let number: u64 = text.parse().map_err(|_| ValueError::NotNumber)?;
+    if number < least || number > most {
+        return Err(ValueError::NumberRange(least, most));
+    }
+    Ok(number)
+}
+
+/// A point in time in Unix milliseconds, from RFC 3339 (with `Z` or an offset) or digits.
+///
+/// # Errors
+/// Where it is neither.
+pub fn time_ms(text: &str) -> Result<u64, ValueError> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().map_err(|_| ValueError::Time);
+    }
+    let (local, offset_ms) = split_offset(text).ok_or(ValueError::Time)?;
+    let utc = format!("{}Z", local.to_ascii_uppercase());
+    let time: SystemTime = humantime::parse_rfc3339(&utc).map_err(|_| ValueError::Time)?;
+    let local_ms = time.duration_since(UNIX_EPOCH).map_err(|_| ValueError::Time)?.as_millis();
+    i64::try_from(local_ms)
+        .ok()
+        .and_then(|local_ms| u64::try_from(local_ms - offset_ms).ok())
+        .ok_or(ValueError::Time)
+}
+
+/// Splits `2026-01-31T12:00:00+02:00` before its offset, and gives that in milliseconds.
+fn split_offset(text: &str) -> Option<(&str, i64)> {
+    if let Some(local) = text.strip_suffix(['Z', 'z']) {
+        return Some((local, 0));
+    }
+    let at = text.len().checked_sub(6)?;
+    let (local, offset) = (text.get(..at)?, text.get(at..)?);
+    let sign = match offset.as_bytes()[0] {
+        b'+' => 1,
+        b'-' => -1,
+        _ => return None,
+    };
+    let (hours, minutes) = offset[1..].split_once(':')?;
+    let two_digits = |text: &str| text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
+    if !two_digits(hours) || !two_digits(minutes) {
+        return None;
+    }
+    let (hours, minutes): (i64, i64) = (hours.parse().ok()?, minutes.parse().ok()?);
+    (hours < 24 && minutes < 60).then_some((local, sign * (hours * 60 + minutes) * 60_000))
+}
+
+/// A series by name.
+///
+/// # Errors
+/// Where there is no such series.
+pub fn series(text: &str) -> Result<proto::Series, ValueError> {
+    json::series_from_name(text).ok_or(ValueError::Series)
+}
+
+/// An axis by name.
+///
+/// # Errors
+/// Where there is no such axis.
+pub fn axis(text: &str) -> Result<proto::Axis, ValueError> {
+    json::axis_from_name(text).ok_or(ValueError::Axis)
+}
+
+/// A role by name.
+///
+/// # Errors
+/// Where there is no such role.
+pub fn role(text: &str) -> Result<proto::Role, ValueError> {
+    json::role_from_name(text).ok_or(ValueError::Role)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_need_a_host_and_a_port() {
+        for good in ["127.0.0.1:7401", "node-1.example:1", "[::1]:65535", "a_b:80"] {
+            assert_eq!(good.parse::<Address>().map(|a| a.to_string()), Ok(good.to_owned()));
+        }
+        assert_eq!("[::1]:7401".parse::<Address>().map(|a| a.host().to_owned()), Ok("::1".into()));
+        assert_eq!("a:7401".parse::<Address>().map(|a| a.port()), Ok(7401));
+        let fault = |text: &str| text.parse::<Address>().unwrap_err();
+        assert_eq!(fault("localhost"), ValueError::Address(AddressFault::NoPort));
+        assert_eq!(fault("localhost:"), ValueError::Address(AddressFault::NoPort));
+        assert_eq!(fault(":7401"), ValueError::Address(AddressFault::NoHost));
+        assert_eq!(fault("a:0"), ValueError::Address(AddressFault::BadPort));
+        assert_eq!(fault("a:65536"), ValueError::Address(AddressFault::BadPort));
+        assert_eq!(fault("a:+1"), ValueError::Address(AddressFault::BadPort));
+        assert_eq!(fault("http://a:1"), ValueError::Address(AddressFault::BadHost));
+        assert_eq!(fault("::1:7401"), ValueError::Address(AddressFault::BareV6));
+        assert_eq!(fault("a b:1"), ValueError::Address(AddressFault::BadHost));
+        assert_eq!(fault("[x]:1"), ValueError::Address(AddressFault::BadHost));
+    }
+
+    #[test]
+    fn times_are_rfc_3339_or_milliseconds() {
+        assert_eq!(time_ms("0"), Ok(0));
+        assert_eq!(time_ms("1767182400000"), Ok(1_767_182_400_000));
+        assert_eq!(time_ms("2025-12-31T12:00:00Z"), Ok(1_767_182_400_000));
+        assert_eq!(time_ms("2025-12-31t14:00:00.250+02:00"), Ok(1_767_182_400_250));
+        assert_eq!(time_ms("2025-12-31T06:30:00-05:30"), Ok(1_767_182_400_000));
+        for bad in [
+            "",
+            "yesterday",
+            "2025-12-31",
+            "2025-12-31T12:00:00",
+            "2025-13-31T12:00:00Z",
+            "2025-12-31T12:00:00+2:00",
+            "2025-12-31T12:00:00+24:00",
+            "-5",
+            "99999999999999999999",
+            "é2025-12-31T12:00:00+02:00",
+            "1970-01-01T00:00:00+01:00",
+        ] {
+            assert_eq!(time_ms(bad), Err(ValueError::Time), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_binary() {
+        assert_eq!(size("4096"), Ok(4096));
+        assert_eq!(size("256MiB"), Ok(256 << 20));
+        assert_eq!(size("1 GiB"), Ok(1 << 30));
+        assert_eq!(size("2k"), Ok(2048));
+        for bad in ["", "MiB", "-1", "1.5MiB", "1XB", "99999999999GiB"] {
+            assert_eq!(size(bad), Err(ValueError::Size), "{bad}");
+        }
+    }
+
+    #[test]
+    fn keys_are_checked_before_anything_is_sent() {
+        assert_eq!(key("a"), Ok(Bytes::from_static(b"a")));
+        assert_eq!(key("hex:61ff"), Ok(Bytes::from_static(b"a\xff")));
+        assert_eq!(key(""), Err(ValueError::EmptyKey));
+        assert_eq!(key("hex:"), Err(ValueError::EmptyKey));
+        assert_eq!(key("hex:00"), Err(ValueError::ReservedKey));
+        assert_eq!(key(&"k".repeat(4097)), Err(ValueError::LongKey(4097)));
+        assert!(key(&"k".repeat(4096)).is_ok());
+        assert_eq!(bound(""), Ok(Bytes::new()));
+        assert!(matches!(key("hex:6"), Err(ValueError::KeyText(_))));
+        assert!(matches!(key("hex:zz"), Err(ValueError::KeyText(_))));
+        assert_eq!(value(&"v".repeat((1 << 20) + 1)), Err(ValueError::LargeValue((1 << 20) + 1)));
+    }
+
+    #[test]
+    fn durations_have_units_and_bounds() {
+        assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
+        assert!(matches!(duration("60"), Err(ValueError::Duration(_))));
+        assert!(matches!(duration("0s"), Err(ValueError::DurationRange(..))));
+        assert!(matches!(duration("-1s"), Err(ValueError::Duration(_))));
+    }
+}

@@ -1,0 +1,168 @@
+//! Who is in the cluster, which nodes hold a group, and who is believed to lead it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use keyviz_types::{GroupId, NodeId};
+
+/// Whether this node is a member, as far as it was told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Standing {
+    /// Nobody said otherwise.
+    #[default]
+    Member,
+    /// It was a member when it stopped, and the others are being asked whether it is one still.
+    Asking,
+    /// It has left or was removed: a majority agreed on that.
+    Removed,
+    /// Its disk has forgotten what it acknowledged; see [`Directory::refusal`].
+    Refused,
+}
+
+/// Members come from the catalog group's Raft membership, placement from the applied catalog;
+/// leaders of groups that have no replica here are hints from answers.
+#[derive(Default)]
+pub struct Directory {
+    members: ArcSwap<BTreeMap<NodeId, MemberAddress>>,
+    placement: ArcSwap<BTreeMap<GroupId, Vec<NodeId>>>,
+    cluster_id: ArcSwap<String>,
+    hints: Mutex<BTreeMap<GroupId, NodeId>>,
+    standing: watch::Sender<Standing>,
+    refusal: ArcSwap<String>,
+}
+
+/// Where a member listens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MemberAddress {
+    /// gRPC, `host:port`.
+    pub address: String,
+    /// HTTP, `host:port`; empty where it serves none.
+    pub http: String,
+}
+
+impl Directory {
+    /// Nobody known yet.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Whether this node is a member.
+    pub fn standing(&self) -> Standing {
+        *self.standing.borrow()
+    }
+
+    /// The same, once the others have been asked, or were in vain.
+    pub async fn asked_standing(&self) -> Standing {
+        let mut standing = self.standing.subscribe();
+        let asked = standing.wait_for(|standing| *standing != Standing::Asking).await;
+        // The sender lives as long as the directory.
+        asked.map_or(Standing::Member, |standing| *standing)
+    }
+
+    /// Learns whether this node is a member.
+    pub fn set_standing(&self, standing: Standing) {
+        self.standing.send_if_modified(|known| {
+            *known != Standing::Refused && std::mem::replace(known, standing) != standing
+        });
+    }
+
+    /// Why this node takes part in nothing; empty unless its standing is [`Standing::Refused`].
+    pub fn refusal(&self) -> Arc<String> {
+        self.refusal.load_full()
+    }
+
+    /// This node takes part in nothing until its process ends.
+    pub fn refuse(&self, reason: String) {
+        self.refusal.store(Arc::new(reason));
+        self.standing.send_replace(Standing::Refused);
+    }
+
+    /// The id of the cluster; empty before it is known.
+    pub fn cluster_id(&self) -> Arc<String> {
+        self.cluster_id.load_full()
+    }
+
+    /// Learns the id of the cluster.
+    pub fn set_cluster_id(&self, id: &str) {
+        if self.cluster_id.load().as_str() != id {
+            self.cluster_id.store(Arc::new(id.to_owned()));
+        }
+    }
+
+    /// All members.
+    pub fn members(&self) -> Arc<BTreeMap<NodeId, MemberAddress>> {
+        self.members.load_full()
+    }
+
+    /// Replaces the members.
+    pub fn set_members(&self, members: BTreeMap<NodeId, MemberAddress>) {
+        if **self.members.load() != members {
+            self.members.store(Arc::new(members));
+        }
+    }
+
+    /// Where a member listens; `None` for a node that is not a member.
+    pub fn address(&self, node: NodeId) -> Option<MemberAddress> {
+        self.members.load().get(&node).cloned()
+    }
+
+    /// The nodes that hold a group; empty where the group is unknown.
+    pub fn replicas(&self, group: GroupId) -> Vec<NodeId> {
+        self.placement.load().get(&group).cloned().unwrap_or_default()
+    }
+
+    /// Whether `node` is a replica of a group.
+    pub fn is_replica(&self, node: NodeId, group: GroupId) -> bool {
+        self.placement.load().get(&group).is_some_and(|replicas| replicas.contains(&node))
+    }
+
+    /// All data groups and the nodes that hold them.
+    pub fn placement(&self) -> Arc<BTreeMap<GroupId, Vec<NodeId>>> {
+        self.placement.load_full()
+    }
+
+    /// Replaces the placement.
+    pub fn set_placement(&self, placement: BTreeMap<GroupId, Vec<NodeId>>) {
+        if **self.placement.load() != placement {
+            self.placement.store(Arc::new(placement));
+        }
+    }
+
+    /// Who was last seen to lead a group.
+    pub fn leader_hint(&self, group: GroupId) -> Option<NodeId> {
+        self.hints.lock().get(&group).copied()
+    }
+
+    /// Remembers who leads a group, or that the last belief was wrong.
+    pub fn hint_leader(&self, group: GroupId, leader: Option<NodeId>) {
+        let mut hints = self.hints.lock();
+        match leader {
+            Some(leader) => hints.insert(group, leader),
+            None => hints.remove(&group),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_needs_the_standing_waits_while_the_others_are_asked() {
+        let directory = Directory::new();
+        assert_eq!(directory.asked_standing().await, Standing::Member, "nobody is asked");
+        directory.set_standing(Standing::Asking);
+        let waits = tokio::spawn({
+            let directory = Arc::clone(&directory);
+            async move { directory.asked_standing().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished());
+        directory.set_standing(Standing::Removed);
+        assert_eq!(waits.await.expect("it does not panic"), Standing::Removed);
+    }
+}

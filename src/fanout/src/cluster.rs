@@ -1,0 +1,350 @@
+//! The two rounds and their deadline.
+//!
+//! ```text
+//!  0                            half                          deadline
+//!  |-- round one, all members --|                                 |
+//!  |   answered: ----------------> plan --> round two ----------> | merge what is there
+//!  |   late:     - - - - - - - - - - - - -> round two, if the     |
+//!                                           totals come at last
+//! ```
+//!
+//! Round one ends when all have answered, at the latest at half of the deadline: a member that is silent
+//! costs the others half of their time, never all of it. The rows are planned without the late ones, whose
+//! counts are exact all the same if they arrive; only the choice of rows did not know of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, Shared};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
+use tokio::time::{Instant, timeout_at};
+
+use keyviz_catalog::AppliedCatalog;
+use keyviz_core::{
+    ColumnPlan, DEFAULT_ROW_ROUTE_IDS, Merge, NodeId, NodeTotals, PlanRequest, Query, RouteSpec,
+    RowPlan, SoundColumns, Window, plan, plan_columns,
+};
+use keyviz_directory::{Directory, Standing};
+
+use super::local::LocalMatrix;
+use super::member::{Member, Planned};
+use super::peers::PeerMatrix;
+use super::request::{Axis, MAX_EVENTS, MatrixAnswer, MatrixError, MatrixRequest};
+use super::shared::{Joinable, Ticket};
+use super::work::{Place, off_the_runtime};
+
+/// How long a member may take for both rounds.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The node begins with its own part of a round this much later than the others are asked, so that the
+/// questions are on their way before its cores are busy.
+const HEAD_START: Duration = Duration::from_micros(300);
+
+/// What a fan-out is made of.
+pub struct FanoutParts {
+    /// This node.
+    pub node: NodeId,
+    /// Its own counts.
+    pub local: Arc<LocalMatrix>,
+    /// Who else there is.
+    pub directory: Arc<Directory>,
+    /// The routes, as they are and were.
+    pub catalog: AppliedCatalog,
+    /// How to ask them.
+    pub peers: Arc<dyn PeerMatrix>,
+    /// How long they may take.
+    pub deadline: Duration,
+}
+
+type Answer = Result<Arc<MatrixAnswer>, MatrixError>;
+
+/// Answers matrix queries, for the cluster or for this node.
+pub struct Fanout {
+    parts: Arc<FanoutParts>,
+    joinable: Joinable<MatrixRequest, Answer>,
+    counters: FanoutCounters,
+}
+
+/// What came of the queries since the node started.
+#[derive(Default, Debug)]
+pub struct FanoutCounters {
+    /// Matrices that were put together.
+    pub queries: AtomicU64,
+    /// Questions that were answered with the matrix of another, identical one.
+    pub shared: AtomicU64,
+    /// Questions that were refused because too many were under way.
+    pub refused: AtomicU64,
+    /// Members that gave their part of one.
+    pub answered: AtomicU64,
+    /// Members that did not, in time or at all.
+    pub failed: AtomicU64,
+}
+
+impl Fanout {
+    /// A fan-out of these parts.
+    pub fn new(parts: FanoutParts) -> Arc<Self> {
+        let (parts, joinable) = (Arc::new(parts), Joinable::default());
+        Arc::new(Fanout { parts, joinable, counters: FanoutCounters::default() })
+    }
+
+    /// The node's own source.
+    pub fn local(&self) -> &Arc<LocalMatrix> {
+        &self.parts.local
+    }
+
+    /// What came of the queries so far.
+    pub fn counters(&self) -> &FanoutCounters {
+        &self.counters
+    }
+
+    fn count(&self, members: &[Member]) {
+        // Relaxed: each number is read by itself.
+        self.counters.queries.fetch_add(1, Ordering::Relaxed);
+        for member in members {
+            let ok = member.status().ok;
+            let counter = if ok { &self.counters.answered } else { &self.counters.failed };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// One matrix from every member, shared with identical questions that are asked meanwhile. Dropping
+    /// the last future that waits for it ends the work at all members.
+    ///
+    /// # Errors
+    /// Where the question is refused or this node cannot answer. A member that cannot is a status in
+    /// the answer.
+    pub async fn cluster(self: &Arc<Self>, request: &MatrixRequest) -> Answer {
+        match self.parts.directory.standing() {
+            Standing::Member | Standing::Asking => {}
+            Standing::Removed => return Err(MatrixError::Removed { node: self.parts.node }),
+            Standing::Refused => {
+                let reason = self.parts.directory.refusal().as_str().to_owned();
+                return Err(MatrixError::Refused { reason });
+            }
+        }
+        let fanout = Arc::clone(self);
+        let (answer, joined): (Shared<BoxFuture<'static, Answer>>, bool) =
+            self.joinable.join(request, |ticket| {
+                let request = request.clone();
+                async move {
+                    let members = fanout.members();
+                    fanout.answer(&request, members, Some(ticket)).await
+                }
+            });
+        if joined {
+            self.counters.shared.fetch_add(1, Ordering::Relaxed);
+        }
+        answer.await
+    }
+
+    fn members(&self) -> BTreeMap<NodeId, String> {
+        let members = self.parts.directory.members();
+        let mut addresses: BTreeMap<NodeId, String> =
+            members.iter().map(|(id, member)| (*id, member.address.clone())).collect();
+        addresses.entry(self.parts.node).or_default();
+        addresses
+    }
+
+    /// The matrix of this node alone.
+    ///
+    /// # Errors
+    /// As [`Fanout::cluster`].
+    pub async fn node(&self, request: &MatrixRequest) -> Answer {
+        let node = self.parts.node;
+        let address = self.parts.directory.address(node).map_or_else(String::new, |at| at.address);
+        self.answer(request, BTreeMap::from([(node, address)]), None).await
+    }
+
+    async fn answer(
+        &self,
+        request: &MatrixRequest,
+        addresses: BTreeMap<NodeId, String>,
+        ticket: Option<Ticket>,
+    ) -> Answer {
+        let parts = &self.parts;
+        if !parts.local.enabled() {
+            return Err(MatrixError::Disabled);
+        }
+        // What is wrong with a question is said before it waits.
+        request.query(parts.local.clock().now_ms())?;
+        let began = Instant::now();
+        let deadline = began + parts.deadline;
+        // Later there is no time left to ask anybody.
+        let _place = self.place(began + parts.deadline / 2).await?;
+        let half = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
+
+        let query = Arc::new(request.query(parts.local.clock().now_ms())?);
+        let head_start = if addresses.len() > 1 { HEAD_START } else { Duration::ZERO };
+        let mut asks: FuturesUnordered<BoxFuture<'static, Member>> = addresses
+            .into_iter()
+            .map(|(node, address)| {
+                let member = Member::new(Arc::clone(parts), node, address, deadline);
+                let member = member.with_head_start(head_start);
+                member.round_one(Arc::clone(&query)).boxed()
+            })
+            .collect();
+        let mut members = Vec::with_capacity(asks.len());
+        while let Ok(Some(member)) = timeout_at(half, asks.next()).await {
+            members.push(member);
+        }
+
+        // Whoever asks from here on may have been acknowledged what is not counted in this answer.
+        if let Some(ticket) = ticket {
+            self.joinable.close(ticket);
+        }
+        // Without an end the window ends now, not when the question was put.
+        let now_ms = parts.local.clock().now_ms();
+        let query = Arc::new(request.query(now_ms)?);
+        let columns = self.plan_columns(request, &query, &members, now_ms)?;
+        let totals = members.iter_mut().filter_map(Member::take_totals).collect();
+        let rows = self.plan_rows(request, &query, totals).await?;
+        let planned = Planned {
+            query: Arc::clone(&query),
+            rows: Arc::new(rows.axis()),
+            columns: Arc::new(columns),
+            asked_from_ms: request.from_ms,
+        };
+
+        let in_time = members.into_iter().map(|member| futures::future::ready(member).boxed());
+        let round_two = in_time.chain(asks).map(|member| {
+            let planned = planned.clone();
+            member.then(|member| member.round_two(planned))
+        });
+        let mut round_two: FuturesUnordered<_> = round_two.collect();
+        let mut merge = Merge::new(rows, ColumnPlan::clone(&planned.columns));
+        let mut members: Vec<Member> = Vec::new();
+        while let Some((mut member, parts)) = round_two.next().await {
+            // As they come: an answer takes half of the memory once it is merged.
+            merge = merged(merge, &mut member, parts).await?;
+            members.push(member);
+        }
+        drop(round_two);
+        self.count(&members);
+        self.finish(request, planned, merge, members).await
+    }
+
+    async fn place(&self, until: Instant) -> Result<Place, MatrixError> {
+        let place = match timeout_at(until, self.parts.local.work().query()).await {
+            Ok(place) => place,
+            Err(_) => Err(self.parts.local.work().busy()),
+        };
+        place.map_err(|busy| {
+            self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            MatrixError::Busy(busy)
+        })
+    }
+
+    async fn finish(
+        &self,
+        request: &MatrixRequest,
+        planned: Planned,
+        merge: Merge,
+        members: Vec<Member>,
+    ) -> Answer {
+        let (catalog, axis) = (self.parts.catalog.clone(), request.axis);
+        let statuses: Vec<_> = members.into_iter().map(Member::into_status).collect();
+        let answer = off_the_runtime(move |wanted| {
+            if !wanted() {
+                return None;
+            }
+            let query = planned.query;
+            let matrix = merge.finish(&query, statuses);
+            // The columns are whole steps, so the first may begin before the window asked for.
+            let Window { mut from_ms, to_ms } = query.window;
+            if let Some(first) = matrix.columns.first() {
+                from_ms = from_ms.min(first.start_ms);
+            }
+            let events =
+                catalog.with(|catalog| catalog.events(from_ms, to_ms, &query.range, MAX_EVENTS));
+            Some(MatrixAnswer { matrix, events, axis })
+        });
+        Ok(Arc::new(answer.await?))
+    }
+
+    /// Columns of the window, from the oldest that any member holds: a window from 1970 on must not
+    /// make every column a year wide.
+    fn plan_columns(
+        &self,
+        request: &MatrixRequest,
+        query: &Query,
+        members: &[Member],
+        now_ms: u64,
+    ) -> Result<ColumnPlan, MatrixError> {
+        let oldest_ms = members.iter().filter_map(Member::totals).map(|totals| totals.oldest_ms);
+        let oldest_ms = oldest_ms.min().unwrap_or(now_ms);
+        let from_ms = if request.from_ms.is_some() {
+            query.window.from_ms.max(oldest_ms.min(query.window.to_ms.saturating_sub(1)))
+        } else {
+            query.window.from_ms
+        };
+        let window = Window { from_ms, ..query.window };
+        let step_ms = self.parts.local.history().config().step_ms;
+        plan_columns(window, step_ms, request.max_columns as usize, now_ms)
+            .map_err(|error| MatrixError::Internal { reason: error.to_string() })
+    }
+
+    async fn plan_rows(
+        &self,
+        request: &MatrixRequest,
+        query: &Arc<Query>,
+        totals: Vec<NodeTotals>,
+    ) -> Result<RowPlan, MatrixError> {
+        let epoch = self.parts.local.sampler().epoch_full();
+        if epoch.routes().is_empty() {
+            return Err(MatrixError::NotReady);
+        }
+        let (query, max_rows) = (Arc::clone(query), request.max_rows as usize);
+        let (axis, catalog) = (request.axis, self.parts.catalog.clone());
+        off_the_runtime(move |wanted| {
+            if !wanted() {
+                return None;
+            }
+            let past = (axis == Axis::Then)
+                .then(|| catalog.with(|catalog| catalog.routes_at(query.window.from_ms)));
+            let (routes, catalog_version): (&[RouteSpec], u64) = match &past {
+                Some(past) => (&past.routes, past.version),
+                None => (epoch.routes(), epoch.catalog_version()),
+            };
+            let request = PlanRequest {
+                routes,
+                catalog_version,
+                range: &query.range,
+                max_rows,
+                max_route_ids: DEFAULT_ROW_ROUTE_IDS,
+            };
+            Some(plan(&request, &totals))
+        })
+        .await?
+        .map_err(|error| MatrixError::Internal { reason: error.to_string() })
+    }
+}
+
+/// Takes a member's answer into the merge, off the runtime.
+async fn merged(
+    mut merge: Merge,
+    member: &mut Member,
+    parts: Vec<SoundColumns>,
+) -> Result<Merge, MatrixError> {
+    if parts.is_empty() {
+        return Ok(merge);
+    }
+    let (merge, refused) = off_the_runtime(move |wanted| {
+        for part in parts {
+            if !wanted() {
+                return None;
+            }
+            if let Err(error) = merge.add_sound(part) {
+                return Some((merge, Some(error)));
+            }
+        }
+        Some((merge, None))
+    })
+    .await?;
+    if let Some(error) = refused {
+        member.fail(error.to_string());
+    }
+    Ok(merge)
+}

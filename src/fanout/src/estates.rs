@@ -1,0 +1,101 @@
+//! Taking over the columns of nodes that leave.
+
+use std::io;
+use std::sync::Arc;
+
+use keyviz_core::{Estate, NodeId};
+
+use super::local::LocalMatrix;
+
+/// A record of a history: key and value.
+pub type EstateRecord = (Vec<u8>, Vec<u8>);
+
+/// Where what was taken over survives a restart.
+pub trait EstateStore: Send + Sync + 'static {
+    /// Stores the records of a node in the place of those before. Durable when it returns. Blocks.
+    fn store(&self, node: NodeId, records: &[EstateRecord]) -> io::Result<()>;
+}
+
+/// Why columns were not taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum EstateError {
+    /// The records are no estate.
+    #[error("what node {node} counted came damaged or cut short")]
+    Damaged {
+        /// Who counted.
+        node: NodeId,
+    },
+    /// They are larger than any history may be here.
+    #[error(
+        "what node {node} counted has more than {limit} bytes, the history budget of this node"
+    )]
+    TooLarge {
+        /// Who counted.
+        node: NodeId,
+        /// The budget.
+        limit: usize,
+    },
+    /// They could not be stored.
+    #[error("what node {node} counted could not be stored: {source}")]
+    Store {
+        /// Who counted.
+        node: NodeId,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The records of one node on their way in.
+#[derive(Debug)]
+pub struct Incoming {
+    node: NodeId,
+    limit: usize,
+    bytes: usize,
+    records: Vec<EstateRecord>,
+}
+
+impl Incoming {
+    /// Nothing yet; refuses more than the history budget of `local`.
+    pub fn new(node: NodeId, local: &LocalMatrix) -> Self {
+        let limit = local.history().config().bytes;
+        Incoming { node, limit, bytes: 0, records: Vec::new() }
+    }
+
+    /// Who counted.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Takes one record.
+    ///
+    /// # Errors
+    /// [`EstateError::TooLarge`] over the budget.
+    pub fn push(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), EstateError> {
+        self.bytes = self.bytes.saturating_add(key.len() + value.len());
+        if self.bytes > self.limit {
+            return Err(EstateError::TooLarge { node: self.node, limit: self.limit });
+        }
+        self.records.push((key, value));
+        Ok(())
+    }
+
+    /// Stores what came and answers for it from now on; the number of records. Blocks.
+    ///
+    /// # Errors
+    /// Where the records are damaged or cannot be stored; nothing is answered for then.
+    pub fn finish(
+        self,
+        local: &LocalMatrix,
+        store: &Arc<dyn EstateStore>,
+    ) -> Result<u64, EstateError> {
+        let node = self.node;
+        let records = self.records.iter().map(|(key, value)| (key, value));
+        let estate = match Estate::of_records(node, records) {
+            Some((estate, damaged)) if damaged.is_empty() => estate,
+            _ => return Err(EstateError::Damaged { node }),
+        };
+        store.store(node, &self.records).map_err(|source| EstateError::Store { node, source })?;
+        local.history().inherit(estate);
+        Ok(self.records.len() as u64)
+    }
+}

@@ -1,0 +1,205 @@
+//! What is asked, what is answered, and why there may be no answer.
+
+use bytes::Bytes;
+
+use keyviz_catalog::RouteEvents;
+use keyviz_core::{KeyRange, MAX_COLUMNS, MAX_ROWS, Matrix, NodeId, Query, Role, Series, Window};
+
+use super::work::{Busy, WorkError};
+
+/// Window of a matrix when the asker names none.
+const DEFAULT_WINDOW_MS: u64 = 3_600_000;
+
+/// Most splits and merges that an answer lists.
+pub(super) const MAX_EVENTS: usize = 1_024;
+
+/// Which routes the rows of a matrix are.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Axis {
+    /// Those of today: what a retired route counted is shown at its descendants.
+    #[default]
+    Now,
+    /// Those of the first instant of the window: what their descendants counted is added up.
+    Then,
+}
+
+/// A matrix and what happened to its routes meanwhile.
+#[derive(Clone, PartialEq, Debug)]
+pub struct MatrixAnswer {
+    /// The counts.
+    pub matrix: Matrix,
+    /// Splits and merges of its window and keys, as this node has applied them.
+    pub events: RouteEvents,
+    /// Which routes the rows are.
+    pub axis: Axis,
+}
+
+/// What is asked, as the asker wrote it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MatrixRequest {
+    /// Which of the four numbers.
+    pub series: Series,
+    /// Only operations of this role; `None`: all.
+    pub role: Option<Role>,
+    /// Unix milliseconds, inclusive; `None`: an hour before the end.
+    pub from_ms: Option<u64>,
+    /// Unix milliseconds, exclusive; `None`: now, with the column in progress.
+    pub to_ms: Option<u64>,
+    /// First key.
+    pub start: Bytes,
+    /// First key after; `None`: unbounded.
+    pub end: Option<Bytes>,
+    /// Row budget; 0: the default.
+    pub max_rows: u32,
+    /// Column budget; 0: the default.
+    pub max_columns: u32,
+    /// Which routes the rows are.
+    pub axis: Axis,
+}
+
+/// Why there is no matrix.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum MatrixError {
+    /// The sampler is off.
+    #[error(
+        "keyviz is disabled on this node (--keyviz-enabled=false); ask a node where it is enabled"
+    )]
+    Disabled,
+    /// No catalog was applied yet, so there are no rows.
+    #[error("this node has not applied a route catalog yet; try again or ask another node")]
+    NotReady,
+    /// This node is no member of the cluster any more.
+    #[error(
+        "node {node} has left the cluster or was removed from it, and asks the others nothing any \
+         more; ask another node"
+    )]
+    Removed {
+        /// This node.
+        node: NodeId,
+    },
+    /// This node has forgotten what it acknowledged, and takes part in nothing.
+    #[error("this node answers nothing: {reason}")]
+    Refused {
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The window ends before it starts.
+    #[error("from_ms ({from_ms}) is not before to_ms ({to_ms})")]
+    EmptyWindow {
+        /// Start asked for.
+        from_ms: u64,
+        /// End asked for.
+        to_ms: u64,
+    },
+    /// The range ends before it starts.
+    #[error("the end of the key range is not after its start")]
+    EmptyRange,
+    /// A key over the limit.
+    #[error(
+        "a bound of the key range has {bytes} bytes; keys have at most {}",
+        keyviz_types::MAX_KEY_BYTES
+    )]
+    KeyTooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Too many rows.
+    #[error("max_rows is {asked}; a matrix has at most {MAX_ROWS} rows")]
+    TooManyRows {
+        /// Asked for.
+        asked: u32,
+    },
+    /// Too many columns.
+    #[error("max_columns is {asked}; a matrix has at most {MAX_COLUMNS} columns")]
+    TooManyColumns {
+        /// Asked for.
+        asked: u32,
+    },
+    /// The node has enough to do.
+    #[error(transparent)]
+    Busy(#[from] Busy),
+    /// A fault of this program.
+    #[error("the matrix could not be put together: {reason}")]
+    Internal {
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl From<WorkError> for MatrixError {
+    fn from(error: WorkError) -> Self {
+        match error {
+            WorkError::Busy(busy) => MatrixError::Busy(busy),
+            WorkError::Failed { reason } => MatrixError::Internal { reason },
+        }
+    }
+}
+
+impl MatrixRequest {
+    /// The question at a moment.
+    pub(super) fn query(&self, now_ms: u64) -> Result<Query, MatrixError> {
+        if self.max_rows as usize > MAX_ROWS {
+            return Err(MatrixError::TooManyRows { asked: self.max_rows });
+        }
+        if self.max_columns as usize > MAX_COLUMNS {
+            return Err(MatrixError::TooManyColumns { asked: self.max_columns });
+        }
+        for key in std::iter::once(&self.start).chain(&self.end) {
+            if key.len() > keyviz_types::MAX_KEY_BYTES {
+                return Err(MatrixError::KeyTooLong { bytes: key.len() });
+            }
+        }
+        // Without an end the column in progress belongs to the answer, so the window ends after now.
+        let to_ms = self.to_ms.unwrap_or(now_ms.saturating_add(1));
+        let from_ms = self.from_ms.unwrap_or(to_ms.saturating_sub(DEFAULT_WINDOW_MS));
+        let window = Window { from_ms, to_ms };
+        if window.is_empty() {
+            return Err(MatrixError::EmptyWindow { from_ms, to_ms });
+        }
+        let range = KeyRange { start: self.start.clone(), end: self.end.clone() };
+        if range.is_empty() {
+            return Err(MatrixError::EmptyRange);
+        }
+        Ok(Query { window, range, series: self.series, role: self.role })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> MatrixRequest {
+        MatrixRequest {
+            series: Series::Writes,
+            role: None,
+            from_ms: None,
+            to_ms: None,
+            start: Bytes::new(),
+            end: None,
+            max_rows: 0,
+            max_columns: 0,
+            axis: Axis::Now,
+        }
+    }
+
+    #[test]
+    fn a_request_without_a_window_is_for_the_last_hour_and_the_open_column() {
+        let query = request().query(10_000_000).expect("the defaults are sound");
+        assert_eq!(query.window, Window { from_ms: 6_400_001, to_ms: 10_000_001 });
+        assert_eq!(query.range, KeyRange::all());
+    }
+
+    #[test]
+    fn bad_requests_are_refused_by_name_with_the_limit() {
+        let refuse = |change: fn(&mut MatrixRequest)| {
+            let mut request = request();
+            change(&mut request);
+            request.query(1).expect_err("refused").to_string()
+        };
+        assert!(refuse(|r| r.max_rows = 1_025).contains("1024"));
+        assert!(refuse(|r| r.max_columns = 2_049).contains("2048"));
+        assert!(refuse(|r| (r.from_ms, r.to_ms) = (Some(5), Some(5))).contains("from_ms"));
+        assert!(refuse(|r| r.start = Bytes::from(vec![1; 4_097])).contains("4096"));
+        assert!(refuse(|r| r.end = Some(Bytes::new())).contains("range"));
+    }
+}

@@ -1,0 +1,188 @@
+//! Routes, their changes and their history as JSON.
+
+use serde::Serialize;
+
+use super::{Item, Key, List};
+use keyviz_proto as proto;
+
+/// A [`proto::ListRoutesResponse`] as JSON.
+#[derive(Serialize)]
+pub struct RoutesJson<'a> {
+    catalog_version: u64,
+    routes: List<'a, proto::Route>,
+}
+
+impl<'a> From<&'a proto::ListRoutesResponse> for RoutesJson<'a> {
+    fn from(list: &'a proto::ListRoutesResponse) -> Self {
+        RoutesJson { catalog_version: list.catalog_version, routes: List(&list.routes) }
+    }
+}
+
+/// A [`proto::RouteChangeResponse`] as JSON.
+#[derive(Serialize)]
+pub struct RouteChangeJson<'a> {
+    catalog_version: u64,
+    created: List<'a, proto::Route>,
+    retired: &'a [u64],
+}
+
+impl<'a> From<&'a proto::RouteChangeResponse> for RouteChangeJson<'a> {
+    fn from(change: &'a proto::RouteChangeResponse) -> Self {
+        RouteChangeJson {
+            catalog_version: change.catalog_version,
+            created: List(&change.created),
+            retired: &change.retired,
+        }
+    }
+}
+
+/// A [`proto::WatchRoutesResponse`] as JSON: an object with one field, named as the event.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WatchJson<'a> {
+    /// The whole table, or a part of it.
+    Snapshot {
+        /// Its version.
+        catalog_version: u64,
+        /// Routes in key order.
+        routes: Routes<'a>,
+        /// More of it follows.
+        more: bool,
+        /// The subscriber fell behind.
+        reset: bool,
+    },
+    /// Contiguous changes.
+    Deltas {
+        /// Oldest first.
+        deltas: Deltas<'a>,
+    },
+    /// Nothing changed up to this version.
+    Progress {
+        /// The version.
+        catalog_version: u64,
+    },
+}
+
+/// A list of routes.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub struct Routes<'a>(List<'a, proto::Route>);
+
+/// A list of changes.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub struct Deltas<'a>(List<'a, proto::RouteDelta>);
+
+impl<'a> WatchJson<'a> {
+    /// `None` for a message without an event, which a newer server may send.
+    pub fn new(message: &'a proto::WatchRoutesResponse) -> Option<Self> {
+        use proto::watch_routes_response::Event;
+        Some(match message.event.as_ref()? {
+            Event::Snapshot(snapshot) => WatchJson::Snapshot {
+                catalog_version: snapshot.catalog_version,
+                routes: Routes(List(&snapshot.routes)),
+                more: snapshot.more,
+                reset: snapshot.reset,
+            },
+            Event::Deltas(deltas) => WatchJson::Deltas { deltas: Deltas(List(&deltas.deltas)) },
+            Event::Progress(progress) => {
+                WatchJson::Progress { catalog_version: progress.catalog_version }
+            }
+        })
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct DeltaJson<'a> {
+    catalog_version: u64,
+    kind: &'a str,
+    time_ms: u64,
+    retired: &'a [u64],
+    created: List<'a, proto::Route>,
+}
+
+impl<'a> From<&'a proto::RouteDelta> for Item<'a> {
+    fn from(delta: &'a proto::RouteDelta) -> Self {
+        Item::Delta(DeltaJson {
+            catalog_version: delta.catalog_version,
+            kind: &delta.kind,
+            time_ms: delta.time_ms,
+            retired: &delta.retired,
+            created: List(&delta.created),
+        })
+    }
+}
+
+/// A [`proto::RouteHistoryResponse`] as JSON.
+#[derive(Serialize)]
+pub struct RouteHistoryJson<'a> {
+    catalog_version: u64,
+    changes: List<'a, proto::RouteDelta>,
+    retired: List<'a, proto::RetiredRoute>,
+    truncated: bool,
+}
+
+impl<'a> From<&'a proto::RouteHistoryResponse> for RouteHistoryJson<'a> {
+    fn from(history: &'a proto::RouteHistoryResponse) -> Self {
+        RouteHistoryJson {
+            catalog_version: history.catalog_version,
+            changes: List(&history.changes),
+            retired: List(&history.retired),
+            truncated: history.truncated,
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct RetiredJson<'a> {
+    #[serde(flatten)]
+    route: Option<RouteJson<'a>>,
+    retired_version: u64,
+    retired_ms: u64,
+    children: &'a [u64],
+}
+
+impl<'a> From<&'a proto::RetiredRoute> for Item<'a> {
+    fn from(retired: &'a proto::RetiredRoute) -> Self {
+        Item::Retired(RetiredJson {
+            route: retired.route.as_ref().map(RouteJson::from),
+            retired_version: retired.retired_version,
+            retired_ms: retired.retired_ms,
+            children: &retired.children,
+        })
+    }
+}
+
+/// A [`proto::Route`] as JSON.
+#[derive(Serialize)]
+pub struct RouteJson<'a> {
+    route_id: u64,
+    start: Key<'a>,
+    end: Option<Key<'a>>,
+    group_id: u64,
+    leader: Option<u64>,
+    parents: &'a [u64],
+    created_version: u64,
+    created_ms: u64,
+}
+
+impl<'a> From<&'a proto::Route> for RouteJson<'a> {
+    fn from(route: &'a proto::Route) -> Self {
+        RouteJson {
+            route_id: route.route_id,
+            start: Key(&route.start),
+            end: route.end.as_deref().map(Key),
+            group_id: route.group_id,
+            leader: route.leader,
+            parents: &route.parents,
+            created_version: route.created_version,
+            created_ms: route.created_ms,
+        }
+    }
+}
+
+impl<'a> From<&'a proto::Route> for Item<'a> {
+    fn from(route: &'a proto::Route) -> Self {
+        Item::Route(route.into())
+    }
+}

@@ -1,0 +1,271 @@
+//! One node's part in every request: it routes by the sampler's published table, serves what it can
+//! and sends on what it cannot.
+//!
+//! ```text
+//!             locate (one load of the published table)
+//! request --> route, group --+-- this node leads the group --> write here, count, answer
+//!                            +-- this node has a replica    --> confirm, read here, count, answer
+//!                            +-- neither                    --> one peer does it and counts it
+//! ```
+//!
+//! Routing and counting use the same table, so no observation can miss its route. Only the node
+//! that proposes or serves counts; one that forwards counts nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use keyviz_core::{GroupId, NodeId, Sampler};
+use keyviz_raft::{Group, Groups};
+
+use super::admission::{Admission, Admitted};
+use super::error::{InvalidRequest, KvError};
+use super::peer::{PeerError, PeerKv, PeerOutcome};
+use super::rounds::Rounds;
+use keyviz_directory::{Directory, MemberAddress, Standing};
+
+/// What a read promises.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Consistency {
+    /// The newest acknowledged value, confirmed with a quorum.
+    #[default]
+    Linearizable,
+    /// The newest acknowledged value while clocks run at like speed: answered by the leader under
+    /// its lease.
+    Lease,
+    /// What the replica at hand has applied.
+    Stale,
+}
+
+impl TryFrom<i32> for Consistency {
+    type Error = InvalidRequest;
+
+    fn try_from(value: i32) -> Result<Self, InvalidRequest> {
+        match value {
+            0 => Ok(Consistency::Linearizable),
+            1 => Ok(Consistency::Lease),
+            2 => Ok(Consistency::Stale),
+            value => Err(InvalidRequest::UnknownConsistency { value }),
+        }
+    }
+}
+
+/// What this node did for requests, since it started.
+#[derive(Default, Debug)]
+pub struct KvCounters {
+    /// Writes proposed by this node as leader.
+    pub proposed: AtomicU64,
+    /// Writes sent on to another node.
+    pub forwarded_writes: AtomicU64,
+    /// Reads served by this node.
+    pub reads_served: AtomicU64,
+    /// Reads sent on to another node.
+    pub forwarded_reads: AtomicU64,
+    /// Requests sent again inside the server after a definite refusal.
+    pub retries: AtomicU64,
+}
+
+/// What a coordinator is made of.
+pub struct CoordinatorParts {
+    /// This node.
+    pub node: NodeId,
+    /// The published table and its counters.
+    pub sampler: Arc<Sampler>,
+    /// The Raft groups that this node holds.
+    pub groups: Groups,
+    /// Members, placement, leader hints.
+    pub directory: Arc<Directory>,
+    /// The other nodes.
+    pub peers: Arc<dyn PeerKv>,
+    /// How long a request may take when the client names no deadline.
+    pub timeout: Duration,
+    /// Bytes of keys and values that may be under way, of clients and again of other nodes.
+    pub queue_bytes: u64,
+}
+
+/// Serves and forwards requests. Cheap to share; holds no lock while a request runs.
+pub struct Coordinator {
+    pub(super) parts: CoordinatorParts,
+    pub(super) counters: KvCounters,
+    in_flight: TaskTracker,
+    clients: Admission,
+    nodes: Admission,
+    read_indexes: Mutex<ReadIndexes>,
+}
+
+type IndexAnswer = Result<PeerOutcome<u64>, PeerError>;
+
+/// Rounds by group and by the leader that is asked.
+type ReadIndexes = HashMap<(GroupId, NodeId), Arc<Rounds<IndexAnswer>>>;
+
+/// Who can do it.
+pub(super) enum Target {
+    /// This node leads the group.
+    Here(Arc<Group>),
+    /// Another node is believed to.
+    Peer(NodeId),
+    /// Nobody is known to lead; ask again shortly.
+    Nobody,
+}
+
+impl Coordinator {
+    /// A coordinator of these parts.
+    pub fn new(parts: CoordinatorParts) -> Arc<Self> {
+        Arc::new(Coordinator {
+            counters: KvCounters::default(),
+            clients: Admission::new(parts.queue_bytes),
+            nodes: Admission::new(parts.queue_bytes),
+            parts,
+            in_flight: TaskTracker::new(),
+            read_indexes: Mutex::default(),
+        })
+    }
+
+    /// What this node did so far.
+    pub fn counters(&self) -> &KvCounters {
+        &self.counters
+    }
+
+    /// Takes on a client's request that carries so many bytes, or refuses it.
+    ///
+    /// # Errors
+    /// Too much is under way, or this node is no member any more.
+    pub fn admit(&self, bytes: usize) -> Result<Admitted, KvError> {
+        self.is_member(self.parts.directory.standing())?;
+        self.clients.request(bytes)
+    }
+
+    /// Takes on a client's scan, or refuses it.
+    ///
+    /// # Errors
+    /// Too many are under way, or this node is no member any more.
+    pub fn admit_scan(&self) -> Result<Admitted, KvError> {
+        self.is_member(self.parts.directory.standing())?;
+        self.clients.scan()
+    }
+
+    /// Takes on another node's request that carries so many bytes, or refuses it.
+    ///
+    /// # Errors
+    /// Too much is under way, or this node is no member any more.
+    pub fn admit_node(&self, bytes: usize) -> Result<Admitted, KvError> {
+        self.is_member(self.parts.directory.standing())?;
+        self.nodes.request(bytes)
+    }
+
+    fn is_member(&self, standing: Standing) -> Result<(), KvError> {
+        match standing {
+            Standing::Member | Standing::Asking => Ok(()),
+            Standing::Removed => Err(KvError::Removed { node: self.parts.node }),
+            Standing::Refused => {
+                let reason = self.parts.directory.refusal().as_str().to_owned();
+                Err(KvError::Refused { reason })
+            }
+        }
+    }
+
+    /// What a stale read needs beforehand. Nothing else in it would tell that this node was removed
+    /// while it was down.
+    pub(super) async fn may_read_stale(&self) -> Result<(), KvError> {
+        self.is_member(self.parts.directory.asked_standing().await)
+    }
+
+    /// Requests under way, of clients and of other nodes.
+    pub fn under_way(&self) -> (u64, u64) {
+        (self.clients.under_way(), self.nodes.under_way())
+    }
+
+    /// To be held while a request is in flight, so that a stop can wait for it.
+    pub fn enter(&self) -> TaskTrackerToken {
+        self.in_flight.token()
+    }
+
+    /// Waits until no request is in flight.
+    pub async fn idle(&self) {
+        self.in_flight.close();
+        self.in_flight.wait().await;
+    }
+
+    /// Whether requests find a route here: a node takes its routes over a moment after the catalog
+    /// has them.
+    pub fn has_routes(&self) -> bool {
+        self.group_of(&[]).is_ok()
+    }
+
+    /// The group that holds `key` now.
+    pub(super) fn group_of(&self, key: &[u8]) -> Result<GroupId, KvError> {
+        let epoch = self.parts.sampler.epoch();
+        let located = epoch.locate(key).ok_or(KvError::NotReady)?;
+        Ok(epoch.route(located).group)
+    }
+
+    /// Who leads the group of `key`, where that is another node and known here.
+    pub fn led_elsewhere(&self, key: &[u8]) -> Option<MemberAddress> {
+        match self.leader(self.group_of(key).ok()?, 0) {
+            Target::Peer(leader) => self.parts.directory.address(leader),
+            Target::Here(_) | Target::Nobody => None,
+        }
+    }
+
+    /// Who leads `group`; `attempt` walks the replicas where nobody is known to.
+    pub(super) fn leader(&self, group: GroupId, attempt: u32) -> Target {
+        if let Some(local) = self.local(group) {
+            return match local.leader() {
+                Some(leader) if leader == self.parts.node => Target::Here(local),
+                Some(leader) => Target::Peer(leader),
+                None => Target::Nobody,
+            };
+        }
+        if let Some(leader) = self.parts.directory.leader_hint(group) {
+            return Target::Peer(leader);
+        }
+        self.replica(group, attempt).map_or(Target::Nobody, Target::Peer)
+    }
+
+    /// This node's replica, where it is one that counts: one that was only just placed here may lack
+    /// what was acknowledged, and one that was placed elsewhere hears of nothing any more.
+    pub(super) fn local(&self, group: GroupId) -> Option<Arc<Group>> {
+        let local = self.parts.groups.get(group)?;
+        let placed = || self.parts.directory.is_replica(self.parts.node, group);
+        (local.is_leader() || placed()).then_some(local)
+    }
+
+    /// Whether this node gave `group` up meanwhile.
+    pub(super) fn gave_up(&self, group: GroupId) -> bool {
+        self.parts.groups.get(group).is_none()
+    }
+
+    /// Some node that holds `group`, another one at each attempt.
+    pub(super) fn replica(&self, group: GroupId, attempt: u32) -> Option<NodeId> {
+        let replicas = self.parts.directory.replicas(group);
+        let turn = (attempt as usize).checked_rem(replicas.len())?;
+        replicas.get(turn).copied()
+    }
+
+    /// The index that a linearizable read on a follower must wait for, asked of `leader` once for
+    /// all readers that wait.
+    pub(super) async fn index_from(&self, leader: NodeId, group: GroupId) -> IndexAnswer {
+        let rounds =
+            Arc::clone(self.read_indexes.lock().entry((group, leader)).or_insert_with(Rounds::new));
+        let peers = Arc::clone(&self.parts.peers);
+        let answer = rounds.join(move || peers.read_index(leader, group)).await;
+        answer.unwrap_or(Err(PeerError::NotSent {
+            node: leader,
+            reason: "this node is shutting down".to_owned(),
+        }))
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.parts.timeout
+    }
+
+    pub(super) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}

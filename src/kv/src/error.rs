@@ -1,0 +1,176 @@
+//! What can go wrong with a request. Definitely not applied, unknown outcome and bad request are
+//! different things and stay different up to the client.
+
+use keyviz_types::{GroupId, NodeId};
+
+use super::limits::{
+    MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_KEY_BYTES, MAX_VALUE_BYTES, RESERVED_PREFIX,
+};
+
+/// A request that is wrong in itself.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum InvalidRequest {
+    /// No key.
+    #[error("the key is empty; keys are 1 to {MAX_KEY_BYTES} bytes")]
+    EmptyKey,
+    /// Key over the limit.
+    #[error("the key has {bytes} bytes; keys are 1 to {MAX_KEY_BYTES} bytes")]
+    KeyTooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Key of the system.
+    #[error("keys that start with byte {RESERVED_PREFIX:#04x} are reserved")]
+    ReservedKey,
+    /// Value over the limit.
+    #[error("the value has {bytes} bytes; values have at most {MAX_VALUE_BYTES}")]
+    ValueTooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The end is before the start.
+    #[error("the end of the range is before its start")]
+    InvertedRange,
+    /// No operation.
+    #[error("the batch has no operation; batches have 1 to {MAX_BATCH_OPERATIONS}")]
+    EmptyBatch,
+    /// An operation that is neither put nor delete.
+    #[error("operation {index} of the batch is neither a put nor a delete")]
+    UnknownOperation {
+        /// Its position.
+        index: usize,
+    },
+    /// Too many operations.
+    #[error("the batch has {operations} operations; batches have 1 to {MAX_BATCH_OPERATIONS}")]
+    BatchTooLong {
+        /// How many.
+        operations: usize,
+    },
+    /// Too many bytes.
+    #[error(
+        "the batch has {bytes} bytes of keys and values; batches have at most {MAX_BATCH_BYTES}"
+    )]
+    BatchTooLarge {
+        /// How many.
+        bytes: usize,
+    },
+    /// A consistency that does not exist.
+    #[error("consistency {value} does not exist; 0 is linearizable, 1 lease, 2 stale")]
+    UnknownConsistency {
+        /// What was asked.
+        value: i32,
+    },
+}
+
+/// Why a request failed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum KvError {
+    /// The request is wrong in itself.
+    #[error(transparent)]
+    Invalid(#[from] InvalidRequest),
+    /// The keys of a batch live in several groups.
+    #[error(
+        "the batch touches Raft groups {first} and {second}; a batch is atomic within one group, \
+         so its keys must be in one (see `keyviz routes list`)"
+    )]
+    CrossGroup {
+        /// Group of the first key.
+        first: GroupId,
+        /// Another.
+        second: GroupId,
+    },
+    /// This node has no route table yet.
+    #[error("this node has not applied a route catalog yet; try again or ask another node")]
+    NotReady,
+    /// This node is no member of the cluster any more.
+    #[error(
+        "node {node} has left the cluster or was removed from it, and serves nothing any more; ask \
+         another node"
+    )]
+    Removed {
+        /// This node.
+        node: NodeId,
+    },
+    /// This node has forgotten what it acknowledged, and takes part in nothing.
+    #[error("this node serves nothing: {reason}")]
+    Refused {
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// No leader could be reached in time; nothing was proposed.
+    #[error("no leader of Raft group {group} could be reached in time; nothing was changed")]
+    NoLeader {
+        /// The group.
+        group: GroupId,
+    },
+    /// No replica could serve the read in time.
+    #[error("no replica of Raft group {group} could serve the read in time: {reason}")]
+    ReadUnavailable {
+        /// The group.
+        group: GroupId,
+        /// What the last one said.
+        reason: String,
+    },
+    /// Too much in flight; nothing was proposed.
+    #[error("Raft group {group} has too many requests in flight; slow down and try again")]
+    Overloaded {
+        /// The group.
+        group: GroupId,
+    },
+    /// This node has too much under way; nothing was done.
+    #[error("this node has too many {what} under way; slow down and try again")]
+    Busy {
+        /// Of what.
+        what: &'static str,
+    },
+    /// The leader's disk is full; nothing was proposed.
+    #[error("the write was refused: {reason}")]
+    DiskFull {
+        /// Which disk, and how full.
+        reason: String,
+    },
+    /// The write may or may not have been applied.
+    #[error(
+        "the write was sent to Raft group {group} but its outcome is unknown ({reason}); read the \
+         key before trying again"
+    )]
+    UnknownOutcome {
+        /// The group.
+        group: GroupId,
+        /// What happened.
+        reason: String,
+    },
+    /// The storage of this node failed and it stopped serving.
+    #[error("storage failed on this node: {reason}")]
+    Storage {
+        /// The first fault.
+        reason: String,
+    },
+    /// A peer or the log held bytes that mean nothing.
+    #[error("undecodable internal data: {reason}")]
+    Undecodable {
+        /// What was wrong.
+        reason: String,
+    },
+}
+
+impl KvError {
+    /// Whether it is certain that nothing was written.
+    pub fn not_applied(&self) -> bool {
+        match self {
+            KvError::Invalid(_)
+            | KvError::CrossGroup { .. }
+            | KvError::NotReady
+            | KvError::Removed { .. }
+            | KvError::Refused { .. }
+            | KvError::NoLeader { .. }
+            | KvError::ReadUnavailable { .. }
+            | KvError::Overloaded { .. }
+            | KvError::Busy { .. }
+            | KvError::DiskFull { .. } => true,
+            KvError::UnknownOutcome { .. }
+            | KvError::Storage { .. }
+            | KvError::Undecodable { .. } => false,
+        }
+    }
+}

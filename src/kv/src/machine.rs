@@ -1,0 +1,215 @@
+//! The state machine of a data group: client keys as they are, values as they are.
+//!
+//! Client keys never start with a zero byte, so they cannot meet the rows that Raft keeps in the
+//! same tree. Replies: nothing for a put or a batch, a count for deletes, the outcome for a
+//! compare-and-swap.
+
+use std::ops::Bound;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use keyviz_raft::{Batch, LogPosition, Machine, MachineError, PageLimit, Space};
+
+use super::command::{KvCommand, KvWrite};
+use super::error::KvError;
+use super::scan::{SCAN_PAGE_BYTES, SCAN_PAGE_ROWS, ScanRange};
+use super::write::CasOutcome;
+
+/// One row of a scan.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// Key.
+    pub key: Bytes,
+    /// Value; empty where only keys were asked for.
+    pub value: Bytes,
+}
+
+/// One page of a scan.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Page {
+    /// Rows in key order.
+    pub rows: Vec<Row>,
+    /// Where the next page starts; `None`: the range is done.
+    pub next: Option<Bytes>,
+}
+
+/// Rows that a range delete looks at in one go.
+const DELETE_PAGE: PageLimit = PageLimit { rows: 1_024, bytes: 1 << 20 };
+
+/// The data machine. Has no state but the rows.
+#[derive(Default)]
+pub struct KvMachine;
+
+impl Machine for KvMachine {
+    fn restore(&mut self, _space: &Space) -> Result<(), MachineError> {
+        Ok(())
+    }
+
+    fn apply(
+        &mut self,
+        at: LogPosition,
+        command: &Bytes,
+        batch: &mut Batch<'_>,
+    ) -> Result<Bytes, MachineError> {
+        let decoded = KvCommand::decode(command)
+            .map_err(|error| MachineError::Corrupt(format!("log entry {at}: {error}")))?;
+        // Keys and values are parts of the command's own bytes: no copy is made.
+        let own = |part: &[u8]| command.slice_ref(part);
+        match decoded {
+            KvCommand::Put { key, value } => {
+                batch.put(own(key), own(value))?;
+                batch.allow_replay();
+                Ok(Bytes::new())
+            }
+            KvCommand::Delete { key } => {
+                let existed = batch.get(key)?.is_some();
+                if existed {
+                    batch.delete(own(key))?;
+                }
+                Ok(encode_count(u64::from(existed)))
+            }
+            KvCommand::DeleteRange { start, end } => {
+                delete_range(batch, start, end).map(encode_count)
+            }
+            KvCommand::Batch(writes) => {
+                for write in writes {
+                    match write {
+                        KvWrite::Put { key, value } => batch.put(own(key), own(value))?,
+                        KvWrite::Delete { key } => batch.delete(own(key))?,
+                    }
+                }
+                Ok(Bytes::new())
+            }
+            KvCommand::CompareAndSwap { key, expected, value } => {
+                let actual = batch.get(key)?;
+                if actual.as_deref() != expected {
+                    return Ok(encode_cas(&CasOutcome::Mismatch(actual)));
+                }
+                match value {
+                    Some(value) => batch.put(own(key), own(value))?,
+                    None => batch.delete(own(key))?,
+                }
+                Ok(encode_cas(&CasOutcome::Swapped))
+            }
+        }
+    }
+}
+
+fn delete_range(
+    batch: &mut Batch<'_>,
+    start: &[u8],
+    end: Option<&[u8]>,
+) -> Result<u64, MachineError> {
+    let to = end.map_or(Bound::Unbounded, Bound::Excluded);
+    let mut deleted = 0;
+    let mut from = Bytes::copy_from_slice(start);
+    loop {
+        let page = batch.scan(Bound::Included(&from), to, DELETE_PAGE)?;
+        for (key, _) in &page.rows {
+            batch.delete(key.clone())?;
+        }
+        deleted += page.rows.len() as u64;
+        match page.rows.last() {
+            Some((last, _)) if page.more => from = after(last),
+            _ => return Ok(deleted),
+        }
+    }
+}
+
+/// The smallest key after `key`.
+fn after(key: &[u8]) -> Bytes {
+    let mut next = BytesMut::with_capacity(key.len() + 1);
+    next.put_slice(key);
+    next.put_u8(0);
+    next.freeze()
+}
+
+/// The value of `key`, as applied.
+pub fn read_key(space: &Space, key: &[u8]) -> Result<Option<Bytes>, KvError> {
+    space.get(key).map_err(|error| KvError::Storage { reason: error.to_string() })
+}
+
+/// One page of a range, as applied. Limits over those of a scan are lowered to them.
+pub fn read_page(space: &Space, range: &ScanRange) -> Result<Page, KvError> {
+    let limit = PageLimit {
+        rows: range.max_rows.clamp(1, SCAN_PAGE_ROWS) as usize,
+        bytes: range.max_bytes.min(SCAN_PAGE_BYTES) as usize,
+    };
+    let to = range.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let page = space
+        .scan(Bound::Included(&range.start), to, limit)
+        .map_err(|error| KvError::Storage { reason: error.to_string() })?;
+    let next = page.rows.last().filter(|_| page.more).map(|(last, _)| after(last));
+    let rows = page
+        .rows
+        .into_iter()
+        .map(|(key, value)| Row { key, value: if range.keys_only { Bytes::new() } else { value } })
+        .collect();
+    Ok(Page { rows, next })
+}
+
+fn encode_count(count: u64) -> Bytes {
+    Bytes::copy_from_slice(&count.to_be_bytes())
+}
+
+/// The count in a reply to a delete.
+pub(super) fn decode_count(reply: &[u8]) -> Result<u64, KvError> {
+    let bytes = reply.try_into().map_err(|_| KvError::Undecodable {
+        reason: format!("a count of {} bytes", reply.len()),
+    })?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+/// Reply to a compare-and-swap: 1 swapped; 2 mismatch, no value; 3 mismatch, then the value.
+fn encode_cas(outcome: &CasOutcome) -> Bytes {
+    match outcome {
+        CasOutcome::Swapped => Bytes::from_static(&[1]),
+        CasOutcome::Mismatch(None) => Bytes::from_static(&[2]),
+        CasOutcome::Mismatch(Some(actual)) => {
+            let mut reply = BytesMut::with_capacity(actual.len() + 1);
+            reply.put_u8(3);
+            reply.put_slice(actual);
+            reply.freeze()
+        }
+    }
+}
+
+pub(super) fn decode_cas(reply: &Bytes) -> Result<CasOutcome, KvError> {
+    let mut value = reply.clone();
+    if value.has_remaining() {
+        match (value.get_u8(), value.is_empty()) {
+            (1, true) => return Ok(CasOutcome::Swapped),
+            (2, true) => return Ok(CasOutcome::Mismatch(None)),
+            (3, _) => return Ok(CasOutcome::Mismatch(Some(value))),
+            _ => {}
+        }
+    }
+    Err(KvError::Undecodable { reason: "a compare-and-swap without an outcome".to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_survive_the_way_back() {
+        let outcomes = [
+            CasOutcome::Swapped,
+            CasOutcome::Mismatch(None),
+            CasOutcome::Mismatch(Some(Bytes::new())),
+            CasOutcome::Mismatch(Some(Bytes::from_static(b"\x01x"))),
+        ];
+        for outcome in outcomes {
+            assert_eq!(decode_cas(&encode_cas(&outcome)), Ok(outcome));
+        }
+        assert_eq!(decode_count(&encode_count(7)), Ok(7));
+    }
+
+    #[test]
+    fn replies_that_are_none_are_typed_errors() {
+        for reply in [&b""[..], b"\x00", b"\x01x", b"\x02x", b"\x09"] {
+            assert!(decode_cas(&Bytes::copy_from_slice(reply)).is_err());
+        }
+        assert!(decode_count(b"1234567").is_err());
+    }
+}

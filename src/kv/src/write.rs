@@ -1,0 +1,325 @@
+//! Writes: encoded once, sent at most to one other node at a time, proposed by the leader of the
+//! group, and counted there, once, in the term in which they were proposed.
+//!
+//! The count is made when the outcome is known, under the table that was published when the write
+//! was proposed. A write whose caller went away, or whose outcome is unknown, was proposed and is
+//! counted; one that openraft refused was not and is not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use keyviz_core::{Epoch, GroupId, Located, NodeId, Op, Sampler, Term};
+use keyviz_raft::{Attempts, Group, ProposeError};
+
+use super::command::{KvCommand, KvWrite};
+use super::coordinator::{Coordinator, Target};
+use super::error::KvError;
+use super::limits::{check_batch, check_key, check_range, check_value};
+use super::machine::{decode_cas, decode_count};
+use super::peer::{PeerError, PeerOutcome};
+
+/// What a compare-and-swap found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CasOutcome {
+    /// The value was as expected and was replaced.
+    Swapped,
+    /// It was not, and nothing changed; the value there.
+    Mismatch(Option<Bytes>),
+}
+
+/// What replicas say of their disks is as old as their last answer to a heartbeat, so who says that it
+/// is full is heard once more before a write is refused for it.
+const HEARD_AGAIN: Duration = Duration::from_secs(1);
+
+async fn replicas_have_room(local: &Group) -> Result<(), KvError> {
+    let until = Instant::now() + HEARD_AGAIN;
+    loop {
+        match local.check_replicas_room() {
+            Ok(()) => return Ok(()),
+            Err(full) if Instant::now() >= until => {
+                return Err(KvError::DiskFull { reason: full.to_string() });
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+impl Coordinator {
+    /// Stores a value.
+    pub async fn put(&self, key: &[u8], value: &[u8]) -> Result<(), KvError> {
+        check_key(key)?;
+        check_value(value)?;
+        let command = KvCommand::Put { key, value }.encode();
+        self.write(self.group_of(key)?, command).await.map(drop)
+    }
+
+    /// Removes a key; whether it was there.
+    pub async fn delete(&self, key: &[u8]) -> Result<bool, KvError> {
+        check_key(key)?;
+        let command = KvCommand::Delete { key }.encode();
+        let reply = self.write(self.group_of(key)?, command).await?;
+        Ok(decode_count(&reply)? > 0)
+    }
+
+    /// Replaces a value where it is the expected one.
+    pub async fn compare_and_swap(
+        &self,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        value: Option<&[u8]>,
+    ) -> Result<CasOutcome, KvError> {
+        check_key(key)?;
+        for value in [expected, value].into_iter().flatten() {
+            check_value(value)?;
+        }
+        let command = KvCommand::CompareAndSwap { key, expected, value }.encode();
+        decode_cas(&self.write(self.group_of(key)?, command).await?)
+    }
+
+    /// Applies all of `writes` atomically. They must live in one group.
+    pub async fn batch(&self, writes: Vec<KvWrite<'_>>) -> Result<(), KvError> {
+        check_batch(writes.len(), writes.iter().map(KvWrite::payload_bytes).sum())?;
+        for write in &writes {
+            check_key(write.key())?;
+            if let KvWrite::Put { value, .. } = write {
+                check_value(value)?;
+            }
+        }
+        let group = self.one_group(&writes)?;
+        self.write(group, KvCommand::Batch(writes).encode()).await.map(drop)
+    }
+
+    fn one_group(&self, writes: &[KvWrite<'_>]) -> Result<GroupId, KvError> {
+        let epoch = self.parts.sampler.epoch();
+        let mut first = None;
+        for write in writes {
+            let located = epoch.locate(write.key()).ok_or(KvError::NotReady)?;
+            let group = epoch.route(located).group;
+            let first = *first.get_or_insert(group);
+            if group != first {
+                return Err(KvError::CrossGroup { first, second: group });
+            }
+        }
+        first.ok_or(KvError::NotReady)
+    }
+
+    /// Removes the keys of `[start, end)`, route by route; how many there were. Each route's part is
+    /// atomic and counts as one write.
+    pub async fn delete_range(&self, start: &[u8], end: Option<&[u8]>) -> Result<u64, KvError> {
+        check_range(start, end)?;
+        let mut deleted = 0u64;
+        let mut next = Some(Bytes::copy_from_slice(start));
+        while let Some(from) = next.take() {
+            if end.is_some_and(|end| from.as_ref() >= end) {
+                break;
+            }
+            let (group, route_end) = {
+                let epoch = self.parts.sampler.epoch();
+                let route = epoch.route(epoch.locate(&from).ok_or(KvError::NotReady)?);
+                (route.group, route.range.end.clone())
+            };
+            let part_end = match (route_end.as_deref(), end) {
+                (Some(route_end), Some(end)) => Some(route_end.min(end)),
+                (route_end, end) => route_end.or(end),
+            };
+            let command = KvCommand::DeleteRange { start: &from, end: part_end }.encode();
+            deleted = deleted.saturating_add(decode_count(&self.write(group, command).await?)?);
+            next = route_end;
+        }
+        Ok(deleted)
+    }
+
+    /// Has the leader of `group` propose `command`; what the state machine answered.
+    async fn write(&self, group: GroupId, command: Bytes) -> Result<Bytes, KvError> {
+        let mut attempts = Attempts::until(self.deadline());
+        loop {
+            let outcome = match self.leader(group, attempts.made()) {
+                Target::Here(local) => self.propose_in(&local, command.clone()).await?,
+                Target::Peer(peer) => self.forward(peer, group, command.clone()).await?,
+                Target::Nobody => PeerOutcome::NotLeader(None),
+            };
+            match outcome {
+                PeerOutcome::Done(reply) => return Ok(reply),
+                PeerOutcome::NotLeader(leader) => self.parts.directory.hint_leader(group, leader),
+            }
+            Coordinator::count(&self.counters.retries);
+            if !attempts.again().await {
+                return Err(KvError::NoLeader { group });
+            }
+        }
+    }
+
+    async fn forward(
+        &self,
+        peer: NodeId,
+        group: GroupId,
+        command: Bytes,
+    ) -> Result<PeerOutcome<Bytes>, KvError> {
+        Coordinator::count(&self.counters.forwarded_writes);
+        match self.parts.peers.propose(peer, group, command).await {
+            Ok(PeerOutcome::Done(reply)) => {
+                self.parts.directory.hint_leader(group, Some(peer));
+                Ok(PeerOutcome::Done(reply))
+            }
+            Ok(not_leader) => Ok(not_leader),
+            Err(PeerError::NotSent { .. }) => Ok(PeerOutcome::NotLeader(None)),
+            Err(PeerError::Lost { reason, .. }) => Err(KvError::UnknownOutcome { group, reason }),
+            Err(PeerError::Refused(refusal)) => Err(refusal),
+        }
+    }
+
+    /// Proposes `command` in a group that this node should lead, for another node.
+    pub async fn propose_here(
+        &self,
+        group: GroupId,
+        command: Bytes,
+    ) -> Result<PeerOutcome<Bytes>, KvError> {
+        match self.parts.groups.get(group) {
+            Some(local) => self.propose_in(&local, command).await,
+            None => Ok(PeerOutcome::NotLeader(None)),
+        }
+    }
+
+    async fn propose_in(
+        &self,
+        local: &Group,
+        command: Bytes,
+    ) -> Result<PeerOutcome<Bytes>, KvError> {
+        let group = local.id();
+        replicas_have_room(local).await?;
+        let proposal = Proposal::of(&self.parts.sampler, group, &command)?;
+        match local.propose(command).await {
+            Ok(proposed) => {
+                Coordinator::count(&self.counters.proposed);
+                proposal.accepted(proposed.term);
+                Ok(PeerOutcome::Done(proposed.reply))
+            }
+            Err(ProposeError::NotLeader { leader }) => {
+                proposal.refused();
+                Ok(PeerOutcome::NotLeader(leader.map(|(leader, _)| NodeId(leader))))
+            }
+            Err(ProposeError::Overloaded) => {
+                proposal.refused();
+                Err(KvError::Overloaded { group })
+            }
+            Err(ProposeError::DiskFull(full)) => {
+                proposal.refused();
+                Err(KvError::DiskFull { reason: full.to_string() })
+            }
+            Err(error @ ProposeError::TooLong { .. }) => {
+                proposal.refused();
+                Err(KvError::Undecodable { reason: error.to_string() })
+            }
+            Err(error @ ProposeError::Unknown) => {
+                Coordinator::count(&self.counters.proposed);
+                Err(KvError::UnknownOutcome { group, reason: error.to_string() })
+            }
+            // It was given up while the proposal was on its way.
+            Err(ProposeError::Stopped(reason)) if self.gave_up(group) => {
+                Err(KvError::UnknownOutcome { group, reason })
+            }
+            Err(ProposeError::Stopped(reason)) => Err(KvError::Storage { reason }),
+        }
+    }
+}
+
+/// A write under way: the table it was proposed under, and what to count once it is known to have
+/// been proposed. Dropped without a verdict (unknown outcome, caller gone), it counts.
+struct Proposal<'a> {
+    sampler: &'a Sampler,
+    epoch: Arc<Epoch>,
+    group: GroupId,
+    touches: Touches,
+    term: Option<Term>,
+    counts: bool,
+}
+
+/// Most writes touch one slot, so no list is made for them.
+enum Touches {
+    One(Touch),
+    Many(Vec<Touch>),
+}
+
+struct Touch {
+    located: Located,
+    key: Bytes,
+    bytes: u64,
+}
+
+impl Touches {
+    fn each(&self) -> &[Touch] {
+        match self {
+            Touches::One(touch) => std::slice::from_ref(touch),
+            Touches::Many(touches) => touches,
+        }
+    }
+}
+
+impl<'a> Proposal<'a> {
+    fn of(sampler: &'a Sampler, group: GroupId, encoded: &Bytes) -> Result<Self, KvError> {
+        let epoch = sampler.epoch_full();
+        let command = KvCommand::decode(encoded)
+            .map_err(|error| KvError::Undecodable { reason: error.to_string() })?;
+        let touch = |key: &[u8], bytes: usize| {
+            let located = epoch.locate(key).ok_or(KvError::NotReady)?;
+            if epoch.route(located).group != group {
+                // A peer that has not applied the catalog that placed the key.
+                return Err(KvError::NotReady);
+            }
+            Ok::<_, KvError>(Touch { located, key: encoded.slice_ref(key), bytes: bytes as u64 })
+        };
+        let touches = match &command {
+            KvCommand::Put { key, value } => Touches::One(touch(key, key.len() + value.len())?),
+            KvCommand::Delete { key } => Touches::One(touch(key, key.len())?),
+            KvCommand::CompareAndSwap { key, value, .. } => {
+                Touches::One(touch(key, key.len() + value.map_or(0, <[u8]>::len))?)
+            }
+            // One route's part of the range, by construction: its bounds are what was transferred.
+            KvCommand::DeleteRange { start, end } => {
+                Touches::One(touch(start, start.len() + end.map_or(0, <[u8]>::len))?)
+            }
+            KvCommand::Batch(writes) => Touches::Many(
+                writes
+                    .iter()
+                    .map(|write| touch(write.key(), write.payload_bytes()))
+                    .collect::<Result<_, _>>()?,
+            ),
+        };
+        let term = epoch.lead(group);
+        Ok(Proposal { sampler, touches, group, term, epoch, counts: true })
+    }
+
+    fn accepted(mut self, term: Term) {
+        self.term = Some(term);
+    }
+
+    fn refused(mut self) {
+        self.counts = false;
+    }
+}
+
+impl Drop for Proposal<'_> {
+    fn drop(&mut self) {
+        if !self.counts {
+            return;
+        }
+        let published = self.term == self.epoch.lead(self.group);
+        for touch in self.touches.each() {
+            let Touch { located, key, bytes } = touch;
+            if published {
+                self.sampler.record(Op::Write, &self.epoch, *located, key, 1, *bytes);
+            } else {
+                // The write went into a term that was not published yet, or no longer.
+                let (epoch, term) = (&self.epoch, self.term);
+                self.sampler.record_late(Op::Write, epoch, *located, key, term, 1, *bytes);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "split_race_tests.rs"]
+mod split_race_tests;

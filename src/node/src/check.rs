@@ -1,0 +1,54 @@
+//! Checks the folder of a stopped node: the storage's records, and what this layer and those below
+//! it know of their contents.
+
+use std::path::Path;
+
+use keyviz_catalog::AppliedCatalog;
+use keyviz_catalog_group::CatalogMachine;
+use keyviz_core::{Archive, Damaged, Estate, GroupId, NodeId};
+use keyviz_json::key_text;
+use keyviz_raft::{CheckReport, Machine as _, OpenError, SideRows, Space, Verify, check_folder};
+
+use super::{archive, identity, inheritance};
+
+/// Reads every record of a stopped node's folder; see [`check_folder`].
+///
+/// # Errors
+/// The folder is in use, is no node's, or its database does not open at all.
+pub fn check(dir: &Path) -> Result<CheckReport, OpenError> {
+    check_folder(dir, &Contents)
+}
+
+struct Contents;
+
+impl Verify for Contents {
+    fn record(&self, name: &str, value: &[u8]) -> Result<(), String> {
+        identity::check_record(name, value)
+    }
+
+    fn group(&self, space: &Space) -> Result<(), String> {
+        if space.group() != GroupId::CATALOG {
+            // A row of a data group is what a client stored, and any bytes are sound.
+            return Ok(());
+        }
+        CatalogMachine::of(&AppliedCatalog::default())
+            .restore(space)
+            .map_err(|error| error.to_string())
+    }
+
+    fn side(&self, name: &str, rows: &SideRows) -> Result<Vec<(String, String)>, String> {
+        if let Some(node) = name.strip_prefix(inheritance::ROWS) {
+            let node = NodeId(node.parse().map_err(|_| "its name names no node".to_owned())?);
+            let rows = rows.rows().map_err(|error| error.to_string())?;
+            let damaged = Estate::of_records(node, rows).map_or_else(Vec::new, |(_, bad)| bad);
+            let named = |row: Damaged| (key_text(&row.key).into_owned(), row.error.to_string());
+            return Ok(damaged.into_iter().map(named).collect());
+        }
+        if name != archive::ROWS {
+            return Ok(Vec::new());
+        }
+        let rows = rows.rows().map_err(|error| error.to_string())?;
+        let damaged = Archive::open(rows).damaged.into_iter();
+        Ok(damaged.map(|row| (key_text(&row.key).into_owned(), row.error.to_string())).collect())
+    }
+}

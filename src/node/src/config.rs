@@ -1,0 +1,73 @@
+//! What a node is started with.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use keyviz_core::{HistoryConfig, NodeId, SamplerConfig};
+use keyviz_raft::StorageOptions;
+use keyviz_security::SecurityConfig;
+
+use super::bootstrap::BootstrapSpec;
+
+/// Memory that a node's storage engine may use for cached pages.
+pub const DEFAULT_CACHE_BYTES: u64 = StorageOptions::CACHE_BYTES;
+
+/// How long a request may take inside the server when the client names no deadline.
+pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Everything that a node needs to know.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// This node, at least 1.
+    pub id: NodeId,
+    /// Folder for its data.
+    pub data: PathBuf,
+    /// Where gRPC listens. Port 0: any free port.
+    pub listen: SocketAddr,
+    /// `host:port` at which other nodes and clients reach it; `None`: the address it listens on.
+    pub advertise: Option<String>,
+    /// Where HTTP listens; `None`: nowhere.
+    pub http: Option<SocketAddr>,
+    /// How the node comes to its cluster.
+    pub origin: Origin,
+    /// The sampler and its history.
+    pub keyviz: KeyvizConfig,
+    /// Bytes a second of rows that this node sends to replicas that need them; 0: no limit.
+    pub move_bytes_per_s: u64,
+    /// Bounds of the storage.
+    pub storage: StorageOptions,
+    /// Bytes of writes that may be under way.
+    pub queue_bytes: u64,
+    /// Time a request may take when the client names none.
+    pub request_timeout: Duration,
+    /// TLS, tokens and secrets; by default none.
+    pub security: SecurityConfig,
+}
+
+/// How a node comes to its cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// It is one of the first members. Harmless on a folder that this very bootstrap made.
+    Bootstrap(BootstrapSpec),
+    /// It joins through a member at this address. Harmless once it has joined.
+    Join(String),
+    /// Its folder knows.
+    Restart,
+}
+
+/// The sampler and its history.
+#[derive(Clone, Debug)]
+pub struct KeyvizConfig {
+    /// Routes, slots and shards.
+    pub sampler: SamplerConfig,
+    /// Columns, steps and budgets.
+    pub history: HistoryConfig,
+}
+
+impl KeyvizConfig {
+    /// Whether this node samples and answers for its key space.
+    pub fn enabled(&self) -> bool {
+        self.sampler.enabled
+    }
+}

@@ -1,0 +1,68 @@
+//! A node whose disk is full takes no writes, so it should not lead where another can.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use keyviz_directory::Directory;
+use keyviz_raft::{Groups, RoomState, Storage};
+use keyviz_server::PeerClient;
+use keyviz_types::NodeId;
+
+/// The disk is looked after this often.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// A member that does not say in this time that it has room is not asked to lead.
+const ASK_WITHIN: Duration = Duration::from_secs(1);
+
+/// A group has this long to find its new leader.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
+
+/// Hands groups over while the disk is full.
+pub(super) struct DiskWatch {
+    pub(super) node: NodeId,
+    pub(super) storage: Storage,
+    pub(super) groups: Groups,
+    pub(super) directory: Arc<Directory>,
+    pub(super) peers: Arc<PeerClient>,
+}
+
+impl DiskWatch {
+    /// Watches until stopped.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let mut full_before = false;
+        while tokio::time::timeout(EVERY, stop.cancelled()).await.is_err() {
+            let full = self.storage.room() == RoomState::Full;
+            // Not at once: members on the same disk, or as full, find out within a moment, and one
+            // that takes a group over and then fills up leaves it without a leader for a while.
+            let stays_full = full && full_before;
+            full_before = full;
+            let leads = || self.groups.list().iter().any(|group| group.is_leader());
+            if !stays_full || !leads() {
+                continue;
+            }
+            let able = self.members_with_room().await;
+            if able.is_empty() {
+                // Nobody is better off. Reads go on best where they are.
+                continue;
+            }
+            let moved = self.groups.hand_over_to(&able, HAND_OVER_WITHIN).await;
+            if moved > 0 {
+                tracing::warn!(moved, "groups were handed to nodes that have room on their disks");
+            }
+        }
+    }
+
+    async fn members_with_room(&self) -> BTreeSet<u64> {
+        let members = self.directory.members();
+        let others = members.keys().filter(|member| **member != self.node);
+        let asked = others.map(|member| async move {
+            let status = self.peers.node_status(*member, ASK_WITHIN).await.ok()?;
+            status.read_only.is_empty().then_some(member.0)
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+}

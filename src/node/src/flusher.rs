@@ -1,0 +1,99 @@
+//! Moves what was counted into the history, and the history to disk: at every column boundary, and
+//! every second between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use keyviz_fanout::LocalMatrix;
+
+use super::archive::HistoryArchive;
+
+/// Between boundaries the sampler is read this often. A node that is killed loses at most the
+/// counts of this long.
+const EVERY_MS: u64 = 1_000;
+
+/// Flushes one node's sampler.
+pub(super) struct Flusher {
+    local: Arc<LocalMatrix>,
+    /// `None`: the stored history could not be used, so nothing is stored.
+    archive: Option<HistoryArchive>,
+}
+
+impl Flusher {
+    pub(super) fn new(local: Arc<LocalMatrix>, archive: Option<HistoryArchive>) -> Self {
+        Flusher { local, archive }
+    }
+
+    /// Flushes until stopped, on threads that no request waits for; then closes the column in
+    /// progress.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let step_ms = self.local.history().config().step_ms;
+        loop {
+            let wait = until_next(self.local.clock().now_ms(), step_ms);
+            let stopped = tokio::select! {
+                biased;
+                () = tokio::time::sleep(wait) => false,
+                () = stop.cancelled() => true,
+            };
+            let flushed = keyviz_raft::blocking(move || {
+                if stopped {
+                    self.finish();
+                } else {
+                    self.flush();
+                }
+                self
+            });
+            match flushed.await {
+                Ok(flusher) if !stopped => self = flusher,
+                Ok(_) => return,
+                Err(error) => {
+                    // The store goes on without its picture.
+                    tracing::error!(%error, "the sampler is not flushed any more");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        let flushed = self.local.flush();
+        if !flushed.closed.is_empty() {
+            self.local.sampler().replan();
+        }
+        if let Some(archive) = &mut self.archive
+            && let Err(error) = archive.store(&flushed, self.local.history())
+        {
+            tracing::error!(%error, "the history was not stored");
+        }
+    }
+
+    fn finish(&mut self) {
+        let flushed = self.local.close();
+        if let Some(archive) = &mut self.archive
+            && let Err(error) = archive.finish(&flushed, self.local.history())
+        {
+            tracing::error!(%error, "the column in progress was not stored");
+        }
+    }
+}
+
+/// Time to the next boundary of a column or to the next whole second, whichever is sooner.
+fn until_next(now_ms: u64, step_ms: u64) -> Duration {
+    let to = |width: u64| width - now_ms % width;
+    Duration::from_millis(to(step_ms).min(to(EVERY_MS)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aligned_time_every_boundary_is_met() {
+        assert_eq!(until_next(59_999, 60_000), Duration::from_millis(1));
+        assert_eq!(until_next(60_000, 60_000), Duration::from_millis(1_000));
+        assert_eq!(until_next(1_499, 1_500), Duration::from_millis(1));
+        assert_eq!(until_next(1_700, 1_500), Duration::from_millis(300));
+    }
+}

@@ -1,0 +1,33 @@
+//! One node: the only place that knows every part, and puts them together.
+
+mod archive;
+mod balancer;
+mod bootstrap;
+mod check;
+mod config;
+mod disk;
+mod disks;
+mod error;
+mod first_start;
+mod flusher;
+mod follower;
+mod founding;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+mod identity;
+mod inheritance;
+mod leads;
+mod restore;
+mod running;
+#[cfg(test)]
+mod simulation;
+mod standing;
+mod start;
+
+pub use archive::ArchiveError;
+pub use bootstrap::{BootstrapSpec, BootstrapSpecError};
+pub use check::check;
+pub use config::{DEFAULT_CACHE_BYTES, DEFAULT_REQUEST_TIMEOUT, KeyvizConfig, NodeConfig, Origin};
+pub use error::NodeError;
+pub use restore::{Restore, RestoreError, Restored};
+pub use running::Node;

@@ -1,0 +1,573 @@
+//! Hosts, network and clients together, and what is done to them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use super::clients::{CLIENTS, Workload};
+use super::disk::Copied;
+use super::faults::{Fault, Forgets, Schedule, Whom};
+use super::host::{Founding, Host};
+use super::net::{Delivery, Journal, Link, Net, Trace};
+use super::verdict::{self, Kill};
+use super::world::{Bug, Scope, mix};
+use keyviz_catalog::{ClusterId, plan_bootstrap};
+use keyviz_raft::{Heard, Member, heard_of};
+use keyviz_types::{GroupId, NodeId};
+
+pub(super) const HOSTS: u64 = 3;
+const GROUPS: usize = 2;
+
+/// How long faults go on, and how long the cluster may take to come to rest afterwards.
+const FAULTS_MS: u64 = 6_000;
+const FORMING_MS: u64 = 10_000;
+const SETTLING_MS: u64 = 20_000;
+
+/// The first word of a note on a disk.
+const DISK: u64 = 0xD15C;
+
+/// Disks are copied this often, and so many copies are kept.
+const COPY_EVERY_MS: u64 = 250;
+const COPIES: usize = 24;
+
+/// A seed's run that found nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Passed {
+    pub(super) trace: Trace,
+    pub(super) faults: u64,
+    pub(super) kills: u64,
+    pub(super) writes: u64,
+    pub(super) reads: u64,
+    pub(super) unknown: u64,
+    pub(super) changes: u64,
+    pub(super) forgot: u64,
+}
+
+/// Runs one seed, with a fault of the program put in or not.
+pub(super) fn run(seed: u64, bug: Option<Bug>, tell: bool) -> Result<Passed, String> {
+    let scope = Scope::enter(bug);
+    let mut cluster = Cluster::new(seed, tell);
+    let ran = cluster.run(seed);
+    let panics = scope.panics();
+    if !panics.is_empty() {
+        return Err(format!("{} panics, the first: {}", panics.len(), panics[0]));
+    }
+    ran
+}
+
+/// The same, with every event of it.
+pub(super) fn run_with_journal(seed: u64) -> (Result<Passed, String>, Journal) {
+    let scope = Scope::enter(None);
+    let mut cluster = Cluster::new(seed, false);
+    cluster.net.keep_journal();
+    let ran = cluster.run(seed);
+    let journal = cluster.net.journal();
+    drop((cluster, scope));
+    (ran, journal)
+}
+
+/// Two of three hosts lose their disks and come up while the third is down. They must not form a new
+/// cluster, then or when the third is back.
+pub(super) fn lose_two(seed: u64, bug: Option<Bug>) -> Result<(), String> {
+    let _scope = Scope::enter(bug);
+    let mut cluster = Cluster::new(seed, false);
+    cluster.hosts.iter_mut().for_each(Host::start);
+    cluster.until(FORMING_MS, "the cluster forms", Cluster::is_formed)?;
+    for host in 1..=HOSTS {
+        cluster.kill(host, 1_000, 60_000);
+    }
+    cluster.due.clear();
+    for host in 2..=HOSTS {
+        cluster.host(host).disk.journal.put_back(&Copied::default());
+        cluster.host(host).disk.rows.put_back(&Copied::default());
+        cluster.start(host);
+    }
+    for passed in 0..8_000 {
+        if passed == 5_000 {
+            cluster.start(1);
+        }
+        cluster.tick()?;
+        let formed = cluster.hosts[1..]
+            .iter()
+            .filter_map(Host::parts)
+            .find(|parts| parts.changes.applied().cluster().is_some());
+        if formed.is_some() {
+            return Err(format!("a new cluster formed after {passed} ms"));
+        }
+    }
+    Ok(())
+}
+
+pub(super) struct Cluster {
+    pub(super) net: Net,
+    pub(super) hosts: Vec<Host>,
+    pub(super) workload: Workload,
+    clients: Option<Runtime>,
+    /// What is to be done later, by when.
+    due: BTreeMap<(u64, u64), Later>,
+    number: u64,
+    pub(super) kills: Vec<Kill>,
+    pauses: Vec<(u64, u64, u64)>,
+    /// Who led which group in which term.
+    leaders: BTreeMap<(GroupId, u64), u64>,
+    /// Copies of the hosts' disks, oldest first, with the time of each.
+    copies: VecDeque<(u64, Vec<(Copied, Copied)>)>,
+    /// The host that forgot. It must take part in nothing.
+    out: Option<u64>,
+    /// The host whose rows went back. It makes them again from its log, or says that it cannot.
+    rows_went_back: Option<u64>,
+    /// A host is about to forget or did, so that no other does.
+    forgets: bool,
+    tell: bool,
+}
+
+enum Later {
+    Forget { host: u64, behind: u64, how: Forgets, alone_ms: u64 },
+    Start(u64),
+    Resume(u64),
+    KillCut { host: u64, keep: u64 },
+    DiskHeals(u64),
+    NetHeals,
+}
+
+impl Cluster {
+    fn new(seed: u64, tell: bool) -> Self {
+        let net = Net::new(seed);
+        let ids: Vec<NodeId> = (1..=HOSTS).map(NodeId).collect();
+        let member = |id: u64| (id, Member::grpc(format!("host-{id}:1")));
+        let mut cluster_id = [7; 16];
+        cluster_id[..8].copy_from_slice(&seed.to_be_bytes());
+        let founding = Founding {
+            members: (1..=HOSTS).map(member).collect(),
+            plan: plan_bootstrap(&ids, GROUPS, 3, &[b"m".to_vec()]).expect("a sound plan"),
+            cluster_id: ClusterId(cluster_id),
+        };
+        let host = |id| Host::new(id, net.clone(), founding.clone(), mix(seed ^ mix(id)));
+        let clients = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime of one thread starts");
+        Cluster {
+            hosts: (1..=HOSTS).map(host).collect(),
+            workload: Workload::new(net.clone(), HOSTS),
+            net,
+            clients: Some(clients),
+            due: BTreeMap::new(),
+            number: 0,
+            kills: Vec::new(),
+            pauses: Vec::new(),
+            leaders: BTreeMap::new(),
+            copies: VecDeque::new(),
+            out: None,
+            rows_went_back: None,
+            forgets: false,
+            tell,
+        }
+    }
+
+    fn run(&mut self, seed: u64) -> Result<Passed, String> {
+        self.hosts.iter_mut().for_each(Host::start);
+        self.until(FORMING_MS, "the cluster forms", Cluster::is_formed)?;
+        let mut clients: Vec<JoinHandle<()>> =
+            (0..CLIENTS).map(|id| self.spawn(self.workload.clone().client(id, seed))).collect();
+        clients.push(self.spawn(self.workload.clone().operator(seed)));
+        let faults = self.faults(seed)?;
+        self.heal();
+        for _ in 0..500 {
+            self.tick()?;
+        }
+        // Rows that could not be made again from the log: the groups stay closed there.
+        let lacks = |host: u64| {
+            let parts = self.hosts[host as usize - 1].parts();
+            parts.is_some_and(|parts| parts.groups.list().len() <= GROUPS)
+        };
+        if self.rows_went_back.is_some_and(lacks) {
+            self.out = self.rows_went_back.take();
+        }
+        self.workload.stop();
+        self.until(SETTLING_MS, "the clients end", |_| {
+            clients.iter().all(JoinHandle::is_finished)
+        })?;
+        self.until(SETTLING_MS, "all replicas come to the same end", verdict::is_settled)?;
+        let out = self.out;
+        for host in (1..=HOSTS).filter(|host| out != Some(*host)) {
+            let reading = self.spawn(self.workload.clone().read_all(host));
+            self.until(SETTLING_MS, "every key can be read", |_| reading.is_finished())?;
+            let runtime = self.clients.as_ref().expect("kept until the end");
+            let read = runtime.block_on(reading).map_err(|error| error.to_string())?;
+            read.map_err(|key| format!("{key} cannot be read at host {host} after all healed"))?;
+        }
+        self.until(SETTLING_MS, "all replicas come to the same end", verdict::is_settled)?;
+        verdict::check(self)?;
+        let tally = self.workload.tally();
+        Ok(Passed {
+            trace: self.net.trace(),
+            faults,
+            kills: self.kills.len() as u64,
+            writes: tally.write_acks.len() as u64,
+            reads: tally.read_acks.len() as u64,
+            unknown: tally.unknown_writes,
+            changes: tally.changes,
+            forgot: self.out.is_some().into(),
+        })
+    }
+
+    fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.clients.as_ref().expect("kept until the end").spawn(work)
+    }
+
+    /// Lets time pass until something holds.
+    fn until(
+        &mut self,
+        within_ms: u64,
+        what: &str,
+        holds: impl Fn(&Cluster) -> bool,
+    ) -> Result<(), String> {
+        for passed in 0..within_ms {
+            if passed.is_multiple_of(20) && holds(self) {
+                return Ok(());
+            }
+            self.tick()?;
+        }
+        Err(format!("in vain within {within_ms} ms: {what}\n{}", verdict::describe(self)))
+    }
+
+    fn is_formed(&self) -> bool {
+        self.hosts.iter().all(|host| {
+            host.parts().is_some_and(|parts| {
+                !parts.changes.applied().table().is_empty()
+                    && (0..=GROUPS as u64).all(|group| {
+                        let group = parts.groups.get(GroupId(group));
+                        group.is_some_and(|group| group.leader().is_some())
+                    })
+            })
+        })
+    }
+
+    /// The hosts that take part.
+    pub(super) fn taking_part(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.iter().filter(|host| self.out != Some(host.id))
+    }
+
+    /// Groups, the catalog's among them.
+    pub(super) fn groups(&self) -> usize {
+        GROUPS + 1
+    }
+
+    /// The host that forgot, if one did.
+    pub(super) fn out(&self) -> Option<&Host> {
+        self.out.map(|out| &self.hosts[out as usize - 1])
+    }
+
+    fn host(&mut self, id: u64) -> &mut Host {
+        &mut self.hosts[id as usize - 1]
+    }
+
+    /// One millisecond.
+    fn tick(&mut self) -> Result<(), String> {
+        for delivery in self.net.tick() {
+            self.deliver(delivery);
+        }
+        let now_ms = self.net.now_ms();
+        let later = self.due.split_off(&(now_ms + 1, 0));
+        for (_, what) in std::mem::replace(&mut self.due, later) {
+            self.do_later(what);
+        }
+        self.hosts.iter_mut().for_each(Host::tick);
+        for host in &self.hosts {
+            let (written, unsynced) = host.disk.extent();
+            self.net.note(&[DISK, host.id, written, unsynced]);
+        }
+        let clients = self.clients.as_ref().expect("kept until the end");
+        clients.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
+        if now_ms.is_multiple_of(COPY_EVERY_MS) {
+            let copy = |host: &Host| (host.disk.journal.copied(), host.disk.rows.copied());
+            self.copies.push_back((now_ms, self.hosts.iter().map(copy).collect()));
+            while self.copies.len() > COPIES {
+                self.copies.pop_front();
+            }
+        }
+        if let Some(host) = self.rows_went_back
+            && self.hosts[host as usize - 1].failed().is_some()
+        {
+            (self.out, self.rows_went_back) = (Some(host), None);
+        }
+        if let Some(reason) = self.taking_part().find_map(Host::failed) {
+            return Err(format!("a process cannot start on what its disk kept: {reason}"));
+        }
+        self.watch_leaders()
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Request { to, run, refuse } => {
+                if to == 0 {
+                    return;
+                }
+                let host = self.host(to);
+                if !host.is_up() || host.parts().is_none() {
+                    refuse();
+                } else if host.paused {
+                    // It lies in the socket until the process goes on.
+                    host.waiting.push(run);
+                } else {
+                    host.run(run);
+                }
+            }
+            Delivery::Reply { to, resolve } => {
+                if to.host == 0 || self.host(to.host).endpoint() == to {
+                    resolve();
+                }
+            }
+        }
+    }
+
+    /// In one term of a group at most one node leads, for ever.
+    fn watch_leaders(&mut self) -> Result<(), String> {
+        for host in &self.hosts {
+            let Some(parts) = host.parts() else { continue };
+            for group in parts.groups.list() {
+                let Some(term) = group.leadership().borrow().leading else { continue };
+                let leader = *self.leaders.entry((group.id(), term.0)).or_insert(host.id);
+                if leader != host.id {
+                    let (group, id) = (group.id(), host.id);
+                    return Err(format!(
+                        "group {group} has two leaders in term {term}: hosts {leader} and {id}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn faults(&mut self, seed: u64) -> Result<u64, String> {
+        let mut schedule = Schedule::new(seed, HOSTS);
+        let end_ms = self.net.now_ms() + FAULTS_MS;
+        let mut faults = 0;
+        loop {
+            let (quiet_ms, fault) = schedule.next();
+            for _ in 0..quiet_ms {
+                self.tick()?;
+            }
+            if self.net.now_ms() >= end_ms {
+                return Ok(faults);
+            }
+            if self.tell {
+                println!("{:>6} ms  {fault:?}", self.net.now_ms());
+            }
+            self.inflict(fault);
+            faults += 1;
+        }
+    }
+
+    fn later(&mut self, in_ms: u64, what: Later) {
+        self.number += 1;
+        self.due.insert((self.net.now_ms() + in_ms, self.number), what);
+    }
+
+    fn inflict(&mut self, fault: Fault) {
+        match fault {
+            Fault::Kill { host, keep, down_ms } => self.kill(host, keep, down_ms),
+            Fault::KillAll { keep, down_ms } => {
+                (1..=HOSTS).for_each(|host| self.kill(host, keep, down_ms + host * 13));
+            }
+            Fault::Pause { host, stopped_ms } => {
+                let host = self.whom(host);
+                if self.host(host).is_up() && !self.host(host).paused {
+                    self.host(host).paused = true;
+                    let now_ms = self.net.now_ms();
+                    self.pauses.push((host, now_ms, now_ms + stopped_ms));
+                    self.later(stopped_ms, Later::Resume(host));
+                }
+            }
+            Fault::Partition { host, inward, outward, cut_ms } => {
+                let host = self.whom(host);
+                self.cut(host, inward, outward);
+                self.later(cut_ms, Later::NetHeals);
+            }
+            Fault::KillCutLeader { cut_ms, keep } => {
+                let host = self.whom(Whom::Leader);
+                self.cut(host, true, true);
+                self.later(cut_ms, Later::KillCut { host, keep });
+            }
+            Fault::OneWay { from, to, cut_ms } => {
+                self.net.set_link(from, to, Link { cut: true, ..Link::default() });
+                self.later(cut_ms, Later::NetHeals);
+            }
+            Fault::Weather { link, lasting_ms } => {
+                for from in 0..=HOSTS {
+                    (0..=HOSTS).for_each(|to| self.net.set_link(from, to, link.link()));
+                }
+                self.later(lasting_ms, Later::NetHeals);
+            }
+            Fault::SlowDisk { host, sync_ms, lasting_ms } => {
+                self.host(host).sync_ms.store(sync_ms, Ordering::Relaxed);
+                self.later(lasting_ms, Later::DiskHeals(host));
+            }
+            // One that starts would only say that it cannot.
+            Fault::DiskFails { host, .. } if self.host(host).parts().is_none() => {}
+            Fault::DiskFails { host, keep, down_ms } => {
+                self.host(host).disk.fail_syncs();
+                self.later(50, Later::KillCut { host, keep });
+                self.later(50 + down_ms, Later::Start(host));
+            }
+            Fault::Clock { host, offset_ms } => {
+                self.host(host).clock_offset_ms.store(offset_ms, Ordering::Relaxed);
+            }
+            Fault::Forget { .. } if self.forgets => {}
+            Fault::Forget { host, behind, how, apart_ms, alone_ms } => {
+                self.forgets = true;
+                self.kill(behind, 1_000, apart_ms + 100);
+                self.later(apart_ms, Later::Forget { host, behind, how, alone_ms });
+            }
+        }
+    }
+
+    fn do_later(&mut self, what: Later) {
+        match what {
+            Later::Forget { host, behind, how, alone_ms } => {
+                self.forget(host, behind, how, alone_ms);
+            }
+            Later::Start(host) => self.start(host),
+            Later::Resume(host) => self.host(host).resume(),
+            Later::KillCut { host, keep } => self.kill(host, keep, 30),
+            Later::DiskHeals(host) => self.host(host).sync_ms.store(3, Ordering::Relaxed),
+            Later::NetHeals => self.net.heal(),
+        }
+    }
+
+    /// Everybody dies, a host forgets, and comes up again with the one that was down meanwhile.
+    fn forget(&mut self, host: u64, behind: u64, how: Forgets, alone_ms: u64) {
+        (1..=HOSTS).for_each(|host| {
+            if self.host(host).is_up() {
+                self.kill(host, 1_000, 60_000);
+            }
+        });
+        self.due.retain(|_, later| !matches!(later, Later::Start(_)));
+        for other in 1..=HOSTS {
+            let first = other == host || other == behind;
+            self.later(if first { 20 } else { 20 + alone_ms }, Later::Start(other));
+        }
+        let index = host as usize - 1;
+        match how {
+            Forgets::All => {
+                self.host(host).disk.journal.put_back(&Copied::default());
+                self.host(host).disk.rows.put_back(&Copied::default());
+                self.out = Some(host);
+            }
+            Forgets::Since { ago_ms }
+            | Forgets::JournalSince { ago_ms }
+            | Forgets::RowsSince { ago_ms } => {
+                let then = self.net.now_ms().saturating_sub(ago_ms);
+                let copied = self.copies.iter().rev().find(|(at, _)| *at <= then);
+                let Some((journal, rows)) = copied.map(|(_, copies)| copies[index].clone()) else {
+                    return;
+                };
+                if matches!(how, Forgets::RowsSince { .. }) {
+                    // Made again from the log, which may not reach back: then it must say so.
+                    self.host(host).disk.rows.put_back(&rows);
+                    self.rows_went_back = Some(host);
+                    return;
+                }
+                // Where nobody knows better, nobody can tell.
+                if !self.others_know_more(host, &journal) {
+                    return;
+                }
+                self.host(host).disk.journal.put_back(&journal);
+                if matches!(how, Forgets::Since { .. }) {
+                    self.host(host).disk.rows.put_back(&rows);
+                }
+                self.out = Some(host);
+            }
+        }
+    }
+
+    /// Whether every other host has heard, durably, of a later start or mark than a copied journal has.
+    fn others_know_more(&self, host: u64, copied: &Copied) -> bool {
+        let number = copied.node_record("incarnation").and_then(|record| record.first_chunk());
+        let number = number.map_or(0, |number| u64::from_be_bytes(*number));
+        let mark = heard(copied).mark;
+        self.hosts.iter().filter(|other| other.id != host).all(|other| {
+            let known = heard(&other.disk.journal.copied()).peers;
+            known.get(&host).is_some_and(|known| known.0 > number || known.1 > mark)
+        })
+    }
+
+    fn start(&mut self, host: u64) {
+        if !self.host(host).is_up() {
+            self.host(host).start();
+        }
+    }
+
+    fn kill(&mut self, host: u64, keep: u64, down_ms: u64) {
+        if self.host(host).is_up() {
+            let at_ms = self.net.now_ms();
+            let paused = self.pauses.iter().filter(|(paused, ..)| *paused == host);
+            let stopped_ms = paused.map(|(_, from, to)| {
+                to.min(&at_ms).saturating_sub(*from.max(&at_ms.saturating_sub(8_000)))
+            });
+            let stopped_ms = stopped_ms.sum();
+            self.kills.push(Kill { at_ms, stopped_ms });
+            self.host(host).kill(keep);
+        }
+        self.later(down_ms.max(1), Later::Start(host));
+    }
+
+    fn cut(&mut self, host: u64, inward: bool, outward: bool) {
+        let cut = Link { cut: true, ..Link::default() };
+        for other in (1..=HOSTS).filter(|other| *other != host) {
+            if inward {
+                self.net.set_link(other, host, cut);
+            }
+            if outward {
+                self.net.set_link(host, other, cut);
+            }
+        }
+    }
+
+    /// The host that leads the most groups, as far as each knows of itself.
+    fn whom(&self, whom: Whom) -> u64 {
+        let leads = |host: &&Host| {
+            let groups = host.parts().map(|parts| parts.groups.list()).unwrap_or_default();
+            (groups.iter().filter(|group| group.is_leader()).count(), host.id)
+        };
+        match whom {
+            Whom::Host(host) => host,
+            Whom::Leader => self.hosts.iter().max_by_key(leads).map_or(1, |host| host.id),
+        }
+    }
+
+    fn heal(&mut self) {
+        self.due.clear();
+        self.net.heal();
+        for id in 1..=HOSTS {
+            self.host(id).resume();
+            self.host(id).sync_ms.store(3, Ordering::Relaxed);
+            if self.host(id).storage_failed() {
+                self.kill(id, 1_000, 1);
+            }
+            self.start(id);
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // Hosts first: what their tasks drop speaks to nobody.
+        self.hosts.iter_mut().for_each(|host| host.kill(1_000));
+        drop(self.clients.take());
+    }
+}
+
+/// What a copied journal has of marks and starts.
+fn heard(journal: &Copied) -> Heard {
+    let record = journal.node_record("handshake");
+    record.map_or_else(Heard::default, |record| heard_of(record).expect("what was written"))
+}

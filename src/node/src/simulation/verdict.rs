@@ -1,0 +1,193 @@
+//! What must hold when all is healed.
+
+use std::ops::Bound;
+
+use super::cluster::Cluster;
+use super::host::Host;
+use super::linear;
+use keyviz_core::{KeyRange, Query, Series, Window};
+use keyviz_raft::{Group, KeyValue, PageLimit, Participation};
+
+/// A process that died.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kill {
+    pub(super) at_ms: u64,
+    /// How long it stood still shortly before.
+    pub(super) stopped_ms: u64,
+}
+
+/// What a kill may cost: counts since the last checkpoint, taken every second of the host's clock, and
+/// that checkpoint, if the database had not passed it on to the system yet, which it does every second.
+const CHECKPOINT_MS: u64 = 1_000 + 1_000 + 200;
+
+fn groups(cluster: &Cluster) -> Vec<Vec<std::sync::Arc<Group>>> {
+    let parts = cluster.taking_part().filter_map(|host| host.parts());
+    parts.map(|parts| parts.groups.list()).collect()
+}
+
+/// Whether each group has one leader and all replicas have applied the same entries.
+pub(super) fn is_settled(cluster: &Cluster) -> bool {
+    let groups = groups(cluster);
+    let same = |at: usize| {
+        let first = &groups[0][at];
+        let leader = first.leader();
+        leader.is_some()
+            && groups.iter().all(|of_host| {
+                let group = &of_host[at];
+                let status = group.status();
+                group.leader() == leader
+                    && status.stopped.is_none()
+                    && status.applied == first.status().applied
+                    && status.applied.map(|at| at.index) == status.last_log
+            })
+    };
+    groups.len() == cluster.taking_part().count()
+        && groups.iter().all(|of_host| of_host.len() == groups[0].len())
+        && (0..groups[0].len()).all(same)
+}
+
+/// Where each group stands on each host.
+pub(super) fn describe(cluster: &Cluster) -> String {
+    let mut text = String::new();
+    for host in &cluster.hosts {
+        let Some(parts) = host.parts() else {
+            text += &format!("host {}: up {}, not ready\n", host.id, host.is_up());
+            continue;
+        };
+        for group in parts.groups.list() {
+            let s = group.status();
+            text += &format!(
+                "host {} group {}: {:?} in term {}, leader {:?}, log to {:?}, committed {:?}, \
+                 applied {:?}, snapshot {:?}, purged {:?}, stopped {:?}\n",
+                host.id,
+                group.id(),
+                s.role,
+                s.term,
+                s.leader.as_ref().map(|(leader, _)| leader),
+                s.last_log,
+                s.committed,
+                s.applied,
+                s.snapshot,
+                s.purged,
+                s.stopped
+            );
+        }
+    }
+    text
+}
+
+/// Everything that must hold.
+pub(super) fn check(cluster: &Cluster) -> Result<(), String> {
+    check_histories(cluster)?;
+    check_replicas(cluster)?;
+    check_who_takes_part(cluster)?;
+    check_counts(cluster)
+}
+
+fn check_histories(cluster: &Cluster) -> Result<(), String> {
+    for (key, history) in cluster.workload.histories() {
+        if let Err(refusal) = linear::check(&history) {
+            let mut events = history;
+            events.sort_by_key(|event| event.start);
+            let lines: Vec<String> = events.iter().map(ToString::to_string).collect();
+            return Err(format!("key {key}: {refusal}\nits history:\n{}", lines.join("\n")));
+        }
+    }
+    Ok(())
+}
+
+/// Whoever forgot takes part in nothing, and nobody met a leader that contradicted it.
+fn check_who_takes_part(cluster: &Cluster) -> Result<(), String> {
+    for host in cluster.taking_part() {
+        let Some(parts) = host.parts() else { continue };
+        if let Some((group, reason)) = parts.groups.closed().into_iter().next() {
+            return Err(format!("host {} closed group {group}: {reason}", host.id));
+        }
+        if let Participation::Refused(reason) = parts.roster.participation() {
+            return Err(format!("host {} is refused: {reason}", host.id));
+        }
+    }
+    let Some(parts) = cluster.out().and_then(Host::parts) else { return Ok(()) };
+    let is_whole = parts.groups.list().len() == cluster.groups();
+    match parts.roster.participation() {
+        // A host whose rows went back takes part in the groups that it has whole.
+        Participation::Member if is_whole => Err("a host that forgot takes part".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+fn rows(group: &Group) -> Result<Vec<KeyValue>, String> {
+    let all = PageLimit { rows: usize::MAX, bytes: usize::MAX };
+    let page = group.space().scan(Bound::Unbounded, Bound::Unbounded, all);
+    Ok(page.map_err(|error| error.to_string())?.rows)
+}
+
+fn check_replicas(cluster: &Cluster) -> Result<(), String> {
+    let groups = groups(cluster);
+    for (host, of_host) in groups.iter().enumerate().skip(1) {
+        for (ours, first) in of_host.iter().zip(&groups[0]) {
+            if rows(ours)? != rows(first)? {
+                let (group, host) = (ours.id(), host + 1);
+                return Err(format!("group {group} has other rows on host {host} than on host 1"));
+            }
+        }
+    }
+    let tables: Vec<_> = cluster
+        .taking_part()
+        .filter_map(|host| host.parts())
+        .map(|parts| {
+            let table = parts.changes.applied().table();
+            (table.version(), table.iter().collect::<Vec<_>>())
+        })
+        .collect();
+    match tables.iter().all(|table| *table == tables[0]) {
+        true => Ok(()),
+        false => Err("the hosts have different catalogs".to_owned()),
+    }
+}
+
+/// Laws 1 and 2. A read whose answer was lost on its way between hosts is served, and counted, again; so
+/// reads have no upper bound here.
+fn check_counts(cluster: &Cluster) -> Result<(), String> {
+    let tally = cluster.workload.tally();
+    let at_risk = |at: u64| {
+        cluster
+            .kills
+            .iter()
+            .any(|kill| at <= kill.at_ms && at + CHECKPOINT_MS + kill.stopped_ms >= kill.at_ms)
+    };
+    let least = |acks: &[u64]| acks.iter().filter(|at| !at_risk(**at)).count() as u64;
+    let writes = total(cluster, Series::Writes)?;
+    let (from, to) =
+        (least(&tally.write_acks), tally.write_acks.len() as u64 + tally.unknown_writes);
+    // A host that takes part in nothing shows nothing of what it counted.
+    let from = if cluster.out().is_some() { 0 } else { from };
+    if !(from..=to).contains(&writes) {
+        return Err(format!("{writes} writes are counted, and {from} to {to} were made"));
+    }
+    let (reads, from) = (total(cluster, Series::Reads)?, least(&tally.read_acks));
+    if reads < from && cluster.out().is_none() {
+        return Err(format!("{reads} reads are counted, and at least {from} were served"));
+    }
+    Ok(())
+}
+
+fn total(cluster: &Cluster, series: Series) -> Result<u64, String> {
+    let query = Query {
+        window: Window { from_ms: 0, to_ms: u64::MAX >> 12 },
+        range: KeyRange { start: Default::default(), end: None },
+        series,
+        role: None,
+    };
+    let mut total = 0;
+    for host in cluster.taking_part() {
+        let parts = host.parts().ok_or("a host is not up")?;
+        // Nothing flushes between the two: all runs on this thread.
+        let totals = parts.local.history().totals(&query, parts.local.sampler().peek());
+        if totals.unattributed > 0 {
+            return Err(format!("{} operations have no route", totals.unattributed));
+        }
+        total += totals.ranges.iter().map(|range| range.total).sum::<u64>();
+    }
+    Ok(total)
+}

@@ -1,0 +1,482 @@
+//! From a configuration to a running node.
+
+use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
+use tonic::{Code, Status};
+
+use keyviz_catalog::AppliedCatalog;
+use keyviz_catalog::{BootstrapPlan, ClusterId, plan_bootstrap};
+use keyviz_catalog_group::{CatalogGroup, CatalogMachine};
+use keyviz_core::{GroupId, History, NodeId, Sampler};
+use keyviz_directory::{Directory, MemberAddress};
+use keyviz_fanout::{Clock, DEFAULT_DEADLINE, Fanout, FanoutParts, LocalMatrix};
+use keyviz_kv::{Coordinator, CoordinatorParts};
+use keyviz_proto as proto;
+use keyviz_raft::{
+    Checks, Group, GroupOptions, Groups, HandshakeLoop, Member, OpenError, Peers, PeersOptions,
+    Roster, Storage,
+};
+use keyviz_security::{self as security, AuthChannel, Listener, Security};
+use keyviz_server::{Edge, PeerClient, Services};
+
+use super::archive::HistoryArchive;
+use super::balancer::Balancer;
+use super::bootstrap::BootstrapSpec;
+use super::config::NodeConfig;
+use super::disk::DiskWatch;
+use super::disks::DiskWatcher;
+use super::error::NodeError;
+use super::first_start::FirstStart;
+use super::flusher::Flusher;
+use super::follower::Follower;
+use super::founding::Founding;
+use super::identity::Identity;
+use super::inheritance::Inheritance;
+use super::running::Node;
+use super::standing::Ask;
+
+/// How long joining may take: the catalog's leader brings the new node up to date meanwhile.
+const JOIN_WITHIN: Duration = Duration::from_secs(60);
+
+/// Membership is looked at this often; it changes by hand.
+const MEMBERS_EVERY: Duration = Duration::from_millis(100);
+
+/// The pause between attempts to join or to bootstrap.
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
+
+impl Node {
+    /// Starts a node. Returns when its servers listen; a node that joins has joined by then. A
+    /// cluster that is bootstrapped forms in the background.
+    ///
+    /// # Errors
+    /// Each way in which a start can fail, with what to do about it.
+    pub async fn start(config: NodeConfig) -> Result<Node, NodeError> {
+        if config.id == NodeId(0) {
+            return Err(NodeError::ZeroId);
+        }
+        config.keyviz.history.validate()?;
+        let security = open_security(&config).await?;
+        let (grpc, address) = listen("gRPC", config.listen).await?;
+        let http = match config.http {
+            Some(address) => Some(listen("HTTP", address).await?),
+            None => None,
+        };
+        let advertise = config.advertise.clone().unwrap_or_else(|| address.to_string());
+        let plan = match &config.origin {
+            super::config::Origin::Bootstrap(spec) => {
+                spec.check_member(config.id, &advertise)?;
+                Some(bootstrap_plan(spec)?)
+            }
+            _ => None,
+        };
+        let storage = open_storage(&config).await?;
+        let identity = Identity::claim(&storage, &config).await?;
+        let plan = match (&identity.spec, plan) {
+            (Some(spec), None) => Some(bootstrap_plan(spec)?),
+            (_, plan) => plan,
+        };
+
+        let clock = Clock::system();
+        let sampler = Arc::new(Sampler::new(config.keyviz.sampler.clone())?);
+        let history =
+            History::new(config.keyviz.history, config.id, identity.incarnation, clock.now_ms())?;
+        let local = Arc::new(LocalMatrix::new(
+            Arc::clone(&sampler),
+            Arc::new(history),
+            clock.clone(),
+            config.keyviz.enabled(),
+        ));
+        let directory = Directory::new();
+        if let Some(id) = &identity.cluster_id {
+            directory.set_cluster_id(id);
+        }
+        let stop = CancellationToken::new();
+        let known = identity.cluster_id.clone().unwrap_or_default();
+        let (number, checks) = (identity.incarnation.0, Checks::default());
+        let roster =
+            Roster::open(&storage, config.id, identity.disk, number, rand::random(), checks);
+        let roster = roster.map_err(|error| OpenError::from_io(&config.data, error))?;
+        let peers = Peers::new(
+            config.id.0,
+            known,
+            PeersOptions { tls: security.client_tls(), credentials: security.as_node() },
+            roster.clone(),
+        );
+        tokio::spawn(security.clone().watch(stop.clone()));
+        let options = GroupOptions {
+            move_bytes_per_s: config.move_bytes_per_s,
+            queue_bytes: config.queue_bytes,
+            ..GroupOptions::default()
+        };
+        let groups = Groups::new(storage.clone(), peers.clone(), options);
+        let catalog = AppliedCatalog::default();
+        let catalog_group = groups.create(GroupId::CATALOG, CatalogMachine::of(&catalog)).await?;
+        let client = PeerClient::new(peers.clone(), Arc::clone(&directory), config.request_timeout);
+        let coordinator = Coordinator::new(CoordinatorParts {
+            node: config.id,
+            sampler: Arc::clone(&sampler),
+            groups: groups.clone(),
+            directory: Arc::clone(&directory),
+            peers: Arc::clone(&client) as _,
+            timeout: config.request_timeout,
+            queue_bytes: config.queue_bytes,
+        });
+        let catalog_changes = {
+            let clock = clock.clone();
+            let peers = Arc::clone(&client) as _;
+            let (groups, catalog) = (groups.clone(), catalog.clone());
+            CatalogGroup::new(config.id, groups, catalog, peers, move || clock.now_ms())
+        };
+        let fanout = Fanout::new(FanoutParts {
+            node: config.id,
+            local: Arc::clone(&local),
+            directory: Arc::clone(&directory),
+            catalog: catalog.clone(),
+            peers: Arc::clone(&client) as _,
+            deadline: DEFAULT_DEADLINE,
+        });
+        let disk = DiskWatch {
+            node: config.id,
+            storage: storage.clone(),
+            groups: groups.clone(),
+            directory: Arc::clone(&directory),
+            peers: Arc::clone(&client),
+        };
+        tokio::spawn(disk.run(stop.clone()));
+        set_members(&directory, &roster, &catalog_group);
+        tokio::spawn(follow_members(
+            Arc::clone(&directory),
+            roster.clone(),
+            Arc::clone(&catalog_group),
+            stop.clone(),
+        ));
+        let disks = DiskWatcher {
+            roster: roster.clone(),
+            catalog: Arc::clone(&catalog_changes),
+            directory: Arc::clone(&directory),
+            stop: stop.clone(),
+        };
+        disks.take_over();
+        tokio::spawn(disks.run());
+        let handshakes =
+            HandshakeLoop { roster: roster.clone(), peers: peers.clone(), stop: stop.clone() };
+        let dials = peers.clone();
+        let follower = Follower {
+            node: config.id,
+            storage: storage.clone(),
+            catalog: catalog.clone(),
+            groups: groups.clone(),
+            directory: Arc::clone(&directory),
+            sampler,
+            peers,
+            client: Arc::clone(&client),
+            changing: Arc::default(),
+            leaving: Arc::default(),
+            stop: stop.clone(),
+        };
+        // What is applied already is published before the first request can come in.
+        follower.take_over().await;
+        tokio::spawn(follower.run());
+        let ask = Ask {
+            node: config.id,
+            storage: storage.clone(),
+            catalog,
+            group: Arc::clone(&catalog_group),
+            directory: Arc::clone(&directory),
+            client: Arc::clone(&client),
+            stop: stop.clone(),
+        };
+        ask.begin(identity.removed);
+        tokio::spawn(ask.run());
+        let balancer = Balancer {
+            node: config.id,
+            catalog: Arc::clone(&catalog_changes),
+            groups: groups.clone(),
+            directory: Arc::clone(&directory),
+            client: Arc::clone(&client),
+            stop: stop.clone(),
+        };
+        tokio::spawn(balancer.run());
+        let flushed = CancellationToken::new();
+        let flusher = if local.enabled() {
+            let archive = open_archive(&storage, &local).await;
+            let flusher = Flusher::new(Arc::clone(&local), archive);
+            Some(tokio::spawn(flusher.run(flushed.clone())))
+        } else {
+            None
+        };
+
+        let services = Arc::new(Services::new(Edge {
+            node: config.id,
+            coordinator: Arc::clone(&coordinator),
+            catalog: Arc::clone(&catalog_changes),
+            fanout,
+            estates: open_inheritance(&storage, &local).await,
+            groups: groups.clone(),
+            directory: Arc::clone(&directory),
+            peers: client,
+            storage: storage.clone(),
+            http: http.as_ref().map(|(_, address)| address.to_string()).unwrap_or_default(),
+            security: security.clone(),
+            timeout: config.request_timeout,
+            stop: stop.clone(),
+        }));
+        let (failed, failure) = watch::channel(None);
+        let failed = Arc::new(failed);
+        let grpc = secured(grpc, &security, security::Edge::Grpc, address)?;
+        let mut servers = vec![serve_grpc(Arc::clone(&services), grpc, Arc::clone(&failed))];
+        let http_address = http.as_ref().map(|(_, address)| *address);
+        if let Some((listener, address)) = http {
+            let listener = secured(listener, &security, security::Edge::Http, address)?;
+            servers.push(serve_http(services, listener, Arc::clone(&failed)));
+        }
+        let node = Node {
+            id: config.id,
+            address,
+            http: http_address,
+            coordinator,
+            flusher,
+            flushed,
+            groups,
+            security: security.clone(),
+            stop: stop.clone(),
+            servers,
+            failure,
+        };
+        if let (Some(spec), Some(plan)) = (&identity.spec, plan) {
+            let first_start = FirstStart {
+                node: config.id,
+                folder: config.data.display().to_string(),
+                members: spec.members(),
+                peers: dials,
+                roster,
+                asks: true,
+                checks,
+            };
+            let founding = Founding {
+                first_start,
+                handshakes,
+                group: catalog_group,
+                changes: catalog_changes,
+                members: first_members(spec),
+                plan,
+                cluster_id: ClusterId(rand::random()),
+                clock,
+                failed,
+            };
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = founding.run() => {}
+                    () = stop.cancelled() => {}
+                }
+            });
+        } else {
+            tokio::spawn(handshakes.run());
+            if let Some(through) = &identity.join {
+                join(through, &config, &identity, &advertise, &security).await?;
+            }
+        }
+        Ok(node)
+    }
+}
+
+async fn listen(
+    what: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), NodeError> {
+    let failed = |source| NodeError::Listen { what, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+fn secured(
+    listener: TcpListener,
+    security: &Security,
+    edge: security::Edge,
+    address: SocketAddr,
+) -> Result<Listener, NodeError> {
+    let what = match edge {
+        security::Edge::Grpc => "gRPC",
+        security::Edge::Http => "HTTP",
+    };
+    let failed = |source| NodeError::Listen { what, address, source };
+    Listener::new(listener, security.tls.clone(), edge).map_err(failed)
+}
+
+async fn open_security(config: &NodeConfig) -> Result<Security, NodeError> {
+    let config = config.security.clone();
+    let opened = tokio::task::spawn_blocking(move || Security::open(&config));
+    Ok(opened.await.expect("opening credentials does not panic")?)
+}
+
+async fn open_storage(config: &NodeConfig) -> Result<Storage, NodeError> {
+    let (data, options) = (config.data.clone(), config.storage);
+    let opened = tokio::task::spawn_blocking(move || Storage::open(data, options));
+    Ok(opened.await.expect("opening a storage does not panic")?)
+}
+
+/// The stored history. One that cannot be used is left alone: the store matters more.
+async fn open_archive(storage: &Storage, local: &Arc<LocalMatrix>) -> Option<HistoryArchive> {
+    let (storage, local) = (storage.clone(), Arc::clone(local));
+    let opened = tokio::task::spawn_blocking(move || HistoryArchive::open(&storage, &local));
+    match opened.await.expect("opening the history does not panic") {
+        Ok(archive) => Some(archive),
+        Err(error) => {
+            tracing::error!(%error, "the history is kept in memory only");
+            None
+        }
+    }
+}
+
+async fn open_inheritance(storage: &Storage, local: &Arc<LocalMatrix>) -> Arc<Inheritance> {
+    let (storage, local) = (storage.clone(), Arc::clone(local));
+    let opened = tokio::task::spawn_blocking(move || Inheritance::open(&storage, &local));
+    opened.await.expect("opening what was inherited does not panic")
+}
+
+fn bootstrap_plan(spec: &BootstrapSpec) -> Result<BootstrapPlan, NodeError> {
+    let members: Vec<NodeId> = spec.members().into_keys().collect();
+    let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
+    let (groups, replication) = (count(spec.groups()), count(spec.replication()));
+    Ok(plan_bootstrap(&members, groups, replication, spec.split_at())?)
+}
+
+/// The first members as Raft is to know them. Their HTTP addresses they tell themselves.
+fn first_members(spec: &BootstrapSpec) -> BTreeMap<u64, Member> {
+    let members = spec.members().into_iter();
+    members.map(|(id, addr)| (id.0, Member { addr, http: String::new() })).collect()
+}
+
+pub(super) fn set_members(directory: &Directory, roster: &Roster, catalog: &Group) {
+    let members = catalog.status().members;
+    roster.set_addresses(members.iter().map(|(id, member)| (NodeId(*id), member.addr.clone())));
+    let members = members.into_iter().map(|(id, member)| {
+        (NodeId(id), MemberAddress { address: member.addr, http: member.http })
+    });
+    directory.set_members(members.collect());
+}
+
+/// Keeps the directory in step with the catalog group's membership.
+pub(super) async fn follow_members(
+    directory: Arc<Directory>,
+    roster: Roster,
+    catalog: Arc<Group>,
+    stop: CancellationToken,
+) {
+    while tokio::time::timeout(MEMBERS_EVERY, stop.cancelled()).await.is_err() {
+        set_members(&directory, &roster, &catalog);
+    }
+}
+
+pub(super) type Failed = Arc<watch::Sender<Option<String>>>;
+
+fn serve_grpc(
+    services: Arc<Services>,
+    listener: Listener,
+    failed: Failed,
+) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        if let Err(error) = services.serve_grpc(listener).await {
+            failed.send_replace(Some(format!("the gRPC server failed: {error}")));
+        }
+    })
+}
+
+fn serve_http(
+    services: Arc<Services>,
+    listener: Listener,
+    failed: Failed,
+) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        if let Err(error) = services.serve_http(listener).await {
+            failed.send_replace(Some(format!("the HTTP server failed: {error}")));
+        }
+    })
+}
+
+/// Asks a member to take this node in, until it does or time is up.
+async fn join(
+    through: &str,
+    config: &NodeConfig,
+    identity: &Identity,
+    advertise: &str,
+    security: &Security,
+) -> Result<(), NodeError> {
+    use proto::cluster_client::ClusterClient;
+
+    let deadline = tokio::time::Instant::now() + JOIN_WITHIN;
+    let http = config.http.map_or_else(String::new, |address| address.to_string());
+    let failed =
+        |reason: String| NodeError::Join { id: config.id, through: through.to_owned(), reason };
+    loop {
+        let asked = async {
+            let broken =
+                |error: tonic::transport::Error| (true, keyviz_proto::failure::innermost(&error));
+            let endpoint = Endpoint::from_shared(format!("http://{through}")).map_err(broken)?;
+            let tls = security.client_tls();
+            let channel = security::connect(endpoint, tls.as_ref()).await.map_err(broken)?;
+            let mut client = ClusterClient::new(AuthChannel::new(channel, security.as_joiner()));
+            let add = proto::AddNodeRequest {
+                id: config.id.0,
+                address: advertise.to_owned(),
+                http: http.clone(),
+                disk: Bytes::copy_from_slice(&identity.disk.0),
+            };
+            client
+                .add_node(add)
+                .await
+                .map_err(|status| (may_join_yet(&status), keyviz_proto::failure::describe(&status)))
+        };
+        let (again, reason) = match tokio::time::timeout_at(deadline, asked).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(refusal)) => refusal,
+            Err(_) => (false, format!("no answer within {} s", JOIN_WITHIN.as_secs())),
+        };
+        if !again || tokio::time::Instant::now() + PAUSE >= deadline {
+            return Err(failed(reason));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Whether a member that did not take this node in may do so yet. Asking again does no harm.
+fn may_join_yet(status: &Status) -> bool {
+    // Of a connection that breaks, almost any code is made; of a port that speaks TLS only, this one.
+    let broke = status.source().is_some() && status.code() != Code::PermissionDenied;
+    let passes =
+        [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown, Code::Aborted];
+    broke || passes.contains(&status.code())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_asks_again_to_join_unless_it_was_refused() {
+        let broken = |code| {
+            let mut status = Status::new(code, "reset");
+            status.set_source(Arc::new(std::io::Error::other("reset")));
+            status
+        };
+        for code in [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown] {
+            assert!(may_join_yet(&Status::new(code, "no")), "{code:?}");
+            assert!(may_join_yet(&broken(code)), "{code:?}");
+        }
+        assert!(may_join_yet(&broken(Code::Internal)));
+        for code in [Code::InvalidArgument, Code::FailedPrecondition, Code::Unauthenticated] {
+            assert!(!may_join_yet(&Status::new(code, "no")), "{code:?}");
+        }
+        assert!(!may_join_yet(&broken(Code::PermissionDenied)), "its port speaks TLS");
+    }
+}

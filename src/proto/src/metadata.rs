@@ -1,0 +1,15 @@
+//! Names of what goes beside the messages.
+
+/// Metadata of a refused write: `true` says that it certainly did not happen, so that a client may
+/// send it again.
+pub const NOT_APPLIED_METADATA: &str = "keyviz-not-applied";
+
+/// Metadata of an answer: the gRPC address of the node that leads the group of the key, where that is
+/// not the node that answers. A client that sends it what comes next spares a way.
+pub const LEADER_METADATA: &str = "keyviz-leader";
+
+/// Metadata of a write that was refused because a disk is full.
+pub const DISK_FULL_METADATA: &str = "keyviz-disk-full";
+
+/// Metadata and HTTP header that carry the id of a request.
+pub const REQUEST_ID: &str = "x-request-id";

@@ -1,0 +1,15 @@
+//! Work that waits for the disk or computes for long, off the runtime's threads.
+
+use tokio::task::JoinError;
+
+use super::runtime::is_reproducible;
+
+/// Runs `work` on a thread that may block. An error: it panicked, or the runtime stops.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    if is_reproducible() {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await
+}

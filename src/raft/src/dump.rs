@@ -1,0 +1,62 @@
+//! A group's rows out of a running node, for a backup.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::apply::{RUN_BYTES, Transfer};
+use super::error::ReadError;
+use super::group::{Consistency, Group};
+use super::storage::{KeyValue, SnapshotView};
+use super::types::LogPosition;
+use keyviz_types::Term;
+
+/// The rows of a group as of one applied entry, read while later entries are applied.
+pub struct Dump {
+    view: SnapshotView,
+    applied: LogPosition,
+    term: Term,
+}
+
+impl std::fmt::Debug for Dump {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dump").field("applied", &self.applied).finish_non_exhaustive()
+    }
+}
+
+impl Group {
+    /// The rows with everything that was acknowledged before the call. Only the leader can tell.
+    pub async fn dump(self: &Arc<Self>, limit: Duration) -> Result<Dump, ReadError> {
+        self.confirm_read(Consistency::Linearizable, limit).await?;
+        // Taken by the one that applies, so never in the middle of a batch.
+        let stopped = |reason: String| ReadError::Stopped(reason);
+        let snapshot =
+            self.raft().get_snapshot().await.map_err(|error| stopped(error.to_string()))?;
+        let snapshot = snapshot.ok_or_else(|| stopped("it has no rows".into()))?;
+        let Transfer::View(view) = snapshot.snapshot else {
+            return Err(stopped("its rows are being replaced".into()));
+        };
+        let applied = view.applied().ok_or_else(|| stopped("it has no rows".into()))?;
+        Ok(Dump { view: *view, applied, term: self.status().term })
+    }
+}
+
+impl Dump {
+    /// The last entry that the rows contain.
+    pub fn applied(&self) -> LogPosition {
+        self.applied
+    }
+
+    /// The latest term known when the rows were confirmed.
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// The next rows in key order; empty at the end. Blocks on the database.
+    ///
+    /// # Errors
+    /// The database failed, or so much was written meanwhile that the rows must be dumped anew.
+    pub fn next_run(&mut self) -> io::Result<Vec<KeyValue>> {
+        self.view.next_run(RUN_BYTES)
+    }
+}

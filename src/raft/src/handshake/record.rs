@@ -1,0 +1,80 @@
+//! What a node stores of its own mark and of its peers.
+//!
+//! ```text
+//! handshake: byte 0     format, 1
+//!            bytes 1..  bincode 2 (standard configuration) of `Record`
+//! ```
+
+use std::collections::BTreeMap;
+
+use bincode::{Decode, Encode};
+
+use super::start::StoredStart;
+
+/// The name of the record.
+pub(super) const RECORD: &str = "handshake";
+
+const FORMAT: u8 = 1;
+
+#[derive(Default, Encode, Decode)]
+pub(super) struct Record {
+    pub(super) mark: u64,
+    pub(super) peers: BTreeMap<u64, StoredStart>,
+    /// Disks that were seen to have lost entries which they had acknowledged, and what was seen.
+    pub(super) forgot: BTreeMap<u64, ([u8; 16], String)>,
+}
+
+pub(super) fn encode(record: &Record) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    bincode::encode_into_std_write(record, &mut bytes, bincode::config::standard())
+        .expect("a record encodes into memory");
+    bytes
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Record, String> {
+    let Some((&FORMAT, body)) = bytes.split_first() else {
+        return Err(format!("it does not have format {FORMAT}"));
+    };
+    let config = bincode::config::standard().with_limit::<{ 64 << 20 }>();
+    let (record, used) =
+        bincode::decode_from_slice(body, config).map_err(|error| error.to_string())?;
+    if used < body.len() {
+        return Err(format!("{} bytes too many", body.len() - used));
+    }
+    Ok(record)
+}
+
+/// What a record says of its own node and of others, for simulations that know more than any node.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Heard {
+    /// The node's own mark.
+    pub mark: u64,
+    /// By peer: the number and the mark of the last start that was identified.
+    pub peers: BTreeMap<u64, (u64, u64)>,
+}
+
+/// Reads the record `handshake` of a node.
+///
+/// # Errors
+/// It does not decode.
+pub fn heard_of(record: &[u8]) -> Result<Heard, String> {
+    let Record { mark, peers, .. } = decode(record)?;
+    let peers = peers.into_iter().map(|(node, start)| (node, start.number_and_mark()));
+    Ok(Heard { mark, peers: peers.collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_survives_and_a_damaged_one_is_a_reason_not_a_panic() {
+        let bytes = encode(&Record { mark: 7, ..Record::default() });
+        assert_eq!(heard_of(&bytes).map(|heard| heard.mark), Ok(7));
+        for cut in 0..bytes.len() {
+            assert!(decode(&bytes[..cut]).is_err(), "{cut} bytes");
+        }
+        assert!(decode(&[&bytes[..], b"x"].concat()).is_err());
+        assert!(decode(&[9, 0]).is_err(), "a later format");
+    }
+}

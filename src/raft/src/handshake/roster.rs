@@ -1,0 +1,614 @@
+//! What a node knows of its own start and of its peers'.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tonic::{Code, Status};
+
+use super::record::{RECORD, Record, decode, encode};
+use super::start::{Doubt, Start, judge};
+use crate::storage::Storage;
+use crate::types;
+use keyviz_proto as proto;
+use keyviz_proto::raft_identity::Verdict;
+use keyviz_types::{DiskId, NodeId};
+
+/// The record of why this node was refused.
+const REFUSED: &str = "refused";
+/// The record that this node helped to form its cluster, and every first member showed its disk.
+const FOUNDED: &str = "founded";
+
+/// How long a peer may take to say who it is.
+const IDENTIFY_WITHIN: Duration = Duration::from_secs(2);
+
+/// Whether this node takes part in its groups.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Participation {
+    /// It has just started and asks the others.
+    Checking,
+    /// It does.
+    Member,
+    /// It has forgotten what it acknowledged, or another process stands for it: why, in words.
+    Refused(String),
+}
+
+const CHECKING: u8 = 0;
+const MEMBER: u8 = 1;
+const OUT: u8 = 2;
+
+/// The starts of this node and of its peers. Clones share it.
+#[derive(Clone)]
+pub struct Roster {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    node: NodeId,
+    storage: Storage,
+    disk: DiskId,
+    number: u64,
+    nonce: u64,
+    checks: Checks,
+    mark: AtomicU64,
+    founded: AtomicBool,
+    /// A peer showed a later mark than is stored.
+    has_news: AtomicBool,
+    /// Read on every frame; the reason is in `participation`.
+    takes_part: AtomicU8,
+    participation: watch::Sender<Participation>,
+    peers: Mutex<BTreeMap<NodeId, Peer>>,
+    addresses: Mutex<Arc<BTreeMap<NodeId, String>>>,
+    /// One at a time stores, so that an older state never replaces a newer one.
+    storing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Peer {
+    /// The last start that answered at its address.
+    known: Option<Start>,
+    /// Of the start that was identified in this life of this node.
+    verified: Option<u64>,
+    /// It answers, and its version shows no disk.
+    is_older: bool,
+    /// The disk that the catalog has on record.
+    recorded: Option<DiskId>,
+    /// A disk of it that was seen to have lost entries, and what was seen.
+    forgot: Option<(DiskId, String)>,
+    doubt: Option<String>,
+    /// Held while it is being identified.
+    identifying: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What a node compares. All of it, except in simulations that show what it is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Checks {
+    /// Whether a peer has the disk that it is known by.
+    pub disks: bool,
+    /// Whether a peer's disk shows what it showed before, or more.
+    pub positions: bool,
+}
+
+impl Default for Checks {
+    fn default() -> Self {
+        Checks { disks: true, positions: true }
+    }
+}
+
+impl Peer {
+    fn judge(&self, node: NodeId, shown: &Start, checks: Checks) -> Result<(), Doubt> {
+        if !checks.disks {
+            return Ok(());
+        }
+        if !checks.positions {
+            let disk = self.recorded.or(self.known.map(|known| known.disk));
+            return judge(node, None, disk, shown);
+        }
+        if let Some((disk, what)) = &self.forgot
+            && *disk == shown.disk
+        {
+            return Err(Doubt::WentBack { node, what: what.clone() });
+        }
+        judge(node, self.known.as_ref(), self.recorded, shown)
+    }
+}
+
+/// Whether a message of a peer is taken.
+#[derive(Debug)]
+pub(crate) enum Admit {
+    /// It is.
+    Yes,
+    /// Once the peer has been identified at its address.
+    Unidentified(NodeId),
+}
+
+impl std::fmt::Debug for Roster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Roster").field("own", &self.own()).finish_non_exhaustive()
+    }
+}
+
+impl Roster {
+    /// Reads what the folder knows. `number` is of this start and durable already; `nonce` is random.
+    ///
+    /// # Errors
+    /// The record cannot be read, or does not decode.
+    pub fn open(
+        storage: &Storage,
+        node: NodeId,
+        disk: DiskId,
+        number: u64,
+        nonce: u64,
+        checks: Checks,
+    ) -> io::Result<Self> {
+        let bad = |what: String| {
+            let what = format!("the record {RECORD:?} of the node is damaged: {what}");
+            io::Error::new(io::ErrorKind::InvalidData, what)
+        };
+        let record = match storage.get_record(RECORD)? {
+            Some(bytes) => decode(&bytes).map_err(bad)?,
+            None => Record::default(),
+        };
+        let mut peers: BTreeMap<NodeId, Peer> = BTreeMap::new();
+        for (id, start) in record.peers {
+            peers.entry(NodeId(id)).or_default().known = Some(start.into());
+        }
+        for (id, (disk, what)) in record.forgot {
+            peers.entry(NodeId(id)).or_default().forgot = Some((DiskId(disk), what));
+        }
+        let refused = storage.get_record(REFUSED)?;
+        let refused = refused.map(|reason| String::from_utf8_lossy(&reason).into_owned());
+        let founded = storage.get_record(FOUNDED)?.is_some();
+        let participation = refused.map_or(Participation::Checking, Participation::Refused);
+        let takes_part = AtomicU8::new(code(&participation));
+        let inner = Inner {
+            node,
+            storage: storage.clone(),
+            disk,
+            number,
+            nonce: nonce.max(1),
+            checks,
+            mark: AtomicU64::new(record.mark),
+            founded: founded.into(),
+            has_news: AtomicBool::new(false),
+            takes_part,
+            participation: watch::Sender::new(participation),
+            peers: Mutex::new(peers),
+            addresses: Mutex::default(),
+            storing: tokio::sync::Mutex::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Whether a record of a folder reads as what was written; `None`: it is not one of these.
+    pub fn check_record(name: &str, value: &[u8]) -> Option<Result<(), String>> {
+        match name {
+            RECORD => Some(decode(value).map(drop)),
+            REFUSED => {
+                Some(std::str::from_utf8(value).map(drop).map_err(|error| error.to_string()))
+            }
+            FOUNDED => Some(Ok(())),
+            _ => None,
+        }
+    }
+
+    /// This start, as it may be shown now.
+    pub fn own(&self) -> Start {
+        let Inner { disk, number, nonce, ref mark, .. } = *self.inner;
+        // Pairs with the store after the mark was made durable.
+        Start { disk, number, nonce, mark: mark.load(Ordering::Acquire) }
+    }
+
+    /// Whether this node takes part.
+    pub fn participation(&self) -> Participation {
+        self.inner.participation.borrow().clone()
+    }
+
+    /// The same, and each change of it.
+    pub fn watch_participation(&self) -> watch::Receiver<Participation> {
+        self.inner.participation.subscribe()
+    }
+
+    /// Whether this node may send Raft messages and answer them.
+    pub(crate) fn may_take_part(&self) -> Result<(), Status> {
+        // Relaxed: a message that passes while this changes was sent before it.
+        match self.inner.takes_part.load(Ordering::Relaxed) {
+            MEMBER => Ok(()),
+            CHECKING => Err(Status::unavailable(
+                "this node has just started and asks the other members whether its disk is current",
+            )),
+            _ => Err(Status::failed_precondition(match self.participation() {
+                Participation::Refused(reason) => reason,
+                _ => "this node takes part in nothing".to_owned(),
+            })),
+        }
+    }
+
+    fn set(&self, next: Participation) {
+        self.inner.participation.send_if_modified(|now| {
+            // A refusal stands until the process ends.
+            let changes = !matches!(now, Participation::Refused(_)) && *now != next;
+            if changes {
+                self.inner.takes_part.store(code(&next), Ordering::Relaxed);
+                *now = next;
+            }
+            changes
+        });
+    }
+
+    /// Nobody spoke against this node: it takes part from here on.
+    pub(super) fn take_part(&self) {
+        self.set(Participation::Member);
+    }
+
+    /// This node takes part in nothing any more. `forever`: not after its next start either.
+    pub(crate) async fn refuse(&self, reason: String, forever: bool) {
+        if matches!(self.participation(), Participation::Refused(_)) {
+            return;
+        }
+        self.set(Participation::Refused(reason.clone()));
+        tracing::error!("this node takes part in nothing: {reason}");
+        if forever
+            && let Err(error) = self.inner.storage.put_record(REFUSED, reason.as_bytes()).await
+        {
+            tracing::error!(%error, "the refusal could not be stored; the peers remember it");
+        }
+    }
+
+    /// Where the members are.
+    pub fn set_addresses(&self, addresses: impl IntoIterator<Item = (NodeId, String)>) {
+        let addresses: BTreeMap<NodeId, String> = addresses.into_iter().collect();
+        let mut known = self.inner.addresses.lock();
+        if **known != addresses {
+            *known = Arc::new(addresses);
+        }
+    }
+
+    /// Where the members are, without this node.
+    pub(super) fn others(&self) -> BTreeMap<NodeId, String> {
+        let mut others = BTreeMap::clone(&self.inner.addresses.lock());
+        others.remove(&self.inner.node);
+        others
+    }
+
+    pub(crate) fn address(&self, node: NodeId) -> Option<String> {
+        self.inner.addresses.lock().get(&node).cloned()
+    }
+
+    /// The disks that the catalog has on record.
+    pub fn set_recorded(&self, recorded: &BTreeMap<NodeId, DiskId>) {
+        let mut peers = self.inner.peers.lock();
+        for (node, peer) in peers.iter_mut() {
+            peer.recorded = recorded.get(node).copied();
+        }
+        for (node, disk) in recorded {
+            peers.entry(*node).or_default().recorded = Some(*disk);
+        }
+    }
+
+    /// The disks that were identified in this life of this node, its own among them.
+    pub fn identified(&self) -> BTreeMap<NodeId, DiskId> {
+        let peers = self.inner.peers.lock();
+        let seen = peers.iter().filter_map(|(node, peer)| {
+            let known = peer.known.filter(|known| peer.verified == Some(known.nonce))?;
+            Some((*node, known.disk))
+        });
+        seen.chain([(self.inner.node, self.inner.disk)]).collect()
+    }
+
+    /// The disk that this node knows a member by.
+    pub fn known_disk(&self, node: NodeId) -> Option<DiskId> {
+        let peers = self.inner.peers.lock();
+        let peer = peers.get(&node)?;
+        peer.recorded.or(peer.known.map(|known| known.disk))
+    }
+
+    /// Peers that were refused here, and why.
+    pub fn doubts(&self) -> BTreeMap<NodeId, String> {
+        let peers = self.inner.peers.lock();
+        peers.iter().filter_map(|(node, peer)| Some((*node, peer.doubt.clone()?))).collect()
+    }
+
+    /// Remembers that this node formed its cluster together with members that showed their disks.
+    ///
+    /// # Errors
+    /// The record was not written.
+    pub async fn remember_founding(&self) -> io::Result<()> {
+        self.inner.storage.put_record(FOUNDED, &[1]).await?;
+        self.inner.founded.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The nonce by which a message to `to` names the start that it is meant for; 0: none.
+    pub(crate) fn nonce_of(&self, to: NodeId) -> u64 {
+        self.inner.peers.lock().get(&to).and_then(|peer| peer.verified).unwrap_or(0)
+    }
+
+    /// A peer was seen to have lost entries that it had acknowledged in this term: its disk takes part
+    /// in nothing any more.
+    pub(crate) fn note_forgot(&self, node: NodeId, what: String) {
+        {
+            let mut peers = self.inner.peers.lock();
+            let peer = peers.entry(node).or_default();
+            let Some(disk) = peer.known.map(|known| known.disk).or(peer.recorded) else { return };
+            if peer.forgot.as_ref().is_some_and(|(known, _)| *known == disk) {
+                return;
+            }
+            let doubt = Doubt::WentBack { node, what: what.clone() }.to_string();
+            tracing::error!(%node, "{doubt}");
+            (peer.forgot, peer.doubt, peer.verified) = (Some((disk, what)), Some(doubt), None);
+        }
+        let roster = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = roster.store(roster.own().mark).await {
+                tracing::debug!(%error, "the refusal was not stored");
+            }
+        });
+    }
+
+    /// A peer has to be identified again before the next message to it.
+    pub(crate) fn forget(&self, node: NodeId) {
+        if let Some(peer) = self.inner.peers.lock().get_mut(&node) {
+            (peer.verified, peer.is_older) = (None, false);
+        }
+    }
+
+    /// Whether a message to `node` can go out without identifying it first.
+    pub(crate) fn is_identified(&self, node: NodeId) -> bool {
+        let peers = self.inner.peers.lock();
+        peers.get(&node).is_some_and(|peer| peer.verified.is_some() || peer.is_older)
+    }
+
+    /// Whether a message with this greeting is taken.
+    pub(crate) fn admit(&self, hello: &proto::RaftHello) -> Result<Admit, Status> {
+        self.may_take_part()?;
+        let refused = |reason: String| Err(Status::failed_precondition(reason));
+        if hello.to_nonce != 0 && hello.to_nonce != self.inner.nonce {
+            let node = self.inner.node;
+            return Err(Status::aborted(format!(
+                "node {node} has restarted since the sender identified it"
+            )));
+        }
+        let from = NodeId(hello.from);
+        let mut peers = self.inner.peers.lock();
+        let peer = peers.entry(from).or_default();
+        let Some(start) = &hello.start else {
+            if peer.recorded.is_some() {
+                let doubt = Doubt::ShowsNone { node: from }.to_string();
+                peer.doubt = Some(doubt.clone());
+                return refused(doubt);
+            }
+            return Ok(Admit::Yes);
+        };
+        if peer.verified == Some(start.nonce) {
+            return Ok(Admit::Yes);
+        }
+        let Some(shown) = Start::from_proto(start) else {
+            return Err(Status::invalid_argument("a start without disk, number or nonce"));
+        };
+        if let Err(doubt) = peer.judge(from, &shown, self.inner.checks) {
+            let doubt = doubt.to_string();
+            peer.doubt = Some(doubt.clone());
+            return refused(doubt);
+        }
+        Ok(Admit::Unidentified(from))
+    }
+
+    /// Takes a caller for what it shows: this node knows no address to identify it at, as before it
+    /// has heard who the members are. Not stored.
+    pub(crate) fn trust(&self, hello: &proto::RaftHello) {
+        if let Some(start) = &hello.start {
+            let mut peers = self.inner.peers.lock();
+            peers.entry(NodeId(hello.from)).or_default().verified = Some(start.nonce);
+        }
+    }
+
+    /// What this node answers to a caller that identifies itself.
+    pub(crate) fn answer(&self, hello: &proto::RaftHello, cluster: &str) -> proto::RaftIdentity {
+        let mut answer = identity_to_proto(cluster, self.inner.node.0, Some(self.own()));
+        if !cluster.is_empty() && !hello.cluster_id.is_empty() && cluster != hello.cluster_id {
+            answer.set_verdict(Verdict::OtherCluster);
+            answer.reason = format!(
+                "node {} at this address belongs to cluster {cluster}, not {}",
+                self.inner.node, hello.cluster_id
+            );
+            return answer;
+        }
+        let from = NodeId(hello.from);
+        let peers = self.inner.peers.lock();
+        let peer = peers.get(&from);
+        let (known, recorded) = peer.map_or((None, None), |peer| (peer.known, peer.recorded));
+        let founded = self.inner.founded.load(Ordering::Relaxed);
+        answer.awaits_caller =
+            !cluster.is_empty() && founded && known.is_none() && recorded.is_none();
+        let Some(shown) = hello.start.as_ref().and_then(Start::from_proto) else { return answer };
+        let disk = recorded.or(known.map(|known| known.disk));
+        answer.knows_caller = disk == Some(shown.disk);
+        if let Some(Err(doubt)) = peer.map(|peer| peer.judge(from, &shown, self.inner.checks)) {
+            answer.set_verdict(Verdict::Refused);
+            answer.reason = doubt.to_string();
+        }
+        answer
+    }
+
+    /// Somebody came as `node` and was told why it is not.
+    pub(crate) fn note_doubt(&self, node: NodeId, doubt: String) {
+        self.inner.peers.lock().entry(node).or_default().doubt = Some(doubt);
+    }
+
+    /// Identifies `node` by what `ask` brings from its address. `fresh`: also where it was before.
+    pub(crate) async fn identify(
+        &self,
+        node: NodeId,
+        cluster: &str,
+        fresh: bool,
+        ask: impl Future<Output = Result<proto::RaftIdentity, Status>>,
+    ) -> Result<proto::RaftIdentity, Status> {
+        let identifying = {
+            let mut peers = self.inner.peers.lock();
+            Arc::clone(&peers.entry(node).or_default().identifying)
+        };
+        let _alone = identifying.lock().await;
+        if !fresh && self.is_identified(node) {
+            return Ok(proto::RaftIdentity::default());
+        }
+        let answer = match tokio::time::timeout(IDENTIFY_WITHIN, ask).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(status)) if status.code() == Code::Unimplemented => {
+                return self.note_older(node).map(|()| proto::RaftIdentity::default());
+            }
+            Ok(Err(status)) => return Err(status),
+            Err(_) => {
+                let text = format!("node {node} did not say who it is in time");
+                return Err(Status::unavailable(text));
+            }
+        };
+        self.take(node, cluster, &answer).await?;
+        Ok(answer)
+    }
+
+    /// A peer of a version that shows no disk.
+    fn note_older(&self, node: NodeId) -> Result<(), Status> {
+        let mut peers = self.inner.peers.lock();
+        let peer = peers.entry(node).or_default();
+        if peer.recorded.is_some() {
+            let doubt = Doubt::ShowsNone { node }.to_string();
+            peer.doubt = Some(doubt.clone());
+            return Err(Status::failed_precondition(doubt));
+        }
+        (peer.is_older, peer.doubt) = (true, None);
+        Ok(())
+    }
+
+    async fn take(
+        &self,
+        node: NodeId,
+        cluster: &str,
+        answer: &proto::RaftIdentity,
+    ) -> Result<(), Status> {
+        if answer.node != node.0 {
+            let text = format!("node {} answers at the address of node {node}", answer.node);
+            self.note_doubt(node, text.clone());
+            return Err(Status::failed_precondition(text));
+        }
+        match answer.verdict() {
+            Verdict::None | Verdict::OtherCluster => {}
+            verdict => {
+                self.refuse(answer.reason.clone(), verdict == Verdict::Refused).await;
+                return Err(Status::failed_precondition(answer.reason.clone()));
+            }
+        }
+        if !cluster.is_empty() && !answer.cluster_id.is_empty() && cluster != answer.cluster_id {
+            let text = format!(
+                "node {node} belongs to cluster {}, this node to cluster {cluster}",
+                answer.cluster_id
+            );
+            self.note_doubt(node, text.clone());
+            return Err(Status::failed_precondition(text));
+        }
+        let Some(shown) = answer.start.as_ref().and_then(Start::from_proto) else {
+            return self.note_older(node);
+        };
+        let changed = {
+            let mut peers = self.inner.peers.lock();
+            let peer = peers.entry(node).or_default();
+            if let Err(doubt) = peer.judge(node, &shown, self.inner.checks) {
+                let doubt = doubt.to_string();
+                (peer.doubt, peer.verified) = (Some(doubt.clone()), None);
+                return Err(Status::failed_precondition(doubt));
+            }
+            let before = peer.known;
+            peer.known = Some(match before {
+                // The answer may be older than a mark that came another way.
+                Some(known) if known.nonce == shown.nonce => {
+                    Start { mark: known.mark.max(shown.mark), ..shown }
+                }
+                _ => shown,
+            });
+            let same = before.is_some_and(|before| {
+                (before.disk, before.number, before.nonce)
+                    == (shown.disk, shown.number, shown.nonce)
+            });
+            (peer.doubt, peer.is_older) = (None, false);
+            if same {
+                peer.verified = Some(shown.nonce);
+                if before.map(|before| before.mark) != peer.known.map(|known| known.mark) {
+                    self.inner.has_news.store(true, Ordering::Relaxed);
+                }
+            }
+            !same
+        };
+        if changed {
+            // Durable before anything is acknowledged that counts on it.
+            let stored = self.store(self.own().mark).await;
+            stored.map_err(|error| Status::unavailable(error.to_string()))?;
+            let mut peers = self.inner.peers.lock();
+            if let Some(peer) = peers.get_mut(&node)
+                && peer.known.is_some_and(|known| known.nonce == shown.nonce)
+            {
+                peer.verified = Some(shown.nonce);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes `mark` and what is known of the peers durable.
+    async fn store(&self, mark: u64) -> io::Result<()> {
+        let _alone = self.inner.storing.lock().await;
+        let mark = mark.max(self.own().mark);
+        self.inner.has_news.store(false, Ordering::Relaxed);
+        let record = {
+            let peers = self.inner.peers.lock();
+            let known = peers.iter().filter_map(|(node, peer)| Some((node.0, peer.known?.into())));
+            let forgot = peers.iter().filter_map(|(node, peer)| {
+                let (disk, what) = peer.forgot.as_ref()?;
+                Some((node.0, (disk.0, what.clone())))
+            });
+            encode(&Record { mark, peers: known.collect(), forgot: forgot.collect() })
+        };
+        self.inner.storage.put_record(RECORD, &record).await?;
+        // Shown only from here on; see `own`.
+        self.inner.mark.fetch_max(mark, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether a peer showed a later mark than is stored.
+    pub(super) fn has_news(&self) -> bool {
+        self.inner.has_news.load(Ordering::Relaxed)
+    }
+
+    /// Makes what the peers showed durable, and with `next` the next mark.
+    pub(super) async fn store_round(&self, next: bool) -> io::Result<()> {
+        self.store(self.own().mark + u64::from(next)).await
+    }
+
+    pub(super) fn storage(&self) -> &Storage {
+        &self.inner.storage
+    }
+}
+
+fn code(participation: &Participation) -> u8 {
+    match participation {
+        Participation::Checking => CHECKING,
+        Participation::Member => MEMBER,
+        Participation::Refused(_) => OUT,
+    }
+}
+
+/// The answer of a node to a caller of whom it thinks nothing bad.
+pub(crate) fn identity_to_proto(
+    cluster: &str,
+    node: types::NodeId,
+    start: Option<Start>,
+) -> proto::RaftIdentity {
+    proto::RaftIdentity {
+        cluster_id: cluster.to_owned(),
+        node,
+        start: start.map(Start::to_proto),
+        ..Default::default()
+    }
+}

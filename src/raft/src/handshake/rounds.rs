@@ -1,0 +1,101 @@
+//! The check at the start of a node, and the marks while it runs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+
+use super::roster::{Participation, Roster};
+use crate::transport::Peers;
+use keyviz_types::NodeId;
+
+/// A node that starts asks the others for this long at most. Those that do not answer by then are
+/// identified once they do, before the first message to or from them.
+const CHECK_WITHIN: Duration = Duration::from_secs(2);
+
+/// The pause between two attempts to reach a member at the start.
+const CHECK_AGAIN: Duration = Duration::from_millis(100);
+
+/// A mark is made at most this often.
+const MARK_EVERY: Duration = Duration::from_secs(1);
+
+/// All members are identified again after so many pauses without a mark, so that a status names a
+/// member that came back with another disk though no group speaks to it.
+const ROUND_AT_LEAST_EVERY: u32 = 10;
+
+/// What keeps a node's handshakes going.
+#[derive(Clone, Debug)]
+pub struct HandshakeLoop {
+    /// Who is who.
+    pub roster: Roster,
+    /// The ways to them.
+    pub peers: Peers,
+    /// Ends it.
+    pub stop: CancellationToken,
+}
+
+impl HandshakeLoop {
+    /// Runs until stopped.
+    pub async fn run(self) {
+        let stop = self.stop.clone();
+        tokio::select! {
+            () = self.check_and_mark() => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    async fn check_and_mark(self) {
+        self.check().await;
+        self.mark().await;
+    }
+
+    /// Asks the other members what they know of this node, then lets it take part.
+    async fn check(&self) {
+        let until = Instant::now() + CHECK_WITHIN;
+        let mut waiting = self.roster.others();
+        while !waiting.is_empty() && Instant::now() < until {
+            waiting = self.ask(waiting).await;
+            if matches!(self.roster.participation(), Participation::Refused(_)) {
+                return;
+            }
+            if !waiting.is_empty() {
+                tokio::time::sleep(CHECK_AGAIN).await;
+            }
+        }
+        self.roster.take_part();
+    }
+
+    /// Identifies these members, and has them identify this node. Those that did not answer.
+    async fn ask(&self, others: BTreeMap<NodeId, String>) -> BTreeMap<NodeId, String> {
+        let asks = others.into_iter().map(|(node, address)| async move {
+            let answer = self.peers.identify(node, &address, true, true).await;
+            let silent = answer.is_err_and(|status| status.code() != Code::FailedPrecondition);
+            silent.then_some((node, address))
+        });
+        join_all(asks).await.into_iter().flatten().collect()
+    }
+
+    async fn mark(&self) {
+        let operations = || self.roster.storage().writer_stats().operations;
+        let (mut marked_at, mut pauses) = (operations(), 0);
+        loop {
+            tokio::time::sleep(MARK_EVERY).await;
+            pauses += 1;
+            let wrote = operations() != marked_at;
+            if wrote || self.roster.has_news() {
+                match self.roster.store_round(wrote).await {
+                    Ok(()) => marked_at = operations(),
+                    // The storage has failed, and says so itself.
+                    Err(error) => tracing::debug!(%error, "no mark was made"),
+                }
+            }
+            if wrote || pauses >= ROUND_AT_LEAST_EVERY {
+                pauses = 0;
+                self.ask(self.roster.others()).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,493 @@
+//! One group's log as openraft uses it.
+//!
+//! The newest entries are kept in memory, so that replication and apply do not read the disk; an
+//! entry leaves memory only when it is on disk and the budget is used up. All writes go through
+//! the node's [`Writer`], in the order in which openraft issues them.
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use openraft::storage::{RaftLogReader, RaftLogStorage};
+use openraft::{LogState, OptionalSend};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{oneshot, watch};
+
+use super::blocks::{self, BlockIndex};
+use super::record;
+use super::writer::{Op, Writer, stopped};
+use crate::storage::{FaultLatch, Tree};
+use crate::types::{Entry, IoFlushed, LogId, Types, Vote};
+use keyviz_types::GroupId;
+
+/// The most bytes of entries that one append request carries. Small enough that a catching-up
+/// follower of one group does not hold up the heartbeats of the others for long.
+const READ_BYTES: usize = 256 * 1024;
+
+/// Memory for recent entries, shared by the groups of a node in equal parts.
+#[derive(Debug)]
+pub(crate) struct CacheBudget {
+    bytes: u64,
+    groups: AtomicU64,
+}
+
+impl CacheBudget {
+    pub(crate) fn new(bytes: u64) -> Arc<Self> {
+        Arc::new(Self { bytes, groups: AtomicU64::new(0) })
+    }
+
+    fn share(&self) -> usize {
+        // Relaxed: a share that is momentarily off by one group is still a bound.
+        let groups = self.groups.load(Ordering::Relaxed).max(1);
+        usize::try_from(self.bytes / groups).unwrap_or(usize::MAX)
+    }
+}
+
+/// What the reader, the store and the writer of one log share.
+#[derive(Debug)]
+pub(crate) struct LogShared {
+    group: GroupId,
+    state: Mutex<State>,
+    blocks: Mutex<BlockIndex>,
+    budget: Arc<CacheBudget>,
+    /// Entries before this index are durable; [`FAILED`]: nothing will be any more. Changed under the
+    /// lock of the state.
+    durable_end: watch::Sender<u64>,
+}
+
+/// Of [`LogShared::durable_end`], where a write or a sync failed.
+const FAILED: u64 = u64::MAX;
+
+/// Some entries on their way to the disk.
+#[derive(Debug)]
+pub(crate) struct Appended {
+    log: Arc<LogShared>,
+    /// Index after the last one.
+    end: u64,
+    /// Truncations issued before them.
+    truncations: u64,
+}
+
+impl Appended {
+    /// They are durable, or will never be.
+    pub(crate) fn done(&self, durable: bool) {
+        let state = self.log.state();
+        self.log.durable_end.send_if_modified(|end| {
+            let now = match durable {
+                false => FAILED,
+                // A truncation issued since means that these entries are about to go; others follow.
+                true if state.truncations != self.truncations => *end,
+                true => (*end).max(self.end),
+            };
+            std::mem::replace(end, now) != now
+        });
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+    purged: Option<LogId>,
+    last: Option<LogId>,
+    /// Index of the first entry that is not purged.
+    first: u64,
+    /// Consecutive entries up to `last`; may be empty.
+    cache: VecDeque<Entry>,
+    cache_bytes: usize,
+    /// Entries before this index are on disk.
+    stored_end: u64,
+    /// Truncations issued.
+    truncations: u64,
+    /// Bytes of entries since the log was opened, for the purge by size.
+    appended_bytes: u64,
+}
+
+impl State {
+    fn end(&self) -> u64 {
+        self.last.map_or(self.first, |last| last.index + 1)
+    }
+
+    fn cache_first(&self) -> u64 {
+        self.end() - self.cache.len() as u64
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.cache_bytes += record::entry_bytes(&entry);
+        self.last = Some(entry.log_id);
+        self.cache.push_back(entry);
+    }
+
+    fn drop_front(&mut self) {
+        if let Some(entry) = self.cache.pop_front() {
+            self.cache_bytes -= record::entry_bytes(&entry);
+        }
+    }
+
+    fn evict(&mut self, budget: usize) {
+        while self.cache_bytes > budget && self.cache_first() < self.stored_end {
+            self.drop_front();
+        }
+    }
+}
+
+impl LogShared {
+    pub(crate) fn group(&self) -> GroupId {
+        self.group
+    }
+
+    pub(crate) fn blocks(&self) -> &Mutex<BlockIndex> {
+        &self.blocks
+    }
+
+    /// The writer put the entries before `end` into the tree, after `truncations` truncations.
+    pub(crate) fn stored(&self, end: u64, truncations: u64) {
+        let mut state = self.state.lock();
+        // A truncation issued since means that these entries are about to go.
+        if state.truncations == truncations {
+            state.stored_end = state.stored_end.max(end);
+            let budget = self.budget.share();
+            state.evict(budget);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+}
+
+impl Drop for LogShared {
+    fn drop(&mut self) {
+        self.budget.groups.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether the last user of a log has gone.
+#[derive(Debug)]
+pub(crate) struct Released(std::sync::Weak<LogShared>);
+
+impl Released {
+    pub(crate) fn is_released(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
+/// One group's log. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct GroupLog {
+    shared: Arc<LogShared>,
+    tree: Tree,
+    writer: Writer,
+    faults: FaultLatch,
+    /// See [`GroupOptions::overwrites_committed`](crate::GroupOptions::overwrites_committed).
+    overwrites_committed: bool,
+}
+
+impl GroupLog {
+    /// Opens the log of `group`, checking every record of it.
+    pub(crate) fn open(
+        group: GroupId,
+        tree: Tree,
+        writer: Writer,
+        faults: FaultLatch,
+        budget: Arc<CacheBudget>,
+    ) -> io::Result<Self> {
+        budget.groups.fetch_add(1, Ordering::Relaxed);
+        let recovered = blocks::recover(&tree, group, budget.share());
+        let recovered = recovered.inspect_err(|_| {
+            budget.groups.fetch_sub(1, Ordering::Relaxed);
+        })?;
+        let durable_end = recovered.last.map_or(0, |last| last.index + 1);
+        let mut state = State {
+            vote: recovered.vote,
+            committed: recovered.committed,
+            purged: recovered.purged,
+            last: recovered.purged,
+            first: recovered.purged.map_or(0, |purged| purged.index + 1),
+            stored_end: durable_end,
+            appended_bytes: recovered.bytes,
+            ..State::default()
+        };
+        recovered.tail.into_iter().for_each(|entry| state.push(entry));
+        state.last = recovered.last;
+        let shared = LogShared {
+            group,
+            state: Mutex::new(state),
+            blocks: Mutex::new(recovered.index),
+            budget,
+            durable_end: watch::Sender::new(durable_end),
+        };
+        let overwrites_committed = false;
+        Ok(Self { shared: Arc::new(shared), tree, writer, faults, overwrites_committed })
+    }
+
+    /// Whether a leader may have it remove entries that are committed.
+    pub(crate) fn overwriting_committed(mut self, overwrites: bool) -> Self {
+        self.overwrites_committed = overwrites;
+        self
+    }
+
+    /// The vote that is stored.
+    pub(crate) fn vote(&self) -> Option<Vote> {
+        self.shared.state().vote
+    }
+
+    /// Index of the last entry that was purged.
+    pub(crate) fn purged_index(&self) -> Option<u64> {
+        self.shared.state().purged.map(|at| at.index)
+    }
+
+    /// Returns when the entries up to `index` are durable in this node's log. Others may have them
+    /// durable before, and have them committed.
+    pub(crate) async fn durable(&self, index: u64) -> io::Result<()> {
+        if index < *self.shared.durable_end.borrow() {
+            return self.faults.check().map_err(Into::into);
+        }
+        let mut end = self.shared.durable_end.subscribe();
+        match end.wait_for(|end| index < *end).await.map(|end| *end) {
+            Ok(FAILED) | Err(_) => self.faults.check().map_err(Into::into).and(Err(stopped())),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// The entry at `index`, by its id, where that is at hand without reading the disk.
+    pub(crate) fn log_id_at(&self, index: u64) -> Option<LogId> {
+        let state = self.shared.state();
+        if let Some(last) = state.last.filter(|last| last.index == index) {
+            return Some(last);
+        }
+        if let Some(purged) = state.purged.filter(|purged| purged.index == index) {
+            return Some(purged);
+        }
+        let at = index.checked_sub(state.cache_first())?;
+        state.cache.get(usize::try_from(at).ok()?).map(|entry| entry.log_id)
+    }
+
+    /// Tells when nothing uses the log any more.
+    pub(crate) fn released(&self) -> Released {
+        Released(Arc::downgrade(&self.shared))
+    }
+
+    /// Bytes of entries that were ever appended, counting those found when it was opened.
+    pub(crate) fn appended_bytes(&self) -> u64 {
+        self.shared.state().appended_bytes
+    }
+
+    fn read(&self, start: u64, end: u64, most_bytes: usize) -> io::Result<Vec<Entry>> {
+        loop {
+            let (cold, warm, seen) = {
+                let state = self.shared.state();
+                let (start, end) = (start.max(state.first), end.min(state.end()));
+                if start >= end {
+                    return Ok(Vec::new());
+                }
+                let warm_from = state.cache_first().max(start);
+                let skip = (warm_from - state.cache_first()) as usize;
+                let take = end.saturating_sub(warm_from) as usize;
+                let warm: Vec<Entry> = if warm_from > start && most_bytes < usize::MAX {
+                    // A bounded read that starts on disk ends there.
+                    Vec::new()
+                } else {
+                    limited(state.cache.iter().skip(skip).take(take), most_bytes)
+                };
+                let seen = (state.purged, state.truncations);
+                (start..warm_from.min(end), warm, seen)
+            };
+            if cold.is_empty() {
+                return Ok(warm);
+            }
+            let read = blocks::read_range(&self.tree, self.shared.group, cold.start, cold.end);
+            let unchanged = {
+                let state = self.shared.state();
+                (state.purged, state.truncations) == seen
+            };
+            match read {
+                Ok(entries) if entries.len() as u64 == cold.end - cold.start => {
+                    let mut entries = limited(entries.iter(), most_bytes);
+                    entries.extend(warm);
+                    return Ok(entries);
+                }
+                // A purge or a truncation took entries away while they were read.
+                _ if !unchanged => continue,
+                Err(error) => return Err(error),
+                Ok(_) => {
+                    return Err(record::CorruptLog {
+                        group: self.shared.group,
+                        index: cold.start,
+                        what: "entries that must be there are missing",
+                    }
+                    .into());
+                }
+            }
+        }
+    }
+}
+
+fn limited<'a>(entries: impl Iterator<Item = &'a Entry>, most_bytes: usize) -> Vec<Entry> {
+    let mut bytes = 0;
+    let mut taken = Vec::new();
+    for entry in entries {
+        bytes += record::entry_bytes(entry);
+        if bytes > most_bytes && !taken.is_empty() {
+            break;
+        }
+        taken.push(entry.clone());
+    }
+    taken
+}
+
+impl RaftLogReader<Types> for GroupLog {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(start) => start.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(end) => end.saturating_add(1),
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.read(start, end, usize::MAX)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.vote())
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, io::Error> {
+        // A cold read is cut by count first: it reads whole blocks before it cuts by bytes.
+        self.read(start, end.min(start.saturating_add(1024)), READ_BYTES)
+    }
+}
+
+impl RaftLogStorage<Types> for GroupLog {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<Types>, io::Error> {
+        let state = self.shared.state();
+        Ok(LogState { last_purged_log_id: state.purged, last_log_id: state.last })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        self.faults.check()?;
+        let (done, waiter) = oneshot::channel();
+        self.writer.submit(Op::Vote { log: self.shared.clone(), vote: *vote, done });
+        waiter.await.unwrap_or_else(|_| Err(stopped()))?;
+        self.shared.state().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        // Travels to the disk with the next block: it saves work after a restart and nothing
+        // rests on it.
+        self.shared.state().committed = committed;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self.shared.state().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, flushed: IoFlushed) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        self.faults.check()?;
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        let (committed, appended) = {
+            let mut state = self.shared.state();
+            if let (None, Some(first)) = (state.last, entries.first()) {
+                // Always 0, except in openraft's storage suite.
+                state.first = first.log_id.index;
+            }
+            for entry in &entries {
+                if entry.log_id.index != state.end() {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidInput,
+                        format!("appending {} after {:?} leaves a hole", entry.log_id, state.last),
+                    ));
+                }
+                state.appended_bytes += record::entry_bytes(entry) as u64;
+                state.push(entry.clone());
+            }
+            let (log, end, truncations) = (self.shared.clone(), state.end(), state.truncations);
+            (state.committed, Appended { log, end, truncations })
+        };
+        let log = self.shared.clone();
+        self.writer.submit(Op::Append { log, entries, committed, appended, flushed });
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        self.faults.check()?;
+        let from = last.map_or(0, |last| last.index + 1);
+        {
+            let mut state = self.shared.state();
+            if from >= state.end() {
+                return Ok(());
+            }
+            if let Some(committed) = state.committed.filter(|committed| from <= committed.index)
+                && !self.overwrites_committed
+            {
+                // `Service` sees it before, and closes the group; no way around it may lose them.
+                let what =
+                    format!("asked to remove entries from {from} on, and {committed} is committed");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+            while state.cache.back().is_some_and(|entry| entry.log_id.index >= from) {
+                let entry = state.cache.pop_back().expect("it has a back");
+                state.cache_bytes -= record::entry_bytes(&entry);
+            }
+            state.last = last.max(state.purged);
+            state.stored_end = state.stored_end.min(from);
+            state.truncations += 1;
+            self.shared.durable_end.send_if_modified(|end| {
+                let cut = *end != FAILED && from < *end;
+                *end = if cut { from } else { *end };
+                cut
+            });
+        }
+        self.writer.submit(Op::Truncate { log: self.shared.clone(), from });
+        Ok(())
+    }
+
+    async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        self.faults.check()?;
+        {
+            let mut state = self.shared.state();
+            if state.purged >= Some(upto) {
+                return Ok(());
+            }
+            while state.cache.front().is_some_and(|entry| entry.log_id.index <= upto.index) {
+                state.drop_front();
+            }
+            state.purged = Some(upto);
+            state.first = upto.index + 1;
+            if state.last.is_none_or(|last| last.index < upto.index) {
+                // A snapshot reached beyond the log: what comes next follows the snapshot.
+                state.last = Some(upto);
+                state.stored_end = upto.index + 1;
+                // The rows have them, and are durable.
+                self.shared.durable_end.send_modify(|end| *end = (*end).max(upto.index + 1));
+            }
+        }
+        self.writer.submit(Op::Purge { log: self.shared.clone(), upto });
+        Ok(())
+    }
+}

@@ -1,0 +1,437 @@
+//! What a node keeps on disk: one folder, two databases and some beside them, one thread that makes logs durable.
+//!
+//! | database | tree | holds |
+//! |---|---|---|
+//! | `log/db`, the journal | `meta` | node records (`r/<name>`), the current generation of each group (`g/<group>`) and groups whose erasure has begun (`e/<group>`) |
+//! | | `log` | the logs and votes of all groups |
+//! | `db`, the rows | `g<group>.<generation>` | the rows of a group's state machine |
+//! | `side/<name>/db` | `rows` | rows that belong to no group, which fail for themselves |
+//!
+//! The journal is synced before anything is answered; the rows are synced only before the log that
+//! they came from is forgotten, because until then they can be had from it again. So that a crash
+//! never leaves rows that the log does not know of, an entry is applied only once it is durable in
+//! the log of this node ([`GroupLog::durable`]).
+//!
+//! Logs and rows have one each because what they hold ends differently: entries go in the order in
+//! which they came, a few seconds later, and rows stay. In one file each segment of it would hold a
+//! few rows among entries long gone, and take up as much room as if they were still there.
+
+mod batch;
+mod binding;
+mod check;
+mod closed;
+mod database;
+mod engine;
+mod erase;
+mod fault;
+mod filling;
+mod folder;
+mod pool;
+pub(super) mod redo;
+mod room;
+mod seed;
+mod side;
+pub(super) mod space;
+mod synced;
+mod upgrade;
+mod value;
+mod view;
+
+#[cfg(test)]
+mod check_tests;
+#[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+pub use batch::Batch;
+pub use check::{CheckReport, Damage, Verify, check_folder};
+#[cfg(test)]
+pub(crate) use check_tests::format_samples;
+pub use database::{Database, DatabaseRows, DatabaseTree, Databases};
+pub(crate) use engine::{Engine, JOURNAL, RECORD_BYTES, Tree};
+pub use fault::Fault;
+pub(crate) use fault::FaultLatch;
+pub use folder::OpenError;
+pub(crate) use room::Room;
+pub use room::{DiskFull, RoomState};
+pub use seed::{Seed, SeedError, SeedPoint};
+pub use side::SideRows;
+pub(crate) use space::{Current, check_key};
+pub use space::{KeyValue, Page, PageLimit, Space, SpaceError};
+pub use value::{MAX_KEY_BYTES, RESERVED_PREFIX};
+pub(crate) use view::SnapshotView;
+
+use super::log::{CacheBudget, GroupLog, Op, Writer, WriterStats, stopped};
+use engine::ROWS;
+use folder::Folder;
+use keyviz_types::{DiskId, GroupId};
+
+/// The tree of logs and votes.
+const LOG: &str = "log";
+
+/// The journal has this part of the cache, a sixteenth: entries that are read again soon are kept
+/// beside it ([`StorageOptions::log_cache_bytes`]).
+const JOURNAL_CACHE_PART: u64 = 16;
+
+/// Bounds of a node's storage.
+#[derive(Clone, Copy, Debug)]
+pub struct StorageOptions {
+    /// Memory that the database may use for its pages, bytes.
+    pub cache_bytes: u64,
+    /// Memory for log entries kept for replication and apply, bytes, over all groups.
+    pub log_cache_bytes: u64,
+    /// Bytes of the disk that are kept free: below, writes are refused. `None`: 256 MiB, or an
+    /// eighth of the disk where that is less. 0: nothing is refused.
+    pub min_free_bytes: Option<u64>,
+}
+
+impl StorageOptions {
+    /// Default of [`StorageOptions::cache_bytes`].
+    pub const CACHE_BYTES: u64 = 48 * 1024 * 1024;
+    /// Default of [`StorageOptions::log_cache_bytes`].
+    pub const LOG_CACHE_BYTES: u64 = 16 * 1024 * 1024;
+}
+
+impl Default for StorageOptions {
+    fn default() -> Self {
+        Self {
+            cache_bytes: Self::CACHE_BYTES,
+            log_cache_bytes: Self::LOG_CACHE_BYTES,
+            min_free_bytes: None,
+        }
+    }
+}
+
+/// A node's open folder. Clones share it; it is released when the last clone is dropped, which
+/// [`Storage::close`] makes orderly.
+#[derive(Clone)]
+pub struct Storage {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    dir: PathBuf,
+    rows: Engine,
+    journal: Engine,
+    sides: side::Sides,
+    meta: Tree,
+    log: Tree,
+    writer: Writer,
+    faults: FaultLatch,
+    room: Room,
+    budget: Arc<CacheBudget>,
+    /// The highest generation given out for each group, so that two snapshots never share one.
+    generations: Mutex<std::collections::HashMap<GroupId, u64>>,
+    // Last, so that the lock outlives the database.
+    _folder: Option<Folder>,
+}
+
+impl std::fmt::Debug for Storage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Storage").field("dir", &self.inner.dir).finish_non_exhaustive()
+    }
+}
+
+/// The key in the rows' database of what binds it to the journal.
+const BINDING: &[u8] = b"b/start";
+
+fn record_key(name: &str) -> Vec<u8> {
+    [b"r/", name.as_bytes()].concat()
+}
+
+fn generation_key(group: GroupId) -> Vec<u8> {
+    [&b"g/"[..], &group.0.to_be_bytes()].concat()
+}
+
+fn tree_name(group: GroupId, generation: u64) -> String {
+    format!("g{group}.{generation}")
+}
+
+/// A record of the `meta` tree is its value and the CRC-32 of it.
+fn seal(value: &[u8]) -> Vec<u8> {
+    [value, &crc32fast::hash(value).to_le_bytes()[..]].concat()
+}
+
+fn unseal(record: &[u8]) -> io::Result<&[u8]> {
+    record
+        .split_last_chunk::<4>()
+        .filter(|(value, crc)| crc32fast::hash(value).to_le_bytes() == **crc)
+        .map(|(value, _)| value)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a node record is corrupt"))
+}
+
+impl Storage {
+    /// Opens a node's folder, or makes a new one. Blocks while the database recovers.
+    pub fn open(dir: impl AsRef<Path>, options: StorageOptions) -> Result<Self, OpenError> {
+        let dir = dir.as_ref();
+        let folder = Folder::open(dir)?;
+        let faults = FaultLatch::default();
+        let opened = || -> io::Result<Inner> {
+            let room = Room::of(dir, options.min_free_bytes)?;
+            let journal_cache = options.cache_bytes / JOURNAL_CACHE_PART;
+            let open = |database, cache| Engine::open(dir, database, cache, faults.clone());
+            // In this order: rows without a journal are damage.
+            let journal = open(&JOURNAL, journal_cache)?;
+            let rows = open(&ROWS, options.cache_bytes - journal_cache)?;
+            #[cfg(test)]
+            let rows = rows.dies_with(&journal);
+            folder.upgrade(&rows, &journal)?;
+            let (meta, log) = (journal.tree(engine::META)?, journal.tree(LOG)?);
+            // What a killed process left in the page cache counts as applied from here on.
+            journal.sync()?;
+            rows.sync()?;
+            let writer = Writer::start(journal.clone(), log.clone(), faults.clone())?;
+            room.watch()?;
+            Ok(Inner {
+                dir: dir.to_path_buf(),
+                rows,
+                journal,
+                sides: side::Sides::default(),
+                meta,
+                log,
+                writer,
+                faults,
+                room,
+                budget: CacheBudget::new(options.log_cache_bytes),
+                generations: Mutex::default(),
+                _folder: Some(folder),
+            })
+        };
+        let inner = opened().map_err(|error| OpenError::from_io(dir, error))?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Opens databases that are given, as a new process would. The log writer is a task of the
+    /// current runtime.
+    pub fn over(given: Databases, options: StorageOptions) -> io::Result<Self> {
+        let faults = FaultLatch::default();
+        let rows = Engine::over(given.rows, faults.clone());
+        let journal = Engine::over(given.journal, faults.clone());
+        let (meta, log) = (journal.tree(engine::META)?, journal.tree(LOG)?);
+        journal.sync()?;
+        rows.sync()?;
+        let (parts, tree) = (faults.clone(), log.clone());
+        let writer = Writer::start_task(journal.clone(), tree, parts);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                dir: given.name,
+                rows,
+                journal,
+                sides: side::Sides::default(),
+                meta,
+                log,
+                writer,
+                faults,
+                room: Room::unlimited(),
+                budget: CacheBudget::new(options.log_cache_bytes),
+                generations: Mutex::default(),
+                _folder: None,
+            }),
+        })
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    /// A small record of the node by name, such as its id.
+    pub fn get_record(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        match self.inner.meta.get(&record_key(name))? {
+            Some(record) => Ok(Some(unseal(&record)?.to_vec())),
+            None => Ok(None),
+        }
+    }
+
+    /// Writes a small record of the node. Durable when it returns.
+    pub async fn put_record(&self, name: &str, value: &[u8]) -> io::Result<()> {
+        self.put_meta(record_key(name), seal(value)).await
+    }
+
+    /// Writes into the database of rows whose they are, and compares with what is there: the two
+    /// databases of a folder must be of one disk, and the journal, which is written first, must not be
+    /// behind. `since`: the start in which the rows were bound first.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] where they do not belong together.
+    pub async fn bind_rows(&self, disk: DiskId, number: u64, since: u64) -> io::Result<()> {
+        let rows = self.inner.rows.clone();
+        let bound = crate::blocking(move || {
+            let meta = rows.tree(engine::META)?;
+            let found = meta.get(BINDING)?;
+            binding::check(found.as_deref(), disk, number, since)?;
+            meta.put(BINDING, seal(&binding::encode(disk, number)))?;
+            rows.sync()
+        });
+        bound.await.unwrap_or_else(|_| Err(io::Error::other("binding the rows panicked")))
+    }
+
+    async fn put_meta(&self, key: Vec<u8>, value: Vec<u8>) -> io::Result<()> {
+        let (done, waiter) = oneshot::channel();
+        let tree = self.inner.meta.clone();
+        self.inner.writer.submit(Op::Record { tree, key, value: Some(value), done });
+        waiter.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// The failure that stopped this node's storage, if there was one. Everything fails after it.
+    pub fn fault(&self) -> Option<Fault> {
+        self.inner.faults.get().cloned()
+    }
+
+    /// How much room the disk has.
+    pub fn room(&self) -> RoomState {
+        self.inner.room.state()
+    }
+
+    /// Bytes that are free on the disk, and the bytes below which writes are refused.
+    pub fn free_bytes(&self) -> (u64, u64) {
+        (self.inner.room.free_bytes(), self.inner.room.min_free_bytes())
+    }
+
+    /// Fails while the disk is full, so that what can wait is refused before the database fails.
+    pub fn check_room(&self) -> Result<(), DiskFull> {
+        self.inner.room.check()
+    }
+
+    /// The same for what a leader has proposed already, which is refused later.
+    pub(crate) fn check_room_to_follow(&self) -> Result<(), DiskFull> {
+        self.inner.room.check_to_follow()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn pretend_free(&self, free: Option<u64>) {
+        self.inner.room.pretend(free);
+    }
+
+    /// What the log writer did since the folder was opened.
+    pub fn writer_stats(&self) -> WriterStats {
+        self.inner.writer.counters().read()
+    }
+
+    /// Operations that wait for the log writer.
+    pub fn writer_queue(&self) -> usize {
+        self.inner.writer.queued()
+    }
+
+    /// Bytes of the databases on disk.
+    pub fn disk_bytes(&self) -> io::Result<u64> {
+        let sides = side::disk_bytes(self.dir())?;
+        Ok(self.inner.rows.disk_bytes()? + self.inner.journal.disk_bytes()? + sides)
+    }
+
+    /// Returns when all rows that were written before the call survive a power loss. What was
+    /// acknowledged survives it without, because the log has it.
+    pub async fn sync_rows(&self) -> io::Result<()> {
+        let rows = self.inner.rows.clone();
+        let synced = crate::blocking(move || rows.sync());
+        synced.await.unwrap_or_else(|_| Err(io::Error::other("syncing the rows panicked")))
+    }
+
+    /// Stops the log writer after its last batch and syncs. Groups must be shut down before;
+    /// what comes after fails.
+    pub async fn close(&self) -> io::Result<()> {
+        let inner = self.inner.clone();
+        let closed = crate::blocking(move || {
+            inner.writer.stop();
+            inner.sync()
+        });
+        closed.await.unwrap_or_else(|_| Err(io::Error::other("closing the storage panicked")))
+    }
+
+    /// Stands for the death of the process at a write.
+    #[cfg(test)]
+    pub(crate) fn crash(&self) -> &engine::Crash {
+        self.inner.journal.crash()
+    }
+
+    /// Makes syncs wait, or go on.
+    #[cfg(test)]
+    pub(crate) fn stall_syncs(&self, stalled: bool) {
+        self.inner.journal.stall().set(stalled);
+    }
+
+    /// Makes every later sync fail.
+    #[cfg(test)]
+    pub(crate) fn fail_syncs(&self) {
+        self.inner.journal.fail_syncs();
+    }
+
+    pub(crate) fn open_log(&self, group: GroupId) -> io::Result<GroupLog> {
+        let inner = &self.inner;
+        let (log, writer) = (inner.log.clone(), inner.writer.clone());
+        GroupLog::open(group, log, writer, inner.faults.clone(), inner.budget.clone())
+    }
+
+    /// Opens the rows of a group and drops what unfinished snapshots left.
+    pub(crate) fn open_space(&self, group: GroupId) -> io::Result<Space> {
+        let generation = match self.inner.meta.get(&generation_key(group))? {
+            Some(record) => {
+                let bytes: [u8; 8] = unseal(&record)?.try_into().map_err(|_| {
+                    io::Error::new(io::ErrorKind::InvalidData, "a generation is corrupt")
+                })?;
+                u64::from_be_bytes(bytes)
+            }
+            None => 0,
+        };
+        let prefix = format!("g{group}.");
+        for name in self.inner.rows.tree_names() {
+            if name.starts_with(&prefix) && name != tree_name(group, generation) {
+                self.inner.rows.drop_tree(&name)?;
+            }
+        }
+        self.inner.generations.lock().insert(group, generation);
+        let tree = self.inner.rows.tree(&tree_name(group, generation))?;
+        Ok(Space::new(group, Current::open(tree, generation)?))
+    }
+
+    /// An empty tree to receive a snapshot of a group into.
+    pub(crate) fn stage(&self, group: GroupId) -> io::Result<Current> {
+        let generation = {
+            let mut generations = self.inner.generations.lock();
+            let last = generations.entry(group).or_insert(0);
+            *last += 1;
+            *last
+        };
+        let tree = self.inner.rows.tree(&tree_name(group, generation))?;
+        Current::open(tree, generation)
+    }
+
+    /// Makes a staged tree the one that holds the group's rows after a restart. Durable when it
+    /// returns, with everything written to the tree.
+    pub(crate) async fn commit_generation(
+        &self,
+        group: GroupId,
+        generation: u64,
+    ) -> io::Result<()> {
+        self.sync_rows().await?;
+        self.put_meta(generation_key(group), seal(&generation.to_be_bytes())).await
+    }
+
+    /// Drops the tree of a generation that is not the current one.
+    pub(crate) fn drop_generation(&self, group: GroupId, generation: u64) -> io::Result<()> {
+        self.inner.rows.drop_tree(&tree_name(group, generation)).map(drop)
+    }
+}
+
+impl Inner {
+    /// Everything that was written before survives a power loss.
+    fn sync(&self) -> io::Result<()> {
+        self.journal.sync()?;
+        self.rows.sync()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.room.stop();
+        self.writer.stop();
+    }
+}

@@ -1,0 +1,348 @@
+//! The connections of a node, one a peer, shared by everything that speaks gRPC to it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tonic::Status;
+use tonic::transport::Endpoint;
+
+use super::link::Link;
+use super::wire::{RaftMessage, RaftReply, Wire};
+use super::{
+    CONNECT_TIMEOUT, CONNECTION_WINDOW_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
+    STREAM_WINDOW_BYTES,
+};
+use crate::handshake::Roster;
+use crate::types::NodeId;
+use keyviz_proto as proto;
+use keyviz_proto::raft_transport_client::RaftTransportClient;
+use keyviz_security::{AuthChannel, ClientTls, Credentials, connect_lazy};
+use keyviz_types as ids;
+
+/// A peer cannot be called at all.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PeerError {
+    /// Its address is not one.
+    #[error("the address {addr:?} of node {node} is not host:port")]
+    Address {
+        /// The peer.
+        node: NodeId,
+        /// What stands for its address.
+        addr: String,
+    },
+}
+
+/// How a node calls its peers.
+#[derive(Clone, Debug, Default)]
+pub struct PeersOptions {
+    /// TLS with these settings; `None`: plain text.
+    pub tls: Option<ClientTls>,
+    /// What each call shows.
+    pub credentials: Credentials,
+}
+
+/// The connection pool of a node. Clones share it.
+#[derive(Clone)]
+pub struct Peers {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    identity: Arc<Identity>,
+    options: PeersOptions,
+    peers: Mutex<HashMap<NodeId, Peer>>,
+    /// Who said last that its disk is full.
+    full: ArcSwap<BTreeSet<NodeId>>,
+    /// What carries the messages of Raft; `None`: gRPC.
+    wire: Option<Arc<dyn Wire>>,
+}
+
+/// Who this node is to its peers, and who they are.
+pub(crate) struct Identity {
+    node: NodeId,
+    cluster_id: ArcSwap<String>,
+    /// `None`: this node shows no disk, as in tests of this layer alone.
+    roster: Option<Roster>,
+}
+
+impl Identity {
+    pub(crate) fn hello(&self, to: NodeId) -> proto::RaftHello {
+        let cluster_id = self.cluster_id.load().as_ref().clone();
+        let start = self.roster.as_ref().map(|roster| roster.own().to_proto());
+        let to_nonce = self.roster.as_ref().map_or(0, |roster| roster.nonce_of(ids::NodeId(to)));
+        proto::RaftHello { cluster_id, from: self.node, to, start, to_nonce }
+    }
+
+    pub(crate) fn roster(&self) -> Option<&Roster> {
+        self.roster.as_ref()
+    }
+
+    /// Fails while this node takes part in nothing.
+    pub(crate) fn may_take_part(&self) -> Result<(), Status> {
+        self.roster.as_ref().map_or(Ok(()), Roster::may_take_part)
+    }
+
+    /// Identifies a peer at the other end of a channel. `fresh`: also where it was before.
+    pub(crate) async fn identify(
+        &self,
+        node: NodeId,
+        channel: AuthChannel,
+        fresh: bool,
+    ) -> Result<(), Status> {
+        let Some(roster) = &self.roster else { return Ok(()) };
+        let request = self.identify_request(node, false);
+        let ask = async {
+            let mut client = RaftTransportClient::new(channel);
+            Ok(client.identify(request).await?.into_inner())
+        };
+        let cluster = self.cluster_id.load_full();
+        roster.identify(ids::NodeId(node), &cluster, fresh, ask).await.map(drop)
+    }
+
+    fn identify_request(&self, to: NodeId, identify_me: bool) -> proto::RaftIdentifyRequest {
+        // To whoever answers there.
+        let hello = proto::RaftHello { to_nonce: 0, ..self.hello(to) };
+        proto::RaftIdentifyRequest { hello: Some(hello), identify_me }
+    }
+}
+
+struct Peer {
+    addr: String,
+    channel: AuthChannel,
+    link: Arc<Link>,
+}
+
+impl std::fmt::Debug for Peers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peers").field("node", &self.node()).finish_non_exhaustive()
+    }
+}
+
+impl Peers {
+    /// A pool for `node`, without connections yet. `cluster_id` is empty before there is one. Peers are
+    /// identified before a Raft message is sent to them or taken from them.
+    pub fn new(
+        node: NodeId,
+        cluster_id: impl Into<String>,
+        options: PeersOptions,
+        roster: Roster,
+    ) -> Self {
+        Self::of(node, cluster_id, options, Some(roster))
+    }
+
+    /// The same for a node that shows no disk and asks for none, as the versions before disk ids did.
+    pub fn anonymous(node: NodeId, cluster_id: &str, options: PeersOptions) -> Self {
+        Self::of(node, cluster_id, options, None)
+    }
+
+    fn of(
+        node: NodeId,
+        cluster_id: impl Into<String>,
+        options: PeersOptions,
+        roster: Option<Roster>,
+    ) -> Self {
+        let cluster_id = ArcSwap::from_pointee(cluster_id.into());
+        let identity = Identity { node, cluster_id, roster };
+        let inner = Inner {
+            identity: Arc::new(identity),
+            options,
+            peers: Mutex::default(),
+            full: ArcSwap::default(),
+            wire: None,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// A pool whose messages of Raft go over `wire`.
+    pub fn over(node: NodeId, wire: Arc<dyn Wire>, roster: Roster) -> Self {
+        let roster = Some(roster);
+        let identity = Identity { node, cluster_id: ArcSwap::default(), roster };
+        let (options, peers, full) = Default::default();
+        let inner = Inner { identity: Arc::new(identity), options, peers, full, wire: Some(wire) };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(crate) fn wire(&self) -> Option<&Arc<dyn Wire>> {
+        self.inner.wire.as_ref()
+    }
+
+    /// The node that calls.
+    pub fn node(&self) -> NodeId {
+        self.inner.identity.node
+    }
+
+    /// The cluster this node belongs to; empty before there is one.
+    pub fn cluster_id(&self) -> Arc<String> {
+        self.inner.identity.cluster_id.load_full()
+    }
+
+    /// Learns the cluster's id, once it is known.
+    pub fn set_cluster_id(&self, cluster_id: impl Into<String>) {
+        self.inner.identity.cluster_id.store(Arc::new(cluster_id.into()));
+    }
+
+    /// The connection to `node` at `addr` (`host:port`), made when it is first used and again when
+    /// it breaks. A new address replaces the old connection. Needs a Tokio runtime.
+    pub fn channel(&self, node: NodeId, addr: &str) -> Result<AuthChannel, PeerError> {
+        self.with_peer(node, addr, |peer| peer.channel.clone())
+    }
+
+    /// Forgets a peer that left the cluster.
+    pub fn forget(&self, node: NodeId) {
+        self.inner.peers.lock().remove(&node);
+        self.note_room(node, false);
+    }
+
+    /// A peer said whether its disk is full.
+    pub(crate) fn note_room(&self, node: NodeId, is_full: bool) {
+        if self.inner.full.load().contains(&node) == is_full {
+            return;
+        }
+        self.inner.full.rcu(|full| {
+            let mut full = BTreeSet::clone(full);
+            if is_full {
+                full.insert(node)
+            } else {
+                full.remove(&node)
+            };
+            full
+        });
+    }
+
+    /// The peers whose disks are full, as far as they have said.
+    pub(crate) fn full(&self) -> Arc<BTreeSet<NodeId>> {
+        self.inner.full.load_full()
+    }
+
+    /// This node's start and those of its peers.
+    pub fn roster(&self) -> Option<&Roster> {
+        self.inner.identity.roster()
+    }
+
+    /// Fails while this node takes part in nothing.
+    pub(crate) fn may_take_part(&self) -> Result<(), Status> {
+        self.inner.identity.may_take_part()
+    }
+
+    /// Identifies a peer before a message to it, unless it has been.
+    pub(crate) async fn identified(&self, node: NodeId, addr: &str) -> Result<(), Status> {
+        let Some(roster) = self.roster() else { return Ok(()) };
+        roster.may_take_part()?;
+        let node = ids::NodeId(node);
+        if roster.is_identified(node) {
+            return Ok(());
+        }
+        self.identify(node, addr, false, false).await.map(drop)
+    }
+
+    /// A message to a peer failed: it may have restarted.
+    pub(crate) fn forget_identity(&self, node: NodeId) {
+        if let Some(roster) = self.roster() {
+            roster.forget(ids::NodeId(node));
+        }
+    }
+
+    /// Asks who answers at an address, and takes it for `node` or refuses. `fresh`: also where it was
+    /// identified before. `identify_me`: the peer does the same with this node first.
+    ///
+    /// # Errors
+    /// Nobody answers (`UNAVAILABLE`), or somebody who is not that member (`FAILED_PRECONDITION`).
+    pub async fn identify(
+        &self,
+        node: ids::NodeId,
+        addr: &str,
+        fresh: bool,
+        identify_me: bool,
+    ) -> Result<proto::RaftIdentity, Status> {
+        let identity = &self.inner.identity;
+        let Some(roster) = identity.roster() else { return Ok(proto::RaftIdentity::default()) };
+        let cluster = identity.cluster_id.load_full();
+        let ask = self.ask_identity(node, addr, identify_me);
+        roster.identify(node, &cluster, fresh, ask).await
+    }
+
+    /// Asks who answers at an address, and believes nothing of it.
+    ///
+    /// # Errors
+    /// Nobody answers, or an earlier version does (`UNIMPLEMENTED`).
+    pub async fn ask_identity(
+        &self,
+        node: ids::NodeId,
+        addr: &str,
+        identify_me: bool,
+    ) -> Result<proto::RaftIdentity, Status> {
+        let request = self.inner.identity.identify_request(node.0, identify_me);
+        if let Some(wire) = self.wire() {
+            return match wire.send(node.0, RaftMessage::Identify(request)).await? {
+                RaftReply::Identify(answer) => Ok(answer),
+                other => Err(Status::internal(format!("another message's answer: {other:?}"))),
+            };
+        }
+        let failed = |error: PeerError| Status::unavailable(error.to_string());
+        let mut client = RaftTransportClient::new(self.channel(node.0, addr).map_err(failed)?);
+        Ok(client.identify(request).await?.into_inner())
+    }
+
+    pub(crate) fn link(&self, node: NodeId, addr: &str) -> Result<Arc<Link>, PeerError> {
+        self.with_peer(node, addr, |peer| peer.link.clone())
+    }
+
+    /// By peer: append requests that are queued or sent and have no answer yet.
+    pub fn appends_in_flight(&self) -> Vec<(NodeId, u64)> {
+        let peers = self.inner.peers.lock();
+        let mut waiting: Vec<_> =
+            peers.iter().map(|(node, peer)| (*node, peer.link.in_flight())).collect();
+        waiting.sort_unstable();
+        waiting
+    }
+
+    pub(crate) fn hello(&self, to: NodeId) -> proto::RaftHello {
+        self.inner.identity.hello(to)
+    }
+
+    fn with_peer<T>(
+        &self,
+        node: NodeId,
+        addr: &str,
+        use_peer: impl FnOnce(&Peer) -> T,
+    ) -> Result<T, PeerError> {
+        let mut peers = self.inner.peers.lock();
+        if let Some(peer) = peers.get(&node).filter(|peer| peer.addr == addr) {
+            return Ok(use_peer(peer));
+        }
+        let PeersOptions { tls, credentials } = &self.inner.options;
+        let channel = connect_lazy(self.endpoint(node, addr)?, tls.as_ref());
+        let channel = AuthChannel::new(channel, credentials.clone());
+        let link = Arc::new(Link::new(self.inner.identity.clone(), node, channel.clone()));
+        let peer = Peer { addr: addr.to_owned(), channel, link };
+        let used = use_peer(&peer);
+        peers.insert(node, peer);
+        Ok(used)
+    }
+
+    /// Puts a link that leads nowhere in the place of the one to `node`.
+    #[cfg(test)]
+    pub(crate) fn detach(&self, node: NodeId, addr: &str) -> super::link::Answers {
+        let channel = self.channel(node, addr).expect("the address is one");
+        let identity = self.inner.identity.clone();
+        let (link, answers) = Link::detached(identity, node, channel);
+        let mut peers = self.inner.peers.lock();
+        peers.get_mut(&node).expect("made by the call for its channel").link = Arc::new(link);
+        answers
+    }
+
+    fn endpoint(&self, node: NodeId, addr: &str) -> Result<Endpoint, PeerError> {
+        let endpoint = Endpoint::from_shared(format!("http://{addr}"))
+            .map_err(|_| PeerError::Address { node, addr: addr.to_owned() })?
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true);
+        Ok(endpoint)
+    }
+}

@@ -1,0 +1,239 @@
+//! Which call needs which credential, in front of all services.
+//!
+//! | call | needs |
+//! |---|---|
+//! | `RaftTransport`, `KvPeer`, `KeyVizPeer`, `ClusterPeer` | a node's certificate or the cluster secret, where either is set up |
+//! | `KeyViz`, `Backup`; of `Routes` and `Cluster` everything that changes anything | the admin token, where there is one |
+//! | `Cluster.AddNode` | the same, or what a node shows: a node that joins asks for itself |
+//! | `Kv`, reading `Routes` and `Cluster.GetStatus`, health, reflection | nothing |
+//! | `/api/` of HTTP | the admin token, where there is one |
+//!
+//! What is not named here needs the most: a service or a call that is added without a thought is
+//! closed. A caller whose certificate does not hold gets nothing at all. Checks look at headers alone,
+//! so that a refused call has done nothing.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures::future::{Either, Ready, ready};
+use parking_lot::Mutex;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http::header::AUTHORIZATION;
+use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic::metadata::MetadataValue;
+use tower::{Layer, Service};
+
+use keyviz_security::{Caller, CallerCertificate, SECRET_HEADER, Security};
+
+use keyviz_proto::metadata::NOT_APPLIED_METADATA;
+
+/// The log tells of refusals at most this often.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// What a call needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Need {
+    /// Nothing.
+    Nothing,
+    /// The admin token.
+    Token,
+    /// The admin token, or to be a node.
+    TokenOrNode,
+    /// To be a node.
+    Node,
+}
+
+impl Need {
+    /// Of a gRPC path, `/package.Service/Method`.
+    pub(super) fn of(path: &str) -> Self {
+        let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/'))
+        else {
+            return Need::Node;
+        };
+        match (service, method) {
+            ("keyviz.v1.Kv", _) => Need::Nothing,
+            ("keyviz.v1.Routes", "ListRoutes" | "WatchRoutes" | "RouteHistory") => Need::Nothing,
+            ("keyviz.v1.Cluster", "GetStatus") => Need::Nothing,
+            ("keyviz.v1.Cluster", "AddNode") => Need::TokenOrNode,
+            (
+                "keyviz.v1.Routes" | "keyviz.v1.Cluster" | "keyviz.v1.KeyViz" | "keyviz.v1.Backup",
+                _,
+            ) => Need::Token,
+            (
+                "grpc.health.v1.Health"
+                | "grpc.reflection.v1.ServerReflection"
+                | "grpc.reflection.v1alpha.ServerReflection",
+                _,
+            ) => Need::Nothing,
+            _ => Need::Node,
+        }
+    }
+}
+
+/// Lets calls in, or does not.
+pub(super) struct Gate {
+    security: Security,
+    told: Mutex<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    at: Option<Instant>,
+    since: u64,
+}
+
+impl Gate {
+    /// `None` where nothing is set up: then there is nothing to check.
+    pub(super) fn new(security: Security) -> Option<Arc<Self>> {
+        let Security { tls, admin_token, cluster_secret } = &security;
+        let open = tls.is_none() && admin_token.is_none() && cluster_secret.is_none();
+        (!open).then(|| Arc::new(Gate { security, told: Mutex::default() }))
+    }
+
+    /// Whether a call may go on. `caller` is absent only where a connection says nothing of itself,
+    /// which counts as one without a certificate.
+    pub(super) fn admit(
+        &self,
+        need: Need,
+        caller: Option<&Caller>,
+        headers: &HeaderMap,
+    ) -> Result<(), Status> {
+        let certificate = caller.map_or(&CallerCertificate::Absent, |caller| &caller.certificate);
+        let admitted = match (certificate, need) {
+            (CallerCertificate::Refused(reason), _) => {
+                Err(format!("the caller's certificate does not hold: {reason}"))
+            }
+            (_, Need::Nothing) => Ok(()),
+            (_, Need::Token) => self.token(headers),
+            (certificate, Need::Node) => self.node(certificate, headers),
+            (certificate, Need::TokenOrNode) => self.token(headers).or_else(|no_token| {
+                let node = self.shows_node(certificate, headers);
+                if node { Ok(()) } else { Err(no_token) }
+            }),
+        };
+        admitted.map_err(|reason| {
+            self.tell(need, caller.map(|caller| caller.address.ip()), &reason);
+            let mut status = Status::unauthenticated(reason);
+            status.metadata_mut().insert(NOT_APPLIED_METADATA, MetadataValue::from_static("true"));
+            status
+        })
+    }
+
+    fn token(&self, headers: &HeaderMap) -> Result<(), String> {
+        let Some(token) = &self.security.admin_token else { return Ok(()) };
+        match bearer(headers) {
+            Some(offered) if token.accepts(offered) => Ok(()),
+            Some(_) => Err("the admin token is another one".to_owned()),
+            None => Err("this needs the admin token, as `authorization: Bearer ...` \
+                         (keyviz: --token-file)"
+                .to_owned()),
+        }
+    }
+
+    fn node(&self, certificate: &CallerCertificate, headers: &HeaderMap) -> Result<(), String> {
+        let Security { tls, cluster_secret, .. } = &self.security;
+        if let (Some(secret), Some(offered)) = (cluster_secret, headers.get(SECRET_HEADER)) {
+            // A wrong secret is another cluster's, whatever else its node can show.
+            return match secret.accepts(offered.as_bytes()) {
+                true => Ok(()),
+                false => Err("the caller has another cluster secret than this node; they are not \
+                              of one cluster, or --cluster-secret-file differs"
+                    .to_owned()),
+            };
+        }
+        if tls.is_none() && cluster_secret.is_none() || *certificate == CallerCertificate::Node {
+            return Ok(());
+        }
+        Err(match (cluster_secret, certificate) {
+            (Some(_), _) => {
+                "this call is between nodes of a cluster and needs its secret \
+                             (--cluster-secret-file)"
+            }
+            (None, CallerCertificate::Client) => {
+                "this call is between nodes, and the caller's certificate is good for clients only \
+                 (extended key usage)"
+            }
+            (None, _) => "this call is between nodes and needs a node's certificate",
+        }
+        .to_owned())
+    }
+
+    /// Whether the caller shows that it is a node, rather than that nobody asks.
+    fn shows_node(&self, certificate: &CallerCertificate, headers: &HeaderMap) -> bool {
+        let shown = *certificate == CallerCertificate::Node
+            || self.security.cluster_secret.is_some() && headers.contains_key(SECRET_HEADER);
+        shown && self.node(certificate, headers).is_ok()
+    }
+
+    fn tell(&self, need: Need, from: Option<IpAddr>, reason: &str) {
+        let mut told = self.told.lock();
+        if told.at.is_some_and(|at| at.elapsed() < TELL_EVERY) {
+            told.since += 1;
+            return;
+        }
+        let unsaid = std::mem::take(&mut told.since);
+        told.at = Some(Instant::now());
+        drop(told);
+        let what = if need == Need::Node { "a node" } else { "a call" };
+        let from = from.map_or_else(|| "somewhere".to_owned(), |from| from.to_string());
+        tracing::warn!(unsaid, "refused {what} from {from}: {reason}");
+    }
+}
+
+/// The token in `authorization: Bearer ...`.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = headers.get(AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}
+
+/// Puts a gate in front of the gRPC services; `None`: nothing.
+#[derive(Clone)]
+pub(super) struct GateLayer(pub(super) Option<Arc<Gate>>);
+
+impl<S> Layer<S> for GateLayer {
+    type Service = Gated<S>;
+
+    fn layer(&self, inner: S) -> Gated<S> {
+        Gated { inner, gate: self.0.clone() }
+    }
+}
+
+/// Services behind a gate.
+#[derive(Clone)]
+pub(super) struct Gated<S> {
+    inner: S,
+    gate: Option<Arc<Gate>>,
+}
+
+impl<S> Service<Request<Body>> for Gated<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Either<S::Future, Ready<Result<Response<Body>, Infallible>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if let Some(gate) = &self.gate {
+            let need = Need::of(request.uri().path());
+            let caller = request.extensions().get::<Caller>();
+            if let Err(status) = gate.admit(need, caller, request.headers()) {
+                return Either::Right(ready(Ok(status.into_http())));
+            }
+        }
+        Either::Left(self.inner.call(request))
+    }
+}
+
+#[cfg(test)]
+#[path = "gate_tests.rs"]
+mod tests;

@@ -1,0 +1,232 @@
+//! The servers: every gRPC service on one port, HTTP on another.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use keyviz_catalog_group::CatalogGroup;
+use keyviz_directory::Directory;
+use keyviz_fanout::{EstateStore, Fanout, Feeds};
+use keyviz_kv::Coordinator;
+use keyviz_proto as proto;
+use keyviz_raft::{
+    CONNECTION_WINDOW_BYTES, Groups, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_MESSAGE_BYTES,
+    STREAM_WINDOW_BYTES, Storage,
+};
+use keyviz_security::{Listener, Security};
+use keyviz_types::NodeId;
+
+use super::backup_service::BackupService;
+use super::cluster_service::{ClusterService, SharedCluster};
+use super::estates::Estates;
+use super::gate::{Gate, GateLayer};
+use super::http::{self, HttpState};
+use super::keyviz_service::{KeyVizService, SharedKeyViz};
+use super::kv_service::KvService;
+use super::leaders::LeaderLog;
+use super::matrix_peer::MatrixPeer;
+use super::metrics::{Metrics, MetricsParts, Requests};
+use super::peer_client::PeerClient;
+use super::peer_service::KvPeerService;
+use super::request_id::RequestIdLayer;
+use super::routes_service::{RoutesService, SharedRoutes};
+
+/// Everything that the edge serves.
+pub struct Edge {
+    /// This node.
+    pub node: NodeId,
+    /// The key-value plane.
+    pub coordinator: Arc<Coordinator>,
+    /// The catalog.
+    pub catalog: Arc<CatalogGroup>,
+    /// Cluster matrices.
+    pub fanout: Arc<Fanout>,
+    /// Where the columns of nodes that left are kept.
+    pub estates: Arc<dyn EstateStore>,
+    /// Raft groups held here.
+    pub groups: Groups,
+    /// Members and placement.
+    pub directory: Arc<Directory>,
+    /// Other nodes.
+    pub peers: Arc<PeerClient>,
+    /// The node's storage.
+    pub storage: Storage,
+    /// Where HTTP is served; empty: nowhere.
+    pub http: String,
+    /// Who may call.
+    pub security: Security,
+    /// Time that a request may take.
+    pub timeout: Duration,
+    /// Ends the streams that never end by themselves.
+    pub stop: CancellationToken,
+}
+
+/// The edge's services, ready to be served.
+pub struct Services {
+    kv: Arc<Coordinator>,
+    directory: Arc<Directory>,
+    routes: Arc<RoutesService>,
+    keyviz: Arc<KeyVizService>,
+    matrix_peer: MatrixPeer,
+    cluster: Arc<ClusterService>,
+    metrics: Arc<Metrics>,
+    requests: Arc<Requests>,
+    backup: BackupService,
+    groups: Groups,
+    gate: Option<Arc<Gate>>,
+    stop: CancellationToken,
+}
+
+impl Services {
+    /// The services of an edge.
+    pub fn new(edge: Edge) -> Self {
+        let Edge { node, coordinator, catalog, fanout, groups, directory, .. } = edge;
+        let Edge { peers, estates, storage, http, security, timeout, stop, .. } = edge;
+        let served = groups.clone();
+        let estates = Estates {
+            local: Arc::clone(fanout.local()),
+            store: estates,
+            directory: Arc::clone(&directory),
+        };
+        let leaders = Arc::new(LeaderLog::default());
+        let clock = fanout.local().clock().clone();
+        tokio::spawn(Arc::clone(&leaders).watch(
+            groups.clone(),
+            Arc::clone(&directory),
+            move || clock.now_ms(),
+            stop.clone(),
+        ));
+        let requests = Arc::<Requests>::default();
+        let backup =
+            BackupService { groups: groups.clone(), local: Arc::clone(fanout.local()), timeout };
+        let metrics = Metrics::new(MetricsParts {
+            coordinator: Arc::clone(&coordinator),
+            groups: groups.clone(),
+            fanout: Arc::clone(&fanout),
+            requests: Arc::clone(&requests),
+            catalog: catalog.applied().clone(),
+            storage: storage.clone(),
+        });
+        Services {
+            kv: Arc::clone(&coordinator),
+            routes: Arc::new(RoutesService {
+                node,
+                catalog: Arc::clone(&catalog),
+                groups: groups.clone(),
+                directory: Arc::clone(&directory),
+                timeout,
+                stop: stop.clone(),
+            }),
+            matrix_peer: MatrixPeer::new(Arc::clone(fanout.local()), Arc::clone(&directory)),
+            keyviz: Arc::new(KeyVizService {
+                leaders,
+                feeds: Feeds::new(Arc::clone(&fanout), stop.clone()),
+                fanout,
+                requests: Arc::clone(&requests),
+            }),
+            requests,
+            backup,
+            cluster: Arc::new(ClusterService {
+                node,
+                coordinator: Arc::clone(&coordinator),
+                catalog,
+                groups,
+                directory: Arc::clone(&directory),
+                peers,
+                estates,
+                storage,
+                http,
+                started: Instant::now(),
+                timeout,
+            }),
+            metrics: Arc::new(metrics),
+            directory,
+            groups: served,
+            gate: Gate::new(security),
+            stop,
+        }
+    }
+
+    /// Serves gRPC until stopped; requests in flight are finished first.
+    pub async fn serve_grpc(&self, listener: Listener) -> Result<(), tonic::transport::Error> {
+        use proto::backup_server::BackupServer;
+        use proto::cluster_peer_server::ClusterPeerServer;
+        use proto::cluster_server::ClusterServer;
+        use proto::key_viz_server::KeyVizServer;
+        use proto::kv_peer_server::KvPeerServer;
+        use proto::kv_server::KvServer;
+        use proto::routes_server::RoutesServer;
+
+        macro_rules! sized {
+            ($server:ident, $service:expr) => {
+                $server::new($service)
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                    .max_encoding_message_size(usize::MAX)
+            };
+        }
+        let kv =
+            KvService { coordinator: Arc::clone(&self.kv), requests: Arc::clone(&self.requests) };
+        let keyviz = SharedKeyViz(Arc::clone(&self.keyviz));
+        let cluster = SharedCluster(Arc::clone(&self.cluster));
+        let peer = KvPeerService {
+            coordinator: Arc::clone(&self.kv),
+            directory: Arc::clone(&self.directory),
+        };
+        let (health_reporter, health) = tonic_health::server::health_reporter();
+        health_reporter.set_serving::<KvServer<KvService>>().await;
+        health_reporter.set_serving::<KeyVizServer<SharedKeyViz>>().await;
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(proto::DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let sound = "the descriptor set was made by the build that made this program";
+        let reflection_v1 = reflection().build_v1().expect(sound);
+        let reflection_v1alpha = reflection().build_v1alpha().expect(sound);
+        Server::builder()
+            // First, so that a refusal has an id too.
+            .layer(RequestIdLayer)
+            .layer(GateLayer(self.gate.clone()))
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .add_service(sized!(KvServer, kv))
+            .add_service(sized!(RoutesServer, SharedRoutes(Arc::clone(&self.routes))))
+            .add_service(
+                sized!(KeyVizServer, keyviz)
+                    .accept_compressed(tonic::codec::CompressionEncoding::Zstd)
+                    .send_compressed(tonic::codec::CompressionEncoding::Zstd),
+            )
+            .add_service(sized!(ClusterServer, cluster.clone()))
+            .add_service(sized!(KvPeerServer, peer))
+            .add_service(self.matrix_peer.clone().into_server())
+            .add_service(sized!(ClusterPeerServer, cluster))
+            .add_service(sized!(BackupServer, self.backup.clone()))
+            .add_service(self.groups.service())
+            .add_service(health)
+            .add_service(reflection_v1)
+            .add_service(reflection_v1alpha)
+            .serve_with_incoming_shutdown(
+                listener.into_stream(),
+                self.stop.clone().cancelled_owned(),
+            )
+            .await
+    }
+
+    /// Serves HTTP until stopped.
+    pub async fn serve_http(&self, listener: Listener) -> std::io::Result<()> {
+        let router = http::router(HttpState {
+            keyviz: Arc::clone(&self.keyviz),
+            routes: Arc::clone(&self.routes),
+            cluster: Arc::clone(&self.cluster),
+            metrics: Arc::clone(&self.metrics),
+            gate: self.gate.clone(),
+        });
+        axum::serve(listener, router)
+            .with_graceful_shutdown(self.stop.clone().cancelled_owned())
+            .await
+    }
+}

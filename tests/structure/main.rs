@@ -19,6 +19,7 @@ const CRATES: &[(&str, &str, &[&str])] = &[
     ("json", "src/json", &["proto"]),
     ("security", "src/security", &[]),
     ("backup", "src/backup", &["proto"]),
+    ("client", "src/client", &["proto", "json", "security"]),
     ("raft", "src/raft", &["types", "proto", "security"]),
     ("catalog-group", "src/catalog_group", &["types", "catalog", "raft"]),
     ("kv", "src/kv", &["types", "core", "directory", "raft"]),
@@ -63,7 +64,10 @@ const CRATES: &[(&str, &str, &[&str])] = &[
     (
         "cli",
         "src/cli",
-        &["types", "core", "catalog", "proto", "json", "security", "backup", "raft", "node"],
+        &[
+            "types", "core", "catalog", "proto", "json", "security", "backup", "client", "raft",
+            "node",
+        ],
     ),
 ];
 
@@ -84,6 +88,7 @@ const COLUMNS_NOT_YET: &[&str] = &[
     "src/catalog/src/",
     "src/catalog_group/src/",
     "src/cli/src/",
+    "src/client/src/",
     "src/fanout/src/",
     "src/json/src/",
     "src/keyviz/src/",

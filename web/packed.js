@@ -1,5 +1,5 @@
 // Reads the packed form of a matrix (`encoding=packed`): the cells as one string of Z85, row by row.
-// What the forms mean is written in src/api/json/packed.rs.
+// What the forms mean is written in src/json/src/packed.rs.
 
 import { BadAnswer } from "./bad.js";
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use keyviz_client::Access;
 use keyviz_security::{ClientTls, Credentials, SecretFile, SecurityError};
 
 /// The environment variable with the admin token itself. There is no such flag, because everybody on
@@ -38,15 +39,6 @@ pub struct AccessArgs {
     /// KEYVIZ_TOKEN, if any
     #[arg(long, env = "KEYVIZ_TOKEN_FILE", value_name = "FILE", help_heading = "Connection")]
     token_file: Option<PathBuf>,
-}
-
-/// How a client shows who it is. By default it does not.
-#[derive(Clone, Debug, Default)]
-pub struct Access {
-    /// TLS; `None`: plain text.
-    pub tls: Option<ClientTls>,
-    /// What each call shows.
-    pub credentials: Credentials,
 }
 
 impl AccessArgs {

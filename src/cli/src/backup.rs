@@ -16,11 +16,11 @@ use tonic::{Status, Streaming};
 
 use super::client::{self, Client, Effect, MAX_ANSWER_BYTES, NodeArgs};
 use super::cluster;
-use super::failure;
 use super::kv::OneFormat;
 use super::values::Address;
 use super::{CliError, output, text};
 use keyviz_backup::{BackupError, BackupReader, BackupWriter, Part};
+use keyviz_client as failure;
 use keyviz_proto as proto;
 use keyviz_proto::backup_client::BackupClient;
 

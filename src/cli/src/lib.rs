@@ -9,14 +9,13 @@ mod check;
 mod client;
 mod cluster;
 mod demo;
-mod failure;
 #[cfg(test)]
+#[path = "../../client/src/fake.rs"]
 mod fake;
 mod heat;
 mod heatmap;
 mod keyviz_flags;
 mod kv;
-mod leaders;
 mod live;
 pub mod load;
 mod output;
@@ -34,13 +33,11 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-pub use access::Access;
-pub use client::CallError;
 pub use cluster::ReplaceError;
 pub use demo::DemoOptions;
 pub use heatmap::{Drawing, render};
+pub use keyviz_client::{Access, CallError, GroupAt, Leaders};
 pub use keyviz_flags::KeyvizOptions;
-pub use leaders::{GroupAt, Leaders};
 pub use output::ColorDepth;
 pub use serve::{ServeOptions, Start};
 pub use values::{Address, MAX_KEY_BYTES, MAX_VALUE_BYTES, ValueError};

@@ -277,7 +277,7 @@ async fn watch(args: WatchArgs) -> Result<(), CliError> {
             after_version = version_after(&event).unwrap_or(after_version);
             message = match messages.message().await {
                 Ok(next) => next,
-                Err(status) if super::failure::Meaning::of(&status).read_again(&status) => None,
+                Err(status) if keyviz_client::Meaning::of(&status).read_again(&status) => None,
                 Err(status) => {
                     let (address, status) = (address.clone(), Box::new(status));
                     return Err(CallError::Refused { address, status }.into());

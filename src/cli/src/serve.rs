@@ -207,7 +207,7 @@ pub enum MemberError {
     Id,
     /// No address.
     #[error(transparent)]
-    Address(#[from] values::ValueError),
+    Address(#[from] keyviz_client::AddressError),
 }
 
 pub(super) fn member(text: &str) -> Result<(u64, Address), MemberError> {

@@ -33,7 +33,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::client::{CallError, Nodes};
-use super::leaders::Leaders;
+use keyviz_client::Leaders;
 
 pub use args::{LoadArgs, command};
 pub use pattern::{KeyNames, Pattern, split_keys};

@@ -58,7 +58,7 @@ impl Pool {
         let reached = futures::future::join_all(checks).await;
         if reached.iter().all(Result::is_err) {
             let reasons = reached.into_iter().zip(addresses).filter_map(|(reached, address)| {
-                Some((address.clone(), super::super::failure::reason(&reached.err()?)))
+                Some((address.clone(), keyviz_client::reason(&reached.err()?)))
             });
             return Err(LoadError::NoNode(client::CallError::NoNode(reasons.collect())));
         }

@@ -9,7 +9,6 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use super::super::client::local_timeout;
-use super::super::failure::{Meaning, code_name};
 use super::Shared;
 use super::content;
 use super::ledger::Begun;
@@ -17,6 +16,7 @@ use super::pattern::SCAN_KEYS;
 use super::pool::NodeIndex;
 use super::record::{Event, RecordQueue, Recorder};
 use super::report::Kind;
+use keyviz_client::{Meaning, code_name};
 use keyviz_proto as proto;
 use keyviz_proto::kv_client::KvClient;
 use keyviz_security::AuthChannel;

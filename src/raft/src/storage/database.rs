@@ -162,6 +162,7 @@ impl DbTree {
 }
 
 /// Rows of a tree, from either end.
+#[expect(clippy::large_enum_variant, reason = "a box would cost each scan of a node an allocation")]
 pub(super) enum DbIter {
     Sled(sled::Iter),
     Given(DatabaseRows),

@@ -1,5 +1,9 @@
 //! A cluster for tests of the client side: real gRPC on loopback, one map behind all nodes, and
 //! faults on request.
+//!
+//! The tests of this crate and of the command each use a part of it.
+
+#![allow(dead_code)]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,10 +20,10 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status};
 
-use super::failure::NOT_APPLIED;
-use super::values::Address;
+use crate::Address;
 use keyviz_proto as proto;
 use keyviz_proto::kv_server::{Kv, KvServer};
+use keyviz_proto::metadata::NOT_APPLIED_METADATA as NOT_APPLIED;
 
 /// What goes wrong at a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

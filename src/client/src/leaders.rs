@@ -13,8 +13,8 @@ use bytes::Bytes;
 use tonic::metadata::MetadataMap;
 
 use super::access::Access;
-use super::client::{self, MAX_ANSWER_BYTES};
-use super::values::Address;
+use super::address::Address;
+use super::calls::{self, MAX_ANSWER_BYTES};
 use keyviz_proto as proto;
 use keyviz_proto::metadata::LEADER_METADATA;
 use keyviz_proto::routes_client::RoutesClient;
@@ -41,7 +41,7 @@ impl Leaders {
     /// nothing is known of any key, and nothing ever learned.
     pub async fn learn(nodes: &[Address], access: &Access, timeout: Duration) -> Self {
         for address in nodes {
-            let Ok(channel) = client::connect(address, access, timeout).await else { continue };
+            let Ok(channel) = calls::connect(address, access, timeout).await else { continue };
             let mut stub = RoutesClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
             let asked = stub.list_routes(proto::ListRoutesRequest {});
             if let Ok(Ok(answer)) = tokio::time::timeout(timeout, asked).await {

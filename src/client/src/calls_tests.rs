@@ -3,8 +3,8 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::super::fake::{self, FakeNode, Fault, Store};
 use super::*;
+use crate::fake::{self, FakeNode, Fault, Store};
 use keyviz_proto as proto;
 use keyviz_proto::kv_client::KvClient;
 

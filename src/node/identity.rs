@@ -159,6 +159,11 @@ impl Folder<'_> {
     }
 }
 
+/// Whether the folder's node never was one: it knows no cluster and promised nothing.
+pub(super) fn never_began(storage: &Storage) -> std::io::Result<bool> {
+    Ok(storage.get_record(CLUSTER)?.is_none() && storage.has_no_log()?)
+}
+
 /// The records of a node that is restored: one that joined its cluster, which is known.
 pub(super) fn restored(
     id: NodeId,

@@ -19,6 +19,7 @@ mod kv;
 mod leaders;
 mod live;
 pub mod load;
+mod notation;
 mod output;
 mod restore;
 mod routes;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use super::notation;
 use crate::api::json::is_printable;
 
 /// Whether a terminal may reorder the line around this character (Hebrew, Arabic and their
@@ -16,11 +17,11 @@ fn is_right_to_left(c: char) -> bool {
         | 0x10800..=0x10FFF | 0x1E800..=0x1EFFF)
 }
 
-fn is_inert(c: char) -> bool {
+pub(super) fn is_inert(c: char) -> bool {
     is_printable(c) && !is_right_to_left(c)
 }
 
-fn escape_char(out: &mut String, c: char) {
+pub(super) fn escape_char(out: &mut String, c: char) {
     let escaped = match c {
         '\n' => out.write_str("\\n"),
         '\r' => out.write_str("\\r"),
@@ -43,20 +44,9 @@ pub fn inert(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A key or value for people: its text, with control characters and bytes that are no UTF-8
-/// escaped (`\n`, `\x1b`, `\xff`, `\u{202e}`).
+/// A key or value for people, in the notation of keys ([`notation`]).
 pub fn preview(bytes: &[u8]) -> Cow<'_, str> {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        return inert(text);
-    }
-    let mut out = String::with_capacity(bytes.len() * 2);
-    for chunk in bytes.utf8_chunks() {
-        out.push_str(&inert(chunk.valid()));
-        for byte in chunk.invalid() {
-            write!(out, "\\x{byte:02x}").expect("writing to a string does not fail");
-        }
-    }
-    Cow::Owned(out)
+    notation::shown(bytes)
 }
 
 /// Terminal cells that `text` takes.

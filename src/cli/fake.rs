@@ -39,6 +39,10 @@ pub enum Fault {
     Refused,
     /// No answer for a long time, and it does not happen.
     Silent,
+    /// A scan breaks after its first page.
+    ScanCut,
+    /// A scan is refused after its first page.
+    ScanRefused,
 }
 
 /// The state behind all nodes.
@@ -134,7 +138,9 @@ impl FakeKv {
     /// Does what the fault says; `Ok(true)` where the effect shall happen.
     async fn before(&self, fault: Fault) -> Result<bool, Status> {
         match fault {
-            Fault::None | Fault::AppliedButUnknown => Ok(true),
+            Fault::None | Fault::AppliedButUnknown | Fault::ScanCut | Fault::ScanRefused => {
+                Ok(true)
+            }
             Fault::Lost => Ok(false),
             Fault::Unavailable => Err(Status::unavailable("no leader")),
             Fault::NotApplied => {
@@ -203,7 +209,8 @@ impl Kv for FakeKv {
     }
 
     async fn scan(&self, request: Request<proto::ScanRequest>) -> Result<Response<Pages>, Status> {
-        self.before(self.take_fault()).await?;
+        let fault = self.take_fault();
+        self.before(fault).await?;
         let request = request.into_inner();
         let map = self.store.map.lock();
         let limit = if request.limit == 0 { u64::MAX } else { request.limit };
@@ -213,8 +220,14 @@ impl Kv for FakeKv {
             .take(usize::try_from(limit).unwrap_or(usize::MAX))
             .map(|(key, value)| proto::KeyValue { key: key.clone(), value: value.clone() });
         let rows: Vec<_> = rows.collect();
-        let pages: Vec<_> =
-            rows.chunks(10).map(|rows| Ok(proto::ScanResponse { rows: rows.to_vec() })).collect();
+        let pages = rows.chunks(10).map(|rows| Ok(proto::ScanResponse { rows: rows.to_vec() }));
+        let pages: Vec<_> = match fault {
+            Fault::ScanCut => pages.take(1).chain([Err(Status::unavailable("cut"))]).collect(),
+            Fault::ScanRefused => {
+                pages.take(1).chain([Err(Status::permission_denied("no"))]).collect()
+            }
+            _ => pages.collect(),
+        };
         Ok(Response::new(Box::pin(futures::stream::iter(pages))))
     }
 

@@ -3,6 +3,7 @@
 //! Data goes to stdout and talk to stderr; [`Exit`] has the exit codes. A reader that closes the
 //! pipe ends the command quietly.
 
+mod about;
 mod access;
 mod backup;
 mod batch;
@@ -63,7 +64,8 @@ UTF-8, else `hex:`.";
 
 /// A sharded, Raft-replicated key-value cluster that shows where its key space is hot.
 #[derive(Parser, Debug)]
-#[command(name = "keyviz", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "keyviz", propagate_version = true, max_term_width = 100)]
+#[command(version = about::VERSION, long_version = about::LONG_VERSION.as_str())]
 #[command(after_help = format!("{}\n\n{KEY_HELP}", exit::HELP))]
 struct Cli {
     /// When to use colours; auto: on a terminal, unless NO_COLOR is set
@@ -114,6 +116,10 @@ enum Command {
     Check(check::CheckArgs),
     /// Put a workload on the cluster
     Load(Box<load::LoadArgs>),
+    /// Print a shell's completion script
+    Completion(about::CompletionArgs),
+    /// Write the manual pages
+    Man(about::ManArgs),
 }
 
 /// Why a command did not do what was asked.
@@ -150,6 +156,14 @@ pub enum CliError {
     /// A batch file is malformed or cannot be read.
     #[error(transparent)]
     Batch(#[from] batch::BatchError),
+    /// Manual pages or completions could not be written.
+    #[error("cannot write the manual pages to {}: {source}", .folder.display())]
+    Man {
+        /// The folder.
+        folder: std::path::PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// A scan ended before its end.
     #[error("the rows up to {last} were listed, later ones were not: {source}")]
     ScanCut {
@@ -351,6 +365,8 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Cas(args) => one_thread()?.block_on(cas::run(args)),
         Command::Batch(args) => one_thread()?.block_on(batch::run(args)),
         Command::DeleteRange(args) => one_thread()?.block_on(delete_range::run(args)),
+        Command::Completion(args) => about::completion(args, command()),
+        Command::Man(args) => about::man(args, command()),
         Command::Routes(args) => one_thread()?.block_on(routes::run(args)),
         Command::Heat(args) => one_thread()?.block_on(heat::run(args, color)),
         Command::Cluster(args) => one_thread()?.block_on(cluster::run(args)),

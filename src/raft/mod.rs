@@ -85,9 +85,9 @@ pub use options::{GroupOptions, MAX_COMMAND_BYTES, OptionsError};
 pub use reshape::{Reshaped, Shape};
 pub use status::{GroupStatus, Leadership, Role};
 pub use storage::{
-    Batch, CheckReport, Damage, DiskFull, Fault, KeyValue, MAX_KEY_BYTES, OpenError, Page,
-    PageLimit, RESERVED_PREFIX, RoomState, Seed, SeedError, SeedPoint, SideRows, Space, SpaceError,
-    Storage, StorageOptions, Verify, check_folder,
+    Batch, CheckReport, DATA_FORMAT, Damage, DiskFull, Fault, KeyValue, MAX_KEY_BYTES, OpenError,
+    Page, PageLimit, RESERVED_PREFIX, RoomState, Seed, SeedError, SeedPoint, SideRows, Space,
+    SpaceError, Storage, StorageOptions, Verify, check_folder,
 };
 pub use transport::{
     CONNECTION_WINDOW_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_MESSAGE_BYTES, PeerError,

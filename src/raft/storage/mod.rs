@@ -55,7 +55,7 @@ pub(crate) use check_tests::format_samples;
 pub(crate) use engine::{Engine, JOURNAL, RECORD_BYTES, Tree};
 pub use fault::Fault;
 pub(crate) use fault::FaultLatch;
-pub use folder::OpenError;
+pub use folder::{FORMAT_VERSION as DATA_FORMAT, OpenError};
 pub(crate) use room::Room;
 pub use room::{DiskFull, RoomState};
 pub use seed::{Seed, SeedError, SeedPoint};

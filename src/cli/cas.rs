@@ -20,6 +20,8 @@ use crate::proto::kv_client::KvClient;
 #[command(
     group = ArgGroup::new("expected").required(true).args(["expect", "expect_file", "expect_absent"]),
     group = ArgGroup::new("then").required(true).args(["new", "value_file", "delete"]),
+    override_usage = "keyviz cas [OPTIONS] <KEY> <NEW|--value-file <FILE>|--delete> \
+                      <--expect <VALUE>|--expect-file <FILE>|--expect-absent>",
     after_help = "\
 Where KEY does not hold what was expected nothing is written, what it holds is on stderr (in JSON as
 `actual`), and the command exits with 5.

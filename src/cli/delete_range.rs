@@ -59,17 +59,7 @@ pub async fn run(args: DeleteRangeArgs) -> Result<(), CliError> {
     }
     let client = Client::from(args.nodes.clone());
     let parts = parts(&client, start, end.as_ref()).await?;
-    let mut deleted = 0;
-    let mut failure = None;
-    for (from, to) in &parts {
-        match delete(&client, from, to.as_ref()).await {
-            Ok(more) => deleted += more,
-            Err(error) => {
-                failure = Some((from, error));
-                break;
-            }
-        }
-    }
+    let (deleted, failure) = delete_parts(&client, &parts).await;
     let next = failure.as_ref().map(|(from, _)| Key(from));
     let mut out = output::stdout();
     match args.format {
@@ -84,13 +74,35 @@ pub async fn run(args: DeleteRangeArgs) -> Result<(), CliError> {
         OneFormat::Table => {}
     }
     out.flush()?;
-    match failure {
-        None => Ok(()),
-        // Of the first part nothing is known to have happened beyond what the error says.
-        Some((from, error)) if from == start => Err(error.into()),
-        Some((from, source)) => {
+    failure.map_or(Ok(()), |(from, source)| Err(cut_short(start, from, deleted, source)))
+}
+
+/// A part that failed: its first key, and why.
+type Failure<'a> = (&'a Bytes, CallError);
+
+/// Removes part after part until one fails; how many keys that were.
+async fn delete_parts<'a>(
+    client: &Client,
+    parts: &'a [(Bytes, Option<Bytes>)],
+) -> (u64, Option<Failure<'a>>) {
+    let mut deleted = 0;
+    for (from, to) in parts {
+        match delete(client, from, to.as_ref()).await {
+            Ok(more) => deleted += more,
+            Err(error) => return (deleted, Some((from, error))),
+        }
+    }
+    (deleted, None)
+}
+
+/// What to say where the part from `from` on failed.
+fn cut_short(start: &Bytes, from: &Bytes, deleted: u64, source: CallError) -> CliError {
+    // Before the first part nothing was done.
+    match from == start {
+        true => source.into(),
+        false => {
             let next = notation::shown(from).into_owned();
-            Err(CliError::DeleteRangeCut { deleted, next, source })
+            CliError::DeleteRangeCut { deleted, next, source }
         }
     }
 }
@@ -132,7 +144,37 @@ fn cut(start: &Bytes, end: Option<&Bytes>, bounds: &[Bytes]) -> Vec<(Bytes, Opti
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::super::Exit;
+    use super::super::fake::{self, Fault, Store};
     use super::*;
+
+    #[tokio::test]
+    async fn a_range_that_is_deleted_in_part_says_how_far() {
+        let store = Arc::new(Store::default());
+        for key in ["a", "f", "m", "z"] {
+            store.map.lock().insert(Bytes::from(key), Bytes::new());
+        }
+        let node = fake::start(store.clone()).await;
+        node.fail(Fault::RangeCut, 1);
+        let client = Client::new(vec![node.address.clone()], Duration::from_millis(500));
+        let bounds = ["", "f", "m"].map(|key| Bytes::from_static(key.as_bytes()));
+        let parts = cut(&bounds[0], None, &bounds);
+        let (deleted, failure) = delete_parts(&client, &parts).await;
+        let (from, source) = failure.expect("the last part fails");
+        let error = cut_short(&bounds[0], from, deleted, source);
+        assert_eq!(error.exit(), Exit::Partial);
+        let words = error.to_string();
+        assert!(words.starts_with("2 keys were deleted: all before m; those from m on"), "{words}");
+        assert_eq!(store.map.lock().len(), 2);
+
+        let parts = cut(&bounds[2], None, &bounds);
+        let (deleted, failure) = delete_parts(&client, &parts).await;
+        let (from, source) = failure.expect("the only part fails");
+        assert_eq!(cut_short(&bounds[2], from, deleted, source).exit(), Exit::Unreachable);
+    }
 
     #[test]
     fn parts_end_where_routes_end_and_cover_the_range() {

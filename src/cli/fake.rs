@@ -43,6 +43,8 @@ pub enum Fault {
     ScanCut,
     /// A scan is refused after its first page.
     ScanRefused,
+    /// Ranges that begin at `m` or after it are not deleted; until another fault is set.
+    RangeCut,
 }
 
 /// The state behind all nodes.
@@ -138,9 +140,11 @@ impl FakeKv {
     /// Does what the fault says; `Ok(true)` where the effect shall happen.
     async fn before(&self, fault: Fault) -> Result<bool, Status> {
         match fault {
-            Fault::None | Fault::AppliedButUnknown | Fault::ScanCut | Fault::ScanRefused => {
-                Ok(true)
-            }
+            Fault::None
+            | Fault::AppliedButUnknown
+            | Fault::ScanCut
+            | Fault::ScanRefused
+            | Fault::RangeCut => Ok(true),
             Fault::Lost => Ok(false),
             Fault::Unavailable => Err(Status::unavailable("no leader")),
             Fault::NotApplied => {
@@ -233,9 +237,16 @@ impl Kv for FakeKv {
 
     async fn delete_range(
         &self,
-        _: Request<proto::DeleteRangeRequest>,
+        request: Request<proto::DeleteRangeRequest>,
     ) -> Result<Response<proto::DeleteRangeResponse>, Status> {
-        Err(Status::unimplemented("no test needs it"))
+        let proto::DeleteRangeRequest { start, end } = request.into_inner();
+        if self.fault.lock().0 == Fault::RangeCut && start >= "m" {
+            return Err(Status::unavailable("no leader"));
+        }
+        let mut map = self.store.map.lock();
+        let before = map.len();
+        map.retain(|key, _| *key < start || end.as_ref().is_some_and(|end| key >= end));
+        Ok(Response::new(proto::DeleteRangeResponse { deleted: (before - map.len()) as u64 }))
     }
 
     async fn batch(

@@ -280,7 +280,7 @@ pub async fn run(args: HeatArgs, color: ColorDepth) -> Result<(), CliError> {
 }
 
 /// Which node alone was asked.
-fn counted_by(matrix: &proto::Matrix) -> Option<String> {
+pub(super) fn counted_by(matrix: &proto::Matrix) -> Option<String> {
     let node = matrix.nodes.first()?;
     Some(format!("counted by node {} ({}) alone", node.id, text::inert(&node.address)))
 }

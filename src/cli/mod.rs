@@ -271,7 +271,7 @@ pub fn main() -> ExitCode {
     let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return usage_exit(&usage::corrected(error, command(), std::env::args())),
+        Err(error) => return usage_exit(&usage::corrected(error, command(), std::env::args_os())),
     };
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,

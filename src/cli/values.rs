@@ -261,14 +261,14 @@ pub fn size(text: &str) -> Result<u64, ValueError> {
     number.checked_mul(1 << shift).ok_or(ValueError::Size)
 }
 
-/// A yes or no: what people write for either; empty is no.
+/// A yes or no, as people write it.
 ///
 /// # Errors
 /// Where it is neither.
 pub fn yes_or_no(text: &str) -> Result<bool, ValueError> {
     match text.trim().to_ascii_lowercase().as_str() {
         "1" | "y" | "yes" | "t" | "true" | "on" => Ok(true),
-        "" | "0" | "n" | "no" | "f" | "false" | "off" => Ok(false),
+        "0" | "n" | "no" | "f" | "false" | "off" => Ok(false),
         _ => Err(ValueError::NotBool),
     }
 }

@@ -208,11 +208,11 @@ impl Restore {
     /// Whether the folder has what a `serve` made that failed before there was a node: databases
     /// without a cluster, a vote or an entry, and nothing beside them.
     fn is_failed_start(&self) -> bool {
-        let Ok(entries) = std::fs::read_dir(&self.data) else { return false };
+        let Ok(mut entries) = std::fs::read_dir(&self.data) else { return false };
         let ours = |entry: io::Result<std::fs::DirEntry>| {
             entry.is_ok_and(|entry| is_ours(&entry.file_name()))
         };
-        if !self.data.join("FORMAT").is_file() || !entries.map(ours).all(|ours| ours) {
+        if !self.data.join("FORMAT").is_file() || !entries.all(ours) {
             return false;
         }
         // What cannot be opened or read may be a node.

@@ -90,7 +90,7 @@ impl Node {
             _ => None,
         };
         if matches!(config.origin, super::config::Origin::Restart) && is_empty(&config.data) {
-            // Nothing is made where there is nothing to start.
+            // Fail before a file is created.
             return Err(NodeError::NothingToStart { folder: config.data.display().to_string() });
         }
         let storage = open_storage(&config).await?;

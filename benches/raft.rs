@@ -95,7 +95,7 @@ impl Cluster {
             members.insert(node as NodeId, Member::grpc(addr.to_string()));
             let storage = Storage::open(dir.join(node.to_string()), StorageOptions::default())
                 .expect("the folder opens");
-            let peers = Peers::new(node, "bench", PeersOptions::default());
+            let peers = Peers::anonymous(node, "bench", PeersOptions::default());
             let node = Groups::new(storage, peers, GroupOptions::default());
             for group in &groups {
                 node.create(*group, Map).await.expect("the group opens");

@@ -208,3 +208,36 @@ fn a_backup_restores_onto_one_node_and_a_restored_folder_is_sound() {
     let checked = keyviz(&["check", "--data", text(&new.data(0))]);
     assert!(checked.status.success(), "{}", stderr(&checked));
 }
+
+#[test]
+fn a_start_that_failed_does_not_stand_in_the_way_of_a_restore_and_a_node_does() {
+    let old = Cluster::start(1, &["--groups", "1"]);
+    assert!(old.run(&["put", "a", "value"]).status.success());
+    let file = old.folder.path().join("backup");
+    backup(&old, &file);
+    let new = Cluster::prepare(1, &[]);
+    let data = new.data(0);
+    // Nobody listens there, so the node never joins.
+    let nobody = support::free_addresses(1);
+    let mut joining = Command::new(KEYVIZ)
+        .args(["serve", "--id", "1", "--listen", &new.grpc[0], "--join", &nobody[0], "--data"])
+        .arg(&data)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    eventually("the folder is made", || data.join("side").exists());
+    let held = restore(&new, 0, &file, &data);
+    assert!(stderr(&held).contains("holds data already"), "{}", stderr(&held));
+    support::signal(&joining, "KILL");
+    joining.wait().expect("the process is ours");
+    // What is not a node's stays.
+    std::fs::write(data.join("notes"), "mine").expect("it is writable");
+    assert!(!restore(&new, 0, &file, &data).status.success());
+    std::fs::remove_file(data.join("notes")).expect("it is there");
+    let made = restore(&new, 0, &file, &data);
+    assert!(made.status.success(), "{}", stderr(&made));
+    let again = restore(&new, 0, &file, &data);
+    assert!(stderr(&again).contains("holds data already"), "{}", stderr(&again));
+    let left: Vec<_> = new.folder.path().read_dir().expect("it is there").flatten().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}

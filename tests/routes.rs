@@ -74,7 +74,7 @@ fn change_routes(cluster: &Cluster, wanted: u64) -> u64 {
         };
         done += u64::from(output.status.success());
         // The node's table may be behind that of the node that made the last change.
-        let refused = output.status.code() == Some(1) && stderr(&output).contains("NOT_FOUND");
+        let refused = output.status.code() == Some(3) && stderr(&output).contains("NOT_FOUND");
         assert!(output.status.success() || refused, "{}", stderr(&output));
     }
     tries

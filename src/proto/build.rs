@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new("../../proto");
     let dir = root.join("keyviz/v1");
     println!("cargo::rerun-if-changed={}", dir.display());
+    println!("cargo::rerun-if-changed=build.rs");
     let mut files: Vec<PathBuf> = std::fs::read_dir(&dir)?
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<_, _>>()?;

@@ -145,11 +145,16 @@ fn ask(
     Ok((status, body.to_owned()))
 }
 
-/// That a command failed with exit code 1 and these words.
+/// That a command failed with these words, and the exit code of the first.
 #[track_caller]
 pub(crate) fn refused(output: &Output, words: &[&str]) {
     let said = stderr(output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let code = match words.first() {
+        Some(&"UNAUTHENTICATED") => 5,
+        Some(&"no node answered") => 4,
+        _ => 1,
+    };
+    assert_eq!(output.status.code(), Some(code), "{said}");
     for word in words {
         assert!(said.contains(word), "no {word:?} in: {said}");
     }

@@ -14,6 +14,9 @@ pub use writer::{BackupWriter, Place};
 
 use keyviz_proto as proto;
 
+/// The format of the files that this program writes and reads.
+pub const FORMAT: u32 = 1;
+
 /// The first bytes of a file. The number is the format's version.
 pub const MAGIC: &[u8; 16] = b"keyviz backup 1\n";
 

@@ -33,7 +33,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// `backup`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "The file appears when it is whole. `keyviz restore` makes a new cluster's folders from it."
+    after_help = "The file appears when it is whole. `keyviz restore` makes a new cluster's folders from it.\n\
+    Exits with 6 where a member did not answer: the file then lacks what that one counted."
 )]
 pub struct BackupArgs {
     /// File to write, which must not exist; or a folder, for a file named by cluster and time
@@ -134,7 +135,11 @@ pub async fn run(args: BackupArgs) -> Result<(), CliError> {
         }
     }
     out.flush()?;
-    Ok(())
+    if json.histories_missing.is_empty() {
+        return Ok(());
+    }
+    let nodes = json.histories_missing.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    Err(CliError::InPart(format!("the file lacks what the nodes {nodes} counted")))
 }
 
 fn name(out: &Path, status: &proto::ClusterStatus, now: Duration) -> Result<PathBuf, NoBackup> {

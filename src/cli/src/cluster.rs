@@ -189,7 +189,12 @@ async fn add_node(args: AddNodeArgs) -> Result<(), CliError> {
         }
     }
     out.flush()?;
-    Ok(())
+    match waited {
+        Some(Waited { waiting: 1.., .. }) => {
+            Err(CliError::InPart("replicas wait for members that do not answer".into()))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn remove_node(args: RemoveNodeArgs) -> Result<(), CliError> {

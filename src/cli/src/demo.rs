@@ -13,8 +13,8 @@ use clap::Args;
 
 use super::keyviz_flags::{self, KeyvizArgs, KeyvizOptions};
 use super::load::{
-    DEFAULT_KEY_PREFIX, DEFAULT_VALUE_BYTES, LoadOptions, LoadReport, Pattern, PatternOptions,
-    Progress, Workload, latency_words, run, split_keys,
+    DEFAULT_VALUE_BYTES, LoadOptions, LoadReport, Pattern, PatternOptions, Progress, Workload,
+    latency_words, run, split_keys,
 };
 use super::output::ColorDepth;
 use super::running::{self, RunningNode, Signals};
@@ -35,6 +35,8 @@ pub const DEFAULT_PORT: u16 = 7401;
 pub const HTTP_PORT_OFFSET: u16 = 100;
 /// Routes at the start: enough rows to see a pattern, few enough for one screen.
 pub const ROUTES: u64 = 32;
+/// Beginning of the workload's keys: not that of `load`, which verifies what it wrote.
+pub const KEY_PREFIX: &str = "demo/";
 /// Distinct keys of the workload.
 pub const KEYS: u64 = 100_000;
 /// Operations a second of the workload: busy, but no burden for a laptop.
@@ -92,6 +94,7 @@ pub struct DemoArgs {
     #[arg(long, env = "KEYVIZ_PORT", value_name = "PORT", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
     /// Pattern of the workload: 1,000 operations a second, half of them writes, over 100,000 keys
+    /// that begin with demo/
     #[arg(long, value_enum, value_name = "PATTERN", default_value = "hotspot")]
     load: Pattern,
     /// End after this long, such as 30s; absent: at Ctrl-C
@@ -155,7 +158,7 @@ impl DemoOptions {
                 members: members.clone(),
                 groups: self.groups,
                 replication: DEFAULT_REPLICATION.min(self.nodes),
-                split_at: split_keys(DEFAULT_KEY_PREFIX, KEYS, ROUTES),
+                split_at: split_keys(KEY_PREFIX, KEYS, ROUTES),
             }),
             insecure: false,
             security: SecurityConfig::default(),
@@ -174,7 +177,7 @@ impl DemoOptions {
                 read_ratio: 0.5,
                 keys: KEYS,
                 value_bytes: DEFAULT_VALUE_BYTES,
-                key_prefix: DEFAULT_KEY_PREFIX.into(),
+                key_prefix: KEY_PREFIX.into(),
                 rate: Some(RATE),
                 operations: None,
             }),

@@ -36,10 +36,22 @@ fn members_of_a_demo_agree_on_their_cluster() {
 
 #[test]
 fn routes_of_a_demo_are_the_keys_of_its_workload() {
-    let splits = split_keys(DEFAULT_KEY_PREFIX, KEYS, ROUTES);
+    let splits = split_keys(KEY_PREFIX, KEYS, ROUTES);
     assert!(splits.is_sorted());
-    assert_eq!(splits[0], "key/00003125");
-    assert_eq!(splits[30], "key/00096875");
+    assert_eq!(splits[0], "demo/00003125");
+    assert_eq!(splits[30], "demo/00096875");
+}
+
+#[test]
+fn keys_of_a_demo_are_none_of_load() {
+    let prefix = super::super::load::DEFAULT_KEY_PREFIX;
+    let LoadOptions { workload: Workload::Pattern(pattern), .. } =
+        options().workload(Pattern::Hotspot)
+    else {
+        panic!("it is a pattern");
+    };
+    assert_eq!(pattern.key_prefix, KEY_PREFIX);
+    assert!(!KEY_PREFIX.starts_with(prefix) && !prefix.starts_with(KEY_PREFIX));
 }
 
 #[test]

@@ -25,6 +25,11 @@ pub const MAX_COLUMNS: u64 = 2048;
 /// Shortest and longest time between two drawings of a live heatmap.
 const LIVE_EVERY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
+/// A clock of the cluster may be ahead of this machine's by as much.
+const MOST_AHEAD_MS: u64 = 60_000;
+/// Times that a window is narrowed to what was counted: each time columns get shorter.
+const CLIPS: u32 = 3;
+
 /// Whose counts to show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
 pub enum Scope {
@@ -42,7 +47,7 @@ pub struct HeatArgs {
     #[arg(long, value_name = "SERIES", default_value = "writes", value_parser = values::series)]
     series: proto::Series,
     /// The last stretch of time, such as 5m or 1h, with the column in progress; 1h where no window
-    /// is given
+    /// is given. A drawing begins where something was counted
     #[arg(long, value_name = "DURATION", value_parser = values::duration, conflicts_with_all = ["from", "to"])]
     last: Option<Duration>,
     /// First instant: RFC 3339 or Unix milliseconds; absent: 1h before the last
@@ -193,18 +198,25 @@ impl HeatArgs {
         if let (Some(from), Some(to)) = (self.from, self.to)
             && from >= to
         {
-            let reason = "the window ends before it begins (--from)";
+            let (from, end) = (text::time_utc(from), text::time_utc(to));
+            let reason = format!("the window must end after it begins: {end} is not after {from}");
             return Err(UsageError::value("--to <TIME>", to, reason));
+        }
+        if let (Some(from), None) = (self.from, self.to)
+            && from > now_ms().saturating_add(MOST_AHEAD_MS)
+        {
+            let reason = format!("the window would begin in the future: {}", text::time_utc(from));
+            return Err(UsageError::value("--from <TIME>", from, reason));
         }
         if let Some(end) = &self.end
             && self.start.as_ref().is_some_and(|start| start >= end)
         {
             let reason = "the key range ends before it begins (--start)";
-            return Err(UsageError::value("--end <KEY>", key_text(end), reason));
+            return Err(UsageError::value("--end <KEY>", text::preview(end), reason));
         }
         if let Some(end) = self.end.as_ref().filter(|end| end.is_empty()) {
             let reason = "no key is before the empty key";
-            return Err(UsageError::value("--end <KEY>", key_text(end), reason));
+            return Err(UsageError::value("--end <KEY>", text::preview(end), reason));
         }
         if let (true, Some(to)) = (self.live, self.to) {
             let reason = "a live heatmap has no end (--live)";
@@ -240,16 +252,71 @@ pub async fn run(args: HeatArgs, color: ColorDepth) -> Result<(), CliError> {
         return again(&query, &client, args.format, color).await;
     }
     let drawing = if args.by_node { None } else { drawing(args.format, color) };
-    let matrix = query.ask(&client, drawing.as_ref()).await?;
+    let mut matrix = query.ask(&client, drawing.as_ref()).await?;
+    let mut clipped = false;
+    if drawing.is_some() {
+        clipped = clip(&query, &client, drawing.as_ref(), &mut matrix).await?;
+    }
     let mut out = output::stdout();
     if args.by_node && args.format != Format::Json {
         by_node::print(&mut out, &matrix, args.format)?;
         out.flush()?;
         return Ok(());
     }
+    let node = Some(&matrix).filter(|_| drawing.is_some() && query.scope == Scope::Node);
+    if let Some(words) = node.and_then(counted_by) {
+        writeln!(out, "{words}")?;
+    }
     print(&mut out, &matrix, args.format, drawing.as_ref())?;
+    if let (true, Some(first)) = (clipped, matrix.columns.first()) {
+        writeln!(
+            out,
+            "nothing was counted in this window before {}",
+            text::time_utc(first.start_ms)
+        )?;
+    }
     out.flush()?;
     Ok(())
+}
+
+/// Which node alone was asked.
+pub(super) fn counted_by(matrix: &proto::Matrix) -> Option<String> {
+    let node = matrix.nodes.first()?;
+    Some(format!("counted by node {} ({}) alone", node.id, text::inert(&node.address)))
+}
+
+/// Narrows a window that no flag begins to what was counted in it. Whether it did.
+async fn clip(
+    query: &Query,
+    client: &Client,
+    drawing: Option<&Drawing>,
+    matrix: &mut proto::Matrix,
+) -> Result<bool, CliError> {
+    if query.from_ms.is_some() {
+        return Ok(false);
+    }
+    let mut clipped = false;
+    for _ in 0..CLIPS {
+        let Some(first) = first_counted(matrix).filter(|first| *first > 0) else { break };
+        let from_ms = Some(matrix.columns[first].start_ms);
+        let narrow = Query { from_ms, last: None, ..query.clone() };
+        *matrix = narrow.ask(client, drawing).await?;
+        clipped = true;
+    }
+    Ok(clipped)
+}
+
+/// The first column in which something was counted, or may have been.
+fn first_counted(matrix: &proto::Matrix) -> Option<usize> {
+    let counted = |at: usize| {
+        matrix.rows.iter().any(|row| {
+            let marked = |flags: &[u32]| flags.contains(&(at as u32));
+            row.values.get(at).is_some_and(|value| *value > 0)
+                || marked(&row.partial)
+                || marked(&row.conflict)
+        })
+    };
+    (0..matrix.columns.len()).find(|at| counted(*at))
 }
 
 /// The drawing for a format; `None` where nothing is drawn. A piped drawing may be as high as its

@@ -41,6 +41,30 @@ fn a_drawing_asks_for_what_fits_unless_told_otherwise() {
 }
 
 #[test]
+fn a_drawing_begins_where_something_was_counted_or_may_have_been() {
+    let row = |values: &[u64], partial: &[u32]| proto::Row {
+        values: values.to_vec(),
+        partial: partial.to_vec(),
+        ..proto::Row::default()
+    };
+    let matrix = |rows| proto::Matrix {
+        columns: vec![proto::Column::default(); 4],
+        rows,
+        ..proto::Matrix::default()
+    };
+    assert_eq!(first_counted(&matrix(vec![row(&[0, 0, 3, 0], &[])])), Some(2));
+    assert_eq!(first_counted(&matrix(vec![row(&[0; 4], &[]), row(&[0, 0, 3, 0], &[1])])), Some(1));
+    assert_eq!(first_counted(&matrix(vec![row(&[0; 4], &[])])), None);
+}
+
+#[test]
+fn a_single_node_is_named() {
+    let node = proto::NodeStatus { id: 2, address: "a:1\x1b".into(), ..Default::default() };
+    let matrix = proto::Matrix { nodes: vec![node], ..Default::default() };
+    assert_eq!(counted_by(&matrix).as_deref(), Some("counted by node 2 (a:1\\x1b) alone"));
+}
+
+#[test]
 fn csv_has_one_line_a_row() {
     let matrix = proto::Matrix {
         columns: vec![

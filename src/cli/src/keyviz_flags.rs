@@ -64,6 +64,7 @@ pub struct KeyvizArgs {
         default_missing_value = "true",
         num_args = 0..=1,
         require_equals = true,
+        value_parser = values::yes_or_no,
         action = clap::ArgAction::Set
     )]
     keyviz_enabled: bool,

@@ -1,6 +1,8 @@
 //! `put`, `get`, `delete` and `scan`.
 
 use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
@@ -8,13 +10,21 @@ use serde::Serialize;
 
 use super::client::{Client, Effect, NodeArgs};
 use super::output::{self, Format};
+use super::value_input::{self, ValueArg};
+use super::values::MAX_KEY_BYTES;
 use super::{CallError, CliError, text, values};
+use keyviz_client::Meaning;
 use keyviz_json::{Key, key_text, value_text};
 use keyviz_proto as proto;
 use keyviz_proto::kv_client::KvClient;
 
 /// Longest value preview in a table, in terminal cells.
 const VALUE_PREVIEW_CELLS: usize = 60;
+
+/// Attempts in a row at a scan that bring no row.
+const SCAN_ATTEMPTS: u32 = 5;
+/// The pause before a scan that broke goes on.
+const SCAN_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// What a read promises.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
@@ -54,9 +64,16 @@ pub struct PutArgs {
     /// Key, 1 to 4,096 bytes
     #[arg(value_parser = values::key)]
     key: Bytes,
-    /// Value, at most 1 MiB
-    #[arg(value_parser = values::value)]
-    value: Bytes,
+    /// Value, at most 1 MiB; - reads it from stdin
+    #[arg(
+        value_parser = value_input::argument,
+        required_unless_present = "value_file",
+        conflicts_with = "value_file"
+    )]
+    value: Option<ValueArg>,
+    /// Take the bytes of this file as the value, unchanged
+    #[arg(long, value_name = "FILE")]
+    value_file: Option<PathBuf>,
     /// How to print the result
     #[arg(long, value_enum, default_value = "table")]
     format: OneFormat,
@@ -89,6 +106,9 @@ pub struct DeleteArgs {
     /// Key, 1 to 4,096 bytes
     #[arg(value_parser = values::key)]
     key: Bytes,
+    /// Exit with 3 where there was no such key
+    #[arg(long)]
+    expect_present: bool,
     /// How to print the result
     #[arg(long, value_enum, default_value = "table")]
     format: OneFormat,
@@ -148,8 +168,9 @@ struct ScanRowJson<'a> {
 
 /// Stores a value.
 pub async fn put(args: PutArgs) -> Result<(), CliError> {
+    let value = value_input::read(args.value, args.value_file.as_deref())?;
     let client = Client::from(args.nodes);
-    let request = proto::PutRequest { key: args.key.clone(), value: args.value };
+    let request = proto::PutRequest { key: args.key.clone(), value };
     let request = &request;
     client
         .call(
@@ -191,11 +212,11 @@ pub async fn get(args: GetArgs) -> Result<(), CliError> {
     out.flush()?;
     match answer.value {
         Some(_) => Ok(()),
-        None => Err(CliError::NoSuchKey(text::inert(&key_text(&args.key)).into_owned())),
+        None => Err(CliError::NoSuchKey(text::preview(&args.key).into_owned())),
     }
 }
 
-/// Removes one key. A key that was not there is no failure: it is gone.
+/// Removes one key. A key that was not there is no failure, unless it was expected: it is gone.
 pub async fn delete(args: DeleteArgs) -> Result<(), CliError> {
     let client = Client::from(args.nodes);
     let request = proto::DeleteRequest { key: args.key.clone() };
@@ -210,10 +231,15 @@ pub async fn delete(args: DeleteArgs) -> Result<(), CliError> {
         OneFormat::Json => {
             print_json(&DeleteJson { key: Key(&args.key), existed: answer.existed })?;
         }
-        OneFormat::Table if !answer.existed => eprintln!("keyviz: there was no such key"),
+        OneFormat::Table if !answer.existed && !args.expect_present => {
+            eprintln!("keyviz: there was no such key");
+        }
         OneFormat::Table => {}
     }
-    Ok(())
+    match args.expect_present && !answer.existed {
+        true => Err(CliError::NoSuchKey(text::preview(&args.key).into_owned())),
+        false => Ok(()),
+    }
 }
 
 fn print_json(value: &impl Serialize) -> std::io::Result<()> {
@@ -224,15 +250,14 @@ fn print_json(value: &impl Serialize) -> std::io::Result<()> {
 
 /// Lists keys and values page by page, as they come: memory does not grow with the range.
 ///
-/// The stream is opened at the first node that answers; once rows have been printed another node
-/// could only repeat them, so a stream that breaks is an error.
+/// A stream that breaks, or that a slow reader of stdout held up for longer than the connection
+/// lasts, is opened again after the last key that was printed.
 pub async fn scan(args: ScanArgs) -> Result<(), CliError> {
     if let Some(end) = args.end.as_ref().filter(|end| **end <= args.start) {
         let reason = "the end of the range is not after its start";
-        return Err(super::UsageError::value("[END]", key_text(end), reason).into());
+        return Err(super::UsageError::value("[END]", text::preview(end), reason).into());
     }
     let client = Client::from(args.nodes);
-    let timeout = client.timeout();
     let request = proto::ScanRequest {
         start: args.start,
         end: args.end,
@@ -240,35 +265,112 @@ pub async fn scan(args: ScanArgs) -> Result<(), CliError> {
         consistency: proto::Consistency::from(args.consistency).into(),
         keys_only: args.keys_only,
     };
-    let request = &request;
-    let opened = client.call_where(Effect::Read, |channel| async move {
-        let mut client =
-            KvClient::new(channel).max_decoding_message_size(super::client::MAX_ANSWER_BYTES);
-        let mut pages = client.scan(request.clone()).await?.into_inner();
-        let first = pages.message().await?;
-        Ok((first, pages))
-    });
-    let (address, (mut page, mut pages)) = opened.await?;
-    let broken = |status| CallError::Refused { address: address.clone(), status: Box::new(status) };
     let mut out = output::stdout();
     if args.format == Format::Csv {
         writeln!(out, "{}", if args.keys_only { "key" } else { "key,value" })?;
     }
-    while let Some(rows) = page {
-        print_page(&mut out, &rows.rows, args.format, args.keys_only)?;
-        page = match tokio::time::timeout(timeout, pages.message()).await {
-            Ok(Ok(page)) => page,
-            Ok(Err(status)) => {
-                out.flush()?;
-                return Err(broken(status).into());
-            }
-            Err(_) => {
-                out.flush()?;
-                return Err(broken(super::client::local_timeout(timeout)).into());
-            }
-        };
-    }
+    let listed =
+        list(&client, request, |rows| print_page(&mut out, rows, args.format, args.keys_only))
+            .await;
     out.flush()?;
+    listed
+}
+
+/// Prints the rows of a scan, over as many streams as it takes.
+async fn list(
+    client: &Client,
+    mut request: proto::ScanRequest,
+    mut print: impl FnMut(&[proto::KeyValue]) -> std::io::Result<()>,
+) -> Result<(), CliError> {
+    let mut last: Option<Bytes> = None;
+    let mut attempts = 0;
+    loop {
+        let before = last.clone();
+        let cut = match stretch(client, &mut request, &mut last, &mut print).await {
+            Ok(()) => return Ok(()),
+            Err(Stop::Output(error)) => return Err(error.into()),
+            Err(Stop::Call(error)) => error,
+        };
+        attempts = if last == before { attempts + 1 } else { 1 };
+        let Some(last) = &last else { return Err(cut.into()) };
+        if attempts > SCAN_ATTEMPTS || !may_resume(&cut) {
+            let last = text::preview(last).into_owned();
+            return Err(CliError::ScanCut { last, source: cut });
+        }
+        tokio::time::sleep(SCAN_AGAIN_AFTER).await;
+    }
+}
+
+/// What ended a stretch of a scan before its end.
+enum Stop {
+    Output(std::io::Error),
+    Call(CallError),
+}
+
+/// Whether a scan can go on after this, at whichever node answers.
+fn may_resume(cut: &CallError) -> bool {
+    match cut {
+        CallError::NoNode(_) => true,
+        CallError::Refused { status, .. } => {
+            let code = status.code();
+            Meaning::of(status).read_again(status)
+                || matches!(code, tonic::Code::Cancelled | tonic::Code::DeadlineExceeded)
+        }
+        CallError::Credentials(_) | CallError::Unknown { .. } => false,
+    }
+}
+
+/// Where a scan goes on after `key`: at the smallest key after it, or at the longest key itself, which
+/// is then read again.
+fn from_after(key: &Bytes) -> Bytes {
+    match key.len() < MAX_KEY_BYTES {
+        true => [&key[..], &[0]].concat().into(),
+        false => key.clone(),
+    }
+}
+
+/// Reads one stream to its end, or until it breaks; then `request` asks for what is left.
+async fn stretch(
+    client: &Client,
+    request: &mut proto::ScanRequest,
+    last: &mut Option<Bytes>,
+    print: &mut impl FnMut(&[proto::KeyValue]) -> std::io::Result<()>,
+) -> Result<(), Stop> {
+    let timeout = client.timeout();
+    let mut first = request.clone();
+    if first.limit > 0 && last.as_ref() == Some(&first.start) {
+        first.limit = first.limit.saturating_add(1);
+    }
+    let first = &first;
+    let opened = client.call_where(Effect::Read, |channel| async move {
+        let mut client =
+            KvClient::new(channel).max_decoding_message_size(super::client::MAX_ANSWER_BYTES);
+        let mut pages = client.scan(first.clone()).await?.into_inner();
+        let first = pages.message().await?;
+        Ok((first, pages))
+    });
+    let (address, (mut page, mut pages)) = opened.await.map_err(Stop::Call)?;
+    while let Some(rows) = page {
+        let listed = |row: &&proto::KeyValue| last.as_ref().is_some_and(|last| row.key <= *last);
+        let rows = &rows.rows[rows.rows.iter().take_while(listed).count()..];
+        print(rows).map_err(Stop::Output)?;
+        if let Some(row) = rows.last() {
+            *last = Some(row.key.clone());
+            request.start = from_after(&row.key);
+        }
+        if request.limit > 0 {
+            request.limit = request.limit.saturating_sub(rows.len() as u64);
+            if request.limit == 0 {
+                return Ok(());
+            }
+        }
+        let next = tokio::time::timeout(timeout, pages.message()).await;
+        let next = next.unwrap_or_else(|_| Err(super::client::local_timeout(timeout)));
+        page = next.map_err(|status| {
+            let (address, status) = (address.clone(), Box::new(status));
+            Stop::Call(CallError::Refused { address, status })
+        })?;
+    }
     Ok(())
 }
 
@@ -314,7 +416,7 @@ fn print_page(
 }
 
 /// The beginning of a value and, where that is not all of it, its size.
-fn value_preview(value: &[u8]) -> String {
+pub(super) fn value_preview(value: &[u8]) -> String {
     // Four bytes a character at most: more bytes than these cannot be shown anyway.
     // Most of what is stored fills the cells with its first bytes. A mark that takes no cell of its own, or a
     // character that the cut goes through, may need more of it.
@@ -332,6 +434,9 @@ fn value_preview(value: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::fake::{self, Fault, Store};
     use super::*;
 
     fn page(format: Format, keys_only: bool) -> String {
@@ -344,6 +449,47 @@ mod tests {
         let mut out = Vec::new();
         print_page(&mut out, &rows, format, keys_only).expect("a vector takes everything");
         String::from_utf8(out).expect("output is text")
+    }
+
+    /// The keys that a scan of 35 rows lists where streams break after their first page of 10.
+    async fn scanned(fault: Fault, times: u64, limit: u64) -> (usize, Result<(), CliError>) {
+        let store = Arc::new(Store::default());
+        for at in 0..35 {
+            store.map.lock().insert(Bytes::from(format!("k{at:02}")), Bytes::new());
+        }
+        store.map.lock().insert(vec![b'm'; MAX_KEY_BYTES].into(), Bytes::new());
+        let node = fake::start(store.clone()).await;
+        node.fail(fault, times);
+        let client = Client::new(vec![node.address.clone()], Duration::from_millis(500));
+        let request = proto::ScanRequest { limit, ..proto::ScanRequest::default() };
+        let mut keys = Vec::new();
+        let listed = list(&client, request, |rows| {
+            keys.extend(rows.iter().map(|row| row.key.clone()));
+            Ok(())
+        })
+        .await;
+        assert!(keys.is_sorted_by(|a, b| a < b), "each key once: {keys:?}");
+        (keys.len(), listed)
+    }
+
+    #[tokio::test]
+    async fn a_scan_that_breaks_goes_on_after_its_last_key() {
+        for limit in [0, 36, 100] {
+            let (keys, listed) = scanned(Fault::ScanCut, 3, limit).await;
+            listed.expect("it goes on");
+            assert_eq!(keys, 36, "limit {limit}");
+        }
+        let (keys, listed) = scanned(Fault::ScanCut, 2, 25).await;
+        listed.expect("it goes on");
+        assert_eq!(keys, 25);
+    }
+
+    #[tokio::test]
+    async fn a_scan_that_cannot_go_on_says_how_far_it_came() {
+        let (keys, listed) = scanned(Fault::ScanRefused, 1, 0).await;
+        let error = listed.expect_err("it was refused");
+        assert!(matches!(&error, CliError::ScanCut { last, .. } if last == "k09"), "{error}");
+        assert_eq!(keys, 10);
     }
 
     #[test]

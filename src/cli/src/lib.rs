@@ -1,14 +1,19 @@
 //! The `keyviz` command: arguments, the client side of every service, drawings.
 //!
-//! Data goes to stdout and talk to stderr. Exit codes: 0 done, 1 the operation failed (the reason
-//! is on stderr), 2 wrong usage. A reader that closes the pipe ends the command quietly.
+//! Data goes to stdout and talk to stderr; [`Exit`] has the exit codes. A reader that closes the
+//! pipe ends the command quietly.
 
+mod about;
 mod access;
 mod backup;
+mod batch;
+mod cas;
 mod check;
 mod client;
 mod cluster;
+mod delete_range;
 mod demo;
+mod exit;
 #[cfg(test)]
 #[path = "../../client/src/fake.rs"]
 mod fake;
@@ -18,6 +23,7 @@ mod keyviz_flags;
 mod kv;
 mod live;
 pub mod load;
+mod notation;
 mod output;
 mod restore;
 mod routes;
@@ -26,6 +32,8 @@ mod screen;
 mod serve;
 mod storage_flags;
 mod text;
+mod usage;
+mod value_input;
 mod values;
 
 use std::io::{self, Write as _};
@@ -35,6 +43,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use cluster::ReplaceError;
 pub use demo::DemoOptions;
+pub use exit::Exit;
 pub use heatmap::{Drawing, render};
 pub use keyviz_client::{Access, CallError, GroupAt, Leaders};
 pub use keyviz_flags::KeyvizOptions;
@@ -44,13 +53,18 @@ pub use values::{Address, MAX_KEY_BYTES, MAX_VALUE_BYTES, ValueError};
 
 use output::{ColorWhen, Environment};
 
+/// How keys and values are written.
+const KEY_HELP: &str = "\
+Keys are text. Tables show every other byte as an escape, and arguments read it back: \\\\ \\n \\r \\t
+\\xNN \\u{N}; a backslash is written as \\\\. `hex:` and hexadecimal digits stand for any bytes.
+Values are taken as they are, or as `hex:` and digits. JSON and CSV have text where it is printable
+UTF-8, else `hex:`.";
+
 /// A sharded, Raft-replicated key-value cluster that shows where its key space is hot.
 #[derive(Parser, Debug)]
-#[command(name = "keyviz", version, propagate_version = true, max_term_width = 100)]
-#[command(
-    after_help = "Exit codes: 0 done; 1 the operation failed, the reason is on stderr; 2 wrong usage.\n\
-    Keys and values are UTF-8 text, or `hex:` and hexadecimal digits."
-)]
+#[command(name = "keyviz", propagate_version = true, max_term_width = 100)]
+#[command(version = about::VERSION, long_version = about::LONG_VERSION.as_str())]
+#[command(after_help = format!("{}\n\n{KEY_HELP}", exit::HELP))]
 struct Cli {
     /// When to use colours; auto: on a terminal, unless NO_COLOR is set
     #[arg(
@@ -80,6 +94,12 @@ enum Command {
     Delete(kv::DeleteArgs),
     /// List keys and values in key order
     Scan(kv::ScanArgs),
+    /// Write a key only where its value is the expected one
+    Cas(cas::CasArgs),
+    /// Apply the operations in a file, all or none
+    Batch(batch::BatchArgs),
+    /// Remove all keys of a range
+    DeleteRange(delete_range::DeleteRangeArgs),
     /// The route catalog: which key range is which route, in which Raft group
     Routes(routes::RoutesArgs),
     /// The heatmap of the key space
@@ -94,6 +114,10 @@ enum Command {
     Check(check::CheckArgs),
     /// Put a workload on the cluster
     Load(Box<load::LoadArgs>),
+    /// Print a shell's completion script
+    Completion(about::CompletionArgs),
+    /// Write the manual pages
+    Man(about::ManArgs),
 }
 
 /// Why a command did not do what was asked.
@@ -108,6 +132,60 @@ pub enum CliError {
     /// The key does not exist.
     #[error("no such key: {0}")]
     NoSuchKey(String),
+    /// A route that the catalog does not have.
+    #[error("there is no route {id} in catalog version {version}")]
+    NoSuchRoute {
+        /// The route.
+        id: u64,
+        /// The catalog version that was asked.
+        version: u64,
+    },
+    /// A compare-and-swap found another value.
+    #[error("not swapped: {key} {found}")]
+    NotSwapped {
+        /// The key.
+        key: String,
+        /// What was found, in words.
+        found: String,
+    },
+    /// A value could not be read.
+    #[error(transparent)]
+    Value(#[from] value_input::ValueInputError),
+    /// A batch file is malformed or cannot be read.
+    #[error(transparent)]
+    Batch(#[from] batch::BatchError),
+    /// Manual pages or completions could not be written.
+    #[error("cannot write the manual pages to {}: {source}", .folder.display())]
+    Man {
+        /// The folder.
+        folder: std::path::PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A scan ended before its end.
+    #[error("the rows up to {last} were listed, later ones were not: {source}")]
+    ScanCut {
+        /// The last key that was listed.
+        last: String,
+        /// Why.
+        source: CallError,
+    },
+    /// A range was deleted in part.
+    #[error(
+        "{deleted} keys were deleted: all before {next}; those from {next} on may still be there: \
+         {source}"
+    )]
+    DeleteRangeCut {
+        /// Keys that were deleted.
+        deleted: u64,
+        /// First key of what is left.
+        next: String,
+        /// Why.
+        source: CallError,
+    },
+    /// Part of the command was done.
+    #[error("done in part: {0}")]
+    InPart(String),
     /// A Raft group that the cluster does not have.
     #[error("there is no Raft group {0}")]
     NoSuchGroup(u64),
@@ -191,19 +269,12 @@ impl From<UsageError> for CliError {
     }
 }
 
-impl CliError {
-    /// Whether the reader of stdout went away, which ends a command without a word.
-    fn is_broken_pipe(&self) -> bool {
-        matches!(self, CliError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
-    }
-}
-
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return usage_exit(&error),
+        Err(error) => return usage_exit(&usage::corrected(error, command(), std::env::args_os())),
     };
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -212,17 +283,22 @@ pub fn main() -> ExitCode {
             let error = clap::Error::raw(clap::error::ErrorKind::ValueValidation, words);
             usage_exit(&error)
         }
-        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
-            // Nothing is left to tell where stderr is closed as well.
-            let _ = writeln!(io::stderr(), "keyviz: {error}");
-            ExitCode::FAILURE
+            let exit = error.exit();
+            if exit != Exit::BrokenPipe {
+                // Nothing is left to tell where stderr is closed as well.
+                let _ = writeln!(io::stderr(), "keyviz: {error}");
+            }
+            exit.into()
         }
     }
 }
 
 /// Flags that take any text; for them, what begins with a hyphen is rather the next flag.
-const FREE_TEXT: [&str; 17] = [
+const FREE_TEXT: [&str; 20] = [
+    "expect",
+    "expect_file",
+    "value_file",
     "data",
     "out",
     "from",
@@ -246,6 +322,12 @@ const FREE_TEXT: [&str; 17] = [
 /// error names the flag: clap by itself would take `--rate -1` for an unknown flag `-1`.
 fn command() -> clap::Command {
     fn let_through(arg: clap::Arg) -> clap::Arg {
+        // A variable that is set to nothing is not set.
+        let variable = arg.get_env().and_then(std::env::var_os);
+        let arg = match variable.is_some_and(|value| value.is_empty()) {
+            true => arg.env(clap::builder::Resettable::Reset),
+            false => arg,
+        };
         let named = arg.get_long().is_some();
         match arg.get_action().takes_values() {
             true if named && !FREE_TEXT.contains(&arg.get_id().as_str()) => {
@@ -283,6 +365,11 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Get(args) => one_thread()?.block_on(kv::get(args)),
         Command::Delete(args) => one_thread()?.block_on(kv::delete(args)),
         Command::Scan(args) => one_thread()?.block_on(kv::scan(args)),
+        Command::Cas(args) => one_thread()?.block_on(cas::run(args)),
+        Command::Batch(args) => one_thread()?.block_on(batch::run(args)),
+        Command::DeleteRange(args) => one_thread()?.block_on(delete_range::run(args)),
+        Command::Completion(args) => about::completion(args, command()),
+        Command::Man(args) => about::man(args, command()),
         Command::Routes(args) => one_thread()?.block_on(routes::run(args)),
         Command::Heat(args) => one_thread()?.block_on(heat::run(args, color)),
         Command::Cluster(args) => one_thread()?.block_on(cluster::run(args)),

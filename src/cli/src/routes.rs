@@ -14,8 +14,8 @@ use serde::Serialize;
 use super::client::{Client, Effect, MAX_ANSWER_BYTES, NodeArgs};
 use super::kv::OneFormat;
 use super::output::{self, Format};
-use super::{CallError, CliError, UsageError, text, values};
-use keyviz_catalog::split_key_that_halves;
+use super::{CallError, CliError, UsageError, notation, text, values};
+use keyviz_catalog::{SplitChoiceError, split_key_that_halves};
 use keyviz_json::{RouteChangeJson, RouteJson, WatchJson, key_text};
 use keyviz_proto as proto;
 use keyviz_proto::routes_client::RoutesClient;
@@ -191,23 +191,45 @@ fn request_id() -> String {
 async fn halving_key(client: &Client, route_id: u64) -> Result<Bytes, CliError> {
     let list = fetch(client).await?;
     let Some(route) = list.routes.into_iter().find(|route| route.route_id == route_id) else {
-        let version = list.catalog_version;
-        return Err(CliError::NoSplitKey(format!(
-            "route {route_id} is not in catalog version {version}"
-        )));
+        return Err(CliError::NoSuchRoute { id: route_id, version: list.catalog_version });
     };
     let range = KeyRange { start: route.start.clone(), end: route.end.clone() };
+    if notation::is_one_key(&range.start, range.end.as_deref()) {
+        return Err(CliError::NoSplitKey(one_key(route_id, &range.start)));
+    }
     let loads = load::in_route(client, route.start, route.end).await?;
     let choice = split_key_that_halves(&range, &loads)
-        .map_err(|error| CliError::NoSplitKey(format!("route {route_id}: {error}")))?;
+        .map_err(|error| CliError::NoSplitKey(no_choice(route_id, &error, &loads)))?;
     let _ = writeln!(
         io::stderr(),
         "keyviz: splitting route {route_id} at {}: {} reads and writes before it, {} from it on",
-        key_text(&choice.key),
+        notation::shown(&choice.key),
         text::thousands(choice.left),
         text::thousands(choice.right),
     );
     Ok(choice.key)
+}
+
+/// Why no key halves the load of a route.
+fn no_choice(route_id: u64, error: &SplitChoiceError, loads: &[(KeyRange, u64)]) -> String {
+    let mut loaded = loads.iter().filter(|(_, load)| *load > 0).map(|(range, _)| range);
+    let hottest = loaded.next().filter(|first| loaded.all(|range| range == *first));
+    let single = hottest.filter(|range| notation::is_one_key(&range.start, range.end.as_deref()));
+    match single {
+        Some(range) => {
+            let key = notation::shown(&range.start);
+            format!(
+                "route {route_id}: all reads and writes were of one key, {key}, which no split \
+                 divides; spread its load over several keys"
+            )
+        }
+        None => format!("route {route_id}: {error}"),
+    }
+}
+
+fn one_key(route_id: u64, key: &[u8]) -> String {
+    let key = notation::shown(key);
+    format!("route {route_id} holds one key, {key}; spread its load over several keys")
 }
 
 async fn split(args: SplitArgs) -> Result<(), CliError> {
@@ -347,9 +369,8 @@ fn change_words(retired: &[u64], created: &[proto::Route]) -> String {
 }
 
 fn route_words(route: &proto::Route) -> String {
-    let start = if route.start.is_empty() { "(begin)".into() } else { text::preview(&route.start) };
-    let end = route.end.as_deref().map_or("(end)".into(), text::preview);
-    format!("route {} from {start} to {end} in group {}", route.route_id, route.group_id)
+    let range = notation::range(&route.start, route.end.as_deref());
+    format!("route {} {range} in group {}", route.route_id, route.group_id)
 }
 
 fn print(
@@ -389,12 +410,8 @@ fn table(list: &proto::ListRoutesResponse, load: Option<&load::RouteLoads>) -> T
     for route in &list.routes {
         table.add_row([
             route.route_id.to_string(),
-            if route.start.is_empty() {
-                "(begin)".into()
-            } else {
-                text::preview(&route.start).into_owned()
-            },
-            route.end.as_deref().map_or("(end)".into(), |end| text::preview(end).into_owned()),
+            notation::start(&route.start).into_owned(),
+            notation::end(&route.start, route.end.as_deref()).into_owned(),
             route.group_id.to_string(),
             route.leader.map_or("-".into(), |leader| leader.to_string()),
             ids(&route.parents, ","),

@@ -25,6 +25,17 @@ impl RunningNode {
         Ok(RunningNode(Node::start(config(options)?).await?))
     }
 
+    /// As [`RunningNode::start`]; `None` where `stopped` came while the node waited to join.
+    ///
+    /// # Errors
+    /// As [`RunningNode::start`].
+    pub async fn start_unless(
+        options: ServeOptions,
+        stopped: impl Future<Output = ()>,
+    ) -> anyhow::Result<Option<Self>> {
+        Ok(Node::start_unless(config(options)?, stopped).await?.map(RunningNode))
+    }
+
     /// Waits until the node cannot go on, and says why.
     pub async fn failed(&self) -> anyhow::Error {
         anyhow::anyhow!(self.0.failed().await)

@@ -12,8 +12,7 @@ use super::keyviz_flags::{self, KeyvizArgs, KeyvizOptions, SizeError};
 use super::running::{self, Reloads, RunningNode, Signals};
 use super::storage_flags::{DEFAULT_CACHE_BYTES, StorageArgs, StorageFlags};
 use super::values::{self, Address};
-use super::{CliError, UsageError};
-use keyviz_json::key_text;
+use super::{CliError, UsageError, text};
 use keyviz_raft::GroupOptions;
 use keyviz_security::{SecurityConfig, TlsFiles};
 
@@ -122,8 +121,8 @@ pub struct ServeArgs {
     /// Replicas of each group, 1 to 9; at bootstrap [default: 3, or the number of members]
     #[arg(long, env = "KEYVIZ_REPLICATION", value_name = "N", value_parser = |text: &str| values::number_in(text, 1, MAX_REPLICATION))]
     replication: Option<u64>,
-    /// Keys at which the first routes are split; routes go to the groups in turn; a key with a
-    /// comma is given as hex:...; at bootstrap
+    /// Keys at which the first routes are split; routes go to the groups in turn; a comma in a key
+    /// is written as \\x2c; at bootstrap
     #[arg(long, env = "KEYVIZ_SPLIT_AT", value_name = "KEY,...", value_delimiter = ',', value_parser = values::key)]
     split_at: Vec<Bytes>,
     /// Speak TLS with the certificate in this PEM file, on both ports and to other nodes; needs
@@ -168,7 +167,12 @@ pub struct ServeArgs {
     )]
     cluster_secret_file: Option<PathBuf>,
     /// Listen beyond loopback although there is no TLS or no admin token
-    #[arg(long, env = "KEYVIZ_INSECURE", help_heading = "Security")]
+    #[arg(
+        long,
+        env = "KEYVIZ_INSECURE",
+        value_parser = values::yes_or_no,
+        help_heading = "Security"
+    )]
     insecure: bool,
     /// Bytes of rows a second that this node sends, over all its groups, to new replicas and to ones that
     /// are far behind; in bytes or as KiB, MiB or GiB; at least 64KiB. Entries of the log are not held
@@ -183,6 +187,7 @@ pub struct ServeArgs {
     /// Length of a heatmap column, 1s to 1h; the same on every node
     #[arg(
         long,
+        visible_alias = "step",
         env = "KEYVIZ_STEP",
         value_name = "DURATION",
         default_value = "60s",
@@ -366,7 +371,11 @@ fn sorted_splits(mut keys: Vec<Bytes>) -> Result<Vec<Bytes>, UsageError> {
     const FLAG: &str = "--split-at <KEY,...>";
     keys.sort_unstable();
     if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(UsageError::value(FLAG, key_text(&pair[0]), "this key is in the list twice"));
+        return Err(UsageError::value(
+            FLAG,
+            text::preview(&pair[0]),
+            "this key is in the list twice",
+        ));
     }
     if keys.len() > MAX_SPLITS {
         let reason = format!("at most {MAX_SPLITS} keys");
@@ -385,10 +394,8 @@ pub async fn run_serve(options: ServeOptions) -> Result<(), CliError> {
     let mut reloads = Reloads::new()?;
     let (insecure, security) = (options.insecure, options.security.clone());
     let (id, address, http) = (options.id, options.advertise.clone(), options.http);
-    let node = tokio::select! {
-        node = RunningNode::start(options) => node.map_err(CliError::Node)?,
-        () = signals.next() => return Ok(()),
-    };
+    let started = RunningNode::start_unless(options, signals.next()).await;
+    let Some(node) = started.map_err(CliError::Node)? else { return Ok(()) };
     eprintln!("keyviz: node {id} serves gRPC on {address}");
     if let Some(http) = http {
         let scheme = if security.tls.is_some() { "https" } else { "http" };

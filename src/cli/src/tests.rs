@@ -38,7 +38,7 @@ fn bad_input_is_named_with_its_flag_by_every_client_command() {
     names(&["put", "", "v"], "<KEY>", "");
     names(&["put", "hex:0", "v"], "<KEY>", "hex:0");
     names(&["put", "hex:00ff", "v"], "<KEY>", "hex:00ff");
-    names(&["put", "k", "hex:g0"], "<VALUE>", "hex:g0");
+    names(&["put", "k", "hex:g0"], "[VALUE]", "hex:g0");
     names(&["get", "k", "--consistency", "eventual"], "--consistency <CONSISTENCY>", "eventual");
     names(&["get", "k", "--format", "csv"], "--format <FORMAT>", "csv");
     names(&["delete", ""], "<KEY>", "");
@@ -67,6 +67,8 @@ fn bad_input_is_named_with_its_flag_by_heat() {
         ("--series", "ops", "--series <SERIES>"),
         ("--last", "5", "--last <DURATION>"),
         ("--last", "-5s", "--last <DURATION>"),
+        ("--last", "0s", "--last <DURATION>"),
+        ("--from", "99999999999999", "--from <TIME>"),
         ("--from", "yesterday", "--from <TIME>"),
         ("--to", "2026-02-30T00:00:00Z", "--to <TIME>"),
         ("--start", "hex:1", "--start <KEY>"),
@@ -95,7 +97,8 @@ fn bad_input_is_named_with_its_flag_by_load() {
         ("--read-ratio", "-0.1", "--read-ratio <RATIO>"),
         ("--read-ratio", "NaN", "--read-ratio <RATIO>"),
         ("--keys", "0", "--keys <KEYS>"),
-        ("--value-bytes", "1048577", "--value-bytes <BYTES>"),
+        ("--value-bytes", "1048577", "--value-bytes <SIZE>"),
+        ("--value-bytes", "2MiB", "--value-bytes <SIZE>"),
         ("--clients", "0", "--clients <CLIENTS>"),
         ("--clients", "4097", "--clients <CLIENTS>"),
         ("--rate", "0", "--rate <OPS>"),
@@ -181,6 +184,6 @@ fn bad_input_is_named_with_its_flag_by_demo() {
 #[test]
 fn a_closed_pipe_is_quiet_and_a_full_disk_is_not() {
     let broken = CliError::Output(io::ErrorKind::BrokenPipe.into());
-    assert!(broken.is_broken_pipe());
-    assert!(!CliError::Output(io::ErrorKind::StorageFull.into()).is_broken_pipe());
+    assert_eq!(broken.exit(), Exit::BrokenPipe);
+    assert_eq!(CliError::Output(io::ErrorKind::StorageFull.into()).exit(), Exit::Failed);
 }

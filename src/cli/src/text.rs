@@ -2,27 +2,17 @@
 //! colour or turn the reading direction, and columns line up by displayed width.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use super::notation;
 pub use keyviz_client::text::{duration, inert};
+pub(super) use keyviz_client::text::{escape_char, is_inert};
 
-/// A key or value for people: its text, with control characters and bytes that are no UTF-8
-/// escaped (`\n`, `\x1b`, `\xff`, `\u{202e}`).
+/// A key or value for people, in the notation of keys ([`notation`]).
 pub fn preview(bytes: &[u8]) -> Cow<'_, str> {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        return inert(text);
-    }
-    let mut out = String::with_capacity(bytes.len() * 2);
-    for chunk in bytes.utf8_chunks() {
-        out.push_str(&inert(chunk.valid()));
-        for byte in chunk.invalid() {
-            write!(out, "\\x{byte:02x}").expect("writing to a string does not fail");
-        }
-    }
-    Cow::Owned(out)
+    notation::shown(bytes)
 }
 
 /// Terminal cells that `text` takes.

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
+use super::notation::{self, NotationError};
 pub use keyviz_client::Address;
 use keyviz_client::AddressError;
 use keyviz_json::{self as json, KeyTextError};
@@ -22,6 +23,9 @@ pub enum ValueError {
     /// Broken hexadecimal.
     #[error(transparent)]
     KeyText(#[from] KeyTextError),
+    /// A malformed escape, or broken hexadecimal.
+    #[error(transparent)]
+    Notation(#[from] NotationError),
     /// A key of no bytes.
     #[error("a key has at least 1 byte")]
     EmptyKey,
@@ -43,12 +47,18 @@ pub enum ValueError {
     /// A duration out of its range.
     #[error("must be from {} to {}", super::text::duration(*.0), super::text::duration(*.1))]
     DurationRange(Duration, Duration),
+    /// A duration of no length.
+    #[error("must be longer than 0, such as 500ms, 60s or 1h")]
+    NoDuration,
     /// No size.
     #[error("a size is a number of bytes, or one with KiB, MiB or GiB, such as 256MiB")]
     Size,
     /// A number out of its range.
     #[error("must be from {0} to {1}")]
     NumberRange(u64, u64),
+    /// Not yes or no.
+    #[error("must be true or false (also yes, no, on, off, 1, 0)")]
+    NotBool,
     /// No number.
     #[error("is not a number")]
     NotNumber,
@@ -71,9 +81,9 @@ pub enum ValueError {
 /// A key that a client may use.
 ///
 /// # Errors
-/// Where it is empty, too long, reserved, or broken hexadecimal.
+/// Where it is empty, too long, reserved, or malformed.
 pub fn key(text: &str) -> Result<Bytes, ValueError> {
-    let key = json::parse_key(text)?;
+    let key = notation::parse(text)?;
     check_key(&key)?;
     Ok(key)
 }
@@ -94,9 +104,9 @@ pub fn check_key(key: &[u8]) -> Result<(), ValueError> {
 /// A bound of a key range: empty is allowed, and so is a reserved key, which no client can store.
 ///
 /// # Errors
-/// Where it is too long or broken hexadecimal.
+/// Where it is too long or malformed.
 pub fn bound(text: &str) -> Result<Bytes, ValueError> {
-    let bound = json::parse_key(text)?;
+    let bound = notation::parse(text)?;
     if bound.len() > MAX_KEY_BYTES {
         return Err(ValueError::LongKey(bound.len()));
     }
@@ -131,6 +141,9 @@ pub fn duration(text: &str) -> Result<Duration, ValueError> {
 pub fn duration_in(text: &str, least: Duration, most: Duration) -> Result<Duration, ValueError> {
     let duration =
         humantime::parse_duration(text).map_err(|error| ValueError::Duration(error.to_string()))?;
+    if duration.is_zero() {
+        return Err(ValueError::NoDuration);
+    }
     if duration < least || duration > most {
         return Err(ValueError::DurationRange(least, most));
     }
@@ -154,6 +167,18 @@ pub fn size(text: &str) -> Result<u64, ValueError> {
         _ => return Err(ValueError::Size),
     };
     number.checked_mul(1 << shift).ok_or(ValueError::Size)
+}
+
+/// A yes or no, as people write it.
+///
+/// # Errors
+/// Where it is neither.
+pub fn yes_or_no(text: &str) -> Result<bool, ValueError> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "1" | "y" | "yes" | "t" | "true" | "on" => Ok(true),
+        "0" | "n" | "no" | "f" | "false" | "off" => Ok(false),
+        _ => Err(ValueError::NotBool),
+    }
 }
 
 /// A whole number within bounds.
@@ -280,8 +305,11 @@ mod tests {
         assert_eq!(key(&"k".repeat(4097)), Err(ValueError::LongKey(4097)));
         assert!(key(&"k".repeat(4096)).is_ok());
         assert_eq!(bound(""), Ok(Bytes::new()));
-        assert!(matches!(key("hex:6"), Err(ValueError::KeyText(_))));
-        assert!(matches!(key("hex:zz"), Err(ValueError::KeyText(_))));
+        assert!(matches!(key("hex:6"), Err(ValueError::Notation(_))));
+        assert!(matches!(key("hex:zz"), Err(ValueError::Notation(_))));
+        assert_eq!(key("a\\x00b"), Ok(Bytes::from_static(b"a\0b")));
+        assert_eq!(key("\\x00"), Err(ValueError::ReservedKey));
+        assert_eq!(value("C:\\new"), Ok(Bytes::from_static(b"C:\\new")), "values have no escapes");
         assert_eq!(value(&"v".repeat((1 << 20) + 1)), Err(ValueError::LargeValue((1 << 20) + 1)));
     }
 
@@ -289,7 +317,8 @@ mod tests {
     fn durations_have_units_and_bounds() {
         assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
         assert!(matches!(duration("60"), Err(ValueError::Duration(_))));
-        assert!(matches!(duration("0s"), Err(ValueError::DurationRange(..))));
+        assert_eq!(duration("0s"), Err(ValueError::NoDuration));
+        assert_eq!(duration("0"), Err(ValueError::NoDuration));
         assert!(matches!(duration("-1s"), Err(ValueError::Duration(_))));
     }
 }

@@ -43,6 +43,12 @@ pub enum Fault {
     Refused,
     /// No answer for a long time, and it does not happen.
     Silent,
+    /// A scan breaks after its first page.
+    ScanCut,
+    /// A scan is refused after its first page.
+    ScanRefused,
+    /// Ranges that begin at `m` or after it are not deleted; until another fault is set.
+    RangeCut,
 }
 
 /// The state behind all nodes.
@@ -138,7 +144,11 @@ impl FakeKv {
     /// Does what the fault says; `Ok(true)` where the effect shall happen.
     async fn before(&self, fault: Fault) -> Result<bool, Status> {
         match fault {
-            Fault::None | Fault::AppliedButUnknown => Ok(true),
+            Fault::None
+            | Fault::AppliedButUnknown
+            | Fault::ScanCut
+            | Fault::ScanRefused
+            | Fault::RangeCut => Ok(true),
             Fault::Lost => Ok(false),
             Fault::Unavailable => Err(Status::unavailable("no leader")),
             Fault::NotApplied => {
@@ -207,7 +217,8 @@ impl Kv for FakeKv {
     }
 
     async fn scan(&self, request: Request<proto::ScanRequest>) -> Result<Response<Pages>, Status> {
-        self.before(self.take_fault()).await?;
+        let fault = self.take_fault();
+        self.before(fault).await?;
         let request = request.into_inner();
         let map = self.store.map.lock();
         let limit = if request.limit == 0 { u64::MAX } else { request.limit };
@@ -217,16 +228,29 @@ impl Kv for FakeKv {
             .take(usize::try_from(limit).unwrap_or(usize::MAX))
             .map(|(key, value)| proto::KeyValue { key: key.clone(), value: value.clone() });
         let rows: Vec<_> = rows.collect();
-        let pages: Vec<_> =
-            rows.chunks(10).map(|rows| Ok(proto::ScanResponse { rows: rows.to_vec() })).collect();
+        let pages = rows.chunks(10).map(|rows| Ok(proto::ScanResponse { rows: rows.to_vec() }));
+        let pages: Vec<_> = match fault {
+            Fault::ScanCut => pages.take(1).chain([Err(Status::unavailable("cut"))]).collect(),
+            Fault::ScanRefused => {
+                pages.take(1).chain([Err(Status::permission_denied("no"))]).collect()
+            }
+            _ => pages.collect(),
+        };
         Ok(Response::new(Box::pin(futures::stream::iter(pages))))
     }
 
     async fn delete_range(
         &self,
-        _: Request<proto::DeleteRangeRequest>,
+        request: Request<proto::DeleteRangeRequest>,
     ) -> Result<Response<proto::DeleteRangeResponse>, Status> {
-        Err(Status::unimplemented("no test needs it"))
+        let proto::DeleteRangeRequest { start, end } = request.into_inner();
+        if self.fault.lock().0 == Fault::RangeCut && start >= "m" {
+            return Err(Status::unavailable("no leader"));
+        }
+        let mut map = self.store.map.lock();
+        let before = map.len();
+        map.retain(|key, _| *key < start || end.as_ref().is_some_and(|end| key >= end));
+        Ok(Response::new(proto::DeleteRangeResponse { deleted: (before - map.len()) as u64 }))
     }
 
     async fn batch(

@@ -13,11 +13,13 @@ fn is_right_to_left(c: char) -> bool {
         | 0x10800..=0x10FFF | 0x1E800..=0x1EFFF)
 }
 
-fn is_inert(c: char) -> bool {
+/// Whether a character only shows, and acts on no terminal.
+pub fn is_inert(c: char) -> bool {
     is_printable(c) && !is_right_to_left(c)
 }
 
-fn escape_char(out: &mut String, c: char) {
+/// Appends a character that acts on a terminal as text that stands for it.
+pub fn escape_char(out: &mut String, c: char) {
     let escaped = match c {
         '\n' => out.write_str("\\n"),
         '\r' => out.write_str("\\r"),

@@ -115,7 +115,10 @@ impl FirstStart {
         let asked =
             tokio::time::timeout(ANSWER_WITHIN, self.peers.ask_identity(node, address, false));
         match asked.await {
-            Ok(Ok(answer)) => Some(self.judge(node, address, &answer)),
+            Ok(Ok(answer)) => {
+                tracing::debug!(%node, ?answer, "a first member answered");
+                Some(self.judge(node, address, &answer))
+            }
             Ok(Err(status)) if status.code() == Code::Unimplemented => {
                 self.ask_older(node, address).await
             }

@@ -213,6 +213,11 @@ pub(super) async fn simulated_start(
     Folder { storage, path: storage.dir() }.next_start(fresh, false).await
 }
 
+/// Whether the folder's node never was one: it knows no cluster and promised nothing.
+pub(super) fn never_began(storage: &Storage) -> std::io::Result<bool> {
+    Ok(storage.get_record(CLUSTER)?.is_none() && storage.has_no_log()?)
+}
+
 /// The records of a node that is restored: one that joined its cluster, which is known.
 pub(super) fn restored(
     id: NodeId,

@@ -8,6 +8,7 @@
 //! there last, so that there is a restored node or none.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
@@ -193,6 +194,7 @@ impl Restore {
         match std::fs::read_dir(&self.data) {
             Ok(mut entries) => match entries.next() {
                 None => Ok(()),
+                Some(_) if self.is_failed_start() => Ok(()),
                 Some(_) => Err(RestoreError::Exists(self.data.clone())),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -201,6 +203,24 @@ impl Restore {
             }
             Err(error) => Err(self.write(error)),
         }
+    }
+
+    /// Whether the folder has what a `serve` made that failed before there was a node: databases
+    /// without a cluster, a vote or an entry, and nothing beside them.
+    fn is_failed_start(&self) -> bool {
+        let Ok(mut entries) = std::fs::read_dir(&self.data) else { return false };
+        let ours = |entry: io::Result<std::fs::DirEntry>| {
+            entry.is_ok_and(|entry| is_ours(&entry.file_name()))
+        };
+        if !self.data.join("FORMAT").is_file() || !entries.all(ours) {
+            return false;
+        }
+        // What cannot be opened or read may be a node.
+        let Ok(storage) = Storage::open(&self.data, StorageOptions::default()) else {
+            return false;
+        };
+        let never_began = identity::never_began(&storage).unwrap_or(false);
+        storage.close_now().is_ok() && never_began
     }
 
     /// The same on every member that is restored from this backup for these members.
@@ -333,6 +353,15 @@ impl Restore {
     }
 
     fn put_in_place(&self, aside: tempfile::TempDir, parent: &Path) -> Result<(), RestoreError> {
+        let mut gone = None;
+        if self.is_failed_start() {
+            // Out of the way at once, whole; removed when all is done.
+            let old = tempfile::Builder::new().prefix(".keyviz-restore-").tempdir_in(parent);
+            let old = old.map_err(|error| self.write(error))?;
+            std::fs::rename(&self.data, old.path().join("failed-start"))
+                .map_err(|error| self.write(error))?;
+            gone = Some(old);
+        }
         // An empty folder gives way; one that was filled meanwhile does not.
         match std::fs::remove_dir(&self.data) {
             Ok(()) => {}
@@ -342,6 +371,15 @@ impl Restore {
         std::fs::rename(aside.path(), &self.data).map_err(|error| self.write(error))?;
         // Nothing is left there to be removed.
         let _ = aside.keep();
+        drop(gone);
         File::open(parent).and_then(|parent| parent.sync_all()).map_err(|error| self.write(error))
     }
+}
+
+/// Whether a node makes a file or folder of this name.
+fn is_ours(name: &OsStr) -> bool {
+    const NAMES: [&str; 9] =
+        ["BALLAST", "FORMAT", "LOCK", "LOCK.format", "SYNCED", "blobs", "conf", "db", "log"];
+    let name = name.to_string_lossy();
+    NAMES.contains(&&*name) || name == "side" || name.starts_with("snap.")
 }

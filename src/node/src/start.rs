@@ -47,6 +47,9 @@ use super::standing::Ask;
 /// How long joining may take: the catalog's leader brings the new node up to date meanwhile.
 const JOIN_WITHIN: Duration = Duration::from_secs(60);
 
+/// A member that takes no connection for so long does not answer.
+const JOIN_CONNECT_WITHIN: Duration = Duration::from_secs(3);
+
 /// Membership is looked at this often; it changes by hand.
 const MEMBERS_EVERY: Duration = Duration::from_millis(100);
 
@@ -60,6 +63,21 @@ impl Node {
     /// # Errors
     /// Each way in which a start can fail, with what to do about it.
     pub async fn start(config: NodeConfig) -> Result<Node, NodeError> {
+        match Node::start_unless(config, std::future::pending()).await? {
+            Some(node) => Ok(node),
+            None => unreachable!("nothing stops this start"),
+        }
+    }
+
+    /// As [`Node::start`]; `None` where `stopped` came while the node waited to join. It is stopped
+    /// in good order then.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub async fn start_unless(
+        config: NodeConfig,
+        stopped: impl Future<Output = ()>,
+    ) -> Result<Option<Node>, NodeError> {
         if config.id == NodeId(0) {
             return Err(NodeError::ZeroId);
         }
@@ -78,6 +96,10 @@ impl Node {
             }
             _ => None,
         };
+        if matches!(config.origin, super::config::Origin::Restart) && is_empty(&config.data) {
+            // Fail before a file is created.
+            return Err(NodeError::NothingToStart { folder: config.data.display().to_string() });
+        }
         let storage = open_storage(&config).await?;
         let identity = Identity::claim(&storage, &config).await?;
         let plan = match (&identity.spec, plan) {
@@ -282,10 +304,32 @@ impl Node {
         } else {
             tokio::spawn(handshakes.run());
             if let Some(through) = &identity.join {
-                join(through, &config, &identity, &advertise, &security).await?;
+                let joined = tokio::select! {
+                    joined = join(through, &config, &identity, &advertise, &security) => {
+                        Some(joined)
+                    }
+                    () = stopped => None,
+                };
+                if !matches!(joined, Some(Ok(()))) {
+                    if let Err(error) = node.shutdown().await {
+                        tracing::warn!(%error, "the storage of a node that did not join did not close");
+                    }
+                    return match joined {
+                        Some(Err(error)) => Err(error),
+                        _ => Ok(None),
+                    };
+                }
             }
         }
-        Ok(node)
+        Ok(Some(node))
+    }
+}
+
+/// Whether there is no folder, or nothing in it.
+fn is_empty(folder: &std::path::Path) -> bool {
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
 }
 
@@ -415,6 +459,9 @@ async fn join(
     use proto::cluster_client::ClusterClient;
 
     let deadline = tokio::time::Instant::now() + JOIN_WITHIN;
+    let (id, seconds) = (config.id, JOIN_WITHIN.as_secs());
+    tracing::info!("node {id} asks {through} to add it to the cluster, for up to {seconds} s");
+    let mut told = String::new();
     let http = config.http.map_or_else(String::new, |address| address.to_string());
     let failed =
         |reason: String| NodeError::Join { id: config.id, through: through.to_owned(), reason };
@@ -423,6 +470,7 @@ async fn join(
             let broken =
                 |error: tonic::transport::Error| (true, keyviz_proto::failure::innermost(&error));
             let endpoint = Endpoint::from_shared(format!("http://{through}")).map_err(broken)?;
+            let endpoint = endpoint.connect_timeout(JOIN_CONNECT_WITHIN);
             let tls = security.client_tls();
             let channel = security::connect(endpoint, tls.as_ref()).await.map_err(broken)?;
             let mut client = ClusterClient::new(AuthChannel::new(channel, security.as_joiner()));
@@ -444,6 +492,10 @@ async fn join(
         };
         if !again || tokio::time::Instant::now() + PAUSE >= deadline {
             return Err(failed(reason));
+        }
+        if reason != told {
+            tracing::warn!("{through} did not add node {id} yet, which asks again: {reason}");
+            told = reason;
         }
         tokio::time::sleep(PAUSE).await;
     }

@@ -84,10 +84,10 @@ pub use reshape::{Reshaped, Shape};
 pub use runtime::Reproducible;
 pub use status::{GroupStatus, Leadership, Role};
 pub use storage::{
-    Batch, CheckReport, Damage, Database, DatabaseRows, DatabaseTree, Databases, DiskFull, Fault,
-    KeyValue, MAX_KEY_BYTES, OpenError, Page, PageLimit, RESERVED_PREFIX, RoomState, Seed,
-    SeedError, SeedPoint, SideRows, Space, SpaceError, Storage, StorageOptions, Verify,
-    check_folder,
+    Batch, CheckReport, DATA_FORMAT, Damage, Database, DatabaseRows, DatabaseTree, Databases,
+    DiskFull, Fault, KeyValue, MAX_KEY_BYTES, OpenError, Page, PageLimit, RESERVED_PREFIX,
+    RoomState, Seed, SeedError, SeedPoint, SideRows, Space, SpaceError, Storage, StorageOptions,
+    Verify, check_folder,
 };
 pub use transport::{
     CONNECTION_WINDOW_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_MESSAGE_BYTES, PeerError,

@@ -51,6 +51,8 @@ impl Cell {
 pub struct Row {
     /// First key.
     pub start: Bytes,
+    /// First key after it; `None`: the end of the key space.
+    pub end: Option<Bytes>,
     /// Routes of the row beside the first.
     pub more_routes: u64,
     /// Sum over all columns.
@@ -177,6 +179,7 @@ fn join(rows: &[proto::Row], columns: usize) -> Row {
     let routes = rows.iter().fold(0u64, |sum, row| sum.saturating_add(row.route_count));
     Row {
         start: rows[0].start.clone(),
+        end: rows[rows.len() - 1].end.clone(),
         more_routes: routes.saturating_sub(1),
         sum: sum(&cells).value,
         cells,

@@ -4,11 +4,11 @@
 //! ```text
 //! writes · 10:00 to 11:00 · total 18,089 writes · 2 of 3 nodes      header: window, sums, nodes
 //! node 3 (127.0.0.1:7403) did not answer: connection refused
-//! (begin)    │ ....::::    │   1.2k                                 label, cells, sum of the row
-//! key/0500  ?│ ==++**##    │  15.3k
-//!            └┬─────┬─────*                                         ticks; marks of columns
-//!                ^                                               columns in which routes changed
-//!             10:00 10:30                                           time
+//! (begin) → key/0500    │ ....::::    │   1.2k                     both ends, cells, sum of the row
+//! key/0500 → key/0600  ?│ ==++**##    │  15.3k
+//!                       └┬─────┬─────*                              ticks; marks of columns
+//!                            ^                                      columns in which routes changed
+//!                        10:00 10:30                                time
 //! a cell: writes in 1m, log scale  0  .:-=+*#%@ 1,234               legend
 //! ```
 //!

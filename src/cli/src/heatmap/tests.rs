@@ -35,6 +35,9 @@ fn node(id: u64, error: &str) -> proto::NodeStatus {
 fn matrix(columns: Vec<proto::Column>, rows: Vec<proto::Row>) -> proto::Matrix {
     let total =
         rows.iter().flat_map(|row| &row.values).fold(0, |sum: u64, v| sum.saturating_add(*v));
+    let mut rows = rows;
+    let starts: Vec<_> = rows.iter().skip(1).map(|row| row.start.clone()).collect();
+    rows.iter_mut().zip(starts).for_each(|(row, next)| row.end = Some(next));
     proto::Matrix {
         series: proto::Series::Writes.into(),
         catalog_version: 7,
@@ -151,6 +154,19 @@ fn keys_that_begin_alike_stay_apart() {
     let starts = ["", "tenant/0000000000000001/users/aa", "tenant/0000000000000001/users/ab"];
     let rows = starts.iter().map(|start| row(start.as_bytes(), vec![1, 2, 3])).collect();
     insta::assert_snapshot!(drawn(&matrix(columns(3, MINUTE_MS), rows), 60, 20));
+}
+
+#[test]
+fn a_row_of_one_key_says_so() {
+    let mut matrix = matrix(columns(2, MINUTE_MS), vec![row(b"", vec![1, 2]); 3]);
+    for (row, (start, end)) in matrix.rows.iter_mut().zip([("", "k"), ("k", "k\0"), ("k\0", "m")]) {
+        row.start = start.as_bytes().to_vec().into();
+        row.end = Some(end.as_bytes().to_vec().into());
+    }
+    let picture = drawn(&matrix, 80, 40);
+    for label in ["(begin) → k ", "k (one key) ", "k\\x00 → m "] {
+        assert!(picture.contains(label), "{label}: {picture}");
+    }
 }
 
 #[test]

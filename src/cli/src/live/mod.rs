@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::client::{Client, Effect, MAX_ANSWER_BYTES};
-use super::heat::{MAX_ROWS, Query, Scope, live_every, now_ms};
+use super::heat::{self, MAX_ROWS, Query, Scope, live_every, now_ms};
 use super::heatmap::{Drawing, render};
 use super::output::{self, ColorDepth};
 use super::{CliError, text};
@@ -264,7 +264,11 @@ impl App {
     fn draw(&self, terminal: &mut DefaultTerminal) -> io::Result<Layout> {
         let size = terminal.size()?;
         let layout = Layout::new(&self.matrix, size.width.into(), size.height.into());
-        let status = self.status();
+        let status = match self.view.query.scope {
+            Scope::Cluster => None,
+            Scope::Node => heat::counted_by(&self.matrix),
+        };
+        let status = status.into_iter().chain([self.status()]).collect::<Vec<_>>().join(" · ");
         let picture = Picture {
             matrix: &self.matrix,
             view: &self.view,

@@ -27,6 +27,7 @@ use crate::heatmap::grid::{Cell, Grid, Mark};
 use crate::heatmap::labels::Labels;
 use crate::heatmap::palette::{Palette, RAMP_CELLS};
 use crate::heatmap::{self, Drawing, GUTTER, axis, noun};
+use crate::notation;
 use crate::output::ColorDepth;
 use crate::text::{self, inert, thousands};
 use keyviz_proto as proto;
@@ -230,9 +231,8 @@ impl Picture<'_> {
         let open = if time.open { ", still counting" } else { "" };
         let what = noun(series);
         let place = format!(
-            "{} → {} · {} · {}",
-            bound(Some(&first.start), "(begin)"),
-            bound(end, "(end)"),
+            "{} · {} · {}",
+            range(&first.start, end),
             routes(members),
             self.group(members),
         );
@@ -294,15 +294,11 @@ impl Picture<'_> {
     }
 }
 
-fn bound(key: Option<&[u8]>, open: &str) -> String {
-    match key.map(text::preview) {
-        None => open.into(),
-        Some(key) if key.is_empty() => open.into(),
-        Some(key) => text::shorten(&key, 60).into_owned(),
-    }
+fn range(start: &[u8], end: Option<&[u8]>) -> String {
+    let between = if notation::is_one_key(start, end) { " " } else { " → " };
+    format!("{}{between}{}", notation::start(start), notation::end(start, end))
 }
 
-/// The routes of neighbouring rows: by name where they are few, and their number, which is exact.
 fn routes(rows: &[proto::Row]) -> String {
     const NAMED: usize = 6;
     let mut ids: Vec<u64> = rows.iter().flat_map(|row| &row.route_ids).copied().collect();

@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
 use super::super::access::AccessArgs;
 use super::super::client::{CallError, NodeArgs, Nodes};
+use super::super::keyviz_flags::{SizeError, size_in};
 use super::super::kv::OneFormat;
 use super::super::values::{self, Address, MAX_KEY_BYTES, MAX_VALUE_BYTES, ValueError};
 use super::super::{CliError, UsageError, output};
@@ -28,6 +29,8 @@ const TICK: Duration = Duration::from_millis(100);
 #[command(after_help = "\
 Latency counts from the intended start of an operation (--rate, --speed), else from its start.\n\
 Reads are sent again where another node may answer; writes only where they certainly did not happen.\n\
+A run with a duration ends at most 5 s (or --timeout) after it: what is under way then has failed, and\n\
+what was due and not begun counts as errors of the kind NOT_BEGUN.\n\
 Ctrl-C ends the workload and prints the summary; a second one ends the verification too.\n\
 Exits with 1 where --verify finds a key that is missing, wrong or unreadable, or where every\n\
 operation failed.")]
@@ -41,8 +44,8 @@ pub struct LoadArgs {
     /// Distinct keys, numbered in key order
     #[arg(long, value_name = "KEYS", default_value_t = DEFAULT_KEYS, value_parser = |text: &str| values::number_in(text, 1, u64::MAX), conflicts_with = "trace")]
     keys: u64,
-    /// Bytes of a value, at most 1,048,576
-    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_VALUE_BYTES, value_parser = value_bytes, conflicts_with = "trace")]
+    /// Size of a value, in bytes or as KiB or MiB; at most 1MiB
+    #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_VALUE_BYTES, value_parser = value_bytes, conflicts_with = "trace")]
     value_bytes: usize,
     /// Beginning of every key
     #[arg(long, value_name = "TEXT", default_value = DEFAULT_KEY_PREFIX, conflicts_with = "trace")]
@@ -124,8 +127,8 @@ fn speed(text: &str) -> Result<Speed, NumberError> {
     }
 }
 
-fn value_bytes(text: &str) -> Result<usize, ValueError> {
-    values::number_in(text, 0, MAX_VALUE_BYTES as u64).map(|bytes| bytes as usize)
+fn value_bytes(text: &str) -> Result<usize, SizeError> {
+    size_in(text, 0, MAX_VALUE_BYTES as u64).map(|bytes| bytes as usize)
 }
 
 fn clients(text: &str) -> Result<usize, ValueError> {

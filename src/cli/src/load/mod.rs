@@ -63,6 +63,8 @@ pub const MAX_CLIENTS: usize = 4096;
 pub const DEFAULT_READ_RATIO: f64 = 0.5;
 /// Length of a run with a pattern where nothing else was said.
 pub const DEFAULT_DURATION: Duration = Duration::from_secs(30);
+/// Longest time after the end of a run for what is under way or overdue then.
+const DRAIN: Duration = Duration::from_secs(5);
 /// Operations of a trace that wait for one client at most.
 const TRACE_QUEUE: usize = 256;
 
@@ -161,6 +163,15 @@ struct Shared {
     ledger: Option<Mutex<Ledger>>,
     seed: u64,
     timeout: Duration,
+    /// When the last operation is given up; `None`: a run without a duration waits for all.
+    cutoff: Option<Instant>,
+}
+
+impl Shared {
+    /// Whether it is too late to begin an operation.
+    fn is_over(&self) -> bool {
+        self.cutoff.is_some_and(|cutoff| Instant::now() >= cutoff)
+    }
 }
 
 /// Puts a workload on the cluster of `nodes`, until its end or until `progress` is stopped.
@@ -184,6 +195,8 @@ pub async fn run(
         true => Leaders::default(),
         false => Leaders::learn(&nodes.addresses, &nodes.access, options.timeout).await,
     };
+    let started = Instant::now();
+    let deadline = options.duration.and_then(|duration| started.checked_add(duration));
     let shared = Arc::new(Shared {
         pool,
         leaders,
@@ -192,9 +205,8 @@ pub async fn run(
         ledger: options.verify.then(Mutex::default),
         seed: options.seed,
         timeout: options.timeout,
+        cutoff: deadline.and_then(|end| end.checked_add(options.timeout.min(DRAIN))),
     });
-    let started = Instant::now();
-    let deadline = options.duration.and_then(|duration| started.checked_add(duration));
     let workers = (0..options.clients)
         .map(|client| Worker::new(client, shared.clone(), recorder.as_ref(), started));
     let complete = match (&options.workload, &trace) {
@@ -261,9 +273,14 @@ async fn draw(
     let mut clients = JoinSet::new();
     for mut worker in workers {
         let (source, stop) = (source.clone(), shared.progress.stopped().clone());
+        let shared = shared.clone();
         clients.spawn(async move {
             while let Some(task) = source.next() {
                 if !worker.at(&task, &stop).await {
+                    break;
+                }
+                if shared.is_over() {
+                    shared.stats.lock().not_begun(1);
                     break;
                 }
                 worker.perform(task).await;
@@ -271,7 +288,11 @@ async fn draw(
         });
     }
     join(clients).await?;
-    Ok(!shared.progress.stopped().is_cancelled())
+    let stopped = shared.progress.stopped().is_cancelled();
+    if !stopped {
+        shared.stats.lock().not_begun(source.never_taken());
+    }
+    Ok(!stopped)
 }
 
 /// Where clients get the operations of a pattern.
@@ -285,6 +306,16 @@ struct Source {
 }
 
 impl Source {
+    /// Operations that were due before the end of the run and that no client took.
+    fn never_taken(&self) -> u64 {
+        let (Some(rate), Some(deadline)) = (self.how.rate, self.deadline) else { return 0 };
+        let seconds = deadline.saturating_duration_since(self.started).as_secs_f64();
+        // Operation n is due n / rate seconds after the start.
+        let due = (seconds * rate).ceil() as u64;
+        let due = self.how.operations.map_or(due, |operations| due.min(operations));
+        due.saturating_sub(self.next.load(Ordering::Relaxed))
+    }
+
     /// `None` where the run is over.
     fn next(&self) -> Option<Task> {
         // Only the uniqueness of the number matters.
@@ -334,6 +365,7 @@ async fn replay(
         let (queue, mut tasks) = mpsc::channel::<Task>(TRACE_QUEUE);
         queues.push(queue);
         let stop = shared.progress.stopped().clone();
+        let shared = shared.clone();
         clients.spawn(async move {
             loop {
                 let task = tokio::select! {
@@ -345,6 +377,10 @@ async fn replay(
                     .is_some_and(|deadline| task.due.unwrap_or_else(Instant::now) >= deadline)
                     || !worker.at(&task, &stop).await
                 {
+                    break;
+                }
+                if shared.is_over() {
+                    shared.stats.lock().not_begun(1);
                     break;
                 }
                 worker.perform(task).await;

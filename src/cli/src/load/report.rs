@@ -12,6 +12,9 @@ use super::super::text::thousands;
 /// Latencies are kept from 1 µs to this, to three digits.
 const LONGEST_US: u64 = 3_600_000_000;
 
+/// What operations failed with that were not begun in time: no gRPC status.
+const NOT_BEGUN: &str = "NOT_BEGUN";
+
 /// The four kinds of operations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -87,6 +90,13 @@ impl Stats {
         *self.errors.entry(status).or_default() += 1;
     }
 
+    /// Operations that were due before the end of a run and were not begun in time.
+    pub fn not_begun(&mut self, operations: u64) {
+        if operations > 0 {
+            *self.errors.entry(NOT_BEGUN).or_default() += operations;
+        }
+    }
+
     fn count(&self, kind: Kind) -> u64 {
         self.latency_us[kind as usize].len()
     }
@@ -155,7 +165,7 @@ pub struct LoadReport {
     pub rows_scanned: u64,
     /// Operations that failed, in the end.
     pub errors: u64,
-    /// The same by gRPC status.
+    /// The same by gRPC status; `NOT_BEGUN`: due before the end and never sent.
     pub errors_by_kind: BTreeMap<&'static str, u64>,
     /// Failed writes and deletes that may have happened all the same.
     pub unknown: u64,

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
-use keyviz_json::key_text;
-
+use super::super::text;
 use super::ledger::{Ledger, Verdict};
 use super::report::Verified;
 use super::worker::Worker;
@@ -50,7 +49,7 @@ pub(super) async fn run(
                     ledger.lock().judge(key, answer.found)
                 });
                 if let Some(verdict @ (Verdict::Missing | Verdict::Wrong)) = verdict {
-                    bad.lock().push(format!("{}: {}", key_text(key), verdict.name()));
+                    bad.lock().push(format!("{}: {}", text::preview(key), verdict.name()));
                 }
                 match verdict {
                     Some(Verdict::Right) => verified.right += 1,

@@ -130,7 +130,9 @@ impl Worker {
         let stays = task.kind.is_read() && task.sequence.is_multiple_of(READS_AT_HOME);
         let (key, value) = (&task.key, value.as_ref());
         let request = Request { kind: task.kind, key, value, stays };
-        let outcome = self.attempts(&request, sent + self.shared.timeout).await;
+        let deadline = sent + self.shared.timeout;
+        let deadline = self.shared.cutoff.map_or(deadline, |cutoff| deadline.min(cutoff));
+        let outcome = self.attempts(&request, deadline).await;
         let latency = self.begin.elapsed();
         self.account(&task, written, begun, &outcome, latency);
         if let Some(record) = &self.record {

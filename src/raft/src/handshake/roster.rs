@@ -275,6 +275,10 @@ impl Roster {
         others
     }
 
+    fn knows_address(&self, node: NodeId) -> bool {
+        self.inner.addresses.lock().contains_key(&node)
+    }
+
     pub(crate) fn address(&self, node: NodeId) -> Option<String> {
         self.inner.addresses.lock().get(&node).cloned()
     }
@@ -384,7 +388,9 @@ impl Roster {
             }
             return Ok(Admit::Yes);
         };
-        if peer.verified == Some(start.nonce) {
+        // One that was only trusted is identified once its address is known.
+        let is_stored = peer.known.is_some_and(|known| known.nonce == start.nonce);
+        if peer.verified == Some(start.nonce) && (is_stored || !self.knows_address(from)) {
             return Ok(Admit::Yes);
         }
         let Some(shown) = Start::from_proto(start) else {

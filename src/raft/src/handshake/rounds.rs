@@ -80,7 +80,8 @@ impl HandshakeLoop {
 
     async fn mark(&self) {
         let operations = || self.roster.storage().writer_stats().operations;
-        let (mut marked_at, mut pauses) = (operations(), 0);
+        // The first round comes at once: a young cluster has to learn its disks.
+        let (mut marked_at, mut pauses) = (0, ROUND_AT_LEAST_EVERY);
         loop {
             tokio::time::sleep(MARK_EVERY).await;
             pauses += 1;

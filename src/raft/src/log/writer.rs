@@ -221,11 +221,15 @@ impl Run {
                 shared.woken.as_ref().expect("a task is woken").notified().await;
                 continue;
             }
+            let count = ops.len();
             let (written, reports) = self.put_all(ops);
             if !reports.is_empty() {
                 let synced = self.engine.sync_in_time().await;
                 let written = written.and_then(|put| synced.map(|()| put));
-                self.report(written, reports);
+                let put = self.report(written, reports);
+                // Its time is the simulation's to know.
+                let none = std::time::Duration::ZERO;
+                self.shared.counters.record(count, put.entries, put.bytes, none, none);
             }
             self.sweep();
         }

@@ -33,6 +33,14 @@ impl Storage {
         Ok(groups)
     }
 
+    /// Whether no group ever wrote an entry, a vote or a membership here: nothing was promised.
+    pub fn has_no_log(&self) -> io::Result<bool> {
+        match self.inner.log.range(..).next() {
+            None => Ok(true),
+            Some(row) => row.map(|_| false),
+        }
+    }
+
     /// Removes a group that is not open. Nothing of its log may be held any more.
     pub(crate) async fn erase_group(&self, group: GroupId) -> io::Result<()> {
         self.put_meta(mark_key(group), seal(&[])).await?;

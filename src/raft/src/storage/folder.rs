@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use super::engine::{JOURNAL, ROWS};
 
-const FORMAT_VERSION: u32 = 2;
+/// The format of the folders that this program writes; it reads those from 1 on.
+pub const FORMAT_VERSION: u32 = 2;
 const FORMAT_PREFIX: &str = "keyviz data format ";
 
 /// Why a node's folder cannot be opened, and what to do about it.
@@ -196,7 +197,8 @@ impl Folder {
         let io = |error| OpenError::from_io(dir, error);
         for entry in fs::read_dir(dir).map_err(io)? {
             let name = entry.map_err(io)?.file_name();
-            if name != "LOCK" && name != "LOCK.format" {
+            // mkfs makes lost+found in the root of a volume.
+            if name != "LOCK" && name != "LOCK.format" && name != "lost+found" {
                 return Err(OpenError::Foreign(dir.to_path_buf()));
             }
         }
@@ -252,6 +254,14 @@ mod tests {
         fs::write(dir.path().join("thesis.tex"), "x").unwrap();
         assert!(matches!(open_error(dir.path()), OpenError::Foreign(_)));
         assert!(!dir.path().join("FORMAT").exists());
+    }
+
+    #[test]
+    fn the_root_of_a_fresh_volume_is_an_empty_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("lost+found")).unwrap();
+        Folder::open(dir.path()).unwrap();
+        assert!(dir.path().join("lost+found").is_dir());
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub use database::{Database, DatabaseRows, DatabaseTree, Databases};
 pub(crate) use engine::{Engine, JOURNAL, RECORD_BYTES, Tree};
 pub use fault::Fault;
 pub(crate) use fault::FaultLatch;
-pub use folder::OpenError;
+pub use folder::{FORMAT_VERSION as DATA_FORMAT, OpenError};
 pub(crate) use room::Room;
 pub use room::{DiskFull, RoomState};
 pub use seed::{Seed, SeedError, SeedPoint};

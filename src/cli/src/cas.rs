@@ -1,0 +1,107 @@
+//! `cas`: compare and swap.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use clap::{ArgGroup, Args};
+use serde::Serialize;
+
+use super::client::{Client, Effect, NodeArgs};
+use super::kv::{OneFormat, value_preview};
+use super::value_input::{self, ValueArg};
+use super::{CliError, output, text, values};
+use keyviz_json::{Key, value_text};
+use keyviz_proto as proto;
+use keyviz_proto::kv_client::KvClient;
+
+/// `cas`.
+#[derive(Args, Debug)]
+#[command(
+    group = ArgGroup::new("expected").required(true).args(["expect", "expect_file", "expect_absent"]),
+    group = ArgGroup::new("then").required(true).args(["new", "value_file", "delete"]),
+    override_usage = "keyviz cas [OPTIONS] <KEY> <NEW|--value-file <FILE>|--delete> \
+                      <--expect <VALUE>|--expect-file <FILE>|--expect-absent>",
+    after_help = "\
+Where KEY does not hold what was expected nothing is written, what it holds is on stderr (in JSON as
+`actual`), and the command exits with 5.
+
+  keyviz cas lock --expect-absent mine     # take the lock
+  keyviz cas counter --expect 7 8
+  keyviz cas lock --expect mine --delete"
+)]
+pub struct CasArgs {
+    /// Key, 1 to 4,096 bytes
+    #[arg(value_parser = values::key)]
+    key: Bytes,
+    /// Value to write, at most 1 MiB; - reads it from stdin
+    #[arg(value_parser = value_input::argument)]
+    new: Option<ValueArg>,
+    /// Write only where the key holds this value
+    #[arg(long, value_name = "VALUE", value_parser = values::value)]
+    expect: Option<Bytes>,
+    /// Write only where the key holds the bytes of this file
+    #[arg(long, value_name = "FILE")]
+    expect_file: Option<PathBuf>,
+    /// Write only where the key does not exist
+    #[arg(long)]
+    expect_absent: bool,
+    /// Write the bytes of this file
+    #[arg(long, value_name = "FILE")]
+    value_file: Option<PathBuf>,
+    /// Remove the key instead of writing it
+    #[arg(long, conflicts_with = "expect_absent")]
+    delete: bool,
+    /// How to print the result
+    #[arg(long, value_enum, default_value = "table")]
+    format: OneFormat,
+    #[command(flatten)]
+    nodes: NodeArgs,
+}
+
+#[derive(Serialize)]
+struct CasJson<'a> {
+    key: Key<'a>,
+    swapped: bool,
+    /// The value found where it was not the expected one; null where there was none.
+    actual: Option<std::borrow::Cow<'a, str>>,
+}
+
+/// Writes a key where its value is the expected one.
+pub async fn run(args: CasArgs) -> Result<(), CliError> {
+    let expected = match (args.expect, &args.expect_file) {
+        (Some(value), _) => Some(value),
+        (None, Some(file)) => Some(value_input::read(None, Some(file))?),
+        (None, None) => None,
+    };
+    let value = match args.delete {
+        true => None,
+        false => Some(value_input::read(args.new, args.value_file.as_deref())?),
+    };
+    let client = Client::from(args.nodes);
+    let request = &proto::CompareAndSwapRequest { key: args.key.clone(), expected, value };
+    let answer = client
+        .call(Effect::Write, |channel| async move {
+            KvClient::new(channel)
+                .max_decoding_message_size(super::client::MAX_ANSWER_BYTES)
+                .compare_and_swap(request.clone())
+                .await
+        })
+        .await?
+        .into_inner();
+    if args.format == OneFormat::Json {
+        let mut out = output::stdout();
+        let actual = answer.actual.as_deref().map(value_text);
+        let json = CasJson { key: Key(&args.key), swapped: answer.swapped, actual };
+        output::json_line(&mut out, &json)?;
+        out.flush()?;
+    }
+    if answer.swapped {
+        return Ok(());
+    }
+    let found = match &answer.actual {
+        Some(actual) => format!("holds {}", value_preview(actual)),
+        None => "does not exist".to_owned(),
+    };
+    Err(CliError::NotSwapped { key: text::preview(&args.key).into_owned(), found })
+}

@@ -26,6 +26,7 @@ mod catalog_disks;
 mod catalog_group;
 mod catalog_placement;
 mod compaction;
+mod digest;
 mod dump;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -75,6 +76,7 @@ pub use catalog_group::{
     AppliedCatalog, CatalogChangeError, CatalogGroup, CatalogMachine, CatalogOutcome, PeerCatalog,
 };
 pub use catalog_placement::PlacementChangeError;
+pub use digest::{ArmedDigest, DigestError, DigestProgress, RowsDigest};
 pub use dump::Dump;
 pub use error::{
     ChangeError, CreateError, InitializeError, KnownLeader, ProposeError, ReadError, ReplicasFull,

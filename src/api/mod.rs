@@ -31,6 +31,7 @@ mod server;
 mod status;
 mod stream;
 mod totals_wire;
+mod verify;
 
 pub use matrix_peer::MatrixPeer;
 pub use peer_client::{PeerClient, innermost};
@@ -39,3 +40,4 @@ pub(crate) use picture::Picture;
 pub use request_id::REQUEST_ID;
 pub use server::{Edge, Services};
 pub use status::{LEADER_METADATA, NOT_APPLIED_METADATA};
+pub use verify::{GroupReport, Replicas, Verdict, Verification, VerificationParts};

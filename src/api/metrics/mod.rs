@@ -2,6 +2,7 @@
 
 mod process;
 mod requests;
+mod verify;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::fanout::Fanout;
 use crate::kv::Coordinator;
 use crate::raft::{AppliedCatalog, Group, GroupStatus, Groups, Role, Storage, WriterStats};
 
+use super::verify::Verification;
 use process::Process;
 pub(super) use requests::{RequestKind, Requests};
 
@@ -31,6 +33,7 @@ pub(super) struct MetricsParts {
     pub(super) requests: Arc<Requests>,
     pub(super) catalog: AppliedCatalog,
     pub(super) storage: Storage,
+    pub(super) verification: Arc<Verification>,
 }
 
 /// The node's metrics.
@@ -71,6 +74,7 @@ impl Collector for Parts {
         self.storage(&mut page)?;
         self.sampler(&mut page)?;
         self.fanout(&mut page)?;
+        verify::encode(&self.0.verification.totals(), &mut page.0)?;
         process(&mut page)
     }
 }

@@ -1,7 +1,7 @@
 //! The `keyviz` command: arguments, the client side of every service, drawings.
 //!
 //! Data goes to stdout and talk to stderr. Exit codes: 0 done, 1 the operation failed (the reason
-//! is on stderr), 2 wrong usage. A reader that closes the pipe ends the command quietly.
+//! is on stderr), 2 wrong usage, 6 done in part. A reader that closes the pipe ends the command quietly.
 
 mod access;
 mod backup;
@@ -36,7 +36,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use access::Access;
 pub use client::CallError;
-pub use cluster::ReplaceError;
+pub use cluster::{ReplaceError, VerifyFindings};
 pub use demo::DemoOptions;
 pub use heatmap::{Drawing, render};
 pub use keyviz_flags::KeyvizOptions;
@@ -51,7 +51,8 @@ use output::{ColorWhen, Environment};
 #[derive(Parser, Debug)]
 #[command(name = "keyviz", version, propagate_version = true, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 done; 1 the operation failed, the reason is on stderr; 2 wrong usage.\n\
+    after_help = "Exit codes: 0 done; 1 the operation failed, the reason is on stderr; 2 wrong usage;\n\
+    6 done in part, what is missing is on stderr.\n\
     Keys and values are UTF-8 text, or `hex:` and hexadecimal digits."
 )]
 struct Cli {
@@ -132,6 +133,9 @@ pub enum CliError {
     /// A member was not replaced.
     #[error(transparent)]
     Replace(#[from] ReplaceError),
+    /// Replicas were compared, and not all of them agree. The table has the digests.
+    #[error(transparent)]
+    Verify(#[from] VerifyFindings),
     /// Output could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -195,11 +199,22 @@ impl From<UsageError> for CliError {
 }
 
 impl CliError {
+    /// What the process ends with.
+    fn exit_code(&self) -> u8 {
+        match self {
+            CliError::Verify(VerifyFindings::Incomplete { .. }) => DONE_IN_PART,
+            _ => 1,
+        }
+    }
+
     /// Whether the reader of stdout went away, which ends a command without a word.
     fn is_broken_pipe(&self) -> bool {
         matches!(self, CliError::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 }
+
+/// The exit code of a command that did a part of what was asked, and could not do the rest.
+const DONE_IN_PART: u8 = 6;
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
@@ -219,7 +234,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Nothing is left to tell where stderr is closed as well.
             let _ = writeln!(io::stderr(), "keyviz: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(error.exit_code())
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `cluster`: members, groups and leaders.
 
 mod replace;
+mod verify;
 mod waiting;
 
 use std::io::Write;
@@ -18,6 +19,7 @@ use keyviz_json::ClusterJson;
 use keyviz_proto as proto;
 use keyviz_proto::cluster_client::ClusterClient;
 pub use replace::ReplaceError;
+pub use verify::VerifyFindings;
 use waiting::{Until, Waited};
 
 /// `cluster`.
@@ -40,6 +42,9 @@ enum ClusterCommand {
     /// Replace a member that lost its disk, or whose disk went back, by a node that has joined: the
     /// member leaves, and its replicas go to the others
     ReplaceNode(replace::ReplaceNodeArgs),
+    /// Compare all replicas of each group while they serve: each computes a digest of its rows as of
+    /// the same applied entry. Exit code 0: all agree; 1: some differ; 6: some replicas gave no digest
+    Verify(verify::VerifyArgs),
     /// Move the leadership of a Raft group to another of its replicas
     TransferLeader(TransferArgs),
 }
@@ -137,6 +142,7 @@ pub async fn run(args: ClusterArgs) -> Result<(), CliError> {
         ClusterCommand::AddNode(args) => add_node(args).await,
         ClusterCommand::RemoveNode(args) => remove_node(args).await,
         ClusterCommand::ReplaceNode(args) => replace::run(args).await,
+        ClusterCommand::Verify(args) => verify::run(args).await,
         ClusterCommand::TransferLeader(args) => transfer_leader(args).await,
     }
 }

@@ -165,6 +165,8 @@ impl DemoOptions {
             keyviz: self.keyviz.clone(),
             storage: self.storage.clone(),
             move_bytes_per_s: GroupOptions::MOVE_BYTES_PER_S,
+            verify_every: Duration::ZERO,
+            verify_bytes_per_s: 0,
             log: LOG.into(),
         };
         (1..=self.nodes).map(node).collect()

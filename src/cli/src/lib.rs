@@ -41,7 +41,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-pub use cluster::ReplaceError;
+pub use cluster::{ReplaceError, VerifyFindings};
 pub use demo::DemoOptions;
 pub use exit::Exit;
 pub use heatmap::{Drawing, render};
@@ -207,6 +207,9 @@ pub enum CliError {
     /// A member was not replaced.
     #[error(transparent)]
     Replace(#[from] ReplaceError),
+    /// Replicas were compared, and not all of them agree. The table has the digests.
+    #[error(transparent)]
+    Verify(#[from] VerifyFindings),
     /// Output could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),

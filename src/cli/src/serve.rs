@@ -77,6 +77,10 @@ pub struct ServeOptions {
     pub keyviz: KeyvizOptions,
     /// Bytes a second that this node sends to replicas that need rows.
     pub move_bytes_per_s: u64,
+    /// All groups are verified in this time; zero: never.
+    pub verify_every: Duration,
+    /// Bytes of rows a second that each replica reads for that.
+    pub verify_bytes_per_s: u64,
     /// Memory and disk.
     pub storage: StorageFlags,
     /// Filter of the log on stderr.
@@ -180,6 +184,15 @@ pub struct ServeArgs {
     /// full speed
     #[arg(long, env = "KEYVIZ_MOVE_RATE", value_name = "SIZE", default_value = "64MiB", value_parser = move_rate)]
     move_rate: u64,
+    /// Compare the replicas of all groups once in this time, one group after the other; the leader of
+    /// the catalog group does. Replicas that differ are logged and counted in metrics. At least 1s; 0s:
+    /// never. See `keyviz cluster verify`
+    #[arg(long, env = "KEYVIZ_VERIFY_EVERY", value_name = "DURATION", default_value = "24h", value_parser = verify_every)]
+    verify_every: Duration,
+    /// Bytes of rows a second that each replica reads for --verify-every; in bytes or as KiB, MiB or
+    /// GiB; at least 64KiB
+    #[arg(long, env = "KEYVIZ_VERIFY_RATE", value_name = "SIZE", default_value = "4MiB", value_parser = verify_rate)]
+    verify_rate: u64,
     /// What to log on stderr: error, warn, info, debug, trace, or a filter such as
     /// info,keyviz::raft=debug
     #[arg(long, env = "KEYVIZ_LOG", value_name = "FILTER", default_value = DEFAULT_LOG, value_parser = log_filter)]
@@ -229,6 +242,18 @@ fn move_rate(text: &str) -> Result<u64, SizeError> {
     keyviz_flags::size_in(text, GroupOptions::MIN_MOVE_BYTES_PER_S, 1 << 40)
 }
 
+fn verify_every(text: &str) -> Result<Duration, values::ValueError> {
+    let longest = Duration::from_secs(366 * 86_400);
+    let every = values::duration_in(text, Duration::ZERO, longest)?;
+    let every = Some(every).filter(|every| every.is_zero() || *every >= Duration::from_secs(1));
+    every.ok_or(values::ValueError::DurationRange(Duration::from_secs(1), longest))
+}
+
+/// A rate of reading rows.
+pub(super) fn verify_rate(text: &str) -> Result<u64, SizeError> {
+    keyviz_flags::size_in(text, 64 << 10, 1 << 40)
+}
+
 fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseError> {
     text.parse::<tracing_subscriber::EnvFilter>().map(|_| text.to_owned())
 }
@@ -254,6 +279,8 @@ impl ServeArgs {
             security,
             keyviz: self.keyviz.options(self.keyviz_step),
             move_bytes_per_s: self.move_rate,
+            verify_every: self.verify_every,
+            verify_bytes_per_s: self.verify_rate,
             storage: self.storage.flags(DEFAULT_CACHE_BYTES),
             log: self.log,
         })

@@ -28,6 +28,19 @@ fn defaults_are_those_of_the_help() {
 }
 
 #[test]
+fn replicas_are_verified_once_a_day_unless_said_otherwise() {
+    let every = |flags: &[&str]| options(flags).map(|options| options.verify_every.as_secs());
+    let default = options(&[]).expect("it is right");
+    assert_eq!((default.verify_every.as_secs(), default.verify_bytes_per_s), (86_400, 4 << 20));
+    assert_eq!(every(&["--verify-every", "0s"]), Ok(0));
+    assert_eq!(every(&["--verify-every", "1s"]), Ok(1));
+    let error = every(&["--verify-every", "20ms"]).unwrap_err();
+    assert!(error.contains("'--verify-every <DURATION>'"), "{error}");
+    let error = options(&["--verify-rate", "1KiB"]).unwrap_err();
+    assert!(error.contains("'--verify-rate <SIZE>'"), "{error}");
+}
+
+#[test]
 fn a_bootstrap_is_the_same_on_every_member() {
     let flags = ["--bootstrap", LIST, "--split-at", "m,hex:62,c", "--groups", "2"];
     let Start::Bootstrap(bootstrap) = options(&flags).expect("it is right").start else {

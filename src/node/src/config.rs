@@ -35,6 +35,10 @@ pub struct NodeConfig {
     pub keyviz: KeyvizConfig,
     /// Bytes a second of rows that this node sends to replicas that need them; 0: no limit.
     pub move_bytes_per_s: u64,
+    /// All groups are verified in this time, while this node leads the catalog group; zero: never.
+    pub verify_every: Duration,
+    /// Bytes of rows a second that each replica reads for that.
+    pub verify_bytes_per_s: u64,
     /// Bounds of the storage.
     pub storage: StorageOptions,
     /// Bytes of writes that may be under way.

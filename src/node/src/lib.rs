@@ -23,6 +23,7 @@ mod running;
 mod simulation;
 mod standing;
 mod start;
+mod verifier;
 
 pub use archive::ArchiveError;
 pub use bootstrap::{BootstrapSpec, BootstrapSpecError};

@@ -26,7 +26,7 @@ use keyviz_raft::{
     Roster, Storage,
 };
 use keyviz_security::{self as security, AuthChannel, Listener, Security};
-use keyviz_server::{Edge, PeerClient, Services};
+use keyviz_server::{Edge, PeerClient, Services, Verification, VerificationParts};
 
 use super::archive::HistoryArchive;
 use super::balancer::Balancer;
@@ -43,6 +43,7 @@ use super::identity::Identity;
 use super::inheritance::Inheritance;
 use super::running::Node;
 use super::standing::Ask;
+use super::verifier::Verifier;
 
 /// How long joining may take: the catalog's leader brings the new node up to date meanwhile.
 const JOIN_WITHIN: Duration = Duration::from_secs(60);
@@ -228,6 +229,27 @@ impl Node {
             stop: stop.clone(),
         };
         tokio::spawn(balancer.run());
+        let verification = Verification::new(VerificationParts {
+            node: config.id,
+            catalog: Arc::clone(&catalog_changes),
+            groups: groups.clone(),
+            directory: Arc::clone(&directory),
+            peers: Arc::clone(&client),
+            now_ms: {
+                let clock = clock.clone();
+                Box::new(move || clock.now_ms())
+            },
+            stop: stop.clone(),
+        });
+        let verifier = Verifier {
+            every: config.verify_every,
+            bytes_per_s: config.verify_bytes_per_s,
+            verification: Arc::clone(&verification),
+            catalog: Arc::clone(&catalog_changes),
+            clock: clock.clone(),
+            stop: stop.clone(),
+        };
+        tokio::spawn(verifier.run());
         let flushed = CancellationToken::new();
         let flusher = if local.enabled() {
             let archive = open_archive(&storage, &local).await;
@@ -247,6 +269,7 @@ impl Node {
             directory: Arc::clone(&directory),
             peers: client,
             storage: storage.clone(),
+            verification,
             http: http.as_ref().map(|(_, address)| address.to_string()).unwrap_or_default(),
             security: security.clone(),
             timeout: config.request_timeout,

@@ -161,6 +161,7 @@ fn apply_entries(
         let mut batch = Batch::new(space);
         let mut answers = Vec::new();
         let mut last = None;
+        let end = space.batch_end();
         while answers.len() < BATCH_ENTRIES && batch.bytes() < BATCH_BYTES {
             let Some((entry, responder)) = run.next() else { break };
             let at = LogPosition::from(entry.log_id);
@@ -177,6 +178,9 @@ fn apply_entries(
             batch.set_applied(at);
             last = Some(at);
             answers.push((responder, reply));
+            if at.index == end {
+                break;
+            }
         }
         space.write(&batch.into_changes())?;
         if let Some(last) = last {

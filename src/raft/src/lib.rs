@@ -24,6 +24,7 @@ mod attempts;
 mod blocking;
 mod compaction;
 mod contradiction;
+mod digest;
 mod dump;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -67,6 +68,7 @@ mod testing;
 
 pub use attempts::Attempts;
 pub use blocking::blocking;
+pub use digest::{ArmedDigest, DigestError, DigestProgress, RowsDigest};
 pub use dump::Dump;
 pub use error::{
     ChangeError, CreateError, InitializeError, KnownLeader, ProposeError, ReadError, ReplicasFull,

@@ -18,6 +18,7 @@ use super::estates::Estates;
 use super::peer_client::PeerClient;
 use super::peer_service::{check_cluster, not_leader};
 use super::routes_service::change_status;
+use super::verify::{DigestUpdates, Updates, Verification};
 
 pub(super) struct ClusterService {
     pub(super) node: NodeId,
@@ -28,6 +29,7 @@ pub(super) struct ClusterService {
     pub(super) peers: Arc<PeerClient>,
     pub(super) estates: Estates,
     pub(super) storage: Storage,
+    pub(super) verification: Arc<Verification>,
     /// Where this node serves HTTP; empty: nowhere.
     pub(super) http: String,
     pub(super) started: Instant,
@@ -200,6 +202,15 @@ pub(super) struct SharedCluster(pub(super) Arc<ClusterService>);
 
 #[tonic::async_trait]
 impl proto::cluster_server::Cluster for SharedCluster {
+    type VerifyStream = Updates;
+
+    async fn verify(
+        &self,
+        request: Request<proto::VerifyRequest>,
+    ) -> Result<Response<Updates>, Status> {
+        self.0.verification.stream(request.into_inner()).map(Response::new)
+    }
+
     async fn get_status(
         &self,
         _request: Request<proto::GetStatusRequest>,
@@ -244,6 +255,35 @@ impl proto::cluster_server::Cluster for SharedCluster {
 
 #[tonic::async_trait]
 impl proto::cluster_peer_server::ClusterPeer for SharedCluster {
+    type DigestAtStream = DigestUpdates;
+
+    async fn digest_at(
+        &self,
+        request: Request<proto::DigestAtRequest>,
+    ) -> Result<Response<DigestUpdates>, Status> {
+        let ask = request.into_inner();
+        check_cluster(&self.0.directory, &ask.cluster_id)?;
+        let group = GroupId(ask.group_id);
+        let updates = self.0.verification.digest_at(group, ask.index, ask.bytes_per_s)?;
+        Ok(Response::new(updates))
+    }
+
+    async fn advance(
+        &self,
+        request: Request<proto::AdvanceRequest>,
+    ) -> Result<Response<proto::AdvanceResponse>, Status> {
+        use proto::advance_response::Outcome;
+
+        let ask = request.into_inner();
+        check_cluster(&self.0.directory, &ask.cluster_id)?;
+        let group = GroupId(ask.group_id);
+        let outcome = match self.0.verification.advance_here(group, ask.index).await? {
+            Ok(()) => Outcome::Done(true),
+            Err(leader) => Outcome::NotLeader(not_leader(leader)),
+        };
+        Ok(Response::new(proto::AdvanceResponse { outcome: Some(outcome) }))
+    }
+
     async fn node_status(
         &self,
         request: Request<proto::PeerStatusRequest>,

@@ -3,7 +3,7 @@
 //! | call | needs |
 //! |---|---|
 //! | `RaftTransport`, `KvPeer`, `KeyVizPeer`, `ClusterPeer` | a node's certificate or the cluster secret, where either is set up |
-//! | `KeyViz`, `Backup`; of `Routes` and `Cluster` everything that changes anything | the admin token, where there is one |
+//! | `KeyViz`, `Backup`, `Cluster.Verify`; of `Routes` and `Cluster` everything that changes anything | the admin token, where there is one |
 //! | `Cluster.AddNode` | the same, or what a node shows: a node that joins asks for itself |
 //! | `Kv`, reading `Routes` and `Cluster.GetStatus`, health, reflection | nothing |
 //! | `/api/` of HTTP | the admin token, where there is one |

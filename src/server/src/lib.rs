@@ -31,8 +31,10 @@ mod server;
 mod status;
 mod stream;
 mod totals_wire;
+mod verify;
 
 pub use matrix_peer::MatrixPeer;
 pub use peer_client::PeerClient;
 pub use picture::Picture;
 pub use server::{Edge, Services};
+pub use verify::{GroupReport, Replicas, Verdict, Verification, VerificationParts};

@@ -32,6 +32,7 @@ use super::peer_client::PeerClient;
 use super::peer_service::KvPeerService;
 use super::request_id::RequestIdLayer;
 use super::routes_service::{RoutesService, SharedRoutes};
+use super::verify::Verification;
 
 /// Everything that the edge serves.
 pub struct Edge {
@@ -53,6 +54,8 @@ pub struct Edge {
     pub peers: Arc<PeerClient>,
     /// The node's storage.
     pub storage: Storage,
+    /// Compares replicas.
+    pub verification: Arc<Verification>,
     /// Where HTTP is served; empty: nowhere.
     pub http: String,
     /// Who may call.
@@ -84,6 +87,7 @@ impl Services {
     pub fn new(edge: Edge) -> Self {
         let Edge { node, coordinator, catalog, fanout, groups, directory, .. } = edge;
         let Edge { peers, estates, storage, http, security, timeout, stop, .. } = edge;
+        let verification = edge.verification;
         let served = groups.clone();
         let estates = Estates {
             local: Arc::clone(fanout.local()),
@@ -108,6 +112,7 @@ impl Services {
             requests: Arc::clone(&requests),
             catalog: catalog.applied().clone(),
             storage: storage.clone(),
+            verification: Arc::clone(&verification),
         });
         Services {
             kv: Arc::clone(&coordinator),
@@ -137,6 +142,7 @@ impl Services {
                 peers,
                 estates,
                 storage,
+                verification,
                 http,
                 started: Instant::now(),
                 timeout,

@@ -16,6 +16,7 @@
 //! which they came, a few seconds later, and rows stay. In one file each segment of it would hold a
 //! few rows among entries long gone, and take up as much room as if they were still there.
 
+mod awaited;
 mod batch;
 mod binding;
 mod check;
@@ -51,6 +52,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+pub(crate) use awaited::{AwaitedView, NoView};
 pub use batch::Batch;
 pub use check::{CheckReport, Damage, Verify, check_folder};
 #[cfg(test)]

@@ -14,6 +14,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
+use super::awaited::AwaitedViews;
 use super::engine::Tree;
 use super::filling::filling_order;
 use super::view::{SnapshotView, Undo};
@@ -78,6 +79,7 @@ struct Inner {
     current: RwLock<Current>,
     /// Snapshots being read from the current tree.
     views: Mutex<Vec<Weak<Mutex<Undo>>>>,
+    awaited: AwaitedViews,
 }
 
 /// The tree that holds the rows.
@@ -277,7 +279,8 @@ impl Changes {
 
 impl Space {
     pub(crate) fn new(group: GroupId, current: Current) -> Self {
-        let inner = Inner { group, current: RwLock::new(current), views: Mutex::default() };
+        let (views, awaited) = Default::default();
+        let inner = Inner { group, current: RwLock::new(current), views, awaited };
         Self { inner: Arc::new(inner) }
     }
 
@@ -328,8 +331,30 @@ impl Space {
         self.inner.current.read()
     }
 
+    /// Views that are waited for.
+    pub(super) fn awaited(&self) -> &AwaitedViews {
+        &self.inner.awaited
+    }
+
+    /// The entry that a batch must end with, if it comes to it: a view of it is waited for.
+    pub(crate) fn batch_end(&self) -> u64 {
+        self.inner.awaited.next()
+    }
+
     /// Writes a batch. Only the group's apply calls this.
     pub(crate) fn write(&self, changes: &Changes) -> io::Result<()> {
+        self.write_changes(changes)?;
+        self.answer_awaited(changes.applied);
+        Ok(())
+    }
+
+    fn answer_awaited(&self, applied: Option<LogPosition>) {
+        if let Some(at) = applied.filter(|at| at.index >= self.batch_end()) {
+            self.inner.awaited.answer(at.index, || self.view());
+        }
+    }
+
+    fn write_changes(&self, changes: &Changes) -> io::Result<()> {
         // Held over the writes: a snapshot reads either side of the batch, never its middle.
         let views: Vec<Arc<Mutex<Undo>>> = self.live_views();
         let mut undos: Vec<_> = views.iter().map(|view| view.lock()).collect();
@@ -378,7 +403,10 @@ impl Space {
             view.lock().abandon();
         }
         self.inner.views.lock().clear();
-        std::mem::replace(&mut *self.inner.current.write(), next)
+        let applied = next.applied;
+        let old = std::mem::replace(&mut *self.inner.current.write(), next);
+        self.answer_awaited(applied);
+        old
     }
 }
 

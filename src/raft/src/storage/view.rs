@@ -83,6 +83,18 @@ impl SnapshotView {
         &self.at.membership
     }
 
+    /// Whether what is left of it can no longer be read.
+    pub(crate) fn is_overtaken(&self) -> bool {
+        self.undo.lock().abandoned
+    }
+
+    /// Whether so many bytes of old values are kept for it that it should be read soon, or it is too
+    /// late for that.
+    pub(crate) fn is_urgent(&self, bytes: usize) -> bool {
+        let undo = self.undo.lock();
+        undo.abandoned || undo.old_bytes >= bytes
+    }
+
     /// The next rows in key order, about `bytes` of them; empty at the end.
     pub(crate) fn next_run(&mut self, bytes: usize) -> io::Result<Vec<KeyValue>> {
         Ok(self.run_to(None, bytes)?.rows)

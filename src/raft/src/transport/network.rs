@@ -1,5 +1,6 @@
 //! openraft's network of one group to one peer.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub(crate) struct GroupNetwork {
     pub(crate) pace: Arc<Pace>,
     /// How long word of a commit waits for entries to travel with.
     pub(crate) hold: Duration,
+    /// What peers acknowledged.
+    pub(crate) acknowledged: Acknowledged,
 }
 
 impl RaftNetworkFactory<Types> for GroupNetwork {
@@ -59,7 +62,7 @@ impl RaftNetworkFactory<Types> for GroupNetwork {
 
     async fn new_client(&mut self, target: NodeId, node: &Member) -> PeerNetwork {
         let (peers, group, pace) = (self.peers.clone(), self.group, self.pace.clone());
-        let (addr, hold, acknowledged) = (node.addr.clone(), self.hold, Mutex::default());
+        let (addr, hold, acknowledged) = (node.addr.clone(), self.hold, self.acknowledged.clone());
         PeerNetwork { peers, group, target, addr, pace, hold, acknowledged }
     }
 }
@@ -73,9 +76,12 @@ pub(crate) struct PeerNetwork {
     /// Shared by all groups of the node.
     pace: Arc<Pace>,
     hold: Duration,
-    /// The last entry that the peer said to have stored, in answers to this network.
-    acknowledged: Mutex<Option<LogId>>,
+    acknowledged: Acknowledged,
 }
+
+/// By peer: the term in which this node led last, and the last entry that the peer said to have stored
+/// in it. Shared by all networks of a group.
+pub(crate) type Acknowledged = Arc<Mutex<HashMap<NodeId, (u64, LogId)>>>;
 
 pub(super) fn unreachable(error: impl ToString) -> RpcError {
     RPCError::Unreachable(Unreachable::from_string(error))
@@ -166,7 +172,10 @@ impl PeerNetwork {
 
     pub(super) fn send(&self, append: AppendEntriesRequest<Types>) -> Result<InFlight, RpcError> {
         let (previous, last) = (append.prev_log_id, end_of(&append));
-        let acknowledged = *self.acknowledged.lock();
+        let term = append.vote.leader_id.term;
+        let acknowledged = self.acknowledged.lock().get(&self.target).copied();
+        // Of an earlier term of this node another leader may have had the peer take entries back.
+        let acknowledged = acknowledged.filter(|(of, _)| *of == term).map(|(_, last)| last);
         let empty = append.entries.is_empty();
         let request = wire::append_to_proto(0, self.group.0, append);
         if let Some(wire) = self.peers.wire() {
@@ -185,6 +194,7 @@ impl PeerNetwork {
                 previous,
                 last,
                 acknowledged,
+                term,
                 empty,
                 sent: Instant::now(),
                 waiter,
@@ -192,7 +202,7 @@ impl PeerNetwork {
         }
         let link = self.peers.link(self.target, &self.addr).map_err(unreachable)?;
         let waiter = link.send(request).map_err(unreachable)?;
-        Ok(InFlight { previous, last, acknowledged, empty, sent: Instant::now(), waiter })
+        Ok(InFlight { previous, last, acknowledged, term, empty, sent: Instant::now(), waiter })
     }
 
     /// Takes an answer to a request of this network.
@@ -204,9 +214,11 @@ impl PeerNetwork {
         self.peers.note_room(self.target, answer.disk_full);
         let outcome = request.outcome(answer)?;
         match &outcome {
-            Ok(last) => {
+            Ok(None) => {}
+            Ok(Some(last)) => {
                 let mut acknowledged = self.acknowledged.lock();
-                *acknowledged = (*acknowledged).max(*last);
+                let known = acknowledged.entry(self.target).or_insert((request.term, *last));
+                *known = (*known).max((request.term, *last));
             }
             Err(StreamAppendError::Conflict(at)) if Some(*at) <= request.acknowledged => {
                 let what = format!(

@@ -33,8 +33,9 @@ const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct InFlight {
     pub(super) previous: Option<LogId>,
     pub(super) last: Option<LogId>,
-    /// The last entry that the peer had acknowledged when this was sent.
+    /// The last entry that the peer had acknowledged in this term when this was sent.
     pub(super) acknowledged: Option<LogId>,
+    pub(super) term: u64,
     pub(super) empty: bool,
     pub(super) sent: Instant,
     pub(super) waiter: Waiter,
@@ -259,7 +260,8 @@ mod tests {
         let peers = Peers::anonymous(1, "", PeersOptions::default());
         let answers = peers.detach(2, "peer:1");
         let (group, pace) = (GroupId(1), Pace::new(0).into());
-        let mut networks = GroupNetwork { peers, group, pace, hold: HOLD };
+        let mut networks =
+            GroupNetwork { peers, group, pace, hold: HOLD, acknowledged: Default::default() };
         (networks.new_client(2, &Member::grpc("peer:1")).await, answers)
     }
 

@@ -71,6 +71,21 @@ impl Service {
         }
     }
 
+    /// The same for one message of many that come in order: a sender that is not known yet is
+    /// identified meanwhile, and has to send again.
+    pub(super) fn check_now(&self, hello: &proto::RaftHello) -> Result<(), Status> {
+        self.check_cluster(hello)?;
+        let Some(roster) = self.groups.peers().roster() else { return Ok(()) };
+        match roster.admit(hello)? {
+            Admit::Yes => Ok(()),
+            Admit::Unidentified(_) => {
+                let (service, hello) = (self.clone(), hello.clone());
+                tokio::spawn(async move { service.check(Some(&hello)).await });
+                Err(Status::unavailable("the sender is being identified"))
+            }
+        }
+    }
+
     fn check_cluster(&self, hello: &proto::RaftHello) -> Result<(), Status> {
         if hello.to != self.groups.node() {
             return Err(Status::failed_precondition(format!(

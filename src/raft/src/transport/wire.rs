@@ -58,7 +58,8 @@ pub async fn receive(groups: Groups, message: RaftMessage) -> Result<RaftReply, 
     let service = Service::new(groups);
     match message {
         RaftMessage::Append(hello, append) => {
-            service.check(Some(&hello)).await?;
+            // Without a pause: messages keep the order in which they came.
+            service.check_now(&hello)?;
             Ok(RaftReply::Append(service.start(append).await.0))
         }
         RaftMessage::Identify(request) => {

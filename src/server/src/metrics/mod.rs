@@ -2,6 +2,7 @@
 
 mod process;
 mod requests;
+mod verify;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use keyviz_fanout::Fanout;
 use keyviz_kv::Coordinator;
 use keyviz_raft::{Group, GroupStatus, Groups, Role, Storage, WriterStats};
 
+use super::verify::Verification;
 use process::Process;
 pub(super) use requests::{RequestKind, Requests};
 
@@ -32,6 +34,7 @@ pub(super) struct MetricsParts {
     pub(super) requests: Arc<Requests>,
     pub(super) catalog: AppliedCatalog,
     pub(super) storage: Storage,
+    pub(super) verification: Arc<Verification>,
 }
 
 /// The node's metrics.
@@ -72,6 +75,7 @@ impl Collector for Parts {
         self.storage(&mut page)?;
         self.sampler(&mut page)?;
         self.fanout(&mut page)?;
+        verify::encode(&self.0.verification.totals(), &mut page.0)?;
         process(&mut page)
     }
 }

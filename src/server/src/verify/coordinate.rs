@@ -1,0 +1,394 @@
+//! One group at a time: which entry, who is armed for it, and what comes of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::future::join_all;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use keyviz_proto as proto;
+use keyviz_proto::digest_at_update::Update;
+use keyviz_raft::RowsDigest;
+use keyviz_types::{GroupId, NodeId};
+
+use super::super::cluster_status::group_to_wire;
+use super::super::picture::STATUS_DEADLINE;
+use super::Verification;
+use super::peer::{self, DigestUpdates, MOST_ADVANCED};
+use super::verdict::{GroupReport, Replicas};
+
+/// Entries that are tried before a replica that misses them all gives no digest.
+const ATTEMPTS: u32 = 6;
+
+/// How far ahead of the newest replica the first entry is. Where nothing is written, so many proposals
+/// bring the group there.
+const FIRST_AHEAD: u64 = 16;
+
+/// A replica may take so long to say that it is armed.
+const ARM_WITHIN: Duration = Duration::from_secs(5);
+
+/// A replica that has said nothing for so long gives no digest; it says something twice a second.
+const SILENT_FOR: Duration = Duration::from_secs(10);
+
+/// The leader of a group is looked for so long.
+const LEADER_WITHIN: Duration = Duration::from_secs(10);
+
+/// The pause before it is looked for again, and before another entry is tried the first time.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// How far the verification of a group is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Progress {
+    pub(super) group: GroupId,
+    pub(super) index: u64,
+    pub(super) attempt: u32,
+    /// Of the replica that has read the fewest.
+    pub(super) bytes: u64,
+}
+
+/// Who is told how far a verification is.
+pub(super) trait Told: Send + Sync {
+    fn tell(&self, progress: Progress);
+}
+
+/// Nobody.
+pub(super) struct Untold;
+
+impl Told for Untold {
+    fn tell(&self, _: Progress) {}
+}
+
+/// What the replicas of a group said of it.
+#[derive(Default)]
+struct Said {
+    voters: BTreeSet<NodeId>,
+    leader: Option<NodeId>,
+    /// Of the newest replica.
+    applied: u64,
+    /// Those that said nothing, and why.
+    silent: BTreeMap<NodeId, String>,
+}
+
+/// Why a replica gave no digest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum NoDigest {
+    /// It was past the entry: another one may do.
+    Missed { applied: u64 },
+    /// More was written than it keeps, or it has too much to do: another try may do.
+    Again(String),
+    /// Another entry would not help.
+    Failed(String),
+}
+
+impl NoDigest {
+    fn words(self, index: u64) -> String {
+        match self {
+            NoDigest::Missed { applied } => {
+                format!("it was at entry {applied}, past entry {index}, in {ATTEMPTS} attempts")
+            }
+            NoDigest::Again(reason) | NoDigest::Failed(reason) => reason,
+        }
+    }
+}
+
+/// One attempt, for all replicas.
+#[derive(Clone, Copy)]
+struct Attempt {
+    group: GroupId,
+    index: u64,
+    number: u32,
+    bytes_per_s: u64,
+}
+
+type Outcomes = BTreeMap<NodeId, Result<RowsDigest, NoDigest>>;
+
+impl Verification {
+    /// Compares the replicas of a group.
+    pub(super) async fn coordinate(
+        &self,
+        group: GroupId,
+        bytes_per_s: u64,
+        told: &impl Told,
+    ) -> GroupReport {
+        let mut ahead = FIRST_AHEAD;
+        let mut number = 1;
+        loop {
+            let said = self.ask(group).await;
+            let index = said.applied.saturating_add(ahead);
+            let attempt = Attempt { group, index, number, bytes_per_s };
+            told.tell(Progress { group, index, attempt: number, bytes: 0 });
+            let outcomes = self.attempt(attempt, &said, told).await;
+            if number == ATTEMPTS || !outcomes.values().any(is_worth_another) {
+                let outcomes = outcomes.into_iter();
+                let replicas: Replicas = outcomes
+                    .map(|(node, outcome)| (node, outcome.map_err(|none| none.words(index))))
+                    .collect();
+                return GroupReport::new(group, index, replicas);
+            }
+            ahead = next_ahead(ahead, said.applied, &outcomes);
+            // The places of what was armed are free again soon.
+            tokio::time::sleep(PAUSE * number).await;
+            number += 1;
+        }
+    }
+
+    /// Asks the nodes that hold a group how far they are.
+    async fn ask(&self, group: GroupId) -> Said {
+        let mut holders: BTreeSet<NodeId> = self.directory.replicas(group).into_iter().collect();
+        if holders.is_empty() {
+            holders = self.directory.members().keys().copied().collect();
+        }
+        let asks =
+            holders.iter().map(|node| async move { (*node, self.ask_node(*node, group).await) });
+        let mut said = Said::default();
+        let mut views = Vec::new();
+        for (node, answer) in join_all(asks).await {
+            match answer {
+                Ok(view) => views.extend(view.map(|view| (node, view))),
+                Err(reason) => {
+                    said.silent.insert(node, reason);
+                }
+            }
+        }
+        said.applied = views.iter().map(|(_, view)| view.applied_index).max().unwrap_or(0);
+        let newest = views.iter().max_by_key(|(_, view)| (view.term, view.applied_index));
+        let voters = newest.map(|(_, view)| view.voters.iter().copied().map(NodeId).collect());
+        said.voters = voters.unwrap_or(holders);
+        said.leader = newest.map(|(_, view)| NodeId(view.leader)).filter(|node| *node != NodeId(0));
+        said
+    }
+
+    async fn ask_node(
+        &self,
+        node: NodeId,
+        group: GroupId,
+    ) -> Result<Option<proto::PeerGroupStatus>, String> {
+        if node == self.node {
+            return Ok(self.groups.get(group).map(|group| group_to_wire(&group)));
+        }
+        let said = self.peers.node_status(node, STATUS_DEADLINE).await?;
+        // A node that takes part in nothing is as good as silent, and says why.
+        if !said.refused.is_empty() {
+            return Err(said.refused);
+        }
+        Ok(said.groups.into_iter().find(|view| view.group_id == group.0))
+    }
+
+    async fn attempt(&self, attempt: Attempt, said: &Said, told: &impl Told) -> Outcomes {
+        let arms = said.voters.iter().map(|node| async move {
+            let armed = match said.silent.get(node) {
+                Some(reason) => Err(NoDigest::Failed(reason.clone())),
+                None => self.arm(*node, attempt).await,
+            };
+            (*node, armed)
+        });
+        let (mut armed, mut outcomes) = (Vec::new(), Outcomes::new());
+        for (node, arm) in join_all(arms).await {
+            match arm {
+                Ok(updates) => armed.push((node, updates)),
+                Err(none) => drop(outcomes.insert(node, Err(none))),
+            }
+        }
+        let again = attempt.number < ATTEMPTS && outcomes.values().any(is_worth_another);
+        if armed.is_empty() || again {
+            return outcomes;
+        }
+        let (give_up, given_up) = watch::channel(None);
+        let far = watch::Sender::new(BTreeMap::<NodeId, u64>::new());
+        let digests = armed.into_iter().map(|(node, updates)| {
+            let far = &far;
+            let far = move |bytes| {
+                far.send_modify(|far| *far.entry(node).or_default() = bytes);
+                let bytes = far.borrow().values().min().copied().unwrap_or(0);
+                let Attempt { group, index, number, .. } = attempt;
+                told.tell(Progress { group, index, attempt: number, bytes });
+            };
+            far(0);
+            let given_up = given_up.clone();
+            async move { (node, follow(updates, attempt.index, given_up, far).await) }
+        });
+        let advancing = async {
+            if let Err(reason) = self.advance(attempt, said.leader).await {
+                give_up.send_replace(Some(reason));
+            }
+            std::future::pending().await
+        };
+        let digests: Vec<_> = tokio::select! {
+            digests = join_all(digests) => digests,
+            never = advancing => never,
+        };
+        outcomes.extend(digests);
+        outcomes
+    }
+
+    /// Has a replica take its digest at the entry.
+    async fn arm(&self, node: NodeId, attempt: Attempt) -> Result<DigestUpdates, NoDigest> {
+        let Attempt { group, index, bytes_per_s, .. } = attempt;
+        let arming = async {
+            let mut updates = match node == self.node {
+                true => self.digest_at(group, index, bytes_per_s),
+                false => self.peers.digest_at(node, group, index, bytes_per_s).await,
+            }
+            .map_err(|status| none_of(&status))?;
+            match updates.next().await {
+                Some(Ok(proto::DigestAtUpdate { update: Some(Update::Armed(_)) })) => Ok(updates),
+                Some(Ok(proto::DigestAtUpdate { update: Some(Update::Missed(applied)) })) => {
+                    Err(NoDigest::Missed { applied })
+                }
+                Some(Err(status)) => Err(none_of(&status)),
+                _ => Err(NoDigest::Failed("it answered something else".to_owned())),
+            }
+        };
+        match tokio::time::timeout(ARM_WITHIN, arming).await {
+            Ok(armed) => armed,
+            Err(_) => Err(NoDigest::Failed(silent_for(ARM_WITHIN))),
+        }
+    }
+
+    /// Has the leader of a group, whoever that is, bring it to the entry.
+    async fn advance(&self, attempt: Attempt, leader: Option<NodeId>) -> Result<(), String> {
+        let Attempt { group, index, .. } = attempt;
+        let deadline = Instant::now() + LEADER_WITHIN;
+        let mut leader = leader;
+        loop {
+            let answer = match leader {
+                None => Ok(Err(self.ask(group).await.leader)),
+                Some(node) if node == self.node => self.advance_here(group, index).await,
+                Some(node) => self.peers.advance(node, group, index).await,
+            };
+            match answer {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(hint)) if Instant::now() < deadline => leader = hint,
+                Err(status)
+                    if status.code() == tonic::Code::Unavailable && Instant::now() < deadline =>
+                {
+                    leader = None;
+                }
+                Ok(Err(_)) => return Err("the group has no leader".to_owned()),
+                Err(status) => {
+                    let who = leader.map_or(String::new(), |node| format!(", node {node}"));
+                    return Err(format!("the group's leader{who}: {}", peer::reason(&status)));
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+fn is_worth_another(outcome: &Result<RowsDigest, NoDigest>) -> bool {
+    matches!(outcome, Err(NoDigest::Missed { .. } | NoDigest::Again(_)))
+}
+
+fn none_of(status: &tonic::Status) -> NoDigest {
+    let reason = peer::reason(status);
+    match status.code() {
+        tonic::Code::Aborted | tonic::Code::ResourceExhausted => NoDigest::Again(reason),
+        _ => NoDigest::Failed(reason),
+    }
+}
+
+/// How far ahead the next entry is, after some replicas were past the one before.
+fn next_ahead(ahead: u64, asked_at: u64, outcomes: &Outcomes) -> u64 {
+    let passed = outcomes.values().filter_map(|outcome| match outcome {
+        Err(NoDigest::Missed { applied }) => Some(applied.saturating_sub(asked_at)),
+        _ => None,
+    });
+    let Some(passed) = passed.max() else { return ahead };
+    // Twice of what was applied meanwhile.
+    (ahead * 4).max(passed.saturating_mul(2)).min(MOST_ADVANCED / 2)
+}
+
+/// Waits for the digest of an armed replica. `given_up`: why the group does not come to the entry.
+async fn follow(
+    mut updates: DigestUpdates,
+    index: u64,
+    mut given_up: watch::Receiver<Option<String>>,
+    far: impl Fn(u64),
+) -> Result<RowsDigest, NoDigest> {
+    let mut taken = false;
+    loop {
+        let update = tokio::select! {
+            biased;
+            update = tokio::time::timeout(SILENT_FOR, updates.next()) => update,
+            reason = async { given_up.wait_for(Option::is_some).await.ok()?.clone() },
+                if !taken =>
+            {
+                return Err(NoDigest::Failed(reason.unwrap_or_default()));
+            }
+        };
+        let update = update.map_err(|_| NoDigest::Failed(silent_for(SILENT_FOR)))?;
+        let update = match update {
+            Some(Ok(update)) => update.update,
+            Some(Err(status)) => return Err(none_of(&status)),
+            None => return Err(NoDigest::Failed("it stopped half way".to_owned())),
+        };
+        match update {
+            Some(Update::Progress(progress)) => {
+                taken = progress.taken;
+                far(progress.bytes);
+            }
+            Some(Update::Missed(applied)) => return Err(NoDigest::Missed { applied }),
+            Some(Update::Digest(digest)) => {
+                far(digest.bytes);
+                return peer::from_wire(index, &digest)
+                    .ok_or_else(|| NoDigest::Failed("its digest does not decode".to_owned()));
+            }
+            Some(Update::Armed(_)) | None => {}
+        }
+    }
+}
+
+fn silent_for(time: Duration) -> String {
+    format!("no answer within {} s", time.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_entry_is_further_ahead_than_what_was_applied_meanwhile_and_bounded() {
+        let missed = |applied| Err(NoDigest::Missed { applied });
+        let outcomes = |applied| Outcomes::from([(NodeId(1), missed(applied))]);
+        assert_eq!(next_ahead(16, 100, &outcomes(120)), 64);
+        assert_eq!(next_ahead(16, 100, &outcomes(1_100)), 2_000);
+        assert_eq!(next_ahead(30_000, 100, &outcomes(40_000)), MOST_ADVANCED / 2);
+        let busy = Outcomes::from([(NodeId(1), Err(NoDigest::Again(String::new())))]);
+        assert_eq!(next_ahead(16, 100, &busy), 16);
+    }
+
+    fn update(update: Update) -> Result<proto::DigestAtUpdate, tonic::Status> {
+        Ok(proto::DigestAtUpdate { update: Some(update) })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_that_falls_silent_or_ends_early_gives_no_digest() {
+        let (_keep, given_up) = watch::channel(None);
+        let silent = futures::stream::pending().boxed();
+        let none = follow(silent, 9, given_up.clone(), |_| ()).await;
+        assert_eq!(none, Err(NoDigest::Failed("no answer within 10 s".to_owned())));
+        let ended = futures::stream::iter([update(Update::Armed(3))]).boxed();
+        let none = follow(ended, 9, given_up.clone(), |_| ()).await;
+        assert_eq!(none, Err(NoDigest::Failed("it stopped half way".to_owned())));
+        let missed = futures::stream::iter([update(Update::Missed(12))]).boxed();
+        let none = follow(missed, 9, given_up, |_| ()).await;
+        assert_eq!(none, Err(NoDigest::Missed { applied: 12 }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_that_is_not_brought_to_the_entry_ends_the_wait_of_those_not_there_yet() {
+        let (give_up, given_up) = watch::channel(None);
+        give_up.send_replace(Some("no leader".to_owned()));
+        let waits = futures::stream::pending().boxed();
+        let none = follow(waits, 9, given_up.clone(), |_| ()).await;
+        assert_eq!(none, Err(NoDigest::Failed("no leader".to_owned())));
+        // Who has the entry goes on.
+        let taken = proto::DigestProgress { taken: true, rows: 1, bytes: 2 };
+        let digest = proto::RowsDigest { digest: vec![0; 16].into(), rows: 1, bytes: 2 };
+        let updates = [update(Update::Progress(taken)), update(Update::Digest(digest))];
+        let updates = futures::stream::iter(updates).boxed();
+        assert!(follow(updates, 9, given_up, |_| ()).await.is_ok());
+    }
+}

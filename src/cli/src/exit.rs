@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use tonic::Code;
 
 use super::load::LoadError;
-use super::{CallError, CliError};
+use super::{CallError, CliError, ReplaceError, VerifyFindings};
 
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,7 +55,9 @@ impl CliError {
                 Exit::NotFound
             }
             CliError::NoLeader(_) => Exit::Unreachable,
-            CliError::NotSwapped { .. } => Exit::Refused,
+            CliError::Replace(ReplaceError::NotAMember(_)) => Exit::NotFound,
+            CliError::NotSwapped { .. } | CliError::Replace(_) => Exit::Refused,
+            CliError::Verify(VerifyFindings::Incomplete { .. }) => Exit::Partial,
             CliError::InPart(_) | CliError::ScanCut { .. } | CliError::DeleteRangeCut { .. } => {
                 Exit::Partial
             }

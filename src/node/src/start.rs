@@ -126,7 +126,7 @@ impl Node {
         let known = identity.cluster_id.clone().unwrap_or_default();
         let (number, checks) = (identity.incarnation.0, Checks::default());
         let roster =
-            Roster::open(&storage, config.id, identity.disk, number, rand::random(), checks);
+            Roster::open(&storage, config.id, identity.disk, number, rand::random(), checks).await;
         let roster = roster.map_err(|error| OpenError::from_io(&config.data, error))?;
         let peers = Peers::new(
             config.id.0,

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use keyviz_fanout::Clock;
 use keyviz_catalog_group::CatalogGroup;
+use keyviz_fanout::Clock;
 use keyviz_server::Verification;
 use keyviz_types::GroupId;
 

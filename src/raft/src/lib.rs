@@ -77,7 +77,7 @@ pub use gather::Gather;
 pub use group::{Consistency, Group, Proposed};
 pub use groups::Groups;
 pub use handshake::{
-    Checks, Doubt, HandshakeLoop, Heard, Participation, Roster, Start, heard_of, judge,
+    Checks, Doubt, HandshakeLoop, Heard, Participation, PastStart, Roster, Start, heard_of, judge,
 };
 pub use log::{BATCH_BUCKETS, CorruptLog, SYNC_BUCKETS, WriterStats};
 pub use machine::{Machine, MachineError};

@@ -311,6 +311,7 @@ fn findings(groups: &[GroupVerified]) -> Option<VerifyFindings> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Exit;
 
     fn replica(node_id: u64, digest: u8, differs: bool) -> proto::ReplicaVerified {
         let digest =
@@ -378,11 +379,11 @@ mod tests {
         let found = findings(&groups).expect("one differs");
         assert!(matches!(found, VerifyFindings::Differ { .. }), "{found}");
         assert!(found.to_string().contains("group 1 at entry 21, node 3"), "{found}");
-        assert_eq!(CliError::from(found).exit_code(), 1);
+        assert_eq!(CliError::from(found).exit(), Exit::Failed);
         groups.remove(1);
         let found = findings(&groups).expect("one is incomplete");
         assert!(found.to_string().contains("group 2 at entry 21, node 3 (no digest)"), "{found}");
-        assert_eq!(CliError::from(found).exit_code(), 6);
+        assert_eq!(CliError::from(found).exit(), Exit::Partial);
         groups.remove(1);
         assert_eq!(findings(&groups), None);
     }

@@ -202,6 +202,9 @@ impl Cluster {
             read.map_err(|key| format!("{key} cannot be read at host {host} after all healed"))?;
         }
         self.until(SETTLING_MS, "all replicas come to the same end", verdict::is_settled)?;
+        // It hears of it from the first member that it speaks to.
+        let out = |cluster: &Cluster| verdict::check_who_takes_part(cluster).is_ok();
+        self.until(SETTLING_MS, "who forgot takes part in nothing", out)?;
         verdict::check(self)?;
         let tally = self.workload.tally();
         Ok(Passed {

@@ -73,12 +73,15 @@ impl Weather {
 /// Decides on faults. The same seed decides on the same ones.
 pub(super) struct Schedule {
     rng: StdRng,
+    /// Decides on disks that forget, so that the other faults do not depend on it.
+    forgets: StdRng,
     hosts: u64,
 }
 
 impl Schedule {
     pub(super) fn new(seed: u64, hosts: u64) -> Self {
-        Schedule { rng: StdRng::seed_from_u64(mix(seed ^ 0xFA17)), hosts }
+        let rng = |salt: u64| StdRng::seed_from_u64(mix(seed ^ salt));
+        Schedule { rng: rng(0xFA17), forgets: rng(0xF0E6), hosts }
     }
 
     /// The time to the next fault, and the fault. Faults overlap.
@@ -91,21 +94,7 @@ impl Schedule {
         let keep = [0, rng.random_range(0..1_000), 1_000][rng.random_range(0..3)];
         let down_ms = rng.random_range(20..1_200);
         let cut_ms = rng.random_range(100..2_000);
-        let ago_ms = rng.random_range(2_500..5_000);
-        let how = match rng.random_range(0..6) {
-            0..2 => Forgets::All,
-            2..4 => Forgets::Since { ago_ms },
-            4 => Forgets::JournalSince { ago_ms },
-            _ => Forgets::RowsSince { ago_ms },
-        };
-        let fault = match rng.random_range(0..110) {
-            100.. => Fault::Forget {
-                host,
-                behind: 1 + host % hosts,
-                how,
-                apart_ms: rng.random_range(500..1_500),
-                alone_ms: rng.random_range(500..2_500),
-            },
+        let fault = match rng.random_range(0..100) {
             0..22 => Fault::Kill { host, keep, down_ms },
             22..30 => Fault::KillAll { keep, down_ms },
             30..42 => Fault::Pause { host: whom, stopped_ms: rng.random_range(100..2_500) },
@@ -132,6 +121,24 @@ impl Schedule {
             91..95 => Fault::DiskFails { host, keep, down_ms },
             _ => Fault::Clock { host, offset_ms: rng.random_range(-60_000..60_000) },
         };
-        (quiet_ms, fault)
+        (quiet_ms, self.forget(host).unwrap_or(fault))
+    }
+
+    /// Now and then a host forgets instead.
+    fn forget(&mut self, host: u64) -> Option<Fault> {
+        let rng = &mut self.forgets;
+        if !rng.random_ratio(1, 10) {
+            return None;
+        }
+        let ago_ms = rng.random_range(2_500..5_000);
+        let how = match rng.random_range(0..6) {
+            0..2 => Forgets::All,
+            2..4 => Forgets::Since { ago_ms },
+            4 => Forgets::JournalSince { ago_ms },
+            _ => Forgets::RowsSince { ago_ms },
+        };
+        let behind = 1 + host % self.hosts;
+        let (apart_ms, alone_ms) = (rng.random_range(500..1_500), rng.random_range(500..2_500));
+        Some(Fault::Forget { host, behind, how, apart_ms, alone_ms })
     }
 }

@@ -310,8 +310,8 @@ impl Assembly {
             positions: !matches!(bug(), Some(Bug::PositionNotCompared | Bug::CommittedOverwritten)),
         };
         let nonce = u64::from_be_bytes(*random_id().first_chunk().expect("16 bytes"));
-        let roster =
-            Roster::open(&storage, node, disk_id, number.0, nonce, checks).map_err(|e| text(&e))?;
+        let roster = Roster::open(&storage, node, disk_id, number.0, nonce, checks).await;
+        let roster = roster.map_err(|e| text(&e))?;
         let peers = Peers::over(endpoint.host, wire, roster.clone());
         let groups = Groups::new(storage.clone(), peers.clone(), group_options());
         let catalog = AppliedCatalog::default();

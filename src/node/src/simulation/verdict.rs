@@ -97,7 +97,7 @@ fn check_histories(cluster: &Cluster) -> Result<(), String> {
 }
 
 /// Whoever forgot takes part in nothing, and nobody met a leader that contradicted it.
-fn check_who_takes_part(cluster: &Cluster) -> Result<(), String> {
+pub(super) fn check_who_takes_part(cluster: &Cluster) -> Result<(), String> {
     for host in cluster.taking_part() {
         let Some(parts) = host.parts() else { continue };
         if let Some((group, reason)) = parts.groups.closed().into_iter().next() {

@@ -6,10 +6,10 @@
 //! Raft message, and a node that has forgotten takes part in nothing.
 //!
 //! A node shows a [`Start`]: its disk id, the number of the start, a random nonce, and a *mark* that
-//! grows at most once a second while the disk takes writes. Number and mark are durable before they
-//! are shown. Every node keeps, durably, the last start that it identified of each peer
-//! ([`Roster`]), and [`judge`] compares: another disk, a smaller number, a smaller mark, or the same
-//! number under another nonce is a disk that lost what it had.
+//! grows at most once a second while the disk takes writes; and with it the starts before
+//! ([`PastStart`]). All of it is durable before it is shown. Every node keeps, durably, the last
+//! start that it identified of each peer ([`Roster`]), and [`judge`] compares: a disk that is another
+//! one, or whose history lacks the start or a mark that was seen, has lost what it had.
 //!
 //! ```text
 //!   node A                                   node B
@@ -39,4 +39,4 @@ pub use record::{Heard, heard_of};
 pub(crate) use roster::{Admit, identity_to_proto};
 pub use roster::{Checks, Participation, Roster};
 pub use rounds::HandshakeLoop;
-pub use start::{Doubt, Start, judge};
+pub use start::{Doubt, PastStart, Start, judge};

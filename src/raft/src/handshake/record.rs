@@ -9,16 +9,22 @@ use std::collections::BTreeMap;
 
 use bincode::{Decode, Encode};
 
-use super::start::StoredStart;
+use super::start::{PastStart, StoredStart};
 
 /// The name of the record.
 pub(super) const RECORD: &str = "handshake";
 
 const FORMAT: u8 = 1;
 
+/// Starts that a disk remembers.
+pub(super) const STARTS: usize = 64;
+
 #[derive(Default, Encode, Decode)]
 pub(super) struct Record {
+    /// The last mark of this node.
     pub(super) mark: u64,
+    /// The last starts of this node, the current one last; at most [`STARTS`].
+    pub(super) starts: Vec<PastStart>,
     pub(super) peers: BTreeMap<u64, StoredStart>,
     /// Disks that were seen to have lost entries which they had acknowledged, and what was seen.
     pub(super) forgot: BTreeMap<u64, ([u8; 16], String)>,

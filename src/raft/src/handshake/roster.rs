@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
-use super::record::{RECORD, Record, decode, encode};
-use super::start::{Doubt, Start, judge};
+use super::record::{RECORD, Record, STARTS, decode, encode};
+use super::start::{Doubt, PastStart, Start, judge};
 use crate::storage::Storage;
 use crate::types;
 use keyviz_proto as proto;
@@ -53,6 +53,8 @@ struct Inner {
     disk: DiskId,
     number: u64,
     nonce: u64,
+    /// The starts before this one, oldest first, as they were read.
+    history: Vec<PastStart>,
     checks: Checks,
     mark: AtomicU64,
     founded: AtomicBool,
@@ -100,20 +102,37 @@ impl Default for Checks {
 }
 
 impl Peer {
-    fn judge(&self, node: NodeId, shown: &Start, checks: Checks) -> Result<(), Doubt> {
+    /// The disk that it is known by.
+    fn disk(&self) -> Option<DiskId> {
+        self.recorded.or(self.known.map(|known| known.disk))
+    }
+
+    /// Whether it shows the disk that it is known by.
+    fn judge_disk(&self, node: NodeId, shown: &Start, checks: Checks) -> Result<(), Doubt> {
         if !checks.disks {
             return Ok(());
-        }
-        if !checks.positions {
-            let disk = self.recorded.or(self.known.map(|known| known.disk));
-            return judge(node, None, disk, shown);
         }
         if let Some((disk, what)) = &self.forgot
             && *disk == shown.disk
         {
             return Err(Doubt::WentBack { node, what: what.clone() });
         }
-        judge(node, self.known.as_ref(), self.recorded, shown)
+        judge(node, None, self.disk(), shown, &[])
+    }
+
+    /// The same, and whether that disk knows what was seen of it.
+    fn judge(
+        &self,
+        node: NodeId,
+        shown: &Start,
+        history: &[PastStart],
+        checks: Checks,
+    ) -> Result<(), Doubt> {
+        self.judge_disk(node, shown, checks)?;
+        if !(checks.disks && checks.positions) {
+            return Ok(());
+        }
+        judge(node, self.known.as_ref(), self.recorded, shown, history)
     }
 }
 
@@ -133,11 +152,12 @@ impl std::fmt::Debug for Roster {
 }
 
 impl Roster {
-    /// Reads what the folder knows. `number` is of this start and durable already; `nonce` is random.
+    /// Reads what the folder knows, and writes that it starts. `number` is of this start and durable
+    /// already; `nonce` is random.
     ///
     /// # Errors
-    /// The record cannot be read, or does not decode.
-    pub fn open(
+    /// The record cannot be read or written, or does not decode.
+    pub async fn open(
         storage: &Storage,
         node: NodeId,
         disk: DiskId,
@@ -153,6 +173,10 @@ impl Roster {
             Some(bytes) => decode(&bytes).map_err(bad)?,
             None => Record::default(),
         };
+        let nonce = nonce.max(1);
+        let mut history = record.starts;
+        let first = history.len().saturating_sub(STARTS - 1);
+        history.drain(..first);
         let mut peers: BTreeMap<NodeId, Peer> = BTreeMap::new();
         for (id, start) in record.peers {
             peers.entry(NodeId(id)).or_default().known = Some(start.into());
@@ -170,7 +194,8 @@ impl Roster {
             storage: storage.clone(),
             disk,
             number,
-            nonce: nonce.max(1),
+            nonce,
+            history,
             checks,
             mark: AtomicU64::new(record.mark),
             founded: founded.into(),
@@ -181,7 +206,9 @@ impl Roster {
             addresses: Mutex::default(),
             storing: tokio::sync::Mutex::default(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let roster = Self { inner: Arc::new(inner) };
+        roster.store(record.mark).await?;
+        Ok(roster)
     }
 
     /// Whether a record of a folder reads as what was written; `None`: it is not one of these.
@@ -308,7 +335,7 @@ impl Roster {
     pub fn known_disk(&self, node: NodeId) -> Option<DiskId> {
         let peers = self.inner.peers.lock();
         let peer = peers.get(&node)?;
-        peer.recorded.or(peer.known.map(|known| known.disk))
+        peer.disk()
     }
 
     /// Peers that were refused here, and why.
@@ -396,7 +423,8 @@ impl Roster {
         let Some(shown) = Start::from_proto(start) else {
             return Err(Status::invalid_argument("a start without disk, number or nonce"));
         };
-        if let Err(doubt) = peer.judge(from, &shown, self.inner.checks) {
+        // Whether its disk went back is judged by what it says at its address.
+        if let Err(doubt) = peer.judge_disk(from, &shown, self.inner.checks) {
             let doubt = doubt.to_string();
             peer.doubt = Some(doubt.clone());
             return refused(doubt);
@@ -413,9 +441,20 @@ impl Roster {
         }
     }
 
+    /// The starts of this disk before this one.
+    pub(crate) fn history_to_proto(&self) -> Vec<proto::RaftPastStart> {
+        self.inner.history.iter().map(|past| past.to_proto()).collect()
+    }
+
     /// What this node answers to a caller that identifies itself.
-    pub(crate) fn answer(&self, hello: &proto::RaftHello, cluster: &str) -> proto::RaftIdentity {
+    pub(crate) fn answer(
+        &self,
+        hello: &proto::RaftHello,
+        history: &[proto::RaftPastStart],
+        cluster: &str,
+    ) -> proto::RaftIdentity {
         let mut answer = identity_to_proto(cluster, self.inner.node.0, Some(self.own()));
+        answer.history = self.history_to_proto();
         if !cluster.is_empty() && !hello.cluster_id.is_empty() && cluster != hello.cluster_id {
             answer.set_verdict(Verdict::OtherCluster);
             answer.reason = format!(
@@ -434,7 +473,9 @@ impl Roster {
         let Some(shown) = hello.start.as_ref().and_then(Start::from_proto) else { return answer };
         let disk = recorded.or(known.map(|known| known.disk));
         answer.knows_caller = disk == Some(shown.disk);
-        if let Some(Err(doubt)) = peer.map(|peer| peer.judge(from, &shown, self.inner.checks)) {
+        let past: Vec<PastStart> = history.iter().map(PastStart::from_proto).collect();
+        let checks = self.inner.checks;
+        if let Some(Err(doubt)) = peer.map(|peer| peer.judge(from, &shown, &past, checks)) {
             answer.set_verdict(Verdict::Refused);
             answer.reason = doubt.to_string();
         }
@@ -496,6 +537,7 @@ impl Roster {
         cluster: &str,
         answer: &proto::RaftIdentity,
     ) -> Result<(), Status> {
+        tracing::debug!(%node, ?answer, own = ?self.own(), "a peer said who it is");
         if answer.node != node.0 {
             let text = format!("node {} answers at the address of node {node}", answer.node);
             self.note_doubt(node, text.clone());
@@ -519,10 +561,11 @@ impl Roster {
         let Some(shown) = answer.start.as_ref().and_then(Start::from_proto) else {
             return self.note_older(node);
         };
+        let past: Vec<PastStart> = answer.history.iter().map(PastStart::from_proto).collect();
         let changed = {
             let mut peers = self.inner.peers.lock();
             let peer = peers.entry(node).or_default();
-            if let Err(doubt) = peer.judge(node, &shown, self.inner.checks) {
+            if let Err(doubt) = peer.judge(node, &shown, &past, self.inner.checks) {
                 let doubt = doubt.to_string();
                 (peer.doubt, peer.verified) = (Some(doubt.clone()), None);
                 return Err(Status::failed_precondition(doubt));
@@ -574,7 +617,10 @@ impl Roster {
                 let (disk, what) = peer.forgot.as_ref()?;
                 Some((node.0, (disk.0, what.clone())))
             });
-            encode(&Record { mark, peers: known.collect(), forgot: forgot.collect() })
+            let Inner { number, nonce, ref history, .. } = *self.inner;
+            let now = PastStart { number, nonce, mark };
+            let starts = history.iter().copied().chain([now]).collect();
+            encode(&Record { mark, starts, peers: known.collect(), forgot: forgot.collect() })
         };
         self.inner.storage.put_record(RECORD, &record).await?;
         // Shown only from here on; see `own`.

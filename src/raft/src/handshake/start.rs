@@ -18,6 +18,17 @@ pub struct Start {
     pub mark: u64,
 }
 
+/// An earlier start of the same disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct PastStart {
+    /// Its number.
+    pub number: u64,
+    /// Its nonce.
+    pub nonce: u64,
+    /// The last mark that it made.
+    pub mark: u64,
+}
+
 /// Why a start is not the one that it claims to be.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Doubt {
@@ -83,8 +94,10 @@ impl std::fmt::Display for Remedy {
     }
 }
 
-/// Compares a start that `node` shows with the last one that was identified and with the disk that
-/// the cluster has on record.
+/// Compares a start that `node` shows, and the starts before it, with the last one that was
+/// identified and with the disk that the cluster has on record. A later start of the same disk knows
+/// of the one that was identified, and of every mark that it made. A number or a mark alone would not
+/// do: a disk that went back can start again, and make marks, until it has caught up.
 ///
 /// # Errors
 /// The start cannot be a later one of the same disk.
@@ -93,25 +106,38 @@ pub fn judge(
     known: Option<&Start>,
     recorded: Option<DiskId>,
     shown: &Start,
+    history: &[PastStart],
 ) -> Result<(), Doubt> {
     let disk = recorded.or(known.map(|known| known.disk));
     if let Some(known) = disk.filter(|disk| *disk != shown.disk) {
         return Err(Doubt::OtherDisk { node, known, shown: shown.disk });
     }
     let Some(known) = known else { return Ok(()) };
+    if shown.nonce == known.nonce {
+        return Ok(());
+    }
     let went_back = |what: String| Err(Doubt::WentBack { node, what });
-    if shown.number < known.number {
+    if shown.number <= known.number {
         let (shown, known) = (shown.number, known.number);
-        return went_back(format!("it shows start {shown}, and start {known} was seen"));
+        return went_back(format!("it shows start {shown}, and another start {known} was seen"));
     }
-    if shown.number == known.number && shown.nonce != known.nonce {
-        return went_back(format!("it was started a second time as start {}", shown.number));
+    match history.iter().find(|past| past.number == known.number) {
+        Some(past) if past.nonce != known.nonce => {
+            went_back(format!("it made start {} a second time", known.number))
+        }
+        Some(past) if past.mark < known.mark => {
+            let (number, made, seen) = (known.number, past.mark, known.mark);
+            went_back(format!(
+                "it knows of mark {made} of start {number}, and mark {seen} was seen"
+            ))
+        }
+        Some(_) => Ok(()),
+        None if history.first().is_some_and(|oldest| oldest.number > known.number) => {
+            // It was not seen for more starts than a disk remembers.
+            Ok(())
+        }
+        None => went_back(format!("it knows nothing of start {}, which was seen", known.number)),
     }
-    if shown.number > known.number && shown.mark < known.mark {
-        let (shown, known) = (shown.mark, known.mark);
-        return went_back(format!("it shows mark {shown}, and mark {known} was seen"));
-    }
-    Ok(())
 }
 
 /// A start as it is stored.
@@ -143,6 +169,16 @@ impl From<StoredStart> for Start {
     }
 }
 
+impl PastStart {
+    pub(crate) fn to_proto(self) -> proto::RaftPastStart {
+        proto::RaftPastStart { number: self.number, nonce: self.nonce, mark: self.mark }
+    }
+
+    pub(crate) fn from_proto(past: &proto::RaftPastStart) -> Self {
+        PastStart { number: past.number, nonce: past.nonce, mark: past.mark }
+    }
+}
+
 impl Start {
     pub(crate) fn to_proto(self) -> proto::RaftStart {
         let disk = bytes::Bytes::copy_from_slice(&self.disk.0);
@@ -165,60 +201,94 @@ mod tests {
 
     const NODE: NodeId = NodeId(3);
 
-    fn start(disk: u8, number: u64, nonce: u64, mark: u64) -> Start {
-        Start { disk: DiskId([disk; 16]), number, nonce, mark }
+    /// A disk as a process uses it.
+    #[derive(Clone)]
+    struct Disk {
+        past: Vec<PastStart>,
+        now: Start,
+    }
+
+    impl Disk {
+        fn new() -> Self {
+            let now = Start { disk: DiskId([1; 16]), number: 1, nonce: 1, mark: 0 };
+            Disk { past: Vec::new(), now }
+        }
+
+        fn mark(&mut self) {
+            self.now.mark += 1;
+        }
+
+        fn restart(&mut self, nonce: u64) {
+            let Start { number, nonce: past, mark, .. } = self.now;
+            self.past.push(PastStart { number, nonce: past, mark });
+            self.now = Start { number: number + 1, nonce, ..self.now };
+        }
+
+        fn judged_by(&self, seen: &Start) -> Result<(), Doubt> {
+            judge(NODE, Some(seen), None, &self.now, &self.past)
+        }
     }
 
     #[test]
-    fn no_lost_write_a_start_that_forgot_is_told_from_a_later_one() {
-        let known = start(1, 4, 40, 100);
-        let judged = |shown| judge(NODE, Some(&known), None, &shown);
-        assert_eq!(judged(known), Ok(()), "the same start");
-        assert_eq!(judged(start(1, 4, 40, 90)), Ok(()), "a message of the same start that is late");
-        assert_eq!(judged(start(1, 5, 50, 100)), Ok(()), "the next start");
-        assert_eq!(judged(start(1, 9, 90, 180)), Ok(()), "a later start");
-        assert!(matches!(judged(start(2, 9, 90, 180)), Err(Doubt::OtherDisk { .. })));
-        assert!(matches!(judged(start(1, 3, 30, 100)), Err(Doubt::WentBack { .. })));
-        assert!(matches!(judged(start(1, 4, 41, 100)), Err(Doubt::WentBack { .. })));
-        assert!(matches!(judged(start(1, 5, 50, 99)), Err(Doubt::WentBack { .. })));
-        assert_eq!(judge(NODE, None, None, &start(7, 1, 1, 0)), Ok(()), "nothing is known");
+    fn no_lost_write_a_disk_that_forgot_is_told_from_one_that_went_on() {
+        let mut disk = Disk::new();
+        disk.mark();
+        let copied = disk.clone();
+        assert_eq!(disk.judged_by(&copied.now), Ok(()), "the same start");
+        disk.mark();
+        assert_eq!(copied.judged_by(&disk.now), Ok(()), "a message of the same start that is late");
+        let seen = disk.now;
+        disk.restart(2);
+        assert_eq!(disk.judged_by(&seen), Ok(()), "the next start");
+        disk.restart(3);
+        assert_eq!(disk.judged_by(&seen), Ok(()), "a later start");
+        let other = Start { disk: DiskId([2; 16]), ..disk.now };
+        let judged = judge(NODE, Some(&seen), None, &other, &disk.past);
+        assert!(matches!(judged, Err(Doubt::OtherDisk { .. })));
         let recorded = Some(DiskId([1; 16]));
-        assert!(judge(NODE, None, recorded, &start(2, 1, 1, 0)).is_err(), "the catalog knows");
+        assert!(judge(NODE, None, recorded, &other, &[]).is_err(), "the catalog knows");
+        assert_eq!(judge(NODE, None, None, &other, &[]), Ok(()), "nothing is known");
+        // However often a copy starts, and whatever marks it makes.
+        let mut copied = copied;
+        for nonce in 10..20 {
+            copied.restart(nonce);
+            copied.mark();
+            copied.mark();
+            assert!(matches!(copied.judged_by(&seen), Err(Doubt::WentBack { .. })), "{nonce}");
+            assert!(matches!(copied.judged_by(&disk.now), Err(Doubt::WentBack { .. })), "{nonce}");
+        }
     }
 
     proptest! {
         /// Of a disk that only ever goes forward, everything that it shows is accepted by whoever
-        /// saw any of it before.
+        /// saw any of it before; a copy of it that is started again is refused by whoever saw more
+        /// than the copy has.
         #[test]
-        fn a_disk_that_goes_forward_is_never_refused(
-            steps in proptest::collection::vec(0_u8..3, 1..40),
+        fn a_disk_that_goes_forward_is_accepted_and_a_copy_is_not(
+            steps in proptest::collection::vec(any::<bool>(), 1..40),
+            copied_at in 0_usize..40,
+            again in proptest::collection::vec(any::<bool>(), 0..20),
         ) {
-            let mut shown = vec![start(1, 1, 1, 0)];
-            for step in steps {
-                let last = *shown.last().expect("it has one");
-                shown.push(match step {
-                    0 => Start { mark: last.mark + 1, ..last },
-                    1 => Start { number: last.number + 1, nonce: last.nonce + 1, ..last },
-                    _ => last,
-                });
+            let mut disk = Disk::new();
+            let mut states = vec![disk.clone()];
+            for (nonce, restarts) in (2..).zip(steps) {
+                if restarts { disk.restart(nonce) } else { disk.mark() }
+                states.push(disk.clone());
             }
-            for (at, later) in shown.iter().enumerate() {
-                for earlier in &shown[..=at] {
-                    prop_assert_eq!(judge(NODE, Some(earlier), Some(later.disk), later), Ok(()));
+            for (at, later) in states.iter().enumerate() {
+                for earlier in &states[..=at] {
+                    prop_assert_eq!(later.judged_by(&earlier.now), Ok(()));
                 }
             }
-        }
-
-        /// A copy that is started again is refused by whoever saw a later start or mark of the
-        /// original.
-        #[test]
-        fn a_copy_is_refused_by_whoever_saw_more(
-            marks in 1_u64..50, copied in 0_u64..50, restarted in any::<bool>(),
-        ) {
-            let copied = copied.min(marks - 1);
-            let original = start(1, 1 + u64::from(restarted), 10, marks);
-            let copy = start(1, 2, 20, copied);
-            prop_assert!(judge(NODE, Some(&original), None, &copy).is_err());
+            let copied_at = copied_at.min(states.len() - 1);
+            let mut copy = states[copied_at].clone();
+            copy.restart(1_000);
+            for (nonce, restarts) in (1_001..).zip(again) {
+                if restarts { copy.restart(nonce) } else { copy.mark() }
+            }
+            for seen in &states[copied_at + 1..] {
+                prop_assert!(copy.judged_by(&seen.now).is_err());
+            }
         }
     }
 }

@@ -104,7 +104,8 @@ impl Identity {
     fn identify_request(&self, to: NodeId, identify_me: bool) -> proto::RaftIdentifyRequest {
         // To whoever answers there.
         let hello = proto::RaftHello { to_nonce: 0, ..self.hello(to) };
-        proto::RaftIdentifyRequest { hello: Some(hello), identify_me }
+        let history = self.roster.as_ref().map(Roster::history_to_proto).unwrap_or_default();
+        proto::RaftIdentifyRequest { hello: Some(hello), history, identify_me }
     }
 }
 

@@ -199,7 +199,7 @@ impl Service {
         let Some(roster) = peers.roster() else {
             return Ok(identity_to_proto(&cluster, node, None));
         };
-        let mut answer = roster.answer(&hello, &cluster);
+        let mut answer = roster.answer(&hello, &request.history, &cluster);
         let from = ids::NodeId(hello.from);
         if answer.verdict() == Verdict::Refused {
             roster.note_doubt(from, answer.reason.clone());

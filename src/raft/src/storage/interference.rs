@@ -11,7 +11,7 @@ mod hand {
 
     /// Nobody interferes.
     #[derive(Clone, Debug, Default)]
-    pub(crate) struct Interference;
+    pub(crate) struct Interference {}
 
     impl Interference {
         /// Whether the process has died, counting one write.

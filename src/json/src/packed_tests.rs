@@ -208,7 +208,7 @@ fn the_example_for_the_page_is_up_to_date() {
         "rounded": PackedJson::within(&matrix, 0),
     });
     let text = serde_json::to_string_pretty(&example).expect("it serializes") + "\n";
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser/packed.json");
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/browser/packed.json");
     if std::env::var_os("KEYVIZ_UPDATE").is_some() {
         std::fs::write(file, &text).expect("the file can be written");
     }

@@ -70,7 +70,7 @@ fn no_lost_write_and_none_applied_twice_when_the_process_is_killed() {
     for round in 0..6 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "--ignored", "--nocapture"])
-            .arg("raft::crash_tests::child_that_writes_until_it_is_killed")
+            .arg("crash_tests::child_that_writes_until_it_is_killed")
             .env(DIR, dir.path())
             .stdout(Stdio::piped())
             .spawn()

@@ -306,8 +306,13 @@ fn serve(parts: Parts, task: Task) -> BoxFuture<'static, Result<Outcome, KvError
         let kv = &parts.coordinator;
         match task {
             Task::One { key, op: Op::Get, lease, .. } => {
-                let consistency =
-                    if lease { Consistency::Lease } else { Consistency::Linearizable };
+                let consistency = if lease {
+                    let epoch = parts.local.sampler().epoch();
+                    let located = epoch.locate(key.as_bytes()).ok_or(KvError::NotReady)?;
+                    parts.lease(epoch.route(located).group)
+                } else {
+                    Consistency::Linearizable
+                };
                 let found = kv.get(Bytes::from(key), consistency).await?;
                 Ok(Outcome::Found(found.as_deref().map(decode)))
             }

@@ -32,7 +32,7 @@ use keyviz_catalog_group::{CatalogGroup, CatalogMachine};
 use keyviz_core::{GroupId, History, HistoryConfig, Incarnation, NodeId, Sampler, SamplerConfig};
 use keyviz_directory::Directory;
 use keyviz_fanout::{Clock, LocalMatrix};
-use keyviz_kv::{Coordinator, CoordinatorParts};
+use keyviz_kv::{Consistency, Coordinator, CoordinatorParts};
 use keyviz_raft::{
     Checks, GroupOptions, Groups, HandshakeLoop, Member, Peers, RaftMessage, RaftReply, Roster,
     Storage, StorageOptions, Wire, receive,
@@ -58,6 +58,17 @@ pub(super) struct Parts {
     pub(super) changes: Arc<CatalogGroup>,
     pub(super) local: Arc<LocalMatrix>,
     pub(super) roster: Roster,
+}
+
+impl Parts {
+    /// How a read that asks for the lease is made here.
+    pub(super) fn lease(&self, group: GroupId) -> Consistency {
+        let leads = || self.groups.get(group).is_some_and(|group| group.is_leader());
+        match bug() {
+            Some(Bug::StaleLease) if leads() => Consistency::Stale,
+            _ => Consistency::Lease,
+        }
+    }
 }
 
 /// The first members and what they are to form.
@@ -99,11 +110,7 @@ pub(super) struct Host {
 
 pub(super) fn group_options() -> GroupOptions {
     let election_max = Duration::from_millis(600);
-    let lease = match bug() {
-        Some(Bug::StaleLease) => Some(Duration::from_secs(3_600)),
-        Some(Bug::NoDriftMargin) => Some(election_max),
-        _ => None,
-    };
+    let lease = (bug() == Some(Bug::NoDriftMargin)).then_some(election_max);
     GroupOptions {
         heartbeat: Duration::from_millis(60),
         election_min: Duration::from_millis(300),

@@ -81,6 +81,10 @@ impl PeerKv for SimulatedPeers {
     ) -> BoxFuture<'static, Result<PeerOutcome<PeerReadReply>, PeerError>> {
         self.ask(to, READ + group.0, move |parts| {
             let read = read.clone();
+            let consistency = match consistency {
+                Consistency::Lease => parts.lease(group),
+                other => other,
+            };
             async move { parts.coordinator.read_here(group, consistency, read).await }.boxed()
         })
     }

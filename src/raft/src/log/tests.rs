@@ -300,11 +300,11 @@ async fn nothing_is_acknowledged_after_a_failed_sync() {
     let store = Store::open(&dir, 1 << 20);
     let mut log = store.log(GROUP).unwrap();
     append(&mut log, vec![entry(1, 0, 10)]).await.unwrap();
-    store.engine.fail_syncs();
+    store.engine.interference().fail_syncs(true);
     let failed = append(&mut log, vec![entry(1, 1, 10)]).await.unwrap_err();
     assert!(failed.to_string().contains("storage failed while syncing"), "{failed}");
     // The disk is well again, but nobody may believe it.
-    store.engine.heal_syncs();
+    store.engine.interference().fail_syncs(false);
     let later = append(&mut log, vec![entry(1, 2, 10)]).await.unwrap_err();
     assert_eq!(later.to_string(), failed.to_string());
     assert!(log.save_vote(&Vote::new(9, 1)).await.is_err());
@@ -351,7 +351,7 @@ async fn who_waits_for_an_entry_waits_for_its_sync_and_again_after_it_was_cut_of
     append(&mut log, vec![entry(1, 0, 10), entry(1, 1, 10), entry(1, 2, 10)]).await.unwrap();
     assert!(is_durable(&log, 2).await && !is_durable(&log, 3).await);
 
-    store.engine.stall().set(true);
+    store.engine.interference().stall.set(true);
     let (done, cut_off) = Types::oneshot();
     log.append([entry(1, 3, 10)], IoFlushed::signal(done)).await.unwrap();
     assert!(!is_durable(&log, 3).await, "it is on its way");
@@ -360,7 +360,7 @@ async fn who_waits_for_an_entry_waits_for_its_sync_and_again_after_it_was_cut_of
     let (done, appended) = Types::oneshot();
     log.append([entry(2, 2, 10)], IoFlushed::signal(done)).await.unwrap();
     assert!(!is_durable(&log, 2).await, "the one in its place is on its way");
-    store.engine.stall().set(false);
+    store.engine.interference().stall.set(false);
     cut_off.await.unwrap().unwrap();
     appended.await.unwrap().unwrap();
     assert!(is_durable(&log, 2).await && !is_durable(&log, 3).await);
@@ -373,7 +373,7 @@ async fn who_waits_for_an_entry_waits_for_its_sync_and_again_after_it_was_cut_of
     let store = Store::open(&dir, 1 << 20);
     let mut log = store.log(GROUP).unwrap();
     assert!(is_durable(&log, 7).await && !is_durable(&log, 8).await);
-    store.engine.fail_syncs();
+    store.engine.interference().fail_syncs(true);
     let waits = tokio::spawn({
         let log = log.clone();
         async move { log.durable(8).await }
@@ -403,9 +403,9 @@ async fn a_crash_at_any_write_leaves_a_log_without_hole() {
     for writes in 0.. {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir, 1 << 20);
-        store.engine.crash().after(writes);
+        store.engine.interference().crash.after(writes);
         let lived = live(&store).await;
-        let lost = store.engine.crash().lost_some();
+        let lost = store.engine.interference().crash.lost_some();
         assert!(lived.is_ok() || lost, "{lived:?}");
         store.writer.stop();
         drop(store);

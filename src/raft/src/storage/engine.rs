@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 
 use super::database::{Database as Given, Db, DbIter, DbTree};
 use super::fault::FaultLatch;
+use super::interference::Interference;
 use super::pool::{self, Calls};
 use super::synced::Synced;
 use super::{seal, unseal};
@@ -107,62 +108,7 @@ pub(crate) struct Engine {
     /// `None`: the database is not in a file.
     calls: Option<Calls>,
     faults: FaultLatch,
-    #[cfg(test)]
-    syncs_fail: Arc<std::sync::atomic::AtomicBool>,
-    #[cfg(test)]
-    stall: Stall,
-    #[cfg(test)]
-    crash: Crash,
-}
-
-/// Stands for a process that dies: from some write on, nothing reaches the database any more.
-#[cfg(test)]
-#[derive(Clone, Debug)]
-pub(crate) struct Crash(Arc<std::sync::atomic::AtomicI64>);
-
-#[cfg(test)]
-impl Default for Crash {
-    fn default() -> Self {
-        Self(std::sync::Arc::new(i64::MAX.into()))
-    }
-}
-
-#[cfg(test)]
-impl Crash {
-    /// Lets `writes` more writes through.
-    pub(crate) fn after(&self, writes: i64) {
-        self.0.store(writes, std::sync::atomic::Ordering::SeqCst);
-    }
-
-    /// Whether the process has died, counting one write.
-    fn happened(&self) -> bool {
-        self.0.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) <= 0
-    }
-
-    /// Whether a write was lost.
-    pub(crate) fn lost_some(&self) -> bool {
-        self.0.load(std::sync::atomic::Ordering::SeqCst) < 0
-    }
-}
-
-/// Stands for a disk that does not answer: syncs wait until it does.
-#[cfg(test)]
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Stall(Arc<(parking_lot::Mutex<bool>, parking_lot::Condvar)>);
-
-#[cfg(test)]
-impl Stall {
-    pub(crate) fn set(&self, stalled: bool) {
-        *self.0.0.lock() = stalled;
-        self.0.1.notify_all();
-    }
-
-    fn wait(&self) {
-        let mut stalled = self.0.0.lock();
-        while *stalled {
-            self.0.1.wait(&mut stalled);
-        }
-    }
+    interference: Interference,
 }
 
 /// One ordered map in the database. Clones share it.
@@ -173,8 +119,7 @@ pub(crate) struct Tree {
     file: Arc<str>,
     calls: Option<Calls>,
     faults: FaultLatch,
-    #[cfg(test)]
-    crash: Crash,
+    interference: Interference,
 }
 
 pub(crate) type Row = (sled::IVec, sled::IVec);
@@ -268,12 +213,7 @@ impl Engine {
             synced: Some(numbered.into()),
             calls,
             faults,
-            #[cfg(test)]
-            syncs_fail: Default::default(),
-            #[cfg(test)]
-            stall: Stall::default(),
-            #[cfg(test)]
-            crash: Crash::default(),
+            interference: Interference::default(),
         })
     }
 
@@ -286,12 +226,7 @@ impl Engine {
             synced: None,
             calls: None,
             faults,
-            #[cfg(test)]
-            syncs_fail: Default::default(),
-            #[cfg(test)]
-            stall: Stall::default(),
-            #[cfg(test)]
-            crash: Crash::default(),
+            interference: Interference::default(),
         }
     }
 
@@ -321,8 +256,7 @@ impl Engine {
             file: Arc::clone(&self.file),
             calls: self.calls.clone(),
             faults: self.faults.clone(),
-            #[cfg(test)]
-            crash: self.crash.clone(),
+            interference: self.interference.clone(),
         })
     }
 
@@ -332,8 +266,7 @@ impl Engine {
     }
 
     pub(crate) fn drop_tree(&self, name: &str) -> io::Result<bool> {
-        #[cfg(test)]
-        if self.crash.lost_some() {
+        if self.interference.is_dead() {
             return Ok(false);
         }
         guarded_write(&self.file, &self.calls, || self.db.drop_tree(name))
@@ -347,8 +280,7 @@ impl Engine {
     }
 
     fn sync_numbered(&self) -> io::Result<()> {
-        #[cfg(test)]
-        if self.crash.lost_some() {
+        if self.interference.is_dead() {
             return Ok(());
         }
         let Some(Numbered { meta, synced }) = self.synced.as_deref() else {
@@ -365,47 +297,22 @@ impl Engine {
         synced.done(number)
     }
 
-    #[cfg(not(test))]
     fn sync_data(&self) -> io::Result<()> {
+        self.interference.before_sync()?;
         self.sync_handle.as_ref().map_or(Ok(()), |file| file.sync_data())
     }
 
+    /// What a test does to the database.
     #[cfg(test)]
-    fn sync_data(&self) -> io::Result<()> {
-        self.stall.wait();
-        if self.syncs_fail.load(std::sync::atomic::Ordering::SeqCst) {
-            return Err(io::Error::other("the disk is gone"));
-        }
-        self.sync_handle.as_ref().map_or(Ok(()), |file| file.sync_data())
+    pub(crate) fn interference(&self) -> &Interference {
+        &self.interference
     }
 
-    /// Makes syncs fail from now on.
-    #[cfg(test)]
-    pub(crate) fn fail_syncs(&self) {
-        self.syncs_fail.store(true, std::sync::atomic::Ordering::SeqCst);
-    }
-
-    #[cfg(test)]
-    pub(crate) fn stall(&self) -> &Stall {
-        &self.stall
-    }
-
-    #[cfg(test)]
-    pub(crate) fn crash(&self) -> &Crash {
-        &self.crash
-    }
-
-    /// Stands and falls with another database of the same process.
+    /// The same is done to this as to another database of the process.
     #[cfg(test)]
     pub(crate) fn dies_with(mut self, other: &Self) -> Self {
-        self.crash = other.crash.clone();
+        self.interference.crash = other.interference.crash.clone();
         self
-    }
-
-    /// Makes syncs work again.
-    #[cfg(test)]
-    pub(crate) fn heal_syncs(&self) {
-        self.syncs_fail.store(false, std::sync::atomic::Ordering::SeqCst);
     }
 
     /// Bytes of the database on disk.
@@ -422,8 +329,7 @@ impl Tree {
     /// Writes one record. A failure latches.
     pub(crate) fn put(&self, key: &[u8], value: impl Into<sled::IVec>) -> io::Result<()> {
         self.faults.check()?;
-        #[cfg(test)]
-        if self.crash.happened() {
+        if self.interference.loses_write() {
             return Ok(());
         }
         let value = value.into();
@@ -434,8 +340,7 @@ impl Tree {
     /// Removes one record, if it is there. A failure latches.
     pub(crate) fn delete(&self, key: &[u8]) -> io::Result<()> {
         self.faults.check()?;
-        #[cfg(test)]
-        if self.crash.happened() {
+        if self.interference.loses_write() {
             return Ok(());
         }
         let deleted = guarded_write(&self.file, &self.calls, || self.tree.remove(key));

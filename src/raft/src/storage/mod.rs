@@ -27,6 +27,7 @@ mod erase;
 mod fault;
 mod filling;
 mod folder;
+mod interference;
 mod pool;
 pub(super) mod redo;
 mod room;
@@ -350,20 +351,20 @@ impl Storage {
 
     /// Stands for the death of the process at a write.
     #[cfg(test)]
-    pub(crate) fn crash(&self) -> &engine::Crash {
-        self.inner.journal.crash()
+    pub(crate) fn crash(&self) -> &interference::Crash {
+        &self.inner.journal.interference().crash
     }
 
     /// Makes syncs wait, or go on.
     #[cfg(test)]
     pub(crate) fn stall_syncs(&self, stalled: bool) {
-        self.inner.journal.stall().set(stalled);
+        self.inner.journal.interference().stall.set(stalled);
     }
 
     /// Makes every later sync fail.
     #[cfg(test)]
     pub(crate) fn fail_syncs(&self) {
-        self.inner.journal.fail_syncs();
+        self.inner.journal.interference().fail_syncs(true);
     }
 
     pub(crate) fn open_log(&self, group: GroupId) -> io::Result<GroupLog> {

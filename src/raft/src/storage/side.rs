@@ -195,7 +195,7 @@ impl SideRows {
     /// Makes syncs fail from now on.
     #[cfg(test)]
     pub(crate) fn fail_syncs(&self) {
-        self.open.engine.fail_syncs();
+        self.open.engine.interference().fail_syncs(true);
     }
 }
 

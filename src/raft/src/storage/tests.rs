@@ -305,7 +305,7 @@ fn trees_of_unfinished_snapshots_go_when_the_group_is_opened() {
 fn a_crash_at_any_write_leaves_the_rows_before_or_after_a_batch() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(&dir);
-    let crash = storage.inner.journal.crash();
+    let crash = storage.inner.journal.interference().crash.clone();
     for long in [1, 50_000] {
         for writes in 0.. {
             let group = GroupId(1_000 * long as u64 + writes as u64);
@@ -349,7 +349,7 @@ fn a_crash_at_any_write_leaves_the_rows_before_or_after_a_batch() {
 fn rows_of_a_batch_and_of_a_chunk_go_in_the_order_that_fills_leaves() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(&dir);
-    let crash = storage.inner.journal.crash();
+    let crash = storage.inner.journal.interference().crash.clone();
     let rows: Vec<KeyValue> = (b'a'..=b'p').map(|key| (vec![key].into(), "1".into())).collect();
     // What nine writes leave of sixteen rows.
     let early: Vec<&[u8]> = b"acegijlnp".chunks(1).collect();
@@ -379,7 +379,7 @@ fn rows_of_a_batch_and_of_a_chunk_go_in_the_order_that_fills_leaves() {
 fn a_crash_in_a_replayable_batch_is_made_good_by_applying_it_again() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(&dir);
-    let crash = storage.inner.journal.crash();
+    let crash = storage.inner.journal.interference().crash.clone();
     for writes in 0.. {
         let group = GroupId(writes as u64);
         let space = storage.open_space(group).unwrap();

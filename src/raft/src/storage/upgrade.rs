@@ -149,12 +149,12 @@ mod tests {
                 let folder = Folder::open(dir.path()).expect("opens");
                 let journal = engine(dir.path(), &JOURNAL);
                 let rows = engine(dir.path(), &ROWS).dies_with(&journal);
-                journal.crash().after(writes);
+                journal.interference().crash.after(writes);
                 // The dead process writes no file either.
                 let died = |file: &str| std::fs::read(dir.path().join(file)).expect("reads");
                 let format = died("FORMAT");
                 folder.upgrade(&rows, &journal).expect("it does not notice");
-                if journal.crash().lost_some() && writes < 501 {
+                if journal.interference().crash.lost_some() && writes < 501 {
                     std::fs::write(dir.path().join("FORMAT"), format).expect("writes");
                 }
             }

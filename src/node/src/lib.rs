@@ -16,6 +16,7 @@ mod founding;
 pub mod fuzzing;
 mod identity;
 mod inheritance;
+mod join;
 mod leads;
 mod restore;
 mod running;

@@ -1,17 +1,13 @@
 //! From a configuration to a running node.
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
-use tonic::{Code, Status};
 
 use keyviz_catalog::AppliedCatalog;
 use keyviz_catalog::{BootstrapPlan, ClusterId, plan_bootstrap};
@@ -20,12 +16,11 @@ use keyviz_core::{GroupId, History, NodeId, Sampler};
 use keyviz_directory::{Directory, MemberAddress};
 use keyviz_fanout::{Clock, DEFAULT_DEADLINE, Fanout, FanoutParts, LocalMatrix};
 use keyviz_kv::{Coordinator, CoordinatorParts};
-use keyviz_proto as proto;
 use keyviz_raft::{
     Checks, Group, GroupOptions, Groups, HandshakeLoop, Member, OpenError, Peers, PeersOptions,
     Roster, Storage,
 };
-use keyviz_security::{self as security, AuthChannel, Listener, Security};
+use keyviz_security::{self as security, Listener, Security};
 use keyviz_server::{Edge, PeerClient, Services, Verification, VerificationParts};
 
 use super::archive::HistoryArchive;
@@ -41,15 +36,10 @@ use super::follower::Follower;
 use super::founding::Founding;
 use super::identity::Identity;
 use super::inheritance::Inheritance;
+use super::join::join;
 use super::running::Node;
 use super::standing::Ask;
 use super::verifier::Verifier;
-
-/// How long joining may take: the catalog's leader brings the new node up to date meanwhile.
-const JOIN_WITHIN: Duration = Duration::from_secs(60);
-
-/// A member that takes no connection for so long does not answer.
-const JOIN_CONNECT_WITHIN: Duration = Duration::from_secs(3);
 
 /// Membership is looked at this often; it changes by hand.
 const MEMBERS_EVERY: Duration = Duration::from_millis(100);
@@ -469,89 +459,4 @@ fn serve_http(
             failed.send_replace(Some(format!("the HTTP server failed: {error}")));
         }
     })
-}
-
-/// Asks a member to take this node in, until it does or time is up.
-async fn join(
-    through: &str,
-    config: &NodeConfig,
-    identity: &Identity,
-    advertise: &str,
-    security: &Security,
-) -> Result<(), NodeError> {
-    use proto::cluster_client::ClusterClient;
-
-    let deadline = tokio::time::Instant::now() + JOIN_WITHIN;
-    let (id, seconds) = (config.id, JOIN_WITHIN.as_secs());
-    tracing::info!("node {id} asks {through} to add it to the cluster, for up to {seconds} s");
-    let mut told = String::new();
-    let http = config.http.map_or_else(String::new, |address| address.to_string());
-    let failed =
-        |reason: String| NodeError::Join { id: config.id, through: through.to_owned(), reason };
-    loop {
-        let asked = async {
-            let broken =
-                |error: tonic::transport::Error| (true, keyviz_proto::failure::innermost(&error));
-            let endpoint = Endpoint::from_shared(format!("http://{through}")).map_err(broken)?;
-            let endpoint = endpoint.connect_timeout(JOIN_CONNECT_WITHIN);
-            let tls = security.client_tls();
-            let channel = security::connect(endpoint, tls.as_ref()).await.map_err(broken)?;
-            let mut client = ClusterClient::new(AuthChannel::new(channel, security.as_joiner()));
-            let add = proto::AddNodeRequest {
-                id: config.id.0,
-                address: advertise.to_owned(),
-                http: http.clone(),
-                disk: Bytes::copy_from_slice(&identity.disk.0),
-            };
-            client
-                .add_node(add)
-                .await
-                .map_err(|status| (may_join_yet(&status), keyviz_proto::failure::describe(&status)))
-        };
-        let (again, reason) = match tokio::time::timeout_at(deadline, asked).await {
-            Ok(Ok(_)) => return Ok(()),
-            Ok(Err(refusal)) => refusal,
-            Err(_) => (false, format!("no answer within {} s", JOIN_WITHIN.as_secs())),
-        };
-        if !again || tokio::time::Instant::now() + PAUSE >= deadline {
-            return Err(failed(reason));
-        }
-        if reason != told {
-            tracing::warn!("{through} did not add node {id} yet, which asks again: {reason}");
-            told = reason;
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
-/// Whether a member that did not take this node in may do so yet. Asking again does no harm.
-fn may_join_yet(status: &Status) -> bool {
-    // Of a connection that breaks, almost any code is made; of a port that speaks TLS only, this one.
-    let broke = status.source().is_some() && status.code() != Code::PermissionDenied;
-    let passes =
-        [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown, Code::Aborted];
-    broke || passes.contains(&status.code())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_asks_again_to_join_unless_it_was_refused() {
-        let broken = |code| {
-            let mut status = Status::new(code, "reset");
-            status.set_source(Arc::new(std::io::Error::other("reset")));
-            status
-        };
-        for code in [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown] {
-            assert!(may_join_yet(&Status::new(code, "no")), "{code:?}");
-            assert!(may_join_yet(&broken(code)), "{code:?}");
-        }
-        assert!(may_join_yet(&broken(Code::Internal)));
-        for code in [Code::InvalidArgument, Code::FailedPrecondition, Code::Unauthenticated] {
-            assert!(!may_join_yet(&Status::new(code, "no")), "{code:?}");
-        }
-        assert!(!may_join_yet(&broken(Code::PermissionDenied)), "its port speaks TLS");
-    }
 }

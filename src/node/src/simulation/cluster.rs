@@ -15,15 +15,15 @@ use super::net::{Delivery, Journal, Link, Net, Trace};
 use super::verdict::{self, Kill};
 use super::world::{Bug, Scope, mix};
 use keyviz_catalog::{ClusterId, plan_bootstrap};
-use keyviz_raft::{Heard, Member, heard_of};
+use keyviz_raft::Member;
 use keyviz_types::{GroupId, NodeId};
 
 pub(super) const HOSTS: u64 = 3;
-const GROUPS: usize = 2;
+pub(super) const GROUPS: usize = 2;
 
 /// How long faults go on, and how long the cluster may take to come to rest afterwards.
 const FAULTS_MS: u64 = 6_000;
-const FORMING_MS: u64 = 10_000;
+pub(super) const FORMING_MS: u64 = 10_000;
 const SETTLING_MS: u64 = 20_000;
 
 /// The first word of a note on a disk.
@@ -69,62 +69,30 @@ pub(super) fn run_with_journal(seed: u64) -> (Result<Passed, String>, Journal) {
     (ran, journal)
 }
 
-/// Two of three hosts lose their disks and come up while the third is down. They must not form a new
-/// cluster, then or when the third is back.
-pub(super) fn lose_two(seed: u64, bug: Option<Bug>) -> Result<(), String> {
-    let _scope = Scope::enter(bug);
-    let mut cluster = Cluster::new(seed, false);
-    cluster.hosts.iter_mut().for_each(Host::start);
-    cluster.until(FORMING_MS, "the cluster forms", Cluster::is_formed)?;
-    for host in 1..=HOSTS {
-        cluster.kill(host, 1_000, 60_000);
-    }
-    cluster.due.clear();
-    for host in 2..=HOSTS {
-        cluster.host(host).disk.journal.put_back(&Copied::default());
-        cluster.host(host).disk.rows.put_back(&Copied::default());
-        cluster.start(host);
-    }
-    for passed in 0..8_000 {
-        if passed == 5_000 {
-            cluster.start(1);
-        }
-        cluster.tick()?;
-        let formed = cluster.hosts[1..]
-            .iter()
-            .filter_map(Host::parts)
-            .find(|parts| parts.changes.applied().cluster().is_some());
-        if formed.is_some() {
-            return Err(format!("a new cluster formed after {passed} ms"));
-        }
-    }
-    Ok(())
-}
-
 pub(super) struct Cluster {
     pub(super) net: Net,
     pub(super) hosts: Vec<Host>,
     pub(super) workload: Workload,
-    clients: Option<Runtime>,
+    pub(super) clients: Option<Runtime>,
     /// What is to be done later, by when.
-    due: BTreeMap<(u64, u64), Later>,
-    number: u64,
+    pub(super) due: BTreeMap<(u64, u64), Later>,
+    pub(super) number: u64,
     pub(super) kills: Vec<Kill>,
-    pauses: Vec<(u64, u64, u64)>,
+    pub(super) pauses: Vec<(u64, u64, u64)>,
     /// Who led which group in which term.
-    leaders: BTreeMap<(GroupId, u64), u64>,
+    pub(super) leaders: BTreeMap<(GroupId, u64), u64>,
     /// Copies of the hosts' disks, oldest first, with the time of each.
-    copies: VecDeque<(u64, Vec<(Copied, Copied)>)>,
+    pub(super) copies: VecDeque<(u64, Vec<(Copied, Copied)>)>,
     /// The host that forgot. It must take part in nothing.
-    out: Option<u64>,
+    pub(super) out: Option<u64>,
     /// The host whose rows went back. It makes them again from its log, or says that it cannot.
-    rows_went_back: Option<u64>,
+    pub(super) rows_went_back: Option<u64>,
     /// A host is about to forget or did, so that no other does.
-    forgets: bool,
-    tell: bool,
+    pub(super) forgets: bool,
+    pub(super) tell: bool,
 }
 
-enum Later {
+pub(super) enum Later {
     Forget { host: u64, behind: u64, how: Forgets, alone_ms: u64 },
     Start(u64),
     Resume(u64),
@@ -134,7 +102,7 @@ enum Later {
 }
 
 impl Cluster {
-    fn new(seed: u64, tell: bool) -> Self {
+    pub(super) fn new(seed: u64, tell: bool) -> Self {
         let net = Net::new(seed);
         let ids: Vec<NodeId> = (1..=HOSTS).map(NodeId).collect();
         let member = |id: u64| (id, Member::grpc(format!("host-{id}:1")));
@@ -227,7 +195,7 @@ impl Cluster {
     }
 
     /// Lets time pass until something holds.
-    fn until(
+    pub(super) fn until(
         &mut self,
         within_ms: u64,
         what: &str,
@@ -242,7 +210,7 @@ impl Cluster {
         Err(format!("in vain within {within_ms} ms: {what}\n{}", verdict::describe(self)))
     }
 
-    fn is_formed(&self) -> bool {
+    pub(super) fn is_formed(&self) -> bool {
         self.hosts.iter().all(|host| {
             host.parts().is_some_and(|parts| {
                 !parts.changes.applied().table().is_empty()
@@ -269,12 +237,12 @@ impl Cluster {
         self.out.map(|out| &self.hosts[out as usize - 1])
     }
 
-    fn host(&mut self, id: u64) -> &mut Host {
+    pub(super) fn host(&mut self, id: u64) -> &mut Host {
         &mut self.hosts[id as usize - 1]
     }
 
     /// One millisecond.
-    fn tick(&mut self) -> Result<(), String> {
+    pub(super) fn tick(&mut self) -> Result<(), String> {
         for delivery in self.net.tick() {
             self.deliver(delivery);
         }
@@ -370,7 +338,7 @@ impl Cluster {
         }
     }
 
-    fn later(&mut self, in_ms: u64, what: Later) {
+    pub(super) fn later(&mut self, in_ms: u64, what: Later) {
         self.number += 1;
         self.due.insert((self.net.now_ms() + in_ms, self.number), what);
     }
@@ -446,70 +414,13 @@ impl Cluster {
         }
     }
 
-    /// Everybody dies, a host forgets, and comes up again with the one that was down meanwhile.
-    fn forget(&mut self, host: u64, behind: u64, how: Forgets, alone_ms: u64) {
-        (1..=HOSTS).for_each(|host| {
-            if self.host(host).is_up() {
-                self.kill(host, 1_000, 60_000);
-            }
-        });
-        self.due.retain(|_, later| !matches!(later, Later::Start(_)));
-        for other in 1..=HOSTS {
-            let first = other == host || other == behind;
-            self.later(if first { 20 } else { 20 + alone_ms }, Later::Start(other));
-        }
-        let index = host as usize - 1;
-        match how {
-            Forgets::All => {
-                self.host(host).disk.journal.put_back(&Copied::default());
-                self.host(host).disk.rows.put_back(&Copied::default());
-                self.out = Some(host);
-            }
-            Forgets::Since { ago_ms }
-            | Forgets::JournalSince { ago_ms }
-            | Forgets::RowsSince { ago_ms } => {
-                let then = self.net.now_ms().saturating_sub(ago_ms);
-                let copied = self.copies.iter().rev().find(|(at, _)| *at <= then);
-                let Some((journal, rows)) = copied.map(|(_, copies)| copies[index].clone()) else {
-                    return;
-                };
-                if matches!(how, Forgets::RowsSince { .. }) {
-                    // Made again from the log, which may not reach back: then it must say so.
-                    self.host(host).disk.rows.put_back(&rows);
-                    self.rows_went_back = Some(host);
-                    return;
-                }
-                // Where nobody knows better, nobody can tell.
-                if !self.others_know_more(host, &journal) {
-                    return;
-                }
-                self.host(host).disk.journal.put_back(&journal);
-                if matches!(how, Forgets::Since { .. }) {
-                    self.host(host).disk.rows.put_back(&rows);
-                }
-                self.out = Some(host);
-            }
-        }
-    }
-
-    /// Whether every other host has heard, durably, of a later start or mark than a copied journal has.
-    fn others_know_more(&self, host: u64, copied: &Copied) -> bool {
-        let number = copied.node_record("incarnation").and_then(|record| record.first_chunk());
-        let number = number.map_or(0, |number| u64::from_be_bytes(*number));
-        let mark = heard(copied).mark;
-        self.hosts.iter().filter(|other| other.id != host).all(|other| {
-            let known = heard(&other.disk.journal.copied()).peers;
-            known.get(&host).is_some_and(|known| known.0 > number || known.1 > mark)
-        })
-    }
-
-    fn start(&mut self, host: u64) {
+    pub(super) fn start(&mut self, host: u64) {
         if !self.host(host).is_up() {
             self.host(host).start();
         }
     }
 
-    fn kill(&mut self, host: u64, keep: u64, down_ms: u64) {
+    pub(super) fn kill(&mut self, host: u64, keep: u64, down_ms: u64) {
         if self.host(host).is_up() {
             let at_ms = self.net.now_ms();
             let paused = self.pauses.iter().filter(|(paused, ..)| *paused == host);
@@ -567,10 +478,4 @@ impl Drop for Cluster {
         self.hosts.iter_mut().for_each(|host| host.kill(1_000));
         drop(self.clients.take());
     }
-}
-
-/// What a copied journal has of marks and starts.
-fn heard(journal: &Copied) -> Heard {
-    let record = journal.node_record("handshake");
-    record.map_or_else(Heard::default, |record| heard_of(record).expect("what was written"))
 }

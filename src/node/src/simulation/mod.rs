@@ -26,6 +26,7 @@ mod clients;
 mod cluster;
 mod disk;
 mod faults;
+mod forgetting;
 mod host;
 #[path = "../../../../tests/support/linear.rs"]
 #[allow(missing_docs)]

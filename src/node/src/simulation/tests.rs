@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::cluster::{Passed, lose_two, run, run_with_journal};
+use super::cluster::{Passed, run, run_with_journal};
+use super::forgetting::lose_two;
 use super::net::Journal;
 use super::world::Bug;
 

@@ -30,13 +30,15 @@
 //! A refused node remembers that it was refused. Nothing here is written for a request: an idle node
 //! writes nothing, a busy one a record a second.
 
+mod identify;
 mod record;
 mod roster;
 mod rounds;
 mod start;
 
+pub(crate) use identify::identity_to_proto;
 pub use record::{Heard, heard_of};
-pub(crate) use roster::{Admit, identity_to_proto};
+pub(crate) use roster::Admit;
 pub use roster::{Checks, Participation, Roster};
 pub use rounds::HandshakeLoop;
 pub use start::{Doubt, PastStart, Start, judge};

@@ -4,27 +4,21 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::record::{RECORD, Record, STARTS, decode, encode};
 use super::start::{Doubt, PastStart, Start, judge};
 use crate::storage::Storage;
-use crate::types;
 use keyviz_proto as proto;
-use keyviz_proto::raft_identity::Verdict;
 use keyviz_types::{DiskId, NodeId};
 
 /// The record of why this node was refused.
 const REFUSED: &str = "refused";
 /// The record that this node helped to form its cluster, and every first member showed its disk.
 const FOUNDED: &str = "founded";
-
-/// How long a peer may take to say who it is.
-const IDENTIFY_WITHIN: Duration = Duration::from_secs(2);
 
 /// Whether this node takes part in its groups.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,46 +38,46 @@ const OUT: u8 = 2;
 /// The starts of this node and of its peers. Clones share it.
 #[derive(Clone)]
 pub struct Roster {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    node: NodeId,
-    storage: Storage,
-    disk: DiskId,
-    number: u64,
-    nonce: u64,
+pub(super) struct Inner {
+    pub(super) node: NodeId,
+    pub(super) storage: Storage,
+    pub(super) disk: DiskId,
+    pub(super) number: u64,
+    pub(super) nonce: u64,
     /// The starts before this one, oldest first, as they were read.
-    history: Vec<PastStart>,
-    checks: Checks,
-    mark: AtomicU64,
-    founded: AtomicBool,
+    pub(super) history: Vec<PastStart>,
+    pub(super) checks: Checks,
+    pub(super) mark: AtomicU64,
+    pub(super) founded: AtomicBool,
     /// A peer showed a later mark than is stored.
-    has_news: AtomicBool,
+    pub(super) has_news: AtomicBool,
     /// Read on every frame; the reason is in `participation`.
-    takes_part: AtomicU8,
-    participation: watch::Sender<Participation>,
-    peers: Mutex<BTreeMap<NodeId, Peer>>,
-    addresses: Mutex<Arc<BTreeMap<NodeId, String>>>,
+    pub(super) takes_part: AtomicU8,
+    pub(super) participation: watch::Sender<Participation>,
+    pub(super) peers: Mutex<BTreeMap<NodeId, Peer>>,
+    pub(super) addresses: Mutex<Arc<BTreeMap<NodeId, String>>>,
     /// One at a time stores, so that an older state never replaces a newer one.
-    storing: tokio::sync::Mutex<()>,
+    pub(super) storing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
-struct Peer {
+pub(super) struct Peer {
     /// The last start that answered at its address.
-    known: Option<Start>,
+    pub(super) known: Option<Start>,
     /// Of the start that was identified in this life of this node.
-    verified: Option<u64>,
+    pub(super) verified: Option<u64>,
     /// It answers, and its version shows no disk.
-    is_older: bool,
+    pub(super) is_older: bool,
     /// The disk that the catalog has on record.
-    recorded: Option<DiskId>,
+    pub(super) recorded: Option<DiskId>,
     /// A disk of it that was seen to have lost entries, and what was seen.
-    forgot: Option<(DiskId, String)>,
-    doubt: Option<String>,
+    pub(super) forgot: Option<(DiskId, String)>,
+    pub(super) doubt: Option<String>,
     /// Held while it is being identified.
-    identifying: Arc<tokio::sync::Mutex<()>>,
+    pub(super) identifying: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What a node compares. All of it, except in simulations that show what it is for.
@@ -121,7 +115,7 @@ impl Peer {
     }
 
     /// The same, and whether that disk knows what was seen of it.
-    fn judge(
+    pub(super) fn judge(
         &self,
         node: NodeId,
         shown: &Start,
@@ -441,172 +435,8 @@ impl Roster {
         }
     }
 
-    /// The starts of this disk before this one.
-    pub(crate) fn history_to_proto(&self) -> Vec<proto::RaftPastStart> {
-        self.inner.history.iter().map(|past| past.to_proto()).collect()
-    }
-
-    /// What this node answers to a caller that identifies itself.
-    pub(crate) fn answer(
-        &self,
-        hello: &proto::RaftHello,
-        history: &[proto::RaftPastStart],
-        cluster: &str,
-    ) -> proto::RaftIdentity {
-        let mut answer = identity_to_proto(cluster, self.inner.node.0, Some(self.own()));
-        answer.history = self.history_to_proto();
-        if !cluster.is_empty() && !hello.cluster_id.is_empty() && cluster != hello.cluster_id {
-            answer.set_verdict(Verdict::OtherCluster);
-            answer.reason = format!(
-                "node {} at this address belongs to cluster {cluster}, not {}",
-                self.inner.node, hello.cluster_id
-            );
-            return answer;
-        }
-        let from = NodeId(hello.from);
-        let peers = self.inner.peers.lock();
-        let peer = peers.get(&from);
-        let (known, recorded) = peer.map_or((None, None), |peer| (peer.known, peer.recorded));
-        let founded = self.inner.founded.load(Ordering::Relaxed);
-        answer.awaits_caller =
-            !cluster.is_empty() && founded && known.is_none() && recorded.is_none();
-        let Some(shown) = hello.start.as_ref().and_then(Start::from_proto) else { return answer };
-        let disk = recorded.or(known.map(|known| known.disk));
-        answer.knows_caller = disk == Some(shown.disk);
-        let past: Vec<PastStart> = history.iter().map(PastStart::from_proto).collect();
-        let checks = self.inner.checks;
-        if let Some(Err(doubt)) = peer.map(|peer| peer.judge(from, &shown, &past, checks)) {
-            answer.set_verdict(Verdict::Refused);
-            answer.reason = doubt.to_string();
-        }
-        answer
-    }
-
-    /// Somebody came as `node` and was told why it is not.
-    pub(crate) fn note_doubt(&self, node: NodeId, doubt: String) {
-        self.inner.peers.lock().entry(node).or_default().doubt = Some(doubt);
-    }
-
-    /// Identifies `node` by what `ask` brings from its address. `fresh`: also where it was before.
-    pub(crate) async fn identify(
-        &self,
-        node: NodeId,
-        cluster: &str,
-        fresh: bool,
-        ask: impl Future<Output = Result<proto::RaftIdentity, Status>>,
-    ) -> Result<proto::RaftIdentity, Status> {
-        let identifying = {
-            let mut peers = self.inner.peers.lock();
-            Arc::clone(&peers.entry(node).or_default().identifying)
-        };
-        let _alone = identifying.lock().await;
-        if !fresh && self.is_identified(node) {
-            return Ok(proto::RaftIdentity::default());
-        }
-        let answer = match tokio::time::timeout(IDENTIFY_WITHIN, ask).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(status)) if status.code() == Code::Unimplemented => {
-                return self.note_older(node).map(|()| proto::RaftIdentity::default());
-            }
-            Ok(Err(status)) => return Err(status),
-            Err(_) => {
-                let text = format!("node {node} did not say who it is in time");
-                return Err(Status::unavailable(text));
-            }
-        };
-        self.take(node, cluster, &answer).await?;
-        Ok(answer)
-    }
-
-    /// A peer of a version that shows no disk.
-    fn note_older(&self, node: NodeId) -> Result<(), Status> {
-        let mut peers = self.inner.peers.lock();
-        let peer = peers.entry(node).or_default();
-        if peer.recorded.is_some() {
-            let doubt = Doubt::ShowsNone { node }.to_string();
-            peer.doubt = Some(doubt.clone());
-            return Err(Status::failed_precondition(doubt));
-        }
-        (peer.is_older, peer.doubt) = (true, None);
-        Ok(())
-    }
-
-    async fn take(
-        &self,
-        node: NodeId,
-        cluster: &str,
-        answer: &proto::RaftIdentity,
-    ) -> Result<(), Status> {
-        tracing::debug!(%node, ?answer, own = ?self.own(), "a peer said who it is");
-        if answer.node != node.0 {
-            let text = format!("node {} answers at the address of node {node}", answer.node);
-            self.note_doubt(node, text.clone());
-            return Err(Status::failed_precondition(text));
-        }
-        match answer.verdict() {
-            Verdict::None | Verdict::OtherCluster => {}
-            verdict => {
-                self.refuse(answer.reason.clone(), verdict == Verdict::Refused).await;
-                return Err(Status::failed_precondition(answer.reason.clone()));
-            }
-        }
-        if !cluster.is_empty() && !answer.cluster_id.is_empty() && cluster != answer.cluster_id {
-            let text = format!(
-                "node {node} belongs to cluster {}, this node to cluster {cluster}",
-                answer.cluster_id
-            );
-            self.note_doubt(node, text.clone());
-            return Err(Status::failed_precondition(text));
-        }
-        let Some(shown) = answer.start.as_ref().and_then(Start::from_proto) else {
-            return self.note_older(node);
-        };
-        let past: Vec<PastStart> = answer.history.iter().map(PastStart::from_proto).collect();
-        let changed = {
-            let mut peers = self.inner.peers.lock();
-            let peer = peers.entry(node).or_default();
-            if let Err(doubt) = peer.judge(node, &shown, &past, self.inner.checks) {
-                let doubt = doubt.to_string();
-                (peer.doubt, peer.verified) = (Some(doubt.clone()), None);
-                return Err(Status::failed_precondition(doubt));
-            }
-            let before = peer.known;
-            peer.known = Some(match before {
-                // The answer may be older than a mark that came another way.
-                Some(known) if known.nonce == shown.nonce => {
-                    Start { mark: known.mark.max(shown.mark), ..shown }
-                }
-                _ => shown,
-            });
-            let same = before.is_some_and(|before| {
-                (before.disk, before.number, before.nonce)
-                    == (shown.disk, shown.number, shown.nonce)
-            });
-            (peer.doubt, peer.is_older) = (None, false);
-            if same {
-                peer.verified = Some(shown.nonce);
-                if before.map(|before| before.mark) != peer.known.map(|known| known.mark) {
-                    self.inner.has_news.store(true, Ordering::Relaxed);
-                }
-            }
-            !same
-        };
-        if changed {
-            // Durable before anything is acknowledged that counts on it.
-            let stored = self.store(self.own().mark).await;
-            stored.map_err(|error| Status::unavailable(error.to_string()))?;
-            let mut peers = self.inner.peers.lock();
-            if let Some(peer) = peers.get_mut(&node)
-                && peer.known.is_some_and(|known| known.nonce == shown.nonce)
-            {
-                peer.verified = Some(shown.nonce);
-            }
-        }
-        Ok(())
-    }
-
     /// Makes `mark` and what is known of the peers durable.
-    async fn store(&self, mark: u64) -> io::Result<()> {
+    pub(super) async fn store(&self, mark: u64) -> io::Result<()> {
         let _alone = self.inner.storing.lock().await;
         let mark = mark.max(self.own().mark);
         self.inner.has_news.store(false, Ordering::Relaxed);
@@ -648,19 +478,5 @@ fn code(participation: &Participation) -> u8 {
         Participation::Checking => CHECKING,
         Participation::Member => MEMBER,
         Participation::Refused(_) => OUT,
-    }
-}
-
-/// The answer of a node to a caller of whom it thinks nothing bad.
-pub(crate) fn identity_to_proto(
-    cluster: &str,
-    node: types::NodeId,
-    start: Option<Start>,
-) -> proto::RaftIdentity {
-    proto::RaftIdentity {
-        cluster_id: cluster.to_owned(),
-        node,
-        start: start.map(Start::to_proto),
-        ..Default::default()
     }
 }

@@ -348,15 +348,21 @@ fn a_node_with_another_clusters_secret_is_refused_until_it_has_ours() {
     let folder = TempDir::new().expect("a temporary folder");
     let write = |name: &str, content: &str| write_file(folder.path(), name, content);
     let ours = write("ours", SECRET);
-    let third = write("third", "the-cluster-secret-of-another");
+    // A first start needs the others, so it has ours at first.
+    let third = write("third", SECRET);
     let mut cluster = Cluster::prepare(3, &["--groups", "1"]);
     for (index, secret) in [(0, &ours), (1, &ours), (2, &third)] {
         cluster.flags.truncate(2);
         cluster.flags.extend(["--cluster-secret-file".into(), text(secret).into()]);
         cluster.spawn(index);
     }
+    cluster.wait_until_serving();
+    assert_eq!(cluster.stop(2), Some(0));
+    write("third", "the-cluster-secret-of-another");
+    cluster.spawn(2);
     let status = || cluster.json_on(0, &["cluster", "status"]);
     eventually("two of three serve", || cluster.run_on(0, &["put", "a", "1"]).status.success());
+    eventually("the third runs", || support::http_answer(&cluster.http[2], "/healthz").is_ok());
     let third_member = || {
         let status = status();
         let members = status["members"].as_array().expect("members").clone();

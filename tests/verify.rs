@@ -102,7 +102,7 @@ fn no_lost_write_under_load_replicas_agree_and_nothing_is_counted() {
     assert!(printed.contains("2 groups: 2 agree, 0 differ, 0 incomplete"), "{printed}");
     println!("{printed}");
     let unknown = verify(&cluster, 0, &["--group", "7"]);
-    assert_eq!(unknown.status.code(), Some(1));
+    assert_eq!(unknown.status.code(), Some(3));
     assert!(stderr(&unknown).contains("there is no Raft group 7"), "{}", stderr(&unknown));
 }
 

@@ -7,7 +7,8 @@ fn main() {
     tell_commit();
 }
 
-/// Sets `KEYVIZ_COMMIT` for the compiler: as the environment says, else as git does, else `unknown`.
+/// Sets `KEYVIZ_COMMIT` for the compiler: as the environment says, else as git does, else
+/// `unknown`.
 fn tell_commit() {
     const VARIABLE: &str = "KEYVIZ_COMMIT";
     println!("cargo::rerun-if-env-changed={VARIABLE}");

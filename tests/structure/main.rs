@@ -66,7 +66,7 @@ const CRATES: &[(&str, &str, &[&str])] = &[
         "src/cli",
         &[
             "types", "core", "catalog", "proto", "json", "security", "backup", "client", "raft",
-            "node",
+            "kv", "node",
         ],
     ),
 ];

@@ -141,7 +141,7 @@ pub fn duration(text: &str) -> Result<Duration, ValueError> {
 pub fn duration_in(text: &str, least: Duration, most: Duration) -> Result<Duration, ValueError> {
     let duration =
         humantime::parse_duration(text).map_err(|error| ValueError::Duration(error.to_string()))?;
-    if duration.is_zero() {
+    if duration.is_zero() && !least.is_zero() {
         return Err(ValueError::NoDuration);
     }
     if duration < least || duration > most {

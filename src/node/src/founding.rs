@@ -4,13 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use keyviz_catalog::{BootstrapPlan, ClusterId};
 use keyviz_catalog_group::{CatalogChangeError, CatalogGroup};
 use keyviz_fanout::Clock;
 use keyviz_raft::{Group, HandshakeLoop, Member};
 
 use super::first_start::FirstStart;
-use super::start::{Failed, PAUSE};
+
+/// The pause between attempts to join or to bootstrap.
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
+
+/// Where a part of a node says why the node cannot go on.
+pub(super) type Failed = Arc<watch::Sender<Option<String>>>;
 
 /// What makes a cluster out of its first members.
 pub(super) struct Founding {

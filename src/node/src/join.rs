@@ -12,8 +12,8 @@ use keyviz_security::{self as security, AuthChannel, Security};
 
 use super::config::NodeConfig;
 use super::error::NodeError;
+use super::founding::PAUSE;
 use super::identity::Identity;
-use super::start::PAUSE;
 
 /// How long joining may take: the catalog's leader brings the new node up to date meanwhile.
 const JOIN_WITHIN: Duration = Duration::from_secs(60);

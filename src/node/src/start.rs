@@ -33,7 +33,7 @@ use super::error::NodeError;
 use super::first_start::FirstStart;
 use super::flusher::Flusher;
 use super::follower::Follower;
-use super::founding::Founding;
+use super::founding::{Failed, Founding};
 use super::identity::Identity;
 use super::inheritance::Inheritance;
 use super::join::join;
@@ -43,9 +43,6 @@ use super::verifier::Verifier;
 
 /// Membership is looked at this often; it changes by hand.
 const MEMBERS_EVERY: Duration = Duration::from_millis(100);
-
-/// The pause between attempts to join or to bootstrap.
-pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 impl Node {
     /// Starts a node. Returns when its servers listen; a node that joins has joined by then. A
@@ -434,8 +431,6 @@ pub(super) async fn follow_members(
         set_members(&directory, &roster, &catalog);
     }
 }
-
-pub(super) type Failed = Arc<watch::Sender<Option<String>>>;
 
 fn serve_grpc(
     services: Arc<Services>,

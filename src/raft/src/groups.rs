@@ -138,13 +138,7 @@ impl Groups {
         let (peers, pace) = (inner.peers.clone(), inner.pace.clone());
         // Every node's routes follow the catalog: they do not wait.
         let hold = if id == GroupId::CATALOG { Duration::ZERO } else { COMMIT_HOLD };
-        let network = GroupNetwork {
-            peers: peers.clone(),
-            group: id,
-            pace,
-            hold,
-            acknowledged: Default::default(),
-        };
+        let network = GroupNetwork { peers: peers.clone(), group: id, pace, hold };
         let raft = openraft::Raft::new(self.node(), config, network, log.clone(), applier)
             .await
             .map_err(|fatal| CreateError::Raft(fatal.to_string()))?;

@@ -64,6 +64,16 @@ impl Roster {
         self.inner.peers.lock().entry(node).or_default().doubt = Some(doubt);
     }
 
+    /// A member lacks what it acknowledged. Said once; a status names it until it is identified anew.
+    pub(crate) fn note_loss(&self, node: NodeId, what: &str) {
+        let mut peers = self.inner.peers.lock();
+        let peer = peers.entry(node).or_default();
+        if peer.doubt.as_deref() != Some(what) {
+            tracing::error!("{what}");
+            peer.doubt = Some(what.to_owned());
+        }
+    }
+
     /// Identifies `node` by what `ask` brings from its address. `fresh`: also where it was before.
     pub(crate) async fn identify(
         &self,

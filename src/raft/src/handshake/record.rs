@@ -26,8 +26,6 @@ pub(super) struct Record {
     /// The last starts of this node, the current one last; at most [`STARTS`].
     pub(super) starts: Vec<PastStart>,
     pub(super) peers: BTreeMap<u64, StoredStart>,
-    /// Disks that were seen to have lost entries which they had acknowledged, and what was seen.
-    pub(super) forgot: BTreeMap<u64, ([u8; 16], String)>,
 }
 
 pub(super) fn encode(record: &Record) -> Vec<u8> {

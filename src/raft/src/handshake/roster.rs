@@ -73,8 +73,6 @@ pub(super) struct Peer {
     pub(super) is_older: bool,
     /// The disk that the catalog has on record.
     pub(super) recorded: Option<DiskId>,
-    /// A disk of it that was seen to have lost entries, and what was seen.
-    pub(super) forgot: Option<(DiskId, String)>,
     pub(super) doubt: Option<String>,
     /// Held while it is being identified.
     pub(super) identifying: Arc<tokio::sync::Mutex<()>>,
@@ -105,11 +103,6 @@ impl Peer {
     fn judge_disk(&self, node: NodeId, shown: &Start, checks: Checks) -> Result<(), Doubt> {
         if !checks.disks {
             return Ok(());
-        }
-        if let Some((disk, what)) = &self.forgot
-            && *disk == shown.disk
-        {
-            return Err(Doubt::WentBack { node, what: what.clone() });
         }
         judge(node, None, self.disk(), shown, &[])
     }
@@ -174,9 +167,6 @@ impl Roster {
         let mut peers: BTreeMap<NodeId, Peer> = BTreeMap::new();
         for (id, start) in record.peers {
             peers.entry(NodeId(id)).or_default().known = Some(start.into());
-        }
-        for (id, (disk, what)) in record.forgot {
-            peers.entry(NodeId(id)).or_default().forgot = Some((DiskId(disk), what));
         }
         let refused = storage.get_record(REFUSED)?;
         let refused = refused.map(|reason| String::from_utf8_lossy(&reason).into_owned());
@@ -353,28 +343,6 @@ impl Roster {
         self.inner.peers.lock().get(&to).and_then(|peer| peer.verified).unwrap_or(0)
     }
 
-    /// A peer was seen to have lost entries that it had acknowledged in this term: its disk takes part
-    /// in nothing any more.
-    pub(crate) fn note_forgot(&self, node: NodeId, what: String) {
-        {
-            let mut peers = self.inner.peers.lock();
-            let peer = peers.entry(node).or_default();
-            let Some(disk) = peer.known.map(|known| known.disk).or(peer.recorded) else { return };
-            if peer.forgot.as_ref().is_some_and(|(known, _)| *known == disk) {
-                return;
-            }
-            let doubt = Doubt::WentBack { node, what: what.clone() }.to_string();
-            tracing::error!(%node, "{doubt}");
-            (peer.forgot, peer.doubt, peer.verified) = (Some((disk, what)), Some(doubt), None);
-        }
-        let roster = self.clone();
-        tokio::spawn(async move {
-            if let Err(error) = roster.store(roster.own().mark).await {
-                tracing::debug!(%error, "the refusal was not stored");
-            }
-        });
-    }
-
     /// A peer has to be identified again before the next message to it.
     pub(crate) fn forget(&self, node: NodeId) {
         if let Some(peer) = self.inner.peers.lock().get_mut(&node) {
@@ -443,14 +411,10 @@ impl Roster {
         let record = {
             let peers = self.inner.peers.lock();
             let known = peers.iter().filter_map(|(node, peer)| Some((node.0, peer.known?.into())));
-            let forgot = peers.iter().filter_map(|(node, peer)| {
-                let (disk, what) = peer.forgot.as_ref()?;
-                Some((node.0, (disk.0, what.clone())))
-            });
             let Inner { number, nonce, ref history, .. } = *self.inner;
             let now = PastStart { number, nonce, mark };
             let starts = history.iter().copied().chain([now]).collect();
-            encode(&Record { mark, starts, peers: known.collect(), forgot: forgot.collect() })
+            encode(&Record { mark, starts, peers: known.collect() })
         };
         self.inner.storage.put_record(RECORD, &record).await?;
         // Shown only from here on; see `own`.

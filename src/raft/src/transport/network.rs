@@ -1,6 +1,5 @@
 //! openraft's network of one group to one peer.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,8 +52,6 @@ pub(crate) struct GroupNetwork {
     pub(crate) pace: Arc<Pace>,
     /// How long word of a commit waits for entries to travel with.
     pub(crate) hold: Duration,
-    /// What peers acknowledged.
-    pub(crate) acknowledged: Acknowledged,
 }
 
 impl RaftNetworkFactory<Types> for GroupNetwork {
@@ -62,7 +59,7 @@ impl RaftNetworkFactory<Types> for GroupNetwork {
 
     async fn new_client(&mut self, target: NodeId, node: &Member) -> PeerNetwork {
         let (peers, group, pace) = (self.peers.clone(), self.group, self.pace.clone());
-        let (addr, hold, acknowledged) = (node.addr.clone(), self.hold, self.acknowledged.clone());
+        let (addr, hold, acknowledged) = (node.addr.clone(), self.hold, Mutex::default());
         PeerNetwork { peers, group, target, addr, pace, hold, acknowledged }
     }
 }
@@ -76,12 +73,10 @@ pub(crate) struct PeerNetwork {
     /// Shared by all groups of the node.
     pace: Arc<Pace>,
     hold: Duration,
-    acknowledged: Acknowledged,
+    /// The term in which this node led last, and the last entry that the peer said to have stored in it,
+    /// in answers to this network. A replica that comes back after it was given up has another one.
+    acknowledged: Mutex<Option<(u64, LogId)>>,
 }
-
-/// By peer: the term in which this node led last, and the last entry that the peer said to have stored
-/// in it. Shared by all networks of a group.
-pub(crate) type Acknowledged = Arc<Mutex<HashMap<NodeId, (u64, LogId)>>>;
 
 pub(super) fn unreachable(error: impl ToString) -> RpcError {
     RPCError::Unreachable(Unreachable::from_string(error))
@@ -173,7 +168,7 @@ impl PeerNetwork {
     pub(super) fn send(&self, append: AppendEntriesRequest<Types>) -> Result<InFlight, RpcError> {
         let (previous, last) = (append.prev_log_id, end_of(&append));
         let term = append.vote.leader_id.term;
-        let acknowledged = self.acknowledged.lock().get(&self.target).copied();
+        let acknowledged = *self.acknowledged.lock();
         // Of an earlier term of this node another leader may have had the peer take entries back.
         let acknowledged = acknowledged.filter(|(of, _)| *of == term).map(|(_, last)| last);
         let empty = append.entries.is_empty();
@@ -217,18 +212,19 @@ impl PeerNetwork {
             Ok(None) => {}
             Ok(Some(last)) => {
                 let mut acknowledged = self.acknowledged.lock();
-                let known = acknowledged.entry(self.target).or_insert((request.term, *last));
-                *known = (*known).max((request.term, *last));
+                *acknowledged = (*acknowledged).max(Some((request.term, *last)));
             }
             Err(StreamAppendError::Conflict(at)) if Some(*at) <= request.acknowledged => {
                 let what = format!(
-                    "in group {} it acknowledged entry {}, and lacks entry {} now",
-                    self.group,
+                    "node {} acknowledged entry {} of group {} and lacks entry {} now: its disk may \
+                     have gone back. Run `keyviz cluster verify`, and replace the node",
+                    self.target,
                     request.acknowledged.map_or(0, |last| last.index),
+                    self.group,
                     at.index
                 );
                 if let Some(roster) = self.peers.roster() {
-                    roster.note_forgot(keyviz_types::NodeId(self.target), what.clone());
+                    roster.note_loss(keyviz_types::NodeId(self.target), &what);
                 }
                 return Err(unreachable(what));
             }

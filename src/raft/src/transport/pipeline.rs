@@ -260,8 +260,7 @@ mod tests {
         let peers = Peers::anonymous(1, "", PeersOptions::default());
         let answers = peers.detach(2, "peer:1");
         let (group, pace) = (GroupId(1), Pace::new(0).into());
-        let mut networks =
-            GroupNetwork { peers, group, pace, hold: HOLD, acknowledged: Default::default() };
+        let mut networks = GroupNetwork { peers, group, pace, hold: HOLD };
         (networks.new_client(2, &Member::grpc("peer:1")).await, answers)
     }
 

@@ -21,7 +21,7 @@ fn tell_commit() {
 fn commit_of_git() -> Option<String> {
     git(&["ls-files", "--error-unmatch", "build.rs"])?;
     for name in ["HEAD", "logs/HEAD"] {
-        // A commit changes one of them. A path that does not exist would run this script every time.
+        // A commit changes one of them. A path that does not exist would run this script always.
         let path = git(&["rev-parse", "--git-path", name]).filter(|path| Path::new(path).exists());
         path.into_iter().for_each(|path| println!("cargo::rerun-if-changed={path}"));
     }

@@ -73,8 +73,8 @@ number_id! {
     Incarnation
 }
 
-/// Names one data folder for ever: 16 random bytes, made with the folder. A node id says who a member
-/// is; the disk id says that it still has what it promised. Written as 32 hexadecimal digits.
+/// Names one data folder for ever: 16 random bytes, made with the folder. A node id says who a
+/// member is; the disk id says that it still has what it promised. Written as 32 hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DiskId(pub [u8; 16]);
 

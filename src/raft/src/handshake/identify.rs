@@ -56,7 +56,21 @@ impl Roster {
             answer.set_verdict(Verdict::Refused);
             answer.reason = doubt.to_string();
         }
+        drop(peers);
+        self.note_mark(from, &shown);
         answer
+    }
+
+    /// A peer that was identified shows its mark as it makes it.
+    fn note_mark(&self, node: NodeId, shown: &Start) {
+        let mut peers = self.inner.peers.lock();
+        let known = peers.get_mut(&node).and_then(|peer| peer.known.as_mut());
+        if let Some(known) = known.filter(|known| known.nonce == shown.nonce)
+            && known.mark < shown.mark
+        {
+            known.mark = shown.mark;
+            self.inner.has_news.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Somebody came as `node` and was told why it is not.

@@ -89,12 +89,14 @@ impl BackupWriter {
         self.rows
     }
 
-    /// Writes the end and makes the file durable; its length.
+    /// Writes the end, which names the members whose history is missing, and makes the file durable;
+    /// its length.
     ///
     /// # Errors
     /// What the system says.
-    pub fn finish(mut self) -> io::Result<u64> {
-        let end = proto::BackupEnd { sections: self.sections, rows: self.rows };
+    pub fn finish(mut self, histories_missing: Vec<u64>) -> io::Result<u64> {
+        let (sections, rows) = (self.sections, self.rows);
+        let end = proto::BackupEnd { sections, rows, histories_missing };
         self.write(Part::End(end))?;
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;

@@ -88,6 +88,10 @@ struct ChangeArgs {
     /// Catalog version that the decision rests on; another one refuses the change. 0: any
     #[arg(long, value_name = "VERSION", default_value_t = 0)]
     expected_version: u64,
+    /// Cluster whose catalog version that is (`cluster_id` of `routes list --format json`); another
+    /// cluster, or the same after a restore, refuses the change
+    #[arg(long, value_name = "ID", requires = "expected_version")]
+    expected_cluster: Option<String>,
     /// Asked for again under the same id, the change happens once; absent: a random one
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
@@ -103,6 +107,10 @@ struct WatchArgs {
     /// Only changes after this catalog version; 0: the whole table first
     #[arg(long, value_name = "VERSION", default_value_t = 0)]
     after: u64,
+    /// Cluster whose catalog version that is (`cluster_id` of the first object of an earlier watch);
+    /// another cluster, or the same after a restore, shows the whole table first
+    #[arg(long, value_name = "ID", requires = "after")]
+    cluster: Option<String>,
     /// How to print; json is one object a line
     #[arg(long, value_enum, default_value = "table")]
     format: OneFormat,
@@ -150,6 +158,7 @@ async fn fetch(client: &Client) -> Result<proto::ListRoutesResponse, CliError> {
 /// What `routes list` prints as JSON.
 #[derive(Serialize)]
 struct ListJson<'a> {
+    cluster_id: &'a str,
     catalog_version: u64,
     /// The column that the loads are of; absent where they are not known.
     load_from_ms: Option<u64>,
@@ -173,6 +182,7 @@ impl<'a> ListJson<'a> {
             writes: load.and_then(|load| load.writes(route.route_id)),
         };
         ListJson {
+            cluster_id: &list.cluster_id,
             catalog_version: list.catalog_version,
             load_from_ms: load.map(|load| load.from_ms),
             load_to_ms: load.map(|load| load.to_ms),
@@ -243,6 +253,7 @@ async fn split(args: SplitArgs) -> Result<(), CliError> {
         key,
         expected_version: args.change.expected_version,
         request_id: args.change.request_id.unwrap_or_else(request_id),
+        cluster_id: args.change.expected_cluster.unwrap_or_default(),
     };
     let change = client.call(Effect::Repeatable, |channel| async move {
         stub(channel).split_route(request.clone()).await
@@ -260,6 +271,7 @@ async fn merge(args: MergeArgs) -> Result<(), CliError> {
         right_id: args.right,
         expected_version: args.change.expected_version,
         request_id: args.change.request_id.unwrap_or_else(request_id),
+        cluster_id: args.change.expected_cluster.unwrap_or_default(),
     };
     let client = Client::from(args.change.nodes);
     let change = client.call(Effect::Repeatable, |channel| async move {
@@ -286,16 +298,20 @@ fn print_change(change: &proto::RouteChangeResponse, format: OneFormat) -> Resul
 async fn watch(args: WatchArgs) -> Result<(), CliError> {
     let client = Client::from(args.nodes);
     let mut after_version = args.after;
+    let mut cluster_id = args.cluster.unwrap_or_default();
     loop {
+        let cursor = &proto::WatchRoutesRequest { after_version, cluster_id: cluster_id.clone() };
         let opened = client.call_where(Effect::Read, |channel| async move {
-            let request = proto::WatchRoutesRequest { after_version };
-            let mut messages = stub(channel).watch_routes(request).await?.into_inner();
+            let mut messages = stub(channel).watch_routes(cursor.clone()).await?.into_inner();
             let first = messages.message().await?;
             Ok((first, messages))
         });
         let (address, (mut message, mut messages)) = opened.await?;
         while let Some(event) = message {
             show_event(&event, args.format)?;
+            if !event.cluster_id.is_empty() {
+                cluster_id.clone_from(&event.cluster_id);
+            }
             after_version = version_after(&event).unwrap_or(after_version);
             message = match messages.message().await {
                 Ok(next) => next,

@@ -16,14 +16,16 @@ use bytes::Bytes;
 use futures::Stream;
 use parking_lot::Mutex;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status};
 
 use crate::Address;
 use keyviz_proto as proto;
 use keyviz_proto::kv_server::{Kv, KvServer};
-use keyviz_proto::metadata::NOT_APPLIED_METADATA as NOT_APPLIED;
+use keyviz_proto::metadata::{
+    DELETED_METADATA, NEXT_METADATA, NOT_APPLIED_METADATA as NOT_APPLIED,
+};
 
 /// What goes wrong at a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -243,14 +245,30 @@ impl Kv for FakeKv {
         &self,
         request: Request<proto::DeleteRangeRequest>,
     ) -> Result<Response<proto::DeleteRangeResponse>, Status> {
-        let proto::DeleteRangeRequest { start, end } = request.into_inner();
-        if self.fault.lock().0 == Fault::RangeCut && start >= "m" {
+        let proto::DeleteRangeRequest { start, end, max_keys } = request.into_inner();
+        let cut = self.fault.lock().0 == Fault::RangeCut;
+        if cut && start >= "m" {
             return Err(Status::unavailable("no leader"));
         }
         let mut map = self.store.map.lock();
-        let before = map.len();
-        map.retain(|key, _| *key < start || end.as_ref().is_some_and(|end| key >= end));
-        Ok(Response::new(proto::DeleteRangeResponse { deleted: (before - map.len()) as u64 }))
+        let inside = |key: &&Bytes| **key >= start && end.as_ref().is_none_or(|end| *key < end);
+        let keys: Vec<Bytes> = map.keys().filter(inside).cloned().collect();
+        let most = usize::try_from(max_keys).unwrap_or(usize::MAX);
+        let most = if most == 0 { usize::MAX } else { most };
+        let mut deleted = 0;
+        for key in keys.iter().take(most) {
+            if cut && *key >= "m" {
+                let mut status = Status::unavailable("no leader");
+                status.metadata_mut().insert(DELETED_METADATA, deleted.into());
+                let next = MetadataValue::from_bytes(b"m");
+                status.metadata_mut().insert_bin(NEXT_METADATA, next);
+                return Err(status);
+            }
+            map.remove(key);
+            deleted += 1;
+        }
+        let next = keys.get(most).cloned();
+        Ok(Response::new(proto::DeleteRangeResponse { deleted, next }))
     }
 
     async fn batch(

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 
 use keyviz_core::{
-    Archive, ColumnPlan, Estate, Flushed, Harvest, History, HistoryView, NodeColumns, NodeTotals,
-    Query, RowAxis, Sampler, Window,
+    Archive, ColumnPlan, Estate, Flushed, Harvest, History, HistoryView, Incarnation, NodeColumns,
+    NodeId, NodeTotals, Query, RowAxis, Sampler, Window,
 };
 
 use super::work::{Asker, Work, WorkError};
@@ -150,7 +150,16 @@ impl LocalMatrix {
         let open = self.history.checkpoint();
         let closed = self.history.inspect(Window { from_ms: 0, to_ms: u64::MAX });
         let columns = std::iter::once(&open).chain(closed.iter().map(AsRef::as_ref));
-        Archive::default().batch(columns, &[]).puts.into_iter().collect()
+        let mut archive = Archive::default();
+        let puts = archive.batch(columns, &[]).puts;
+        let forgotten = archive.note_forgotten(self.history.holdings().forgotten_before_ms);
+        puts.into_iter().chain(forgotten).collect()
+    }
+
+    /// What is kept for nodes that have left, as records of a store.
+    pub fn export_kept(&self) -> Vec<(NodeId, Incarnation, BTreeMap<Vec<u8>, Vec<u8>>)> {
+        let kept = self.history.kept_estates().into_iter();
+        kept.map(|estate| (estate.node, estate.incarnation, estate.records().collect())).collect()
     }
 
     /// Round one, for this node's own queries.
@@ -241,9 +250,7 @@ impl LocalMatrix {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keyviz_core::{
-        GroupId, HistoryConfig, Incarnation, KeyRange, NodeId, RouteId, RouteSpec, SamplerConfig,
-    };
+    use keyviz_core::{GroupId, HistoryConfig, KeyRange, RouteId, RouteSpec, SamplerConfig};
 
     #[test]
     fn aligned_time_a_question_closes_the_column_whose_flush_is_late() {

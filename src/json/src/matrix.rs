@@ -166,6 +166,8 @@ pub(super) struct NodeJson<'a> {
     latency_ms: u64,
     forgotten_before_ms: u64,
     past_history: bool,
+    newest_ms: Option<u64>,
+    beyond_end: bool,
 }
 
 impl<'a> From<&'a proto::NodeStatus> for Item<'a> {
@@ -182,6 +184,8 @@ impl<'a> From<&'a proto::NodeStatus> for Item<'a> {
             latency_ms: node.latency_ms,
             forgotten_before_ms: node.forgotten_before_ms,
             past_history: node.past_history,
+            newest_ms: node.newest_ms,
+            beyond_end: node.beyond_end,
         })
     }
 }

@@ -59,7 +59,7 @@ impl TryFrom<i32> for Consistency {
 /// What this node did for requests, since it started.
 #[derive(Default, Debug)]
 pub struct KvCounters {
-    /// Writes proposed by this node as leader.
+    /// Operations of writes proposed by this node as leader: as many as the matrix counts.
     pub proposed: AtomicU64,
     /// Writes sent on to another node.
     pub forwarded_writes: AtomicU64,

@@ -6,6 +6,7 @@
 mod admission;
 mod command;
 mod coordinator;
+mod delete_range;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -20,6 +21,7 @@ mod write;
 pub use admission::{Admitted, MAX_REQUESTS, MAX_SCANS};
 pub use command::{CommandError, KvCommand, KvWrite};
 pub use coordinator::{Consistency, Coordinator, CoordinatorParts, KvCounters};
+pub use delete_range::{DELETE_STEP_BYTES, DELETE_STEP_KEYS, RangeDeleted};
 pub use error::{InvalidRequest, KvError};
 pub use limits::{
     MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_KEY_BYTES, MAX_VALUE_BYTES, RESERVED_PREFIX,

@@ -33,6 +33,8 @@ pub struct ScanRange {
     pub keys_only: bool,
     /// An earlier page of the scan was counted on this route.
     pub continued: bool,
+    /// No client reads it, so it counts as nothing.
+    pub uncounted: bool,
 }
 
 /// Where a scan stands.
@@ -105,6 +107,7 @@ impl Cursor {
             max_bytes: SCAN_PAGE_BYTES,
             keys_only: self.keys_only,
             continued: self.route == Some(stretch.route),
+            uncounted: false,
         };
         self.route = Some(stretch.route);
         let reply =

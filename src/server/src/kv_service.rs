@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status};
 
-use keyviz_kv::{CasOutcome, Consistency, Coordinator, InvalidRequest, KvWrite, Row};
+use keyviz_kv::{CasOutcome, Consistency, Coordinator, InvalidRequest, KvWrite, RangeDeleted, Row};
 use keyviz_proto as proto;
 use keyviz_proto::batch_operation::Operation;
 
@@ -96,9 +96,10 @@ impl proto::kv_server::Kv for KvService {
         let range = request.into_inner();
         let work = async {
             let _admitted = self.coordinator.admit(range.start.len()).map_err(kv_status)?;
-            let deleted = self.coordinator.delete_range(&range.start, range.end.as_deref()).await;
-            let deleted = deleted.map_err(kv_status)?;
-            Ok(self.answer(&range.start, proto::DeleteRangeResponse { deleted }))
+            let (start, end) = (&range.start, range.end.as_deref());
+            let done = self.coordinator.delete_range(start, end, range.max_keys).await;
+            let RangeDeleted { deleted, next } = done.map_err(kv_status)?;
+            Ok(self.answer(start, proto::DeleteRangeResponse { deleted, next }))
         };
         self.requests.observe(RequestKind::DeleteRange, work).await
     }

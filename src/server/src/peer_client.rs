@@ -160,6 +160,7 @@ impl PeerKv for PeerClient {
                     max_bytes: range.max_bytes,
                     keys_only: range.keys_only,
                     continued: range.continued,
+                    uncounted: range.uncounted,
                 }),
             }),
         });

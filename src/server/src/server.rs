@@ -34,6 +34,17 @@ use super::request_id::RequestIdLayer;
 use super::routes_service::{RoutesService, SharedRoutes};
 use super::verify::Verification;
 
+/// Calls that a connection may have open.
+const STREAMS: u32 = 256;
+
+/// Bytes of a call's headers.
+const HEADER_BYTES: u32 = 16 << 10;
+
+/// Calls that a client gave up before they were begun, of one connection at once: with more the
+/// connection is closed. It may give up as many as it has open, a few times over; each takes its
+/// headers until it is begun.
+const RESET_STREAMS: usize = 1_024;
+
 /// Everything that the edge serves.
 pub struct Edge {
     /// This node.
@@ -199,6 +210,9 @@ impl Services {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .http2_max_pending_accept_reset_streams(Some(RESET_STREAMS))
+            .http2_max_header_list_size(HEADER_BYTES)
+            .max_concurrent_streams(STREAMS)
             .add_service(sized!(KvServer, kv))
             .add_service(sized!(RoutesServer, SharedRoutes(Arc::clone(&self.routes))))
             .add_service(

@@ -158,7 +158,8 @@ async fn fetch(client: &Client) -> Result<proto::ListRoutesResponse, CliError> {
 /// What `routes list` prints as JSON.
 #[derive(Serialize)]
 struct ListJson<'a> {
-    cluster_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_id: Option<&'a str>,
     catalog_version: u64,
     /// The column that the loads are of; absent where they are not known.
     load_from_ms: Option<u64>,
@@ -182,7 +183,7 @@ impl<'a> ListJson<'a> {
             writes: load.and_then(|load| load.writes(route.route_id)),
         };
         ListJson {
-            cluster_id: &list.cluster_id,
+            cluster_id: Some(list.cluster_id.as_str()).filter(|id| !id.is_empty()),
             catalog_version: list.catalog_version,
             load_from_ms: load.map(|load| load.from_ms),
             load_to_ms: load.map(|load| load.to_ms),

@@ -37,6 +37,8 @@ pub enum Start {
     Bootstrap(Bootstrap),
     /// By asking a member.
     Join(Address),
+    /// The same, in the place of the member that has this node's address.
+    Replace(Address),
     /// From what its folder says, which must hold a node.
     Resume,
 }
@@ -119,6 +121,10 @@ pub struct ServeArgs {
     /// Join the cluster of the node at this address
     #[arg(long, env = "KEYVIZ_JOIN", value_name = "HOST:PORT")]
     join: Option<Address>,
+    /// With --join: take the place of the member that has this node's address and has lost its disk. It
+    /// is removed first; its id is never used again
+    #[arg(long, env = "KEYVIZ_REPLACE_LOST", requires = "join")]
+    replace_lost: bool,
     /// Raft groups that hold the data, 1 to 1,024; at bootstrap [default: 4]
     #[arg(long, env = "KEYVIZ_GROUPS", value_name = "N", value_parser = groups)]
     groups: Option<u64>,
@@ -349,7 +355,11 @@ impl ServeArgs {
         if let Some((flag, _)) = bootstrap_only.into_iter().find(|(_, given)| *given) {
             return Err(UsageError::Needs { flag, needs: "--bootstrap <ID=HOST:PORT,...>" });
         }
-        Ok(self.join.clone().map_or(Start::Resume, Start::Join))
+        Ok(match (self.join.clone(), self.replace_lost) {
+            (None, _) => Start::Resume,
+            (Some(through), false) => Start::Join(through),
+            (Some(through), true) => Start::Replace(through),
+        })
     }
 
     fn bootstrap(&self, advertise: &Address) -> Result<Bootstrap, UsageError> {
@@ -452,7 +462,10 @@ fn exposure(security: &SecurityConfig, insecure: bool) -> String {
     let SecurityConfig { tls, admin_token, cluster_secret } = security;
     let meant = if insecure { " (--insecure)" } else { "; listening on loopback only" };
     if tls.is_none() && admin_token.is_none() && cluster_secret.is_none() {
-        return format!("nothing is encrypted or authenticated{meant}");
+        return format!(
+            "nothing is encrypted or authenticated: whoever can connect may read and write all \
+             data, change members and pass for a node{meant}"
+        );
     }
     let tls_words = match tls {
         Some(_) => "TLS on both ports",
@@ -466,6 +479,7 @@ fn exposure(security: &SecurityConfig, insecure: bool) -> String {
         (Some(_), Some(_)) => "nodes show a certificate or the cluster secret",
         (Some(_), None) => "nodes show a certificate",
         (None, Some(_)) => "nodes show the cluster secret",
+        (None, None) if admin_token.is_some() => "nodes show what follows from the admin token",
         (None, None) => "nodes are not authenticated (--cluster-secret-file)",
     };
     let meant = if tls.is_some() && admin_token.is_some() { "" } else { meant };

@@ -34,7 +34,7 @@ use super::member::{Member, Planned};
 use super::peers::PeerMatrix;
 use super::request::{Axis, MAX_EVENTS, MatrixAnswer, MatrixError, MatrixRequest};
 use super::shared::{Joinable, Ticket};
-use super::work::{Place, off_the_runtime};
+use super::work::{Place, off_the_runtime, off_the_runtime_behind_the_store};
 
 /// How long a member may take for both rounds.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(2);
@@ -255,7 +255,7 @@ impl Fanout {
                 status.beyond_end = status.newest_ms.is_some_and(|newest_ms| newest_ms > end_ms);
             }
         }
-        let answer = off_the_runtime(move |wanted| {
+        let answer = off_the_runtime_behind_the_store(move |wanted| {
             if !wanted() {
                 return None;
             }
@@ -347,7 +347,7 @@ async fn merged(
     if parts.is_empty() {
         return Ok(merge);
     }
-    let (merge, refused) = off_the_runtime(move |wanted| {
+    let (merge, refused) = off_the_runtime_behind_the_store(move |wanted| {
         for part in parts {
             if !wanted() {
                 return None;

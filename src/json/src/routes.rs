@@ -5,9 +5,16 @@ use serde::Serialize;
 use super::{Item, Key, List};
 use keyviz_proto as proto;
 
+/// An earlier version of the node does not say which cluster it is of.
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it so
+fn is_unknown(cluster_id: &&str) -> bool {
+    cluster_id.is_empty()
+}
+
 /// A [`proto::ListRoutesResponse`] as JSON.
 #[derive(Serialize)]
 pub struct RoutesJson<'a> {
+    #[serde(skip_serializing_if = "is_unknown")]
     cluster_id: &'a str,
     catalog_version: u64,
     routes: List<'a, proto::Route>,
@@ -26,6 +33,7 @@ impl<'a> From<&'a proto::ListRoutesResponse> for RoutesJson<'a> {
 /// A [`proto::RouteChangeResponse`] as JSON.
 #[derive(Serialize)]
 pub struct RouteChangeJson<'a> {
+    #[serde(skip_serializing_if = "is_unknown")]
     cluster_id: &'a str,
     catalog_version: u64,
     created: List<'a, proto::Route>,
@@ -136,7 +144,6 @@ impl<'a> From<&'a proto::RouteDelta> for Item<'a> {
 /// A [`proto::RouteHistoryResponse`] as JSON.
 #[derive(Serialize)]
 pub struct RouteHistoryJson<'a> {
-    cluster_id: &'a str,
     catalog_version: u64,
     changes: List<'a, proto::RouteDelta>,
     retired: List<'a, proto::RetiredRoute>,
@@ -146,7 +153,6 @@ pub struct RouteHistoryJson<'a> {
 impl<'a> From<&'a proto::RouteHistoryResponse> for RouteHistoryJson<'a> {
     fn from(history: &'a proto::RouteHistoryResponse) -> Self {
         RouteHistoryJson {
-            cluster_id: &history.cluster_id,
             catalog_version: history.catalog_version,
             changes: List(&history.changes),
             retired: List(&history.retired),

@@ -96,6 +96,7 @@ pub struct Coordinator {
     in_flight: TaskTracker,
     clients: Admission,
     nodes: Admission,
+    answers: Admission,
     read_indexes: Mutex<ReadIndexes>,
 }
 
@@ -121,6 +122,7 @@ impl Coordinator {
             counters: KvCounters::default(),
             clients: Admission::new(parts.queue_bytes),
             nodes: Admission::new(parts.queue_bytes),
+            answers: Admission::new(parts.queue_bytes),
             parts,
             in_flight: TaskTracker::new(),
             read_indexes: Mutex::default(),
@@ -139,6 +141,14 @@ impl Coordinator {
     pub fn admit(&self, bytes: usize) -> Result<Admitted, KvError> {
         self.is_member(self.parts.directory.standing())?;
         self.clients.request(bytes)
+    }
+
+    /// Takes on the answer to a client's request, which carries so many bytes, or refuses it.
+    ///
+    /// # Errors
+    /// Too much waits for clients to take it.
+    pub fn admit_answer(&self, bytes: usize) -> Result<Admitted, KvError> {
+        self.answers.answer(bytes)
     }
 
     /// Takes on a client's scan, or refuses it.

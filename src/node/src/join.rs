@@ -9,8 +9,9 @@ use tonic::{Code, Status};
 
 use keyviz_proto as proto;
 use keyviz_security::{self as security, AuthChannel, Security};
+use keyviz_types::NodeId;
 
-use super::config::NodeConfig;
+use super::config::{NodeConfig, Origin};
 use super::error::NodeError;
 use super::founding::PAUSE;
 use super::identity::Identity;
@@ -47,6 +48,9 @@ pub(super) async fn join(
             let tls = security.client_tls();
             let channel = security::connect(endpoint, tls.as_ref()).await.map_err(broken)?;
             let mut client = ClusterClient::new(AuthChannel::new(channel, security.as_joiner()));
+            if matches!(config.origin, Origin::Replace(_)) {
+                make_way(&mut client, config.id, advertise).await?;
+            }
             let add = proto::AddNodeRequest {
                 id: config.id.0,
                 address: advertise.to_owned(),
@@ -72,6 +76,27 @@ pub(super) async fn join(
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Has the member leave that has this node's address, and fails until it is gone. Nobody can reach it
+/// there: this node listens.
+async fn make_way(
+    client: &mut proto::cluster_client::ClusterClient<AuthChannel>,
+    own: NodeId,
+    advertise: &str,
+) -> Result<(), (bool, String)> {
+    let words = |status: Status| (may_join_yet(&status), keyviz_proto::failure::describe(&status));
+    let status = client.get_status(proto::GetStatusRequest {}).await.map_err(words)?.into_inner();
+    let mut members = status.members.iter();
+    let lost = members.find(|member| member.address == advertise && member.id != own.0);
+    let Some(lost) = lost else { return Ok(()) };
+    let id = lost.id;
+    let left = client.remove_node(proto::RemoveNodeRequest { id }).await.map_err(words)?;
+    if !left.into_inner().gone {
+        return Err((true, format!("node {id}, which had this node's address, is leaving")));
+    }
+    tracing::warn!("node {own} takes the place of node {id}, which had its address");
+    Ok(())
 }
 
 /// Whether a member that did not take this node in may do so yet. Asking again does no harm.

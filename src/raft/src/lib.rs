@@ -37,6 +37,7 @@ mod log;
 mod machine;
 mod members;
 mod options;
+mod plausible;
 mod proposals;
 mod reads;
 mod reshape;

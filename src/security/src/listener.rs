@@ -1,7 +1,7 @@
 //! Takes connections, plain or TLS.
 //!
-//! Handshakes run beside each other, each within a time and all within a number, so that a caller
-//! that never ends its own keeps nobody else waiting for long.
+//! Handshakes run beside each other, each within a time and all within a number, which a caller that
+//! says nothing takes no part of; so nobody keeps others waiting for long.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -140,14 +140,13 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 async fn take(listener: TcpListener, tls: Tls, edge: Edge, ready: mpsc::Sender<Connection>) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     loop {
-        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
         let (stream, address) = tokio::select! {
             taken = accept(&listener) => taken,
             () = ready.closed() => return,
         };
-        let (tls, ready) = (tls.clone(), ready.clone());
+        let (tls, ready, handshakes) = (tls.clone(), ready.clone(), Arc::clone(&handshakes));
         tokio::spawn(async move {
-            let shaken = handshake(stream, address, &tls, edge);
+            let shaken = handshake(stream, address, &handshakes, &tls, edge);
             match tokio::time::timeout(HANDSHAKE_WITHIN, shaken).await {
                 Ok(Ok(Some(connection))) => {
                     // Where the server is gone, so is the connection.
@@ -157,7 +156,6 @@ async fn take(listener: TcpListener, tls: Tls, edge: Edge, ready: mpsc::Sender<C
                 Ok(Err(error)) => tracing::debug!(%address, %error, "a TLS handshake failed"),
                 Err(_) => tracing::debug!(%address, "a TLS handshake took too long"),
             }
-            drop(permit);
         });
     }
 }
@@ -166,10 +164,14 @@ async fn take(listener: TcpListener, tls: Tls, edge: Edge, ready: mpsc::Sender<C
 async fn handshake(
     stream: TcpStream,
     address: SocketAddr,
+    handshakes: &Semaphore,
     tls: &Tls,
     edge: Edge,
 ) -> std::io::Result<Option<Connection>> {
-    if plain::speaks_plain(&stream).await? {
+    // Waits for the first byte: who says nothing takes no handshake's place.
+    let plain = plain::speaks_plain(&stream).await?;
+    let Ok(_one) = handshakes.acquire().await else { return Ok(None) };
+    if plain {
         tracing::debug!(%address, "a caller speaks plain text to a TLS port");
         plain::refuse(stream).await;
         return Ok(None);

@@ -32,7 +32,8 @@ pub struct Security {
     pub tls: Option<Tls>,
     /// What administrators show; `None`: nothing.
     pub admin_token: Option<SecretFile>,
-    /// What nodes show; `None`: nothing.
+    /// What nodes show; `None`: nothing. Where there is an admin token and nothing else for nodes to
+    /// show, what follows from the token.
     pub cluster_secret: Option<SecretFile>,
 }
 
@@ -45,11 +46,15 @@ impl Security {
         let secret = |what, path: &Option<PathBuf>| {
             path.as_deref().map(|path| SecretFile::open(what, path)).transpose()
         };
-        Ok(Security {
-            tls: config.tls.as_ref().map(Tls::open).transpose()?,
-            admin_token: secret("admin token", &config.admin_token)?,
-            cluster_secret: secret("cluster secret", &config.cluster_secret)?,
-        })
+        let tls = config.tls.as_ref().map(Tls::open).transpose()?;
+        let admin_token = secret("admin token", &config.admin_token)?;
+        let mut cluster_secret = secret("cluster secret", &config.cluster_secret)?;
+        if tls.is_none() && cluster_secret.is_none() {
+            // Who may not change members without the token may not pass for one either.
+            let token = admin_token.as_ref();
+            cluster_secret = token.map(|token| token.derive("node secret of the admin token"));
+        }
+        Ok(Security { tls, admin_token, cluster_secret })
     }
 
     /// What this node shows to others.

@@ -22,6 +22,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
+use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 use tonic::{Code, Status};
 use tower_http::CompressionLevel;
@@ -32,7 +33,7 @@ use keyviz_proto as proto;
 
 use super::cluster_service::ClusterService;
 use super::gate::{Gate, Need};
-use super::keyviz_service::KeyVizService;
+use super::keyviz_service::{KeyVizService, Scope};
 use super::metrics::Metrics;
 use super::request_id::RequestIdLayer;
 use super::route_changes;
@@ -209,6 +210,7 @@ pub(super) fn bad(name: &str, found: &str, wanted: &str) -> Status {
 
 async fn matrix(
     State(state): State<HttpState>,
+    headers: HeaderMap,
     parameters: Result<Query<MatrixParameters>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
     let answer = async {
@@ -216,17 +218,40 @@ async fn matrix(
             parameters.map_err(|error| Status::invalid_argument(error.body_text()))?;
         let request = parameters.request()?;
         let encoding = Encoding::of(&parameters.encoding)?;
-        let matrix = match parameters.scope.as_deref() {
-            None | Some("cluster") => state.keyviz.cluster_matrix(request).await,
-            Some("node") => state.keyviz.node_matrix(request).await,
-            Some(scope) => Err(bad("scope", scope, "one of cluster, node")),
-        }?;
-        // Over a million cells take tens of milliseconds, in which others want to be served.
-        tokio::task::spawn_blocking(move || encoding.answer(&matrix))
-            .await
-            .map_err(|error| Status::internal(format!("the answer could not be written: {error}")))
+        let scope = match parameters.scope.as_deref() {
+            None | Some("cluster") => Scope::Cluster,
+            Some("node") => Scope::Node,
+            Some(scope) => return Err(bad("scope", scope, "one of cluster, node")),
+        };
+        let gzip = takes_gzip(&headers);
+        state.keyviz.matrix(scope, request, move |matrix| encoding.answer(&matrix, gzip)).await
     };
     answer.await.unwrap_or_else(|status| problem(&status))
+}
+
+/// Whether the caller reads gzip. What else it may say of it is left to the compression of all other
+/// answers.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let said = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    said.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case("gzip"))
+}
+
+/// A JSON answer, compressed here and not where requests are served.
+fn gzipped(value: &impl Serialize) -> Response {
+    let mut gzip = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let written = serde_json::to_writer(std::io::BufWriter::new(&mut gzip), value);
+    match written.map_err(std::io::Error::other).and_then(|()| gzip.finish()) {
+        Ok(body) => {
+            let headers = [
+                (header::CONTENT_TYPE, "application/json"),
+                (header::CONTENT_ENCODING, "gzip"),
+                (header::VARY, "accept-encoding"),
+                (header::CACHE_CONTROL, "no-store"),
+            ];
+            (headers, body).into_response()
+        }
+        Err(error) => problem(&Status::internal(format!("the answer cannot be written: {error}"))),
+    }
 }
 
 /// How a matrix is written.
@@ -248,10 +273,12 @@ impl Encoding {
         }
     }
 
-    fn answer(self, matrix: &proto::Matrix) -> Response {
-        match self {
-            Encoding::Plain => json(&MatrixJson::from(matrix)),
-            Encoding::Packed => json(&PackedJson::from(matrix)),
+    fn answer(self, matrix: &proto::Matrix, gzip: bool) -> Response {
+        match (self, gzip) {
+            (Encoding::Plain, false) => json(&MatrixJson::from(matrix)),
+            (Encoding::Plain, true) => gzipped(&MatrixJson::from(matrix)),
+            (Encoding::Packed, false) => json(&PackedJson::from(matrix)),
+            (Encoding::Packed, true) => gzipped(&PackedJson::from(matrix)),
         }
     }
 }

@@ -3,8 +3,6 @@
 //!
 //! ```text
 //!   connection --> Intake: a place among the open calls; a body that counts --> gate, services
-//!                     |
-//!                     +-- the answer tells the connection when it is taken (security::Activity)
 //! ```
 //!
 //! | call | bytes of a message |
@@ -40,7 +38,6 @@ use tower::{Layer, Service};
 use keyviz_kv::{Admitted, MAX_BATCH_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use keyviz_proto::metadata::NOT_APPLIED_METADATA;
 use keyviz_raft::MAX_MESSAGE_BYTES;
-use keyviz_security::{Call, Caller};
 
 use super::gate::Need;
 
@@ -190,7 +187,6 @@ where
             Ok(place) => place,
             Err(status) => return futures::future::ready(Ok(status.into_http())).boxed(),
         };
-        let call = request.extensions().get::<Caller>().map(|caller| caller.activity.begin());
         let most = most_bytes(path);
         let budget = Arc::clone(budget);
         let request = request.map(|body| {
@@ -201,8 +197,9 @@ where
         });
         let served = self.inner.call(request);
         async move {
-            let response = served.await?;
-            Ok(outgoing(response, call, Some(place)).map(Body::new))
+            let mut response = served.await?;
+            let admitted = response.extensions_mut().remove::<Arc<Admitted>>();
+            Ok(response.map(|body| Body::new(Outgoing { body, _place: place, _admitted: admitted })))
         }
         .boxed()
     }
@@ -328,46 +325,22 @@ impl HttpBody for Incoming {
     }
 }
 
-/// An answer that tells its connection whether it is taken, and holds what belongs to the call until
-/// it has been.
-pub(super) struct Outgoing<B> {
-    body: B,
-    call: Option<Call>,
-    _place: Option<Place>,
+/// An answer that holds what belongs to the call until it has been taken.
+struct Outgoing {
+    body: Body,
+    _place: Place,
     _admitted: Option<Arc<Admitted>>,
 }
 
-/// The answer of a call.
-fn outgoing<B>(
-    mut response: Response<B>,
-    call: Option<Call>,
-    place: Option<Place>,
-) -> Response<Outgoing<B>> {
-    let admitted = response.extensions_mut().remove::<Arc<Admitted>>();
-    response.map(|body| Outgoing { body, call, _place: place, _admitted: admitted })
-}
-
-/// The same of a call over HTTP, where services have their own bounds.
-pub(super) fn watched<B>(response: Response<B>, call: Option<Call>) -> Response<Outgoing<B>> {
-    outgoing(response, call, None)
-}
-
-impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Outgoing<B> {
+impl HttpBody for Outgoing {
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        if let Some(call) = &self.call {
-            call.is_asked();
-        }
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let (Some(call), Some(Ok(_))) = (&self.call, &frame) {
-            call.gave();
-        }
-        Poll::Ready(frame)
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status};
 
@@ -64,12 +65,17 @@ impl proto::kv_server::Kv for KvService {
             let consistency = Consistency::try_from(get.consistency).map_err(invalid)?;
             let key = get.key.clone();
             let value = self.coordinator.get(get.key, consistency).await.map_err(kv_status)?;
+            // Held until the client has taken it.
+            let bytes = value.as_ref().map_or(0, Bytes::len);
+            let held = Arc::new(self.coordinator.admit_answer(bytes).map_err(kv_status)?);
             let answer = proto::GetResponse { value };
-            Ok(match consistency {
+            let mut answer = match consistency {
                 // Every replica serves it as well as the leader.
                 Consistency::Stale => Response::new(answer),
                 Consistency::Linearizable | Consistency::Lease => self.answer(&key, answer),
-            })
+            };
+            answer.extensions_mut().insert(held);
+            Ok(answer)
         };
         self.requests.observe(RequestKind::Get, work).await
     }

@@ -9,7 +9,7 @@ mod forward;
 pub mod fuzzing;
 mod gate;
 mod http;
-
+mod intake;
 mod keyviz_service;
 mod kv_service;
 mod leaders;

@@ -23,6 +23,7 @@ use super::cluster_service::{ClusterService, SharedCluster};
 use super::estates::Estates;
 use super::gate::{Gate, GateLayer};
 use super::http::{self, HttpState};
+use super::intake::IntakeLayer;
 use super::keyviz_service::{KeyVizService, SharedKeyViz};
 use super::kv_service::KvService;
 use super::leaders::LeaderLog;
@@ -205,6 +206,7 @@ impl Services {
         Server::builder()
             // First, so that a refusal has an id too.
             .layer(RequestIdLayer)
+            .layer(IntakeLayer::new())
             .layer(GateLayer(self.gate.clone()))
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)

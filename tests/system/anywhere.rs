@@ -4,18 +4,16 @@
 //! Brief in `cargo test`. As long as one likes:
 //!
 //! ```text
-//! KEYVIZ_ANYWHERE=60s cargo test --release --test anywhere -- --nocapture
+//! KEYVIZ_ANYWHERE=60s cargo test --release --test system anywhere:: -- --nocapture
 //! ```
 
 #![cfg(target_os = "linux")]
 
-mod support;
-
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::support::{Cluster, KEYVIZ, clock_apart, eventually, faketime, http_get};
 use serde_json::{Value, json};
-use support::{Cluster, KEYVIZ, clock_apart, eventually, faketime, http_get};
 
 /// What a kill may cost: the node's counts since its last checkpoint, taken every second, and what
 /// writing it takes on a busy machine.

@@ -1,12 +1,10 @@
 //! A cluster into a file, and the file into another cluster.
 
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use crate::support::{self, Cluster, KEYVIZ, eventually, stderr};
 use serde_json::Value;
-use support::{Cluster, KEYVIZ, eventually, stderr};
 
 fn keyviz(arguments: &[&str]) -> Output {
     Command::new(KEYVIZ).args(arguments).stdin(Stdio::null()).output().expect("the binary starts")

@@ -1,15 +1,13 @@
 //! The client commands against one real node, and the demo.
 
-mod support;
-
 use std::fs::File;
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::{Cluster, KEYVIZ, eventually, signal, stderr, write_file};
 use serde_json::Value;
-use support::{Cluster, KEYVIZ, eventually, signal, stderr, write_file};
 
 fn stdout(output: &Output) -> String {
     assert!(output.status.success(), "{}", stderr(output));

@@ -1,12 +1,10 @@
 //! Three real nodes, a trace, and the counts that every one of them must show.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::support::{self, Cluster, KEYVIZ, eventually, http_get, stderr, write_file};
 use serde_json::Value;
-use support::{Cluster, KEYVIZ, eventually, http_get, stderr, write_file};
 
 const FLAGS: &[&str] = &["--groups", "4", "--split-at", "dir/c,dir/f,dir/m,src/,src/k"];
 

@@ -2,16 +2,14 @@
 //! flag and variable exists, and each node that they describe starts as far as its certificates, which
 //! are not here.
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use crate::support::{self, KEYVIZ, stderr};
 use keyviz_security::{SecurityError, Tls, TlsFiles};
 use serde::Deserialize as _;
 use serde_norway::Value;
-use support::{KEYVIZ, stderr};
 
 fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)

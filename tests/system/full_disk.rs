@@ -2,11 +2,9 @@
 //!
 //! Needs root for a small file system in memory; without, it says so and passes.
 
-mod support;
-
+use crate::support::disk::SmallDisk;
+use crate::support::{Cluster, eventually, http_get, stderr};
 use serde_json::Value;
-use support::disk::SmallDisk;
-use support::{Cluster, eventually, http_get, stderr};
 
 /// An eighth of it is the floor.
 const DISK_BYTES: u64 = 160 << 20;

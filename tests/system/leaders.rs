@@ -1,11 +1,9 @@
 //! Who leads, as answers tell it, and what the load generator makes of it.
 
-mod support;
-
+use crate::support::{self, Cluster, stderr};
 use keyviz_proto::kv_client::KvClient;
 use keyviz_proto::metadata::LEADER_METADATA;
 use keyviz_proto::{Consistency, GetRequest, PutRequest};
-use support::{Cluster, stderr};
 
 fn leader(cluster: &Cluster) -> usize {
     let routes = cluster.json(&["routes", "list"]);

@@ -1,13 +1,11 @@
 //! Law 9 against disks that forgot: an emptied folder, an older copy of a folder, a copy that runs
 //! beside the original, and folders of other clusters. On real processes, as an operator would do it.
 
-mod support;
-
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{Cluster, PATIENCE, eventually, http_answer, is_ready, stderr};
+use crate::support::{self, Cluster, PATIENCE, eventually, http_answer, is_ready, stderr};
 
 const ONE_GROUP: &[&str] = &["--groups", "1"];
 const KEYS: usize = 10;

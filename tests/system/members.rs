@@ -1,14 +1,12 @@
 //! Nodes that come and go under load: nothing acknowledged is lost, and every count stays.
 
-mod support;
-
 use std::io::Read as _;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::support::{self, Cluster, KEYVIZ, eventually, http_answer, stderr};
 use serde_json::Value;
-use support::{Cluster, KEYVIZ, eventually, http_answer, stderr};
 
 const FLAGS: &[&str] =
     &["--groups", "4", "--split-at", "key/0750,key/1500,key/2250", "--keyviz-step", "2s"];

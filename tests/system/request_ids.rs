@@ -1,7 +1,6 @@
 //! Request ids on a real cluster.
 
-mod support;
-
+use crate::support::{self, Cluster, eventually};
 use keyviz_kv::KvCommand;
 use keyviz_proto::kv_client::KvClient;
 use keyviz_proto::kv_peer_client::KvPeerClient;
@@ -9,7 +8,6 @@ use keyviz_proto::metadata::REQUEST_ID;
 use keyviz_proto::propose_outcome::Outcome;
 use keyviz_proto::{ProposeBatchRequest, ProposeOutcome, PutRequest, PutResponse};
 use prost::Message as _;
-use support::{Cluster, eventually};
 use tonic::{Request, Response, Status};
 
 fn a_cluster_that_tells() -> Cluster {

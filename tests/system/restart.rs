@@ -1,11 +1,9 @@
 //! What the picture keeps over a stop in good order and over kill -9, on a real process.
 
-mod support;
-
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::support::{self, Cluster, eventually, http_get};
 use serde_json::Value;
-use support::{Cluster, eventually, http_get};
 
 const STEP_MS: u64 = 2_000;
 const FLAGS: &[&str] = &["--replication", "1", "--groups", "1", "--keyviz-step", "2s"];

@@ -3,15 +3,13 @@
 //!
 //! `KEYVIZ_ROUTE_CHANGES` sets the number of changes (20 where it is not set).
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::support::{self, Cluster, KEYVIZ, eventually, stderr};
 use serde_json::Value;
-use support::{Cluster, KEYVIZ, eventually, stderr};
 
 const FLAGS: &[&str] =
     &["--groups", "2", "--split-at", "key/00000600,key/00001200", "--keyviz-step", "2s"];

@@ -1,12 +1,10 @@
 //! Changes of routes that the catalog refuses: each with its reason and its status, and the table
 //! stays as it is.
 
-mod support;
-
+use crate::support::{Cluster, stderr};
 use keyviz_proto::routes_client::RoutesClient;
 use keyviz_proto::{MergeRoutesRequest, SplitRouteRequest, WatchRoutesRequest};
 use serde_json::Value;
-use support::{Cluster, stderr};
 use tonic::Code;
 
 fn routes(cluster: &Cluster) -> Value {

@@ -1,14 +1,12 @@
 //! The stream of columns of a real cluster, over HTTP: what is told adds up, from any cursor on.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use crate::support::{Cluster, PATIENCE};
 use serde_json::Value;
-use support::{Cluster, PATIENCE};
 
 /// Asks for the stream; the status line and a reader of what follows.
 fn open(address: &str, parameters: &str, headers: &str) -> (String, BufReader<TcpStream>) {

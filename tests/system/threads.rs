@@ -2,11 +2,9 @@
 
 #![cfg(target_os = "linux")]
 
-mod support;
-
 use std::collections::BTreeMap;
 
-use support::{Cluster, eventually, stderr};
+use crate::support::{Cluster, eventually, stderr};
 
 /// Times that each of the threads in which sled writes has given up the processor to wait.
 fn waits(pid: u32) -> BTreeMap<String, u64> {

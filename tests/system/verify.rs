@@ -1,13 +1,11 @@
 //! `cluster verify` on real processes: replicas that agree under load, a row that was changed by hand in
 //! one replica's database, and a replica that does not answer.
 
-mod support;
-
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use crate::support::{Cluster, KEYVIZ, eventually, http_get, stderr};
 use serde_json::Value;
-use support::{Cluster, KEYVIZ, eventually, http_get, stderr};
 
 const TWO_GROUPS: &[&str] = &["--groups", "2", "--split-at", "m"];
 

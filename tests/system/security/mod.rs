@@ -2,17 +2,15 @@
 //! and with which status, and that all of it can be replaced while the nodes run.
 
 mod secured;
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use crate::support::certs::{Authority, Pair, Use};
+use crate::support::{self, Cluster, KEYVIZ, eventually, free_addresses, stderr, write_file};
 use keyviz_proto as proto;
 use keyviz_security::ClientTls;
 use secured::{SECRET, Secured, TOKEN, done, http, https, peer_call, refused, runtime, text};
-use support::certs::{Authority, Pair, Use};
-use support::{Cluster, KEYVIZ, eventually, free_addresses, stderr, write_file};
 use tempfile::TempDir;
 use tonic::Code;
 use tonic::transport::Endpoint;

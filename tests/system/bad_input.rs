@@ -2,7 +2,7 @@
 //! settings and odd questions. Nothing is lost by any of them and nothing panics.
 
 use bytes::Bytes;
-use keyviz_core::*;
+use keyviz_core::{history::*, matrix::*, query::*, sampler::*, wire::*, *};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 const HOUR_MS: u64 = 3_600_000;
@@ -46,7 +46,7 @@ impl Local {
     }
 
     fn tick(&self, now_ms: u64) {
-        self.history.add(now_ms, self.sampler.harvest());
+        let _ = self.history.add(now_ms, self.sampler.harvest());
         self.sampler.replan();
     }
 

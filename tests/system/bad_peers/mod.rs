@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use keyviz_core::{MAX_TOTALS, NodeId};
+use keyviz_core::NodeId;
+use keyviz_core::query::MAX_TOTALS;
 use keyviz_fanout::{Asker as Whose, Work};
 use keyviz_proto as proto;
 use scripted::{Scripted, Step, send};

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use keyviz_catalog::AppliedCatalog;
+use keyviz_core::matrix::NodeShare;
+use keyviz_core::sampler::{Bucket, Counts, Harvest, Layout, Segment, Slot};
 use keyviz_core::{
-    Bucket, Counts, GroupId, Harvest, History, HistoryConfig, Incarnation, KeyRange, Layout,
-    NodeId, NodeShare, RouteId, RouteSpec, Sampler, SamplerConfig, Segment, Series, Slot, Term,
+    GroupId, History, HistoryConfig, Incarnation, KeyRange, NodeId, RouteId, RouteSpec, Sampler,
+    SamplerConfig, Series, Term,
 };
 use keyviz_directory::{Directory, MemberAddress};
 use keyviz_fanout::{
@@ -64,7 +66,7 @@ pub fn local(node: u64, work: Work) -> Arc<LocalMatrix> {
         let cells = vec![(0, cell(writes)), (1, cell(2 * writes))];
         let segment = Segment { layout: Arc::clone(&layout), cells };
         let harvest = Harvest { segments: vec![segment], unattributed: Counts::ZERO };
-        history.add(NOW_MS.min(start_ms + (column + 1) * STEP_MS), harvest);
+        let _ = history.add(NOW_MS.min(start_ms + (column + 1) * STEP_MS), harvest);
     }
     let clock = Clock::of(|| NOW_MS);
     let local = LocalMatrix::new(Arc::new(sampler), Arc::new(history), clock, true);

@@ -23,10 +23,12 @@ use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::{Instant, timeout_at};
 
 use keyviz_catalog::AppliedCatalog;
-use keyviz_core::{
-    ColumnPlan, DEFAULT_ROW_ROUTE_IDS, Merge, NodeId, NodeTotals, PlanRequest, Query, RouteSpec,
-    RowPlan, SoundColumns, Window, plan, plan_columns,
+use keyviz_core::matrix::Merge;
+use keyviz_core::query::{
+    ColumnPlan, DEFAULT_ROW_ROUTE_IDS, NodeTotals, PlanRequest, RowPlan, plan, plan_columns,
 };
+use keyviz_core::wire::SoundColumns;
+use keyviz_core::{NodeId, Query, RouteSpec, Window};
 use keyviz_directory::{Directory, Standing};
 
 use super::local::LocalMatrix;

@@ -14,10 +14,12 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use keyviz_catalog::AppliedCatalog;
+use keyviz_core::query::{ColumnPlan, RowAxis};
+use keyviz_core::sampler::{Bucket, Counts, Harvest, Layout, Segment, Slot};
+use keyviz_core::wire::PackedColumns;
 use keyviz_core::{
-    Bucket, ColumnPlan, Counts, GroupId, Harvest, History, HistoryConfig, Incarnation, KeyRange,
-    Layout, Matrix, NodeId, PackedColumns, Query, RouteId, RouteSpec, RowAxis, Sampler,
-    SamplerConfig, Segment, Series, Slot, Term,
+    GroupId, History, HistoryConfig, Incarnation, KeyRange, Matrix, NodeId, Query, RouteId,
+    RouteSpec, Sampler, SamplerConfig, Series, Term,
 };
 use keyviz_directory::{Directory, MemberAddress};
 

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use keyviz_core::{
-    ColumnPlan, NodeId, NodeStatus, NodeTotals, PackedColumns, Query, RowAxis, SoundColumns,
-};
+use keyviz_core::matrix::NodeStatus;
+use keyviz_core::query::{ColumnPlan, NodeTotals, RowAxis};
+use keyviz_core::wire::PackedColumns;
+use keyviz_core::wire::SoundColumns;
+use keyviz_core::{NodeId, Query};
 
 use super::cluster::FanoutParts;
 use super::peers::PeerTotals;

@@ -11,7 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use keyviz_core::{Epoch, GroupId, Located, NodeId, Op, Sampler, Term};
+use keyviz_core::sampler::{Epoch, Located};
+use keyviz_core::{GroupId, NodeId, Op, Sampler, Term};
 use keyviz_raft::{Attempts, Group, ProposeError};
 
 use super::command::{KvCommand, KvWrite};

@@ -82,6 +82,12 @@ impl GroupLog {
         self
     }
 
+    /// The last entry, purged ones included.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        let state = self.shared.state();
+        state.last.or(state.purged)
+    }
+
     /// The vote that is stored.
     pub(crate) fn vote(&self) -> Option<Vote> {
         self.shared.state().vote

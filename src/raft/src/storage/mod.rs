@@ -77,7 +77,7 @@ pub(crate) use view::SnapshotView;
 
 use super::log::{CacheBudget, GroupLog, Op, Writer, WriterStats, stopped};
 use engine::ROWS;
-use folder::Folder;
+pub(crate) use folder::Folder;
 use keyviz_types::{DiskId, GroupId};
 
 /// The tree of logs and votes.

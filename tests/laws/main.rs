@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use actions::{GROUPS, NODES, actions, key, setup};
 use bytes::Bytes;
-use keyviz_core::{history::*, matrix::*, query::*, sampler::*, wire::*, *};
+use keyviz_core::{history::*, query::*, sampler::*, *};
 use proptest::prelude::*;
 use world::{Event, World, within};
 

@@ -2,7 +2,7 @@
 //! settings and odd questions. Nothing is lost by any of them and nothing panics.
 
 use bytes::Bytes;
-use keyviz_core::{history::*, matrix::*, query::*, sampler::*, wire::*, *};
+use keyviz_core::{history::*, matrix::*, query::*, sampler::*, *};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 const HOUR_MS: u64 = 3_600_000;

@@ -7,11 +7,10 @@ use tokio::time::{Instant, timeout_at};
 
 use keyviz_core::matrix::NodeStatus;
 use keyviz_core::query::{ColumnPlan, NodeTotals, RowAxis};
-use keyviz_core::wire::PackedColumns;
-use keyviz_core::wire::SoundColumns;
+use keyviz_core::wire::{PackedColumns, SoundColumns};
 use keyviz_core::{NodeId, Query};
 
-use super::cluster::FanoutParts;
+use super::parts::FanoutParts;
 use super::peers::PeerTotals;
 
 /// A member and what it has said so far.

@@ -156,7 +156,8 @@ fn name(out: &Path, status: &proto::ClusterStatus, now: Duration) -> Result<Path
     if file.exists() { Err(NoBackup::Exists(file)) } else { Ok(file) }
 }
 
-fn aside(file: &Path) -> PathBuf {
+/// Where the file is until it is whole.
+pub fn aside(file: &Path) -> PathBuf {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".partial");
     file.with_file_name(name)
@@ -349,8 +350,13 @@ async fn section(
     }
 }
 
+/// Begins the file.
+pub fn create(aside: &Path) -> Result<File, NoBackup> {
+    File::create(aside).map_err(|source| NoBackup::Write { file: aside.to_path_buf(), source })
+}
+
 /// Reads the file back and gives it its name, durably.
-fn publish(aside: &Path, file: &Path) -> Result<(), CliError> {
+pub fn publish(aside: &Path, file: &Path) -> Result<(), CliError> {
     let wrote = |source| NoBackup::Write { file: file.to_path_buf(), source };
     let read = File::open(aside).map_err(wrote)?;
     let mut reader =

@@ -14,10 +14,13 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use keyviz_catalog::AppliedCatalog;
+use keyviz_core::matrix::NodeStatus;
+use keyviz_core::query::{ColumnPlan, RowAxis};
+use keyviz_core::sampler::{Bucket, Counts, Harvest, Layout, Segment, Slot};
+use keyviz_core::wire::PackedColumns;
 use keyviz_core::{
-    Bucket, ColumnPlan, Counts, GroupId, Harvest, History, HistoryConfig, Incarnation, KeyRange,
-    Layout, Matrix, NodeId, NodeStatus, PackedColumns, Query, RouteId, RouteSpec, RowAxis, Sampler,
-    SamplerConfig, Segment, Series, Slot, Term,
+    GroupId, History, HistoryConfig, Incarnation, KeyRange, Matrix, NodeId, Query, RouteId,
+    RouteSpec, Sampler, SamplerConfig, Series, Term,
 };
 use keyviz_directory::{Directory, MemberAddress};
 
@@ -56,8 +59,8 @@ fn count_at(local: &LocalMatrix, node: u64, writes: u64, now_ms: u64) {
     let segment = Segment { layout, cells: vec![(0, Counts { writes, ..Counts::ZERO })] };
     let harvest = Harvest { segments: vec![segment], unattributed: Counts::ZERO };
     // Opened first: what is harvested goes to the column that was open.
-    local.history().add(now_ms, Harvest::default());
-    local.history().add(now_ms, harvest);
+    let _ = local.history().add(now_ms, Harvest::default());
+    let _ = local.history().add(now_ms, harvest);
 }
 
 /// Members that answer from a history of their own, after a pause a round.
@@ -240,7 +243,7 @@ async fn honest_partiality_a_late_member_with_columns_beyond_the_plan_says_so() 
         NOW_MS - 60_000,
     )
     .expect("valid");
-    old.add(NOW_MS, Harvest::default());
+    let _ = old.add(NOW_MS, Harvest::default());
     let (_, pauses) = cluster.peers.nodes[&NodeId(2)];
     let sampler = Arc::new(Sampler::new(SamplerConfig::default()).expect("valid"));
     let old = LocalMatrix::new(sampler, Arc::new(old), Clock::of(|| NOW_MS), true);
@@ -380,8 +383,8 @@ async fn aligned_time_columns_that_a_clock_left_in_the_future_are_shown() {
     let cluster = apart([0; 3]);
     // Its clock was 50 minutes ahead for a while.
     count_at(cluster.fanout.local(), 1, 1_000, NOW_MS + 3_000_000);
-    cluster.fanout.local().history().add(NOW_MS + 3_000_000 + STEP_MS, Harvest::default());
-    cluster.fanout.local().history().add(NOW_MS, Harvest::default());
+    let _ = cluster.fanout.local().history().add(NOW_MS + 3_000_000 + STEP_MS, Harvest::default());
+    let _ = cluster.fanout.local().history().add(NOW_MS, Harvest::default());
     let (answer, _) = ask(&cluster).await;
     assert_eq!(answer.matrix.total, 1_111);
 }

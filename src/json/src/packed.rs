@@ -22,7 +22,9 @@
 
 use serde::Serialize;
 
-use super::{Key, List, axis_name, series_name};
+use super::list::List;
+use super::names::{axis_name, series_name};
+use super::text::Key;
 use keyviz_proto as proto;
 
 /// Most bytes that exact cells may take: 4 MiB less 10 % for what is beside them.

@@ -12,12 +12,14 @@ use bytes::Bytes;
 use keyviz_types::MAX_KEY_BYTES;
 
 use super::command::KvCommand;
-use super::coordinator::{Consistency, Coordinator};
+use super::consistency::Consistency;
+use super::coordinator::Coordinator;
 use super::error::KvError;
 use super::limits::check_range;
 use super::machine::decode_count;
+use super::page::{SCAN_PAGE_BYTES, SCAN_PAGE_ROWS, ScanRange};
 use super::peer::{PeerRead, PeerReadReply};
-use super::scan::{SCAN_PAGE_BYTES, SCAN_PAGE_ROWS, ScanRange};
+
 use keyviz_types::GroupId;
 
 /// Most keys that one step of a range delete finds.

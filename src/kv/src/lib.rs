@@ -5,6 +5,7 @@
 
 mod admission;
 mod command;
+mod consistency;
 mod coordinator;
 mod delete_range;
 mod error;
@@ -12,6 +13,7 @@ mod error;
 pub mod fuzzing;
 mod limits;
 mod machine;
+mod page;
 mod peer;
 mod read;
 mod rounds;
@@ -19,15 +21,15 @@ mod scan;
 mod write;
 
 pub use admission::{Admitted, MAX_REQUESTS, MAX_SCANS};
-pub use command::{CommandError, KvCommand, KvWrite};
-pub use coordinator::{Consistency, Coordinator, CoordinatorParts, KvCounters};
+pub use command::{CasOutcome, CommandError, KvCommand, KvWrite};
+pub use consistency::Consistency;
+pub use coordinator::{Coordinator, CoordinatorParts, KvCounters};
 pub use delete_range::{DELETE_STEP_BYTES, DELETE_STEP_KEYS, RangeDeleted};
-pub use error::{InvalidRequest, KvError};
+pub use error::KvError;
 pub use limits::{
-    MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_KEY_BYTES, MAX_VALUE_BYTES, RESERVED_PREFIX,
-    check_batch, check_key, check_range, check_value,
+    InvalidRequest, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_KEY_BYTES, MAX_VALUE_BYTES,
+    RESERVED_PREFIX, check_batch, check_key, check_range, check_value,
 };
-pub use machine::{KvMachine, Page, Row, read_key, read_page};
+pub use machine::{KvMachine, read_key, read_page};
+pub use page::{Page, Row, SCAN_PAGE_BYTES, SCAN_PAGE_ROWS, ScanRange};
 pub use peer::{PeerError, PeerKv, PeerOutcome, PeerRead, PeerReadReply};
-pub use scan::{SCAN_PAGE_BYTES, SCAN_PAGE_ROWS, ScanRange};
-pub use write::CasOutcome;

@@ -19,7 +19,8 @@ use keyviz_backup::{BackupError, BackupReader, Part};
 use keyviz_catalog::{
     Catalog, ClusterId, ClusterRecord, LoadError, RelocateError, Relocated, Retention,
 };
-use keyviz_core::{Archive, Estate, Incarnation};
+use keyviz_core::history::Estate;
+use keyviz_core::{Archive, Incarnation};
 use keyviz_raft::{
     KeyValue, LogPosition, Member, OpenError, Seed, SeedError, SeedPoint, SideRows, Storage,
     StorageOptions,

@@ -362,7 +362,16 @@ fn a_catalog_version_from_before_a_restore_is_refused() {
         let done = client.split_route(split(&ours)).await.expect("it is this cluster's");
         assert_eq!(done.into_inner().cluster_id, ours);
     });
-    let refused = new.run(&["routes", "split", "4", "z", "--expected-version", "3", "--expected-cluster", &id]);
+    let refused = new.run(&[
+        "routes",
+        "split",
+        "4",
+        "z",
+        "--expected-version",
+        "3",
+        "--expected-cluster",
+        &id,
+    ]);
     assert_eq!(refused.status.code(), Some(5), "{}", stderr(&refused));
 
     // The same backup for the same members, once more: only a name tells the two apart.
@@ -371,7 +380,8 @@ fn a_catalog_version_from_before_a_restore_is_refused() {
     let made = |name: &str, into: &str| {
         let (from, into) = (text(&file), other.folder.path().join(into));
         let named = ["--id", "1", "--bootstrap", &members, "--format", "json", "--as", name];
-        let made = keyviz(&[&["restore", "--from", from, "--data", text(&into)], &named[..]].concat());
+        let made =
+            keyviz(&[&["restore", "--from", from, "--data", text(&into)], &named[..]].concat());
         let made: Value = serde_json::from_slice(&made.stdout).expect("JSON");
         made["cluster_id"].as_str().expect("an id").to_owned()
     };

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use crate::support::{Cluster, eventually, http_get, stderr};
 use bytes::Bytes;
 use keyviz_proto as proto;
 use keyviz_proto::batch_operation::Operation;
 use keyviz_proto::key_viz_client::KeyVizClient;
 use keyviz_proto::kv_client::KvClient;
 use keyviz_proto::metadata::{DELETED_METADATA, NEXT_METADATA, NOT_APPLIED_METADATA};
-use crate::support::{Cluster, eventually, http_get, stderr};
 use tokio::runtime::Runtime;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};

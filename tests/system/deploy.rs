@@ -246,12 +246,14 @@ fn the_kubernetes_manifests_fit_together_and_start_nodes() {
         }
         // The volume is here.
         let volume = tempfile::TempDir::new().expect("a folder");
-        let here = |text: &str| text.replace("/var/lib/keyviz", &volume.path().display().to_string());
+        let here =
+            |text: &str| text.replace("/var/lib/keyviz", &volume.path().display().to_string());
         let arguments: Vec<String> = command[1..].iter().map(|text| here(text)).collect();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let env = env.into_iter().map(|(name, value)| (name, here(&value))).collect();
         let kept = volume.path().join("id");
-        let start = || wants_certificate(&run(command[0], &arguments, &env), "/etc/keyviz/tls/tls.crt");
+        let start =
+            || wants_certificate(&run(command[0], &arguments, &env), "/etc/keyviz/tls/tls.crt");
         start();
         // The first three have their ordinals until they come back with an empty volume; what joins has
         // an id of its own, and keeps it.

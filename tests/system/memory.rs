@@ -6,12 +6,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::support::{Cluster, eventually, stderr};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
 use keyviz_proto as proto;
 use keyviz_proto::batch_operation::Operation;
 use keyviz_proto::kv_client::KvClient;
-use crate::support::{Cluster, eventually, stderr};
 use tokio::runtime::Runtime;
 use tonic::body::Body;
 use tonic::codegen::http::Request;

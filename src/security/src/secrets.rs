@@ -327,7 +327,8 @@ mod tests {
     fn what_follows_from_tokens_tells_nothing_of_them_and_outlasts_their_rotation() {
         let of = |text| Secrets::parse(text, "token", Path::new("token")).expect("secrets");
         let derived = |text| of(text).derived();
-        let (old, both, new) = (derived("old-token"), derived("new-token\nold-token"), derived("new-token"));
+        let (old, both, new) =
+            (derived("old-token"), derived("new-token\nold-token"), derived("new-token"));
         assert!(!old.accepts(b"old-token") && old.bare() != of("old-token").bare());
         // Each pair of steps that two nodes may be at accepts the other.
         for (one, other) in [(&old, &both), (&both, &new), (&old, &old), (&new, &new)] {

@@ -232,7 +232,8 @@ async fn matrix(
 /// Whether the caller reads gzip. What else it may say of it is left to the compression of all other
 /// answers.
 fn takes_gzip(headers: &HeaderMap) -> bool {
-    let said = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let said =
+        headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     said.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case("gzip"))
 }
 

@@ -199,7 +199,8 @@ where
         async move {
             let mut response = served.await?;
             let admitted = response.extensions_mut().remove::<Arc<Admitted>>();
-            Ok(response.map(|body| Body::new(Outgoing { body, _place: place, _admitted: admitted })))
+            Ok(response
+                .map(|body| Body::new(Outgoing { body, _place: place, _admitted: admitted })))
         }
         .boxed()
     }

@@ -61,13 +61,8 @@ async fn split(
         let Split { route_id, key, expected_version, request_id, cluster_id } =
             checked(&headers, body)?;
         let key = parse_key(&key).map_err(|error| bad("key", &key, &error.to_string()))?;
-        let split = proto::SplitRouteRequest {
-            route_id,
-            key,
-            expected_version,
-            request_id,
-            cluster_id,
-        };
+        let split =
+            proto::SplitRouteRequest { route_id, key, expected_version, request_id, cluster_id };
         SharedRoutes(state.routes).split_route(Request::new(split)).await
     };
     answer(changed.await)

@@ -429,7 +429,8 @@ fn a_token_alone_keeps_strangers_from_passing_for_nodes() {
         write(content);
         steps += 1;
         eventually("all take it over", || {
-            let taken = |node| cluster.log(node).matches("took over the changed node secret").count();
+            let taken =
+                |node| cluster.log(node).matches("took over the changed node secret").count();
             (0..3).all(|node| taken(node) == steps)
         });
         done(&cluster.run(&["put", "a", "2"]));

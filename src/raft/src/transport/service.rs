@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{FutureExt as _, Stream, StreamExt as _};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -161,7 +163,9 @@ impl Service {
         let work = match self.groups.get(GroupId(append.group)) {
             None => Err(answer(seq, Outcome::NoGroup, String::new())),
             Some(group) => match wire::append_from_proto(append) {
-                Ok(request) => self.check_to_append(&group, seq, &request).map(|()| (group, request)),
+                Ok(request) => {
+                    self.check_to_append(&group, seq, &request).map(|()| (group, request))
+                }
                 Err(invalid) => Err(answer(seq, Outcome::Invalid, invalid.to_string())),
             },
         };

@@ -189,7 +189,7 @@ fn a_scan_sees_each_key_once_in_order_and_is_no_snapshot() {
     runtime.block_on(async {
         let mut client = kv(&cluster, 0).await;
         fill(&mut client, "a/", 6_000, 1_000).await;
-        let mut pages = client.scan(scan("a", 0, true)).await.expect("it serves").into_inner();
+        let mut pages = client.scan(scan("a", 0, false)).await.expect("it serves").into_inner();
         let mut keys: Vec<Bytes> = Vec::new();
         let mut changed = false;
         let mut other = kv(&cluster, 0).await;
@@ -432,7 +432,7 @@ fn honest_partiality_a_stretch_without_the_sampler_is_partial() {
     let switch = |cluster: &mut Cluster, enabled: &str| {
         assert_eq!(cluster.stop(0), Some(0));
         cluster.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        cluster.flags.extend(["--keyviz-enabled".to_owned(), enabled.to_owned()]);
+        cluster.flags.push(format!("--keyviz-enabled={enabled}"));
         cluster.spawn(0);
         cluster.wait_until_serving();
     };

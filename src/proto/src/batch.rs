@@ -32,14 +32,19 @@ impl Message for BatchRequest {
         buffer: &mut impl Buf,
         context: DecodeContext,
     ) -> Result<(), DecodeError> {
-        if tag == OPERATIONS && self.operations.len() < BATCH_OPERATIONS_KEPT {
-            return message::merge_repeated(wire_type, &mut self.operations, buffer, context)
-                .map_err(|mut error| {
-                    error.push("BatchRequest", "operations");
-                    error
-                });
+        if tag != OPERATIONS {
+            return skip_field(wire_type, tag, buffer, context);
         }
-        skip_field(wire_type, tag, buffer, context)
+        if self.operations.len() == BATCH_OPERATIONS_KEPT {
+            // It is refused for what is there. The rest is not worth reading.
+            buffer.advance(buffer.remaining());
+            return Ok(());
+        }
+        let read = message::merge_repeated(wire_type, &mut self.operations, buffer, context);
+        read.map_err(|mut error| {
+            error.push("BatchRequest", "operations");
+            error
+        })
     }
 
     fn encoded_len(&self) -> usize {

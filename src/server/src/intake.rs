@@ -41,7 +41,7 @@ use keyviz_raft::MAX_MESSAGE_BYTES;
 
 use super::gate::Need;
 
-/// Calls of clients that may be open, and again calls between nodes. Each takes its headers, 16 KiB at
+/// Calls of clients that may be open, and again calls between nodes. Each takes its headers, 8 KiB at
 /// most, and a task.
 pub(super) const OPEN_CALLS: usize = 8_192;
 

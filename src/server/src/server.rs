@@ -39,12 +39,12 @@ use super::verify::Verification;
 const STREAMS: u32 = 256;
 
 /// Bytes of a call's headers.
-const HEADER_BYTES: u32 = 16 << 10;
+const HEADER_BYTES: u32 = 8 << 10;
 
 /// Calls that a client gave up before they were begun, of one connection at once: with more the
-/// connection is closed. It may give up as many as it has open, a few times over; each takes its
-/// headers until it is begun.
-const RESET_STREAMS: usize = 1_024;
+/// connection is closed. A client may give up all that it has open many times over while a busy node
+/// does not get to them; each takes its headers until it is begun.
+const RESET_STREAMS: usize = 8_192;
 
 /// Everything that the edge serves.
 pub struct Edge {

@@ -12,8 +12,8 @@ use keyviz_catalog::AppliedCatalog;
 use keyviz_core::{history::*, matrix::*, query::*, sampler::*, wire::*, *};
 use keyviz_directory::{Directory, MemberAddress};
 use keyviz_fanout::{Clock, Fanout, FanoutParts, LocalMatrix, Work};
+use keyviz_peer::PeerClient;
 use keyviz_raft::{Peers, PeersOptions};
-use keyviz_server::PeerClient;
 
 use super::{START_MS, STEP_MS, counting};
 

@@ -11,17 +11,17 @@ use keyviz_proto::reshape_response;
 use keyviz_raft::{ChangeError, Member, ReadError, Reshaped, Shape};
 use keyviz_types::{GroupId, NodeId};
 
-use super::cluster_service::{ClusterService, check_address};
-use super::peer_members::{LeaderAnswer, STEP_WITHIN};
-use super::peer_service::not_leader;
-use super::picture::Picture;
+use crate::grpc::cluster::{ClusterService, check_address};
+use crate::peer::checks::not_leader;
+use keyviz_peer::members::{LeaderAnswer, STEP_WITHIN};
+use keyviz_peer::snapshot::Picture;
 
 /// A decision on a placement that changed meanwhile is made again, this often.
 const DECISIONS: usize = 8;
 
 impl ClusterService {
     /// Lets a node leave, if this node leads the catalog group; whether it has gone.
-    pub(super) async fn leave_here(&self, id: NodeId) -> Result<LeaderAnswer<bool>, Status> {
+    pub(crate) async fn leave_here(&self, id: NodeId) -> Result<LeaderAnswer<bool>, Status> {
         for _ in 0..DECISIONS {
             match self.catalog.confirm_leading().await {
                 Ok(()) => {}
@@ -57,7 +57,7 @@ impl ClusterService {
     }
 
     /// The same, through the leader.
-    pub(super) async fn leave(&self, id: u64) -> Result<bool, Status> {
+    pub(crate) async fn leave(&self, id: u64) -> Result<bool, Status> {
         if id == 0 {
             return Err(Status::invalid_argument("node ids start at 1"));
         }
@@ -72,7 +72,7 @@ impl ClusterService {
 
     /// Whether the node may be added: an id is never used again, and one that leaves may stay after
     /// all. Called where this node leads the catalog group.
-    pub(super) async fn admit(&self, id: NodeId) -> Result<(), Status> {
+    pub(crate) async fn admit(&self, id: NodeId) -> Result<(), Status> {
         for _ in 0..DECISIONS {
             let placement = self.catalog.applied().placement();
             if placement.is_gone(id) {
@@ -94,12 +94,12 @@ impl ClusterService {
     }
 
     /// What all members say now.
-    pub(super) async fn picture(&self) -> Picture {
+    pub(crate) async fn picture(&self) -> Picture {
         Picture::take(self.node, &self.groups, &self.directory, &self.peers).await
     }
 
     /// Does the next step of a group that this node leads.
-    pub(super) async fn reshape_here(
+    pub(crate) async fn reshape_here(
         &self,
         request: proto::ReshapeRequest,
     ) -> Result<reshape_response::Outcome, Status> {
@@ -141,7 +141,7 @@ impl ClusterService {
 
     /// Whether a node is a member of a group that this node leads; of the catalog group any node can
     /// say that one has left.
-    pub(super) async fn is_member_here(
+    pub(crate) async fn is_member_here(
         &self,
         group: GroupId,
         node: NodeId,
@@ -161,7 +161,7 @@ impl ClusterService {
     }
 
     /// Hands a group that this node leads over.
-    pub(super) async fn hand_over_here(
+    pub(crate) async fn hand_over_here(
         &self,
         group: GroupId,
         to: NodeId,

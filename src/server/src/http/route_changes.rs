@@ -16,11 +16,12 @@ use tonic::{Request, Status};
 use keyviz_proto as proto;
 use keyviz_proto::routes_server::Routes as _;
 
-use super::http::{HttpState, bad, json, problem};
-use super::routes_service::SharedRoutes;
+use super::reply::{bad, json, problem};
+use super::state::HttpState;
+use crate::grpc::routes::SharedRoutes;
 use keyviz_json::{RouteChangeJson, parse_key};
 
-pub(super) fn routes() -> Router<HttpState> {
+pub(crate) fn routes() -> Router<HttpState> {
     Router::new()
         .route("/api/v1/routes/split", post(split))
         .route("/api/v1/routes/merge", post(merge))

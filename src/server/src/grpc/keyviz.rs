@@ -6,24 +6,24 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
-use keyviz_core::{KeyRange, Role, Series};
+use keyviz_core::KeyRange;
 use keyviz_fanout::{Axis, Fanout, FeedError, Feeds, MatrixError, MatrixRequest};
 use keyviz_proto as proto;
 
-use super::leaders::LeaderLog;
-use super::matrix_wire::matrix_to_wire;
-use super::metrics::{RequestKind, Requests};
+use crate::grpc::leaders::LeaderLog;
+use crate::metrics::{RequestKind, Requests};
+use keyviz_peer::matrix_wire::{matrix_to_wire, role_from_wire, series_from_wire};
 
-pub(super) struct KeyVizService {
-    pub(super) fanout: Arc<Fanout>,
-    pub(super) feeds: Arc<Feeds>,
-    pub(super) leaders: Arc<LeaderLog>,
-    pub(super) requests: Arc<Requests>,
+pub(crate) struct KeyVizService {
+    pub(crate) fanout: Arc<Fanout>,
+    pub(crate) feeds: Arc<Feeds>,
+    pub(crate) leaders: Arc<LeaderLog>,
+    pub(crate) requests: Arc<Requests>,
 }
 
 impl KeyVizService {
     /// One matrix from every member.
-    pub(super) async fn cluster_matrix(
+    pub(crate) async fn cluster_matrix(
         &self,
         request: proto::GetMatrixRequest,
     ) -> Result<proto::Matrix, Status> {
@@ -38,7 +38,7 @@ impl KeyVizService {
     }
 
     /// The matrix of this node alone.
-    pub(super) async fn node_matrix(
+    pub(crate) async fn node_matrix(
         &self,
         request: proto::GetMatrixRequest,
     ) -> Result<proto::Matrix, Status> {
@@ -67,11 +67,11 @@ impl KeyVizService {
 }
 
 /// Updates of one stream of columns.
-pub(super) type Updates = Pin<Box<dyn Stream<Item = Result<proto::ColumnsUpdate, Status>> + Send>>;
+pub(crate) type Updates = Pin<Box<dyn Stream<Item = Result<proto::ColumnsUpdate, Status>> + Send>>;
 
 impl KeyVizService {
     /// Columns as they close.
-    pub(super) async fn stream(
+    pub(crate) async fn stream(
         self: &Arc<Self>,
         request: proto::StreamColumnsRequest,
     ) -> Result<Updates, Status> {
@@ -112,7 +112,7 @@ fn feed_status(error: FeedError) -> Status {
 
 /// The services of this module share their state; gRPC wants each in its own type.
 #[derive(Clone)]
-pub(super) struct SharedKeyViz(pub(super) Arc<KeyVizService>);
+pub(crate) struct SharedKeyViz(pub(crate) Arc<KeyVizService>);
 
 #[tonic::async_trait]
 impl proto::key_viz_server::KeyViz for SharedKeyViz {
@@ -140,7 +140,7 @@ impl proto::key_viz_server::KeyViz for SharedKeyViz {
     }
 }
 
-pub(super) fn matrix_status(error: MatrixError) -> Status {
+pub(crate) fn matrix_status(error: MatrixError) -> Status {
     let message = error.to_string();
     match error {
         MatrixError::Disabled
@@ -154,30 +154,6 @@ pub(super) fn matrix_status(error: MatrixError) -> Status {
         | MatrixError::KeyTooLong { .. }
         | MatrixError::TooManyRows { .. }
         | MatrixError::TooManyColumns { .. } => Status::invalid_argument(message),
-    }
-}
-
-pub(super) fn series_from_wire(series: i32) -> Result<Series, Status> {
-    match proto::Series::try_from(series) {
-        Ok(proto::Series::Unspecified | proto::Series::Writes) => Ok(Series::Writes),
-        Ok(proto::Series::Reads) => Ok(Series::Reads),
-        Ok(proto::Series::ReadBytes) => Ok(Series::ReadBytes),
-        Ok(proto::Series::WriteBytes) => Ok(Series::WriteBytes),
-        Err(_) => Err(Status::invalid_argument(format!(
-            "series {series} does not exist; 1 is reads, 2 writes, 3 read bytes, 4 write bytes"
-        ))),
-    }
-}
-
-pub(super) fn role_from_wire(role: i32) -> Result<Option<Role>, Status> {
-    match proto::Role::try_from(role) {
-        Ok(proto::Role::Unspecified) => Ok(None),
-        Ok(proto::Role::LeaderWrite) => Ok(Some(Role::LeaderWrite)),
-        Ok(proto::Role::LeaderRead) => Ok(Some(Role::LeaderRead)),
-        Ok(proto::Role::FollowerRead) => Ok(Some(Role::FollowerRead)),
-        Err(_) => Err(Status::invalid_argument(format!(
-            "role {role} does not exist; 1 is leader write, 2 leader read, 3 follower read"
-        ))),
     }
 }
 
@@ -203,13 +179,4 @@ fn matrix_request(request: proto::GetMatrixRequest) -> Result<MatrixRequest, Sta
         max_columns: request.max_columns,
         axis: axis_from_wire(request.axis)?,
     })
-}
-
-pub(super) fn series_to_wire(series: Series) -> proto::Series {
-    match series {
-        Series::Reads => proto::Series::Reads,
-        Series::Writes => proto::Series::Writes,
-        Series::ReadBytes => proto::Series::ReadBytes,
-        Series::WriteBytes => proto::Series::WriteBytes,
-    }
 }

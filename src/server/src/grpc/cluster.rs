@@ -14,31 +14,32 @@ use keyviz_proto::{join_response, propose_response};
 use keyviz_raft::{Group, Groups, Member, Storage};
 use keyviz_types::{DiskId, GroupId, NodeId};
 
-use super::estates::Estates;
-use super::peer_client::PeerClient;
-use super::peer_service::{check_cluster, not_leader};
-use super::routes_service::change_status;
-use super::verify::{DigestUpdates, Updates, Verification};
+use crate::grpc::routes::change_status;
+use crate::peer::checks::{check_cluster, not_leader};
+use crate::peer::handoff::Estates;
+use crate::verify::{Updates, Verification};
+use keyviz_peer::client::PeerClient;
+use keyviz_peer::digests::DigestUpdates;
 
-pub(super) struct ClusterService {
-    pub(super) node: NodeId,
-    pub(super) coordinator: Arc<Coordinator>,
-    pub(super) catalog: Arc<CatalogGroup>,
-    pub(super) groups: Groups,
-    pub(super) directory: Arc<Directory>,
-    pub(super) peers: Arc<PeerClient>,
-    pub(super) estates: Estates,
-    pub(super) storage: Storage,
-    pub(super) verification: Arc<Verification>,
+pub(crate) struct ClusterService {
+    pub(crate) node: NodeId,
+    pub(crate) coordinator: Arc<Coordinator>,
+    pub(crate) catalog: Arc<CatalogGroup>,
+    pub(crate) groups: Groups,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) peers: Arc<PeerClient>,
+    pub(crate) estates: Estates,
+    pub(crate) storage: Storage,
+    pub(crate) verification: Arc<Verification>,
     /// Where this node serves HTTP; empty: nowhere.
-    pub(super) http: String,
-    pub(super) started: Instant,
-    pub(super) timeout: Duration,
+    pub(crate) http: String,
+    pub(crate) started: Instant,
+    pub(crate) timeout: Duration,
 }
 
 impl ClusterService {
     /// Whether this node can serve; else why not.
-    pub(super) fn readiness(&self) -> Result<(), String> {
+    pub(crate) fn readiness(&self) -> Result<(), String> {
         if let Some(fault) = self.storage.fault() {
             return Err(fault.to_string());
         }
@@ -66,7 +67,7 @@ impl ClusterService {
     }
 
     /// Why this node serves nothing any more; `None`: it is a member.
-    pub(super) fn removed(&self) -> Option<String> {
+    pub(crate) fn removed(&self) -> Option<String> {
         match self.directory.standing() {
             Standing::Member | Standing::Asking => None,
             Standing::Removed => Some(KvError::Removed { node: self.node }.to_string()),
@@ -75,13 +76,13 @@ impl ClusterService {
     }
 
     /// Why this node takes part in nothing; empty: it does.
-    pub(super) fn refused(&self) -> String {
+    pub(crate) fn refused(&self) -> String {
         let refused = self.directory.standing() == Standing::Refused;
         if refused { self.directory.refusal().as_str().to_owned() } else { String::new() }
     }
 
     /// Why this node takes no writes; `None`: it does.
-    pub(super) fn read_only(&self) -> Option<String> {
+    pub(crate) fn read_only(&self) -> Option<String> {
         self.storage.check_room().err().map(|full| full.to_string())
     }
 
@@ -186,7 +187,7 @@ impl ClusterService {
 }
 
 /// `host:port`, as a member is reached.
-pub(super) fn check_address(address: &str) -> Result<(), Status> {
+pub(crate) fn check_address(address: &str) -> Result<(), Status> {
     let sound = address.rsplit_once(':').is_some_and(|(host, port)| {
         !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
     });
@@ -198,7 +199,7 @@ pub(super) fn check_address(address: &str) -> Result<(), Status> {
 
 /// One gRPC service over shared state.
 #[derive(Clone)]
-pub(super) struct SharedCluster(pub(super) Arc<ClusterService>);
+pub(crate) struct SharedCluster(pub(crate) Arc<ClusterService>);
 
 #[tonic::async_trait]
 impl proto::cluster_server::Cluster for SharedCluster {

@@ -11,8 +11,8 @@ use keyviz_proto as proto;
 use keyviz_proto::cluster_peer_client::ClusterPeerClient;
 use keyviz_types::NodeId;
 
-use super::peer_client::{PeerClient, passed_on};
-use super::peer_service::check_cluster;
+use super::checks::check_cluster;
+use keyviz_peer::{PeerClient, answers::passed_on};
 
 /// Bytes of records in one message, one record more at most.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -21,15 +21,15 @@ const CHUNK_BYTES: usize = 1 << 20;
 const CHUNKS_QUEUED: usize = 4;
 
 /// Both sides of it.
-pub(super) struct Estates {
-    pub(super) local: Arc<LocalMatrix>,
-    pub(super) store: Arc<dyn EstateStore>,
-    pub(super) directory: Arc<Directory>,
+pub(crate) struct Estates {
+    pub(crate) local: Arc<LocalMatrix>,
+    pub(crate) store: Arc<dyn EstateStore>,
+    pub(crate) directory: Arc<Directory>,
 }
 
 impl Estates {
     /// Sends all that this node counted or keeps to `heir`; how many records that were.
-    pub(super) async fn bequeath(&self, heir: NodeId, peers: &PeerClient) -> Result<u64, Status> {
+    pub(crate) async fn bequeath(&self, heir: NodeId, peers: &PeerClient) -> Result<u64, Status> {
         if !self.local.enabled() {
             return Ok(0);
         }
@@ -68,7 +68,7 @@ impl Estates {
     }
 
     /// Takes over what a node that leaves sends.
-    pub(super) async fn inherit(
+    pub(crate) async fn inherit(
         &self,
         chunks: Streaming<proto::InheritChunk>,
     ) -> Result<u64, Status> {

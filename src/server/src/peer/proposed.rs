@@ -15,9 +15,9 @@ use keyviz_proto::propose_outcome::Outcome;
 use keyviz_raft::MAX_MESSAGE_BYTES;
 use keyviz_types::GroupId;
 
-use super::peer_service::not_leader;
-use super::request_id;
-use super::status::{is_disk_full, is_not_applied, kv_status};
+use super::checks::not_leader;
+use keyviz_peer::request_id;
+use keyviz_peer::status::{is_disk_full, is_not_applied, kv_status};
 
 /// Replies in one chunk: a quarter of the largest message, so that the last one added, at most a
 /// value, cannot exceed it.
@@ -25,7 +25,7 @@ const CHUNK_BYTES: usize = MAX_MESSAGE_BYTES / 4;
 
 /// Proposes `commands`, in order, and streams what came of them. Dropping the stream does not take
 /// back what was proposed. The log tells of each under its request's id, where the peer gave one.
-pub(super) fn propose_all(
+pub(crate) fn propose_all(
     coordinator: Arc<Coordinator>,
     group: GroupId,
     commands: Vec<Bytes>,

@@ -33,7 +33,7 @@ struct Change {
 
 /// What was seen.
 #[derive(Default)]
-pub(super) struct LeaderLog {
+pub(crate) struct LeaderLog {
     seen: Mutex<Seen>,
 }
 
@@ -45,7 +45,7 @@ struct Seen {
 
 impl LeaderLog {
     /// Looks until `stop`.
-    pub(super) async fn watch(
+    pub(crate) async fn watch(
         self: Arc<Self>,
         groups: Groups,
         directory: Arc<Directory>,
@@ -80,7 +80,7 @@ impl LeaderLog {
 
     /// Changes from `from_ms` until before `to_ms` of groups that hold keys of the range, each at the
     /// first of these keys.
-    pub(super) fn events(
+    pub(crate) fn events(
         &self,
         (from_ms, to_ms): (u64, u64),
         range: &KeyRange,

@@ -8,18 +8,17 @@ use futures::future::join_all;
 use tonic::Status;
 
 use keyviz_proto as proto;
-use keyviz_raft::{Group, Role};
 use keyviz_types::{GroupId, NodeId};
 
-use super::cluster_service::ClusterService;
-use super::picture::{Picture, STATUS_DEADLINE};
+use crate::grpc::cluster::ClusterService;
+use keyviz_peer::snapshot::{Picture, STATUS_DEADLINE, group_to_wire};
 
 /// How long the catalog may take to apply here what its leader has.
 const CURRENT_WITHIN: Duration = Duration::from_millis(500);
 
 impl ClusterService {
     /// Every member and every group, asked live.
-    pub(super) async fn status(&self) -> Result<proto::ClusterStatus, Status> {
+    pub(crate) async fn status(&self) -> Result<proto::ClusterStatus, Status> {
         let members = self.directory.members();
         let asks = members.iter().map(|(id, address)| async move {
             let asked = Instant::now();
@@ -160,7 +159,7 @@ impl ClusterService {
         open.chain(closed).collect()
     }
 
-    pub(super) fn node_status(&self) -> proto::PeerStatusResponse {
+    pub(crate) fn node_status(&self) -> proto::PeerStatusResponse {
         proto::PeerStatusResponse {
             node_id: self.node.0,
             cluster_id: self.directory.cluster_id().as_str().to_owned(),
@@ -189,33 +188,4 @@ fn said_by(said: &Said) -> SaidBy<'_> {
 
 fn view(said: &proto::PeerStatusResponse, group: GroupId) -> Option<&proto::PeerGroupStatus> {
     said.groups.iter().find(|view| view.group_id == group.0)
-}
-
-pub(super) fn group_to_wire(group: &Group) -> proto::PeerGroupStatus {
-    let status = group.status();
-    let role = match status.role {
-        Role::Learner => "learner",
-        Role::Follower => "follower",
-        Role::Candidate => "candidate",
-        Role::Leader => "leader",
-        Role::Stopping => "stopping",
-    };
-    proto::PeerGroupStatus {
-        group_id: status.group.0,
-        role: role.to_owned(),
-        term: status.term.0,
-        leader: status.leader.as_ref().map_or(0, |(leader, _)| *leader),
-        last_log_index: status.last_log.unwrap_or(0),
-        applied_index: status.applied.map_or(0, |applied| applied.index),
-        closed: String::new(),
-        snapshot_rows: status.receiving.map(|progress| progress.rows),
-        voters: status.voters.iter().copied().collect(),
-        learners: status
-            .members
-            .keys()
-            .filter(|node| !status.voters.contains(node))
-            .copied()
-            .collect(),
-        received_bytes: group.received_bytes(),
-    }
 }

@@ -10,7 +10,8 @@ use keyviz_proto::cluster_peer_client::ClusterPeerClient;
 use keyviz_raft::MAX_MESSAGE_BYTES;
 use keyviz_types::{GroupId, NodeId};
 
-use super::peer_client::{PeerClient, propose_outcome, write_error};
+use super::answers::{propose_outcome, write_error};
+use super::client::PeerClient;
 use super::status::{is_disk_full, is_not_applied};
 use keyviz_proto::failure::describe;
 

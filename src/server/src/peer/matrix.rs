@@ -13,12 +13,12 @@ use keyviz_proto as proto;
 use keyviz_proto::key_viz_peer_server::{KeyVizPeer, KeyVizPeerServer};
 use keyviz_raft::MAX_MESSAGE_BYTES;
 
-use super::keyviz_service::matrix_status;
-use super::matrix_wire::{
+use super::checks::check_cluster;
+use crate::grpc::keyviz::matrix_status;
+use keyviz_peer::matrix_wire::{
     column_plan_from_wire, columns_chunks, query_from_wire, row_axis_from_wire,
 };
-use super::peer_service::check_cluster;
-use super::totals_wire::totals_chunks;
+use keyviz_peer::totals_wire::totals_chunks;
 
 /// Answers both rounds from what this node counted.
 #[derive(Clone)]

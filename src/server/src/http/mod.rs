@@ -14,44 +14,33 @@
 //! Where there is an admin token, everything under `/api/` needs it: `authorization: Bearer ...`.
 //! Errors are `{"code": "...", "message": "..."}` with the matching status.
 
-use std::sync::Arc;
+mod reply;
+mod route_changes;
+mod state;
+mod stream;
 
 use axum::Router;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderName, HeaderValue, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use serde::{Deserialize, Serialize};
-use tonic::{Code, Status};
+use serde::Deserialize;
+use tonic::Status;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use keyviz_proto as proto;
 
-use super::cluster_service::ClusterService;
-use super::gate::{Gate, Need};
-use super::keyviz_service::KeyVizService;
-use super::metrics::Metrics;
-use super::request_id::RequestIdLayer;
-use super::route_changes;
-use super::routes_service::RoutesService;
-use super::stream;
-use keyviz_json::{
-    ClusterJson, MatrixJson, PackedJson, RoutesJson, axis_from_name, parse_key, role_from_name,
-    series_from_name,
-};
+use crate::gate::Need;
+use crate::request_id::RequestIdLayer;
+pub(crate) use state::HttpState;
 
-/// What the HTTP edge answers from.
-#[derive(Clone)]
-pub(super) struct HttpState {
-    pub(super) keyviz: Arc<KeyVizService>,
-    pub(super) routes: Arc<RoutesService>,
-    pub(super) cluster: Arc<ClusterService>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) gate: Option<Arc<Gate>>,
-}
+use keyviz_json::{
+    ClusterJson, RoutesJson, axis_from_name, parse_key, role_from_name, series_from_name,
+};
+use reply::{Encoding, bad, json, number, problem};
 
 /// Nothing but the page's own files may run or be asked; keys are data and stay text.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -62,7 +51,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 #[folder = "../../web/"]
 struct Page;
 
-pub(super) fn router(state: HttpState) -> Router {
+pub(crate) fn router(state: HttpState) -> Router {
     let fixed = |name, value| {
         SetResponseHeaderLayer::if_not_present(
             HeaderName::from_static(name),
@@ -194,19 +183,6 @@ impl MatrixParameters {
     }
 }
 
-pub(super) fn number<T: std::str::FromStr>(
-    name: &str,
-    text: &Option<String>,
-) -> Result<Option<T>, Status> {
-    text.as_deref()
-        .map(|text| text.parse().map_err(|_| bad(name, text, "a whole number, 0 or more")))
-        .transpose()
-}
-
-pub(super) fn bad(name: &str, found: &str, wanted: &str) -> Status {
-    Status::invalid_argument(format!("{name}={found}: {wanted}"))
-}
-
 async fn matrix(
     State(state): State<HttpState>,
     parameters: Result<Query<MatrixParameters>, axum::extract::rejection::QueryRejection>,
@@ -227,33 +203,6 @@ async fn matrix(
             .map_err(|error| Status::internal(format!("the answer could not be written: {error}")))
     };
     answer.await.unwrap_or_else(|status| problem(&status))
-}
-
-/// How a matrix is written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) enum Encoding {
-    /// One number a cell.
-    #[default]
-    Plain,
-    /// See [`PackedJson`].
-    Packed,
-}
-
-impl Encoding {
-    pub(super) fn of(name: &Option<String>) -> Result<Self, Status> {
-        match name.as_deref() {
-            None | Some("plain") => Ok(Encoding::Plain),
-            Some("packed") => Ok(Encoding::Packed),
-            Some(other) => Err(bad("encoding", other, "one of plain, packed")),
-        }
-    }
-
-    fn answer(self, matrix: &proto::Matrix) -> Response {
-        match self {
-            Encoding::Plain => json(&MatrixJson::from(matrix)),
-            Encoding::Packed => json(&PackedJson::from(matrix)),
-        }
-    }
 }
 
 async fn routes(State(state): State<HttpState>) -> Response {
@@ -285,43 +234,4 @@ async fn ready(State(state): State<HttpState>) -> Response {
         },
         Err(reason) => problem(&Status::unavailable(reason)),
     }
-}
-
-pub(super) fn json<T: Serialize>(value: &T) -> Response {
-    match serde_json::to_vec(value) {
-        Ok(body) => {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            (headers, body).into_response()
-        }
-        Err(error) => problem(&Status::internal(error.to_string())),
-    }
-}
-
-#[derive(Serialize)]
-struct Problem<'a> {
-    code: &'a str,
-    message: &'a str,
-}
-
-pub(super) fn problem(status: &Status) -> Response {
-    let (code, http) = match status.code() {
-        Code::InvalidArgument => ("INVALID_ARGUMENT", StatusCode::BAD_REQUEST),
-        Code::NotFound => ("NOT_FOUND", StatusCode::NOT_FOUND),
-        Code::FailedPrecondition => ("FAILED_PRECONDITION", StatusCode::CONFLICT),
-        Code::PermissionDenied => ("PERMISSION_DENIED", StatusCode::FORBIDDEN),
-        Code::Aborted => ("ABORTED", StatusCode::CONFLICT),
-        Code::OutOfRange => ("OUT_OF_RANGE", StatusCode::BAD_REQUEST),
-        Code::ResourceExhausted => ("RESOURCE_EXHAUSTED", StatusCode::TOO_MANY_REQUESTS),
-        Code::Unauthenticated => ("UNAUTHENTICATED", StatusCode::UNAUTHORIZED),
-        Code::Unavailable => ("UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),
-        Code::DeadlineExceeded => ("DEADLINE_EXCEEDED", StatusCode::GATEWAY_TIMEOUT),
-        Code::Unknown => ("UNKNOWN", StatusCode::INTERNAL_SERVER_ERROR),
-        _ => ("INTERNAL", StatusCode::INTERNAL_SERVER_ERROR),
-    };
-    let body = Problem { code, message: status.message() };
-    let mut response = json(&body);
-    *response.status_mut() = http;
-    response
 }

@@ -10,13 +10,13 @@ use keyviz_kv::{CasOutcome, Consistency, Coordinator, InvalidRequest, KvWrite, R
 use keyviz_proto as proto;
 use keyviz_proto::batch_operation::Operation;
 
-use super::metrics::{RequestKind, Requests};
-use super::status::{invalid, kv_status};
+use crate::metrics::{RequestKind, Requests};
+use keyviz_peer::status::{invalid, kv_status};
 use keyviz_proto::metadata::LEADER_METADATA;
 
-pub(super) struct KvService {
-    pub(super) coordinator: Arc<Coordinator>,
-    pub(super) requests: Arc<Requests>,
+pub(crate) struct KvService {
+    pub(crate) coordinator: Arc<Coordinator>,
+    pub(crate) requests: Arc<Requests>,
 }
 
 impl KvService {

@@ -8,7 +8,7 @@ use keyviz_proto::metadata::{DISK_FULL_METADATA, NOT_APPLIED_METADATA};
 use keyviz_types::GroupId;
 
 /// The status that a client sees.
-pub(super) fn kv_status(error: KvError) -> Status {
+pub fn kv_status(error: KvError) -> Status {
     let code = match &error {
         KvError::Invalid(_) => Code::InvalidArgument,
         KvError::CrossGroup { .. } => Code::FailedPrecondition,
@@ -35,22 +35,22 @@ pub(super) fn kv_status(error: KvError) -> Status {
 }
 
 /// A request that is wrong in itself.
-pub(super) fn invalid(error: InvalidRequest) -> Status {
+pub fn invalid(error: InvalidRequest) -> Status {
     kv_status(KvError::Invalid(error))
 }
 
 /// Whether the status says that the write certainly did not happen.
-pub(super) fn is_not_applied(status: &Status) -> bool {
+pub fn is_not_applied(status: &Status) -> bool {
     status.metadata().get(NOT_APPLIED_METADATA).is_some_and(|value| value == "true")
 }
 
 /// Whether the status says that a disk is full.
-pub(super) fn is_disk_full(status: &Status) -> bool {
+pub fn is_disk_full(status: &Status) -> bool {
     status.metadata().contains_key(DISK_FULL_METADATA)
 }
 
 /// What a peer's refusal of a write to `group` means here.
-pub(super) fn peer_refusal(group: GroupId, status: &Status) -> KvError {
+pub(crate) fn peer_refusal(group: GroupId, status: &Status) -> KvError {
     let reason = status.message().to_owned();
     if is_not_applied(status) && is_disk_full(status) {
         let reason = reason.trim_start_matches("the write was refused: ").to_owned();

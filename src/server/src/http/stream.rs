@@ -24,7 +24,8 @@ use tonic::{Code, Status};
 
 use keyviz_proto as proto;
 
-use super::http::{Encoding, HttpState, bad, number, problem};
+use super::reply::{Encoding, bad, number, problem};
+use super::state::HttpState;
 use keyviz_json::{MatrixJson, PackedJson, parse_key, role_from_name, series_from_name};
 
 /// A line of nothing is sent this often where no column closes, so that a dead connection is noticed.
@@ -36,7 +37,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Parameters of the stream, named as the fields of `StreamColumnsRequest`.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
-pub(super) struct StreamParameters {
+pub(crate) struct StreamParameters {
     series: Option<String>,
     start: Option<String>,
     end: Option<String>,
@@ -81,7 +82,7 @@ impl StreamParameters {
     }
 }
 
-pub(super) async fn columns(
+pub(crate) async fn columns(
     State(state): State<HttpState>,
     headers: HeaderMap,
     parameters: Result<Query<StreamParameters>, QueryRejection>,

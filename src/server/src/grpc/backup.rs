@@ -22,10 +22,10 @@ const PARTS_QUEUED: usize = 4;
 const HISTORY_PART_BYTES: usize = 256 << 10;
 
 #[derive(Clone)]
-pub(super) struct BackupService {
-    pub(super) groups: Groups,
-    pub(super) local: Arc<LocalMatrix>,
-    pub(super) timeout: Duration,
+pub(crate) struct BackupService {
+    pub(crate) groups: Groups,
+    pub(crate) local: Arc<LocalMatrix>,
+    pub(crate) timeout: Duration,
 }
 
 type Parts = BoxStream<'static, Result<proto::BackupPart, Status>>;

@@ -21,7 +21,7 @@ use keyviz_proto::watch_routes_response::Event;
 use keyviz_raft::Groups;
 use keyviz_types::{NodeId, RouteId};
 
-use super::status::kv_status;
+use keyviz_peer::status::kv_status;
 use keyviz_proto::metadata::{DISK_FULL_METADATA, NOT_APPLIED_METADATA};
 
 /// An idle subscriber is told this often that it is current.
@@ -36,14 +36,14 @@ const MAX_HISTORY: usize = 1_024;
 /// Version that bootstrap makes; it is not among the retained changes.
 const BOOTSTRAP_VERSION: u64 = 1;
 
-pub(super) struct RoutesService {
-    pub(super) node: NodeId,
-    pub(super) catalog: Arc<CatalogGroup>,
-    pub(super) groups: Groups,
-    pub(super) directory: Arc<Directory>,
-    pub(super) timeout: Duration,
+pub(crate) struct RoutesService {
+    pub(crate) node: NodeId,
+    pub(crate) catalog: Arc<CatalogGroup>,
+    pub(crate) groups: Groups,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) timeout: Duration,
     /// Ends every watch when the node stops.
-    pub(super) stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
 }
 
 impl RoutesService {
@@ -60,7 +60,7 @@ impl RoutesService {
     }
 
     /// All routes as applied here.
-    pub(super) fn list(&self) -> Result<proto::ListRoutesResponse, Status> {
+    pub(crate) fn list(&self) -> Result<proto::ListRoutesResponse, Status> {
         self.check_member()?;
         // The published table, not one that is applied and not written yet: a watch after the
         // version that is listed must not be ahead of the node.
@@ -150,7 +150,7 @@ fn retired_to_wire(old: &Retired) -> proto::RetiredRoute {
 
 /// One gRPC service over shared state.
 #[derive(Clone)]
-pub(super) struct SharedRoutes(pub(super) Arc<RoutesService>);
+pub(crate) struct SharedRoutes(pub(crate) Arc<RoutesService>);
 
 #[tonic::async_trait]
 impl proto::routes_server::Routes for SharedRoutes {
@@ -295,7 +295,7 @@ fn request_id(given: String) -> String {
     if given.is_empty() { format!("server-{:032x}", rand::random::<u128>()) } else { given }
 }
 
-pub(super) fn change_status(error: CatalogChangeError) -> Status {
+pub(crate) fn change_status(error: CatalogChangeError) -> Status {
     let message = error.to_string();
     let full = matches!(error, CatalogChangeError::DiskFull { .. });
     let mut status = match error {

@@ -9,26 +9,23 @@ use bytes::Bytes;
 use tonic::Status;
 
 use keyviz_catalog::RouteEvent;
-use keyviz_core::matrix::NodeStatus;
-use keyviz_core::matrix::{Conflict, NodeShare, RoleTotals};
+use keyviz_core::matrix::{Conflict, NodeShare, NodeStatus, RoleTotals};
 use keyviz_core::query::{ColumnPlan, ColumnSet, RowAxis};
-use keyviz_core::wire::PackedColumns;
 use keyviz_core::wire::{
-    CONTRIBUTION_VERSION, CellKey, NodeColumns, Numbers, PackedCells, PackedPart, Source,
+    CONTRIBUTION_VERSION, CellKey, NodeColumns, Numbers, PackedCells, PackedColumns, PackedPart,
+    Source,
 };
 use keyviz_core::{
-    GroupId, Incarnation, KeyRange, NodeId, Query, Role, RouteId, Row, Term, Window,
+    GroupId, Incarnation, KeyRange, NodeId, Query, Role, RouteId, Row, Series, Term, Window,
 };
 use keyviz_fanout::{Axis, MatrixAnswer};
 use keyviz_proto as proto;
-
-use super::keyviz_service::{role_from_wire, series_from_wire, series_to_wire};
 
 /// Cells in one chunk of columns: at most 22 bytes each on the wire, 2.75 MiB in all.
 const CELLS_A_CHUNK: usize = 131_072;
 
 /// The answer to a client, with what each node contributed if it is to be `by_node`.
-pub(super) fn matrix_to_wire(answer: MatrixAnswer, by_node: bool) -> proto::Matrix {
+pub fn matrix_to_wire(answer: MatrixAnswer, by_node: bool) -> proto::Matrix {
     let MatrixAnswer { matrix, events, axis } = answer;
     let columns = matrix.columns.iter().map(|column| proto::Column {
         start_ms: column.start_ms,
@@ -136,7 +133,7 @@ fn status_to_wire(status: NodeStatus) -> proto::NodeStatus {
 }
 
 /// The question of both rounds.
-pub(super) fn query_to_wire(query: &Query, cluster_id: String) -> proto::PeerQuery {
+pub(crate) fn query_to_wire(query: &Query, cluster_id: String) -> proto::PeerQuery {
     let role = match query.role {
         None => proto::Role::Unspecified,
         Some(Role::LeaderWrite) => proto::Role::LeaderWrite,
@@ -154,7 +151,8 @@ pub(super) fn query_to_wire(query: &Query, cluster_id: String) -> proto::PeerQue
     }
 }
 
-pub(super) fn query_from_wire(query: proto::PeerQuery) -> Result<Query, Status> {
+/// The query that a peer asks.
+pub fn query_from_wire(query: proto::PeerQuery) -> Result<Query, Status> {
     Ok(Query {
         window: Window { from_ms: query.from_ms, to_ms: query.to_ms },
         range: KeyRange { start: query.start, end: query.end },
@@ -164,7 +162,7 @@ pub(super) fn query_from_wire(query: proto::PeerQuery) -> Result<Query, Status> 
 }
 
 /// The question of round two.
-pub(super) fn columns_request(
+pub(crate) fn columns_request(
     query: &Query,
     cluster_id: String,
     rows: &RowAxis,
@@ -183,18 +181,20 @@ pub(super) fn columns_request(
     }
 }
 
-pub(super) fn row_axis_from_wire(request: &proto::ColumnsRequest) -> Result<RowAxis, Status> {
+/// The rows that a peer asks for.
+pub fn row_axis_from_wire(request: &proto::ColumnsRequest) -> Result<RowAxis, Status> {
     let starts = request.row_starts.clone();
     RowAxis::new(starts, request.row_end.clone(), request.row_weights.clone())
         .map_err(|error| Status::invalid_argument(format!("rows: {error}")))
 }
 
-pub(super) fn column_plan_from_wire(request: &proto::ColumnsRequest) -> Result<ColumnPlan, Status> {
+/// The columns that a peer asks for.
+pub fn column_plan_from_wire(request: &proto::ColumnsRequest) -> Result<ColumnPlan, Status> {
     ColumnPlan::new(request.step_ms, &request.column_bounds, request.open)
         .map_err(|error| Status::invalid_argument(format!("columns: {error}")))
 }
 
-pub(super) fn check_version(version: u32) -> Result<(), String> {
+pub(crate) fn check_version(version: u32) -> Result<(), String> {
     if version == CONTRIBUTION_VERSION {
         return Ok(());
     }
@@ -205,7 +205,7 @@ pub(super) fn check_version(version: u32) -> Result<(), String> {
 }
 
 /// Either side may not know its cluster yet, while the first members come up.
-pub(super) fn check_cluster(theirs: &str, ours: &str) -> Result<(), String> {
+pub(crate) fn check_cluster(theirs: &str, ours: &str) -> Result<(), String> {
     if theirs.is_empty() || ours.is_empty() || theirs == ours {
         return Ok(());
     }
@@ -213,7 +213,7 @@ pub(super) fn check_cluster(theirs: &str, ours: &str) -> Result<(), String> {
 }
 
 /// Round two's answer.
-pub(super) fn columns_chunks(columns: NodeColumns, cluster_id: &str) -> Vec<proto::ColumnsChunk> {
+pub fn columns_chunks(columns: NodeColumns, cluster_id: &str) -> Vec<proto::ColumnsChunk> {
     let chunks = columns.chunks(CELLS_A_CHUNK).into_iter();
     chunks.map(|chunk| columns_chunk(chunk.into(), cluster_id)).collect()
 }
@@ -297,7 +297,7 @@ fn part_from_wire(part: proto::ColumnPart, before: Option<&PackedPart>) -> Packe
 }
 
 /// One chunk of round two, for a node of cluster `ours`. The error is for people.
-pub(super) fn columns_from_chunk(
+pub(crate) fn columns_from_chunk(
     chunk: proto::ColumnsChunk,
     ours: &str,
 ) -> Result<PackedColumns, String> {
@@ -342,4 +342,40 @@ fn held_from_wire(bounds: &[u32]) -> Result<ColumnSet, String> {
         held.insert(run);
     }
     Ok(held)
+}
+
+/// The series that a message names; writes where it names none.
+pub fn series_from_wire(series: i32) -> Result<Series, Status> {
+    match proto::Series::try_from(series) {
+        Ok(proto::Series::Unspecified | proto::Series::Writes) => Ok(Series::Writes),
+        Ok(proto::Series::Reads) => Ok(Series::Reads),
+        Ok(proto::Series::ReadBytes) => Ok(Series::ReadBytes),
+        Ok(proto::Series::WriteBytes) => Ok(Series::WriteBytes),
+        Err(_) => Err(Status::invalid_argument(format!(
+            "series {series} does not exist; 1 is reads, 2 writes, 3 read bytes, 4 write bytes"
+        ))),
+    }
+}
+
+/// The role that a message names, if any.
+pub fn role_from_wire(role: i32) -> Result<Option<Role>, Status> {
+    match proto::Role::try_from(role) {
+        Ok(proto::Role::Unspecified) => Ok(None),
+        Ok(proto::Role::LeaderWrite) => Ok(Some(Role::LeaderWrite)),
+        Ok(proto::Role::LeaderRead) => Ok(Some(Role::LeaderRead)),
+        Ok(proto::Role::FollowerRead) => Ok(Some(Role::FollowerRead)),
+        Err(_) => Err(Status::invalid_argument(format!(
+            "role {role} does not exist; 1 is leader write, 2 leader read, 3 follower read"
+        ))),
+    }
+}
+
+/// The series as messages name it.
+pub fn series_to_wire(series: Series) -> proto::Series {
+    match series {
+        Series::Reads => proto::Series::Reads,
+        Series::Writes => proto::Series::Writes,
+        Series::ReadBytes => proto::Series::ReadBytes,
+        Series::WriteBytes => proto::Series::WriteBytes,
+    }
 }

@@ -22,11 +22,11 @@ use keyviz_raft::Gather;
 use keyviz_security::AuthChannel;
 use keyviz_types::{GroupId, NodeId};
 
-use super::peer_client::{not_leader, undecodable, write_error};
+use super::answers::{not_leader, undecodable, write_error};
 use super::request_id;
 use keyviz_proto::metadata::{DISK_FULL_METADATA, NOT_APPLIED_METADATA};
 
-pub(super) type Answer = Result<PeerOutcome<Bytes>, PeerError>;
+pub(crate) type Answer = Result<PeerOutcome<Bytes>, PeerError>;
 
 /// Who should propose, and in which group.
 type Goal = (NodeId, GroupId);
@@ -40,17 +40,17 @@ struct Forward {
 
 /// The writes that wait to be sent, by the node that should propose them and their group.
 #[derive(Default)]
-pub(super) struct Forwards {
+pub(crate) struct Forwards {
     gathers: Mutex<HashMap<Goal, Arc<Gather<Forward>>>>,
 }
 
 /// How the batches of one gathering are sent.
-pub(super) struct Way {
-    pub(super) to: NodeId,
-    pub(super) group: GroupId,
-    pub(super) cluster_id: String,
-    pub(super) client: KvPeerClient<AuthChannel>,
-    pub(super) timeout: Duration,
+pub(crate) struct Way {
+    pub(crate) to: NodeId,
+    pub(crate) group: GroupId,
+    pub(crate) cluster_id: String,
+    pub(crate) client: KvPeerClient<AuthChannel>,
+    pub(crate) timeout: Duration,
 }
 
 impl Forwards {
@@ -58,7 +58,7 @@ impl Forwards {
     /// that this task serves. What is under way is
     /// bounded by the requests that clients may have open. Dropping the future does not take the
     /// command back.
-    pub(super) fn propose(
+    pub(crate) fn propose(
         &self,
         way: Way,
         command: Bytes,

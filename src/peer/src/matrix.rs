@@ -13,8 +13,8 @@ use keyviz_proto::key_viz_peer_client::KeyVizPeerClient;
 use keyviz_raft::MAX_MESSAGE_BYTES;
 use keyviz_security::AuthChannel;
 
+use super::client::PeerClient;
 use super::matrix_wire::{columns_from_chunk, columns_request, query_to_wire};
-use super::peer_client::PeerClient;
 use super::totals_wire::{ranges_in, totals_from_chunks};
 use keyviz_proto::failure::describe;
 

@@ -26,7 +26,7 @@ const END_LENGTH: u32 = 2;
 
 /// Round one's answer to an asker that reads ranges `packed`, or does not. There is always at least
 /// one chunk.
-pub(super) fn totals_chunks(
+pub fn totals_chunks(
     totals: NodeTotals,
     cluster_id: &str,
     (now_ms, step_ms): (u64, u64),
@@ -62,7 +62,7 @@ pub(super) fn totals_chunks(
 }
 
 /// Puts round one's chunks together, for a node of cluster `ours`. The error is for people.
-pub(super) fn totals_from_chunks(
+pub(crate) fn totals_from_chunks(
     chunks: Vec<proto::TotalsChunk>,
     ours: &str,
 ) -> Result<PeerTotals, String> {
@@ -95,7 +95,7 @@ pub(super) fn totals_from_chunks(
 }
 
 /// The ranges that a chunk claims to have.
-pub(super) fn ranges_in(chunk: &proto::TotalsChunk) -> usize {
+pub(crate) fn ranges_in(chunk: &proto::TotalsChunk) -> usize {
     chunk.ranges.len() + chunk.packed.as_ref().map_or(0, |packed| packed.totals.len())
 }
 

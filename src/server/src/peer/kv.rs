@@ -13,30 +13,15 @@ use keyviz_kv::{
 use keyviz_proto as proto;
 use keyviz_proto::peer_read_request::Read;
 use keyviz_proto::{peer_read_response, read_index_response};
-use keyviz_types::{GroupId, NodeId};
+use keyviz_types::GroupId;
 
+use super::checks::{check_cluster, not_leader};
 use super::proposed::propose_all;
-use super::status::{invalid, kv_status};
+use keyviz_peer::status::{invalid, kv_status};
 
-pub(super) struct KvPeerService {
-    pub(super) coordinator: Arc<Coordinator>,
-    pub(super) directory: Arc<Directory>,
-}
-
-/// A peer must be of this cluster. Either side may not know its cluster yet, while the first
-/// members come up.
-pub(super) fn check_cluster(directory: &Directory, theirs: &str) -> Result<(), Status> {
-    let ours = directory.cluster_id();
-    if theirs.is_empty() || ours.is_empty() || ours.as_str() == theirs {
-        return Ok(());
-    }
-    Err(Status::failed_precondition(format!(
-        "this node belongs to cluster {ours}, the caller to cluster {theirs}; check the addresses"
-    )))
-}
-
-pub(super) fn not_leader(leader: Option<NodeId>) -> proto::NotLeader {
-    proto::NotLeader { leader: leader.map_or(0, |leader| leader.0) }
+pub(crate) struct KvPeerService {
+    pub(crate) coordinator: Arc<Coordinator>,
+    pub(crate) directory: Arc<Directory>,
 }
 
 #[tonic::async_trait]

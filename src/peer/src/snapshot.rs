@@ -8,14 +8,13 @@ use futures::future::join_all;
 use keyviz_catalog::{BalanceView, GroupView, NodeView, Placement};
 use keyviz_directory::Directory;
 use keyviz_proto as proto;
-use keyviz_raft::Groups;
+use keyviz_raft::{Group, Groups, Role};
 use keyviz_types::{GroupId, NodeId};
 
-use super::cluster_status::group_to_wire;
-use super::peer_client::PeerClient;
+use super::client::PeerClient;
 
 /// How long a member may take to say how it is.
-pub(super) const STATUS_DEADLINE: Duration = Duration::from_secs(2);
+pub const STATUS_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What was said; members that are missing did not answer.
 #[derive(Clone, Default, Debug)]
@@ -44,7 +43,7 @@ impl Picture {
     }
 
     /// A picture of what was asked otherwise.
-    pub(super) fn of<'a>(
+    pub fn of<'a>(
         members: impl IntoIterator<Item = NodeId>,
         said: impl IntoIterator<Item = (u64, &'a proto::PeerStatusResponse)>,
     ) -> Self {
@@ -142,6 +141,36 @@ impl Picture {
             last_index: leader.map(|view| view.last_log_index),
             received_bytes: copied.map_or(0, |view| view.received_bytes),
         })
+    }
+}
+
+/// What this node tells others of a replica.
+pub fn group_to_wire(group: &Group) -> proto::PeerGroupStatus {
+    let status = group.status();
+    let role = match status.role {
+        Role::Learner => "learner",
+        Role::Follower => "follower",
+        Role::Candidate => "candidate",
+        Role::Leader => "leader",
+        Role::Stopping => "stopping",
+    };
+    proto::PeerGroupStatus {
+        group_id: status.group.0,
+        role: role.to_owned(),
+        term: status.term.0,
+        leader: status.leader.as_ref().map_or(0, |(leader, _)| *leader),
+        last_log_index: status.last_log.unwrap_or(0),
+        applied_index: status.applied.map_or(0, |applied| applied.index),
+        closed: String::new(),
+        snapshot_rows: status.receiving.map(|progress| progress.rows),
+        voters: status.voters.iter().copied().collect(),
+        learners: status
+            .members
+            .keys()
+            .filter(|node| !status.voters.contains(node))
+            .copied()
+            .collect(),
+        received_bytes: group.received_bytes(),
     }
 }
 

@@ -11,11 +11,12 @@ use keyviz_raft::{Reshaped, Shape};
 use keyviz_security::AuthChannel;
 use keyviz_types::{GroupId, NodeId};
 
-use super::peer_client::{PeerClient, passed_on};
+use super::answers::passed_on;
+use super::client::PeerClient;
 use keyviz_proto::failure::describe;
 
 /// A step of a group towards its members takes so long at most.
-pub(super) const STEP_WITHIN: Duration = Duration::from_secs(4);
+pub const STEP_WITHIN: Duration = Duration::from_secs(4);
 
 /// A whole history goes over the network and to a disk within this time.
 const BEQUEATH_WITHIN: Duration = Duration::from_secs(300);
@@ -30,7 +31,7 @@ impl PeerClient {
     }
 
     /// Has the leader of the catalog group let a node leave; whether it has gone.
-    pub(super) async fn leave(&self, to: NodeId, id: NodeId) -> Result<LeaderAnswer<bool>, Status> {
+    pub async fn leave(&self, to: NodeId, id: NodeId) -> Result<LeaderAnswer<bool>, Status> {
         let leave = proto::LeaveRequest { cluster_id: self.cluster_id(), id: id.0 };
         let response = self.members(to)?.leave(self.request(leave)).await;
         match response.map_err(|status| passed_on(to, status))?.into_inner().outcome {

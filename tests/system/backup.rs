@@ -6,11 +6,11 @@ use std::process::{Command, Output, Stdio};
 use crate::support::{self, Cluster, KEYVIZ, eventually, stderr};
 use serde_json::Value;
 
-fn keyviz(arguments: &[&str]) -> Output {
+pub fn keyviz(arguments: &[&str]) -> Output {
     Command::new(KEYVIZ).args(arguments).stdin(Stdio::null()).output().expect("the binary starts")
 }
 
-fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().expect("a temporary path is text")
 }
 
@@ -40,7 +40,7 @@ fn restore(cluster: &Cluster, index: usize, from: &Path, into: &Path) -> Output 
 }
 
 /// A cluster of `count` nodes on folders made from a backup.
-fn restored(count: usize, from: &Path) -> Cluster {
+pub fn restored(count: usize, from: &Path) -> Cluster {
     let mut cluster = Cluster::prepare(count, &["--keyviz-step", "1s"]);
     cluster.restarts_only = true;
     for index in 0..count {

@@ -23,6 +23,7 @@ mod request_ids;
 mod restart;
 mod routes;
 mod routes_refused;
+mod salvage;
 mod security;
 mod stream;
 #[path = "../support/mod.rs"]

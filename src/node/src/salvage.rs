@@ -324,8 +324,9 @@ fn salvaged(
     source: &Source,
     replica: SurvivingReplica,
     sources: &[Source],
-    members: Vec<NodeId>,
+    mut members: Vec<NodeId>,
 ) -> SalvagedGroup {
+    members.sort();
     let others = sources.iter().filter(|other| other.node != source.node);
     let others = others
         .filter_map(|other| {

@@ -12,7 +12,7 @@ use tonic::transport::Endpoint;
 
 use super::super::client::{self, Nodes};
 use super::super::values::Address;
-use super::LoadError;
+use super::error::LoadError;
 use keyviz_proto::kv_client::KvClient;
 use keyviz_security::{AuthChannel, connect_lazy};
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::super::output::json_line;
-use super::LoadError;
+use super::error::LoadError;
 use keyviz_json::Key;
 
 /// Operations that wait for the disk at most: some hundred bytes each.

@@ -103,7 +103,7 @@ impl From<Status> for Cut {
 
 /// Runs `backup`.
 pub async fn run(args: BackupArgs) -> Result<(), CliError> {
-    let client = Client::from(args.nodes);
+    let client = args.nodes.client()?;
     let status = cluster::status(&client).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let file = name(&args.out, &status, now)?;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use clap::Args;
 use serde::Serialize;
 
-use super::client::{Client, Effect, NodeArgs};
+use super::client::NodeArgs;
 use super::kv::OneFormat;
 use super::notation::{self, NotationError};
 use super::text::{self, inert};
@@ -23,7 +23,6 @@ use super::{CliError, output};
 use keyviz_kv::{MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS};
 use keyviz_proto as proto;
 use keyviz_proto::batch_operation::Operation;
-use keyviz_proto::kv_client::KvClient;
 
 /// Most bytes of a file: every byte of a batch as an escape, and the words around it.
 const MAX_FILE_BYTES: u64 = 8 * MAX_BATCH_BYTES as u64;
@@ -118,14 +117,7 @@ pub async fn run(args: BatchArgs) -> Result<(), CliError> {
     let operations = parse(&name, &content)?;
     let puts = operations.iter().filter(|op| matches!(op, Operation::Put(_))).count() as u64;
     let all = operations.len() as u64;
-    let operations =
-        operations.into_iter().map(|op| proto::BatchOperation { operation: Some(op) }).collect();
-    let request = &proto::BatchRequest { operations };
-    Client::from(args.nodes)
-        .call(Effect::Write, |channel| async move {
-            KvClient::new(channel).batch(request.clone()).await
-        })
-        .await?;
+    args.nodes.client()?.batch(operations.into_iter().collect()).await?;
     let mut out = output::stdout();
     let json = BatchJson { operations: all, puts, deletes: all - puts };
     match args.format {

@@ -7,13 +7,12 @@ use bytes::Bytes;
 use clap::{ArgGroup, Args};
 use serde::Serialize;
 
-use super::client::{Client, Effect, NodeArgs};
+use super::client::NodeArgs;
 use super::kv::{OneFormat, value_preview};
 use super::value_input::{self, ValueArg};
 use super::{CliError, output, text, values};
+use keyviz_client::Swap;
 use keyviz_json::{Key, value_text};
-use keyviz_proto as proto;
-use keyviz_proto::kv_client::KvClient;
 
 /// `cas`.
 #[derive(Args, Debug)]
@@ -78,28 +77,23 @@ pub async fn run(args: CasArgs) -> Result<(), CliError> {
         true => None,
         false => Some(value_input::read(args.new, args.value_file.as_deref())?),
     };
-    let client = Client::from(args.nodes);
-    let request = &proto::CompareAndSwapRequest { key: args.key.clone(), expected, value };
-    let answer = client
-        .call(Effect::Write, |channel| async move {
-            KvClient::new(channel)
-                .max_decoding_message_size(super::client::MAX_ANSWER_BYTES)
-                .compare_and_swap(request.clone())
-                .await
-        })
-        .await?
-        .into_inner();
+    let client = args.nodes.client()?;
+    let swap = client.cas(args.key.clone(), expected, value).await?;
+    let (swapped, actual) = match &swap {
+        Swap::Done => (true, None),
+        Swap::Found(actual) => (false, actual.as_deref()),
+    };
     if args.format == OneFormat::Json {
         let mut out = output::stdout();
-        let actual = answer.actual.as_deref().map(value_text);
-        let json = CasJson { key: Key(&args.key), swapped: answer.swapped, actual };
+        let actual = actual.map(value_text);
+        let json = CasJson { key: Key(&args.key), swapped, actual };
         output::json_line(&mut out, &json)?;
         out.flush()?;
     }
-    if answer.swapped {
+    if swapped {
         return Ok(());
     }
-    let found = match &answer.actual {
+    let found = match actual {
         Some(actual) => format!("holds {}", value_preview(actual)),
         None => "does not exist".to_owned(),
     };

@@ -155,7 +155,7 @@ async fn add_node(args: AddNodeArgs) -> Result<(), CliError> {
         disk: Default::default(),
     };
     // A node that is a member already is told so; asking twice changes nothing.
-    let client = Client::from(args.nodes);
+    let client = args.nodes.client()?;
     let added = client
         .call(Effect::Repeatable, |channel| async move {
             ClusterClient::new(channel).add_node(request.clone()).await
@@ -205,7 +205,7 @@ async fn add_node(args: AddNodeArgs) -> Result<(), CliError> {
 
 async fn remove_node(args: RemoveNodeArgs) -> Result<(), CliError> {
     let request = proto::RemoveNodeRequest { id: args.id };
-    let client = Client::from(args.nodes);
+    let client = args.nodes.client()?;
     // A node that leaves already is told so; asking twice changes nothing.
     let mut gone = client
         .call(Effect::Repeatable, |channel| async move {
@@ -245,12 +245,12 @@ async fn others(client: &Client, id: u64) -> Result<Client, CliError> {
     let members = status(client).await?.members.into_iter();
     let others = members.filter(|member| member.id != id && member.ok);
     let others: Vec<Address> = others.filter_map(|member| member.address.parse().ok()).collect();
-    Ok(Client::new(others, client.timeout()))
+    Ok(client.restricted_to(others))
 }
 
 /// Only the leader can hand its leadership over, so the leader is looked up and asked.
 async fn transfer_leader(args: TransferArgs) -> Result<(), CliError> {
-    let client = Client::from(args.nodes);
+    let client = args.nodes.client()?;
     let status = status(&client).await?;
     let group = status.groups.iter().find(|group| group.group_id == args.group);
     let group = group.ok_or(CliError::NoSuchGroup(args.group))?;
@@ -295,7 +295,7 @@ pub(super) async fn status(client: &Client) -> Result<proto::ClusterStatus, CliE
 }
 
 async fn show_status(args: StatusArgs) -> Result<(), CliError> {
-    let status = status(&Client::from(args.nodes)).await?;
+    let status = status(&args.nodes.client()?).await?;
     let mut out = output::stdout();
     match args.format {
         OneFormat::Json => output::json_line(&mut out, &ClusterJson::from(&status))?,

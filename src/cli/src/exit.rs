@@ -71,7 +71,6 @@ impl CliError {
 
 fn of_call(error: &CallError) -> Exit {
     match error {
-        CallError::Credentials(_) => Exit::Failed,
         CallError::NoNode(_) | CallError::Unknown { .. } => Exit::Unreachable,
         CallError::Refused { status, .. } => match status.code() {
             Code::NotFound => Exit::NotFound,
@@ -84,6 +83,7 @@ fn of_call(error: &CallError) -> Exit {
             | Code::Unauthenticated => Exit::Refused,
             _ => Exit::Failed,
         },
+        _ => Exit::Failed,
     }
 }
 

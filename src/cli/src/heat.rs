@@ -242,7 +242,7 @@ impl HeatArgs {
 /// Runs `heat`.
 pub async fn run(args: HeatArgs, color: ColorDepth) -> Result<(), CliError> {
     let query = args.query()?;
-    let client = Client::from(args.nodes);
+    let client = args.nodes.client()?;
     if args.live {
         // Keys need a terminal on both sides.
         let keys = io::stdout().is_terminal() && io::stdin().is_terminal();

@@ -45,7 +45,7 @@ pub use cluster::{ReplaceError, VerifyFindings};
 pub use demo::DemoOptions;
 pub use exit::Exit;
 pub use heatmap::{Drawing, render};
-pub use keyviz_client::{Access, CallError, GroupAt, Leaders};
+pub use keyviz_client::{Access, Error as CallError, GroupAt, Leaders};
 pub use keyviz_flags::KeyvizOptions;
 pub use output::ColorDepth;
 pub use serve::{ServeOptions, Start};

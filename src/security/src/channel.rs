@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::body::Body;
 use tonic::codegen::http::header::AUTHORIZATION;
-use tonic::codegen::http::{Request, Response, Uri};
+use tonic::codegen::http::{HeaderName, HeaderValue, Request, Response, Uri};
 use tonic::transport::{Channel, Endpoint, Error};
 use tower::Service;
 
@@ -38,6 +38,8 @@ pub struct Credentials {
 pub struct AuthChannel {
     channel: Channel,
     credentials: Option<Arc<Credentials>>,
+    /// A header of each call.
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl fmt::Debug for AuthChannel {
@@ -52,7 +54,13 @@ impl AuthChannel {
     /// Calls on `channel` with `credentials`.
     pub fn new(channel: Channel, credentials: Credentials) -> Self {
         let shows = credentials.secret.is_some() || credentials.token.is_some();
-        AuthChannel { channel, credentials: shows.then(|| Arc::new(credentials)) }
+        AuthChannel { channel, credentials: shows.then(|| Arc::new(credentials)), header: None }
+    }
+
+    /// The same connection, with a header on each call.
+    #[must_use]
+    pub fn with_header(&self, name: HeaderName, value: HeaderValue) -> Self {
+        AuthChannel { header: Some((name, value)), ..self.clone() }
     }
 }
 
@@ -74,6 +82,9 @@ impl Service<Request<Body>> for AuthChannel {
             if let Some(token) = &credentials.token {
                 headers.insert(AUTHORIZATION, token.bearer());
             }
+        }
+        if let Some((name, value)) = &self.header {
+            request.headers_mut().insert(name.clone(), value.clone());
         }
         self.channel.call(request)
     }

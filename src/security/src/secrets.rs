@@ -115,6 +115,8 @@ pub struct SecretFile {
 struct Inner {
     what: &'static str,
     path: PathBuf,
+    /// Whether the secrets come from the file.
+    is_file: bool,
     current: ArcSwap<Secrets>,
 }
 
@@ -139,7 +141,7 @@ impl SecretFile {
             );
         }
         warn_if_readable_by_others(what, path);
-        Ok(SecretFile::of(secrets, what, path))
+        Ok(SecretFile::of(secrets, what, path, true))
     }
 
     /// Secrets that come from no file.
@@ -148,12 +150,12 @@ impl SecretFile {
     /// As [`Secrets::parse`]; `origin` stands for the file.
     pub fn fixed(what: &'static str, text: &str, origin: &str) -> Result<Self, SecurityError> {
         let path = Path::new(origin);
-        Ok(SecretFile::of(Secrets::parse(text, what, path)?, what, path))
+        Ok(SecretFile::of(Secrets::parse(text, what, path)?, what, path, false))
     }
 
-    fn of(secrets: Secrets, what: &'static str, path: &Path) -> Self {
+    fn of(secrets: Secrets, what: &'static str, path: &Path, is_file: bool) -> Self {
         let current = ArcSwap::from_pointee(secrets);
-        SecretFile { inner: Arc::new(Inner { what, path: path.to_owned(), current }) }
+        SecretFile { inner: Arc::new(Inner { what, path: path.to_owned(), is_file, current }) }
     }
 
     /// Whether `offered` is accepted now.
@@ -171,12 +173,16 @@ impl SecretFile {
         self.inner.current.load().bare()
     }
 
-    /// Reads the file anew; says whether anything changed.
+    /// Reads the file again and says whether the secrets changed. Secrets of [`SecretFile::fixed`] do
+    /// not change.
     ///
     /// # Errors
-    /// As [`SecretFile::open`]; then the former secrets stay.
+    /// As [`SecretFile::open`]; the former secrets stay in force.
     pub fn reload(&self) -> Result<bool, SecurityError> {
-        let Inner { what, path, current } = &*self.inner;
+        let Inner { what, path, is_file, current } = &*self.inner;
+        if !is_file {
+            return Ok(false);
+        }
         let secrets = Secrets::parse(&read_text(what, path)?, what, path)?;
         let changed = **current.load() != secrets;
         if changed {

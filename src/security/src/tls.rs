@@ -91,7 +91,7 @@ impl Tls {
         }
         let (settings, client) = load(&self.inner.files)?;
         self.inner.current.store(Arc::new(settings));
-        self.inner.client.0.store(client);
+        self.inner.client.0.current.store(client);
         Ok(true)
     }
 
@@ -104,9 +104,28 @@ impl Tls {
     }
 }
 
-/// How to call with TLS. Clones share it.
+/// TLS settings for outgoing connections. Clones share them.
 #[derive(Clone)]
-pub struct ClientTls(Arc<ArcSwap<ClientConfig>>);
+pub struct ClientTls(Arc<ClientInner>);
+
+struct ClientInner {
+    current: ArcSwap<ClientConfig>,
+    /// The files of a client. A node's own [`Tls`] reloads its client settings instead.
+    files: Option<ClientFiles>,
+}
+
+/// The files of a client, and their contents when they were last read.
+struct ClientFiles {
+    ca: PathBuf,
+    own: Option<(PathBuf, PathBuf)>,
+    contents: ArcSwap<ClientContents>,
+}
+
+#[derive(PartialEq)]
+struct ClientContents {
+    ca: Vec<u8>,
+    own: Option<(Vec<u8>, Vec<u8>)>,
+}
 
 impl fmt::Debug for ClientTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -116,28 +135,63 @@ impl fmt::Debug for ClientTls {
 
 impl ClientTls {
     fn of(config: Arc<ClientConfig>) -> Self {
-        ClientTls(Arc::new(ArcSwap::new(config)))
+        ClientTls(Arc::new(ClientInner { current: ArcSwap::new(config), files: None }))
     }
 
-    /// Trusts the servers of the CA in `ca`, and shows a certificate where there is one: the files
-    /// of certificate and key.
+    /// Trusts the servers that the CA in the file `ca` signed. With `own`, the files of a certificate
+    /// and its key, also presents that certificate.
     ///
     /// # Errors
     /// Where a file cannot be used.
     pub fn open(ca: &Path, own: Option<(&Path, &Path)>) -> Result<Self, SecurityError> {
-        let roots = Arc::new(roots(&read(CA, ca)?, ca)?);
-        let own = match own {
-            None => None,
-            Some((cert, key)) => {
-                Some(pair(&read(CERTIFICATE, cert)?, &read(KEY, key)?, cert, key)?)
-            }
+        let own = own.map(|(cert, key)| (cert.to_owned(), key.to_owned()));
+        let ca = ca.to_owned();
+        let contents = client_contents(&ca, own.as_ref())?;
+        let current = ArcSwap::new(client_settings(&ca, own.as_ref(), &contents)?);
+        let files = ClientFiles { ca, own, contents: ArcSwap::from_pointee(contents) };
+        Ok(ClientTls(Arc::new(ClientInner { current, files: Some(files) })))
+    }
+
+    /// Reads the files of [`ClientTls::open`] again and says whether they changed. New connections
+    /// use the new settings.
+    ///
+    /// # Errors
+    /// Where a file cannot be used; the former settings stay in force.
+    pub fn reload(&self) -> Result<bool, SecurityError> {
+        let Some(ClientFiles { ca, own, contents: known }) = &self.0.files else {
+            return Ok(false);
         };
-        Ok(ClientTls::of(client_config(&roots, own)))
+        let contents = client_contents(ca, own.as_ref())?;
+        if **known.load() == contents {
+            return Ok(false);
+        }
+        self.0.current.store(client_settings(ca, own.as_ref(), &contents)?);
+        known.store(Arc::new(contents));
+        Ok(true)
     }
 
     pub(super) fn config(&self) -> Arc<ClientConfig> {
-        self.0.load_full()
+        self.0.current.load_full()
     }
+}
+
+fn client_contents(
+    ca: &Path,
+    own: Option<&(PathBuf, PathBuf)>,
+) -> Result<ClientContents, SecurityError> {
+    let own = own.map(|(cert, key)| Ok((read(CERTIFICATE, cert)?, read(KEY, key)?)));
+    Ok(ClientContents { ca: read(CA, ca)?, own: own.transpose()? })
+}
+
+fn client_settings(
+    ca: &Path,
+    own: Option<&(PathBuf, PathBuf)>,
+    contents: &ClientContents,
+) -> Result<Arc<ClientConfig>, SecurityError> {
+    let roots = Arc::new(roots(&contents.ca, ca)?);
+    let own = own.zip(contents.own.as_ref());
+    let own = own.map(|((cert, key), (cert_pem, key_pem))| pair(cert_pem, key_pem, cert, key));
+    Ok(client_config(&roots, own.transpose()?))
 }
 
 fn provider() -> Arc<CryptoProvider> {

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use clap::Args;
 use serde::Serialize;
 
-use super::super::client::{Client, Effect, NodeArgs};
+use super::super::client::{Effect, NodeArgs};
 use super::super::kv::OneFormat;
 use super::super::{CliError, output, values};
 use super::waiting::{self, Until};
@@ -90,7 +90,7 @@ fn check(status: &proto::ClusterStatus, old: u64, new: u64) -> Result<(), Replac
 }
 
 pub(super) async fn run(args: ReplaceNodeArgs) -> Result<(), CliError> {
-    let client = Client::from(args.nodes);
+    let client = args.nodes.client()?;
     check(&super::status(&client).await?, args.old, args.new)?;
     let request = proto::RemoveNodeRequest { id: args.old };
     // Of a member that leaves already it is no error; asking twice changes nothing.

@@ -12,7 +12,7 @@ use tonic::{Status, Streaming};
 use super::super::keyviz_flags::{SizeError, size_in};
 use super::super::kv::OneFormat;
 use super::super::{CliError, output, text};
-use crate::client::{self, Client, Effect, NodeArgs};
+use crate::client::{self, Effect, NodeArgs};
 use keyviz_proto as proto;
 use keyviz_proto::cluster_client::ClusterClient;
 use keyviz_proto::replica_verified::Outcome;
@@ -139,7 +139,7 @@ fn word(verdict: VerifyVerdict) -> &'static str {
 }
 
 pub(super) async fn run(args: VerifyArgs) -> Result<(), CliError> {
-    let client = Client::from(args.nodes);
+    let client = args.nodes.client()?;
     let request = &proto::VerifyRequest { group_ids: args.groups, bytes_per_s: args.rate };
     let (address, updates) = client
         .call_where(Effect::Read, |channel| async move {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::super::CliError;
-use super::super::client::Client;
+use super::super::client::{self, Client};
 use super::super::heat::{self, Query, Scope};
 use super::super::heatmap::{Drawing, noun, render};
 use super::super::load::{Progress, progress_line};
@@ -16,6 +16,7 @@ use super::super::screen::Screen;
 use super::super::text::{self, inert, thousands};
 use super::super::values::Address;
 use super::{DemoOptions, HTTP_PORT_OFFSET, TIMEOUT};
+use keyviz_client::Access;
 use keyviz_proto as proto;
 
 /// Time between two looks at the heatmap where a column is longer.
@@ -66,7 +67,8 @@ impl<'a> Watch<'a> {
             options,
             color,
             query: query(),
-            client: Client::new(options.addresses()[..1].to_vec(), TIMEOUT),
+            client: client::client(&options.addresses()[..1], Access::default(), TIMEOUT)
+                .expect("the demo has a node"),
             progress,
             started: Instant::now(),
             screen: if in_place { Some(Screen::enter()?) } else { None },

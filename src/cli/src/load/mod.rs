@@ -14,7 +14,6 @@ mod content;
 pub mod fuzzing;
 mod ledger;
 mod pattern;
-mod pool;
 mod progress;
 mod record;
 mod report;
@@ -33,7 +32,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::client::{CallError, Nodes};
-use keyviz_client::Leaders;
+use keyviz_client::{Leaders, Pool};
 
 pub use args::{LoadArgs, command};
 pub use pattern::{KeyNames, Pattern, split_keys};
@@ -43,7 +42,6 @@ pub use trace::{LineFault, TraceError};
 
 use ledger::Ledger;
 use pattern::Picker;
-use pool::Pool;
 use record::Recorder;
 use report::{Kind, Run, Stats};
 use trace::{Census, Trace, TraceKind};
@@ -133,10 +131,7 @@ pub struct TraceOptions {
 pub enum LoadError {
     /// No node takes a connection.
     #[error(transparent)]
-    NoNode(CallError),
-    /// An address that no connection can be made of.
-    #[error("{0}")]
-    Endpoint(tonic::transport::Error),
+    NoNode(#[from] CallError),
     /// The trace is bad.
     #[error(transparent)]
     Trace(#[from] TraceError),

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::super::client::{Client, Effect, NodeArgs};
+use super::super::client::{Effect, NodeArgs};
 use super::super::kv::OneFormat;
 use super::super::{CliError, output, text};
 use super::{delta_words, ids, route_words, stub};
@@ -29,7 +29,7 @@ pub(super) struct HistoryArgs {
 
 /// Runs `routes history`.
 pub(super) async fn run(args: HistoryArgs) -> Result<(), CliError> {
-    let client = Client::from(args.nodes);
+    let client = args.nodes.client()?;
     let request = proto::RouteHistoryRequest { after_version: args.after, limit: args.limit };
     let history = client
         .call(Effect::Read, |channel| async move { stub(channel).route_history(request).await });

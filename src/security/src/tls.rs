@@ -1,7 +1,7 @@
-//! TLS from files: what this side serves with, and what it calls others with.
+//! TLS settings from files, for serving and for outgoing calls.
 //!
-//! The settings are replaced as a whole when a file changes. A connection keeps those it was made
-//! with.
+//! The settings are replaced as a whole when a file changes. A connection keeps the settings that
+//! it was made with.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -22,14 +22,14 @@ const CERTIFICATE: &str = "certificate";
 const KEY: &str = "private key";
 const CA: &str = "CA certificate";
 
-/// Where certificates are.
+/// The files of a certificate.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TlsFiles {
-    /// PEM: this side's certificate and what links it to the CA.
+    /// PEM: the own certificate, with its intermediates.
     pub cert: PathBuf,
-    /// PEM: its private key.
+    /// PEM: the private key.
     pub key: PathBuf,
-    /// PEM: the certificates that sign nodes and clients.
+    /// PEM: the CA certificates that sign nodes and clients.
     pub ca: PathBuf,
 }
 
@@ -45,7 +45,7 @@ struct Inner {
     client: ClientTls,
 }
 
-/// One reading of the files.
+/// The settings of one version of the files.
 pub(super) struct Settings {
     contents: [Vec<u8>; 3],
     pub(super) grpc: Arc<ServerConfig>,
@@ -63,7 +63,7 @@ impl Tls {
     /// Reads the files.
     ///
     /// # Errors
-    /// Where one cannot be used, or the certificate is one that other nodes would refuse.
+    /// If a file cannot be used, or other nodes would refuse the certificate.
     pub fn open(files: &TlsFiles) -> Result<Self, SecurityError> {
         let (settings, client) = load(files)?;
         warn_if_readable_by_others(KEY, &files.key);
@@ -75,15 +75,15 @@ impl Tls {
         Ok(Tls { inner: Arc::new(inner) })
     }
 
-    /// For calls to other nodes; follows the files.
+    /// The settings for calls to other nodes; they follow the files.
     pub fn client(&self) -> ClientTls {
         self.inner.client.clone()
     }
 
-    /// Reads the files anew; says whether anything changed.
+    /// Reads the files again and returns whether anything changed.
     ///
     /// # Errors
-    /// As [`Tls::open`]; then the former settings stay.
+    /// As [`Tls::open`]; the former settings stay in force.
     pub fn reload(&self) -> Result<bool, SecurityError> {
         let contents = contents(&self.inner.files)?;
         if self.inner.current.load().contents == contents {
@@ -222,7 +222,7 @@ fn load(files: &TlsFiles) -> Result<(Settings, Arc<ClientConfig>), SecurityError
     let client = client_config(&roots, Some(own.clone()));
     let ask = Arc::new(AskForCertificate(Arc::clone(&judge)));
     let grpc = server_config(own.clone(), Some(ask), b"h2");
-    // Browsers would ask their users to choose one of their certificates.
+    // If asked for a certificate, browsers would prompt their users to choose one.
     let http = server_config(own, None, b"http/1.1");
     Ok((Settings { contents, grpc, http, judge }, client))
 }
@@ -247,7 +247,7 @@ fn certificates(
     if all.is_empty() { Err(failed("no CERTIFICATE section".to_owned())) } else { Ok(all) }
 }
 
-/// Certificate and key, which must belong together.
+/// A certificate and its key, which must match.
 fn pair(
     cert_pem: &[u8],
     key_pem: &[u8],
@@ -258,7 +258,7 @@ fn pair(
     let private = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| SecurityError::Pem {
         what: KEY,
         path: key.to_owned(),
-        // The parser's words could quote the file.
+        // The parser's message could quote the file.
         cause: "no PRIVATE KEY section that can be read".to_owned(),
     })?;
     let certified = CertifiedKey::from_der(chain, private, &provider());

@@ -22,7 +22,7 @@ use super::ids::{GroupId, RouteId};
 pub struct KeyRange {
     /// First key, inclusive.
     pub start: Bytes,
-    /// First key after the range; `None` where the range has no upper bound.
+    /// First key after the range; `None` if the range has no upper bound.
     pub end: Option<Bytes>,
 }
 
@@ -78,7 +78,7 @@ pub struct RouteSpec {
     pub group: GroupId,
 }
 
-/// Routes that do not form a table.
+/// Why routes do not form a table.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LayoutError {
     /// The first route does not start at the beginning of the key space.

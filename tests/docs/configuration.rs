@@ -111,7 +111,9 @@ fn every_flag_variable_and_default_is_that_of_the_help() {
         for (flag, of_help) in known {
             let of_page = on_page.remove(&flag);
             if of_page.as_ref() != Some(&of_help) {
-                wrong.push(format!("{heading} {flag}: the help has {of_help:?}, the page {of_page:?}"));
+                wrong.push(format!(
+                    "{heading} {flag}: the help has {of_help:?}, the page {of_page:?}"
+                ));
             }
         }
         wrong.extend(on_page.keys().map(|flag| format!("{heading} {flag}: the help has it not")));

@@ -30,8 +30,8 @@ fn every_link_leads_to_a_file_and_a_heading() {
                 "" => page.clone(),
                 file => page.parent().expect("a page is in a folder").join(file),
             };
-            let missing = !path.exists()
-                || !anchor.is_empty() && !anchors(&read(&path)).contains(anchor);
+            let missing =
+                !path.exists() || !anchor.is_empty() && !anchors(&read(&path)).contains(anchor);
             if missing {
                 wrong.push(format!("{}: {target}", page.display()));
             }

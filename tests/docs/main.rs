@@ -24,7 +24,8 @@ fn read(path: impl AsRef<Path>) -> String {
 fn pages() -> Vec<PathBuf> {
     let folder = std::fs::read_dir(root("docs")).expect("there are docs");
     let pages = folder.map(|entry| entry.expect("it is readable").path());
-    let mut pages: Vec<PathBuf> = pages.filter(|p| p.extension().is_some_and(|e| e == "md")).collect();
+    let mut pages: Vec<PathBuf> =
+        pages.filter(|p| p.extension().is_some_and(|e| e == "md")).collect();
     pages.push(root("README.md"));
     pages.sort();
     pages

@@ -13,7 +13,11 @@ fn the_page_shows_the_samples_as_they_are() {
     for block in page.split("\n```").skip(1) {
         let Some((head, code)) = block.split_once('\n') else { continue };
         let Some((_, file)) = head.split_once(' ') else { continue };
-        assert_eq!(code.trim_end(), read(root(file)).trim_end(), "docs/api.md does not show {file}");
+        assert_eq!(
+            code.trim_end(),
+            read(root(file)).trim_end(),
+            "docs/api.md does not show {file}"
+        );
         shown += 1;
     }
     assert_eq!(shown, 4, "samples of docs/api.md");

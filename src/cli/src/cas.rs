@@ -33,16 +33,16 @@ pub struct CasArgs {
     /// Key, 1 to 4,096 bytes
     #[arg(value_parser = values::key)]
     key: Bytes,
-    /// Value to write, at most 1 MiB; - reads it from stdin
+    /// Value to write, at most 1 MiB; - reads stdin
     #[arg(value_parser = value_input::argument)]
     new: Option<ValueArg>,
-    /// Write only where the key holds this value
+    /// Write only if the key holds this value
     #[arg(long, value_name = "VALUE", value_parser = values::value)]
     expect: Option<Bytes>,
-    /// Write only where the key holds the bytes of this file
+    /// Write only if the key holds the bytes of this file
     #[arg(long, value_name = "FILE")]
     expect_file: Option<PathBuf>,
-    /// Write only where the key does not exist
+    /// Write only if the key does not exist
     #[arg(long)]
     expect_absent: bool,
     /// Write the bytes of this file
@@ -62,11 +62,11 @@ pub struct CasArgs {
 struct CasJson<'a> {
     key: Key<'a>,
     swapped: bool,
-    /// The value found where it was not the expected one; null where there was none.
+    /// The value found, if it was not the expected one; null if the key did not exist.
     actual: Option<std::borrow::Cow<'a, str>>,
 }
 
-/// Writes a key where its value is the expected one.
+/// Writes a key if its value is the expected one.
 pub async fn run(args: CasArgs) -> Result<(), CliError> {
     let expected = match (args.expect, &args.expect_file) {
         (Some(value), _) => Some(value),

@@ -18,10 +18,10 @@ pub const DEFAULT_NODE: &str = "127.0.0.1:7401";
 /// Default of `--timeout`.
 pub const DEFAULT_TIMEOUT: &str = "10s";
 
-/// Which nodes to ask, and how long to wait.
+/// The nodes to ask, and how long to wait.
 #[derive(Args, Clone, Debug)]
 pub struct NodeArgs {
-    /// gRPC addresses of nodes; the next one is tried where one does not answer
+    /// gRPC addresses of nodes; if one does not answer, the next one is tried
     #[arg(
         long = "node",
         env = "KEYVIZ_NODE",

@@ -41,7 +41,7 @@ struct DeleteRangeJson<'a> {
     end: Option<Key<'a>>,
     /// Keys that were removed.
     deleted: u64,
-    /// Where it goes on after a failure; null where all is done.
+    /// Where to continue after a failure; null if everything was deleted.
     next: Option<Key<'a>>,
 }
 

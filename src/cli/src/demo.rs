@@ -1,4 +1,4 @@
-//! `demo`: a whole cluster in one process, a workload, and its heatmap.
+//! `demo`: runs a whole cluster in one process, a workload, and its heatmap.
 
 mod watch;
 
@@ -27,43 +27,43 @@ use keyviz_raft::GroupOptions;
 use keyviz_security::SecurityConfig;
 use watch::Watch;
 
-/// Nodes where nothing else was said.
+/// Default number of nodes.
 pub const DEFAULT_NODES: u64 = 3;
-/// First gRPC port where nothing else was said.
+/// Default of the first gRPC port.
 pub const DEFAULT_PORT: u16 = 7401;
-/// HTTP ports are this much above the gRPC ports.
+/// Offset of the HTTP ports from the gRPC ports.
 pub const HTTP_PORT_OFFSET: u16 = 100;
 /// Routes at the start: enough rows to see a pattern, few enough for one screen.
 pub const ROUTES: u64 = 32;
-/// Beginning of the workload's keys: not that of `load`, which verifies what it wrote.
+/// Prefix of the workload's keys. It differs from that of `load`, which verifies what it wrote.
 pub const KEY_PREFIX: &str = "demo/";
 /// Distinct keys of the workload.
 pub const KEYS: u64 = 100_000;
-/// Operations a second of the workload: busy, but no burden for a laptop.
+/// Operations per second of the workload: busy, but light enough for a laptop.
 pub const RATE: f64 = 1_000.0;
 /// Clients of the workload.
 pub const CLIENTS: usize = 24;
 /// Longest wait for one answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// What the nodes log where nothing is drawn in place.
+/// The log filter of the nodes when nothing is drawn in place.
 const LOG: &str = "error";
 /// Attempts at removing the temporary folder.
 const REMOVALS: u32 = 20;
-/// Time between two of them.
+/// Time between two attempts.
 const REMOVE_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Memory for cached pages of each node.
 const CACHE_BYTES: u64 = 8 << 20;
 
-/// All that `demo` was told, checked.
+/// The checked options of `demo`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct DemoOptions {
     /// Nodes, at least 1.
     pub nodes: u64,
     /// Raft groups of data.
     pub groups: u64,
-    /// Folder for the nodes' folders; `None`: a temporary one that is removed.
+    /// Parent of the nodes' folders; `None`: a temporary folder that is removed.
     pub data: Option<PathBuf>,
-    /// gRPC port of the first node; the others follow.
+    /// gRPC port of the first node; those of the others follow.
     pub port: u16,
     /// The workload; `None`: none.
     pub load: Option<Pattern>,
@@ -87,17 +87,18 @@ pub struct DemoArgs {
     /// Length of a heatmap column, 1s to 1h
     #[arg(long, visible_alias = "keyviz-step", env = "KEYVIZ_STEP", value_name = "DURATION", default_value = "2s", value_parser = keyviz_flags::step)]
     step: Duration,
-    /// Folder for the nodes' data; absent: a temporary one that is removed at the end
+    /// Folder for the data of the nodes; absent: a temporary folder that is removed at the end
     #[arg(long, env = "KEYVIZ_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
-    /// gRPC port of the first node on loopback; the others follow, and HTTP is 100 above each
+    /// gRPC port of the first node on loopback; those of the others follow, and HTTP ports are 100
+    /// higher
     #[arg(long, env = "KEYVIZ_PORT", value_name = "PORT", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
-    /// Pattern of the workload: 1,000 operations a second, half of them writes, over 100,000 keys
+    /// Pattern of the workload: 1,000 operations per second, half of them writes, over 100,000 keys
     /// that begin with demo/
     #[arg(long, value_enum, value_name = "PATTERN", default_value = "hotspot")]
     load: Pattern,
-    /// End after this long, such as 30s; absent: at Ctrl-C
+    /// Stop after this time, such as 30s; absent: at Ctrl-C
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     duration: Option<Duration>,
     /// Start no workload
@@ -110,10 +111,10 @@ pub struct DemoArgs {
 }
 
 impl DemoArgs {
-    /// Checks what no flag can check alone.
+    /// Checks the combination of flags.
     ///
     /// # Errors
-    /// Naming the flag and its value.
+    /// Names the flag and its value.
     pub fn options(self) -> Result<DemoOptions, UsageError> {
         let last = u64::from(self.port) + u64::from(HTTP_PORT_OFFSET) + self.nodes - 1;
         if last > u64::from(u16::MAX) {
@@ -145,7 +146,7 @@ impl DemoOptions {
         (1..=self.nodes).map(|node| self.address(node, 0).into()).collect()
     }
 
-    /// One `serve` a node, with folders below `data`.
+    /// The options of each node, with folders below `data`.
     pub fn members(&self, data: &Path) -> Vec<ServeOptions> {
         let members: BTreeMap<u64, Address> = (1..).zip(self.addresses()).collect();
         let node = |id| ServeOptions {
@@ -194,13 +195,13 @@ impl DemoOptions {
     }
 }
 
-/// Runs the cluster until Ctrl-C or the end of its time, and ends it cleanly.
+/// Runs the cluster until Ctrl-C or the end of its time, and stops it cleanly.
 ///
 /// # Errors
-/// Where a node cannot be started or stopped, or the heatmap cannot be drawn.
+/// If a node cannot be started or stopped, or the heatmap cannot be drawn.
 pub async fn run_demo(options: DemoOptions, color: ColorDepth) -> Result<(), CliError> {
     if !io::stdout().is_terminal() {
-        // A log would tear a picture that is drawn in place.
+        // Log lines would corrupt a drawing in place.
         running::log_to_stderr(LOG).map_err(CliError::Node)?;
     }
     let mut signals = Signals::new()?;
@@ -213,8 +214,8 @@ pub async fn run_demo(options: DemoOptions, color: ColorDepth) -> Result<(), Cli
     ran
 }
 
-/// Removes the nodes' folders. A storage engine may still put its last file down after a node has
-/// stopped, which lets the removal of its folder fail for a moment.
+/// Removes the nodes' folders. The storage engine may still write its last file after a node has
+/// stopped, which makes the removal of its folder fail for a moment.
 async fn remove(temporary: tempfile::TempDir) {
     let path = temporary.keep();
     for _ in 0..REMOVALS {
@@ -239,7 +240,7 @@ async fn run_in(
         futures::future::join_all(starts).await.into_iter().partition(Result::is_ok);
     let nodes = nodes.into_iter().flatten().collect();
     if let Some(Err(error)) = failed.into_iter().next() {
-        // The first reason counts; what is running is stopped all the same.
+        // The first reason is reported; running nodes are stopped anyway.
         let _ = stop(nodes).await;
         return Err(CliError::Node(error));
     }

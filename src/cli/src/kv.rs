@@ -24,9 +24,9 @@ pub enum Consistency {
     /// The newest acknowledged value, confirmed with a quorum
     #[default]
     Linearizable,
-    /// The newest acknowledged value as long as clocks run at like speed
+    /// The newest acknowledged value as long as clocks run at similar speed
     Lease,
-    /// What the node at hand has applied; may be old
+    /// What the node asked has applied, possibly old
     Stale,
 }
 
@@ -56,14 +56,14 @@ pub struct PutArgs {
     /// Key, 1 to 4,096 bytes
     #[arg(value_parser = values::key)]
     key: Bytes,
-    /// Value, at most 1 MiB; - reads it from stdin
+    /// Value, at most 1 MiB; - reads stdin
     #[arg(
         value_parser = value_input::argument,
         required_unless_present = "value_file",
         conflicts_with = "value_file"
     )]
     value: Option<ValueArg>,
-    /// Take the bytes of this file as the value, unchanged
+    /// Use the bytes of this file as the value, unchanged
     #[arg(long, value_name = "FILE")]
     value_file: Option<PathBuf>,
     /// How to print the result
@@ -82,10 +82,10 @@ pub struct GetArgs {
     /// What the read promises
     #[arg(long, value_enum, default_value = "linearizable")]
     consistency: Consistency,
-    /// How to print the value; a table has the bare value
+    /// How to print the value; table prints the value itself
     #[arg(long, value_enum, default_value = "table")]
     format: OneFormat,
-    /// Write the value's bytes as they are, without `hex:` and without a line feed
+    /// Write the bytes of the value unchanged, without `hex:` and without a line feed
     #[arg(long, conflicts_with = "format")]
     raw: bool,
     #[command(flatten)]
@@ -98,7 +98,7 @@ pub struct DeleteArgs {
     /// Key, 1 to 4,096 bytes
     #[arg(value_parser = values::key)]
     key: Bytes,
-    /// Exit with 3 where there was no such key
+    /// Exit with 3 if the key did not exist
     #[arg(long)]
     expect_present: bool,
     /// How to print the result
@@ -117,7 +117,7 @@ pub struct ScanArgs {
     /// First key after the range; absent: the end of the key space
     #[arg(value_parser = values::bound)]
     end: Option<Bytes>,
-    /// Most rows to list; 0: all
+    /// Maximum number of rows; 0: all
     #[arg(long, value_name = "ROWS", default_value_t = 0)]
     limit: u64,
     /// Leave the values out
@@ -126,7 +126,7 @@ pub struct ScanArgs {
     /// What the read promises
     #[arg(long, value_enum, default_value = "linearizable")]
     consistency: Consistency,
-    /// How to print; json is one object a line
+    /// How to print; json prints one object per line
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
     #[command(flatten)]
@@ -190,7 +190,7 @@ pub async fn get(args: GetArgs) -> Result<(), CliError> {
     }
 }
 
-/// Removes one key. A key that was not there is no failure, unless it was expected: it is gone.
+/// Removes one key. An absent key is not an error, unless it was expected to exist.
 pub async fn delete(args: DeleteArgs) -> Result<(), CliError> {
     let client = args.nodes.client()?;
     let existed = client.delete(args.key.clone()).await?;
@@ -215,10 +215,10 @@ fn print_json(value: &impl Serialize) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Lists keys and values page by page, as they come: memory does not grow with the range.
+/// Lists keys and values page by page as they arrive; memory does not grow with the range.
 ///
-/// A stream that breaks, or that a slow reader of stdout held up for longer than the connection
-/// lasts, is opened again after the last key that was printed.
+/// If the stream breaks, or a slow reader of stdout stalls it for longer than the connection lasts,
+/// the scan continues after the last key that was printed.
 pub async fn scan(args: ScanArgs) -> Result<(), CliError> {
     if let Some(end) = args.end.as_ref().filter(|end| **end <= args.start) {
         let reason = "the end of the range is not after its start";
@@ -302,11 +302,11 @@ fn print_page(
     Ok(())
 }
 
-/// The beginning of a value and, where that is not all of it, its size.
+/// The beginning of a value and, if it was shortened, its size.
 pub(super) fn value_preview(value: &[u8]) -> String {
-    // Four bytes a character at most: more bytes than these cannot be shown anyway.
-    // Most of what is stored fills the cells with its first bytes. A mark that takes no cell of its own, or a
-    // character that the cut goes through, may need more of it.
+    // A character has at most four bytes, so more bytes than these cannot be shown. Most values
+    // fill the cells with their first bytes. Combining marks, or a character cut in half, may need
+    // more.
     let first = |bytes: usize| text::preview(&value[..value.len().min(bytes)]);
     let mut head = first(VALUE_PREVIEW_CELLS);
     if text::width(&head) < VALUE_PREVIEW_CELLS + 8 {

@@ -1,4 +1,4 @@
-//! `routes`: the catalog, as the asked node has applied it, and changes to it.
+//! `routes`: lists, changes and watches routes.
 
 mod history;
 mod load;
@@ -36,7 +36,7 @@ enum RoutesCommand {
     List(ListArgs),
     /// Retire a route and create two in its place
     Split(SplitArgs),
-    /// Retire two neighbours of one Raft group and create one in their place
+    /// Retire two neighbouring routes of one Raft group and create one in their place
     Merge(MergeArgs),
     /// Show the routes, or the changes after a version, and every change from then on
     Watch(WatchArgs),
@@ -61,7 +61,7 @@ struct SplitArgs {
     /// First key of the right part; inside the route
     #[arg(value_parser = values::key, required_unless_present = "auto", conflicts_with = "auto")]
     key: Option<Bytes>,
-    /// Take the key that halves the reads and writes observed in the last hour
+    /// Split at the key that halves the reads and writes of the last hour
     #[arg(long)]
     auto: bool,
     #[command(flatten)]
@@ -82,10 +82,10 @@ struct MergeArgs {
 
 #[derive(Args, Debug)]
 struct ChangeArgs {
-    /// Catalog version that the decision rests on; another one refuses the change. 0: any
+    /// Refuse the change unless the catalog has this version; 0: any
     #[arg(long, value_name = "VERSION", default_value_t = 0)]
     expected_version: u64,
-    /// Asked for again under the same id, the change happens once; absent: a random one
+    /// Request id: changes with the same id are made once; absent: a random id
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
     /// How to print the result
@@ -107,7 +107,7 @@ struct WatchArgs {
     /// Only changes after this catalog version; 0: the whole table first
     #[arg(long, value_name = "VERSION", default_value_t = 0)]
     after: u64,
-    /// How to print; json is one object a line
+    /// How to print; json prints one object per line
     #[arg(long, value_enum, default_value = "table")]
     format: OneFormat,
     #[command(flatten)]
@@ -151,11 +151,11 @@ async fn fetch(client: &Client) -> Result<proto::ListRoutesResponse, CliError> {
     Ok(list.await?.into_inner())
 }
 
-/// What `routes list` prints as JSON.
+/// The JSON of `routes list`.
 #[derive(Serialize)]
 struct ListJson<'a> {
     catalog_version: u64,
-    /// The column that the loads are of; absent where they are not known.
+    /// The column of the loads; absent if they are not known.
     load_from_ms: Option<u64>,
     load_to_ms: Option<u64>,
     routes: Vec<ListedRoute<'a>>,
@@ -185,8 +185,7 @@ impl<'a> ListJson<'a> {
     }
 }
 
-/// The key that halves the load of a route. What was found goes to stderr: it is no part of the
-/// result.
+/// The key that halves the load of a route. The loads are printed on stderr.
 async fn halving_key(client: &Client, route_id: u64) -> Result<Bytes, CliError> {
     let list = fetch(client).await?;
     let Some(route) = list.routes.into_iter().find(|route| route.route_id == route_id) else {
@@ -266,8 +265,8 @@ fn print_change(change: &proto::RouteChangeResponse, format: OneFormat) -> Resul
     Ok(())
 }
 
-/// Shows changes until Ctrl-C. A stream that breaks is taken up again after the last version that
-/// was shown, at whichever node answers.
+/// Shows changes until Ctrl-C. If the stream breaks, the watch resumes at any node after the last
+/// version shown.
 async fn watch(args: WatchArgs) -> Result<(), CliError> {
     let mut watch = args.nodes.client()?.watch_routes_after(args.after);
     let mut streams = 1;
@@ -310,7 +309,7 @@ fn event_lines(out: &mut impl Write, message: &proto::WatchRoutesResponse) -> st
                 writeln!(out, "{}", delta_words(delta))?;
             }
         }
-        // A sign of life is no news to people.
+        // Progress messages are for programs.
         Some(Event::Progress(_)) | None => {}
     }
     Ok(())

@@ -137,7 +137,7 @@ pub fn duration(text: &str) -> Result<Duration, ValueError> {
 /// A duration within bounds.
 ///
 /// # Errors
-/// Where it is none, or out of bounds.
+/// If it is not a duration, or out of bounds.
 pub fn duration_in(text: &str, least: Duration, most: Duration) -> Result<Duration, ValueError> {
     let duration =
         humantime::parse_duration(text).map_err(|error| ValueError::Duration(error.to_string()))?;
@@ -184,7 +184,7 @@ pub fn yes_or_no(text: &str) -> Result<bool, ValueError> {
 /// A whole number within bounds.
 ///
 /// # Errors
-/// Where it is none, or out of bounds.
+/// If it is not a duration, or out of bounds.
 pub fn number_in(text: &str, least: u64, most: u64) -> Result<u64, ValueError> {
     let number: u64 = text.parse().map_err(|_| ValueError::NotNumber)?;
     if number < least || number > most {

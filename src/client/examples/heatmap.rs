@@ -6,10 +6,7 @@ use std::time::Duration;
 use keyviz_client::{Client, ColumnsQuery, MatrixQuery, Series};
 
 /// Runs the example against the nodes at `addresses`, for `updates` updates of the stream.
-pub async fn run(
-    addresses: &[String],
-    updates: usize,
-) -> Result<(), Box<dyn std::error::Error>> {
+pub async fn run(addresses: &[String], updates: usize) -> Result<(), Box<dyn std::error::Error>> {
     let mut builder = Client::builder().nodes(addresses);
     // Heatmaps need the admin token where the cluster has one.
     if let Ok(path) = std::env::var("KEYVIZ_TOKEN_FILE") {

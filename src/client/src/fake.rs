@@ -1,7 +1,7 @@
-//! A cluster for tests of the client side: real gRPC on loopback, one map behind all nodes, and
-//! faults on request.
+//! A cluster for tests of clients: real gRPC on loopback, one map behind all nodes, and faults on
+//! request.
 //!
-//! The tests of this crate and of the command each use a part of it.
+//! The tests of this crate and of the command each use part of it.
 
 #![allow(dead_code)]
 
@@ -26,13 +26,13 @@ use keyviz_proto::kv_server::{Kv, KvServer};
 use keyviz_proto::metadata::{LEADER_METADATA, NOT_APPLIED_METADATA as NOT_APPLIED, REQUEST_ID};
 use keyviz_proto::routes_server::{Routes, RoutesServer};
 
-/// What goes wrong at a node.
+/// A fault of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Fault {
     /// Nothing.
     #[default]
     None,
-    /// UNAVAILABLE, without a word on what happened.
+    /// UNAVAILABLE, without stating what happened.
     Unavailable,
     /// UNAVAILABLE, and it certainly did not happen.
     NotApplied,
@@ -42,7 +42,7 @@ pub enum Fault {
     Lost,
     /// INVALID_ARGUMENT.
     Refused,
-    /// No answer for a long time, and it does not happen.
+    /// No answer for a long time, and nothing happens.
     Silent,
     /// A scan breaks after its first page.
     ScanCut,
@@ -76,7 +76,7 @@ pub struct FakeNode {
     pub socket: SocketAddr,
     fault: Arc<Mutex<(Fault, u64)>>,
     pub writes_seen: Arc<AtomicU64>,
-    /// Its own, so that its end takes all connections along.
+    /// Its own runtime, so that shutting it down closes all connections.
     runtime: Option<tokio::runtime::Runtime>,
 }
 
@@ -89,12 +89,12 @@ impl Drop for FakeNode {
 }
 
 impl FakeNode {
-    /// The next `times` calls fail in this way.
+    /// Makes the next `times` calls fail in this way.
     pub fn fail(&self, fault: Fault, times: u64) {
         *self.fault.lock() = (fault, times);
     }
 
-    /// Takes the node away with all its connections.
+    /// Stops the node and closes all its connections.
     pub async fn kill(self) {
         let socket = self.socket;
         drop(self);
@@ -160,7 +160,7 @@ impl FakeKv {
         fault.0
     }
 
-    /// Does what the fault says; `Ok(true)` where the effect shall happen.
+    /// Applies a fault; `Ok(true)` if the operation should take effect.
     async fn before(&self, fault: Fault) -> Result<bool, Status> {
         match fault {
             Fault::None

@@ -18,7 +18,7 @@ use super::failure;
 use keyviz_proto::kv_client::KvClient;
 use keyviz_security::{AuthChannel, connect_lazy};
 
-/// Clients that share a channel: enough for their requests to travel in few packets.
+/// Callers that share a channel: enough for their requests to share packets.
 const CLIENTS_PER_CHANNEL: usize = 64;
 /// A node that broke a connection is not used for this long.
 const DOWN_FOR: Duration = Duration::from_millis(500);
@@ -100,7 +100,7 @@ impl Pool {
         NodeIndex(client % self.nodes.len())
     }
 
-    /// The next node from `from` on that is not marked as down; where all are, `from`.
+    /// The next node from `from` on that is not marked as down; if all are, `from`.
     pub fn up_from(&self, from: NodeIndex) -> NodeIndex {
         let mut ring =
             (0..self.nodes.len()).map(|step| NodeIndex((from.0 + step) % self.nodes.len()));
@@ -123,7 +123,7 @@ impl Pool {
         self.nodes[node.0].down_until_ms.store(until_ms, Ordering::Relaxed);
     }
 
-    /// The stub that a client uses at a node.
+    /// The stub of a caller at a node.
     pub fn stub(&self, node: NodeIndex, client: usize) -> KvClient<AuthChannel> {
         let channels = &self.nodes[node.0].channels;
         let place = client / self.nodes.len() / CLIENTS_PER_CHANNEL;

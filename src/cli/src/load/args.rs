@@ -144,10 +144,10 @@ pub struct Command {
 }
 
 impl LoadArgs {
-    /// Checks what no flag can check alone.
+    /// Checks the combination of flags.
     ///
     /// # Errors
-    /// Naming the flag and its value.
+    /// Names the flag and its value.
     pub fn options(self) -> Result<(Vec<Address>, Command), UsageError> {
         let longest = KeyNames::new(&self.key_prefix, self.keys).name(self.keys - 1);
         if longest.len() > MAX_KEY_BYTES {

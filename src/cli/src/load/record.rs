@@ -103,7 +103,7 @@ impl Recorder {
     /// Waits until all is written. Every [`RecordQueue`] must have been dropped.
     ///
     /// # Errors
-    /// Where something could not be written.
+    /// If something could not be written.
     pub async fn finish(self) -> Result<(), LoadError> {
         let Recorder { path, queue, writer } = self;
         drop(queue);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use keyviz_catalog::AppliedCatalog;
-use keyviz_core::*;
+use keyviz_core::{history::*, matrix::*, query::*, sampler::*, wire::*, *};
 use keyviz_directory::{Directory, MemberAddress};
 use keyviz_fanout::{Clock, Fanout, FanoutParts, LocalMatrix, Work};
 use keyviz_raft::{Peers, PeersOptions};

@@ -9,7 +9,7 @@ use clap_complete::Shell;
 
 use super::{CliError, output};
 use keyviz_backup as backup;
-use keyviz_core as keyviz;
+use keyviz_core::wire::CONTRIBUTION_VERSION;
 use keyviz_raft as raft;
 
 /// The commit that this program was built from; `unknown` without git.
@@ -26,7 +26,7 @@ pub static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
         env!("CARGO_PKG_VERSION"),
         raft::DATA_FORMAT,
         raft::DATA_FORMAT,
-        keyviz::CONTRIBUTION_VERSION,
+        CONTRIBUTION_VERSION,
         backup::FORMAT,
     )
 });

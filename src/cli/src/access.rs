@@ -45,7 +45,7 @@ impl AccessArgs {
     /// Reads the files.
     ///
     /// # Errors
-    /// Where one cannot be used.
+    /// If a file cannot be used.
     pub fn open(&self) -> Result<Access, SecurityError> {
         let own = self.tls_cert.as_deref().zip(self.tls_key.as_deref());
         let tls = self.tls_ca.as_deref().map(|ca| ClientTls::open(ca, own)).transpose()?;

@@ -58,7 +58,7 @@ pub enum NoBackup {
     Write {
         /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// An error of the operating system.
         source: io::Error,
     },
     /// A group could not be dumped.
@@ -153,7 +153,8 @@ fn name(out: &Path, status: &proto::ClusterStatus, now: Duration) -> Result<Path
     if file.exists() { Err(NoBackup::Exists(file)) } else { Ok(file) }
 }
 
-fn aside(file: &Path) -> PathBuf {
+/// Where the file is until it is whole.
+pub fn aside(file: &Path) -> PathBuf {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".partial");
     file.with_file_name(name)
@@ -316,8 +317,13 @@ async fn section(
     }
 }
 
+/// Begins the file.
+pub fn create(aside: &Path) -> Result<File, NoBackup> {
+    File::create(aside).map_err(|source| NoBackup::Write { file: aside.to_path_buf(), source })
+}
+
 /// Reads the file back and renames it durably.
-fn publish(aside: &Path, file: &Path) -> Result<(), CliError> {
+pub fn publish(aside: &Path, file: &Path) -> Result<(), CliError> {
     let wrote = |source| NoBackup::Write { file: file.to_path_buf(), source };
     let read = File::open(aside).map_err(wrote)?;
     let mut reader =

@@ -58,7 +58,7 @@ pub enum BatchError {
     Read {
         /// The file.
         file: String,
-        /// What the system says.
+        /// An error of the operating system.
         source: io::Error,
     },
     /// A line is no operation.

@@ -28,6 +28,7 @@ mod output;
 mod restore;
 mod routes;
 mod running;
+mod salvage;
 mod screen;
 mod serve;
 mod storage_flags;
@@ -110,6 +111,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Create the folder of a node from a backup, for a new cluster
     Restore(restore::RestoreArgs),
+    /// Make a backup from the folders of stopped nodes, where a majority is lost for good
+    Salvage(salvage::SalvageArgs),
     /// Check the folder of a stopped node
     Check(check::CheckArgs),
     /// Run a workload on the cluster
@@ -159,7 +162,7 @@ pub enum CliError {
     Man {
         /// The folder.
         folder: std::path::PathBuf,
-        /// What the system says.
+        /// An error of the operating system.
         source: io::Error,
     },
     /// A scan ended before its end.
@@ -232,6 +235,12 @@ pub enum CliError {
     /// A backup was not restored. Nothing is left of the attempt.
     #[error("nothing was restored: {0}")]
     Restore(#[from] keyviz_node::RestoreError),
+    /// Nothing was salvaged. The folders are as they were.
+    #[error("nothing was salvaged: {0}")]
+    Salvage(#[from] keyviz_node::SalvageError),
+    /// The loss was not confirmed.
+    #[error(transparent)]
+    NotConfirmed(#[from] salvage::NotConfirmed),
     /// A node could not be started or stopped.
     #[error("{0:#}")]
     Node(anyhow::Error),
@@ -298,7 +307,8 @@ pub fn main() -> ExitCode {
 }
 
 /// Flags that accept any text; a value that begins with a hyphen is taken for the next flag.
-const FREE_TEXT: [&str; 20] = [
+const FREE_TEXT: [&str; 21] = [
+    "accept_loss",
     "expect",
     "expect_file",
     "value_file",
@@ -378,6 +388,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Cluster(args) => one_thread()?.block_on(cluster::run(args)),
         Command::Backup(args) => one_thread()?.block_on(backup::run(args)),
         Command::Restore(args) => restore::run(args),
+        Command::Salvage(args) => many_threads()?.block_on(salvage::run(args)),
         Command::Check(args) => check::run(args),
         Command::Load(args) => {
             let (nodes, options) = args.options()?;

@@ -24,7 +24,7 @@ const MARKS: [&str; 3] = [BEGIN, END, ONE_KEY];
 /// Text that is no key.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotationError {
-    /// Text after `hex:` that is not hexadecimal.
+    /// Why the text after `hex:` is not hexadecimal.
     #[error(transparent)]
     Hex(#[from] KeyTextError),
     /// A backslash at the end.

@@ -31,7 +31,7 @@ pub enum ValueInputError {
     File {
         /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// An error of the operating system.
         source: io::Error,
     },
 }

@@ -38,7 +38,7 @@ pub enum ValueError {
     /// A value that is too large.
     #[error("a value has at most {MAX_VALUE_BYTES} bytes, this one has {0}")]
     LargeValue(usize),
-    /// No `HOST:PORT`.
+    /// A text that is not `HOST:PORT`.
     #[error(transparent)]
     Address(#[from] AddressError),
     /// No duration.

@@ -23,7 +23,9 @@
 
 use serde::Serialize;
 
-use super::{Key, List, axis_name, series_name};
+use super::list::List;
+use super::names::{axis_name, series_name};
+use super::text::Key;
 use keyviz_proto as proto;
 
 /// Maximum size of exact cells: 4 MiB minus 10 % for the rest of the matrix.

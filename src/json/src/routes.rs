@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{Item, Key, List};
+use super::list::{HasJson, List};
+use super::text::Key;
 use keyviz_proto as proto;
 
 /// A [`proto::ListRoutesResponse`] as JSON.
@@ -101,15 +102,17 @@ pub(super) struct DeltaJson<'a> {
     created: List<'a, proto::Route>,
 }
 
-impl<'a> From<&'a proto::RouteDelta> for Item<'a> {
-    fn from(delta: &'a proto::RouteDelta) -> Self {
-        Item::Delta(DeltaJson {
-            catalog_version: delta.catalog_version,
-            kind: &delta.kind,
-            time_ms: delta.time_ms,
-            retired: &delta.retired,
-            created: List(&delta.created),
-        })
+impl HasJson for proto::RouteDelta {
+    type Json<'a> = DeltaJson<'a>;
+
+    fn json(&self) -> DeltaJson<'_> {
+        DeltaJson {
+            catalog_version: self.catalog_version,
+            kind: &self.kind,
+            time_ms: self.time_ms,
+            retired: &self.retired,
+            created: List(&self.created),
+        }
     }
 }
 
@@ -142,14 +145,16 @@ pub(super) struct RetiredJson<'a> {
     children: &'a [u64],
 }
 
-impl<'a> From<&'a proto::RetiredRoute> for Item<'a> {
-    fn from(retired: &'a proto::RetiredRoute) -> Self {
-        Item::Retired(RetiredJson {
-            route: retired.route.as_ref().map(RouteJson::from),
-            retired_version: retired.retired_version,
-            retired_ms: retired.retired_ms,
-            children: &retired.children,
-        })
+impl HasJson for proto::RetiredRoute {
+    type Json<'a> = RetiredJson<'a>;
+
+    fn json(&self) -> RetiredJson<'_> {
+        RetiredJson {
+            route: self.route.as_ref().map(RouteJson::from),
+            retired_version: self.retired_version,
+            retired_ms: self.retired_ms,
+            children: &self.children,
+        }
     }
 }
 
@@ -181,8 +186,10 @@ impl<'a> From<&'a proto::Route> for RouteJson<'a> {
     }
 }
 
-impl<'a> From<&'a proto::Route> for Item<'a> {
-    fn from(route: &'a proto::Route) -> Self {
-        Item::Route(route.into())
+impl HasJson for proto::Route {
+    type Json<'a> = RouteJson<'a>;
+
+    fn json(&self) -> RouteJson<'_> {
+        RouteJson::from(self)
     }
 }

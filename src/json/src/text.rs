@@ -4,6 +4,17 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
+use serde::{Serialize, Serializer};
+
+/// A key, serialized as [`key_text`].
+#[derive(Clone, Copy, Debug)]
+pub struct Key<'a>(pub &'a [u8]);
+
+impl Serialize for Key<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&key_text(self.0))
+    }
+}
 
 /// Prefix of a key or value in hexadecimal digits.
 pub const HEX_PREFIX: &str = "hex:";

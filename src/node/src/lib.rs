@@ -20,6 +20,7 @@ mod join;
 mod leads;
 mod restore;
 mod running;
+mod salvage;
 #[cfg(test)]
 mod simulation;
 mod standing;
@@ -33,3 +34,4 @@ pub use config::{DEFAULT_CACHE_BYTES, DEFAULT_REQUEST_TIMEOUT, KeyvizConfig, Nod
 pub use error::NodeError;
 pub use restore::{Restore, RestoreError, Restored};
 pub use running::Node;
+pub use salvage::{Salvage, SalvageError, Salvaged, SalvagedGroup};

@@ -43,6 +43,7 @@ mod reshape;
 mod runtime;
 mod status;
 mod storage;
+mod survivor;
 mod transport;
 mod types;
 mod wire;
@@ -91,6 +92,7 @@ pub use storage::{
     RoomState, Seed, SeedError, SeedPoint, SideRows, Space, SpaceError, Storage, StorageOptions,
     Verify, check_folder,
 };
+pub use survivor::{SurvivingReplica, Survivor};
 pub use transport::{
     CONNECTION_WINDOW_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_MESSAGE_BYTES, PeerError,
     Peers, PeersOptions, RaftMessage, RaftReply, STREAM_WINDOW_BYTES, SnapshotProgress, Wire,

@@ -3,7 +3,7 @@
 use prost::Message as _;
 
 use super::{matrix_wire, totals_wire};
-use keyviz_core::{ColumnPlan, RowAxis};
+use keyviz_core::query::{ColumnPlan, RowAxis};
 use keyviz_proto as proto;
 use keyviz_testkit::fuzz::Target;
 
@@ -53,7 +53,7 @@ fn corpus() -> Vec<Vec<u8>> {
         ..Default::default()
     };
     let chunk = proto::ColumnsChunk {
-        version: keyviz_core::CONTRIBUTION_VERSION,
+        version: keyviz_core::wire::CONTRIBUTION_VERSION,
         node_id: 1,
         key_rows: vec![0, 1],
         key_sources: vec![1, 2],
@@ -65,7 +65,7 @@ fn corpus() -> Vec<Vec<u8>> {
         ..Default::default()
     };
     let totals = proto::TotalsChunk {
-        version: keyviz_core::CONTRIBUTION_VERSION,
+        version: keyviz_core::wire::CONTRIBUTION_VERSION,
         ranges: vec![proto::TotalsRange::default()],
         packed: Some(proto::PackedRanges {
             keys: "ab".into(),

@@ -9,10 +9,15 @@ use bytes::Bytes;
 use tonic::Status;
 
 use keyviz_catalog::RouteEvent;
+use keyviz_core::matrix::NodeStatus;
+use keyviz_core::matrix::{Conflict, NodeShare, RoleTotals};
+use keyviz_core::query::{ColumnPlan, ColumnSet, RowAxis};
+use keyviz_core::wire::PackedColumns;
+use keyviz_core::wire::{
+    CONTRIBUTION_VERSION, CellKey, NodeColumns, Numbers, PackedCells, PackedPart, Source,
+};
 use keyviz_core::{
-    CONTRIBUTION_VERSION, CellKey, ColumnPlan, ColumnSet, Conflict, GroupId, Incarnation, KeyRange,
-    NodeColumns, NodeId, NodeShare, NodeStatus, Numbers, PackedCells, PackedColumns, PackedPart,
-    Query, Role, RoleTotals, RouteId, Row, RowAxis, Source, Term, Window,
+    GroupId, Incarnation, KeyRange, NodeId, Query, Role, RouteId, Row, Term, Window,
 };
 use keyviz_fanout::{Axis, MatrixAnswer};
 use keyviz_proto as proto;

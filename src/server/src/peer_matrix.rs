@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use keyviz_core::{ColumnPlan, MAX_TOTALS, NodeId, PackedColumns, Query, RowAxis};
+use keyviz_core::query::{ColumnPlan, MAX_TOTALS, RowAxis};
+use keyviz_core::wire::PackedColumns;
+use keyviz_core::{NodeId, Query};
 use keyviz_fanout::{PeerMatrix, PeerTotals};
 use keyviz_proto as proto;
 use keyviz_proto::key_viz_peer_client::KeyVizPeerClient;

@@ -6,7 +6,9 @@
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use keyviz_core::{CONTRIBUTION_VERSION, Incarnation, KeyRange, NodeId, NodeTotals, RangeTotal};
+use keyviz_core::query::{NodeTotals, RangeTotal};
+use keyviz_core::wire::CONTRIBUTION_VERSION;
+use keyviz_core::{Incarnation, KeyRange, NodeId};
 use keyviz_fanout::PeerTotals;
 use keyviz_proto as proto;
 

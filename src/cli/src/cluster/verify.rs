@@ -87,7 +87,7 @@ struct ReplicaJson<'a> {
     digest: Option<String>,
     rows: Option<u64>,
     bytes: Option<u64>,
-    /// Its rows are not those of the majority.
+    /// Its rows differ from those of the majority.
     differs: bool,
     /// Why there is no digest; empty where there is one.
     error: &'a str,

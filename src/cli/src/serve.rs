@@ -126,7 +126,7 @@ pub struct ServeArgs {
     #[arg(long, env = "KEYVIZ_REPLICATION", value_name = "N", value_parser = |text: &str| values::number_in(text, 1, MAX_REPLICATION))]
     replication: Option<u64>,
     /// Keys at which the first routes are split; routes are assigned to the groups in turn; a comma
-    /// in a key is written as \\x2c; at bootstrap
+    /// in a key is written as \x2c; at bootstrap
     #[arg(long, env = "KEYVIZ_SPLIT_AT", value_name = "KEY,...", value_delimiter = ',', value_parser = values::key)]
     split_at: Vec<Bytes>,
     /// Use TLS with the certificate in this PEM file, on both ports and to other nodes; needs

@@ -15,6 +15,7 @@ use keyviz_raft::{Group, Groups, Member, Storage};
 use keyviz_types::{DiskId, GroupId, NodeId};
 
 use super::estates::Estates;
+use super::loops::LoopHealth;
 use super::peer_client::PeerClient;
 use super::peer_service::{check_cluster, not_leader};
 use super::routes_service::change_status;
@@ -34,11 +35,15 @@ pub(super) struct ClusterService {
     pub(super) http: String,
     pub(super) started: Instant,
     pub(super) timeout: Duration,
+    pub(super) loops: Arc<LoopHealth>,
 }
 
 impl ClusterService {
     /// Whether this node can serve; else why not.
     pub(super) fn readiness(&self) -> Result<(), String> {
+        if let Some(failure) = self.loops.failure() {
+            return Err(failure.to_owned());
+        }
         if let Some(fault) = self.storage.fault() {
             return Err(fault.to_string());
         }

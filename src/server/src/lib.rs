@@ -13,6 +13,7 @@ mod http;
 mod keyviz_service;
 mod kv_service;
 mod leaders;
+mod loops;
 mod matrix_peer;
 mod matrix_wire;
 mod members;
@@ -33,6 +34,7 @@ mod stream;
 mod totals_wire;
 mod verify;
 
+pub use loops::LoopHealth;
 pub use matrix_peer::MatrixPeer;
 pub use peer_client::PeerClient;
 pub use picture::Picture;

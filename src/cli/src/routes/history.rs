@@ -1,4 +1,4 @@
-//! `routes history`: the retained changes, and what became of retired routes.
+//! `routes history`: the retained changes and the retired routes.
 
 use std::io::Write;
 
@@ -17,7 +17,7 @@ pub(super) struct HistoryArgs {
     /// Only changes after this catalog version
     #[arg(long, value_name = "VERSION", default_value_t = 0)]
     after: u64,
-    /// Most changes, and most retired routes, to list: the newest ones, at most 1,024
+    /// Maximum number of changes and of retired routes, the newest ones, at most 1,024
     #[arg(long, value_name = "CHANGES", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     limit: u32,
     /// How to print

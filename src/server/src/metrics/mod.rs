@@ -22,6 +22,7 @@ use keyviz_fanout::Fanout;
 use keyviz_kv::Coordinator;
 use keyviz_raft::{Group, GroupStatus, Groups, Role, Storage, WriterStats};
 
+use super::loops::LoopHealth;
 use super::verify::Verification;
 use process::Process;
 pub(super) use requests::{RequestKind, Requests};
@@ -35,6 +36,7 @@ pub(super) struct MetricsParts {
     pub(super) catalog: AppliedCatalog,
     pub(super) storage: Storage,
     pub(super) verification: Arc<Verification>,
+    pub(super) loops: Arc<LoopHealth>,
 }
 
 /// The node's metrics.
@@ -76,8 +78,20 @@ impl Collector for Parts {
         self.sampler(&mut page)?;
         self.fanout(&mut page)?;
         verify::encode(&self.0.verification.totals(), &mut page.0)?;
+        loops(&self.0.loops, &mut page.0)?;
         process(&mut page)
     }
+}
+
+/// The restarts of control loops.
+fn loops(health: &LoopHealth, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let help = "Restarts of a control loop after it ended or panicked";
+    let mut restarts =
+        encoder.encode_descriptor("loop_restarts", help, None, MetricType::Counter)?;
+    for (name, count) in health.restarts() {
+        ConstCounter::new(count).encode(restarts.encode_family(&[("loop", name)])?)?;
+    }
+    Ok(())
 }
 
 /// One group's number in one metric.

@@ -19,7 +19,7 @@ const CRATES: &[(&str, &str, &[&str])] = &[
     ("json", "src/json", &["proto"]),
     ("security", "src/security", &[]),
     ("backup", "src/backup", &["proto"]),
-    ("client", "src/client", &["proto", "json", "security"]),
+    ("client", "src/client", &["types", "proto", "json", "security"]),
     ("raft", "src/raft", &["types", "proto", "security"]),
     ("catalog-group", "src/catalog_group", &["types", "catalog", "raft"]),
     ("kv", "src/kv", &["types", "core", "directory", "raft"]),

@@ -16,6 +16,7 @@ mod cluster;
 mod command;
 mod counted;
 mod deploy;
+mod docs;
 mod full_disk;
 mod leaders;
 mod lost_disk;

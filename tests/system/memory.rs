@@ -44,7 +44,9 @@ fn grown(cluster: &Cluster, what: &str, attack: impl Future<Output = ()>) -> u64
 
 /// What the attack left to do may take a while on a busy machine.
 fn serves(cluster: &Cluster) {
-    eventually("the node serves others", || cluster.run(&["put", "still", "here"]).status.success());
+    eventually("the node serves others", || {
+        cluster.run(&["put", "still", "here"]).status.success()
+    });
 }
 
 async fn channel(cluster: &Cluster) -> Channel {

@@ -1,9 +1,9 @@
-//! `backup`: the whole cluster into one file.
+//! `backup`: writes the whole cluster into one file.
 //!
-//! Histories first, then the data groups, then the catalog: so the catalog knows every route that
-//! was counted or written to before. Each group is dumped by its leader as of one applied entry that
-//! covers everything acknowledged until then; a group whose leader goes away is dumped anew. The
-//! file gets its name when it is whole and has been read back.
+//! Histories come first, then the data groups, then the catalog, so that the catalog has every
+//! route that was counted or written to before. The leader of each group dumps it as of one applied
+//! entry that covers everything acknowledged until then; if the leader fails, the group is dumped
+//! again. The file is renamed to its final name once it is complete and has been read back.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -25,10 +25,10 @@ use keyviz_client as failure;
 use keyviz_proto as proto;
 use keyviz_proto::backup_client::BackupClient;
 
-/// Dumps of one group that may fail before the backup does.
+/// Failed dumps of one group after which the backup fails.
 const ATTEMPTS: u32 = 10;
 
-/// The pause before the next: about an election.
+/// The pause before the next attempt: about the time of an election.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// `backup`.
@@ -38,7 +38,7 @@ const PAUSE: Duration = Duration::from_secs(1);
     Exits with 6 where a member did not answer: the file then lacks what that one counted."
 )]
 pub struct BackupArgs {
-    /// File to write, which must not exist; or a folder, for a file named by cluster and time
+    /// File to write, which must not exist; or a folder, for a file named after cluster and time
     #[arg(long, value_name = "FILE|DIR")]
     out: PathBuf,
     /// How to print the result
@@ -59,7 +59,7 @@ pub enum NoBackup {
     Write {
         /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// An error of the operating system.
         source: io::Error,
     },
     /// A group could not be dumped.
@@ -67,10 +67,10 @@ pub enum NoBackup {
     Group {
         /// The group.
         group: u64,
-        /// What the last attempt met.
+        /// The error of the last attempt.
         reason: String,
     },
-    /// What was written does not read back.
+    /// The file that was written cannot be read back.
     #[error("what was written does not read back: {0}")]
     Unreadable(#[from] BackupError),
 }
@@ -86,13 +86,13 @@ struct BackupJson {
     histories: Vec<u64>,
     /// Nodes that have left, whose history members keep.
     histories_kept: Vec<u64>,
-    /// Members that did not answer; what they counted is not in the file.
+    /// Members that did not answer; their history is not in the file.
     histories_missing: Vec<u64>,
 }
 
 /// What ended the dump of one section.
 enum Cut {
-    /// The node or the way to it; worth another attempt.
+    /// The node or the network failed; worth another attempt.
     Node(String),
     /// The file.
     File(io::Error),
@@ -106,7 +106,7 @@ impl From<Status> for Cut {
 
 /// Runs `backup`.
 pub async fn run(args: BackupArgs) -> Result<(), CliError> {
-    let client = Client::from(args.nodes);
+    let client = args.nodes.client()?;
     let status = cluster::status(&client).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let file = name(&args.out, &status, now)?;
@@ -117,7 +117,7 @@ pub async fn run(args: BackupArgs) -> Result<(), CliError> {
         Err(error) => Err(error),
     };
     let (bytes, json) = finished.inspect_err(|_| {
-        // Nothing of it is of use; what cannot be removed does no harm.
+        // The partial file is useless; if it cannot be removed, it does no harm.
         let _ = fs::remove_file(&aside);
     })?;
     let json = BackupJson { file: file.display().to_string(), bytes, ..json };
@@ -225,7 +225,7 @@ async fn write(
     Ok((writer.finish(json.histories_missing.clone()).map_err(wrote)?, json))
 }
 
-/// Dumps a group at its leader, whoever that is by then; its rows.
+/// Dumps a group at its current leader, and returns the number of rows.
 async fn group_rows(
     client: &Client,
     group: u64,
@@ -318,8 +318,8 @@ async fn histories(
     if sections == 0 { Err(Cut::Node("it sent nothing".into())) } else { Ok(kept) }
 }
 
-/// Takes one section off the wire: its header, its rows, its end and nothing else. Whether there was
-/// one.
+/// Receives one section: its header, its rows and its end. Returns
+/// whether there was one.
 async fn section(
     parts: &mut Streaming<proto::BackupPart>,
     timeout: Duration,
@@ -355,7 +355,7 @@ pub fn create(aside: &Path) -> Result<File, NoBackup> {
     File::create(aside).map_err(|source| NoBackup::Write { file: aside.to_path_buf(), source })
 }
 
-/// Reads the file back and gives it its name, durably.
+/// Reads the file back and renames it durably.
 pub fn publish(aside: &Path, file: &Path) -> Result<(), CliError> {
     let wrote = |source| NoBackup::Write { file: file.to_path_buf(), source };
     let read = File::open(aside).map_err(wrote)?;

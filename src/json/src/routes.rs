@@ -65,9 +65,9 @@ pub enum WatchJson<'a> {
         catalog_version: u64,
         /// Routes in key order.
         routes: Routes<'a>,
-        /// More of it follows.
+        /// More messages of the same snapshot follow.
         more: bool,
-        /// The subscriber fell behind, or its version was of another cluster.
+        /// The subscriber had fallen behind, or its version was of another cluster.
         reset: bool,
     },
     /// Contiguous changes.
@@ -78,7 +78,7 @@ pub enum WatchJson<'a> {
         /// Oldest first.
         deltas: Deltas<'a>,
     },
-    /// Nothing changed up to this version.
+    /// The subscriber is current up to this version.
     Progress {
         /// In the first object: the cluster that all versions are of.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,7 +99,7 @@ pub struct Routes<'a>(List<'a, proto::Route>);
 pub struct Deltas<'a>(List<'a, proto::RouteDelta>);
 
 impl<'a> WatchJson<'a> {
-    /// `None` for a message without an event, which a newer server may send.
+    /// `None` for a message without a known event, as a newer server may send.
     pub fn new(message: &'a proto::WatchRoutesResponse) -> Option<Self> {
         use proto::watch_routes_response::Event;
         let cluster_id = Some(message.cluster_id.as_str()).filter(|id| !id.is_empty());

@@ -70,8 +70,7 @@ impl Survivor {
         .map_err(|error| OpenError::from_io(copy, error))?;
         drop(held);
         let storage = Storage::open(copy, options)?;
-        let replicas =
-            Self::survey(&storage).map_err(|error| OpenError::from_io(copy, error))?;
+        let replicas = Self::survey(&storage).map_err(|error| OpenError::from_io(copy, error))?;
         Ok(Survivor { storage, replicas })
     }
 

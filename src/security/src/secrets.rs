@@ -1,8 +1,8 @@
 //! Secrets from files: the admin token and the cluster secret.
 //!
-//! A file holds one secret a line. All of them are accepted and the first is presented, so that a
-//! secret can be replaced on one node after the other: the file is first `old, new` everywhere, then
-//! `new, old`, then `new`.
+//! A file has one secret per line. All of them are accepted and the first is presented, so that a
+//! secret can be replaced node by node: the file is first `old, new` everywhere, then `new, old`,
+//! then `new`.
 
 use std::fmt;
 use std::io::Read as _;
@@ -16,22 +16,22 @@ use tonic::codegen::http::HeaderValue;
 
 use super::error::SecurityError;
 
-/// Most secrets in a file: an old and a new one, and some for mistakes.
+/// Maximum number of secrets in a file: an old and a new one, with a margin.
 const MAX_SECRETS: usize = 16;
 
-/// Longest secret.
+/// Maximum length of a secret.
 const MAX_SECRET_BYTES: usize = 1024;
 
-/// Shorter secrets are taken, with a warning.
+/// Shorter secrets are accepted with a warning.
 const SHORT_SECRET_BYTES: usize = 16;
 
 /// What secrets are derived for, see [`Secrets::derived`].
 const DERIVED_FOR: &[u8] = b"keyviz: a node shows that it is one";
 
-/// Largest file with a credential.
+/// Maximum size of a credential file.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// One or more secrets, of which the first is presented. Has no text form.
+/// One or more secrets, of which the first is presented. It has no text form.
 pub struct Secrets {
     /// Never empty.
     all: Vec<Box<[u8]>>,
@@ -46,10 +46,10 @@ impl fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// The secrets in `text`, one a line; blank lines do not count.
+    /// Parses the secrets in `text`, one per line; blank lines are ignored.
     ///
     /// # Errors
-    /// Where a line is no secret, or there is none. `what` and `path` are for the words.
+    /// If a line is not a secret, or there is none. `what` and `path` are for the message.
     pub fn parse(text: &str, what: &'static str, path: &Path) -> Result<Self, SecurityError> {
         let mut all: Vec<Box<[u8]>> = Vec::new();
         for (line, secret) in (1..).zip(text.lines().map(str::trim)) {
@@ -92,7 +92,7 @@ impl Secrets {
         Secrets { all, bearer, bare }
     }
 
-    /// Whether `offered` is one of them. The time it takes says nothing about their content.
+    /// Whether `offered` is one of them, in constant time.
     pub fn accepts(&self, offered: &[u8]) -> bool {
         let none = Choice::from(0);
         self.all.iter().fold(none, |found, secret| found | secret.ct_eq(offered)).into()
@@ -122,22 +122,32 @@ fn header(bytes: &[u8]) -> HeaderValue {
 
 impl PartialEq for Secrets {
     fn eq(&self, other: &Self) -> bool {
-        // In order, because the first is the one that is presented.
+        // The order matters, because the first is presented.
         self.all == other.all
     }
 }
 
-/// A file of secrets that is read anew now and then. Clones share it.
+/// A file of secrets that can be read again. Clones share it.
 #[derive(Clone)]
 pub struct SecretFile {
     inner: Arc<Inner>,
 }
 
+/// Where secrets come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Origin {
+    /// The file.
+    File,
+    /// What follows from those of the file is shown and accepted, not they.
+    Derived,
+    /// No file.
+    Fixed,
+}
+
 struct Inner {
     what: &'static str,
     path: PathBuf,
-    /// What follows from the file's secrets is shown and accepted, not they.
-    derived: bool,
+    origin: Origin,
     current: ArcSwap<Secrets>,
 }
 
@@ -148,10 +158,10 @@ impl fmt::Debug for SecretFile {
 }
 
 impl SecretFile {
-    /// Reads `path`, which holds the `what`.
+    /// Reads the file `path` with the `what`.
     ///
     /// # Errors
-    /// Where it is unreadable, empty or no file of secrets.
+    /// If the file is unreadable, empty or not a file of secrets.
     pub fn open(what: &'static str, path: &Path) -> Result<Self, SecurityError> {
         let secrets = Secrets::parse(&read_text(what, path)?, what, path)?;
         if secrets.shortest() < SHORT_SECRET_BYTES {
@@ -162,27 +172,27 @@ impl SecretFile {
             );
         }
         warn_if_readable_by_others(what, path);
-        Ok(SecretFile::of(secrets, what, path, false))
+        Ok(SecretFile::of(secrets, what, path, Origin::File))
     }
 
-    /// Secrets that come from no file.
+    /// Secrets that do not come from a file.
     ///
     /// # Errors
-    /// As [`Secrets::parse`]; `origin` stands for the file.
+    /// As [`Secrets::parse`]; `origin` is named instead of the file.
     pub fn fixed(what: &'static str, text: &str, origin: &str) -> Result<Self, SecurityError> {
         let path = Path::new(origin);
-        Ok(SecretFile::of(Secrets::parse(text, what, path)?, what, path, false))
+        Ok(SecretFile::of(Secrets::parse(text, what, path)?, what, path, Origin::Fixed))
     }
 
     /// The secrets that follow from those of this file, as long as the file has them.
     pub(super) fn derive(&self, what: &'static str) -> Self {
         let secrets = self.inner.current.load().derived();
-        SecretFile::of(secrets, what, &self.inner.path, true)
+        SecretFile::of(secrets, what, &self.inner.path, Origin::Derived)
     }
 
-    fn of(secrets: Secrets, what: &'static str, path: &Path, derived: bool) -> Self {
+    fn of(secrets: Secrets, what: &'static str, path: &Path, origin: Origin) -> Self {
         let (path, current) = (path.to_owned(), ArcSwap::from_pointee(secrets));
-        SecretFile { inner: Arc::new(Inner { what, path, derived, current }) }
+        SecretFile { inner: Arc::new(Inner { what, path, origin, current }) }
     }
 
     /// Whether `offered` is accepted now.
@@ -200,14 +210,18 @@ impl SecretFile {
         self.inner.current.load().bare()
     }
 
-    /// Reads the file anew; says whether anything changed.
+    /// Reads the file again and says whether the secrets changed. Secrets of [`SecretFile::fixed`] do
+    /// not change.
     ///
     /// # Errors
-    /// As [`SecretFile::open`]; then the former secrets stay.
+    /// As [`SecretFile::open`]; the former secrets stay in force.
     pub fn reload(&self) -> Result<bool, SecurityError> {
-        let Inner { what, path, derived, current } = &*self.inner;
+        let Inner { what, path, origin, current } = &*self.inner;
+        if *origin == Origin::Fixed {
+            return Ok(false);
+        }
         let secrets = Secrets::parse(&read_text(what, path)?, what, path)?;
-        let secrets = if *derived { secrets.derived() } else { secrets };
+        let secrets = if *origin == Origin::Derived { secrets.derived() } else { secrets };
         let changed = **current.load() != secrets;
         if changed {
             current.store(Arc::new(secrets));
@@ -230,7 +244,7 @@ fn read_text(what: &'static str, path: &Path) -> Result<String, SecurityError> {
     })
 }
 
-/// A file with a credential, whole.
+/// The content of a credential file.
 pub(super) fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, SecurityError> {
     let failed = |cause: String| SecurityError::Unreadable { what, path: path.to_owned(), cause };
     let file = std::fs::File::open(path).map_err(|error| failed(error.to_string()))?;
@@ -247,7 +261,7 @@ pub(super) fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, SecurityE
     Ok(bytes)
 }
 
-/// Says so where everybody on the machine can read the file.
+/// Warns if everybody on the machine can read the file.
 pub(super) fn warn_if_readable_by_others(what: &'static str, path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     let Ok(metadata) = std::fs::metadata(path) else { return };

@@ -1,40 +1,17 @@
 //! The edge: gRPC and HTTP. Protobuf and JSON stop here; below are the types of each layer.
 
-mod backup_service;
-mod cluster_service;
-mod cluster_status;
-mod estates;
-mod forward;
-#[cfg(any(test, feature = "fuzzing"))]
-pub mod fuzzing;
 mod gate;
+mod grpc;
 mod http;
 mod intake;
-mod keyviz_service;
-mod kv_service;
-mod leaders;
-mod matrix_peer;
-mod matrix_wire;
-mod members;
+mod loops;
 mod metrics;
-mod peer_catalog;
-mod peer_client;
-mod peer_matrix;
-mod peer_members;
-mod peer_service;
-mod picture;
-mod proposed;
+mod peer;
 mod request_id;
-mod route_changes;
-mod routes_service;
 mod server;
-mod status;
-mod stream;
-mod totals_wire;
 mod verify;
 
-pub use matrix_peer::MatrixPeer;
-pub use peer_client::PeerClient;
-pub use picture::Picture;
+pub use loops::LoopHealth;
+pub use peer::matrix::MatrixPeer;
 pub use server::{Edge, Services};
 pub use verify::{GroupReport, Replicas, Verdict, Verification, VerificationParts};

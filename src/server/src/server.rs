@@ -18,22 +18,23 @@ use keyviz_raft::{
 use keyviz_security::{Listener, Security};
 use keyviz_types::NodeId;
 
-use super::backup_service::BackupService;
-use super::cluster_service::{ClusterService, SharedCluster};
-use super::estates::Estates;
-use super::gate::{Gate, GateLayer};
-use super::http::{self, HttpState};
-use super::intake::IntakeLayer;
-use super::keyviz_service::{KeyVizService, SharedKeyViz};
-use super::kv_service::KvService;
-use super::leaders::LeaderLog;
-use super::matrix_peer::MatrixPeer;
-use super::metrics::{Metrics, MetricsParts, Requests};
-use super::peer_client::PeerClient;
-use super::peer_service::KvPeerService;
-use super::request_id::RequestIdLayer;
-use super::routes_service::{RoutesService, SharedRoutes};
-use super::verify::Verification;
+use crate::gate::{Gate, GateLayer};
+use crate::grpc::backup::BackupService;
+use crate::grpc::cluster::{ClusterService, SharedCluster};
+use crate::grpc::keyviz::{KeyVizService, SharedKeyViz};
+use crate::grpc::kv::KvService;
+use crate::grpc::leaders::LeaderLog;
+use crate::grpc::routes::{RoutesService, SharedRoutes};
+use crate::http::{self, HttpState};
+use crate::intake::IntakeLayer;
+use crate::loops::LoopHealth;
+use crate::metrics::{Metrics, MetricsParts, Requests};
+use crate::peer::handoff::Estates;
+use crate::peer::kv::KvPeerService;
+use crate::peer::matrix::MatrixPeer;
+use crate::request_id::RequestIdLayer;
+use crate::verify::Verification;
+use keyviz_peer::client::PeerClient;
 
 /// Calls that a connection may have open.
 const STREAMS: u32 = 256;
@@ -74,6 +75,8 @@ pub struct Edge {
     pub security: Security,
     /// Time that a request may take.
     pub timeout: Duration,
+    /// The state of the node's control loops.
+    pub loops: Arc<LoopHealth>,
     /// Ends the streams that never end by themselves.
     pub stop: CancellationToken,
 }
@@ -98,7 +101,7 @@ impl Services {
     /// The services of an edge.
     pub fn new(edge: Edge) -> Self {
         let Edge { node, coordinator, catalog, fanout, groups, directory, .. } = edge;
-        let Edge { peers, estates, storage, http, security, timeout, stop, .. } = edge;
+        let Edge { peers, estates, storage, http, security, timeout, loops, stop, .. } = edge;
         let verification = edge.verification;
         let served = groups.clone();
         let estates = Estates {
@@ -125,6 +128,7 @@ impl Services {
             catalog: catalog.applied().clone(),
             storage: storage.clone(),
             verification: Arc::clone(&verification),
+            loops: Arc::clone(&loops),
         });
         Services {
             kv: Arc::clone(&coordinator),
@@ -158,6 +162,7 @@ impl Services {
                 http,
                 started: Instant::now(),
                 timeout,
+                loops,
             }),
             metrics: Arc::new(metrics),
             directory,

@@ -1,10 +1,10 @@
-//! `routes history`: the retained changes, and what became of retired routes.
+//! `routes history`: the retained changes and the retired routes.
 
 use std::io::Write;
 
 use clap::Args;
 
-use super::super::client::{Client, Effect, NodeArgs};
+use super::super::client::{Effect, NodeArgs};
 use super::super::kv::OneFormat;
 use super::super::{CliError, output, text};
 use super::{delta_words, ids, route_words, stub};
@@ -20,7 +20,7 @@ pub(super) struct HistoryArgs {
     /// Cluster whose catalog version that is; another cluster, or the same after a restore, refuses
     #[arg(long, value_name = "ID", requires = "after")]
     cluster: Option<String>,
-    /// Most changes, and most retired routes, to list: the newest ones, at most 1,024
+    /// Maximum number of changes and of retired routes, the newest ones, at most 1,024
     #[arg(long, value_name = "CHANGES", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     limit: u32,
     /// How to print
@@ -32,7 +32,7 @@ pub(super) struct HistoryArgs {
 
 /// Runs `routes history`.
 pub(super) async fn run(args: HistoryArgs) -> Result<(), CliError> {
-    let client = Client::from(args.nodes);
+    let client = args.nodes.client()?;
     let request = &proto::RouteHistoryRequest {
         after_version: args.after,
         limit: args.limit,

@@ -1,5 +1,6 @@
 //! `/metrics`: read from the parts at each scrape, so that counting costs them nothing extra.
 
+mod gauges;
 mod process;
 mod requests;
 mod verify;
@@ -22,28 +23,31 @@ use keyviz_fanout::Fanout;
 use keyviz_kv::Coordinator;
 use keyviz_raft::{Group, GroupStatus, Groups, Role, Storage, WriterStats};
 
-use super::verify::Verification;
+use crate::loops::LoopHealth;
+use crate::verify::Verification;
+use gauges::{by_group, gauges, signed};
 use process::Process;
-pub(super) use requests::{RequestKind, Requests};
+pub(crate) use requests::{RequestKind, Requests};
 
 /// Where the numbers come from.
-pub(super) struct MetricsParts {
-    pub(super) coordinator: Arc<Coordinator>,
-    pub(super) groups: Groups,
-    pub(super) fanout: Arc<Fanout>,
-    pub(super) requests: Arc<Requests>,
-    pub(super) catalog: AppliedCatalog,
-    pub(super) storage: Storage,
-    pub(super) verification: Arc<Verification>,
+pub(crate) struct MetricsParts {
+    pub(crate) coordinator: Arc<Coordinator>,
+    pub(crate) groups: Groups,
+    pub(crate) fanout: Arc<Fanout>,
+    pub(crate) requests: Arc<Requests>,
+    pub(crate) catalog: AppliedCatalog,
+    pub(crate) storage: Storage,
+    pub(crate) verification: Arc<Verification>,
+    pub(crate) loops: Arc<LoopHealth>,
 }
 
 /// The node's metrics.
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
 }
 
 impl Metrics {
-    pub(super) fn new(parts: MetricsParts) -> Self {
+    pub(crate) fn new(parts: MetricsParts) -> Self {
         let mut registry = Registry::with_prefix("keyviz");
         let requests = requests::RequestsCollector(Arc::clone(&parts.requests));
         registry.register_collector(Box::new(requests));
@@ -52,7 +56,7 @@ impl Metrics {
     }
 
     /// Everything, in the OpenMetrics text format.
-    pub(super) fn encode(&self) -> String {
+    pub(crate) fn encode(&self) -> String {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a string takes text");
         text
@@ -76,8 +80,20 @@ impl Collector for Parts {
         self.sampler(&mut page)?;
         self.fanout(&mut page)?;
         verify::encode(&self.0.verification.totals(), &mut page.0)?;
+        loops(&self.0.loops, &mut page.0)?;
         process(&mut page)
     }
+}
+
+/// The restarts of control loops.
+fn loops(health: &LoopHealth, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let help = "Restarts of a control loop after it ended or panicked";
+    let mut restarts =
+        encoder.encode_descriptor("loop_restarts", help, None, MetricType::Counter)?;
+    for (name, count) in health.restarts() {
+        ConstCounter::new(count).encode(restarts.encode_family(&[("loop", name)])?)?;
+    }
+    Ok(())
 }
 
 /// One group's number in one metric.
@@ -214,10 +230,6 @@ impl Parts {
     }
 }
 
-fn by_group(group: u64) -> [(&'static str, String); 1] {
-    [("group", group.to_string())]
-}
-
 fn follower_lags(
     status: &GroupStatus,
 ) -> impl Iterator<Item = ([(&'static str, String); 2], u64)> + '_ {
@@ -291,23 +303,4 @@ impl Page<'_> {
         let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
         encoder.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
     }
-}
-
-/// One metric with a gauge for each set of labels.
-fn gauges<const N: usize>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    values: impl Iterator<Item = ([(&'static str, String); N], u64)>,
-) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for (labels, value) in values {
-        ConstGauge::new(signed(value)).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-/// Gauges are signed in the text format.
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }

@@ -125,8 +125,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Asks each node at most once per operation, in the order given, without leader hints. Each may
-    /// take the whole [`ClientBuilder::timeout`]. For commands that should fail early.
+    /// Asks each node at most once per operation, in the order given, without leader hints. Each
+    /// may take the whole [`ClientBuilder::timeout`]. For commands that should fail early.
     pub fn single_pass(mut self) -> Self {
         self.settings.deadline = None;
         self.settings.leader_hints = false;

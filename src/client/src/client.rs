@@ -130,8 +130,8 @@ impl Client {
         Client { shared: Arc::new(shared), request_id: None }
     }
 
-    /// The same client with `id` as the request id of its operations, to find them in the logs of all
-    /// nodes. Without it each operation gets a random id. An id has 1 to 64 characters of
+    /// The same client with `id` as the request id of its operations, to find them in the logs of
+    /// all nodes. Without it each operation gets a random id. An id has 1 to 64 characters of
     /// `a-z A-Z 0-9 - _ . : / + =`; another one is not used.
     #[must_use]
     pub fn with_request_id(&self, id: &str) -> Self {
@@ -350,7 +350,8 @@ impl Shared {
         let answer = answer.await;
         if let Err(status) = &answer {
             tracing::debug!(address = %node.address, ?id, code = ?status.code(), "attempt failed");
-            // A status with a source was made on this side: the connection broke, or the wait ended.
+            // A status with a source was made on this side: the connection broke, or the wait
+            // ended.
             if std::error::Error::source(status).is_some() {
                 node.failed(status);
             }

@@ -106,7 +106,8 @@ pub struct DeleteRangeError {
     pub deleted: u64,
     /// Where the rest begins: all keys of the range before it are gone.
     pub next: Bytes,
-    /// Why the rest was not deleted. If it is [`Error::Unknown`], some keys from `next` on may be gone.
+    /// Why the rest was not deleted. If it is [`Error::Unknown`], some keys from `next` on may be
+    /// gone.
     pub source: Error,
 }
 
@@ -160,8 +161,8 @@ impl Client {
         Ok(self.keyed(Effect::Write, &request.key, delete).await?.existed)
     }
 
-    /// Compare and swap: writes `value` (`None`: deletes the key) if the key holds `expected` (`None`:
-    /// does not exist).
+    /// Compare and swap: writes `value` (`None`: deletes the key) if the key holds `expected`
+    /// (`None`: does not exist).
     ///
     /// # Errors
     /// As [`Client::put`].
@@ -208,8 +209,8 @@ impl Client {
         Scan::new(self.clone(), range.into())
     }
 
-    /// Deletes all keys of a range, route by route, and returns their number. Atomic in each route, not
-    /// across routes.
+    /// Deletes all keys of a range, route by route, and returns their number. Atomic in each route,
+    /// not across routes.
     ///
     /// # Errors
     /// The error says how far it came. Deleting the range again removes the rest.

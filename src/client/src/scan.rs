@@ -197,8 +197,8 @@ fn may_resume(error: &Error) -> bool {
     }
 }
 
-/// Where a scan continues after `key`: at the smallest key after it, or, where that would be too long,
-/// at the key itself, which is then read again.
+/// Where a scan continues after `key`: at the smallest key after it, or, where that would be too
+/// long, at the key itself, which is then read again.
 fn from_after(key: &Bytes) -> Bytes {
     match key.len() < MAX_KEY_BYTES {
         true => [&key[..], &[0]].concat().into(),

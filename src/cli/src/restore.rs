@@ -46,8 +46,8 @@ pub struct RestoreArgs {
     /// Goes into the new cluster's id, the same for every member. Needed where this backup was restored
     /// for these members before: the id would be the same again, and clients that kept a catalog
     /// version from then would not notice
-    #[arg(long = "as", value_name = "NAME", default_value = "")]
-    name: String,
+    #[arg(long = "as", value_name = "NAME")]
+    name: Option<String>,
     /// How to print the result
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     format: OneFormat,
@@ -95,7 +95,7 @@ impl RestoreArgs {
             id: NodeId(self.id),
             members,
             replication: usize::try_from(replication).unwrap_or(usize::MAX),
-            name: self.name,
+            name: self.name.unwrap_or_default(),
         };
         Ok((restore, self.format))
     }

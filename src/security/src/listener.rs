@@ -1,8 +1,8 @@
 //! Accepts connections, plain or TLS.
 //!
 //! Handshakes run concurrently, with a time limit each and a limit on their number, of which a
-//! caller that has sent nothing takes no part; so a caller that never completes its handshake does not
-//! delay others for long.
+//! caller that has sent nothing takes no part; so a caller that never completes its handshake does
+//! not delay others for long.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

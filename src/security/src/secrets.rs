@@ -77,8 +77,8 @@ impl Secrets {
     }
 
     /// Secrets that follow from these and do not tell them. What followed from the *last* is
-    /// presented: while a file of admin tokens is replaced on one node after the other, the old token
-    /// is its last line, and all nodes accept what follows from that.
+    /// presented: while a file of admin tokens is replaced on one node after the other, the old
+    /// token is its last line, and all nodes accept what follows from that.
     fn derived(&self) -> Self {
         let of = |secret: &[u8]| -> Box<[u8]> {
             let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
@@ -210,8 +210,8 @@ impl SecretFile {
         self.inner.current.load().bare()
     }
 
-    /// Reads the file again and says whether the secrets changed. Secrets of [`SecretFile::fixed`] do
-    /// not change.
+    /// Reads the file again and says whether the secrets changed. Secrets of [`SecretFile::fixed`]
+    /// do not change.
     ///
     /// # Errors
     /// As [`SecretFile::open`]; the former secrets stay in force.

@@ -32,8 +32,8 @@ pub struct Security {
     pub tls: Option<Tls>,
     /// The admin token; `None`: none is required.
     pub admin_token: Option<SecretFile>,
-    /// The cluster secret; `None`: none is required. With an admin token and neither a secret nor TLS,
-    /// what follows from the token.
+    /// The cluster secret; `None`: none is required. With an admin token and neither a secret nor
+    /// TLS, what follows from the token.
     pub cluster_secret: Option<SecretFile>,
 }
 

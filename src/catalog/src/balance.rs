@@ -2,15 +2,15 @@
 //!
 //! In this order: what leaves hands its replicas over; groups with too few replicas get more;
 //! replicas are spread until no two nodes differ by more than one; then leaders are. A node that
-//! does not answer neither gives nor takes, unless it leaves: then it is taken for dead, and what it
-//! held is made again from the others. No move is chosen that the nodes that answer cannot decide by
-//! majority, before and after.
+//! does not answer neither gives nor takes, unless it leaves: then it is taken for dead, and what
+//! it held is made again from the others. No move is chosen that the nodes that answer cannot
+//! decide by majority, before and after.
 //!
 //! Leaders are spread along shortest chains of transfers from the nodes that lead most. Replicas
 //! that differ by at most one a node allow leaders that do, whichever groups they are of: give each
-//! replica an equal share of its group; whole leaders within the rounded shares exist, because flows
-//! with whole bounds have whole solutions (Ford and Fulkerson 1956), and what stands between the
-//! leaders that there are and those is a set of such chains.
+//! replica an equal share of its group; whole leaders within the rounded shares exist, because
+//! flows with whole bounds have whole solutions (Ford and Fulkerson 1956), and what stands between
+//! the leaders that there are and those is a set of such chains.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -223,7 +223,8 @@ impl BalanceView {
     fn moves(&self) -> u64 {
         let mut view = self.clone();
         let mut moves = 0;
-        // Each move brings the cluster nearer to rest; the bound is for views that no cluster makes.
+        // Each move brings the cluster nearer to rest; the bound is for views that no cluster
+        // makes.
         while let Some(ReplicaMove { group, to }) = view.next_move() {
             moves += 1;
             if moves >= 100_000 {

@@ -206,7 +206,10 @@ proptest! {
     }
 
     #[test]
-    fn it_ends_and_keeps_every_promise_while_nodes_are_down(mut view in any_view(), down: [bool; 8]) {
+    fn it_ends_and_keeps_every_promise_while_nodes_are_down(
+        mut view in any_view(),
+        down: [bool; 8],
+    ) {
         for ((_, node), down) in view.nodes.iter_mut().zip(down) {
             node.alive = !down;
         }

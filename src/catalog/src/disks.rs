@@ -1,9 +1,9 @@
 //! The disk of each member, as the cluster has it on record.
 //!
-//! A member is a node id and a disk. The leader of the catalog group records a member's disk once it
-//! has identified it, and from then on no other disk can come in its name, whichever node is asked. It
-//! records nothing before every member shows its disk: a node of a version without disk ids could not
-//! read the record.
+//! A member is a node id and a disk. The leader of the catalog group records a member's disk once
+//! it has identified it, and from then on no other disk can come in its name, whichever node is
+//! asked. It records nothing before every member shows its disk: a node of a version without disk
+//! ids could not read the record.
 
 use std::collections::BTreeMap;
 

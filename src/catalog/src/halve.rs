@@ -31,8 +31,8 @@ pub enum SplitChoiceError {
 /// side; of several, the first. `loads` may be in any order and reach beyond the route; a sub-range
 /// that starts before a key counts as left of it.
 ///
-/// Only boundaries are candidates: within a sub-range nothing is known, and a guessed key could leave
-/// all of its load on one side.
+/// Only boundaries are candidates: within a sub-range nothing is known, and a guessed key could
+/// leave all of its load on one side.
 ///
 /// # Errors
 /// Where there is no load, or none of the boundaries divides it.

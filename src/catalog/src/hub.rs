@@ -110,7 +110,8 @@ struct Published {
     log: Arc<[Arc<Delta>]>,
 }
 
-/// Hands the catalog's changes to any number of subscribers. Cheap to clone; all clones are one hub.
+/// Hands the catalog's changes to any number of subscribers. Cheap to clone; all clones are one
+/// hub.
 #[derive(Clone)]
 pub struct WatchHub {
     published: Arc<watch::Sender<Published>>,

@@ -1,4 +1,5 @@
-//! Whether a node may leave: the groups that it is in must be able to decide by majority without it.
+//! Whether a node may leave: the groups that it is in must be able to decide by majority without
+//! it.
 
 use std::collections::BTreeSet;
 
@@ -63,8 +64,9 @@ fn named(group: GroupId) -> String {
 }
 
 impl BalanceView {
-    /// Whether `node` may leave; `voters` are those of the catalog group. A node that does not answer
-    /// may leave where fewer than the replicas asked for are left, as its replicas protect nothing.
+    /// Whether `node` may leave; `voters` are those of the catalog group. A node that does not
+    /// answer may leave where fewer than the replicas asked for are left, as its replicas protect
+    /// nothing.
     ///
     /// # Errors
     /// The reason why it may not.

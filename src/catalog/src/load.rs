@@ -224,8 +224,8 @@ fn decode<T: Decode<()>>(key: &[u8], value: &[u8]) -> Result<T, LoadError> {
 }
 
 impl Catalog {
-    /// The catalog that `records` (key, value; in any order) hold; without records, a catalog before
-    /// bootstrap.
+    /// The catalog that `records` (key, value; in any order) hold; without records, a catalog
+    /// before bootstrap.
     ///
     /// # Errors
     /// Where one record is damaged or contradicts another; nothing is loaded then.
@@ -240,8 +240,8 @@ impl Catalog {
         parts.build(retention)
     }
 
-    /// All records of this catalog, as `(key, value)`: what [`Catalog::load`] takes, and what a tree
-    /// holds after a snapshot was installed into it.
+    /// All records of this catalog, as `(key, value)`: what [`Catalog::load`] takes, and what a
+    /// tree holds after a snapshot was installed into it.
     pub fn records(&self) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + '_ {
         let cluster = self.cluster.iter().map(|cluster| put_cluster(cluster));
         let moved = (self.placement.revision() > 0).then(|| put_placement(&self.placement));

@@ -29,7 +29,9 @@ fn step() -> impl Strategy<Value = Step> {
     let expect = || prop_oneof![Just(Expect::Any), Just(Expect::Current), Just(Expect::Wrong)];
     prop_oneof![
         2 => (0..40u64, 0..=255u8, expect(), 0..6u8)
-            .prop_map(|(route, key, version, request)| Step::Split { route, key, version, request }),
+            .prop_map(|(route, key, version, request)| {
+                Step::Split { route, key, version, request }
+            }),
         1 => (0..40u64, 0..40u64, expect(), 0..6u8).prop_map(|(left, right, version, request)| {
             Step::Merge { left, right, version, request }
         }),
@@ -272,9 +274,12 @@ proptest! {
         steps in prop::collection::vec(step(), 1..60),
     ) {
         let mut run = Run::new(&[b"\x80"], 1, RETENTION);
-        let mut given: BTreeSet<RouteId> = run.catalog.table().iter().map(|route| route.id()).collect();
+        let mut given: BTreeSet<RouteId> =
+            run.catalog.table().iter().map(|route| route.id()).collect();
         for step in &steps {
-            let Some(applied) = run.step(step).filter(|applied| !applied.replayed) else { continue };
+            let Some(applied) = run.step(step).filter(|applied| !applied.replayed) else {
+                continue;
+            };
             for route in &applied.delta.created {
                 prop_assert!(given.insert(route.id()), "id {} was given out twice", route.id());
             }
@@ -300,7 +305,9 @@ proptest! {
     ) {
         // The model remembers all requests: retries are left out where the catalog forgets some.
         let steps = steps.iter().filter(|step| !matches!(step,
-            Step::Retry { .. } | Step::Split { request: 1.., .. } | Step::Merge { request: 1.., .. }));
+            Step::Retry { .. }
+                | Step::Split { request: 1.., .. }
+                | Step::Merge { request: 1.., .. }));
         let retention = Retention { deltas, requests, retired, retired_bytes: 40 };
         let mut run = Run::new(&[b"\x80"], 1, retention);
         let mut tree: BTreeMap<Vec<u8>, Vec<u8>> = run.catalog.records().collect();
@@ -397,7 +404,9 @@ proptest! {
     }
 
     #[test]
-    fn bounds_no_bytes_make_the_decoders_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn bounds_no_bytes_make_the_decoders_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
         let _ = CatalogCommand::decode(&bytes);
         let _ = Catalog::decode_snapshot(&bytes, RETENTION);
         let _ = Catalog::load([(&bytes, &bytes)], RETENTION);

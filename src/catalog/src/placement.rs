@@ -13,7 +13,7 @@
 //!                        sets may be
 //!                        the members
 //!
-//!  member --Leave--> leaving --(holds nothing)--> Gone          ids of the gone are never used again
+//!  member --Leave--> leaving --(holds nothing)--> Gone      ids of the gone are never used again
 //!            <--Stay--
 //! ```
 //!
@@ -147,7 +147,8 @@ pub enum PlaceError {
     },
     /// No replica, too many, one twice, or the same as before.
     #[error(
-        "group {group} cannot be moved to these nodes: they are none, too many, repeated or the same"
+        "group {group} cannot be moved to these nodes: they are none, too many, repeated or the \
+         same"
     )]
     Replicas {
         /// The group.

@@ -1,9 +1,10 @@
 //! The first groups and routes of a cluster, planned before anything is proposed.
 //!
-//! Routes are given to the groups in turn, in key order. Where no boundary is asked for, there is one
-//! route a group: a cluster that was asked for four groups would otherwise run on one, because
+//! Routes are given to the groups in turn, in key order. Where no boundary is asked for, there is
+//! one route a group: a cluster that was asked for four groups would otherwise run on one, because
 //! later splits stay in their route's group. The boundaries are then spread evenly over printable
-//! text, which is a guess, and the plan says so. Boundaries that are asked for are used as they are.
+//! text, which is a guess, and the plan says so. Boundaries that are asked for are used as they
+//! are.
 
 use std::collections::BTreeSet;
 
@@ -140,8 +141,8 @@ fn sorted(split_at: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, PlanError> {
     Ok(keys.into_iter().cloned().collect())
 }
 
-/// `routes - 1` keys that divide two printable characters evenly; one character where that is enough
-/// to tell them apart.
+/// `routes - 1` keys that divide two printable characters evenly; one character where that is
+/// enough to tell them apart.
 fn printable_boundaries(routes: usize) -> Vec<Vec<u8>> {
     let low = *PRINTABLE.start();
     let letters = PRINTABLE.count();

@@ -30,8 +30,8 @@ pub enum RelocateError {
 }
 
 impl Catalog {
-    /// The same catalog on `members`, with `replication` replicas a group. Routes, ids, lineage, changes and version stay; the groups go
-    /// round the members as at a bootstrap.
+    /// The same catalog on `members`, with `replication` replicas a group. Routes, ids, lineage,
+    /// changes and version stay; the groups go round the members as at a bootstrap.
     ///
     /// # Errors
     /// There is no cluster, or the members cannot hold its groups.
@@ -49,7 +49,8 @@ impl Catalog {
         check_placement(&groups)?;
         let cluster = ClusterRecord { cluster_id, created_ms: old.created_ms, groups };
         let record = put_cluster(&cluster);
-        // Where the groups were moved since the bootstrap is of the old nodes, too, and so are disks.
+        // Where the groups were moved since the bootstrap is of the old nodes, too, and so are
+        // disks.
         let of_nodes: [&[u8]; 3] = [b"c", b"p", b"i"];
         let kept = self.records().filter(|(key, _)| !of_nodes.contains(&key.as_slice()));
         let mut records: Vec<_> =

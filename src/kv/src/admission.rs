@@ -1,8 +1,8 @@
-//! How much a node takes on at once. Over it, requests are refused before anything is done for them,
-//! so that a flood costs the requests that come too many and not those that are under way.
+//! How much a node takes on at once. Over it, requests are refused before anything is done for
+//! them, so that a flood costs the requests that come too many and not those that are under way.
 //!
-//! Requests of clients and requests of other nodes have limits of their own: two nodes that forward to
-//! each other cannot starve each other.
+//! Requests of clients and requests of other nodes have limits of their own: two nodes that forward
+//! to each other cannot starve each other.
 
 use std::sync::Arc;
 

@@ -202,8 +202,8 @@ impl Coordinator {
         self.replica(group, attempt).map_or(Target::Nobody, Target::Peer)
     }
 
-    /// This node's replica, where it is one that counts: one that was only just placed here may lack
-    /// what was acknowledged, and one that was placed elsewhere hears of nothing any more.
+    /// This node's replica, where it is one that counts: one that was only just placed here may
+    /// lack what was acknowledged, and one that was placed elsewhere hears of nothing any more.
     pub(super) fn local(&self, group: GroupId) -> Option<Arc<Group>> {
         let local = self.parts.groups.get(group)?;
         let placed = || self.parts.directory.is_replica(self.parts.node, group);

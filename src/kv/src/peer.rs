@@ -70,7 +70,8 @@ pub trait PeerKv: Send + Sync + 'static {
         command: Bytes,
     ) -> BoxFuture<'static, Result<PeerOutcome<Bytes>, PeerError>>;
 
-    /// Asks `to`, which should lead the group, for the index that a linearizable read must wait for.
+    /// Asks `to`, which should lead the group, for the index that a linearizable read must wait
+    /// for.
     fn read_index(
         &self,
         to: NodeId,

@@ -22,8 +22,8 @@ use super::limits::{check_batch, check_key, check_range, check_value};
 use super::machine::{decode_cas, decode_count};
 use super::peer::{PeerError, PeerOutcome};
 
-/// What replicas say of their disks is as old as their last answer to a heartbeat, so who says that it
-/// is full is heard once more before a write is refused for it.
+/// What replicas say of their disks is as old as their last answer to a heartbeat, so who says that
+/// it is full is heard once more before a write is refused for it.
 const HEARD_AGAIN: Duration = Duration::from_secs(1);
 
 async fn replicas_have_room(local: &Group) -> Result<(), KvError> {
@@ -98,8 +98,8 @@ impl Coordinator {
         first.ok_or(KvError::NotReady)
     }
 
-    /// Removes the keys of `[start, end)`, route by route; how many there were. Each route's part is
-    /// atomic and counts as one write.
+    /// Removes the keys of `[start, end)`, route by route; how many there were. Each route's part
+    /// is atomic and counts as one write.
     pub async fn delete_range(&self, start: &[u8], end: Option<&[u8]>) -> Result<u64, KvError> {
         check_range(start, end)?;
         let mut deleted = 0u64;

@@ -1,17 +1,23 @@
 //! Columns and chunks of slots as bytes to store.
 //!
 //! ```text
-//! record:  'K' 'V' | kind u8 ('a' chunk, 'c' column) | version u8 (1) | body | CRC-32 of all before, u32 LE
+//! record:  'K' 'V' | kind u8 ('a' chunk, 'c' column) | version u8 (1) | body
+//!          | CRC-32 of all before, u32 LE
 //!
-//! chunk:   bounds | unbounded u8 | per bound: shared, rest, rest bytes      (front coding: `shared` bytes
-//!          | slots | per slot: next range * 2 + aggregate, group, route       of the bound before, then the rest;
-//!                                                                            route: zigzag difference)
-//! column:  start_ms | end_ms - start_ms | closed u8 | chunks | per chunk: digest u128 LE | parts | per part:
-//!          incarnation | partial u8 | catalog version | unattributed: reads, writes, read bytes, write bytes | runs | per run:
-//!          chunks | per chunk: index | leads | per lead: group, term | cells, see `cells`
+//! chunk:   bounds | unbounded u8
+//!          | per bound: shared, rest, rest bytes
+//!                (front coding: `shared` bytes of the bound before, then the rest)
+//!          | slots
+//!          | per slot: next range * 2 + aggregate, group, route (zigzag difference)
+//! column:  start_ms | end_ms - start_ms | closed u8
+//!          | chunks | per chunk: digest u128 LE
+//!          | parts | per part: incarnation | partial u8 | catalog version
+//!                | unattributed: reads, writes, read bytes, write bytes
+//!                | runs | per run: chunks | per chunk: index | leads | per lead: group, term
+//!                      | cells, see `cells`
 //! ```
-//! Numbers without a type are varints; plurals are counts. Nothing is allocated by a count that is not backed by
-//! as many bytes, and trailing bytes are an error.
+//! Numbers without a type are varints; plurals are counts. Nothing is allocated by a count that is
+//! not backed by as many bytes, and trailing bytes are an error.
 
 use std::collections::HashMap;
 use std::sync::Arc;

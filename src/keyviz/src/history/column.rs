@@ -1,8 +1,8 @@
 //! One column: what one node counted in one interval of Unix time.
 //!
 //! A column is made of parts, one for each incarnation of the node that recorded in the interval,
-//! so that (node, incarnation, column) names each count for ever, whichever incarnation serves it. A part
-//! is made of runs, one for each axis and set of leaderships under which it counted.
+//! so that (node, incarnation, column) names each count for ever, whichever incarnation serves it.
+//! A part is made of runs, one for each axis and set of leaderships under which it counted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem::size_of;
@@ -263,8 +263,8 @@ pub(crate) fn pack(segment: &Segment, layout: &LayoutAxis) -> Vec<Run> {
     (0..layout.leads.len()).map(of).collect()
 }
 
-/// The sum of runs. Chunks that several have are added up slot by slot; where a group had several terms, the
-/// counts of the second are in a second run.
+/// The sum of runs. Chunks that several have are added up slot by slot; where a group had several
+/// terms, the counts of the second are in a second run.
 fn join(runs: &[Run], interner: &mut Interner) -> Vec<Run> {
     let axis = join_axes(runs, interner);
     let first = &runs[0];

@@ -23,8 +23,8 @@ pub(crate) struct OpenColumn {
     closed: bool,
 }
 
-/// The interner of a history. Apart from its columns, so that a query which packs the open column does not
-/// hold those.
+/// The interner of a history. Apart from its columns, so that a query which packs the open column
+/// does not hold those.
 #[derive(Debug)]
 pub(crate) struct Shared(Mutex<Interner>);
 

@@ -30,7 +30,8 @@ pub(crate) struct Answering {
     pub holdings: Holdings,
 }
 
-/// A consistent picture of the columns in a window, taken under the history's lock and read without it.
+/// A consistent picture of the columns in a window, taken under the history's lock and read without
+/// it.
 #[derive(Debug)]
 pub struct HistoryView {
     pub(crate) answering: Answering,

@@ -1,12 +1,13 @@
 //! What all parts of a merge add up to.
 //!
-//! Parts come node by node, and in a node column by column. Nearly every key is named by one node only, or counts
-//! reads, which add: its cells go into two sums, that of the cell and that of the node. Where several nodes name one
-//! (row, group, term), they claim the same writes, and the larger claim of each column counts: those cells
-//! are put aside until all parts are in, and then gone through column by column.
+//! Parts come node by node, and in a node column by column. Nearly every key is named by one node
+//! only, or counts reads, which add: its cells go into two sums, that of the cell and that of the
+//! node. Where several nodes name one (row, group, term), they claim the same writes, and the
+//! larger claim of each column counts: those cells are put aside until all parts are in, and then
+//! gone through column by column.
 //!
-//! All sums saturate. Counts are never negative, so what comes out is the true sum or the largest number, in whatever
-//! order they were added.
+//! All sums saturate. Counts are never negative, so what comes out is the true sum or the largest
+//! number, in whatever order they were added.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -78,7 +79,8 @@ struct Run<'a> {
 }
 
 impl<'a> Sums<'a> {
-    /// Nothing added yet: rows, columns, the keys of the merge and who claims each, and the nodes in order.
+    /// Nothing added yet: rows, columns, the keys of the merge and who claims each, and the nodes
+    /// in order.
     pub fn new(
         (rows, columns): (usize, usize),
         keys: &'a [CellKey],
@@ -100,7 +102,8 @@ impl<'a> Sums<'a> {
         }
     }
 
-    /// Adds one incarnation's part in a column. Cheapest node by node, and column by column within one.
+    /// Adds one incarnation's part in a column. Cheapest node by node, and column by column within
+    /// one.
     pub fn add(&mut self, node: NodeId, column: u32, part: &'a Part) {
         let share = self.shares.partition_point(|share| share.node < node);
         self.unattributed = self.unattributed.saturating_add(part.unattributed);

@@ -1,8 +1,8 @@
 //! Where the slots of packed cells go on the rows of a question.
 //!
-//! Rows are looked up once for a chunk, whoever leads; the sources once for an axis and a set of leaderships. Both are kept
-//! within a budget of bytes while a query goes through the columns in order of time, so that a history of ever
-//! changing layouts costs time, not memory.
+//! Rows are looked up once for a chunk, whoever leads; the sources once for an axis and a set of
+//! leaderships. Both are kept within a budget of bytes while a query goes through the columns in
+//! order of time, so that a history of ever changing layouts costs time, not memory.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! A node's side of round two: its columns, summed onto the asker's axes.
 //!
-//! The counts of a slot that lies in one row are just added under its key. Slots that a row boundary
-//! or an edge of the range cuts are summed by themselves over all that one axis brings to an output column, then
-//! cut once, so that rounding moves as little as can be.
+//! The counts of a slot that lies in one row are just added under its key. Slots that a row
+//! boundary or an edge of the range cuts are summed by themselves over all that one axis brings to
+//! an output column, then cut once, so that rounding moves as little as can be.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

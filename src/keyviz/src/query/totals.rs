@@ -1,5 +1,5 @@
-//! Round one of a cluster query: what a node carried in the window, by key range, so that the asker can
-//! plan one key axis for all.
+//! Round one of a cluster query: what a node carried in the window, by key range, so that the asker
+//! can plan one key axis for all.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -69,8 +69,8 @@ pub enum TotalsError {
 }
 
 impl NodeTotals {
-    /// Errors where another node's answer to a question about `asked` is not as agreed. An answer is to
-    /// be checked before it is planned with.
+    /// Errors where another node's answer to a question about `asked` is not as agreed. An answer
+    /// is to be checked before it is planned with.
     pub fn check(&self, asked: &KeyRange) -> Result<(), TotalsError> {
         if self.ranges.len() > MAX_TOTALS {
             return Err(TotalsError::TooMany { ranges: self.ranges.len() });

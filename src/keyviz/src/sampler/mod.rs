@@ -1,9 +1,9 @@
 //! The sampler: exact counts of the traffic on every route, without a lock on the way.
 //!
 //! ```text
-//!   recorders            publisher (catalog, leads, replan)       flusher
-//!   epoch() -> locate    builds an epoch, opens its account,      harvest(): differences of all
-//!   -> record            swaps it in                              open accounts; closes drained ones
+//!   recorders            publisher (catalog, leads, replan)    flusher
+//!   epoch() -> locate    builds an epoch, opens its account,   harvest(): differences of all
+//!   -> record            swaps it in                           open accounts; closes drained ones
 //! ```
 //!
 //! Recorders take none of the locks below. Publishers serialise on `publisher`; publishers (for
@@ -257,7 +257,8 @@ impl Sampler {
 
     /// Counts a call in a term that `epoch` does not have for the key's group, such as a write
     /// that was proposed in a term that ended before it was published. Takes a lock.
-    #[allow(clippy::too_many_arguments)] // One call's worth of facts; no two of one type adjoin but ops and bytes.
+    // One call's worth of facts; no two of one type adjoin but ops and bytes.
+    #[allow(clippy::too_many_arguments)]
     pub fn record_late(
         &self,
         op: Op,

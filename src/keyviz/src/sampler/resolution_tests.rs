@@ -3,7 +3,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::sampler::layout::{Bucket, Slot};
+use crate::sampler::counts::{Counts, Segment};
+use crate::sampler::layout::{Bucket, Layout, Slot};
 use crate::sampler::table::Table;
 use keyviz_types::{GroupId, KeyRange, RouteId};
 
@@ -82,16 +83,13 @@ fn samples_prove_which_member_of_an_aggregate_is_hot() {
     let plan = carried(&Plan::empty(), routes(&starts, 1, 2), &Heat::default(), &config);
     assert!(plan.spans.iter().all(|span| span.routes.len() > 1));
     let table = Table::new(1, &plan, 4);
-    let layout = crate::sampler::layout::Layout { catalog_version: 1, slots: table.slots };
+    let layout = Layout { catalog_version: 1, slots: table.slots };
     let layout = Arc::new(layout);
     let mut heat = Heat::default();
     heat.align(&layout);
-    let counts = crate::sampler::counts::Counts { writes: 10_000, ..Default::default() };
+    let counts = Counts { writes: 10_000, ..Default::default() };
     let hot = layout.slots.iter().position(|slot| slot.range.contains(&[77, 5])).expect("covers");
-    heat.add(&crate::sampler::counts::Segment {
-        layout: Arc::clone(&layout),
-        cells: vec![(hot as u32, counts)],
-    });
+    heat.add(&Segment { layout: Arc::clone(&layout), cells: vec![(hot as u32, counts)] });
     let key = Bytes::from_static(&[77, 5]);
     let samples = vec![Sample { key, weight: 100 }; 100];
     let next = relearned(&plan, &heat, &samples, &config);
@@ -150,20 +148,26 @@ proptest! {
                 }
                 Step::Load { keys, ops } => {
                     let starts: Vec<Bytes> =
-                        (0..=255u8).map(|start| if start == 0 { Bytes::new() } else { Bytes::copy_from_slice(&[start]) }).collect();
-                    let layout = Arc::new(crate::sampler::layout::Layout {
+                        (0..=255u8).map(|start| match start {
+                            0 => Bytes::new(),
+                            start => Bytes::copy_from_slice(&[start]),
+                        }).collect();
+                    let layout = Arc::new(Layout {
                         catalog_version: 1,
                         slots: (0..starts.len()).map(|n| Slot {
-                            range: KeyRange { start: starts[n].clone(), end: starts.get(n + 1).cloned() },
+                            range: KeyRange {
+                                start: starts[n].clone(),
+                                end: starts.get(n + 1).cloned(),
+                            },
                             bucket: Bucket::Route(RouteId::FIRST),
                             group: GroupId(1),
                             lead: None,
                         }).collect(),
                     });
                     let cells: std::collections::BTreeMap<u32, _> = keys.iter().map(|(key, _)| {
-                        (u32::from(*key), crate::sampler::counts::Counts { reads: ops, ..Default::default() })
+                        (u32::from(*key), Counts { reads: ops, ..Default::default() })
                     }).collect();
-                    heat.add(&crate::sampler::counts::Segment { layout, cells: cells.into_iter().collect() });
+                    heat.add(&Segment { layout, cells: cells.into_iter().collect() });
                     samples.extend(keys.iter().map(|&(key, tail)| Sample {
                         key: Bytes::copy_from_slice(&[key, tail]),
                         weight: ops,
@@ -178,7 +182,7 @@ proptest! {
             }
             let table = Table::new(1, &plan, max_member_routes_per_slot);
             assert_right(&table, &config);
-            heat.align(&Arc::new(crate::sampler::layout::Layout { catalog_version: 1, slots: table.slots }));
+            heat.align(&Arc::new(Layout { catalog_version: 1, slots: table.slots }));
         }
     }
 }

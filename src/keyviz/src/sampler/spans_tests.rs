@@ -108,7 +108,10 @@ fn a_merge_over_a_border_keeps_what_comes_after_apart() {
 proptest! {
     #[test]
     fn bounds_rows_fit_and_cover_whatever_the_heat(
-        heat in proptest::collection::vec(prop_oneof![Just(0u64), 0..1_000u64, 0..1_000_000u64], 1..200),
+        heat in proptest::collection::vec(
+            prop_oneof![Just(0u64), 0..1_000u64, 0..1_000_000u64],
+            1..200,
+        ),
         rows in 1..60usize,
         slots in 8..80usize,
         groups in 1..8u64,

@@ -26,7 +26,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::bitpack::{put_varint, take_varint};
 use super::cells::Cells;
-use super::column::{Column, Part, Run};
+use super::column::{CellRun, Column, Part};
 use super::config::MAX_TIME_MS;
 use super::slots::{Chunk, ChunkSlot, Interner, Leads, MAX_CHUNK_SLOTS, chunk_body};
 use crate::sampler::counts::Counts;
@@ -265,7 +265,7 @@ fn take_parts(
     Some(column)
 }
 
-fn take_run(input: &mut &[u8], chunks: &[Arc<Chunk>], interner: &mut Interner) -> Option<Run> {
+fn take_run(input: &mut &[u8], chunks: &[Arc<Chunk>], interner: &mut Interner) -> Option<CellRun> {
     let mut own = Vec::new();
     let mut slots = 0;
     for _ in 0..take_varint(input)? {
@@ -281,7 +281,7 @@ fn take_run(input: &mut &[u8], chunks: &[Arc<Chunk>], interner: &mut Interner) -
     }
     let axis = interner.axis(&own);
     let cells = Cells::decode(input, axis.len())?;
-    Some(Run { axis, leads: interner.leads(Leads::new(leads)), cells })
+    Some(CellRun { axis, leads: interner.leads(Leads::new(leads)), cells })
 }
 
 fn take_bytes<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {

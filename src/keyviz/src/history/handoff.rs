@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::archive::{Archive, Damaged};
 use super::column::Column;
 use super::config::HistoryConfig;
-use super::open::Shared;
+use super::open::AxisInterner;
 use super::tiers::Tiers;
 use super::view::{Answering, Holdings};
 use super::window::Window;
@@ -121,10 +121,10 @@ impl Inherited {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn keep(&self, estate: Estate, config: &HistoryConfig, shared: &Shared) {
+    pub fn keep(&self, estate: Estate, config: &HistoryConfig, interner: &AxisInterner) {
         let mut columns = Tiers::new(config.step_ms);
         let now_ms = estate.columns.last().map_or(0, |column| column.end_ms());
-        let interner = &mut shared.lock();
+        let interner = &mut interner.lock();
         for column in estate.columns {
             let mut column = Arc::unwrap_or_clone(column);
             // What was open when the node left is as complete as it will be.

@@ -21,9 +21,9 @@
 //! |---|---|---|
 //! | `state` | the open column, the closed ones | `add`, `restore`; a query, to clone pointers |
 //! | `inherited` | columns of nodes that have left | `inherit`; a query, to clone pointers |
-//! | `shared` | axes that columns have in common | whoever packs, to look an axis up |
+//! | `interner` | axes that columns have in common | whoever packs, to look an axis up |
 //!
-//! `state` is taken before `shared`. Closed columns are immutable behind an `Arc`, the open one is
+//! `state` is taken before `interner`. Closed columns are immutable behind an `Arc`, the open one is
 //! cheap to clone, and queries compute and pack without a lock, so none delays `add` by more than
 //! that.
 
@@ -45,7 +45,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::sampler::counts::Harvest;
 use handoff::Inherited;
 use keyviz_types::{Incarnation, NodeId};
-use open::{OpenColumn, Shared};
+use open::{AxisInterner, OpenColumn};
 use tiers::Tiers;
 use view::Answering;
 
@@ -69,7 +69,7 @@ pub struct History {
     node: NodeId,
     incarnation: Incarnation,
     state: Mutex<State>,
-    shared: Arc<Shared>,
+    interner: Arc<AxisInterner>,
     inherited: Inherited,
 }
 
@@ -100,8 +100,8 @@ impl History {
         config.validate()?;
         let open = OpenColumn::new(ColumnId::at(now_ms, config.step_ms), incarnation);
         let state = Mutex::new(State { closed: Tiers::new(config.step_ms), open });
-        let (shared, inherited) = (Arc::new(Shared::new()), Inherited::default());
-        Ok(History { config, node, incarnation, state, shared, inherited })
+        let (interner, inherited) = (Arc::new(AxisInterner::new()), Inherited::default());
+        Ok(History { config, node, incarnation, state, interner, inherited })
     }
 
     /// How much is kept.
@@ -138,7 +138,7 @@ impl History {
     }
 
     fn advance(&self, state: &mut State, now_ms: u64, harvest: Harvest) {
-        state.open.add(harvest, &self.shared);
+        state.open.add(harvest, &self.interner);
         let next = ColumnId::at(now_ms, self.config.step_ms);
         if next != state.open.id() {
             self.turn(state, next);
@@ -155,7 +155,7 @@ impl History {
             state.open.close();
             state.open.clone()
         };
-        flushed.closed.push(Arc::new(open.pack(&self.shared)));
+        flushed.closed.push(Arc::new(open.pack(&self.interner)));
         flushed
     }
 
@@ -164,7 +164,7 @@ impl History {
     /// known to have happened in it.
     pub fn checkpoint(&self) -> Column {
         let open = self.lock().open.clone();
-        open.pack(&self.shared)
+        open.pack(&self.interner)
     }
 
     /// Takes in columns that earlier incarnations stored. A column that was not closed is marked
@@ -175,7 +175,7 @@ impl History {
         for mut column in columns {
             let (id, closed) = (column.id(), column.closed());
             column.mark_unclosed();
-            let interner = &mut self.shared.lock();
+            let interner = &mut self.interner.lock();
             column.intern(interner);
             if id == state.open.id() {
                 state.open.absorb(&column);
@@ -202,7 +202,7 @@ impl History {
             if id == state.open.id() {
                 state.open.absorb(&column);
             } else {
-                state.closed.add(column, &mut self.shared.lock());
+                state.closed.add(column, &mut self.interner.lock());
             }
         }
         self.shrink(&mut state);
@@ -227,7 +227,7 @@ impl History {
             closed: state.closed.overlapping(window),
             open: open.then(|| (state.open.clone(), peek)),
             inherited: self.inherited.view(window),
-            shared: Arc::clone(&self.shared),
+            interner: Arc::clone(&self.interner),
         }
     }
 
@@ -241,15 +241,15 @@ impl History {
         &self.inherited
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.shared
+    pub(crate) fn interner(&self) -> &AxisInterner {
+        &self.interner
     }
 
     /// Keeps what a node that leaves has counted, in the place of what was kept of it before.
     pub fn inherit(&self, estate: Estate) {
         // What this node counted itself it has.
         if estate.node != self.node() {
-            self.inherited().keep(estate, self.config(), self.shared());
+            self.inherited().keep(estate, self.config(), self.interner());
         }
     }
 
@@ -274,7 +274,7 @@ impl History {
 
     /// Closes the open column and opens that of `next`.
     fn turn(&self, state: &mut State, next: ColumnId) {
-        let interner = &mut self.shared.lock();
+        let interner = &mut self.interner.lock();
         let passed_ms = state.open.id().end_ms;
         let reopened = match state.closed.remove(next) {
             Some(column) => OpenColumn::reopen(Arc::unwrap_or_clone(column), self.incarnation),
@@ -297,7 +297,7 @@ impl History {
         let open = state.open.bytes().min(self.config.bytes / 2);
         let bytes = self.config.bytes - open;
         let now_ms = state.open.id().start_ms;
-        state.closed.shrink(self.config.columns, bytes, now_ms, &mut self.shared.lock());
+        state.closed.shrink(self.config.columns, bytes, now_ms, &mut self.interner.lock());
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::label::label;
 use super::part::{Claimants, Part};
-use super::sums::{RowSum, Summed, Sums};
+use super::sums::{MatrixSums, RowSum, Summed};
 use super::{Matrix, NodeStatus, Row};
 use crate::query::Query;
 use crate::query::axis::{ColumnPlan, RowAxis};
@@ -158,9 +158,10 @@ impl Merge {
         }
     }
 
-    fn sums(&self) -> Sums<'_> {
+    fn sums(&self) -> MatrixSums<'_> {
         let size = (self.rows.rows().len(), self.columns.len());
-        let mut sums = Sums::new(size, &self.keys, &self.claimants, self.nodes.keys().copied());
+        let mut sums =
+            MatrixSums::new(size, &self.keys, &self.claimants, self.nodes.keys().copied());
         for (&(node, _, column), part) in &self.parts {
             sums.add(node, column, part);
         }

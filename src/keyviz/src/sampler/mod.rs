@@ -138,8 +138,8 @@ impl Sampler {
         if same || catalog_version < published.catalog_version {
             return Ok(());
         }
-        let heat = self.ledger.lock().heat().clone();
-        publisher.plan = resolution::carried(&publisher.plan, routes, &heat, &self.config);
+        let load = self.ledger.lock().load().clone();
+        publisher.plan = resolution::carried(&publisher.plan, routes, &load, &self.config);
         self.publish_plan(&mut publisher, catalog_version);
         Ok(())
     }
@@ -162,14 +162,14 @@ impl Sampler {
     pub fn replan(&self) -> bool {
         let mut publisher = self.publisher.lock();
         publisher.memory.add(self.shards.take_samples());
-        let heat = {
+        let load = {
             let mut ledger = self.ledger.lock();
-            let heat = ledger.heat().clone();
-            ledger.heat().halve();
-            heat
+            let load = ledger.load().clone();
+            ledger.load().halve();
+            load
         };
         let samples = publisher.memory.sorted();
-        let plan = resolution::relearned(&publisher.plan, &heat, &samples, &self.config);
+        let plan = resolution::relearned(&publisher.plan, &load, &samples, &self.config);
         if plan.spans == publisher.plan.spans {
             return false;
         }

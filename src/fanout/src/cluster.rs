@@ -8,9 +8,10 @@
 //!                                           totals come at last
 //! ```
 //!
-//! Round one ends when all have answered, at the latest at half of the deadline: a member that is silent
-//! costs the others half of their time, never all of it. The rows are planned without the late ones, whose
-//! counts are exact all the same if they arrive; only the choice of rows did not know of them.
+//! Round one ends when all have answered, at the latest at half of the deadline: a member that is
+//! silent costs the others half of their time, never all of it. The rows are planned without the
+//! late ones, whose counts are exact all the same if they arrive; only the choice of rows did not
+//! know of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,8 +41,8 @@ use super::work::{Place, off_the_runtime};
 /// How long a member may take for both rounds.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(2);
 
-/// The node begins with its own part of a round this much later than the others are asked, so that the
-/// questions are on their way before its cores are busy.
+/// The node begins with its own part of a round this much later than the others are asked, so that
+/// the questions are on their way before its cores are busy.
 const HEAD_START: Duration = Duration::from_micros(300);
 
 type Answer = Result<Arc<MatrixAnswer>, MatrixError>;
@@ -95,12 +96,12 @@ impl Fanout {
         }
     }
 
-    /// One matrix from every member, shared with identical questions that are asked meanwhile. Dropping
-    /// the last future that waits for it ends the work at all members.
+    /// One matrix from every member, shared with identical questions that are asked meanwhile.
+    /// Dropping the last future that waits for it ends the work at all members.
     ///
     /// # Errors
-    /// Where the question is refused or this node cannot answer. A member that cannot is a status in
-    /// the answer.
+    /// Where the question is refused or this node cannot answer. A member that cannot is a status
+    /// in the answer.
     pub async fn cluster(self: &Arc<Self>, request: &MatrixRequest) -> Answer {
         match self.parts.directory.standing() {
             Standing::Member | Standing::Asking => {}

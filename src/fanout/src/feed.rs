@@ -7,13 +7,13 @@
 //!            broadcast (bounded) ----> each subscriber, which has a cursor of its own
 //! ```
 //!
-//! A cursor is the end of the last closed column that was told and in which nothing changes any more:
-//! every member answered, and has begun a later column. A column that a member is missing from, or has
-//! not closed because its clock is behind, is told again with each update, as the one in progress
-//! is, and what is told last stands; after [`HOLD_MS`] nobody is waited for, and it stays partial. Who comes late,
-//! comes back with a cursor, or falls behind the broadcast gets one update from that cursor on,
-//! asked for alone, and then follows the rest: so nothing is missed, and nothing is kept for anyone.
-//! A poller ends when nobody listens or the node stops.
+//! A cursor is the end of the last closed column that was told and in which nothing changes any
+//! more: every member answered, and has begun a later column. A column that a member is missing
+//! from, or has not closed because its clock is behind, is told again with each update, as the one
+//! in progress is, and what is told last stands; after [`HOLD_MS`] nobody is waited for, and it
+//! stays partial. Who comes late, comes back with a cursor, or falls behind the broadcast gets one
+//! update from that cursor on, asked for alone, and then follows the rest: so nothing is missed,
+//! and nothing is kept for anyone. A poller ends when nobody listens or the node stops.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -28,7 +28,8 @@ use keyviz_core::query::ColumnSpan;
 use super::cluster::Fanout;
 use super::request::{MatrixAnswer, MatrixError, MatrixRequest};
 
-/// Most distinct questions that are polled at once: each costs the cluster one small query a second.
+/// Most distinct questions that are polled at once: each costs the cluster one small query a
+/// second.
 pub const MAX_FEEDS: usize = 16;
 
 /// Most subscribers of a node.
@@ -40,7 +41,8 @@ const QUEUE: usize = 8;
 /// The column in progress is told this often.
 const EVERY_MS: u64 = 1_000;
 
-/// A boundary is asked about this much later, so that nodes whose clocks lag a little have passed it.
+/// A boundary is asked about this much later, so that nodes whose clocks lag a little have passed
+/// it.
 const GRACE_MS: u64 = 150;
 
 /// A column is told again this long, at least once, while a member is missing from it or behind.
@@ -68,7 +70,8 @@ pub enum FeedError {
     Matrix(#[from] MatrixError),
     /// Too many distinct questions.
     #[error(
-        "this node already streams {MAX_FEEDS} different questions; ask one of them, or another node"
+        "this node already streams {MAX_FEEDS} different questions; ask one of them, \
+         or another node"
     )]
     TooManyFeeds,
     /// Too many subscribers.
@@ -208,8 +211,8 @@ impl Subscription {
         }
     }
 
-    /// Notes what is told. The poller's cursor may be behind this one's, where it has waited for a member
-    /// for longer: what was told for good here stays so.
+    /// Notes what is told. The poller's cursor may be behind this one's, where it has waited for a
+    /// member for longer: what was told for good here stays so.
     fn tell(&mut self, update: ColumnsUpdate) -> ColumnsUpdate {
         let cursor_ms = self.cursor_ms.map_or(update.cursor_ms, |told| told.max(update.cursor_ms));
         (self.cursor_ms, self.told) = (Some(cursor_ms), Some(update.asked));
@@ -260,7 +263,8 @@ async fn ask(
     Ok(ColumnsUpdate { answer, cursor_ms, asked })
 }
 
-/// Up to when nothing changes any more in `columns` from `from_ms` on, which `nodes` were asked for.
+/// Up to when nothing changes any more in `columns` from `from_ms` on, which `nodes` were asked
+/// for.
 fn settled(from_ms: u64, columns: &[ColumnSpan], nodes: &[NodeStatus]) -> u64 {
     // Before the oldest column that anyone holds there is nothing to resume.
     let oldest_ms = columns.first().map_or(from_ms, |column| column.start_ms);

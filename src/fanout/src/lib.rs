@@ -8,9 +8,10 @@
 //!    +-- who did not answer is a status in the answer, never a gap in it
 //! ```
 //!
-//! Members come from Raft membership. Peers never ask on. Identical questions share one answer, a node
-//! does a bounded amount of matrix work at a time, and work that nobody waits for any more ends. Knows nothing of gRPC: peers are reached
-//! through [`PeerMatrix`], which the edge implements.
+//! Members come from Raft membership. Peers never ask on. Identical questions share one answer, a
+//! node does a bounded amount of matrix work at a time, and work that nobody waits for any more
+//! ends. Knows nothing of gRPC: peers are reached through [`PeerMatrix`], which the edge
+//! implements.
 
 mod cluster;
 #[cfg(test)]

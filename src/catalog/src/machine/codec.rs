@@ -17,15 +17,15 @@ use bincode::de::Decode;
 use bincode::enc::Encode;
 
 /// Bytes before the payload.
-pub(super) const HEADER_BYTES: usize = 6;
+pub(crate) const HEADER_BYTES: usize = 6;
 
 /// Encoding version that this code writes, and the only one that it reads.
-pub(super) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 
 /// What a payload is.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Command = b'C',
     Disk = b'D',
     Placement = b'P',
@@ -82,7 +82,7 @@ pub enum CodecError {
 }
 
 /// Header and payload, where `write` appends the payload.
-pub(super) fn seal(kind: Kind, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+pub(crate) fn seal(kind: Kind, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut sealed = vec![kind as u8, VERSION, 0, 0, 0, 0];
     write(&mut sealed);
     let crc = checksum(kind as u8, VERSION, &sealed[HEADER_BYTES..]);
@@ -91,7 +91,7 @@ pub(super) fn seal(kind: Kind, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 }
 
 /// The payload of sealed bytes.
-pub(super) fn open(kind: Kind, bytes: &[u8], limit: usize) -> Result<&[u8], CodecError> {
+pub(crate) fn open(kind: Kind, bytes: &[u8], limit: usize) -> Result<&[u8], CodecError> {
     if bytes.len() > limit {
         return Err(CodecError::TooLarge { len: bytes.len(), limit });
     }
@@ -119,7 +119,7 @@ fn checksum(kind: u8, version: u8, payload: &[u8]) -> u32 {
 }
 
 /// Encodes a value of at most `LIMIT` bytes, header included.
-pub(super) fn encode<const LIMIT: usize, T: Encode>(
+pub(crate) fn encode<const LIMIT: usize, T: Encode>(
     kind: Kind,
     value: &T,
 ) -> Result<Vec<u8>, CodecError> {
@@ -133,7 +133,7 @@ pub(super) fn encode<const LIMIT: usize, T: Encode>(
 }
 
 /// Decodes a value of at most `LIMIT` bytes, header included.
-pub(super) fn decode<const LIMIT: usize, T: Decode<()>>(
+pub(crate) fn decode<const LIMIT: usize, T: Decode<()>>(
     kind: Kind,
     bytes: &[u8],
 ) -> Result<T, CodecError> {

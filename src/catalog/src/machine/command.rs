@@ -2,9 +2,9 @@
 
 use bincode::{Decode, Encode};
 
-use super::cluster::{ClusterId, GroupPlacement};
 use super::codec::{self, CodecError, Kind};
-use super::limits::MAX_COMMAND_BYTES;
+use crate::limits::MAX_COMMAND_BYTES;
+use crate::members::cluster::{ClusterId, GroupPlacement};
 use keyviz_types::RouteId;
 
 /// A change that a leader proposes. Times are Unix milliseconds of the proposing leader, so that

@@ -2,11 +2,11 @@
 
 use bincode::{Decode, Encode};
 
-use super::cluster::{ClusterId, PlacementError};
-use super::limits::{
+use crate::limits::{
     MAX_BOUNDARY_BYTES, MAX_KEY_BYTES, MAX_REQUEST_ID_BYTES, MAX_ROUTES, MAX_TIME_MS,
     RESERVED_PREFIX,
 };
+use crate::members::cluster::{ClusterId, PlacementError};
 use keyviz_types::{GroupId, RouteId};
 
 /// A key that can be no boundary between routes.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::*;
+use crate::*;
 use keyviz_types::{GroupId, KeyRange, LayoutError, NodeId, RouteId, RouteSpec};
 
 type Tree = BTreeMap<Vec<u8>, Vec<u8>>;

@@ -5,21 +5,21 @@
 
 use bincode::Decode;
 
-use super::cluster::{ClusterRecord, PlacementError, check_placement};
 use super::codec::{self, CodecError, Kind};
-use super::disks::Disks;
-use super::limits::{MAX_RECORD_BYTES, MAX_SNAPSHOT_BYTES, Retention};
-use super::lineage::Lineage;
-use super::log::{ChangesError, DeltaLog};
-use super::placement::Placement;
 use super::records::{
     Meta, numbered, put_cluster, put_delta, put_disks, put_meta, put_placement, put_request,
     put_retired, put_route,
 };
-use super::requests::{Requests, Served};
-use super::route::{Delta, Retired, Route};
 use super::state::Catalog;
-use super::table::{RouteTable, TableError};
+use crate::limits::{MAX_RECORD_BYTES, MAX_SNAPSHOT_BYTES, Retention};
+use crate::members::cluster::{ClusterRecord, PlacementError, check_placement};
+use crate::members::disks::Disks;
+use crate::members::placement::Placement;
+use crate::routes::lineage::Lineage;
+use crate::routes::log::{ChangesError, DeltaLog};
+use crate::routes::requests::{Requests, Served};
+use crate::routes::route::{Delta, Retired, Route};
+use crate::routes::table::{RouteTable, TableError};
 use keyviz_types::RouteId;
 
 /// Records that make no catalog. Nothing of them is used.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::*;
+use crate::machine::codec;
+use crate::*;
 use keyviz_types::{GroupId, NodeId, RouteId};
 
 /// One step of a history. Numbers pick ids and keys, so that most steps make sense and some do not.

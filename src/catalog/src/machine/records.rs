@@ -16,14 +16,14 @@
 
 use bincode::{Decode, Encode};
 
-use super::cluster::ClusterRecord;
 use super::codec::{self, Kind};
-use super::disks::Disks;
-use super::limits::MAX_RECORD_BYTES;
-use super::placement::Placement;
-use super::requests::Served;
-use super::route::{Delta, Retired, Route};
-use super::table::RouteTable;
+use crate::limits::MAX_RECORD_BYTES;
+use crate::members::cluster::ClusterRecord;
+use crate::members::disks::Disks;
+use crate::members::placement::Placement;
+use crate::routes::requests::Served;
+use crate::routes::route::{Delta, Retired, Route};
+use crate::routes::table::RouteTable;
 use keyviz_types::RouteId;
 
 /// One record to write, or to delete.
@@ -36,12 +36,12 @@ pub struct RecordChange {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-pub(super) struct Meta {
-    pub(super) version: u64,
-    pub(super) next_route_id: RouteId,
+pub(crate) struct Meta {
+    pub(crate) version: u64,
+    pub(crate) next_route_id: RouteId,
 }
 
-pub(super) fn numbered(prefix: u8, number: u64) -> Vec<u8> {
+pub(crate) fn numbered(prefix: u8, number: u64) -> Vec<u8> {
     let mut key = vec![prefix];
     key.extend_from_slice(&number.to_be_bytes());
     key
@@ -57,52 +57,52 @@ fn delete(key: Vec<u8>) -> RecordChange {
     RecordChange { key, value: None }
 }
 
-pub(super) fn put_cluster(cluster: &ClusterRecord) -> RecordChange {
+pub(crate) fn put_cluster(cluster: &ClusterRecord) -> RecordChange {
     put(vec![b'c'], cluster)
 }
 
-pub(super) fn put_placement(placement: &Placement) -> RecordChange {
+pub(crate) fn put_placement(placement: &Placement) -> RecordChange {
     put(vec![b'p'], placement)
 }
 
-pub(super) fn put_disks(disks: &Disks) -> RecordChange {
+pub(crate) fn put_disks(disks: &Disks) -> RecordChange {
     put(vec![b'i'], disks)
 }
 
-pub(super) fn put_meta(table: &RouteTable) -> RecordChange {
+pub(crate) fn put_meta(table: &RouteTable) -> RecordChange {
     let newest = table.newest_id().map_or(0, RouteId::get);
     let next_route_id = RouteId::new(newest.saturating_add(1)).unwrap_or(RouteId::FIRST);
     put(vec![b'm'], &Meta { version: table.version(), next_route_id })
 }
 
-pub(super) fn put_route(route: &Route) -> RecordChange {
+pub(crate) fn put_route(route: &Route) -> RecordChange {
     put(numbered(b'r', route.id().get()), route)
 }
 
-pub(super) fn delete_route(id: RouteId) -> RecordChange {
+pub(crate) fn delete_route(id: RouteId) -> RecordChange {
     delete(numbered(b'r', id.get()))
 }
 
-pub(super) fn put_retired(retired: &Retired) -> RecordChange {
+pub(crate) fn put_retired(retired: &Retired) -> RecordChange {
     put(numbered(b'x', retired.route.id().get()), retired)
 }
 
-pub(super) fn delete_retired(id: RouteId) -> RecordChange {
+pub(crate) fn delete_retired(id: RouteId) -> RecordChange {
     delete(numbered(b'x', id.get()))
 }
 
-pub(super) fn put_delta(delta: &Delta) -> RecordChange {
+pub(crate) fn put_delta(delta: &Delta) -> RecordChange {
     put(numbered(b'd', delta.version), delta)
 }
 
-pub(super) fn delete_delta(version: u64) -> RecordChange {
+pub(crate) fn delete_delta(version: u64) -> RecordChange {
     delete(numbered(b'd', version))
 }
 
-pub(super) fn put_request(served: &Served) -> RecordChange {
+pub(crate) fn put_request(served: &Served) -> RecordChange {
     put(numbered(b'q', served.delta.version), served)
 }
 
-pub(super) fn delete_request(version: u64) -> RecordChange {
+pub(crate) fn delete_request(version: u64) -> RecordChange {
     delete(numbered(b'q', version))
 }

@@ -1,9 +1,13 @@
-//! The key that divides a route's observed load into halves.
+//! Splitting a route: which key divides its observed load into halves, what refuses a split, and
+//! the change that a split makes.
 
 use bytes::Bytes;
 
-use super::error::check_boundary;
-use keyviz_types::KeyRange;
+use super::error::{CatalogError, check_boundary};
+use super::state::Catalog;
+use crate::limits::{MAX_BOUNDARY_BYTES, MAX_ROUTES};
+use crate::routes::route::{Delta, DeltaKind};
+use keyviz_types::{KeyRange, RouteId};
 
 /// Where to split, and what each side would have had.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,6 +78,37 @@ fn overlap(a: &KeyRange, b: &KeyRange) -> bool {
     let starts_before_end =
         |x: &KeyRange, y: &KeyRange| y.end.as_ref().is_none_or(|end| x.start < *end);
     starts_before_end(a, b) && starts_before_end(b, a) && !a.is_empty() && !b.is_empty()
+}
+
+impl Catalog {
+    /// The change that splits a live route at `key`.
+    pub(crate) fn split(
+        &self,
+        route_id: RouteId,
+        key: &[u8],
+        time_ms: u64,
+    ) -> Result<Delta, CatalogError> {
+        let parent = self.live(route_id)?;
+        check_boundary(key)?;
+        if parent.range.start == key {
+            return Err(CatalogError::KeyAtStart { route_id });
+        }
+        if !parent.range.contains(key) {
+            let at = self.table.locate(key).ok_or(CatalogError::NotBootstrapped)?;
+            let in_route = self.table.specs()[at].id;
+            return Err(CatalogError::KeyOutside { route_id, in_route });
+        }
+        if self.table.len() >= MAX_ROUTES {
+            return Err(CatalogError::TooManyRoutes);
+        }
+        if self.boundary_bytes + key.len() > MAX_BOUNDARY_BYTES {
+            return Err(CatalogError::TooManyBoundaryBytes);
+        }
+        let key = Bytes::copy_from_slice(key);
+        let left = KeyRange { start: parent.range.start.clone(), end: Some(key.clone()) };
+        let right = KeyRange { start: key, end: parent.range.end.clone() };
+        self.replace(DeltaKind::Split, &[parent], vec![left, right], time_ms)
+    }
 }
 
 #[cfg(test)]

@@ -14,19 +14,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::cluster::{ClusterId, ClusterRecord, GroupPlacement, check_placement};
 use super::command::CatalogCommand;
-use super::disks::{DiskCommand, DiskError, Disks};
 use super::error::{CatalogError, check_boundary};
-use super::limits::{MAX_BOUNDARY_BYTES, MAX_REQUEST_ID_BYTES, MAX_ROUTES, MAX_TIME_MS, Retention};
-use super::lineage::Lineage;
-use super::log::{Changes, ChangesError, DeltaLog};
-use super::placement::{PlaceCommand, PlaceError, Placement};
-use super::plan::group_of_route;
 use super::records::{self, RecordChange};
-use super::requests::{Requests, Served};
-use super::route::{Delta, DeltaKind, Kin, Origin, Retired, Route};
-use super::table::RouteTable;
+use crate::limits::{MAX_BOUNDARY_BYTES, MAX_REQUEST_ID_BYTES, MAX_ROUTES, MAX_TIME_MS, Retention};
+use crate::members::cluster::{ClusterId, ClusterRecord, GroupPlacement, check_placement};
+use crate::members::disks::{DiskCommand, DiskError, Disks};
+use crate::members::placement::{PlaceCommand, PlaceError, Placement};
+use crate::members::plan::group_of_route;
+use crate::routes::lineage::Lineage;
+use crate::routes::log::{Changes, ChangesError, DeltaLog};
+use crate::routes::requests::{Requests, Served};
+use crate::routes::route::{Delta, DeltaKind, Kin, Origin, Retired, Route};
+use crate::routes::table::RouteTable;
 use keyviz_types::{GroupId, KeyRange, RouteId, RouteSpec};
 
 /// Live routes that a refusal names in place of a retired one.
@@ -46,16 +46,16 @@ pub struct Applied {
 /// Routes, their history, and the cluster that they are in.
 #[derive(Clone, Debug)]
 pub struct Catalog {
-    pub(super) retention: Retention,
-    pub(super) cluster: Option<Arc<ClusterRecord>>,
-    pub(super) placement: Arc<Placement>,
-    pub(super) disks: Arc<Disks>,
-    pub(super) table: RouteTable,
+    pub(crate) retention: Retention,
+    pub(crate) cluster: Option<Arc<ClusterRecord>>,
+    pub(crate) placement: Arc<Placement>,
+    pub(crate) disks: Arc<Disks>,
+    pub(crate) table: RouteTable,
     /// Sum of the lengths of all start keys.
-    pub(super) boundary_bytes: usize,
-    pub(super) log: DeltaLog,
-    pub(super) requests: Requests,
-    pub(super) lineage: Lineage,
+    pub(crate) boundary_bytes: usize,
+    pub(crate) log: DeltaLog,
+    pub(crate) requests: Requests,
+    pub(crate) lineage: Lineage,
 }
 
 /// What identifies a split or merge among retries.
@@ -273,56 +273,8 @@ impl Catalog {
         Ok(self.commit(Arc::new(delta), ask.request_id))
     }
 
-    fn split(&self, route_id: RouteId, key: &[u8], time_ms: u64) -> Result<Delta, CatalogError> {
-        let parent = self.live(route_id)?;
-        check_boundary(key)?;
-        if parent.range.start == key {
-            return Err(CatalogError::KeyAtStart { route_id });
-        }
-        if !parent.range.contains(key) {
-            let at = self.table.locate(key).ok_or(CatalogError::NotBootstrapped)?;
-            let in_route = self.table.specs()[at].id;
-            return Err(CatalogError::KeyOutside { route_id, in_route });
-        }
-        if self.table.len() >= MAX_ROUTES {
-            return Err(CatalogError::TooManyRoutes);
-        }
-        if self.boundary_bytes + key.len() > MAX_BOUNDARY_BYTES {
-            return Err(CatalogError::TooManyBoundaryBytes);
-        }
-        let key = Bytes::copy_from_slice(key);
-        let left = KeyRange { start: parent.range.start.clone(), end: Some(key.clone()) };
-        let right = KeyRange { start: key, end: parent.range.end.clone() };
-        self.replace(DeltaKind::Split, &[parent], vec![left, right], time_ms)
-    }
-
-    fn merge(
-        &self,
-        left_id: RouteId,
-        right_id: RouteId,
-        time_ms: u64,
-    ) -> Result<Delta, CatalogError> {
-        let (left, right) = (self.live(left_id)?, self.live(right_id)?);
-        if left_id == right_id {
-            return Err(CatalogError::SameRoute { route_id: left_id });
-        }
-        if left.range.end.as_ref() != Some(&right.range.start) {
-            return Err(CatalogError::NotNeighbours { left_id, right_id });
-        }
-        if left.group != right.group {
-            return Err(CatalogError::AcrossGroups {
-                left_id,
-                left_group: left.group,
-                right_id,
-                right_group: right.group,
-            });
-        }
-        let range = KeyRange { start: left.range.start.clone(), end: right.range.end.clone() };
-        self.replace(DeltaKind::Merge, &[left, right], vec![range], time_ms)
-    }
-
     /// A live route, or the reason why there is none of that id.
-    fn live(&self, route_id: RouteId) -> Result<&RouteSpec, CatalogError> {
+    pub(crate) fn live(&self, route_id: RouteId) -> Result<&RouteSpec, CatalogError> {
         if let Some(at) = self.table.position(route_id) {
             return Ok(&self.table.specs()[at]);
         }
@@ -338,7 +290,7 @@ impl Catalog {
     }
 
     /// The change that puts routes over `ranges` in the place of `retired`.
-    fn replace(
+    pub(crate) fn replace(
         &self,
         kind: DeltaKind,
         retired: &[&RouteSpec],

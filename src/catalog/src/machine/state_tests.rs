@@ -1,9 +1,9 @@
 //! What the catalog does and refuses, command by command.
 
-use super::*;
+use crate::*;
 use keyviz_types::{GroupId, KeyRange, NodeId, RouteId, RouteSpec};
 
-pub(super) fn id(id: u64) -> RouteId {
+pub(crate) fn id(id: u64) -> RouteId {
     RouteId::new(id).expect("not 0")
 }
 

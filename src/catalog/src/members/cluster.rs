@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use bincode::{Decode, Encode};
 
-use super::limits::{MAX_GROUPS, MAX_REPLICAS};
+use crate::limits::{MAX_GROUPS, MAX_REPLICAS};
 use keyviz_types::{GroupId, NodeId};
 
 /// Names one cluster for ever, so that nodes of two clusters cannot mix. 16 random bytes, drawn
@@ -103,7 +103,7 @@ pub enum PlacementError {
 }
 
 /// Checks that groups are numbered from 1 up and each has its own, distinct replicas.
-pub(super) fn check_placement(groups: &[GroupPlacement]) -> Result<(), PlacementError> {
+pub(crate) fn check_placement(groups: &[GroupPlacement]) -> Result<(), PlacementError> {
     if groups.is_empty() {
         return Err(PlacementError::NoGroups);
     }

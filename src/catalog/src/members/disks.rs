@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 
 use bincode::{Decode, Encode};
 
-use super::codec::{self, CodecError, Kind};
-use super::limits::MAX_COMMAND_BYTES;
 use super::placement::Placement;
+use crate::limits::MAX_COMMAND_BYTES;
+use crate::machine::codec::{self, CodecError, Kind};
 use keyviz_types::{DiskId, NodeId};
 
 /// The recorded disks.

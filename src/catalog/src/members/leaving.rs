@@ -109,8 +109,8 @@ impl BalanceView {
 
 #[cfg(test)]
 mod tests {
-    use super::super::balance::{GroupView, NodeView};
     use super::*;
+    use crate::members::balance::{GroupView, NodeView};
 
     fn view(nodes: &[(u64, bool)], replicas: &[u64]) -> (BalanceView, BTreeSet<NodeId>) {
         let replicas: Vec<NodeId> = replicas.iter().copied().map(NodeId).collect();

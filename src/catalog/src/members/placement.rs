@@ -25,8 +25,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bincode::{Decode, Encode};
 
 use super::cluster::ClusterRecord;
-use super::codec::{self, CodecError, Kind};
-use super::limits::{MAX_COMMAND_BYTES, MAX_REPLICAS};
+use crate::limits::{MAX_COMMAND_BYTES, MAX_REPLICAS};
+use crate::machine::codec::{self, CodecError, Kind};
 use keyviz_types::{GroupId, NodeId};
 
 /// Most ids of nodes that left which are remembered; beyond, the smallest are forgotten.
@@ -336,7 +336,7 @@ impl Placement {
     }
 
     /// Whether a stored placement is one of the cluster.
-    pub(super) fn fits(&self, cluster: &ClusterRecord) -> bool {
+    pub(crate) fn fits(&self, cluster: &ClusterRecord) -> bool {
         let known = |group: &GroupId| self.groups.contains_key(group);
         self.groups.len() == cluster.groups.len()
             && cluster.groups.iter().all(|placed| known(&placed.group))
@@ -347,8 +347,8 @@ impl Placement {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cluster::{ClusterId, GroupPlacement};
     use super::*;
+    use crate::members::cluster::{ClusterId, GroupPlacement};
 
     fn nodes(ids: &[u64]) -> Vec<NodeId> {
         ids.iter().copied().map(NodeId).collect()
@@ -428,7 +428,7 @@ mod tests {
         let bytes = command.encode().expect("small");
         assert_eq!(PlaceCommand::decode(&bytes), Some(Ok(command)));
         assert!(PlaceCommand::decode(b"C").is_none());
-        assert!(super::super::CatalogCommand::decode(&bytes).is_err());
+        assert!(crate::CatalogCommand::decode(&bytes).is_err());
         for cut in 1..bytes.len() {
             assert!(PlaceCommand::decode(&bytes[..cut]).is_some_and(|cut| cut.is_err()));
         }

@@ -9,9 +9,9 @@
 use std::collections::BTreeSet;
 
 use super::cluster::{ClusterId, GroupPlacement, PlacementError, check_placement};
-use super::command::CatalogCommand;
-use super::error::{KeyError, check_boundary};
-use super::limits::{MAX_BOUNDARY_BYTES, MAX_GROUPS, MAX_ROUTES};
+use crate::limits::{MAX_BOUNDARY_BYTES, MAX_GROUPS, MAX_ROUTES};
+use crate::machine::command::CatalogCommand;
+use crate::machine::error::{KeyError, check_boundary};
 use keyviz_types::{GroupId, NodeId};
 
 /// First and last printable ASCII byte, between which guessed boundaries lie.
@@ -75,7 +75,7 @@ pub enum PlanError {
 }
 
 /// The group of the `index`-th first route (from 0) in key order.
-pub(super) fn group_of_route(index: usize, groups: usize) -> GroupId {
+pub(crate) fn group_of_route(index: usize, groups: usize) -> GroupId {
     GroupId(1 + (index % groups.max(1)) as u64)
 }
 
@@ -111,7 +111,7 @@ pub fn plan_bootstrap(
     Ok(BootstrapPlan { groups: placements, split_keys, replication, guessed, idle_groups })
 }
 
-pub(super) fn place(members: &[NodeId], groups: usize, replication: usize) -> Vec<GroupPlacement> {
+pub(crate) fn place(members: &[NodeId], groups: usize, replication: usize) -> Vec<GroupPlacement> {
     (0..groups)
         .map(|first| GroupPlacement {
             group: GroupId(first as u64 + 1),

@@ -2,8 +2,8 @@
 
 use super::cluster::{ClusterId, ClusterRecord, PlacementError, check_placement};
 use super::plan::place;
-use super::records::put_cluster;
-use super::state::Catalog;
+use crate::machine::records::put_cluster;
+use crate::machine::state::Catalog;
 use keyviz_types::NodeId;
 
 /// A catalog on other nodes.
@@ -62,9 +62,9 @@ impl Catalog {
 
 #[cfg(test)]
 mod tests {
-    use super::super::limits::Retention;
-    use super::super::{CatalogCommand, plan_bootstrap};
     use super::*;
+    use crate::limits::Retention;
+    use crate::{CatalogCommand, plan_bootstrap};
     use keyviz_types::RouteId;
 
     #[test]

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::limits::Retention;
 use super::route::Retired;
+use crate::limits::Retention;
 use keyviz_types::RouteId;
 
 /// Retired routes, the oldest of which are forgotten first.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Lineage {
+pub(crate) struct Lineage {
     by_id: BTreeMap<RouteId, Arc<Retired>>,
     /// Ids in order of retirement.
     order: VecDeque<RouteId>,
@@ -19,7 +19,7 @@ pub(super) struct Lineage {
 
 impl Lineage {
     /// Remembers a route; gives back those that had to be forgotten for it.
-    pub(super) fn push(&mut self, retired: Retired, retention: &Retention) -> Vec<RouteId> {
+    pub(crate) fn push(&mut self, retired: Retired, retention: &Retention) -> Vec<RouteId> {
         self.insert(retired);
         let mut forgotten = Vec::new();
         while self.order.len() > retention.retired || self.bytes > retention.retired_bytes {
@@ -33,7 +33,7 @@ impl Lineage {
     }
 
     /// Adds a route that was retired after all others; `false` where the id is there already.
-    pub(super) fn insert(&mut self, retired: Retired) -> bool {
+    pub(crate) fn insert(&mut self, retired: Retired) -> bool {
         let id = retired.route.id();
         let bytes = range_bytes(&retired);
         if self.by_id.contains_key(&id) {
@@ -45,17 +45,17 @@ impl Lineage {
         true
     }
 
-    pub(super) fn get(&self, id: RouteId) -> Option<&Retired> {
+    pub(crate) fn get(&self, id: RouteId) -> Option<&Retired> {
         self.by_id.get(&id).map(Arc::as_ref)
     }
 
     /// All of them in order of retirement, siblings in key order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Retired> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Retired> {
         self.order.iter().filter_map(|id| self.get(*id))
     }
 
     /// Those that were retired at `time_ms` or later, in order of retirement.
-    pub(super) fn retired_from(&self, time_ms: u64) -> impl Iterator<Item = &Retired> {
+    pub(crate) fn retired_from(&self, time_ms: u64) -> impl Iterator<Item = &Retired> {
         let earlier = |id: &RouteId| self.get(*id).is_some_and(|old| old.retired_ms < time_ms);
         // Times never go back, so neither do those of the order.
         let from = self.order.partition_point(earlier);

@@ -36,22 +36,22 @@ pub enum ChangesError {
 
 /// The newest changes. Bootstrap is not among them: a cursor of 0 gets the table.
 #[derive(Clone, Default, Debug)]
-pub(super) struct DeltaLog {
+pub(crate) struct DeltaLog {
     deltas: VecDeque<Arc<Delta>>,
 }
 
 impl DeltaLog {
     /// `deltas` must be in order.
-    pub(super) fn from_deltas(deltas: Vec<Arc<Delta>>) -> Self {
+    pub(crate) fn from_deltas(deltas: Vec<Arc<Delta>>) -> Self {
         DeltaLog { deltas: deltas.into() }
     }
 
-    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Delta>> {
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Delta>> {
         self.deltas.iter()
     }
 
     /// Adds the newest change; gives back the versions that are no longer retained.
-    pub(super) fn push(&mut self, delta: Arc<Delta>, limit: usize) -> Vec<u64> {
+    pub(crate) fn push(&mut self, delta: Arc<Delta>, limit: usize) -> Vec<u64> {
         self.deltas.push_back(delta);
         let excess = self.deltas.len().saturating_sub(limit);
         self.deltas.drain(..excess).map(|delta| delta.version).collect()
@@ -59,7 +59,7 @@ impl DeltaLog {
 
     /// Checks that every retained change follows the one before it, and the last one made
     /// `version`.
-    pub(super) fn check(&self, version: u64) -> Result<(), ChangesError> {
+    pub(crate) fn check(&self, version: u64) -> Result<(), ChangesError> {
         match self.deltas.front() {
             Some(oldest) => self.since(oldest.version.saturating_sub(1), version).map(drop),
             None => Ok(()),
@@ -67,12 +67,12 @@ impl DeltaLog {
     }
 
     /// Whether all changes after `cursor` are retained.
-    pub(super) fn reaches(&self, cursor: u64) -> bool {
+    pub(crate) fn reaches(&self, cursor: u64) -> bool {
         self.deltas.front().is_some_and(|oldest| oldest.version <= cursor.saturating_add(1))
     }
 
     /// The changes after `cursor`; the catalog is at `version`.
-    pub(super) fn since(&self, cursor: u64, version: u64) -> Result<Vec<Arc<Delta>>, ChangesError> {
+    pub(crate) fn since(&self, cursor: u64, version: u64) -> Result<Vec<Arc<Delta>>, ChangesError> {
         let skip = self.deltas.partition_point(|delta| delta.version <= cursor);
         let mut after = cursor;
         for delta in self.deltas.range(skip..) {

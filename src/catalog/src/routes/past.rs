@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::route::{DeltaKind, Kin, Retired};
-use super::state::Catalog;
+use crate::machine::state::Catalog;
 use keyviz_types::{KeyRange, RouteId, RouteSpec};
 
 /// The live routes of a catalog version, in key order and without a gap.

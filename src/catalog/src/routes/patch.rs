@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 
-use super::limits::MAX_ROUTES;
 use super::route::{Delta, Route};
 use super::table::{Head, RouteTable, TableError};
+use crate::limits::MAX_ROUTES;
 use keyviz_types::{RouteId, RouteSpec};
 
 struct Patch<'a> {

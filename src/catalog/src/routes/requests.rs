@@ -10,25 +10,25 @@ use super::route::Delta;
 /// A request id with the change that it made. The change is kept whole, because a retry must get
 /// the same answer even where the change log has moved on.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
-pub(super) struct Served {
-    pub(super) request_id: String,
-    pub(super) delta: Arc<Delta>,
+pub(crate) struct Served {
+    pub(crate) request_id: String,
+    pub(crate) delta: Arc<Delta>,
 }
 
 /// The newest requests that bore an id, in order of the versions that they made.
 #[derive(Clone, Default, Debug)]
-pub(super) struct Requests {
+pub(crate) struct Requests {
     by_id: HashMap<String, Arc<Delta>>,
     order: VecDeque<Served>,
 }
 
 impl Requests {
-    pub(super) fn find(&self, request_id: &str) -> Option<&Arc<Delta>> {
+    pub(crate) fn find(&self, request_id: &str) -> Option<&Arc<Delta>> {
         self.by_id.get(request_id)
     }
 
     /// Remembers a request; gives back the versions of those that are no longer remembered.
-    pub(super) fn push(&mut self, served: Served, limit: usize) -> Vec<u64> {
+    pub(crate) fn push(&mut self, served: Served, limit: usize) -> Vec<u64> {
         self.insert(served);
         let excess = self.order.len().saturating_sub(limit);
         let forgotten: Vec<Served> = self.order.drain(..excess).collect();
@@ -42,13 +42,13 @@ impl Requests {
     }
 
     /// Adds a request newer than all others; `false` where the id is there already.
-    pub(super) fn insert(&mut self, served: Served) -> bool {
+    pub(crate) fn insert(&mut self, served: Served) -> bool {
         let known = self.by_id.insert(served.request_id.clone(), served.delta.clone());
         self.order.push_back(served);
         known.is_none()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Served> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Served> {
         self.order.iter()
     }
 }

@@ -8,8 +8,8 @@
 
 use std::sync::Arc;
 
-use super::limits::MAX_ROUTES;
 use super::route::{Delta, DeltaKind, Kin, Origin, Route};
+use crate::limits::MAX_ROUTES;
 use keyviz_types::{GroupId, KeyRange, LayoutError, RouteId, RouteSpec};
 
 /// All live routes of one catalog version, in key order. Cheap to clone.
@@ -229,12 +229,12 @@ impl RouteTable {
 
     /// The newest id. A route that is retired leaves at least one newer, so no id that was ever
     /// given out is larger.
-    pub(super) fn newest_id(&self) -> Option<RouteId> {
+    pub(crate) fn newest_id(&self) -> Option<RouteId> {
         self.by_id.last().map(|&at| self.specs[at as usize].id)
     }
 
     /// The table after one change: one copy of the arrays.
-    pub(super) fn splice(&self, delta: &Delta) -> Result<RouteTable, TableError> {
+    pub(crate) fn splice(&self, delta: &Delta) -> Result<RouteTable, TableError> {
         let head = Head::of(self);
         head.check_next(delta)?;
         let positions: Vec<usize> = delta
@@ -272,7 +272,7 @@ impl RouteTable {
         moved.chain(start..start + created).collect::<Vec<_>>().into()
     }
 
-    pub(super) fn from_checked(
+    pub(crate) fn from_checked(
         version: u64,
         changed_ms: u64,
         specs: Vec<RouteSpec>,
@@ -282,27 +282,27 @@ impl RouteTable {
         Ok(RouteTable { version, changed_ms, specs: specs.into(), origins: origins.into(), by_id })
     }
 
-    pub(super) fn origins(&self) -> &[Origin] {
+    pub(crate) fn origins(&self) -> &[Origin] {
         &self.origins
     }
 }
 
 /// What the next change must follow.
 #[derive(Clone, Copy)]
-pub(super) struct Head {
-    pub(super) version: u64,
-    pub(super) changed_ms: u64,
+pub(crate) struct Head {
+    pub(crate) version: u64,
+    pub(crate) changed_ms: u64,
     newest_id: Option<RouteId>,
 }
 
 impl Head {
-    pub(super) fn of(table: &RouteTable) -> Self {
+    pub(crate) fn of(table: &RouteTable) -> Self {
         let RouteTable { version, changed_ms, .. } = *table;
         Head { version, changed_ms, newest_id: table.newest_id() }
     }
 
     /// Checks that `delta` makes the next version.
-    pub(super) fn check_next(&self, delta: &Delta) -> Result<(), TableError> {
+    pub(crate) fn check_next(&self, delta: &Delta) -> Result<(), TableError> {
         let (have, found) = (self.version, delta.version);
         if have.checked_add(1) == Some(found) {
             Ok(())
@@ -312,7 +312,7 @@ impl Head {
     }
 
     /// Checks that `delta`, the next, which retires `retired`, may follow, and moves on past it.
-    pub(super) fn check(
+    pub(crate) fn check(
         mut self,
         delta: &Delta,
         retired: &[&RouteSpec],
@@ -387,7 +387,7 @@ fn check_spec(spec: &RouteSpec) -> Result<(), TableError> {
     Ok(())
 }
 
-pub(super) fn check_specs(specs: &[RouteSpec]) -> Result<(), TableError> {
+pub(crate) fn check_specs(specs: &[RouteSpec]) -> Result<(), TableError> {
     if specs.len() > MAX_ROUTES {
         return Err(TableError::TooMany { count: specs.len() });
     }

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
-use super::cluster::ClusterRecord;
-use super::command::CatalogCommand;
-use super::disks::{DiskCommand, DiskError, Disks};
-use super::error::CatalogError;
 use super::hub::{HubError, WatchHub};
-use super::limits::Retention;
-use super::placement::{PlaceCommand, PlaceError, Placement};
-use super::records::RecordChange;
-use super::route::Delta;
-use super::state::{Applied, Catalog};
-use super::table::RouteTable;
+use crate::limits::Retention;
+use crate::machine::command::CatalogCommand;
+use crate::machine::error::CatalogError;
+use crate::machine::records::RecordChange;
+use crate::machine::state::{Applied, Catalog};
+use crate::members::cluster::ClusterRecord;
+use crate::members::disks::{DiskCommand, DiskError, Disks};
+use crate::members::placement::{PlaceCommand, PlaceError, Placement};
+use crate::routes::route::Delta;
+use crate::routes::table::RouteTable;
 
 /// The catalog as this node has applied it. Shared by the machine, which writes it, and readers.
 #[derive(Clone)]

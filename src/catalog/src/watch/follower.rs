@@ -1,8 +1,8 @@
 //! A subscriber's copy of the route table.
 
 use super::hub::WatchEvent;
-use super::route::Delta;
-use super::table::{RouteTable, TableError};
+use crate::routes::route::Delta;
+use crate::routes::table::{RouteTable, TableError};
 
 /// An event that does not fit the table. The table stays as it was.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

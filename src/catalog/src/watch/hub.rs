@@ -21,10 +21,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::limits::Retention;
-use super::log::ChangesError;
-use super::route::Delta;
-use super::table::RouteTable;
+use crate::limits::Retention;
+use crate::routes::log::ChangesError;
+use crate::routes::route::Delta;
+use crate::routes::table::RouteTable;
 
 /// Most changes in one event; what is left comes in the next.
 pub const MAX_EVENT_DELTAS: usize = 1_024;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::*;
+use crate::*;
 use keyviz_types::{NodeId, RouteId};
 
 /// A catalog with its hub: every change is published at once.

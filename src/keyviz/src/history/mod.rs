@@ -23,9 +23,9 @@
 //! | `inherited` | columns of nodes that have left | `inherit`; a query, to clone pointers |
 //! | `interner` | axes that columns have in common | whoever packs, to look an axis up |
 //!
-//! `state` is taken before `interner`. Closed columns are immutable behind an `Arc`, the open one is
-//! cheap to clone, and queries compute and pack without a lock, so none delays `add` by more than
-//! that.
+//! `state` is taken before `interner`. Closed columns are immutable behind an `Arc`, the open one
+//! is cheap to clone, and queries compute and pack without a lock, so none delays `add` by more
+//! than that.
 
 pub(crate) mod archive;
 pub(crate) mod bitpack;

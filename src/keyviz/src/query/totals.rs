@@ -19,7 +19,8 @@ use keyviz_types::{Incarnation, KeyRange, NodeId};
 /// routes and a full budget of sub-ranges.
 pub const MAX_TOTALS: usize = 131_072;
 
-/// RangeSums by run that are kept while columns are gone through; over it they are settled by chunk.
+/// RangeSums by run that are kept while columns are gone through; over it they are settled by
+/// chunk.
 const KEPT_SUMS: usize = 1 << 20;
 
 /// One node's answer in round one.

@@ -1,9 +1,9 @@
-//! The decayed load: how many operations each row got lately. Decides resolution, and is no count that anybody
-//! is shown.
+//! The decayed load: how many operations each row got lately. Decides resolution, and is no count
+//! that anybody is shown.
 //!
 //! A row is a distinct key range of a layout (an aggregate's slots for several groups are one row).
-//! The load halves at every re-plan, so it remembers about two columns. When the rows change, load goes
-//! with the keys: all of it where a row lies in a new one, else in equal parts.
+//! The load halves at every re-plan, so it remembers about two columns. When the rows change, load
+//! goes with the keys: all of it where a row lies in a new one, else in equal parts.
 
 use bytes::Bytes;
 use std::borrow::Borrow;

@@ -98,7 +98,8 @@ impl RowPacking {
         self.pack(0..self.weights.len(), self.tight_bound(budget))
     }
 
-    /// Packs anew the rows that are too heavy. May need more than the budget: see [`RowPacking::fit`].
+    /// Packs anew the rows that are too heavy. May need more than the budget: see
+    /// [`RowPacking::fit`].
     pub(crate) fn relieve(&self, rows: Vec<Range<usize>>, budget: Budget) -> Vec<Range<usize>> {
         let tight = self.tight_bound(budget);
         let too_heavy = |row: &Range<usize>| {

@@ -7,8 +7,8 @@
 //! would have to be unpacked to be kept.
 //!
 //! ```text
-//! keys:   blocks of gaps (the key less the one before it, less 1); no blocks where the part has the
-//!         keys of the part before
+//! keys:   blocks of gaps (the key less the one before it, less 1); no blocks where the part has
+//!         the keys of the part before
 //! values: blocks of values
 //! blocks: up to 128 numbers each, as the columns of the history are packed, without padding
 //! ```

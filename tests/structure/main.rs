@@ -19,7 +19,7 @@ const CRATES: &[(&str, &str, &[&str])] = &[
     ("json", "src/json", &["proto"]),
     ("security", "src/security", &[]),
     ("backup", "src/backup", &["proto"]),
-    ("client", "src/client", &["proto", "json", "security"]),
+    ("client", "src/client", &["types", "proto", "json", "security"]),
     ("raft", "src/raft", &["types", "proto", "security"]),
     ("catalog-group", "src/catalog_group", &["types", "catalog", "raft"]),
     ("kv", "src/kv", &["types", "core", "directory", "raft"]),
@@ -93,31 +93,12 @@ const CRATES: &[(&str, &str, &[&str])] = &[
 const CIRCLES_NOT_YET: &[&str] = &["cli"];
 
 /// Folders and files whose lines are still longer.
-const COLUMNS_NOT_YET: &[&str] = &[
-    "CHANGELOG.md",
-    "README.md",
-    "clippy.toml",
-    "docs/",
-    "proto/",
-    "src/backup/src/",
-    "src/cli/src/",
-    "src/client/src/",
-    "src/json/src/",
-    "src/proto/src/",
-    "src/security/src/",
-    "src/testkit/src/",
-    "src/main.rs",
-    "web/",
-];
+const COLUMNS_NOT_YET: &[&str] =
+    &["clippy.toml", "src/cli/src/", "src/json/src/", "src/main.rs", "web/"];
 
 /// Folders of source that still hold more files.
-const FOLDERS_NOT_YET: &[&str] = &[
-    "src/cli/src",
-    "src/keyviz/src/sampler",
-    "src/node/src",
-    "src/raft/src",
-    "src/raft/src/storage",
-];
+const FOLDERS_NOT_YET: &[&str] =
+    &["src/cli/src", "src/node/src", "src/raft/src", "src/raft/src/storage"];
 
 const MAX_FILES: usize = 20;
 const MAX_LINES: usize = 500;
@@ -261,7 +242,11 @@ fn structure_no_folder_holds_more_than_20_files_of_source() {
     let mut held: BTreeMap<String, usize> = BTreeMap::new();
     for (.., folder, _) in CRATES {
         for file in files(&root().join(folder).join("src"), &[".rs"]) {
-            *held.entry(shown(file.parent().expect("it lies in a folder"))).or_default() += 1;
+            let name = file.file_name().expect("it has a name").to_string_lossy();
+            // Tests lie beside what they test, and do not count.
+            let of_tests = name == "tests.rs" || name.ends_with("_tests.rs");
+            let folder = shown(file.parent().expect("it lies in a folder"));
+            *held.entry(folder).or_default() += usize::from(!of_tests);
         }
     }
     let mut wrong = Vec::new();

@@ -15,6 +15,7 @@ mod client;
 mod cluster;
 mod command;
 mod deploy;
+mod docs;
 mod full_disk;
 mod leaders;
 mod lost_disk;

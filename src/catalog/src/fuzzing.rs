@@ -1,4 +1,4 @@
-//! What the log, the disk and peers say of the catalog, as fuzz targets.
+//! Fuzz targets: decoders of the catalog's bytes from the log, the disk and peers.
 
 use super::{Catalog, CatalogCommand, DiskCommand, Disks, PlaceCommand, Placement, Retention};
 use crate::machine::codec::{self, Kind};

@@ -1,9 +1,9 @@
-//! The route catalog: which key range is which route, in which Raft group, and how that changes.
+//! The route catalog: key ranges, their ids, their Raft groups, and changes of these.
 //!
 //! A pure state machine ([`Catalog`]) with the snapshot of live routes that it publishes
 //! ([`RouteTable`]) and the fan-out of its changes to subscribers ([`WatchHub`]). It has no Raft,
-//! gRPC, storage engine, clock or random source of its own: commands come ordered and bear their
-//! time, and records go out as bytes.
+//! gRPC, storage engine, clock or random source: commands arrive in order with their time, and
+//! records are bytes.
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

@@ -1,4 +1,4 @@
-//! `demo`: a whole cluster in one process, a workload, and its heatmap.
+//! `demo`: runs a whole cluster in one process, a workload, and its heatmap.
 
 mod run;
 mod watch;
@@ -23,39 +23,39 @@ use keyviz_security::SecurityConfig;
 
 pub use run::run_demo;
 
-/// Nodes where nothing else was said.
+/// Default number of nodes.
 pub const DEFAULT_NODES: u64 = 3;
-/// First gRPC port where nothing else was said.
+/// Default of the first gRPC port.
 pub const DEFAULT_PORT: u16 = 7401;
-/// HTTP ports are this much above the gRPC ports.
+/// Offset of the HTTP ports from the gRPC ports.
 pub const HTTP_PORT_OFFSET: u16 = 100;
 /// Routes at the start: enough rows to see a pattern, few enough for one screen.
 pub const ROUTES: u64 = 32;
-/// Beginning of the workload's keys: not that of `load`, which verifies what it wrote.
+/// Prefix of the workload's keys. It differs from that of `load`, which verifies what it wrote.
 pub const KEY_PREFIX: &str = "demo/";
 /// Distinct keys of the workload.
 pub const KEYS: u64 = 100_000;
-/// Operations a second of the workload: busy, but no burden for a laptop.
+/// Operations per second of the workload: busy, but light enough for a laptop.
 pub const RATE: f64 = 1_000.0;
 /// Clients of the workload.
 pub const CLIENTS: usize = 24;
 /// Longest wait for one answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// What the nodes log where nothing is drawn in place.
+/// The log filter of the nodes when nothing is drawn in place.
 const LOG: &str = "error";
 /// Memory for cached pages of each node.
 const CACHE_BYTES: u64 = 8 << 20;
 
-/// All that `demo` was told, checked.
+/// The checked options of `demo`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct DemoOptions {
     /// Nodes, at least 1.
     pub nodes: u64,
     /// Raft groups of data.
     pub groups: u64,
-    /// Folder for the nodes' folders; `None`: a temporary one that is removed.
+    /// Parent of the nodes' folders; `None`: a temporary folder that is removed.
     pub data: Option<PathBuf>,
-    /// gRPC port of the first node; the others follow.
+    /// gRPC port of the first node; those of the others follow.
     pub port: u16,
     /// The workload; `None`: none.
     pub load: Option<Pattern>,
@@ -79,17 +79,18 @@ pub struct DemoArgs {
     /// Length of a heatmap column, 1s to 1h
     #[arg(long, visible_alias = "keyviz-step", env = "KEYVIZ_STEP", value_name = "DURATION", default_value = "2s", value_parser = keyviz_flags::step)]
     step: Duration,
-    /// Folder for the nodes' data; absent: a temporary one that is removed at the end
+    /// Folder for the data of the nodes; absent: a temporary folder that is removed at the end
     #[arg(long, env = "KEYVIZ_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
-    /// gRPC port of the first node on loopback; the others follow, and HTTP is 100 above each
+    /// gRPC port of the first node on loopback; those of the others follow, and HTTP ports are 100
+    /// higher
     #[arg(long, env = "KEYVIZ_PORT", value_name = "PORT", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
-    /// Pattern of the workload: 1,000 operations a second, half of them writes, over 100,000 keys
+    /// Pattern of the workload: 1,000 operations per second, half of them writes, over 100,000 keys
     /// that begin with demo/
     #[arg(long, value_enum, value_name = "PATTERN", default_value = "hotspot")]
     load: Pattern,
-    /// End after this long, such as 30s; absent: at Ctrl-C
+    /// Stop after this time, such as 30s; absent: at Ctrl-C
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     duration: Option<Duration>,
     /// Start no workload
@@ -102,10 +103,10 @@ pub struct DemoArgs {
 }
 
 impl DemoArgs {
-    /// Checks what no flag can check alone.
+    /// Checks the combination of flags.
     ///
     /// # Errors
-    /// Naming the flag and its value.
+    /// Names the flag and its value.
     pub fn options(self) -> Result<DemoOptions, UsageError> {
         let last = u64::from(self.port) + u64::from(HTTP_PORT_OFFSET) + self.nodes - 1;
         if last > u64::from(u16::MAX) {
@@ -137,7 +138,7 @@ impl DemoOptions {
         (1..=self.nodes).map(|node| self.address(node, 0).into()).collect()
     }
 
-    /// One `serve` a node, with folders below `data`.
+    /// The options of each node, with folders below `data`.
     pub fn members(&self, data: &Path) -> Vec<ServeOptions> {
         let members: BTreeMap<u64, Address> = (1..).zip(self.addresses()).collect();
         let node = |id| ServeOptions {

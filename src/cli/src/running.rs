@@ -1,5 +1,4 @@
-//! Starting and stopping nodes, for `serve` and `demo`. The only place of the commands that knows
-//! how a node is made.
+//! Starts and stops nodes, for `serve` and `demo`.
 
 use std::io::IsTerminal as _;
 
@@ -17,15 +16,15 @@ use super::serve::{ServeOptions, Start};
 pub struct RunningNode(Node);
 
 impl RunningNode {
-    /// Starts a node; it serves when this returns.
+    /// Starts a node. When this returns, it serves.
     ///
     /// # Errors
-    /// Where its port is taken, its folder is in use or unreadable, or it belongs elsewhere.
+    /// If its port is taken, its folder is in use or unreadable, or it belongs to another node.
     pub async fn start(options: ServeOptions) -> anyhow::Result<Self> {
         Ok(RunningNode(Node::start(config(options)?).await?))
     }
 
-    /// As [`RunningNode::start`]; `None` where `stopped` came while the node waited to join.
+    /// As [`RunningNode::start`]; `None` if `stopped` completed while the node waited to join.
     ///
     /// # Errors
     /// As [`RunningNode::start`].
@@ -36,22 +35,22 @@ impl RunningNode {
         Ok(Node::start_unless(config(options)?, stopped).await?.map(RunningNode))
     }
 
-    /// Waits until the node cannot go on, and says why.
+    /// Waits until the node fails, and returns why.
     pub async fn failed(&self) -> anyhow::Error {
         anyhow::anyhow!(self.0.failed().await)
     }
 
-    /// Reads certificates, token and secret anew; what is wrong with them goes to the log.
+    /// Reads certificates, token and secret again, and logs errors.
     pub async fn reload_security(&self) {
         for error in self.0.reload_security().await.err().into_iter().flatten() {
             tracing::error!("{error}; what was read before stays in force");
         }
     }
 
-    /// Finishes what is in flight, writes what is in memory, and stops.
+    /// Finishes the requests in flight, writes what is in memory, and stops.
     ///
     /// # Errors
-    /// Where something could not be written.
+    /// If something could not be written.
     pub async fn shutdown(self) -> anyhow::Result<()> {
         self.0.shutdown().await.context("the node stopped, but its storage did not close in order")
     }
@@ -103,16 +102,16 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
     })
 }
 
-/// Logs to stderr what `filter` lets through, from now on.
+/// Starts logging to stderr with `filter`.
 ///
 /// # Errors
-/// Where the filter is none; the flags have checked theirs.
+/// If the filter is malformed; the flags have checked theirs.
 pub fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
     let logging = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_new(filter)?)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    // A process that embeds this one may log already; then that stands.
+    // An embedding process may have set up logging already; it is kept.
     let _ = logging.try_init();
     Ok(())
 }
@@ -122,10 +121,10 @@ pub fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
 pub struct Reloads(tokio::signal::unix::Signal);
 
 impl Reloads {
-    /// Takes the signal over from now on: it ends the process no more.
+    /// Handles the signal from now on, so that it no longer ends the process.
     ///
     /// # Errors
-    /// Where the system does not let it.
+    /// If the system refuses.
     pub fn new() -> std::io::Result<Self> {
         Ok(Reloads(signal(SignalKind::hangup())?))
     }
@@ -144,10 +143,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over from now on.
+    /// Handles the signals from now on.
     ///
     /// # Errors
-    /// Where the system does not let it.
+    /// If the system refuses.
     pub fn new() -> std::io::Result<Self> {
         Ok(Signals {
             interrupt: signal(SignalKind::interrupt())?,

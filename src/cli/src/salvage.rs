@@ -156,7 +156,7 @@ async fn write(salvage: &Salvage, file: &Path) -> Result<WrittenJson, CliError> 
     };
     let published = made.and_then(|made| backup::publish(&aside, file).map(|()| made));
     let made = published.inspect_err(|_| {
-        // Nothing of it is of use; what cannot be removed does no harm.
+        // The partial file is useless; if it cannot be removed, it does no harm.
         let _ = std::fs::remove_file(&aside);
     })?;
     Ok(WrittenJson {

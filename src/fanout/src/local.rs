@@ -1,9 +1,9 @@
-//! This node's sampler and history as one source of answers.
+//! The sampler and the history of this node as one source of counts.
 //!
-//! A flush moves counts from the sampler into the history. A question that looked at one before
-//! the flush and at the other after it would miss them or see them twice, so both happen under one
-//! gate. It is held for the copy of what is not flushed yet, never while an answer is computed,
-//! and recorders do not know it.
+//! A flush moves counts from the sampler into the history. A query that read one before the flush
+//! and the other after it would miss counts or see them twice, so both use one gate. The gate is
+//! held while unflushed counts are copied, never while an answer is computed, and recorders do not
+//! use it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -69,7 +69,7 @@ pub enum MatrixError {
     /// No catalog was applied yet, so there are no rows.
     #[error("this node has not applied a route catalog yet; try again or ask another node")]
     NotReady,
-    /// This node is no member of the cluster any more.
+    /// This node is no longer a member of the cluster.
     #[error(
         "node {node} has left the cluster or was removed from it, and asks the others nothing any \
          more; ask another node"
@@ -78,7 +78,7 @@ pub enum MatrixError {
         /// This node.
         node: NodeId,
     },
-    /// This node has forgotten what it acknowledged, and takes part in nothing.
+    /// This node has forgotten what it acknowledged, and is excluded.
     #[error("this node answers nothing: {reason}")]
     Refused {
         /// Why, and what to do.

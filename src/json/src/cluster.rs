@@ -13,7 +13,7 @@ pub struct ClusterJson<'a> {
     members: List<'a, proto::Member>,
     groups: List<'a, proto::Group>,
     moves: List<'a, proto::Move>,
-    /// Null: not known.
+    /// Null: unknown.
     moves_left: Option<u64>,
     moves_waiting: u64,
     replication: u64,

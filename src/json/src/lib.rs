@@ -1,9 +1,9 @@
-//! The JSON of matrices, routes and members: one form for the commands and for the HTTP edge.
+//! The JSON of matrices, routes and members, for the commands and the HTTP API.
 //!
-//! Field names are those of the protos. A key is text where it is printable UTF-8, otherwise
-//! `hex:` and its bytes; a key that itself begins with `hex:` is given in hex too, so that
-//! [`parse_key`] undoes [`key_text`] for every key. An absent `end` is null. The values borrow from
-//! the message and are serialized without a copy of its cells.
+//! Field names are those of the protos. A key is text if it is printable UTF-8, otherwise `hex:`
+//! and its bytes. A key that begins with `hex:` is written in hex too, so [`parse_key`] inverts
+//! [`key_text`] for every key. An absent `end` is null. The values borrow from the message and are
+//! serialized without copying its cells.
 
 mod cluster;
 mod list;

@@ -12,7 +12,7 @@ pub(crate) trait HasJson {
     fn json(&self) -> Self::Json<'_>;
 }
 
-/// A list that is converted item by item while it is written.
+/// A list that is converted item by item during serialization.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct List<'a, T>(pub &'a [T]);
 

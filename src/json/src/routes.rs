@@ -47,9 +47,9 @@ pub enum WatchJson<'a> {
         catalog_version: u64,
         /// Routes in key order.
         routes: Routes<'a>,
-        /// More of it follows.
+        /// More messages of the same snapshot follow.
         more: bool,
-        /// The subscriber fell behind.
+        /// The subscriber had fallen behind.
         reset: bool,
     },
     /// Contiguous changes.
@@ -57,7 +57,7 @@ pub enum WatchJson<'a> {
         /// Oldest first.
         deltas: Deltas<'a>,
     },
-    /// Nothing changed up to this version.
+    /// The subscriber is current up to this version.
     Progress {
         /// The version.
         catalog_version: u64,
@@ -75,7 +75,7 @@ pub struct Routes<'a>(List<'a, proto::Route>);
 pub struct Deltas<'a>(List<'a, proto::RouteDelta>);
 
 impl<'a> WatchJson<'a> {
-    /// `None` for a message without an event, which a newer server may send.
+    /// `None` for a message without a known event, as a newer server may send.
     pub fn new(message: &'a proto::WatchRoutesResponse) -> Option<Self> {
         use proto::watch_routes_response::Event;
         Some(match message.event.as_ref()? {

@@ -86,7 +86,7 @@ enum Step {
 
 impl Balancer {
     /// Runs until stopped. On a node that does not lead the catalog group it only waits.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(self: Arc<Self>) {
         let mut memory = Memory::default();
         let mut pause = IDLE;
         let mut said = String::new();

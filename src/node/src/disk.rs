@@ -32,7 +32,7 @@ pub(super) struct DiskWatch {
 
 impl DiskWatch {
     /// Watches until stopped.
-    pub(super) async fn run(self, stop: CancellationToken) {
+    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut full_before = false;
         while tokio::time::timeout(EVERY, stop.cancelled()).await.is_err() {
             let full = self.storage.room() == RoomState::Full;

@@ -23,6 +23,7 @@ use keyviz_raft::{CreateError, Group, Groups, Member, Peers, Storage};
 
 use super::identity::Identity;
 use super::leads;
+use super::supervisor::{ControlLoop, Supervisor};
 
 /// Members that are not known yet are looked for again this often.
 const MEMBERS_AGAIN: Duration = Duration::from_millis(20);
@@ -45,6 +46,7 @@ pub(super) struct Follower {
     pub(super) changing: Arc<tokio::sync::Mutex<()>>,
     /// Groups that are being given up.
     pub(super) leaving: Arc<Mutex<BTreeSet<GroupId>>>,
+    pub(super) supervisor: Supervisor,
     pub(super) stop: CancellationToken,
 }
 
@@ -143,9 +145,11 @@ impl Follower {
         first: Option<&GroupPlacement>,
     ) -> Result<(), CreateError> {
         let group = self.groups.create(group, KvMachine).await?;
-        let follow =
-            leads::follow(Arc::clone(&group), Arc::clone(&self.sampler), self.stop.clone());
-        tokio::spawn(follow);
+        let (followed, sampler) = (Arc::clone(&group), Arc::clone(&self.sampler));
+        let stop = self.stop.clone();
+        self.supervisor.run(ControlLoop::Leadership, &self.stop, move || {
+            leads::follow(Arc::clone(&followed), Arc::clone(&sampler), stop.clone())
+        });
         if let Some(first) = first {
             tokio::spawn(self.clone().start_group(group, first.clone()));
         }

@@ -25,6 +25,7 @@ mod salvage;
 mod simulation;
 mod standing;
 mod start;
+mod supervisor;
 mod verifier;
 
 pub use archive::ArchiveError;

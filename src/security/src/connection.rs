@@ -1,4 +1,4 @@
-//! A connection that was taken, plain or TLS, and who is on its other end.
+//! An accepted connection, plain or TLS, with its caller.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,16 +12,16 @@ use tonic::transport::server::Connected;
 
 use super::verdict::CallerCertificate;
 
-/// The other end of a connection. Requests carry it as an extension.
+/// The caller of a connection. Requests carry it as an extension.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// Its address.
     pub address: SocketAddr,
-    /// What its certificate says.
+    /// The verdict on its certificate.
     pub certificate: CallerCertificate,
 }
 
-/// A connection that was taken.
+/// An accepted connection.
 pub struct Connection {
     pub(super) stream: Stream,
     pub(super) caller: Caller,

@@ -1,7 +1,7 @@
-//! Takes connections, plain or TLS.
+//! Accepts connections, plain or TLS.
 //!
-//! Handshakes run beside each other, each within a time and all within a number, so that a caller
-//! that never ends its own keeps nobody else waiting for long.
+//! Handshakes run concurrently, with a time limit each and a limit on their number, so that a
+//! caller that never completes its handshake does not delay others for long.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,28 +17,28 @@ use super::plain;
 use super::tls::Tls;
 use super::verdict::CallerCertificate;
 
-/// How long a handshake may take.
+/// Time limit of a handshake.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Handshakes at once. At some 50 KiB each they take at most 50 MiB.
+/// Concurrent handshakes. At about 50 KiB each they take at most 50 MiB.
 const HANDSHAKES: usize = 1024;
 
-/// Connections that wait for the server to take them.
+/// Connections that wait for the server to accept them.
 const READY: usize = 64;
 
-/// The wait after the system could give no connection, for want of file handles.
+/// The pause after accepting failed, for example for want of file handles.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
-/// Which port it is.
+/// The kind of a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Edge {
-    /// gRPC, which asks callers for a certificate.
+    /// gRPC, which requests a certificate from callers.
     Grpc,
     /// HTTP, which does not.
     Http,
 }
 
-/// A port that takes connections.
+/// A port that accepts connections.
 pub struct Listener {
     local: SocketAddr,
     source: Source,
@@ -50,10 +50,10 @@ enum Source {
 }
 
 impl Listener {
-    /// Takes connections from `listener`: TLS where there is any, else plain. Needs a Tokio runtime.
+    /// Accepts connections from `listener`, with TLS if it is configured. Needs a Tokio runtime.
     ///
     /// # Errors
-    /// Where the system does not know the listener's address.
+    /// If the address of the listener cannot be determined.
     pub fn new(listener: TcpListener, tls: Option<Tls>, edge: Edge) -> std::io::Result<Self> {
         let local = listener.local_addr()?;
         let source = match tls {
@@ -67,7 +67,7 @@ impl Listener {
         Ok(Listener { local, source })
     }
 
-    /// The next connection. Cancelling it loses none.
+    /// The next connection. Cancel safe.
     pub async fn next(&mut self) -> Connection {
         match &mut self.source {
             Source::Plain(listener) => {
@@ -77,7 +77,7 @@ impl Listener {
             }
             Source::Tls(connections) => match connections.recv().await {
                 Some(connection) => connection,
-                // The runtime is going away, and this with it.
+                // The runtime is shutting down.
                 None => std::future::pending().await,
             },
         }
@@ -120,7 +120,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
                 }
                 return (stream, address);
             }
-            // Of the one connection, which is gone.
+            // The error concerns one connection, which is closed.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -136,7 +136,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// Takes connections until the server is gone.
+/// Accepts connections until the server stops.
 async fn take(listener: TcpListener, tls: Tls, edge: Edge, ready: mpsc::Sender<Connection>) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     loop {
@@ -150,7 +150,7 @@ async fn take(listener: TcpListener, tls: Tls, edge: Edge, ready: mpsc::Sender<C
             let shaken = handshake(stream, address, &tls, edge);
             match tokio::time::timeout(HANDSHAKE_WITHIN, shaken).await {
                 Ok(Ok(Some(connection))) => {
-                    // Where the server is gone, so is the connection.
+                    // If the server has stopped, the connection is dropped.
                     let _ = ready.send(connection).await;
                 }
                 Ok(Ok(None)) => {}
@@ -162,7 +162,7 @@ async fn take(listener: TcpListener, tls: Tls, edge: Edge, ready: mpsc::Sender<C
     }
 }
 
-/// `None`: the caller does not speak TLS, and was told.
+/// `None`: the caller did not use TLS and was answered accordingly.
 async fn handshake(
     stream: TcpStream,
     address: SocketAddr,

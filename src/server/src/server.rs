@@ -26,6 +26,7 @@ use crate::grpc::kv::KvService;
 use crate::grpc::leaders::LeaderLog;
 use crate::grpc::routes::{RoutesService, SharedRoutes};
 use crate::http::{self, HttpState};
+use crate::loops::LoopHealth;
 use crate::metrics::{Metrics, MetricsParts, Requests};
 use crate::peer::handoff::Estates;
 use crate::peer::kv::KvPeerService;
@@ -62,6 +63,8 @@ pub struct Edge {
     pub security: Security,
     /// Time that a request may take.
     pub timeout: Duration,
+    /// The state of the node's control loops.
+    pub loops: Arc<LoopHealth>,
     /// Ends the streams that never end by themselves.
     pub stop: CancellationToken,
 }
@@ -86,7 +89,7 @@ impl Services {
     /// The services of an edge.
     pub fn new(edge: Edge) -> Self {
         let Edge { node, coordinator, catalog, fanout, groups, directory, .. } = edge;
-        let Edge { peers, estates, storage, http, security, timeout, stop, .. } = edge;
+        let Edge { peers, estates, storage, http, security, timeout, loops, stop, .. } = edge;
         let verification = edge.verification;
         let served = groups.clone();
         let estates = Estates {
@@ -113,6 +116,7 @@ impl Services {
             catalog: catalog.applied().clone(),
             storage: storage.clone(),
             verification: Arc::clone(&verification),
+            loops: Arc::clone(&loops),
         });
         Services {
             kv: Arc::clone(&coordinator),
@@ -146,6 +150,7 @@ impl Services {
                 http,
                 started: Instant::now(),
                 timeout,
+                loops,
             }),
             metrics: Arc::new(metrics),
             directory,

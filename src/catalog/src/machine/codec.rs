@@ -1,4 +1,4 @@
-//! Bytes that are stored or replicated: `kind, version, CRC-32, payload`.
+//! Encoding of stored and replicated bytes: `kind, version, CRC-32, payload`.
 //!
 //! ```text
 //! offset  size  field
@@ -8,9 +8,8 @@
 //!      6     -  payload: bincode 2, standard configuration
 //! ```
 //!
-//! bincode does not describe itself, so kind and version come first, and a payload must be
-//! consumed to its last byte. Claimed lengths are checked against a limit before anything is
-//! allocated for them.
+//! bincode is not self-describing, so kind and version come first, and a payload must be consumed
+//! to its last byte. Lengths are checked against a limit before memory is allocated.
 
 use bincode::config;
 use bincode::de::Decode;
@@ -33,7 +32,7 @@ pub(crate) enum Kind {
     Snapshot = b'S',
 }
 
-/// Bytes that are not what they should be, or a value too large to become bytes.
+/// Why bytes cannot be decoded, or a value not encoded.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CodecError {
     /// Shorter than the header.
@@ -42,7 +41,7 @@ pub enum CodecError {
         /// Bytes at hand.
         len: usize,
     },
-    /// Longer than such a payload may be.
+    /// Longer than the limit.
     #[error("{len} bytes exceed the limit of {limit}")]
     TooLarge {
         /// Bytes at hand.
@@ -50,7 +49,7 @@ pub enum CodecError {
         /// Most allowed.
         limit: usize,
     },
-    /// Something else was encoded.
+    /// Bytes of another kind.
     #[error("found the bytes of kind {found:#04x}, expected {expected:#04x}")]
     WrongKind {
         /// Kind in the header.
@@ -58,22 +57,22 @@ pub enum CodecError {
         /// Kind asked for.
         expected: u8,
     },
-    /// Written by other software.
+    /// An unsupported version.
     #[error("encoding version {found} is not supported; this software knows version {VERSION}")]
     UnknownVersion {
         /// Version in the header.
         found: u8,
     },
-    /// The bytes changed since they were written.
+    /// The checksum does not match.
     #[error("checksum mismatch")]
     Checksum,
-    /// The payload is no such value.
+    /// The payload is malformed.
     #[error("malformed payload: {reason}")]
     Malformed {
         /// What the decoder found.
         reason: String,
     },
-    /// The payload goes on after the value.
+    /// Bytes follow the value.
     #[error("{count} bytes follow the value")]
     Trailing {
         /// Bytes left over.

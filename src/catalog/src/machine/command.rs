@@ -1,4 +1,4 @@
-//! What the catalog's Raft group replicates.
+//! The commands of the catalog group.
 
 use bincode::{Decode, Encode};
 
@@ -11,10 +11,10 @@ use keyviz_types::RouteId;
 /// all replicas agree.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub enum CatalogCommand {
-    /// Makes the cluster: its groups and first routes. Happens once; the cluster id tells a retry
-    /// from a second attempt.
+    /// Creates the cluster: its groups and first routes. Applied once; the cluster id distinguishes
+    /// a retry from a second attempt.
     Bootstrap {
-        /// Name of the new cluster.
+        /// Id of the new cluster.
         cluster_id: ClusterId,
         /// Data groups with their first replicas.
         groups: Vec<GroupPlacement>,
@@ -30,9 +30,9 @@ pub enum CatalogCommand {
         route_id: RouteId,
         /// First key of the right child; strictly inside the route.
         key: Vec<u8>,
-        /// Catalog version that the caller decided on; 0: any.
+        /// Expected catalog version; 0: any.
         expected_version: u64,
-        /// Makes a retry happen once; empty: no such promise.
+        /// A command with the same id is applied once; empty: no such guarantee.
         request_id: String,
         /// Time of the proposal.
         time_ms: u64,
@@ -43,9 +43,9 @@ pub enum CatalogCommand {
         left_id: RouteId,
         /// The route that starts where the other ends.
         right_id: RouteId,
-        /// Catalog version that the caller decided on; 0: any.
+        /// Expected catalog version; 0: any.
         expected_version: u64,
-        /// Makes a retry happen once; empty: no such promise.
+        /// A command with the same id is applied once; empty: no such guarantee.
         request_id: String,
         /// Time of the proposal.
         time_ms: u64,

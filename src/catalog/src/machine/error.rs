@@ -9,7 +9,7 @@ use crate::limits::{
 use crate::members::cluster::{ClusterId, PlacementError};
 use keyviz_types::{GroupId, RouteId};
 
-/// A key that can be no boundary between routes.
+/// Why a key cannot be a boundary between routes.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Encode, Decode)]
 pub enum KeyError {
     /// No byte.
@@ -45,13 +45,13 @@ pub enum CatalogError {
     /// There is no cluster yet.
     #[error("the cluster is not bootstrapped")]
     NotBootstrapped,
-    /// There is a cluster already. Where the id is the caller's own, its bootstrap succeeded.
+    /// There is a cluster already. If the id is the caller's own, its bootstrap succeeded.
     #[error("the cluster is bootstrapped already; its id is {cluster_id}")]
     AlreadyBootstrapped {
-        /// Id of the cluster that there is.
+        /// Id of the existing cluster.
         cluster_id: ClusterId,
     },
-    /// The groups make no cluster.
+    /// The groups do not make a cluster.
     #[error(transparent)]
     Placement(#[from] PlacementError),
     /// The boundaries of the first routes are not in ascending order.
@@ -60,7 +60,7 @@ pub enum CatalogError {
         /// Position of the key that is out of order.
         index: u64,
     },
-    /// The key can be no boundary.
+    /// The key cannot be a boundary.
     #[error(transparent)]
     Key(#[from] KeyError),
     /// A route cannot be split where it starts.
@@ -77,7 +77,7 @@ pub enum CatalogError {
         /// The route that holds the key.
         in_route: RouteId,
     },
-    /// No route ever had the id.
+    /// No route has ever had this id.
     #[error("there is no route {route_id}")]
     UnknownRoute {
         /// The id.
@@ -88,17 +88,17 @@ pub enum CatalogError {
     RetiredRoute {
         /// The id.
         route_id: RouteId,
-        /// The first live routes that hold its keys today; empty where its ancestry is forgotten.
+        /// The first live routes with its keys; empty if its lineage was dropped.
         successors: Vec<RouteId>,
         /// Live routes with its keys beyond those named.
         more: u64,
     },
-    /// The catalog moved on since the caller looked.
+    /// The catalog has another version than expected.
     #[error("expected catalog version {expected}, the current one is {current}")]
     WrongVersion {
-        /// What the caller decided on.
+        /// The expected version.
         expected: u64,
-        /// What the catalog is at.
+        /// The current version.
         current: u64,
     },
     /// A route cannot be merged with itself.
@@ -115,7 +115,7 @@ pub enum CatalogError {
         /// The right route.
         right_id: RouteId,
     },
-    /// The routes' keys are held by different groups, and no data is moved by a merge.
+    /// The routes are in different groups, and a merge moves no data.
     #[error(
         "route {left_id} is in group {left_group}, route {right_id} in group {right_group}: \
          only routes of one group can be merged"
@@ -130,10 +130,10 @@ pub enum CatalogError {
         /// Its group.
         right_group: GroupId,
     },
-    /// There are as many routes as there may be.
+    /// The number of routes is at its limit.
     #[error("the catalog would have more than {MAX_ROUTES} routes")]
     TooManyRoutes,
-    /// The boundaries take as much room as they may.
+    /// The size of the boundaries is at its limit.
     #[error("the start keys of all routes would have more than {MAX_BOUNDARY_BYTES} bytes")]
     TooManyBoundaryBytes,
     /// The request id is too long.
@@ -148,7 +148,7 @@ pub enum CatalogError {
         /// Version that the other change made.
         version: u64,
     },
-    /// The proposer's clock is broken.
+    /// The time of the proposer is out of range.
     #[error("time {time_ms} ms is beyond the last that a change may bear, {MAX_TIME_MS} ms")]
     TimeOutOfRange {
         /// Time of the proposal.

@@ -1,7 +1,7 @@
-//! A catalog from its records, or from a snapshot, which is all records in one piece.
+//! Loads a catalog from its records, or from a snapshot, which has all records in one piece.
 //!
-//! A catalog is loaded whole or not at all: one record that is damaged, missing or in contradiction
-//! to another refuses all.
+//! A catalog is loaded completely or not at all: one damaged, missing or contradictory record is an
+//! error.
 
 use bincode::Decode;
 
@@ -22,10 +22,10 @@ use crate::routes::route::{Delta, Retired, Route};
 use crate::routes::table::{RouteTable, TableError};
 use keyviz_types::RouteId;
 
-/// Records that make no catalog. Nothing of them is used.
+/// Why records do not make a catalog. None of them is used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LoadError {
-    /// A record's bytes are damaged, or from other software.
+    /// A record is damaged, or of an unsupported version.
     #[error("catalog record {key:02x?}: {source}")]
     Record {
         /// Key of the record.
@@ -33,25 +33,25 @@ pub enum LoadError {
         /// What is wrong with it.
         source: CodecError,
     },
-    /// The snapshot's bytes are damaged, or from other software.
+    /// The snapshot is damaged, or of an unsupported version.
     #[error("catalog snapshot: {0}")]
     Snapshot(CodecError),
-    /// A record under a key that this software does not know.
+    /// A record under an unknown key.
     #[error("unknown catalog record {key:02x?}")]
     UnknownRecord {
         /// The key.
         key: Vec<u8>,
     },
-    /// A record under another key than its contents belong to, or one that occurs twice.
+    /// A record under the wrong key, or a duplicate.
     #[error("catalog record {key:02x?} is not what its key says, or occurs twice")]
     Misplaced {
         /// The key.
         key: Vec<u8>,
     },
-    /// Records are there, but not the two that every catalog has.
+    /// The records that every catalog has are missing.
     #[error("the catalog's version or cluster record is missing")]
     Incomplete,
-    /// The groups make no cluster.
+    /// The groups do not make a cluster.
     #[error(transparent)]
     Placement(#[from] PlacementError),
     /// The routes leave a gap or overlap, or are of another version.
@@ -60,7 +60,7 @@ pub enum LoadError {
     /// The retained changes have a hole.
     #[error(transparent)]
     Log(#[from] ChangesError),
-    /// An id that is live, retired or given out next is one of these twice.
+    /// An id is used twice among live, retired and future routes.
     #[error("route id {id} is used twice")]
     IdReused {
         /// The id.
@@ -76,7 +76,7 @@ pub enum LoadError {
     },
 }
 
-/// Everything read so far, not yet known to fit together.
+/// The records read so far, not checked for consistency.
 #[derive(Default)]
 struct Parts {
     meta: Option<Meta>,
@@ -154,7 +154,7 @@ impl Parts {
         let placement = match self.placement.take() {
             Some(placement) if placement.fits(&cluster) => placement,
             Some(_) => return Err(LoadError::Misplaced { key: vec![b'p'] }),
-            // Nothing was moved yet, or the records are of a version that moved nothing.
+            // No group was moved yet, or the records are of a version without moves.
             None => Placement::of(&cluster),
         };
         self.routes.sort_by(|a, b| a.range().start.cmp(&b.range().start));
@@ -228,7 +228,7 @@ impl Catalog {
     /// before bootstrap.
     ///
     /// # Errors
-    /// Where one record is damaged or contradicts another; nothing is loaded then.
+    /// If a record is damaged or contradicts another; nothing is loaded then.
     pub fn load<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         records: impl IntoIterator<Item = (K, V)>,
         retention: Retention,
@@ -262,8 +262,8 @@ impl Catalog {
         all.filter_map(|record| Some((record.key, record.value?)))
     }
 
-    /// The whole catalog in one piece of bytes: every record with its key, each behind its length
-    /// (u32 little endian), sealed with one checksum over all.
+    /// The whole catalog as one byte string: every record with its key, each prefixed with its
+    /// length (u32 little-endian), with one checksum over all.
     ///
     /// # Errors
     /// [`CodecError::TooLarge`] beyond [`MAX_SNAPSHOT_BYTES`], which the other limits rule out.
@@ -287,7 +287,7 @@ impl Catalog {
     /// The catalog of a snapshot.
     ///
     /// # Errors
-    /// Where the bytes are damaged or their records make no catalog; nothing is loaded then.
+    /// If the bytes are damaged or the records do not make a catalog; nothing is loaded then.
     pub fn decode_snapshot(bytes: &[u8], retention: Retention) -> Result<Self, LoadError> {
         let mut rest =
             codec::open(Kind::Snapshot, bytes, MAX_SNAPSHOT_BYTES).map_err(LoadError::Snapshot)?;

@@ -9,7 +9,7 @@ use crate::limits::{MAX_BOUNDARY_BYTES, MAX_ROUTES};
 use crate::routes::route::{Delta, DeltaKind};
 use keyviz_types::{KeyRange, RouteId};
 
-/// Where to split, and what each side would have had.
+/// A split key, and the load on each side.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SplitChoice {
     /// First key of the right half.
@@ -31,12 +31,12 @@ pub enum SplitChoiceError {
     OneSubRange,
 }
 
-/// The boundary between two of the sub-ranges of `route` that leaves the least load on its heavier
-/// side; of several, the first. `loads` may be in any order and reach beyond the route; a sub-range
-/// that starts before a key counts as left of it.
+/// The boundary between two sub-ranges of `route` with the least load on its heavier side; of
+/// several, the first. `loads` may be in any order and reach beyond the route; a sub-range that
+/// starts before a key counts as left of it.
 ///
-/// Only boundaries are candidates: within a sub-range nothing is known, and a guessed key could
-/// leave all of its load on one side.
+/// Only boundaries are candidates: the distribution within a sub-range is unknown, and a guessed
+/// key could leave all of its load on one side.
 ///
 /// # Errors
 /// Where there is no load, or none of the boundaries divides it.

@@ -1,16 +1,16 @@
-//! Which replica or leader to move next, decided from a picture of the cluster and nothing else.
+//! Decides which replica or leader to move next, as a pure function of a view of the cluster.
 //!
-//! In this order: what leaves hands its replicas over; groups with too few replicas get more;
-//! replicas are spread until no two nodes differ by more than one; then leaders are. A node that
-//! does not answer neither gives nor takes, unless it leaves: then it is taken for dead, and what
-//! it held is made again from the others. No move is chosen that the nodes that answer cannot
-//! decide by majority, before and after.
+//! The order is: nodes that leave hand over their replicas; groups with too few replicas get more;
+//! replicas are spread until no two nodes differ by more than one; then leaders are spread. A node
+//! that does not answer neither loses nor receives replicas, unless it leaves: then it is treated
+//! as dead, and its replicas are rebuilt from the others. A move is chosen only if the answering
+//! nodes have a majority before and after it.
 //!
-//! Leaders are spread along shortest chains of transfers from the nodes that lead most. Replicas
-//! that differ by at most one a node allow leaders that do, whichever groups they are of: give each
-//! replica an equal share of its group; whole leaders within the rounded shares exist, because
-//! flows with whole bounds have whole solutions (Ford and Fulkerson 1956), and what stands between
-//! the leaders that there are and those is a set of such chains.
+//! Leaders are spread along shortest chains of transfers from the nodes that lead most groups. If
+//! the numbers of replicas of all nodes differ by at most one, so can the numbers of leaders: give
+//! each replica an equal share of its group; an integral assignment within the rounded shares
+//! exists, because flows with integral bounds have integral solutions (Ford and Fulkerson 1956),
+//! and the difference between the current leaders and that assignment is a set of such chains.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -19,7 +19,7 @@ use keyviz_types::{GroupId, NodeId};
 /// A node as it is now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NodeView {
-    /// It shall leave, or has left.
+    /// It is leaving, or has left.
     pub leaving: bool,
     /// It answers.
     pub alive: bool,
@@ -30,22 +30,22 @@ pub struct NodeView {
 pub struct GroupView {
     /// Who holds it.
     pub replicas: Vec<NodeId>,
-    /// Who leads it, if that is known.
+    /// Its leader, if known.
     pub leader: Option<NodeId>,
 }
 
-/// The cluster as it is now.
+/// A view of the cluster.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct BalanceView {
     /// Members.
     pub nodes: BTreeMap<NodeId, NodeView>,
     /// Data groups.
     pub groups: BTreeMap<GroupId, GroupView>,
-    /// Replicas that a group shall have, where there are as many nodes that stay.
+    /// The number of replicas of a group, if as many nodes stay.
     pub replication: usize,
 }
 
-/// A group is to be held by other nodes.
+/// A move of a replica to another node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReplicaMove {
     /// The group.
@@ -54,7 +54,7 @@ pub struct ReplicaMove {
     pub to: Vec<NodeId>,
 }
 
-/// A group is to be led by another of its replicas.
+/// A transfer of a leadership to another replica.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LeaderMove {
     /// The group.
@@ -77,7 +77,7 @@ impl BalanceView {
         self.nodes.get(node).is_some_and(|view| view.alive)
     }
 
-    /// Those that stay and answer, with the replicas that they hold.
+    /// The nodes that stay and answer, with the number of their replicas.
     fn takers(&self) -> BTreeMap<NodeId, usize> {
         let count = |node: &NodeId| {
             self.groups.values().filter(|group| group.replicas.contains(node)).count()
@@ -86,7 +86,7 @@ impl BalanceView {
         takers.map(|node| (*node, count(node))).collect()
     }
 
-    /// The taker that holds least and none of `replicas`.
+    /// The receiver with the fewest replicas that is not in `replicas`.
     fn taker(&self, replicas: &[NodeId]) -> Option<NodeId> {
         let takers = self.takers().into_iter().filter(|(node, _)| !replicas.contains(node));
         takers.min_by_key(|(node, held)| (*held, *node)).map(|(node, _)| node)
@@ -96,7 +96,7 @@ impl BalanceView {
         self.replication.min(self.nodes.keys().filter(|node| self.stays(node)).count()).max(1)
     }
 
-    /// Whether both sets can decide by majority of those that answer.
+    /// Whether the answering nodes are a majority of both sets.
     fn can_decide(&self, from: &[NodeId], to: &[NodeId]) -> bool {
         let majority =
             |set: &[NodeId]| set.iter().filter(|node| self.alive(node)).count() * 2 > set.len();
@@ -108,7 +108,8 @@ impl BalanceView {
         self.can_decide(from, &to).then_some(ReplicaMove { group, to })
     }
 
-    /// Moves a replica off a node that leaves; dead ones first, since they protect nothing.
+    /// Moves a replica off a node that leaves; dead nodes first, because their replicas protect
+    /// nothing.
     fn next_departure(&self) -> Option<ReplicaMove> {
         let departing = |dead: bool| {
             self.groups.iter().find_map(|(group, view)| {
@@ -121,14 +122,14 @@ impl BalanceView {
                     if *node == leaver { heir } else { Some(*node) }
                 };
                 let to: Vec<NodeId> = replicas.iter().filter_map(keep).collect();
-                // The last replica is not given up.
+                // The last replica stays.
                 if to.is_empty() { None } else { self.checked(*group, to) }
             })
         };
         departing(true).or_else(|| departing(false))
     }
 
-    /// Gives a replica to a group that has too few, or takes one from a group that has too many.
+    /// Adds a replica to a group that has too few, or removes one from a group that has too many.
     fn next_repair(&self) -> Option<ReplicaMove> {
         let factor = self.factor();
         self.groups.iter().find_map(|(group, GroupView { replicas, leader })| {
@@ -182,7 +183,8 @@ impl BalanceView {
         }
         let most = *leads.values().max()?;
         let enough = most.checked_sub(2)?;
-        // Breadth first from all that lead most: the first that leads little ends a shortest chain.
+        // Breadth-first search from the nodes that lead most: the first node that leads few ends a
+        // shortest chain.
         let mut seen: BTreeSet<NodeId> =
             leads.iter().filter(|(_, leads)| **leads == most).map(|(node, _)| *node).collect();
         let mut next: VecDeque<NodeId> = seen.iter().copied().collect();
@@ -192,7 +194,8 @@ impl BalanceView {
                 for to in &view.replicas {
                     let Some(count) = leads.get(to) else { continue };
                     if *count <= enough {
-                        // The last transfer of the chain first: nobody leads more meanwhile.
+                        // The last transfer of the chain comes first, so that no node leads more in
+                        // between.
                         return Some(LeaderMove { group: *group, to: *to });
                     }
                     if seen.insert(*to) {
@@ -211,7 +214,7 @@ impl BalanceView {
         view
     }
 
-    /// How many moves of replicas are left, were each to succeed, and how many of them wait for
+    /// The number of remaining moves of replicas if each succeeds, and how many of them wait for
     /// members that do not answer.
     pub fn moves_left(&self) -> (u64, u64) {
         let (all, now) = (self.as_if_all_answer().moves(), self.moves());
@@ -219,12 +222,11 @@ impl BalanceView {
         (all.max(now), all.saturating_sub(now))
     }
 
-    /// Moves to do now, were each to succeed.
+    /// The moves that can be made now if each succeeds.
     fn moves(&self) -> u64 {
         let mut view = self.clone();
         let mut moves = 0;
-        // Each move brings the cluster nearer to rest; the bound is for views that no cluster
-        // makes.
+        // Each move brings the cluster nearer to balance; the bound is for impossible views.
         while let Some(ReplicaMove { group, to }) = view.next_move() {
             moves += 1;
             if moves >= 100_000 {
@@ -239,7 +241,7 @@ impl BalanceView {
     }
 }
 
-/// Who shall vote in the catalog group: those that vote and stay, filled up to `most` with members
+/// The voters of the catalog group: the current voters that stay, filled up to `most` with members
 /// that are ready to vote.
 pub fn catalog_voters(
     voters: &BTreeSet<NodeId>,

@@ -1,4 +1,4 @@
-//! What a cluster is made of, fixed when it is bootstrapped.
+//! The parameters of a cluster, fixed at its bootstrap.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,8 +9,8 @@ use bincode::{Decode, Encode};
 use crate::limits::{MAX_GROUPS, MAX_REPLICAS};
 use keyviz_types::{GroupId, NodeId};
 
-/// Names one cluster for ever, so that nodes of two clusters cannot mix. 16 random bytes, drawn
-/// by whoever proposes the bootstrap; written as 32 hexadecimal digits.
+/// Identifies a cluster, so that nodes of two clusters cannot mix. 16 random bytes, chosen by the
+/// proposer of the bootstrap; written as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct ClusterId(pub [u8; 16]);
 
@@ -26,7 +26,7 @@ impl fmt::Debug for ClusterId {
     }
 }
 
-/// Text that names no cluster.
+/// Text that is not a cluster id.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a cluster id is 32 hexadecimal digits")]
 pub struct BadClusterId;
@@ -35,7 +35,7 @@ impl FromStr for ClusterId {
     type Err = BadClusterId;
 
     fn from_str(text: &str) -> Result<Self, BadClusterId> {
-        // `from_str_radix` alone would take a sign.
+        // `from_str_radix` alone would accept a sign.
         if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(BadClusterId);
         }
@@ -44,27 +44,27 @@ impl FromStr for ClusterId {
     }
 }
 
-/// The nodes that a data group starts on.
+/// The first placement of a data group.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct GroupPlacement {
     /// The group; at least 1.
     pub group: GroupId,
-    /// Its first replicas. The first of them is the one to start the group.
+    /// Its first replicas. The first of them initiates the group.
     pub replicas: Vec<NodeId>,
 }
 
-/// What bootstrap fixed. Later members of a group are known to that group's Raft alone.
+/// The parameters of the bootstrap. Later members of a group are known only to its Raft membership.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct ClusterRecord {
     /// Name of the cluster.
     pub cluster_id: ClusterId,
     /// Unix time in milliseconds of the bootstrap.
     pub created_ms: u64,
-    /// Data groups, 1 and up without a hole.
+    /// Data groups, numbered from 1 without a gap.
     pub groups: Vec<GroupPlacement>,
 }
 
-/// Groups that make no cluster.
+/// Why groups do not make a cluster.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Encode, Decode)]
 pub enum PlacementError {
     /// No group at all.

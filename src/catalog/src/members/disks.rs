@@ -1,9 +1,9 @@
-//! The disk of each member, as the cluster has it on record.
+//! The recorded disk of each member.
 //!
-//! A member is a node id and a disk. The leader of the catalog group records a member's disk once
-//! it has identified it, and from then on no other disk can come in its name, whichever node is
-//! asked. It records nothing before every member shows its disk: a node of a version without disk
-//! ids could not read the record.
+//! A member is a node id and a disk. The leader of the catalog group records the disk of a member
+//! once it has identified it; from then on every node refuses another disk under its id. It records
+//! nothing before every member presents its disk, because a version without disk ids could not read
+//! the record.
 
 use std::collections::BTreeMap;
 
@@ -84,8 +84,8 @@ impl Disks {
         self.by_node.is_empty()
     }
 
-    /// The disks after a command. Those of nodes that have left are dropped: their ids alone keep
-    /// them out.
+    /// The disks after a command. Those of departed nodes are dropped, because their ids alone are
+    /// refused.
     ///
     /// # Errors
     /// Every reason that it can be refused for.

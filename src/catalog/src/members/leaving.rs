@@ -1,12 +1,11 @@
-//! Whether a node may leave: the groups that it is in must be able to decide by majority without
-//! it.
+//! Checks whether a node may leave: its groups must keep a majority without it.
 
 use std::collections::BTreeSet;
 
 use super::balance::BalanceView;
 use keyviz_types::{GroupId, NodeId};
 
-/// Why a node may not leave now, in words for the operator.
+/// Why a node may not leave now, for the operator.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LeaveError {
     /// Nobody would be left.
@@ -15,7 +14,7 @@ pub enum LeaveError {
         /// The node.
         node: NodeId,
     },
-    /// A group cannot decide anything now.
+    /// A group has no majority now.
     #[error(
         "{} cannot agree on anything now: {answering} of its {members} members answer and a \
          majority is {}; bring the others back first", named(*group), members / 2 + 1
@@ -28,7 +27,7 @@ pub enum LeaveError {
         /// Members.
         members: usize,
     },
-    /// A group could not decide anything without the node.
+    /// A group would have no majority without the node.
     #[error(
         "without node {node} {} would lose its quorum: {answering} of {members} members would \
          answer and a majority is {}; add a node, or bring back those that do not answer, first",
@@ -44,7 +43,7 @@ pub enum LeaveError {
         /// Members that there would be.
         members: usize,
     },
-    /// A node that works would be given up for fewer replicas.
+    /// A working node would be removed at the cost of replicas.
     #[error(
         "groups keep {replication} replicas and without node {node} only {left} nodes would stay; \
          add a node first"
@@ -65,7 +64,7 @@ fn named(group: GroupId) -> String {
 
 impl BalanceView {
     /// Whether `node` may leave; `voters` are those of the catalog group. A node that does not
-    /// answer may leave where fewer than the replicas asked for are left, as its replicas protect
+    /// answer may leave even if fewer replicas than configured remain, because its replicas protect
     /// nothing.
     ///
     /// # Errors

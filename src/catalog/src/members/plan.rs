@@ -49,7 +49,7 @@ pub enum PlanError {
     /// A group needs a replica.
     #[error("the replication factor is 0")]
     NoReplication,
-    /// The groups make no cluster.
+    /// The groups do not make a cluster.
     #[error(transparent)]
     Placement(#[from] PlacementError),
     /// A key can be no boundary.

@@ -1,4 +1,4 @@
-//! The routes that were split or merged away, as long as there is room for them.
+//! The retired routes, within a budget.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::route::Retired;
 use crate::limits::Retention;
 use keyviz_types::RouteId;
 
-/// Retired routes, the oldest of which are forgotten first.
+/// Retired routes, of which the oldest are dropped first.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Lineage {
     by_id: BTreeMap<RouteId, Arc<Retired>>,
@@ -18,7 +18,7 @@ pub(crate) struct Lineage {
 }
 
 impl Lineage {
-    /// Remembers a route; gives back those that had to be forgotten for it.
+    /// Adds a route; returns those that were dropped for it.
     pub(crate) fn push(&mut self, retired: Retired, retention: &Retention) -> Vec<RouteId> {
         self.insert(retired);
         let mut forgotten = Vec::new();
@@ -32,7 +32,7 @@ impl Lineage {
         forgotten
     }
 
-    /// Adds a route that was retired after all others; `false` where the id is there already.
+    /// Adds a route that was retired after all others; `false` if the id is present already.
     pub(crate) fn insert(&mut self, retired: Retired) -> bool {
         let id = retired.route.id();
         let bytes = range_bytes(&retired);

@@ -1,4 +1,4 @@
-//! The newest changes, without a hole, so that a watcher can resume where it stopped.
+//! The newest changes, contiguous, so that a watcher can resume.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,16 +6,16 @@ use std::sync::Arc;
 use super::route::Delta;
 use super::table::RouteTable;
 
-/// What happened after a version.
+/// The changes after a version.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Changes {
-    /// Every change after the cursor, oldest first; empty where the cursor is current.
+    /// Every change after the cursor, oldest first; empty if the cursor is current.
     Deltas(Vec<Arc<Delta>>),
-    /// The changes are not retained that far back: the whole table instead.
+    /// The changes are no longer retained; the whole table is needed.
     Snapshot(RouteTable),
 }
 
-/// A cursor that cannot be answered.
+/// Why the changes after a cursor cannot be returned.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ChangesError {
     /// The cursor is of a version that this node has not applied.
@@ -23,10 +23,10 @@ pub enum ChangesError {
     CursorAhead {
         /// The cursor.
         cursor: u64,
-        /// What the catalog is at.
+        /// The current version.
         version: u64,
     },
-    /// The retained changes are damaged. This is never answered with anything else.
+    /// The retained changes are damaged.
     #[error("integrity error: the change after version {after} is missing from the retained ones")]
     Hole {
         /// The version whose successor is missing.

@@ -1,4 +1,4 @@
-//! The routes as they were, and what changed them, told from the lineage.
+//! Past routes and changes, derived from the lineage.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The catalog that a node has applied, and those who watch it.
+//! The catalog that a node has applied, and its watchers.
 
 use std::sync::Arc;
 
@@ -17,7 +17,8 @@ use crate::members::placement::{PlaceCommand, PlaceError, Placement};
 use crate::routes::route::Delta;
 use crate::routes::table::RouteTable;
 
-/// The catalog as this node has applied it. Shared by the machine, which writes it, and readers.
+/// The catalog as this node has applied it. Shared by the state machine, which writes it, and
+/// readers.
 #[derive(Clone)]
 pub struct AppliedCatalog {
     catalog: Arc<RwLock<Catalog>>,
@@ -43,7 +44,7 @@ impl AppliedCatalog {
         self.catalog.read().table().clone()
     }
 
-    /// What bootstrap fixed; `None` before it was applied here.
+    /// The parameters of the bootstrap; `None` before it was applied here.
     pub fn cluster(&self) -> Option<Arc<ClusterRecord>> {
         self.catalog.read().cluster().cloned()
     }
@@ -53,17 +54,17 @@ impl AppliedCatalog {
         &self.hub
     }
 
-    /// Looks at the whole catalog; changes wait meanwhile.
+    /// Reads the whole catalog; changes wait meanwhile.
     pub fn with<T>(&self, look: impl FnOnce(&Catalog) -> T) -> T {
         look(&self.catalog.read())
     }
 
-    /// Who holds which group, as applied here.
+    /// The placement of groups, as applied here.
     pub fn placement(&self) -> Arc<Placement> {
         self.placements.borrow().clone()
     }
 
-    /// The placement, and each that follows.
+    /// A watch of the placement.
     pub fn placements(&self) -> watch::Receiver<Arc<Placement>> {
         self.placements.subscribe()
     }
@@ -73,15 +74,15 @@ impl AppliedCatalog {
         self.disks.borrow().clone()
     }
 
-    /// The disks, and each change of them.
+    /// A watch of the disks.
     pub fn watch_disks(&self) -> watch::Receiver<Arc<Disks>> {
         self.disks.subscribe()
     }
 
-    /// Puts another catalog in the place of this one, as after a start or an installed snapshot.
+    /// Replaces the catalog, as after a start or an installed snapshot.
     ///
     /// # Errors
-    /// Where the routes and the changes that it retains do not belong together.
+    /// If its routes and retained changes do not match.
     pub fn replace(&self, catalog: Catalog) -> Result<(), HubError> {
         let (table, retained) =
             (catalog.table().clone(), catalog.log().cloned().collect::<Vec<_>>());
@@ -91,7 +92,7 @@ impl AppliedCatalog {
         self.hub.replace(table, &retained)
     }
 
-    /// Applies a change of the routes. Who watches sees it after [`AppliedCatalog::publish`].
+    /// Applies a change of the routes. Watchers see it after [`AppliedCatalog::publish`].
     ///
     /// # Errors
     /// As [`Catalog::apply`].
@@ -99,7 +100,7 @@ impl AppliedCatalog {
         self.catalog.write().apply(command)
     }
 
-    /// Applies a change of the placement. Who watches sees it after
+    /// Applies a change of the placement. Watchers see it after
     /// [`AppliedCatalog::publish_placement`].
     ///
     /// # Errors
@@ -108,7 +109,7 @@ impl AppliedCatalog {
         self.catalog.write().place(command)
     }
 
-    /// Records the disk of a member. Who watches sees it after [`AppliedCatalog::publish_disks`].
+    /// Records the disk of a member. Watchers see it after [`AppliedCatalog::publish_disks`].
     ///
     /// # Errors
     /// As [`Catalog::record_disk`].
@@ -116,7 +117,7 @@ impl AppliedCatalog {
         self.catalog.write().record_disk(command)
     }
 
-    /// Shows the disks that were applied to those who watch.
+    /// Publishes the applied disks to watchers.
     pub fn publish_disks(&self) {
         let now = self.with(|catalog| Arc::clone(catalog.disks()));
         self.disks.send_if_modified(|shown| {
@@ -126,15 +127,15 @@ impl AppliedCatalog {
         });
     }
 
-    /// Shows changes of the routes that were applied to those who watch.
+    /// Publishes applied changes of the routes to watchers.
     ///
     /// # Errors
-    /// Where they do not follow what was shown last.
+    /// If they do not follow what was published last.
     pub fn publish(&self, deltas: &[Arc<Delta>]) -> Result<(), HubError> {
         self.hub.publish(self.table(), deltas)
     }
 
-    /// Shows what was applied to those who watch.
+    /// Publishes what was applied to watchers.
     pub fn publish_placement(&self) {
         let now = self.with(|catalog| Arc::clone(catalog.placement()));
         self.placements.send_if_modified(|shown| {

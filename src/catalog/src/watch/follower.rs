@@ -4,7 +4,7 @@ use super::hub::WatchEvent;
 use crate::routes::route::Delta;
 use crate::routes::table::{RouteTable, TableError};
 
-/// An event that does not fit the table. The table stays as it was.
+/// Why an event does not fit the table. The table is unchanged.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FollowError {
     /// A change that does not follow, or would leave a gap or an overlap.
@@ -18,7 +18,7 @@ pub enum FollowError {
         /// Version of the snapshot.
         found: u64,
     },
-    /// The table should be current, and is not.
+    /// The table is not current although everything was sent.
     #[error("the table has version {have}, though everything up to {current} was sent")]
     NotCurrent {
         /// Version of the table.
@@ -28,8 +28,8 @@ pub enum FollowError {
     },
 }
 
-/// Follows a watch. Whatever does not fit is refused whole, and the follower is not ready until
-/// something fits again: subscribe anew after [`Follower::version`].
+/// Follows a watch. An event that does not fit is refused, and the copy is not ready until an event
+/// fits again: subscribe again after [`Follower::version`].
 #[derive(Clone, Default, Debug)]
 pub struct Follower {
     table: RouteTable,

@@ -1,10 +1,10 @@
-//! One fan-out of the catalog's changes to all subscribers of a node.
+//! Distributes the catalog's changes to all subscribers of a node.
 //!
-//! There is no queue a subscriber. The hub holds one shared state, the newest table with the
-//! retained changes, and a subscriber holds a cursor into it: when woken, it takes whatever lies
-//! after its cursor. So a subscriber that sleeps for a minute costs nothing, gets many changes at
-//! once when it wakes, and a new table where they are no longer retained. Publishing replaces the
-//! state and wakes everybody, whatever they do; a change is stored once for all of them.
+//! There is no queue per subscriber. The hub holds one shared state, the newest table with the
+//! retained changes, and a subscriber holds a cursor into it: when woken, it takes everything after
+//! its cursor. A subscriber that sleeps for a minute costs nothing and gets many changes at once
+//! when it wakes, or a new table if they are no longer retained. Publishing replaces the state and
+//! wakes all subscribers; a change is stored once for all of them.
 //!
 //! ```text
 //!   catalog --publish--> [ table v9 | changes 6 7 8 9 ] --wake--> cursor 8: change 9
@@ -12,9 +12,9 @@
 //!                                                                 cursor 3: table v9, reset
 //! ```
 //!
-//! The hub has no clock. A subscriber that wants a mark of progress while nothing happens puts its
-//! own time limit around [`Subscription::next`] (which loses nothing when it is dropped), and then
-//! calls [`Subscription::progress`].
+//! The hub has no clock. A subscriber that wants progress marks while nothing changes puts a time
+//! limit around [`Subscription::next`] (which is cancel safe), and then calls
+//! [`Subscription::progress`].
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -26,22 +26,22 @@ use crate::routes::log::ChangesError;
 use crate::routes::route::Delta;
 use crate::routes::table::RouteTable;
 
-/// Most changes in one event; what is left comes in the next.
+/// Maximum number of changes in one event; the rest comes in the next.
 pub const MAX_EVENT_DELTAS: usize = 1_024;
 
-/// What a subscriber is told.
+/// An event for a subscriber.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum WatchEvent {
     /// The whole table; replaces whatever the subscriber had.
     Snapshot {
         /// The table.
         table: RouteTable,
-        /// The subscriber had a version, and the changes since then are no longer retained.
+        /// Whether the subscriber had a version whose successors are no longer retained.
         reset: bool,
     },
     /// The next changes, oldest first, without a hole; 1 to 1,024.
     Deltas(WatchDeltas),
-    /// The subscriber has everything up to this version, which is this node's newest.
+    /// The subscriber is current up to this version, the newest of this node.
     Progress(u64),
 }
 
@@ -83,7 +83,7 @@ impl std::fmt::Debug for WatchDeltas {
     }
 }
 
-/// Something that cannot be published. The hub stays as it was.
+/// Why something cannot be published. The hub is unchanged.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum HubError {
     /// The changes do not lead from the published version to that of the table.
@@ -110,7 +110,7 @@ struct Published {
     log: Arc<[Arc<Delta>]>,
 }
 
-/// Hands the catalog's changes to any number of subscribers. Cheap to clone; all clones are one
+/// Distributes the catalog's changes to any number of subscribers. Cheap to clone; clones share the
 /// hub.
 #[derive(Clone)]
 pub struct WatchHub {
@@ -125,7 +125,7 @@ impl Default for WatchHub {
 }
 
 impl WatchHub {
-    /// A hub that has nothing yet and retains at most `retained` changes.
+    /// An empty hub that retains at most `retained` changes.
     pub fn new(retained: usize) -> Self {
         let nothing = Published { table: RouteTable::empty(), log: Arc::from([]) };
         WatchHub { published: Arc::new(watch::Sender::new(nothing)), retained }
@@ -136,15 +136,15 @@ impl WatchHub {
         self.published.borrow().table.clone()
     }
 
-    /// Subscribers at the moment.
+    /// The current number of subscribers.
     pub fn subscribers(&self) -> usize {
         self.published.receiver_count()
     }
 
-    /// Publishes the table that `deltas` lead to from the one published before.
+    /// Publishes the table that follows the previous one by `deltas`.
     ///
     /// # Errors
-    /// Where the changes have a hole or lead elsewhere; nothing is published then.
+    /// If the changes have a gap or do not lead to the table; nothing is published then.
     pub fn publish(&self, table: RouteTable, deltas: &[Arc<Delta>]) -> Result<(), HubError> {
         self.swap(table, |before, table| {
             let have = before.table.version();
@@ -160,12 +160,11 @@ impl WatchHub {
         })
     }
 
-    /// Publishes a table without the changes that lead to it, as after a start or an installed
-    /// snapshot, with the changes that the catalog retains. Subscribers that they do not reach
-    /// back to get the whole table.
+    /// Publishes a table with the changes that the catalog retains, as after a start or an
+    /// installed snapshot. Subscribers with older cursors get the whole table.
     ///
     /// # Errors
-    /// Where the table is older than the published one or the changes do not end with it.
+    /// If the table is older than the published one, or the changes do not end with it.
     pub fn replace(&self, table: RouteTable, retained: &[Arc<Delta>]) -> Result<(), HubError> {
         self.swap(table, |before, table| {
             let (have, version) = (before.table.version(), table.version());
@@ -187,7 +186,7 @@ impl WatchHub {
         log: impl FnOnce(&Published, &RouteTable) -> Result<Arc<[Arc<Delta>]>, HubError>,
     ) -> Result<(), HubError> {
         let mut outcome = Ok(());
-        // Moved out of the closure, so that no reader waits while a table is taken apart.
+        // Dropped outside of the closure, so that no reader waits for it.
         let mut before = None;
         self.published.send_if_modified(|published| match log(published, &table) {
             Ok(log) => {
@@ -216,25 +215,25 @@ impl WatchHub {
     }
 }
 
-/// One subscriber's place in the stream of changes.
+/// The position of one subscriber in the stream of changes.
 pub struct Subscription {
     receiver: watch::Receiver<Published>,
-    /// Version up to which everything was handed out.
+    /// Version up to which everything was delivered.
     cursor: u64,
-    /// The subscriber was told that it caught up.
+    /// Whether the subscriber has received a progress mark.
     told_current: bool,
 }
 
 impl Subscription {
-    /// Version up to which everything was handed out.
+    /// Version up to which everything was delivered.
     pub fn cursor(&self) -> u64 {
         self.cursor
     }
 
-    /// The next event: what is there already, a mark of progress when the subscriber has caught up
-    /// for the first time, then changes as they are published. `None` when the hub is gone.
+    /// The next event: available changes, a progress mark when the subscriber is current for the
+    /// first time, then changes as they are published. `None` when the hub is dropped.
     ///
-    /// May be dropped at any time without losing an event.
+    /// Cancel safe.
     pub async fn next(&mut self) -> Option<WatchEvent> {
         loop {
             if let Some(event) = self.try_next() {
@@ -244,7 +243,7 @@ impl Subscription {
         }
     }
 
-    /// The next event, if there is one now.
+    /// The next event, if it is available.
     pub fn try_next(&mut self) -> Option<WatchEvent> {
         let published = self.receiver.borrow_and_update();
         let version = published.table.version();
@@ -272,8 +271,8 @@ impl Subscription {
         Some(event)
     }
 
-    /// A mark of progress where the subscriber has everything; `None` where [`Subscription::next`]
-    /// has something first.
+    /// A progress mark if the subscriber is current; `None` where [`Subscription::next`] has
+    /// something first.
     pub fn progress(&self) -> Option<WatchEvent> {
         let version = self.receiver.borrow().table.version();
         (self.cursor == version).then_some(WatchEvent::Progress(version))

@@ -11,10 +11,7 @@ use super::trace::TraceError;
 pub enum LoadError {
     /// No node takes a connection.
     #[error(transparent)]
-    NoNode(CallError),
-    /// An address that no connection can be made of.
-    #[error("{0}")]
-    Endpoint(tonic::transport::Error),
+    NoNode(#[from] CallError),
     /// The trace is bad.
     #[error(transparent)]
     Trace(#[from] TraceError),

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::ledger::Ledger;
-use super::pool::Pool;
 use super::progress::Progress;
 use super::report::Stats;
-use keyviz_client::Leaders;
+use keyviz_client::{Leaders, Pool};
 
 /// What all clients share.
 pub(super) struct Shared {

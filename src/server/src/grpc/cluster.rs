@@ -15,6 +15,7 @@ use keyviz_raft::{Group, Groups, Member, Storage};
 use keyviz_types::{DiskId, GroupId, NodeId};
 
 use crate::grpc::routes::change_status;
+use crate::loops::LoopHealth;
 use crate::peer::checks::{check_cluster, not_leader};
 use crate::peer::handoff::Estates;
 use crate::verify::{Updates, Verification};
@@ -35,11 +36,15 @@ pub(crate) struct ClusterService {
     pub(crate) http: String,
     pub(crate) started: Instant,
     pub(crate) timeout: Duration,
+    pub(crate) loops: Arc<LoopHealth>,
 }
 
 impl ClusterService {
     /// Whether this node can serve; else why not.
     pub(crate) fn readiness(&self) -> Result<(), String> {
+        if let Some(failure) = self.loops.failure() {
+            return Err(failure.to_owned());
+        }
         if let Some(fault) = self.storage.fault() {
             return Err(fault.to_string());
         }

@@ -23,6 +23,7 @@ use keyviz_fanout::Fanout;
 use keyviz_kv::Coordinator;
 use keyviz_raft::{Group, GroupStatus, Groups, Role, Storage, WriterStats};
 
+use crate::loops::LoopHealth;
 use crate::verify::Verification;
 use gauges::{by_group, gauges, signed};
 use process::Process;
@@ -37,6 +38,7 @@ pub(crate) struct MetricsParts {
     pub(crate) catalog: AppliedCatalog,
     pub(crate) storage: Storage,
     pub(crate) verification: Arc<Verification>,
+    pub(crate) loops: Arc<LoopHealth>,
 }
 
 /// The node's metrics.
@@ -78,8 +80,20 @@ impl Collector for Parts {
         self.sampler(&mut page)?;
         self.fanout(&mut page)?;
         verify::encode(&self.0.verification.totals(), &mut page.0)?;
+        loops(&self.0.loops, &mut page.0)?;
         process(&mut page)
     }
+}
+
+/// The restarts of control loops.
+fn loops(health: &LoopHealth, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let help = "Restarts of a control loop after it ended or panicked";
+    let mut restarts =
+        encoder.encode_descriptor("loop_restarts", help, None, MetricType::Counter)?;
+    for (name, count) in health.restarts() {
+        ConstCounter::new(count).encode(restarts.encode_family(&[("loop", name)])?)?;
+    }
+    Ok(())
 }
 
 /// One group's number in one metric.

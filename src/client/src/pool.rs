@@ -1,8 +1,9 @@
-//! Connections: a few HTTP/2 channels a node, shared by the clients of that node, and which nodes
-//! are worth trying.
+//! Connections for many concurrent callers: a few HTTP/2 channels per node, shared by the callers
+//! of that node, and which nodes are up.
 //!
-//! A client has a home node and goes there whenever that is not marked as down. A mark lasts
-//! [`DOWN_FOR`]; the first client that comes back after it finds out for all.
+//! A load generator uses this rather than [`super::Client`], which has one connection per node.
+//! Each caller has a home node and uses it unless it is marked as down. A mark lasts [`DOWN_FOR`];
+//! the first caller that returns after it finds out for all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,18 +11,17 @@ use std::time::{Duration, Instant};
 
 use tonic::transport::Endpoint;
 
-use super::super::client::{self, Nodes};
-use super::super::values::Address;
-use super::error::LoadError;
+use super::address::Address;
+use super::connection::{self, CONNECT_TIMEOUT, MAX_ANSWER_BYTES, Nodes};
+use super::error::Error;
+use super::failure;
 use keyviz_proto::kv_client::KvClient;
 use keyviz_security::{AuthChannel, connect_lazy};
 
-/// Clients that share a channel: enough for their requests to travel in few packets.
+/// Callers that share a channel: enough for their requests to share packets.
 const CLIENTS_PER_CHANNEL: usize = 64;
-/// How long a node that broke a connection is left alone.
+/// A node that broke a connection is not used for this long.
 const DOWN_FOR: Duration = Duration::from_millis(500);
-/// Time without an answer after which a connection is checked.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// All connections of a run.
 #[derive(Debug)]
@@ -34,8 +34,8 @@ pub struct Pool {
 struct Node {
     address: Address,
     channels: Vec<AuthChannel>,
-    /// Milliseconds after `started` until which the node is left alone. Only a hint, so that
-    /// relaxed order is enough.
+    /// Milliseconds after `started` until which the node counts as down. A hint, so relaxed order
+    /// is enough.
     down_until_ms: AtomicU64,
 }
 
@@ -44,44 +44,44 @@ struct Node {
 pub struct NodeIndex(pub usize);
 
 impl Pool {
-    /// Prepares channels for `clients` clients, and makes sure that at least one node is there.
+    /// Prepares channels for `clients` callers, and checks that at least one node accepts
+    /// connections.
     ///
     /// # Errors
-    /// [`LoadError::NoNode`] where none takes a connection.
+    /// [`Error::NoNode`] where none does.
     pub async fn connect(
         nodes: &Nodes,
         clients: usize,
         timeout: Duration,
-    ) -> Result<Arc<Self>, LoadError> {
+    ) -> Result<Arc<Self>, Error> {
         let Nodes { addresses, access } = nodes;
-        let checks = addresses.iter().map(|address| client::connect(address, access, timeout));
+        let checks = addresses.iter().map(|address| connection::connect(address, access, timeout));
         let reached = futures::future::join_all(checks).await;
         if reached.iter().all(Result::is_err) {
             let reasons = reached.into_iter().zip(addresses).filter_map(|(reached, address)| {
-                Some((address.clone(), keyviz_client::reason(&reached.err()?)))
+                Some((address.clone(), failure::reason(&reached.err()?)))
             });
-            return Err(LoadError::NoNode(client::CallError::NoNode(reasons.collect())));
+            return Err(Error::NoNode(reasons.collect()));
         }
         let channels = clients.div_ceil(addresses.len()).div_ceil(CLIENTS_PER_CHANNEL);
-        let connect = timeout.min(client::CONNECT_TIMEOUT);
+        let connect = timeout.min(CONNECT_TIMEOUT);
         let nodes = addresses.iter().map(|address| {
-            let endpoint = client::endpoint(address, connect).map_err(LoadError::Endpoint)?;
-            let endpoint = endpoint.http2_keep_alive_interval(KEEP_ALIVE);
+            let endpoint = connection::endpoint(address, connect);
+            let endpoint = endpoint.expect("an address is a URI authority");
             let channel = |endpoint: &Endpoint| {
                 let channel = connect_lazy(endpoint.clone(), access.tls.as_ref());
                 AuthChannel::new(channel, access.credentials.clone())
             };
-            Ok(Node {
+            Node {
                 address: address.clone(),
                 channels: (0..channels).map(|_| channel(&endpoint)).collect(),
                 down_until_ms: AtomicU64::new(0),
-            })
+            }
         });
-        let nodes = nodes.collect::<Result<_, LoadError>>()?;
-        Ok(Arc::new(Pool { nodes, started: Instant::now() }))
+        Ok(Arc::new(Pool { nodes: nodes.collect(), started: Instant::now() }))
     }
 
-    /// Nodes that can be tried.
+    /// The number of nodes.
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
@@ -91,12 +91,17 @@ impl Pool {
         &self.nodes[node.0].address
     }
 
-    /// The home of a client: clients are dealt out evenly.
+    /// Whether there is no node.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The home node of a caller; callers are spread evenly.
     pub fn home(&self, client: usize) -> NodeIndex {
         NodeIndex(client % self.nodes.len())
     }
 
-    /// The next node from `from` on that is not marked as down; where all are, `from`.
+    /// The next node from `from` on that is not marked as down; if all are, `from`.
     pub fn up_from(&self, from: NodeIndex) -> NodeIndex {
         let mut ring =
             (0..self.nodes.len()).map(|step| NodeIndex((from.0 + step) % self.nodes.len()));
@@ -119,12 +124,12 @@ impl Pool {
         self.nodes[node.0].down_until_ms.store(until_ms, Ordering::Relaxed);
     }
 
-    /// The stub that a client uses at a node.
+    /// The stub of a caller at a node.
     pub fn stub(&self, node: NodeIndex, client: usize) -> KvClient<AuthChannel> {
         let channels = &self.nodes[node.0].channels;
         let place = client / self.nodes.len() / CLIENTS_PER_CHANNEL;
         let channel = channels[place % channels.len()].clone();
-        KvClient::new(channel).max_decoding_message_size(client::MAX_ANSWER_BYTES)
+        KvClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES)
     }
 
     fn now_ms(&self) -> u64 {

@@ -145,7 +145,8 @@ impl LocalMatrix {
         flushed
     }
 
-    /// All that is held as records for a store, by key; the column in progress as of the last flush.
+    /// All that is held as records for a store, by key; the column in progress as of the last
+    /// flush.
     pub fn export(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         // In this order: a column that is closed in between is in both, and then closed it is.
         let open = self.history.checkpoint();
@@ -235,8 +236,8 @@ impl LocalMatrix {
         self.history.view(window, self.sampler.peek())
     }
 
-    /// Closes the open column where its time has passed and the flush is late, so that nothing more goes
-    /// to a column that an answer tells as closed. Called under the gate.
+    /// Closes the open column where its time has passed and the flush is late, so that nothing more
+    /// goes to a column that an answer tells as closed. Called under the gate.
     fn close_overdue(&self) {
         let now_ms = self.clock.now_ms();
         if self.history.is_overdue(now_ms) {
@@ -276,7 +277,8 @@ mod tests {
         read(3);
         assert_eq!(open_ms(), 5_000);
         now_ms.store(6_010, Ordering::Relaxed);
-        // Asked before the flush: what is counted from here on is not of the column that is told as closed.
+        // Asked before the flush: what is counted from here on is not of the column that is told as
+        // closed.
         assert_eq!(open_ms(), 6_000);
         read(2);
         let columns = local.flush().closed;

@@ -186,7 +186,8 @@ impl MatrixRequest {
                 return Err(MatrixError::KeyTooLong { bytes: key.len() });
             }
         }
-        // Without an end the column in progress belongs to the answer, so the window ends after now.
+        // Without an end the column in progress belongs to the answer, so the window ends after
+        // now.
         let to_ms = self.to_ms.unwrap_or(now_ms.saturating_add(1));
         let from_ms = self.from_ms.unwrap_or(to_ms.saturating_sub(DEFAULT_WINDOW_MS));
         let window = Window { from_ms, to_ms };

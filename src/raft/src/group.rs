@@ -251,9 +251,9 @@ impl Group {
         }
     }
 
-    /// Fails where so many replicas are full that no majority has room, as far as they have told this
-    /// node as their leader: what is proposed would get no answer. A change of the catalog is not to
-    /// ask, since it may bring a replica that has room.
+    /// Fails where so many replicas are full that no majority has room, as far as they have told
+    /// this node as their leader: what is proposed would get no answer. A change of the catalog is
+    /// not to ask, since it may bring a replica that has room.
     pub fn check_replicas_room(&self) -> Result<(), ReplicasFull> {
         let full = self.peers.full();
         if full.is_empty() || !self.is_leader() {
@@ -346,8 +346,9 @@ impl Group {
     }
 
     /// After this, reading [`space`](Group::space) here gives what `consistency` promises. On a
-    /// node that does not lead, a consistency other than stale is [`ReadError::NotLeader`]: ask
-    /// the leader for its [`read_index`](Group::read_index), then [`wait_applied`](Group::wait_applied).
+    /// node that does not lead, a consistency other than stale is [`ReadError::NotLeader`]: ask the
+    /// leader for its [`read_index`](Group::read_index), then
+    /// [`wait_applied`](Group::wait_applied).
     pub async fn confirm_read(
         self: &Arc<Self>,
         consistency: Consistency,
@@ -454,8 +455,8 @@ async fn write(waiting: Proposals, raft: Raft, command: Command, limit: Duration
 
 type Write = Pin<Box<dyn Future<Output = WriteResult> + Send>>;
 
-/// A proposal and what it was admitted with. If its caller goes away, it goes on by itself until its
-/// outcome is known, and counts as under way until then.
+/// A proposal and what it was admitted with. If its caller goes away, it goes on by itself until
+/// its outcome is known, and counts as under way until then.
 struct UnderWay(Option<(Write, Admitted)>);
 
 impl UnderWay {

@@ -19,7 +19,7 @@ use keyviz_backup::{BackupError, BackupReader, Part};
 use keyviz_catalog::{
     Catalog, ClusterId, ClusterRecord, LoadError, RelocateError, Relocated, Retention,
 };
-use keyviz_core::history::Estate;
+use keyviz_core::history::HistoryHandoff;
 use keyviz_core::{Archive, Incarnation};
 use keyviz_raft::{
     KeyValue, LogPosition, Member, OpenError, Seed, SeedError, SeedPoint, SideRows, Storage,
@@ -324,9 +324,10 @@ impl Restore {
             return Ok(Some(HistorySection { side, summary: None, own: true }));
         }
         restored.history_kept_for.push(node);
-        let side = storage.open_side(&format!("{}{node}", inheritance::ROWS)).map_err(io)?;
+        let side = storage.open_side(&format!("{}{node}", history_handoffs::ROWS)).map_err(io)?;
         let told_by_itself = header.held_by == 0;
-        let summary = told_by_itself.then(|| Estate::summary(Incarnation(header.incarnation), 0));
+        let summary =
+            told_by_itself.then(|| HistoryHandoff::summary(Incarnation(header.incarnation), 0));
         Ok(Some(HistorySection { side, summary, own: false }))
     }
 
@@ -341,8 +342,8 @@ impl Restore {
                 let forgotten = Archive::default().note_forgotten(contents.created_ms);
                 (archive::ROWS.to_owned(), forgotten)
             } else {
-                let summary = Estate::summary(Incarnation(0), contents.created_ms);
-                (format!("{}{node}", inheritance::ROWS), Some(summary))
+                let summary = HistoryHandoff::summary(Incarnation(0), contents.created_ms);
+                (format!("{}{node}", history_handoffs::ROWS), Some(summary))
             };
             let side = storage.open_side(&name).map_err(io)?;
             side.apply(record, []).and_then(|()| side.sync()).map_err(io)?;
@@ -406,7 +407,8 @@ impl Restore {
                         }
                         Section::History(HistorySection { side, own, .. }) => {
                             restored.history += rows.len() as u64;
-                            let kept = rows.filter(|(key, _)| !*own || !Estate::is_summary(key));
+                            let kept =
+                                rows.filter(|(key, _)| !*own || !HistoryHandoff::is_summary(key));
                             let owned = |bytes: Bytes| Vec::from(bytes);
                             side.apply(kept.map(|(key, value)| (owned(key), owned(value))), [])
                                 .map_err(io)?;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use keyviz_backup::{BackupWriter, Part};
 use keyviz_catalog::{AppliedCatalog, Catalog, LoadError, Retention};
 use keyviz_catalog_group::CatalogMachine;
-use keyviz_core::history::Estate;
+use keyviz_core::history::HistoryHandoff;
 use keyviz_kv::KvMachine;
 use keyviz_proto as proto;
 use keyviz_raft::{
@@ -377,13 +377,15 @@ fn history(source: &Source, writer: &mut BackupWriter) -> io::Result<bool> {
         section(header, records(archive::ROWS)?, writer)?;
         found = true;
     }
-    for name in storage.side_names(inheritance::ROWS)? {
-        let left = name.strip_prefix(inheritance::ROWS).and_then(|id| id.parse().ok());
+    for name in storage.side_names(history_handoffs::ROWS)? {
+        let left = name.strip_prefix(history_handoffs::ROWS).and_then(|id| id.parse().ok());
         let Some(left) = left.map(NodeId) else { continue };
         let records = records(&name)?;
         // Without its summary it was never handed over.
-        let Some((estate, _)) = Estate::of_records(left, records.clone()) else { continue };
-        let (node_id, incarnation) = (left.0, estate.incarnation.0);
+        let Some((handoff, _)) = HistoryHandoff::of_records(left, records.clone()) else {
+            continue;
+        };
+        let (node_id, incarnation) = (left.0, handoff.incarnation.0);
         section(proto::BackupHistory { node_id, incarnation, held_by: own.0 }, records, writer)?;
     }
     Ok(found)

@@ -32,7 +32,7 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 
 /// The kind of a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Edge {
+pub enum Protocol {
     /// gRPC, which requests a certificate from callers.
     Grpc,
     /// HTTP, which does not.
@@ -55,7 +55,7 @@ impl Listener {
     ///
     /// # Errors
     /// If the address of the listener cannot be determined.
-    pub fn new(listener: TcpListener, tls: Option<Tls>, edge: Edge) -> std::io::Result<Self> {
+    pub fn new(listener: TcpListener, tls: Option<Tls>, edge: Protocol) -> std::io::Result<Self> {
         let local = listener.local_addr()?;
         let source = match tls {
             None => Source::Plain(listener),
@@ -138,7 +138,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 }
 
 /// Accepts connections until the server stops.
-async fn take(listener: TcpListener, tls: Tls, edge: Edge, ready: mpsc::Sender<Connection>) {
+async fn take(listener: TcpListener, tls: Tls, edge: Protocol, ready: mpsc::Sender<Connection>) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     loop {
         let (stream, address) = tokio::select! {
@@ -167,7 +167,7 @@ async fn handshake(
     address: SocketAddr,
     handshakes: &Semaphore,
     tls: &Tls,
-    edge: Edge,
+    edge: Protocol,
 ) -> std::io::Result<Option<Connection>> {
     // Waits for the first byte: who says nothing takes no handshake's place.
     let plain = plain::speaks_plain(&stream).await?;
@@ -179,8 +179,8 @@ async fn handshake(
     }
     let settings = tls.settings();
     let config = match edge {
-        Edge::Grpc => &settings.grpc,
-        Edge::Http => &settings.http,
+        Protocol::Grpc => &settings.grpc,
+        Protocol::Http => &settings.http,
     };
     let stream = TlsAcceptor::from(Arc::clone(config)).accept(stream).await?;
     let certificate = settings.judge.judge(stream.get_ref().1.peer_certificates());

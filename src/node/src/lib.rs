@@ -10,7 +10,6 @@ mod disks;
 mod error;
 mod first_start;
 mod flusher;
-mod follower;
 mod founding;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -18,6 +17,7 @@ mod identity;
 mod inheritance;
 mod join;
 mod leads;
+mod placement_reconciler;
 mod restore;
 mod running;
 mod salvage;

@@ -32,11 +32,11 @@ use super::disks::DiskWatcher;
 use super::error::NodeError;
 use super::first_start::FirstStart;
 use super::flusher::Flusher;
-use super::follower::Follower;
 use super::founding::Founding;
 use super::identity::Identity;
 use super::inheritance::Inheritance;
 use super::join::join;
+use super::placement_reconciler::PlacementReconciler;
 use super::running::Node;
 use super::standing::Ask;
 use super::supervisor::{ControlLoop, Supervisor};
@@ -200,7 +200,7 @@ impl Node {
         let handshakes =
             HandshakeLoop { roster: roster.clone(), peers: peers.clone(), stop: stop.clone() };
         let dials = peers.clone();
-        let follower = Follower {
+        let reconciler = PlacementReconciler {
             node: config.id,
             storage: storage.clone(),
             catalog: catalog.clone(),
@@ -215,8 +215,8 @@ impl Node {
             stop: stop.clone(),
         };
         // What is applied already is published before the first request can come in.
-        follower.take_over().await;
-        supervisor.run_once(ControlLoop::Placement, &stop, follower.run());
+        reconciler.take_over().await;
+        supervisor.run_once(ControlLoop::Placement, &stop, reconciler.run());
         let ask = Ask {
             node: config.id,
             storage: storage.clone(),

@@ -363,8 +363,8 @@ proptest! {
         let mut hub = WatchHub::new(retained);
         hub.replace(run.catalog.table().clone(), &[]).expect("newer");
         let subscribe = |hub: &WatchHub, after| hub.subscribe(after).expect("not ahead");
-        let mut watchers: Vec<(Subscription, Follower)> =
-            (0..5).map(|_| (subscribe(&hub, 0), Follower::new())).collect();
+        let mut watchers: Vec<(Subscription, RouteTableReplica)> =
+            (0..5).map(|_| (subscribe(&hub, 0), RouteTableReplica::new())).collect();
         for (step, who, what) in &script {
             if let Some(applied) = run.step(step).filter(|applied| !applied.replayed) {
                 hub.publish(run.catalog.table().clone(), &[applied.delta]).expect("in order");
@@ -373,9 +373,9 @@ proptest! {
                 // One takes an event, one is cut off and resumes, and one time in four the node
                 // starts anew from its snapshot: everybody is cut off.
                 0 | 1 => {
-                    let (subscription, follower) = &mut watchers[*who];
+                    let (subscription, replica) = &mut watchers[*who];
                     subscription.try_next().iter().for_each(|event| {
-                        follower.apply(event).expect("fits");
+                        replica.apply(event).expect("fits");
                     });
                 }
                 2 => {
@@ -388,19 +388,19 @@ proptest! {
                     let log: Vec<_> = run.catalog.log().cloned().collect();
                     hub = WatchHub::new(retained);
                     hub.replace(run.catalog.table().clone(), &log).expect("newer");
-                    for (subscription, follower) in &mut watchers {
-                        *subscription = subscribe(&hub, follower.version());
+                    for (subscription, replica) in &mut watchers {
+                        *subscription = subscribe(&hub, replica.version());
                     }
                 }
             }
         }
-        watchers.push((subscribe(&hub, 0), Follower::new()));
-        for (subscription, follower) in &mut watchers {
+        watchers.push((subscribe(&hub, 0), RouteTableReplica::new()));
+        for (subscription, replica) in &mut watchers {
             while let Some(event) = subscription.try_next() {
-                follower.apply(&event).expect("fits");
+                replica.apply(&event).expect("fits");
             }
-            prop_assert_eq!(follower.table(), run.catalog.table());
-            prop_assert!(follower.is_ready());
+            prop_assert_eq!(replica.table(), run.catalog.table());
+            prop_assert!(replica.is_ready());
         }
     }
 

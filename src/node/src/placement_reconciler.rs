@@ -33,7 +33,7 @@ const LEAVE_AGAIN: Duration = Duration::from_millis(500);
 
 /// What following the catalog needs.
 #[derive(Clone)]
-pub(super) struct Follower {
+pub(super) struct PlacementReconciler {
     pub(super) node: NodeId,
     pub(super) storage: Storage,
     pub(super) catalog: AppliedCatalog,
@@ -50,7 +50,7 @@ pub(super) struct Follower {
     pub(super) stop: CancellationToken,
 }
 
-impl Follower {
+impl PlacementReconciler {
     /// Follows until stopped.
     pub(super) async fn run(self) {
         let mut changes = match self.catalog.hub().subscribe(0) {

@@ -227,7 +227,7 @@ impl Group {
         if bytes > MAX_COMMAND_BYTES {
             return Err(ProposeError::TooLong { bytes });
         }
-        self.storage.check_room()?;
+        self.storage.check_space()?;
         let admitted = self.queue.admit(bytes).ok_or(ProposeError::Overloaded)?;
         let limit = self.options.election_min;
         let write = write(self.waiting.clone(), self.raft.clone(), Command(command), limit);
@@ -254,7 +254,7 @@ impl Group {
     /// Fails where so many replicas are full that no majority has room, as far as they have told
     /// this node as their leader: what is proposed would get no answer. A change of the catalog is
     /// not to ask, since it may bring a replica that has room.
-    pub fn check_replicas_room(&self) -> Result<(), ReplicasFull> {
+    pub fn check_replicas_space(&self) -> Result<(), ReplicasFull> {
         let full = self.peers.full();
         if full.is_empty() || !self.is_leader() {
             return Ok(());

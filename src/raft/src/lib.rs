@@ -88,9 +88,9 @@ pub use runtime::Reproducible;
 pub use status::{GroupStatus, Leadership, Role};
 pub use storage::{
     Batch, CheckReport, DATA_FORMAT, Damage, Database, DatabaseRows, DatabaseTree, Databases,
-    DiskFull, Fault, KeyValue, MAX_KEY_BYTES, OpenError, Page, PageLimit, RESERVED_PREFIX,
-    RoomState, Seed, SeedError, SeedPoint, SideRows, Space, SpaceError, Storage, StorageOptions,
-    Verify, check_folder,
+    DiskFull, DiskSpace, Fault, KeyValue, MAX_KEY_BYTES, OpenError, Page, PageLimit,
+    RESERVED_PREFIX, Seed, SeedError, SeedPoint, SideRows, Space, SpaceError, Storage,
+    StorageOptions, Verify, check_folder,
 };
 pub use survivor::{SurvivingReplica, Survivor};
 pub use transport::{

@@ -27,6 +27,7 @@ mod check;
 mod closed;
 pub(super) mod current;
 mod database;
+mod disk_space;
 mod engine;
 mod erase;
 mod fault;
@@ -35,7 +36,6 @@ mod folder;
 mod interference;
 mod pool;
 pub(super) mod redo;
-mod room;
 mod seed;
 mod side;
 mod space;
@@ -66,12 +66,12 @@ pub(crate) use check_tests::format_samples;
 pub(crate) use current::Current;
 pub use current::KeyValue;
 pub use database::{Database, DatabaseRows, DatabaseTree, Databases};
+pub(crate) use disk_space::DiskSpaceMonitor;
+pub use disk_space::{DiskFull, DiskSpace};
 pub(crate) use engine::{Engine, JOURNAL, RECORD_BYTES, Tree};
 pub use fault::Fault;
 pub(crate) use fault::FaultLatch;
 pub use folder::{FORMAT_VERSION as DATA_FORMAT, OpenError};
-pub(crate) use room::Room;
-pub use room::{DiskFull, RoomState};
 pub use seed::{Seed, SeedError, SeedPoint};
 pub use side::SideRows;
 pub(crate) use space::check_key;
@@ -136,7 +136,7 @@ struct Inner {
     log: Tree,
     writer: Writer,
     faults: FaultLatch,
-    room: Room,
+    monitor: DiskSpaceMonitor,
     budget: Arc<CacheBudget>,
     /// The highest generation given out for each group, so that two snapshots never share one.
     generations: Mutex<std::collections::HashMap<GroupId, u64>>,
@@ -192,7 +192,7 @@ impl Storage {
         let folder = Folder::open(dir)?;
         let faults = FaultLatch::default();
         let opened = || -> io::Result<Inner> {
-            let room = Room::of(dir, options.min_free_bytes)?;
+            let monitor = DiskSpaceMonitor::of(dir, options.min_free_bytes)?;
             let journal_cache = options.cache_bytes / JOURNAL_CACHE_PART;
             let open = |database, cache| Engine::open(dir, database, cache, faults.clone());
             // In this order: rows without a journal are damage.
@@ -206,7 +206,7 @@ impl Storage {
             journal.sync()?;
             rows.sync()?;
             let writer = Writer::start(journal.clone(), log.clone(), faults.clone())?;
-            room.watch()?;
+            monitor.watch()?;
             Ok(Inner {
                 dir: dir.to_path_buf(),
                 rows,
@@ -216,7 +216,7 @@ impl Storage {
                 log,
                 writer,
                 faults,
-                room,
+                monitor,
                 budget: CacheBudget::new(options.log_cache_bytes),
                 generations: Mutex::default(),
                 _folder: Some(folder),
@@ -247,7 +247,7 @@ impl Storage {
                 log,
                 writer,
                 faults,
-                room: Room::unlimited(),
+                monitor: DiskSpaceMonitor::unlimited(),
                 budget: CacheBudget::new(options.log_cache_bytes),
                 generations: Mutex::default(),
                 _folder: None,
@@ -304,28 +304,28 @@ impl Storage {
     }
 
     /// How much room the disk has.
-    pub fn room(&self) -> RoomState {
-        self.inner.room.state()
+    pub fn disk_space(&self) -> DiskSpace {
+        self.inner.monitor.state()
     }
 
     /// Bytes that are free on the disk, and the bytes below which writes are refused.
     pub fn free_bytes(&self) -> (u64, u64) {
-        (self.inner.room.free_bytes(), self.inner.room.min_free_bytes())
+        (self.inner.monitor.free_bytes(), self.inner.monitor.min_free_bytes())
     }
 
     /// Fails while the disk is full, so that what can wait is refused before the database fails.
-    pub fn check_room(&self) -> Result<(), DiskFull> {
-        self.inner.room.check()
+    pub fn check_space(&self) -> Result<(), DiskFull> {
+        self.inner.monitor.check()
     }
 
     /// The same for what a leader has proposed already, which is refused later.
-    pub(crate) fn check_room_to_follow(&self) -> Result<(), DiskFull> {
-        self.inner.room.check_to_follow()
+    pub(crate) fn check_space_to_follow(&self) -> Result<(), DiskFull> {
+        self.inner.monitor.check_to_follow()
     }
 
     #[cfg(test)]
     pub(crate) fn pretend_free(&self, free: Option<u64>) {
-        self.inner.room.pretend(free);
+        self.inner.monitor.pretend(free);
     }
 
     /// What the log writer did since the folder was opened.
@@ -448,7 +448,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.room.stop();
+        self.monitor.stop();
         self.writer.stop();
     }
 }

@@ -186,7 +186,7 @@ impl PeerNetwork {
         request: &InFlight,
         answer: proto::RaftAppended,
     ) -> Result<StreamAppendResult<Types>, RpcError> {
-        self.peers.note_room(self.target, answer.disk_full);
+        self.peers.note_space(self.target, answer.disk_full);
         let outcome = request.outcome(answer)?;
         match &outcome {
             Ok(None) => {}

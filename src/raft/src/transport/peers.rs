@@ -145,11 +145,11 @@ impl Peers {
     /// Forgets a peer that left the cluster.
     pub fn forget(&self, node: NodeId) {
         self.inner.peers.lock().remove(&node);
-        self.note_room(node, false);
+        self.note_space(node, false);
     }
 
     /// A peer said whether its disk is full.
-    pub(crate) fn note_room(&self, node: NodeId, is_full: bool) {
+    pub(crate) fn note_space(&self, node: NodeId, is_full: bool) {
         if self.inner.full.load().contains(&node) == is_full {
             return;
         }

@@ -88,7 +88,7 @@ impl ClusterService {
 
     /// Why this node takes no writes; `None`: it does.
     pub(crate) fn read_only(&self) -> Option<String> {
-        self.storage.check_room().err().map(|full| full.to_string())
+        self.storage.check_space().err().map(|full| full.to_string())
     }
 
     /// Makes a node a learner of the catalog group. `Err(hint)`: this node does not lead it.

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use clap::Parser;
 use keyviz_raft::{
-    Batch, Consistency, Group, GroupOptions, Groups, LogPosition, Machine, MachineError, Member,
-    NodeId, Peers, PeersOptions, Space, Storage, StorageOptions, WriterStats,
+    Batch, Consistency, Group, GroupOptions, Groups, Keyspace, LogPosition, Machine, MachineError,
+    Member, NodeId, Peers, PeersOptions, Storage, StorageOptions, WriterStats,
 };
 use keyviz_types::GroupId;
 
@@ -50,7 +50,7 @@ struct Options {
 struct Map;
 
 impl Machine for Map {
-    fn restore(&mut self, _: &Space) -> Result<(), MachineError> {
+    fn restore(&mut self, _: &Keyspace) -> Result<(), MachineError> {
         Ok(())
     }
 
@@ -200,7 +200,7 @@ async fn run(options: Options) {
                         let read = group.confirm_read(consistency, limit).await;
                         let read = read.map_err(|error| error.to_string());
                         read.and_then(|()| {
-                            group.space().get(&key).map(drop).map_err(|error| error.to_string())
+                            group.keyspace().get(&key).map(drop).map_err(|error| error.to_string())
                         })
                     }
                 };

@@ -10,7 +10,7 @@ use keyviz_core::history::{Column, ColumnId};
 use keyviz_core::sampler::Counts;
 use keyviz_core::{Archive, Flushed, History, Window};
 use keyviz_fanout::LocalMatrix;
-use keyviz_raft::{DiskSpace, SideRows, SpaceError, Storage};
+use keyviz_raft::{DiskSpace, KeyspaceError, SideRows, Storage};
 
 /// The name of the rows.
 pub(super) const ROWS: &str = "history";
@@ -23,7 +23,7 @@ pub enum ArchiveError {
     Open(#[source] io::Error),
     /// The rows could not be read.
     #[error("the stored history could not be read: {0}")]
-    Read(#[from] SpaceError),
+    Read(#[from] KeyspaceError),
     /// What follows from reading them could not be written.
     #[error("the stored history could not be put in order: {0}")]
     Write(#[source] io::Error),

@@ -8,7 +8,7 @@ use keyviz_catalog_group::CatalogMachine;
 use keyviz_core::history::{Damaged, Estate};
 use keyviz_core::{Archive, GroupId, NodeId};
 use keyviz_json::key_text;
-use keyviz_raft::{CheckReport, Machine as _, OpenError, SideRows, Space, Verify, check_folder};
+use keyviz_raft::{CheckReport, Keyspace, Machine as _, OpenError, SideRows, Verify, check_folder};
 
 use super::{archive, identity, inheritance};
 
@@ -27,13 +27,13 @@ impl Verify for Contents {
         identity::check_record(name, value)
     }
 
-    fn group(&self, space: &Space) -> Result<(), String> {
-        if space.group() != GroupId::CATALOG {
+    fn group(&self, keyspace: &Keyspace) -> Result<(), String> {
+        if keyspace.group() != GroupId::CATALOG {
             // A row of a data group is what a client stored, and any bytes are sound.
             return Ok(());
         }
         CatalogMachine::of(&AppliedCatalog::default())
-            .restore(space)
+            .restore(keyspace)
             .map_err(|error| error.to_string())
     }
 

@@ -224,7 +224,7 @@ async fn a_node_without_quorum_refuses_and_keeps_its_term() {
     let consistency = Consistency::Linearizable;
     assert!(group.confirm_read(consistency, Duration::from_secs(1)).await.is_err());
     assert!(group.confirm_read(Consistency::Stale, Duration::from_secs(1)).await.is_ok());
-    assert_eq!(group.space().get(b"a").unwrap().unwrap(), "1");
+    assert_eq!(group.keyspace().get(b"a").unwrap().unwrap(), "1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -266,7 +266,7 @@ async fn bounds_of_proposals_are_refusals() {
 struct Brittle;
 
 impl Machine for Brittle {
-    fn restore(&mut self, _: &Space) -> Result<(), MachineError> {
+    fn restore(&mut self, _: &Keyspace) -> Result<(), MachineError> {
         Ok(())
     }
 

@@ -25,7 +25,7 @@ use super::options::{GroupOptions, MAX_COMMAND_BYTES};
 use super::proposals::{Proposals, Raft, WriteResult};
 use super::reads::Rounds;
 use super::status::{GroupStatus, Leadership};
-use super::storage::{Space, Storage};
+use super::storage::{Keyspace, Storage};
 use super::transport::Peers;
 use super::transport::held::Incoming;
 use super::types::{Command, Member, NodeId, SnapshotMeta, Types, Vote};
@@ -63,7 +63,7 @@ pub struct Group {
     node: NodeId,
     raft: Raft,
     log: GroupLog,
-    space: Space,
+    keyspace: Keyspace,
     storage: Storage,
     options: GroupOptions,
     applied: Arc<watch::Sender<Option<u64>>>,
@@ -82,7 +82,7 @@ pub struct Group {
 /// What a group has on this node's disk.
 pub(crate) struct Opened {
     pub(crate) log: GroupLog,
-    pub(crate) space: Space,
+    pub(crate) keyspace: Keyspace,
     pub(crate) storage: Storage,
     pub(crate) applied: Arc<watch::Sender<Option<u64>>>,
     pub(crate) peers: Peers,
@@ -109,7 +109,7 @@ impl Group {
         queue: Arc<GroupQueue>,
         options: GroupOptions,
     ) -> Arc<Self> {
-        let Opened { log, space, storage, applied, peers } = opened;
+        let Opened { log, keyspace, storage, applied, peers } = opened;
         let node = *raft.node_id();
         // Before the restart this node may have promised a leader to vote for nobody else while
         // its lease lasts. The promise was in memory; so the longest one is kept.
@@ -122,7 +122,7 @@ impl Group {
             leadership: super::status::watch_leadership(&raft, log.clone()),
             raft,
             log,
-            space,
+            keyspace,
             storage,
             applied,
             waiting: Proposals::default(),
@@ -149,8 +149,8 @@ impl Group {
 
     /// Its rows, for reading. What a read may assume follows from
     /// [`confirm_read`](Group::confirm_read).
-    pub fn space(&self) -> &Space {
-        &self.space
+    pub fn keyspace(&self) -> &Keyspace {
+        &self.keyspace
     }
 
     /// Where the group stands, as of now.

@@ -17,7 +17,7 @@ use super::group::{Group, Opened};
 use super::log::GroupLog;
 use super::machine::Machine;
 use super::options::GroupOptions;
-use super::storage::{Space, Storage};
+use super::storage::{Keyspace, Storage};
 use super::transport::{COMMIT_HOLD, GroupNetwork, MAX_MESSAGE_BYTES, Pace, Peers, Service};
 use super::types::NodeId;
 use keyviz_proto::raft_transport_server::RaftTransportServer;
@@ -125,13 +125,13 @@ impl Groups {
         let opening = super::blocking(move || {
             storage.finish_erasing(id)?;
             let log = storage.open_log(id)?.overwriting_committed(overwrites);
-            let space = storage.open_space(id)?;
-            check_rows_reach_log(&log, &space)?;
-            let applier = Applier::open(storage, space.clone(), Box::new(machine))?;
+            let keyspace = storage.open_space(id)?;
+            check_rows_reach_log(&log, &keyspace)?;
+            let applier = Applier::open(storage, keyspace.clone(), Box::new(machine))?;
             let applier = applier.behind(log.clone());
-            Ok::<_, std::io::Error>((log, space, applier))
+            Ok::<_, std::io::Error>((log, keyspace, applier))
         });
-        let (log, space, applier) = opening
+        let (log, keyspace, applier) = opening
             .await
             .unwrap_or_else(|_| Err(std::io::Error::other("opening the group panicked")))?;
         let applied = applier.watch_applied();
@@ -144,7 +144,7 @@ impl Groups {
             .map_err(|fatal| CreateError::Raft(fatal.to_string()))?;
         let queue = GroupQueue::new(inner.queue.clone(), inner.options.proposals);
         let storage = inner.storage.clone();
-        let opened = Opened { log, space, storage, applied, peers };
+        let opened = Opened { log, keyspace, storage, applied, peers };
         let group = Group::new(id, raft, opened, queue, inner.options);
         let added = {
             let _changing = inner.changing.lock();
@@ -291,8 +291,8 @@ impl Groups {
 
 /// What the log has forgotten must be in the rows. They are synced before it forgets, so rows that
 /// lack it were lost.
-fn check_rows_reach_log(log: &GroupLog, space: &Space) -> io::Result<()> {
-    let (applied, purged) = (space.applied().map(|at| at.index), log.purged_index());
+fn check_rows_reach_log(log: &GroupLog, keyspace: &Keyspace) -> io::Result<()> {
+    let (applied, purged) = (keyspace.applied().map(|at| at.index), log.purged_index());
     if applied >= purged {
         return Ok(());
     }

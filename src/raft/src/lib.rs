@@ -2,7 +2,7 @@
 //!
 //! The layers above give a group a [`Machine`] and propose opaque commands; what they get back is
 //! a place in the log, the term of the leader that proposed it, and the machine's reply. Reads go
-//! to the group's [`Space`] after [`Group::confirm_read`], or after the leader's
+//! to the group's [`Keyspace`] after [`Group::confirm_read`], or after the leader's
 //! [`Group::read_index`] and [`Group::wait_applied`].
 //!
 //! What is done together, because it is what a write costs: the appends of all groups share one
@@ -13,7 +13,7 @@
 //!   propose ──> openraft core ──> log ──────────> log writer ──> sled, fdatasync
 //!                  │   │                           (one a node)
 //!                  │   └──> network ──> link ──> one gRPC stream a peer ──> service ──> core
-//!                  └──> apply ──> Machine ──> Batch ──> Space (one tree a group)
+//!                  └──> apply ──> Machine ──> Batch ──> Keyspace (one tree a group)
 //! ```
 //!
 //! This layer knows no keys, no routes and no clients, and nothing above it sees openraft or sled.
@@ -88,9 +88,9 @@ pub use runtime::Reproducible;
 pub use status::{GroupStatus, Leadership, Role};
 pub use storage::{
     Batch, CheckReport, DATA_FORMAT, Damage, Database, DatabaseRows, DatabaseTree, Databases,
-    DiskFull, DiskSpace, Fault, KeyValue, MAX_KEY_BYTES, OpenError, Page, PageLimit,
-    RESERVED_PREFIX, Seed, SeedError, SeedPoint, SideRows, Space, SpaceError, Storage,
-    StorageOptions, Verify, check_folder,
+    DiskFull, DiskSpace, Fault, KeyValue, Keyspace, KeyspaceError, MAX_KEY_BYTES, OpenError, Page,
+    PageLimit, RESERVED_PREFIX, Seed, SeedError, SeedPoint, SideRows, Storage, StorageOptions,
+    Verify, check_folder,
 };
 pub use survivor::{SurvivingReplica, Survivor};
 pub use transport::{

@@ -19,7 +19,7 @@ use keyviz_types::GroupId;
 pub(crate) struct Map;
 
 impl Machine for Map {
-    fn restore(&mut self, _: &Space) -> Result<(), MachineError> {
+    fn restore(&mut self, _: &Keyspace) -> Result<(), MachineError> {
         Ok(())
     }
 
@@ -186,7 +186,7 @@ impl Cluster {
         let index = self.nodes[&leader].group(id).read_index().await.unwrap();
         let group = self.nodes[&node].group(id);
         group.wait_applied(index, Duration::from_secs(10)).await.unwrap();
-        group.space().get(key.as_bytes()).unwrap()
+        group.keyspace().get(key.as_bytes()).unwrap()
     }
 }
 
@@ -207,5 +207,5 @@ async fn open(dir: PathBuf) -> Storage {
 /// All rows of a group on a node.
 pub(crate) fn rows(group: &Group) -> Vec<KeyValue> {
     let all = PageLimit { rows: usize::MAX, bytes: usize::MAX };
-    group.space().scan(Bound::Unbounded, Bound::Unbounded, all).unwrap().rows
+    group.keyspace().scan(Bound::Unbounded, Bound::Unbounded, all).unwrap().rows
 }

@@ -34,11 +34,11 @@ mod fault;
 mod filling;
 mod folder;
 mod interference;
+mod keyspace;
 mod pool;
 pub(super) mod redo;
 mod seed;
 mod side;
-mod space;
 mod synced;
 mod upgrade;
 mod value;
@@ -72,10 +72,10 @@ pub(crate) use engine::{Engine, JOURNAL, RECORD_BYTES, Tree};
 pub use fault::Fault;
 pub(crate) use fault::FaultLatch;
 pub use folder::{FORMAT_VERSION as DATA_FORMAT, OpenError};
+pub(crate) use keyspace::check_key;
+pub use keyspace::{Keyspace, KeyspaceError, Page, PageLimit};
 pub use seed::{Seed, SeedError, SeedPoint};
 pub use side::SideRows;
-pub(crate) use space::check_key;
-pub use space::{Page, PageLimit, Space, SpaceError};
 pub use value::{MAX_KEY_BYTES, RESERVED_PREFIX};
 pub(crate) use view::SnapshotView;
 
@@ -388,7 +388,7 @@ impl Storage {
     }
 
     /// Opens the rows of a group and drops what unfinished snapshots left.
-    pub(crate) fn open_space(&self, group: GroupId) -> io::Result<Space> {
+    pub(crate) fn open_space(&self, group: GroupId) -> io::Result<Keyspace> {
         let generation = match self.inner.meta.get(&generation_key(group))? {
             Some(record) => {
                 let bytes: [u8; 8] = unseal(&record)?.try_into().map_err(|_| {
@@ -406,7 +406,7 @@ impl Storage {
         }
         self.inner.generations.lock().insert(group, generation);
         let tree = self.inner.rows.tree(&tree_name(group, generation))?;
-        Ok(Space::new(group, Current::open(tree, generation)?))
+        Ok(Keyspace::new(group, Current::open(tree, generation)?))
     }
 
     /// An empty tree to receive a snapshot of a group into.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::current::{Changes, Current, KeyValue};
-use super::space::check_key;
+use super::keyspace::check_key;
 use super::{Storage, record_key, seal};
 use crate::log::{purged_record, vote_record};
 use crate::types::{LogId, LogPosition, Member, Membership, NodeId, StoredMembership, Vote};

@@ -424,12 +424,12 @@ async fn receive_snapshot(
     partial: Option<Partial>,
     mut chunks: impl Stream<Item = Result<proto::RaftSnapshotChunk, Status>> + Send + Unpin,
 ) -> Result<Staged, Status> {
-    let space = group.space().clone();
+    let keyspace = group.keyspace().clone();
     let mut receiving = blocking(move || {
         if let Some(partial) = partial {
             return Ok(Receiving::resume(partial));
         }
-        let staged = Staged::new(storage, space);
+        let staged = Staged::new(storage, keyspace);
         staged.map(Receiving::new).map_err(|error| Status::internal(error.to_string()))
     })
     .await?;

@@ -327,8 +327,8 @@ impl Balancer {
         // The first, so that the next leader would ask the same one.
         let heir = picture.nodes().iter().find(stays).copied();
         if let Some(heir) = heir.filter(|_| picture.answers(*node)) {
-            let bequeathed = self.client.bequeath(*node, heir).await;
-            match bequeathed {
+            let handed_off = self.client.hand_off_history(*node, heir).await;
+            match handed_off {
                 Ok(records) => tracing::info!(%node, %heir, records, "columns were handed over"),
                 Err(error) if memory.failed_bequests < BEQUEST_TRIES => {
                     memory.failed_bequests += 1;

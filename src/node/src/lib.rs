@@ -13,8 +13,8 @@ mod flusher;
 mod founding;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod history_handoffs;
 mod identity;
-mod inheritance;
 mod join;
 mod leads;
 mod placement_reconciler;

@@ -33,8 +33,8 @@ use super::error::NodeError;
 use super::first_start::FirstStart;
 use super::flusher::Flusher;
 use super::founding::Founding;
+use super::history_handoffs::HistoryHandoffs;
 use super::identity::Identity;
-use super::inheritance::Inheritance;
 use super::join::join;
 use super::placement_reconciler::PlacementReconciler;
 use super::running::Node;
@@ -277,7 +277,7 @@ impl Node {
             coordinator: Arc::clone(&coordinator),
             catalog: Arc::clone(&catalog_changes),
             fanout,
-            estates: open_inheritance(&storage, &local).await,
+            handoffs: open_handoffs(&storage, &local).await,
             groups: groups.clone(),
             directory: Arc::clone(&directory),
             peers: client,
@@ -422,9 +422,9 @@ async fn open_archive(storage: &Storage, local: &Arc<LocalMatrix>) -> Option<His
     }
 }
 
-async fn open_inheritance(storage: &Storage, local: &Arc<LocalMatrix>) -> Arc<Inheritance> {
+async fn open_handoffs(storage: &Storage, local: &Arc<LocalMatrix>) -> Arc<HistoryHandoffs> {
     let (storage, local) = (storage.clone(), Arc::clone(local));
-    let opened = tokio::task::spawn_blocking(move || Inheritance::open(&storage, &local));
+    let opened = tokio::task::spawn_blocking(move || HistoryHandoffs::open(&storage, &local));
     opened.await.expect("opening what was inherited does not panic")
 }
 

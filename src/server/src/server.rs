@@ -8,7 +8,7 @@ use tonic::transport::Server;
 
 use keyviz_catalog_group::CatalogGroup;
 use keyviz_directory::Directory;
-use keyviz_fanout::{EstateStore, Fanout, Feeds};
+use keyviz_fanout::{Fanout, Feeds, HandoffStore};
 use keyviz_kv::Coordinator;
 use keyviz_proto as proto;
 use keyviz_raft::{
@@ -28,7 +28,7 @@ use crate::grpc::routes::{RoutesService, SharedRoutes};
 use crate::http::{self, HttpState};
 use crate::loops::LoopHealth;
 use crate::metrics::{Metrics, MetricsParts, Requests};
-use crate::peer::handoff::Estates;
+use crate::peer::handoff::Handoffs;
 use crate::peer::kv::KvPeerService;
 use crate::peer::matrix::MatrixPeer;
 use crate::request_id::RequestIdLayer;
@@ -46,7 +46,7 @@ pub struct Edge {
     /// Cluster matrices.
     pub fanout: Arc<Fanout>,
     /// Where the columns of nodes that left are kept.
-    pub estates: Arc<dyn EstateStore>,
+    pub handoffs: Arc<dyn HandoffStore>,
     /// Raft groups held here.
     pub groups: Groups,
     /// Members and placement.
@@ -89,12 +89,12 @@ impl Services {
     /// The services of an edge.
     pub fn new(edge: Edge) -> Self {
         let Edge { node, coordinator, catalog, fanout, groups, directory, .. } = edge;
-        let Edge { peers, estates, storage, http, security, timeout, loops, stop, .. } = edge;
+        let Edge { peers, handoffs, storage, http, security, timeout, loops, stop, .. } = edge;
         let verification = edge.verification;
         let served = groups.clone();
-        let estates = Estates {
+        let handoffs = Handoffs {
             local: Arc::clone(fanout.local()),
-            store: estates,
+            store: handoffs,
             directory: Arc::clone(&directory),
         };
         let leaders = Arc::new(LeaderLog::default());
@@ -144,7 +144,7 @@ impl Services {
                 groups,
                 directory: Arc::clone(&directory),
                 peers,
-                estates,
+                handoffs,
                 storage,
                 verification,
                 http,

@@ -17,7 +17,7 @@ use keyviz_types::{DiskId, GroupId, NodeId};
 use crate::grpc::routes::change_status;
 use crate::loops::LoopHealth;
 use crate::peer::checks::{check_cluster, not_leader};
-use crate::peer::handoff::Estates;
+use crate::peer::handoff::Handoffs;
 use crate::verify::{Updates, Verification};
 use keyviz_peer::client::PeerClient;
 use keyviz_peer::digests::DigestUpdates;
@@ -29,7 +29,7 @@ pub(crate) struct ClusterService {
     pub(crate) groups: Groups,
     pub(crate) directory: Arc<Directory>,
     pub(crate) peers: Arc<PeerClient>,
-    pub(crate) estates: Estates,
+    pub(crate) handoffs: Handoffs,
     pub(crate) storage: Storage,
     pub(crate) verification: Arc<Verification>,
     /// Where this node serves HTTP; empty: nowhere.
@@ -399,7 +399,7 @@ impl proto::cluster_peer_server::ClusterPeer for SharedCluster {
     ) -> Result<Response<proto::BequeathResponse>, Status> {
         let ask = request.into_inner();
         check_cluster(&self.0.directory, &ask.cluster_id)?;
-        let records = self.0.estates.bequeath(NodeId(ask.heir), &self.0.peers).await?;
+        let records = self.0.handoffs.send(NodeId(ask.heir), &self.0.peers).await?;
         Ok(Response::new(proto::BequeathResponse { records }))
     }
 
@@ -407,7 +407,7 @@ impl proto::cluster_peer_server::ClusterPeer for SharedCluster {
         &self,
         request: Request<tonic::Streaming<proto::InheritChunk>>,
     ) -> Result<Response<proto::InheritResponse>, Status> {
-        let records = self.0.estates.inherit(request.into_inner()).await?;
+        let records = self.0.handoffs.receive(request.into_inner()).await?;
         Ok(Response::new(proto::InheritResponse { records }))
     }
 }

@@ -21,6 +21,7 @@
 mod admission;
 mod apply;
 mod attempts;
+mod batcher;
 mod blocking;
 mod compaction;
 mod contradiction;
@@ -29,7 +30,6 @@ mod dump;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
-mod gather;
 mod group;
 mod groups;
 mod handshake;
@@ -68,13 +68,13 @@ mod suite_tests;
 mod testing;
 
 pub use attempts::Attempts;
+pub use batcher::Batcher;
 pub use blocking::blocking;
 pub use digest::{ArmedDigest, DigestError, DigestProgress, RowsDigest};
 pub use dump::Dump;
 pub use error::{
     ChangeError, CreateError, InitializeError, KnownLeader, ProposeError, ReadError, ReplicasFull,
 };
-pub use gather::Gather;
 pub use group::{Consistency, Group, Proposed};
 pub use groups::Groups;
 pub use handshake::{

@@ -28,7 +28,7 @@ use keyviz_core::query::{
 };
 use keyviz_core::wire::SoundColumns;
 use keyviz_core::{NodeId, Query, RouteSpec, Window};
-use keyviz_directory::Standing;
+use keyviz_directory::MembershipState;
 
 use super::local::LocalMatrix;
 use super::member::{Member, Planned};
@@ -102,10 +102,10 @@ impl Fanout {
     /// If the query is refused or this node cannot answer. A member that cannot answer has a status
     /// in the matrix.
     pub async fn cluster(self: &Arc<Self>, request: &MatrixRequest) -> Answer {
-        match self.parts.directory.standing() {
-            Standing::Member | Standing::Asking => {}
-            Standing::Removed => return Err(MatrixError::Removed { node: self.parts.node }),
-            Standing::Refused => {
+        match self.parts.directory.membership_state() {
+            MembershipState::Member | MembershipState::Asking => {}
+            MembershipState::Removed => return Err(MatrixError::Removed { node: self.parts.node }),
+            MembershipState::Refused => {
                 let reason = self.parts.directory.refusal().as_str().to_owned();
                 return Err(MatrixError::Refused { reason });
             }

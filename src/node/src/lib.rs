@@ -17,13 +17,13 @@ mod history_handoffs;
 mod identity;
 mod join;
 mod leads;
+mod membership_probe;
 mod placement_reconciler;
 mod restore;
 mod running;
 mod salvage;
 #[cfg(test)]
 mod simulation;
-mod standing;
 mod start;
 mod supervisor;
 mod verifier;

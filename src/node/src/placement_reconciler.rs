@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use keyviz_catalog::AppliedCatalog;
 use keyviz_catalog::{ClusterRecord, GroupPlacement, Placement, WatchEvent};
 use keyviz_core::{GroupId, NodeId, Sampler};
-use keyviz_directory::{Directory, MemberAddress, Standing};
+use keyviz_directory::{Directory, MemberAddress, MembershipState};
 use keyviz_kv::KvMachine;
 use keyviz_peer::PeerClient;
 use keyviz_raft::{CreateError, Group, Groups, Member, Peers, Storage};
@@ -117,7 +117,7 @@ impl PlacementReconciler {
         let placement = self.catalog.placement();
         self.directory.set_placement(placement.groups().clone());
         if placement.is_gone(self.node) {
-            self.directory.set_standing(Standing::Removed);
+            self.directory.set_membership_state(MembershipState::Removed);
         }
         let held = placement.groups().keys().filter(|group| placement.holds(self.node, **group));
         for group in held {

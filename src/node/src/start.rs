@@ -36,9 +36,9 @@ use super::founding::Founding;
 use super::history_handoffs::HistoryHandoffs;
 use super::identity::Identity;
 use super::join::join;
+use super::membership_probe::MembershipProbe;
 use super::placement_reconciler::PlacementReconciler;
 use super::running::Node;
-use super::standing::Ask;
 use super::supervisor::{ControlLoop, Supervisor};
 use super::verifier::Verifier;
 
@@ -217,7 +217,7 @@ impl Node {
         // What is applied already is published before the first request can come in.
         reconciler.take_over().await;
         supervisor.run_once(ControlLoop::Placement, &stop, reconciler.run());
-        let ask = Ask {
+        let ask = MembershipProbe {
             node: config.id,
             storage: storage.clone(),
             catalog,

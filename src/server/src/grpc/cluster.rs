@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use keyviz_catalog::DiskError;
 use keyviz_catalog_group::{CatalogGroup, CatalogOutcome, DiskChangeError};
-use keyviz_directory::{Directory, Standing};
+use keyviz_directory::{Directory, MembershipState};
 use keyviz_kv::{Coordinator, KvError};
 use keyviz_proto as proto;
 use keyviz_proto::{join_response, propose_response};
@@ -73,16 +73,16 @@ impl ClusterService {
 
     /// Why this node serves nothing any more; `None`: it is a member.
     pub(crate) fn removed(&self) -> Option<String> {
-        match self.directory.standing() {
-            Standing::Member | Standing::Asking => None,
-            Standing::Removed => Some(KvError::Removed { node: self.node }.to_string()),
-            Standing::Refused => Some(self.directory.refusal().as_str().to_owned()),
+        match self.directory.membership_state() {
+            MembershipState::Member | MembershipState::Asking => None,
+            MembershipState::Removed => Some(KvError::Removed { node: self.node }.to_string()),
+            MembershipState::Refused => Some(self.directory.refusal().as_str().to_owned()),
         }
     }
 
     /// Why this node takes part in nothing; empty: it does.
     pub(crate) fn refused(&self) -> String {
-        let refused = self.directory.standing() == Standing::Refused;
+        let refused = self.directory.membership_state() == MembershipState::Refused;
         if refused { self.directory.refusal().as_str().to_owned() } else { String::new() }
     }
 

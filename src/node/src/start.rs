@@ -21,7 +21,7 @@ use keyviz_raft::{
     Roster, Storage,
 };
 use keyviz_security::{self as security, Listener, Security};
-use keyviz_server::{Edge, Services, Verification, VerificationParts};
+use keyviz_server::{ServerDeps, Services, Verification, VerificationParts};
 
 use super::archive::HistoryArchive;
 use super::balancer::Balancer;
@@ -272,7 +272,7 @@ impl Node {
             None
         };
 
-        let services = Arc::new(Services::new(Edge {
+        let services = Arc::new(Services::new(ServerDeps {
             node: config.id,
             coordinator: Arc::clone(&coordinator),
             catalog: Arc::clone(&catalog_changes),
@@ -290,12 +290,12 @@ impl Node {
             stop: stop.clone(),
         }));
         let failure = supervisor.failure();
-        let grpc = secured(grpc, &security, security::Edge::Grpc, address)?;
+        let grpc = secured(grpc, &security, security::Protocol::Grpc, address)?;
         let serving = serve_grpc(Arc::clone(&services), grpc, supervisor.clone());
         let mut servers = vec![supervisor.run_once(ControlLoop::Grpc, &stop, serving)];
         let http_address = http.as_ref().map(|(_, address)| *address);
         if let Some((listener, address)) = http {
-            let listener = secured(listener, &security, security::Edge::Http, address)?;
+            let listener = secured(listener, &security, security::Protocol::Http, address)?;
             let serving = serve_http(services, listener, supervisor.clone());
             servers.push(supervisor.run_once(ControlLoop::Http, &stop, serving));
         }
@@ -386,12 +386,12 @@ async fn listen(
 fn secured(
     listener: TcpListener,
     security: &Security,
-    edge: security::Edge,
+    edge: security::Protocol,
     address: SocketAddr,
 ) -> Result<Listener, NodeError> {
     let what = match edge {
-        security::Edge::Grpc => "gRPC",
-        security::Edge::Http => "HTTP",
+        security::Protocol::Grpc => "gRPC",
+        security::Protocol::Http => "HTTP",
     };
     let failed = |source| NodeError::Listen { what, address, source };
     Listener::new(listener, security.tls.clone(), edge).map_err(failed)

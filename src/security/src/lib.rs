@@ -30,7 +30,7 @@ mod watch;
 pub use channel::{AuthChannel, Credentials, SECRET_HEADER, connect, connect_lazy};
 pub use connection::{Caller, Connection};
 pub use error::SecurityError;
-pub use listener::{Edge, Listener};
+pub use listener::{Listener, Protocol};
 pub use secrets::{SecretFile, Secrets};
 pub use tls::{ClientTls, Tls, TlsFiles};
 pub use verdict::CallerCertificate;

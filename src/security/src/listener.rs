@@ -31,7 +31,7 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 
 /// The kind of a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Edge {
+pub enum Protocol {
     /// gRPC, which requests a certificate from callers.
     Grpc,
     /// HTTP, which does not.
@@ -54,7 +54,7 @@ impl Listener {
     ///
     /// # Errors
     /// If the address of the listener cannot be determined.
-    pub fn new(listener: TcpListener, tls: Option<Tls>, edge: Edge) -> std::io::Result<Self> {
+    pub fn new(listener: TcpListener, tls: Option<Tls>, edge: Protocol) -> std::io::Result<Self> {
         let local = listener.local_addr()?;
         let source = match tls {
             None => Source::Plain(listener),
@@ -137,7 +137,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 }
 
 /// Accepts connections until the server stops.
-async fn take(listener: TcpListener, tls: Tls, edge: Edge, ready: mpsc::Sender<Connection>) {
+async fn take(listener: TcpListener, tls: Tls, edge: Protocol, ready: mpsc::Sender<Connection>) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     loop {
         let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
@@ -167,7 +167,7 @@ async fn handshake(
     stream: TcpStream,
     address: SocketAddr,
     tls: &Tls,
-    edge: Edge,
+    edge: Protocol,
 ) -> std::io::Result<Option<Connection>> {
     if plain::speaks_plain(&stream).await? {
         tracing::debug!(%address, "a caller speaks plain text to a TLS port");
@@ -176,8 +176,8 @@ async fn handshake(
     }
     let settings = tls.settings();
     let config = match edge {
-        Edge::Grpc => &settings.grpc,
-        Edge::Http => &settings.http,
+        Protocol::Grpc => &settings.grpc,
+        Protocol::Http => &settings.http,
     };
     let stream = TlsAcceptor::from(Arc::clone(config)).accept(stream).await?;
     let certificate = settings.judge.judge(stream.get_ref().1.peer_certificates());

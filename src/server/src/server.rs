@@ -36,7 +36,7 @@ use crate::verify::Verification;
 use keyviz_peer::client::PeerClient;
 
 /// Everything that the edge serves.
-pub struct Edge {
+pub struct ServerDeps {
     /// This node.
     pub node: NodeId,
     /// The key-value plane.
@@ -87,9 +87,10 @@ pub struct Services {
 
 impl Services {
     /// The services of an edge.
-    pub fn new(edge: Edge) -> Self {
-        let Edge { node, coordinator, catalog, fanout, groups, directory, .. } = edge;
-        let Edge { peers, handoffs, storage, http, security, timeout, loops, stop, .. } = edge;
+    pub fn new(edge: ServerDeps) -> Self {
+        let ServerDeps { node, coordinator, catalog, fanout, groups, directory, .. } = edge;
+        let ServerDeps { peers, handoffs, storage, http, security, timeout, loops, stop, .. } =
+            edge;
         let verification = edge.verification;
         let served = groups.clone();
         let handoffs = Handoffs {

@@ -26,7 +26,7 @@ use keyviz_core::matrix::Merge;
 use keyviz_core::query::{
     ColumnPlan, DEFAULT_ROW_ROUTE_IDS, NodeTotals, PlanRequest, RowPlan, plan, plan_columns,
 };
-use keyviz_core::wire::SoundColumns;
+use keyviz_core::wire::CheckedColumns;
 use keyviz_core::{NodeId, Query, RouteSpec, Window};
 use keyviz_directory::MembershipState;
 
@@ -311,7 +311,7 @@ impl Fanout {
 async fn merged(
     mut merge: Merge,
     member: &mut Member,
-    parts: Vec<SoundColumns>,
+    parts: Vec<CheckedColumns>,
 ) -> Result<Merge, MatrixError> {
     if parts.is_empty() {
         return Ok(merge);
@@ -321,7 +321,7 @@ async fn merged(
             if !wanted() {
                 return None;
             }
-            if let Err(error) = merge.add_sound(part) {
+            if let Err(error) = merge.add_checked(part) {
                 return Some((merge, Some(error)));
             }
         }

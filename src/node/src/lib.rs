@@ -16,7 +16,7 @@ pub mod fuzzing;
 mod history_handoffs;
 mod identity;
 mod join;
-mod leads;
+mod leader_terms;
 mod membership_probe;
 mod placement_reconciler;
 mod restore;

@@ -22,7 +22,7 @@ use keyviz_peer::PeerClient;
 use keyviz_raft::{CreateError, Group, Groups, Member, Peers, Storage};
 
 use super::identity::Identity;
-use super::leads;
+use super::leader_terms;
 use super::supervisor::{ControlLoop, Supervisor};
 
 /// Members that are not known yet are looked for again this often.
@@ -148,7 +148,7 @@ impl PlacementReconciler {
         let (followed, sampler) = (Arc::clone(&group), Arc::clone(&self.sampler));
         let stop = self.stop.clone();
         self.supervisor.run(ControlLoop::Leadership, &self.stop, move || {
-            leads::follow(Arc::clone(&followed), Arc::clone(&sampler), stop.clone())
+            leader_terms::follow(Arc::clone(&followed), Arc::clone(&sampler), stop.clone())
         });
         if let Some(first) = first {
             tokio::spawn(self.clone().start_group(group, first.clone()));

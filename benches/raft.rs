@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use clap::Parser;
 use keyviz_raft::{
-    Batch, Consistency, Group, GroupOptions, Groups, Keyspace, LogPosition, Machine, MachineError,
-    Member, NodeId, Peers, PeersOptions, Storage, StorageOptions, WriterStats,
+    Batch, Group, GroupOptions, Groups, Keyspace, LogPosition, Machine, MachineError, Member,
+    NodeId, Peers, PeersOptions, ReadGuarantee, Storage, StorageOptions, WriterStats,
 };
 use keyviz_types::GroupId;
 
@@ -193,9 +193,9 @@ async fn run(options: Options) {
                     }
                     mode => {
                         let consistency = if mode == "lease" {
-                            Consistency::Lease
+                            ReadGuarantee::Lease
                         } else {
-                            Consistency::Linearizable
+                            ReadGuarantee::Linearizable
                         };
                         let read = group.confirm_read(consistency, limit).await;
                         let read = read.map_err(|error| error.to_string());

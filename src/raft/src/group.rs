@@ -36,7 +36,7 @@ const LEASE_RETRY: Duration = Duration::from_millis(5);
 
 /// How much a read asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Consistency {
+pub enum ReadGuarantee {
     /// Everything acknowledged before the read arrived, whatever the clocks do.
     Linearizable,
     /// The same as long as no clock of the quorum runs more than a quarter faster than the
@@ -351,14 +351,14 @@ impl Group {
     /// [`wait_applied`](Group::wait_applied).
     pub async fn confirm_read(
         self: &Arc<Self>,
-        consistency: Consistency,
+        consistency: ReadGuarantee,
         limit: Duration,
     ) -> Result<(), ReadError> {
         let started = Instant::now();
         let index = match consistency {
-            Consistency::Stale => return Ok(()),
-            Consistency::Linearizable => tokio::time::timeout(limit, self.read_index()).await,
-            Consistency::Lease => tokio::time::timeout(limit, self.lease_index()).await,
+            ReadGuarantee::Stale => return Ok(()),
+            ReadGuarantee::Linearizable => tokio::time::timeout(limit, self.read_index()).await,
+            ReadGuarantee::Lease => tokio::time::timeout(limit, self.lease_index()).await,
         };
         let index = index.map_err(|_| ReadError::NoQuorum)??;
         self.wait_applied(index, limit.saturating_sub(started.elapsed())).await

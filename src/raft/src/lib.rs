@@ -75,7 +75,7 @@ pub use dump::Dump;
 pub use error::{
     ChangeError, CreateError, InitializeError, KnownLeader, ProposeError, ReadError, ReplicasFull,
 };
-pub use group::{Consistency, Group, Proposed};
+pub use group::{Group, Proposed, ReadGuarantee};
 pub use groups::Groups;
 pub use handshake::{
     Checks, Doubt, HandshakeLoop, Heard, Participation, PastStart, Roster, Start, heard_of, judge,

@@ -88,9 +88,9 @@ pub use runtime::Reproducible;
 pub use status::{GroupStatus, Leadership, Role};
 pub use storage::{
     Batch, CheckReport, DATA_FORMAT, Damage, Database, DatabaseRows, DatabaseTree, Databases,
-    DiskFull, DiskSpace, Fault, KeyValue, Keyspace, KeyspaceError, MAX_KEY_BYTES, OpenError, Page,
-    PageLimit, RESERVED_PREFIX, Seed, SeedError, SeedPoint, SideRows, Storage, StorageOptions,
-    Verify, check_folder,
+    DiskFull, DiskSpace, Fault, KeyValue, Keyspace, KeyspaceError, MAX_STORED_KEY_BYTES, OpenError,
+    Page, PageLimit, RESERVED_PREFIX, Seed, SeedError, SeedPoint, SideRows, Storage,
+    StorageOptions, Verify, check_folder,
 };
 pub use survivor::{SurvivingReplica, Survivor};
 pub use transport::{

@@ -27,8 +27,8 @@ pub enum KeyspaceError {
     /// The key is below [`RESERVED_PREFIX`](super::RESERVED_PREFIX).
     #[error("the key is reserved")]
     ReservedKey,
-    /// The key is longer than [`MAX_KEY_BYTES`](super::MAX_KEY_BYTES).
-    #[error("the key has {0} bytes, more than {max}", max = value::MAX_KEY_BYTES)]
+    /// The key is longer than [`MAX_STORED_KEY_BYTES`](super::MAX_STORED_KEY_BYTES).
+    #[error("the key has {0} bytes, more than {max}", max = value::MAX_STORED_KEY_BYTES)]
     KeyTooLong(usize),
     /// The database failed.
     #[error(transparent)]
@@ -218,7 +218,7 @@ impl Keyspace {
 }
 
 pub(crate) fn check_key(key: &[u8]) -> Result<(), KeyspaceError> {
-    if key.len() > value::MAX_KEY_BYTES {
+    if key.len() > value::MAX_STORED_KEY_BYTES {
         return Err(KeyspaceError::KeyTooLong(key.len()));
     }
     if key.starts_with(value::RESERVED_PREFIX) {

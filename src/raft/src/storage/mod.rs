@@ -76,7 +76,7 @@ pub(crate) use keyspace::check_key;
 pub use keyspace::{Keyspace, KeyspaceError, Page, PageLimit};
 pub use seed::{Seed, SeedError, SeedPoint};
 pub use side::SideRows;
-pub use value::{MAX_KEY_BYTES, RESERVED_PREFIX};
+pub use value::{MAX_STORED_KEY_BYTES, RESERVED_PREFIX};
 pub(crate) use view::SnapshotView;
 
 use super::log::{CacheBudget, GroupLog, Op, Writer, WriterStats, stopped};

@@ -129,7 +129,10 @@ fn scans_page_in_order_and_never_show_what_is_reserved() {
     );
     assert_eq!(none.unwrap(), Page::default());
     assert!(matches!(keyspace.get(b"\0raft\0redo"), Err(KeyspaceError::ReservedKey)));
-    assert!(matches!(keyspace.get(&[1; MAX_KEY_BYTES + 1]), Err(KeyspaceError::KeyTooLong(_))));
+    assert!(matches!(
+        keyspace.get(&[1; MAX_STORED_KEY_BYTES + 1]),
+        Err(KeyspaceError::KeyTooLong(_))
+    ));
     assert!(matches!(
         Batch::new(&keyspace).put(Bytes::from_static(b"\0raft\0x"), Bytes::new()),
         Err(KeyspaceError::ReservedKey)

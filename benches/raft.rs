@@ -20,7 +20,7 @@ use bytes::Bytes;
 use clap::Parser;
 use keyviz_raft::{
     Batch, Group, GroupOptions, Groups, Keyspace, LogPosition, Machine, MachineError, Member,
-    NodeId, Peers, PeersOptions, ReadGuarantee, Storage, StorageOptions, WriterStats,
+    Peers, PeersOptions, RaftNodeId, ReadGuarantee, Storage, StorageOptions, WriterStats,
 };
 use keyviz_types::GroupId;
 
@@ -93,7 +93,7 @@ impl Cluster {
                 tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await;
             let listener = listener.expect("a free port");
             let addr = listener.local_addr().expect("a bound socket has an address");
-            members.insert(node as NodeId, Member::grpc(addr.to_string()));
+            members.insert(node as RaftNodeId, Member::grpc(addr.to_string()));
             let storage = Storage::open(dir.join(node.to_string()), StorageOptions::default())
                 .expect("the folder opens");
             let peers = Peers::anonymous(node, "bench", PeersOptions::default());

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::testing::{Cluster, GROUP, quick};
 use super::*;
 
-async fn reached(cluster: &Cluster, node: NodeId, index: u64) {
+async fn reached(cluster: &Cluster, node: RaftNodeId, index: u64) {
     let group = cluster.nodes[&node].group(GROUP);
     group.wait_applied(index, Duration::from_secs(20)).await.unwrap();
 }
@@ -67,11 +67,11 @@ async fn a_leader_refuses_early_while_no_majority_of_replicas_has_room() {
     cluster.put(GROUP, "k", "1").await;
     let leader = cluster.leader(GROUP).await;
     let group = cluster.nodes[&leader].group(GROUP);
-    let others: Vec<NodeId> = (1..=3).filter(|node| *node != leader).collect();
-    let pretend = |node: NodeId, free| {
+    let others: Vec<RaftNodeId> = (1..=3).filter(|node| *node != leader).collect();
+    let pretend = |node: RaftNodeId, free| {
         cluster.nodes[&node].groups.storage().pretend_free(free);
     };
-    let eventually_full = async |full: &[NodeId]| {
+    let eventually_full = async |full: &[RaftNodeId]| {
         let expected = match full.len() {
             0 | 1 => Ok(()),
             _ => Err(ReplicasFull { full: full.to_vec() }),

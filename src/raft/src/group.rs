@@ -28,7 +28,7 @@ use super::status::{GroupStatus, Leadership};
 use super::storage::{Keyspace, Storage};
 use super::transport::Peers;
 use super::transport::held::Incoming;
-use super::types::{Command, Member, NodeId, SnapshotMeta, Types, Vote};
+use super::types::{Command, Member, RaftNodeId, SnapshotMeta, Types, Vote};
 use keyviz_types::{GroupId, Term};
 
 /// Between attempts of a leader that has no lease yet: about a round on a LAN.
@@ -60,7 +60,7 @@ pub struct Proposed {
 /// One group on this node.
 pub struct Group {
     id: GroupId,
-    node: NodeId,
+    node: RaftNodeId,
     raft: Raft,
     log: GroupLog,
     keyspace: Keyspace,
@@ -143,7 +143,7 @@ impl Group {
     }
 
     /// The node this is.
-    pub fn node(&self) -> NodeId {
+    pub fn node(&self) -> RaftNodeId {
         self.node
     }
 
@@ -183,7 +183,7 @@ impl Group {
     /// The members of different groups start in turn, so that leaders spread over the nodes.
     pub async fn initialize(
         &self,
-        members: BTreeMap<NodeId, Member>,
+        members: BTreeMap<RaftNodeId, Member>,
     ) -> Result<(), InitializeError> {
         if !members.contains_key(&self.node) {
             return Err(InitializeError::NotAMember(self.node));
@@ -262,7 +262,7 @@ impl Group {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         for voters in metrics.membership_config.membership().get_joint_config() {
-            let without: Vec<NodeId> = voters.intersection(&full).copied().collect();
+            let without: Vec<RaftNodeId> = voters.intersection(&full).copied().collect();
             if (voters.len() - without.len()) * 2 <= voters.len() {
                 return Err(ReplicasFull { full: without });
             }

@@ -19,7 +19,7 @@ use super::machine::Machine;
 use super::options::GroupOptions;
 use super::storage::{Keyspace, Storage};
 use super::transport::{COMMIT_HOLD, GroupNetwork, MAX_MESSAGE_BYTES, Pace, Peers, Service};
-use super::types::NodeId;
+use super::types::RaftNodeId;
 use keyviz_proto::raft_transport_server::RaftTransportServer;
 use keyviz_types::GroupId;
 
@@ -72,7 +72,7 @@ impl Groups {
     }
 
     /// The node this is.
-    pub fn node(&self) -> NodeId {
+    pub fn node(&self) -> RaftNodeId {
         self.inner.peers.node()
     }
 
@@ -255,13 +255,13 @@ impl Groups {
     /// Hands each group that this node leads to one of `candidates` that votes in it and has all of
     /// its log: another could not be elected, and the group would be without a leader for a while.
     /// Returns how many were handed over.
-    pub async fn hand_over_to(&self, candidates: &BTreeSet<NodeId>, limit: Duration) -> usize {
+    pub async fn hand_over_to(&self, candidates: &BTreeSet<RaftNodeId>, limit: Duration) -> usize {
         let led =
             self.list().into_iter().filter(|group| group.leadership().borrow().leading.is_some());
         let moves = led.map(|group| async move {
             let status = group.status();
             let mut able = status.voters.intersection(candidates);
-            let matched = |voter: &NodeId| status.matched.get(voter).copied().flatten();
+            let matched = |voter: &RaftNodeId| status.matched.get(voter).copied().flatten();
             match able.find(|voter| matched(voter) == status.last_log) {
                 Some(to) => group.transfer_leader(*to, limit).await.is_ok(),
                 None => false,

@@ -98,4 +98,4 @@ pub use transport::{
     Peers, PeersOptions, RaftMessage, RaftReply, STREAM_WINDOW_BYTES, SnapshotProgress, Wire,
     receive,
 };
-pub use types::{LogPosition, Member, NodeId};
+pub use types::{LogPosition, Member, RaftNodeId};

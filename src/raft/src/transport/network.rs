@@ -21,7 +21,7 @@ use super::pace::Pace;
 use super::peers::Peers;
 use super::wire::{RaftMessage, Wire};
 use super::{MAX_MESSAGE_BYTES, overheard};
-use crate::types::{LogId, Member, NodeId, Types};
+use crate::types::{LogId, Member, RaftNodeId, Types};
 use crate::wire;
 use keyviz_proto as proto;
 use keyviz_proto::raft_transport_client::RaftTransportClient;
@@ -46,7 +46,7 @@ pub(crate) struct GroupNetwork {
 impl RaftNetworkFactory<Types> for GroupNetwork {
     type Network = PeerNetwork;
 
-    async fn new_client(&mut self, target: NodeId, node: &Member) -> PeerNetwork {
+    async fn new_client(&mut self, target: RaftNodeId, node: &Member) -> PeerNetwork {
         let (peers, group, pace) = (self.peers.clone(), self.group, self.pace.clone());
         let (addr, hold, acknowledged) = (node.addr.clone(), self.hold, Mutex::default());
         PeerNetwork { peers, group, target, addr, pace, hold, acknowledged }
@@ -57,7 +57,7 @@ impl RaftNetworkFactory<Types> for GroupNetwork {
 pub(crate) struct PeerNetwork {
     pub(super) peers: Peers,
     pub(super) group: GroupId,
-    pub(super) target: NodeId,
+    pub(super) target: RaftNodeId,
     addr: String,
     /// Shared by all groups of the node.
     pub(super) pace: Arc<Pace>,

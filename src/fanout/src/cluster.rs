@@ -35,7 +35,7 @@ use super::member::{Member, Planned};
 use super::parts::FanoutParts;
 use super::request::{Axis, MAX_EVENTS, MatrixAnswer, MatrixError, MatrixRequest};
 use super::shared::{Joinable, Ticket};
-use super::work::{Place, off_the_runtime};
+use super::work::{ComputeSlot, off_the_runtime};
 
 /// Time limit of a member for both rounds.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(2);
@@ -211,7 +211,7 @@ impl Fanout {
         self.finish(request, planned, merge, members).await
     }
 
-    async fn place(&self, until: Instant) -> Result<Place, MatrixError> {
+    async fn place(&self, until: Instant) -> Result<ComputeSlot, MatrixError> {
         let place = match timeout_at(until, self.parts.local.work().query()).await {
             Ok(place) => place,
             Err(_) => Err(self.parts.local.work().busy()),

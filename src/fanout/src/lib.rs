@@ -33,5 +33,6 @@ pub use parts::FanoutParts;
 pub use peers::{PeerMatrix, PeerTotals};
 pub use request::{Axis, MatrixAnswer, MatrixError, MatrixRequest};
 pub use work::{
-    Asker, Busy, MAX_QUERIES, MAX_WAITING_COMPUTATIONS, MAX_WAITING_QUERIES, Place, Work, WorkError,
+    Asker, Busy, ComputeSlot, MAX_QUERIES, MAX_WAITING_COMPUTATIONS, MAX_WAITING_QUERIES, Work,
+    WorkError,
 };

@@ -20,6 +20,9 @@ use keyviz_core::{Archive, Flushed, History, Incarnation, NodeId, Query, Sampler
 
 use super::work::{Asker, Work, WorkError};
 
+/// Records of a store, by key.
+pub type StoredRecords = BTreeMap<Vec<u8>, Vec<u8>>;
+
 /// The time as nodes see it. Injected, so that tests can set it.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
@@ -159,7 +162,7 @@ impl LocalMatrix {
     }
 
     /// What is kept for nodes that have left, as records of a store.
-    pub fn export_kept(&self) -> Vec<(NodeId, Incarnation, BTreeMap<Vec<u8>, Vec<u8>>)> {
+    pub fn export_kept(&self) -> Vec<(NodeId, Incarnation, StoredRecords)> {
         let kept = self.history.kept_estates().into_iter();
         kept.map(|handoff| (handoff.node, handoff.incarnation, handoff.records().collect()))
             .collect()

@@ -20,6 +20,7 @@ use super::output::ColorDepth;
 use super::running::{self, RunningNode, Signals};
 use super::serve::{self, Bootstrap, DEFAULT_REPLICATION, MAX_REPLICATION, ServeOptions, Start};
 use super::storage_flags::{StorageArgs, StorageFlags};
+use super::talk::say;
 use super::text::thousands;
 use super::values::{self, Address};
 use super::{CliError, UsageError};
@@ -153,6 +154,7 @@ impl DemoOptions {
             listen: self.address(id, 0),
             advertise: self.address(id, 0).into(),
             http: Some(self.address(id, HTTP_PORT_OFFSET)),
+            http_hosts: Vec::new(),
             data: data.join(format!("node{id}")),
             start: Start::Bootstrap(Bootstrap {
                 members: members.clone(),
@@ -225,7 +227,7 @@ async fn remove(temporary: tempfile::TempDir) {
             _ => return,
         }
     }
-    eprintln!("keyviz: cannot remove {}", path.display());
+    say!("keyviz: cannot remove {}", path.display());
 }
 
 async fn run_in(
@@ -282,7 +284,7 @@ async fn show(
     if options.load.is_some() {
         let findings = report.findings();
         let errors = thousands(report.errors);
-        eprintln!(
+        say!(
             "keyviz: {} writes, {} reads, {errors} errors, p99 {}",
             thousands(report.writes_acked),
             thousands(report.reads_ok + report.scans_ok),

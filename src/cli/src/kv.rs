@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::client::{Client, Effect, NodeArgs};
 use super::output::{self, Format};
+use super::talk::say;
 use super::value_input::{self, ValueArg};
 use super::values::MAX_KEY_BYTES;
 use super::{CallError, CliError, text, values};
@@ -232,7 +233,7 @@ pub async fn delete(args: DeleteArgs) -> Result<(), CliError> {
             print_json(&DeleteJson { key: Key(&args.key), existed: answer.existed })?;
         }
         OneFormat::Table if !answer.existed && !args.expect_present => {
-            eprintln!("keyviz: there was no such key");
+            say!("keyviz: there was no such key");
         }
         OneFormat::Table => {}
     }

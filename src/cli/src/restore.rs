@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::kv::OneFormat;
 use super::serve::{self, DEFAULT_REPLICATION, MAX_REPLICATION};
+use super::talk::say;
 use super::values::{self, Address};
 use super::{CliError, UsageError, output, text};
 use keyviz_node::{Restore, Restored};
@@ -98,7 +99,7 @@ pub fn run(args: RestoreArgs) -> Result<(), CliError> {
     let Restored { cluster_id, catalog_version, groups, rows, history, history_left_out } =
         restore.run()?;
     for node in &history_left_out {
-        eprintln!("keyviz: the history of node {node} is left out: it is no member");
+        say!("keyviz: the history of node {node} is left out: it is no member");
     }
     let mut out = output::stdout();
     match format {

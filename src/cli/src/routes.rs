@@ -14,6 +14,7 @@ use serde::Serialize;
 use super::client::{Client, Effect, MAX_ANSWER_BYTES, NodeArgs};
 use super::kv::OneFormat;
 use super::output::{self, Format};
+use super::talk::say;
 use super::{CallError, CliError, UsageError, notation, text, values};
 use keyviz_catalog::{SplitChoiceError, split_key_that_halves};
 use keyviz_json::{RouteChangeJson, RouteJson, WatchJson, key_text};
@@ -306,7 +307,7 @@ async fn watch(args: WatchArgs) -> Result<(), CliError> {
                 }
             };
         }
-        eprintln!("keyviz: {address} ended the stream; going on after version {after_version}");
+        say!("keyviz: {address} ended the stream; going on after version {after_version}");
         tokio::time::sleep(WATCH_AGAIN_AFTER).await;
     }
 }

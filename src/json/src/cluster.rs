@@ -52,6 +52,8 @@ pub(super) struct MemberJson<'a> {
     latency_ms: u64,
     leaving: bool,
     read_only: &'a str,
+    not_ready: &'a str,
+    warning: &'a str,
 }
 
 impl<'a> From<&'a proto::Member> for Item<'a> {
@@ -69,6 +71,8 @@ impl<'a> From<&'a proto::Member> for Item<'a> {
             latency_ms: member.latency_ms,
             leaving: member.leaving,
             read_only: &member.read_only,
+            not_ready: &member.not_ready,
+            warning: &member.warning,
         })
     }
 }

@@ -8,6 +8,7 @@ use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
 use keyviz_proto as proto;
+use keyviz_proto::cluster_client::ClusterClient;
 use keyviz_security::{self as security, AuthChannel, Security};
 
 use super::config::NodeConfig;
@@ -29,8 +30,6 @@ pub(super) async fn join(
     advertise: &str,
     security: &Security,
 ) -> Result<(), NodeError> {
-    use proto::cluster_client::ClusterClient;
-
     let deadline = tokio::time::Instant::now() + JOIN_WITHIN;
     let (id, seconds) = (config.id, JOIN_WITHIN.as_secs());
     tracing::info!("node {id} asks {through} to add it to the cluster, for up to {seconds} s");
@@ -39,25 +38,13 @@ pub(super) async fn join(
     let failed =
         |reason: String| NodeError::Join { id: config.id, through: through.to_owned(), reason };
     loop {
-        let asked = async {
-            let broken =
-                |error: tonic::transport::Error| (true, keyviz_proto::failure::innermost(&error));
-            let endpoint = Endpoint::from_shared(format!("http://{through}")).map_err(broken)?;
-            let endpoint = endpoint.connect_timeout(JOIN_CONNECT_WITHIN);
-            let tls = security.client_tls();
-            let channel = security::connect(endpoint, tls.as_ref()).await.map_err(broken)?;
-            let mut client = ClusterClient::new(AuthChannel::new(channel, security.as_joiner()));
-            let add = proto::AddNodeRequest {
-                id: config.id.0,
-                address: advertise.to_owned(),
-                http: http.clone(),
-                disk: Bytes::copy_from_slice(&identity.disk.0),
-            };
-            client
-                .add_node(add)
-                .await
-                .map_err(|status| (may_join_yet(&status), keyviz_proto::failure::describe(&status)))
+        let add = proto::AddNodeRequest {
+            id: config.id.0,
+            address: advertise.to_owned(),
+            http: http.clone(),
+            disk: Bytes::copy_from_slice(&identity.disk.0),
         };
+        let asked = ask_to_add(through, add, security);
         let (again, reason) = match tokio::time::timeout_at(deadline, asked).await {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(refusal)) => refusal,
@@ -72,6 +59,24 @@ pub(super) async fn join(
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Asks the node at an address to add this one, or to learn where it is now. Else why not, and whether
+/// asking again may help.
+pub(super) async fn ask_to_add(
+    through: &str,
+    add: proto::AddNodeRequest,
+    security: &Security,
+) -> Result<(), (bool, String)> {
+    let broken = |error: tonic::transport::Error| (true, keyviz_proto::failure::innermost(&error));
+    let endpoint = Endpoint::from_shared(format!("http://{through}")).map_err(broken)?;
+    let endpoint = endpoint.connect_timeout(JOIN_CONNECT_WITHIN);
+    let tls = security.client_tls();
+    let channel = security::connect(endpoint, tls.as_ref()).await.map_err(broken)?;
+    let mut client = ClusterClient::new(AuthChannel::new(channel, security.as_joiner()));
+    let added = client.add_node(add).await;
+    let refused = |status| (may_join_yet(&status), keyviz_proto::failure::describe(&status));
+    added.map(drop).map_err(refused)
 }
 
 /// Whether a member that did not take this node in may do so yet. Asking again does no harm.

@@ -23,6 +23,7 @@ use keyviz_raft::{
 use keyviz_security::{self as security, Listener, Security};
 use keyviz_server::{Edge, PeerClient, Services, Verification, VerificationParts};
 
+use super::addresses::Addresses;
 use super::archive::HistoryArchive;
 use super::balancer::Balancer;
 use super::bootstrap::BootstrapSpec;
@@ -122,6 +123,7 @@ impl Node {
             roster.clone(),
         );
         tokio::spawn(security.clone().watch(stop.clone()));
+        tokio::spawn(security.connections.clone().watch(stop.clone()));
         let options = GroupOptions {
             move_bytes_per_s: config.move_bytes_per_s,
             queue_bytes: config.queue_bytes,
@@ -196,6 +198,24 @@ impl Node {
         // What is applied already is published before the first request can come in.
         follower.take_over().await;
         tokio::spawn(follower.run());
+        let addresses = Addresses {
+            node: config.id,
+            disk: identity.disk,
+            own: Member {
+                addr: advertise.clone(),
+                http: http.as_ref().map(|(_, address)| address.to_string()).unwrap_or_default(),
+            },
+            through: match &config.origin {
+                super::config::Origin::Join(through) => Some(through.clone()),
+                _ => None,
+            },
+            catalog: Arc::clone(&catalog_group),
+            groups: groups.clone(),
+            directory: Arc::clone(&directory),
+            security: security.clone(),
+            stop: stop.clone(),
+        };
+        tokio::spawn(addresses.run());
         let ask = Ask {
             node: config.id,
             storage: storage.clone(),
@@ -258,9 +278,11 @@ impl Node {
             storage: storage.clone(),
             verification,
             http: http.as_ref().map(|(_, address)| address.to_string()).unwrap_or_default(),
+            called: config.http_hosts.iter().chain([&advertise]).cloned().collect(),
             security: security.clone(),
             timeout: config.request_timeout,
             stop: stop.clone(),
+            lost_log_lines: config.lost_log_lines,
         }));
         let (failed, failure) = watch::channel(None);
         let failed = Arc::new(failed);
@@ -364,7 +386,8 @@ fn secured(
         security::Edge::Http => "HTTP",
     };
     let failed = |source| NodeError::Listen { what, address, source };
-    Listener::new(listener, security.tls.clone(), edge).map_err(failed)
+    Listener::new(listener, security.tls.clone(), edge, security.connections.clone())
+        .map_err(failed)
 }
 
 async fn open_security(config: &NodeConfig) -> Result<Security, NodeError> {

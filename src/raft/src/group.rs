@@ -24,6 +24,7 @@ use super::error::{InitializeError, KnownLeader, ProposeError, ReadError, Replic
 use super::log::GroupLog;
 use super::options::{GroupOptions, MAX_COMMAND_BYTES};
 use super::proposals::{Proposals, WriteResult};
+use super::pulse::Pulse;
 use super::reads::Rounds;
 use super::status::{GroupStatus, Leadership};
 use super::storage::{Space, Storage};
@@ -77,6 +78,7 @@ pub struct Group {
     queue: Arc<GroupQueue>,
     peers: Peers,
     incoming: Arc<Incoming>,
+    pulse: Arc<Pulse>,
     quorum_rounds: Rounds,
     lease_rounds: Rounds,
     votes_from: Instant,
@@ -91,6 +93,7 @@ pub(crate) struct Opened {
     pub(crate) storage: Storage,
     pub(crate) applied: Arc<watch::Sender<Option<u64>>>,
     pub(crate) peers: Peers,
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 impl std::fmt::Debug for Group {
@@ -114,7 +117,7 @@ impl Group {
         queue: Arc<GroupQueue>,
         options: GroupOptions,
     ) -> Arc<Self> {
-        let Opened { log, space, storage, applied, peers } = opened;
+        let Opened { log, space, storage, applied, peers, pulse } = opened;
         let node = *raft.node_id();
         // Before the restart this node may have promised a leader to vote for nobody else while
         // its lease lasts. The promise was in memory; so the longest one is kept.
@@ -134,6 +137,7 @@ impl Group {
             queue,
             peers,
             incoming: Arc::default(),
+            pulse,
             quorum_rounds: Rounds::default(),
             lease_rounds: Rounds::default(),
             votes_from: Instant::now() + hold,
@@ -374,6 +378,10 @@ impl Group {
 
     pub(crate) fn incoming(&self) -> &Arc<Incoming> {
         &self.incoming
+    }
+
+    pub(crate) fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     pub(crate) fn log(&self) -> &GroupLog {

@@ -38,6 +38,7 @@ mod machine;
 mod members;
 mod options;
 mod proposals;
+mod pulse;
 mod reads;
 mod reshape;
 mod runtime;
@@ -82,14 +83,15 @@ pub use handshake::{
 pub use log::{BATCH_BUCKETS, CorruptLog, SYNC_BUCKETS, WriterStats};
 pub use machine::{Machine, MachineError};
 pub use options::{GroupOptions, MAX_COMMAND_BYTES, OptionsError};
+pub use pulse::{NotServed, SERVED_WITHIN};
 pub use reshape::{Reshaped, Shape};
 pub use runtime::Reproducible;
 pub use status::{GroupStatus, Leadership, Role};
 pub use storage::{
     Batch, CheckReport, DATA_FORMAT, Damage, Database, DatabaseRows, DatabaseTree, Databases,
     DiskFull, Fault, KeyValue, MAX_KEY_BYTES, OpenError, Page, PageLimit, RESERVED_PREFIX,
-    RoomState, Seed, SeedError, SeedPoint, SideRows, Space, SpaceError, Storage, StorageOptions,
-    Verify, check_folder,
+    RoomState, Scarce, Seed, SeedError, SeedPoint, SideRows, Space, SpaceError, Storage,
+    StorageOptions, THREADS, Verify, check_folder,
 };
 pub use transport::{
     CONNECTION_WINDOW_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_MESSAGE_BYTES, PeerError,

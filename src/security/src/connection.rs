@@ -10,6 +10,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use super::connections::{ConnectionHandle, Entry};
+use super::listener::Listener;
 use super::verdict::CallerCertificate;
 
 /// The other end of a connection. Requests carry it as an extension.
@@ -19,12 +21,15 @@ pub struct Caller {
     pub address: SocketAddr,
     /// What its certificate says.
     pub certificate: CallerCertificate,
+    /// The connection.
+    pub connection: ConnectionHandle,
 }
 
 /// A connection that was taken.
 pub struct Connection {
     pub(super) stream: Stream,
     pub(super) caller: Caller,
+    pub(super) entry: Entry,
 }
 
 pub(super) enum Stream {
@@ -40,12 +45,21 @@ impl Connected for Connection {
     }
 }
 
+impl axum::extract::connect_info::Connected<axum::serve::IncomingStream<'_, Listener>> for Caller {
+    fn connect_info(stream: axum::serve::IncomingStream<'_, Listener>) -> Self {
+        stream.io().caller.clone()
+    }
+}
+
 impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.entry.poll_closed(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),

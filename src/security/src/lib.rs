@@ -17,7 +17,9 @@
 
 mod channel;
 mod connection;
+mod connections;
 mod error;
+mod expiry;
 mod listener;
 mod plain;
 mod secrets;
@@ -27,7 +29,9 @@ mod watch;
 
 pub use channel::{AuthChannel, Credentials, SECRET_HEADER, connect, connect_lazy};
 pub use connection::{Caller, Connection};
+pub use connections::{ConnectionCounts, ConnectionHandle, Connections, UnderWay};
 pub use error::SecurityError;
+pub use expiry::Validity;
 pub use listener::{Edge, Listener};
 pub use secrets::{SecretFile, Secrets};
 pub use tls::{ClientTls, Tls, TlsFiles};

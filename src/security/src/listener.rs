@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{Stream as FuturesStream, StreamExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::{Caller, Connection, Stream};
+use super::connections::{Connections, Entry};
 use super::plain;
 use super::tls::Tls;
 use super::verdict::CallerCertificate;
@@ -28,6 +29,9 @@ const READY: usize = 64;
 
 /// The wait after the system could give no connection, for want of file handles.
 const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// The log says at most this often that none could be given.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Which port it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,7 +49,7 @@ pub struct Listener {
 }
 
 enum Source {
-    Plain(TcpListener),
+    Plain(TcpListener, Edge, Connections),
     Tls(mpsc::Receiver<Connection>),
 }
 
@@ -54,14 +58,19 @@ impl Listener {
     ///
     /// # Errors
     /// Where the system does not know the listener's address.
-    pub fn new(listener: TcpListener, tls: Option<Tls>, edge: Edge) -> std::io::Result<Self> {
+    pub fn new(
+        listener: TcpListener,
+        tls: Option<Tls>,
+        edge: Edge,
+        connections: Connections,
+    ) -> std::io::Result<Self> {
         let local = listener.local_addr()?;
         let source = match tls {
-            None => Source::Plain(listener),
+            None => Source::Plain(listener, edge, connections),
             Some(tls) => {
-                let (ready, connections) = mpsc::channel(READY);
-                tokio::spawn(take(listener, tls, edge, ready));
-                Source::Tls(connections)
+                let (ready, shaken) = mpsc::channel(READY);
+                tokio::spawn(take(listener, tls, edge, connections, ready));
+                Source::Tls(shaken)
             }
         };
         Ok(Listener { local, source })
@@ -70,10 +79,11 @@ impl Listener {
     /// The next connection. Cancelling it loses none.
     pub async fn next(&mut self) -> Connection {
         match &mut self.source {
-            Source::Plain(listener) => {
-                let (stream, address) = accept(listener).await;
-                let caller = Caller { address, certificate: CallerCertificate::Absent };
-                Connection { stream: Stream::Plain(stream), caller }
+            Source::Plain(listener, edge, connections) => {
+                let (stream, address, entry) = accept(listener, *edge, connections).await;
+                let (certificate, connection) = (CallerCertificate::Absent, entry.handle());
+                let caller = Caller { address, certificate, connection };
+                Connection { stream: Stream::Plain(stream), caller, entry }
             }
             Source::Tls(connections) => match connections.recv().await {
                 Some(connection) => connection,
@@ -110,15 +120,22 @@ impl axum::serve::Listener for Listener {
     }
 }
 
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+async fn accept(
+    listener: &TcpListener,
+    edge: Edge,
+    connections: &Connections,
+) -> (TcpStream, SocketAddr, Entry) {
     use std::io::ErrorKind;
+    let mut told: Option<Instant> = None;
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "a connection keeps its delays");
                 }
-                return (stream, address);
+                if let Some(entry) = connections.enter(edge) {
+                    return (stream, address, entry);
+                }
             }
             // Of the one connection, which is gone.
             Err(error)
@@ -129,7 +146,10 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
                         | ErrorKind::ConnectionRefused
                 ) => {}
             Err(error) => {
-                tracing::warn!(%error, "no connection could be taken");
+                if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                    told = Some(Instant::now());
+                    tracing::warn!(%error, "no connection could be taken");
+                }
                 tokio::time::sleep(EXHAUSTED).await;
             }
         }
@@ -137,17 +157,23 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 }
 
 /// Takes connections until the server is gone.
-async fn take(listener: TcpListener, tls: Tls, edge: Edge, ready: mpsc::Sender<Connection>) {
+async fn take(
+    listener: TcpListener,
+    tls: Tls,
+    edge: Edge,
+    connections: Connections,
+    ready: mpsc::Sender<Connection>,
+) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     loop {
         let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
-        let (stream, address) = tokio::select! {
-            taken = accept(&listener) => taken,
+        let (stream, address, entry) = tokio::select! {
+            taken = accept(&listener, edge, &connections) => taken,
             () = ready.closed() => return,
         };
         let (tls, ready) = (tls.clone(), ready.clone());
         tokio::spawn(async move {
-            let shaken = handshake(stream, address, &tls, edge);
+            let shaken = handshake(stream, address, entry, &tls, edge);
             match tokio::time::timeout(HANDSHAKE_WITHIN, shaken).await {
                 Ok(Ok(Some(connection))) => {
                     // Where the server is gone, so is the connection.
@@ -166,6 +192,7 @@ async fn take(listener: TcpListener, tls: Tls, edge: Edge, ready: mpsc::Sender<C
 async fn handshake(
     stream: TcpStream,
     address: SocketAddr,
+    entry: Entry,
     tls: &Tls,
     edge: Edge,
 ) -> std::io::Result<Option<Connection>> {
@@ -181,6 +208,6 @@ async fn handshake(
     };
     let stream = TlsAcceptor::from(Arc::clone(config)).accept(stream).await?;
     let certificate = settings.judge.judge(stream.get_ref().1.peer_certificates());
-    let caller = Caller { address, certificate };
-    Ok(Some(Connection { stream: Stream::Tls(Box::new(stream)), caller }))
+    let caller = Caller { address, certificate, connection: entry.handle() };
+    Ok(Some(Connection { stream: Stream::Tls(Box::new(stream)), caller, entry }))
 }

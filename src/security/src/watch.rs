@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::pki_types::UnixTime;
 use tokio_util::sync::CancellationToken;
 
 use super::channel::Credentials;
+use super::connections::Connections;
 use super::error::SecurityError;
+use super::expiry::{Reminder, Validity};
 use super::secrets::SecretFile;
 use super::tls::{ClientTls, Tls, TlsFiles};
 
@@ -34,6 +37,8 @@ pub struct Security {
     pub admin_token: Option<SecretFile>,
     /// What nodes show; `None`: nothing.
     pub cluster_secret: Option<SecretFile>,
+    /// The connections of callers.
+    pub connections: Connections,
 }
 
 impl Security {
@@ -49,6 +54,7 @@ impl Security {
             tls: config.tls.as_ref().map(Tls::open).transpose()?,
             admin_token: secret("admin token", &config.admin_token)?,
             cluster_secret: secret("cluster secret", &config.cluster_secret)?,
+            connections: Connections::default(),
         })
     }
 
@@ -92,6 +98,8 @@ impl Security {
             return;
         }
         let mut told = Vec::new();
+        let mut reminder = Reminder::default();
+        self.remind(&mut reminder);
         while tokio::time::timeout(READ_EVERY, stop.cancelled()).await.is_err() {
             let security = self.clone();
             let reloaded = tokio::task::spawn_blocking(move || security.reload()).await;
@@ -105,6 +113,20 @@ impl Security {
                 tracing::error!("{error}; what was read before stays in force");
             }
             told = errors;
+            self.remind(&mut reminder);
+        }
+    }
+
+    /// What an operator has to know of the certificate; `None`: nothing.
+    pub fn warning(&self) -> Option<String> {
+        Validity::at(UnixTime::now().as_secs(), self.tls.as_ref()?.ends_at()?).warning()
+    }
+
+    fn remind(&self, reminder: &mut Reminder) {
+        let Some(tls) = &self.tls else { return };
+        let Some(end) = tls.ends_at() else { return };
+        if let Some(said) = reminder.due(UnixTime::now().as_secs(), end) {
+            tracing::warn!("{said} ({})", tls.describe());
         }
     }
 }

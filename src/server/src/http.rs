@@ -11,6 +11,9 @@
 //! | `/healthz` | 200 while the process lives |
 //! | `/readyz` | 200 when the node can serve requests, with the reason where it only reads; else 503 and why |
 //!
+//! Without an admin token, a node that listens on loopback answers only to names of its own, and
+//! changes come from its own page or from none (`host.rs`).
+//!
 //! Where there is an admin token, everything under `/api/` needs it: `authorization: Bearer ...`.
 //! Errors are `{"code": "...", "message": "..."}` with the matching status.
 
@@ -32,6 +35,7 @@ use keyviz_proto as proto;
 
 use super::cluster_service::ClusterService;
 use super::gate::{Gate, Need};
+use super::host::{self, Names};
 use super::keyviz_service::KeyVizService;
 use super::metrics::Metrics;
 use super::request_id::RequestIdLayer;
@@ -51,6 +55,7 @@ pub(super) struct HttpState {
     pub(super) cluster: Arc<ClusterService>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) gate: Option<Arc<Gate>>,
+    pub(super) names: Arc<Names>,
 }
 
 /// Nothing but the page's own files may run or be asked; keys are data and stay text.
@@ -88,6 +93,7 @@ pub(super) fn router(state: HttpState) -> Router {
         .layer(fixed("content-security-policy", CONTENT_SECURITY_POLICY))
         .layer(fixed("x-content-type-options", "nosniff"))
         .layer(fixed("referrer-policy", "no-referrer"))
+        .layer(from_fn_with_state(Arc::clone(&state.names), host::check))
         .layer(RequestIdLayer)
         .with_state(state)
 }
@@ -277,11 +283,13 @@ async fn metrics(State(state): State<HttpState>) -> Response {
 }
 
 async fn ready(State(state): State<HttpState>) -> Response {
+    let warning = state.cluster.security.warning().map(|words| format!("{words}\n"));
+    let warning = warning.unwrap_or_default();
     match state.cluster.readiness() {
         Ok(()) => match state.cluster.read_only() {
             // Reads and the matrix go on, so traffic may.
-            Some(reason) => format!("ready, read-only: {reason}\n").into_response(),
-            None => "ready\n".into_response(),
+            Some(reason) => format!("ready, read-only: {reason}\n{warning}").into_response(),
+            None => format!("ready\n{warning}").into_response(),
         },
         Err(reason) => problem(&Status::unavailable(reason)),
     }

@@ -1,5 +1,6 @@
 //! The edge: gRPC and HTTP. Protobuf and JSON stop here; below are the types of each layer.
 
+mod activity;
 mod backup_service;
 mod cluster_service;
 mod cluster_status;
@@ -8,6 +9,8 @@ mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod gate;
+mod health;
+mod host;
 mod http;
 
 mod keyviz_service;
@@ -17,6 +20,7 @@ mod matrix_peer;
 mod matrix_wire;
 mod members;
 mod metrics;
+mod moved;
 mod peer_catalog;
 mod peer_client;
 mod peer_matrix;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 
 use keyviz_catalog_group::CatalogGroup;
@@ -15,13 +16,16 @@ use keyviz_raft::{
     CONNECTION_WINDOW_BYTES, Groups, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_MESSAGE_BYTES,
     STREAM_WINDOW_BYTES, Storage,
 };
-use keyviz_security::{Listener, Security};
+use keyviz_security::{Caller, Listener, Security};
 use keyviz_types::NodeId;
 
+use super::activity::ActivityLayer;
 use super::backup_service::BackupService;
 use super::cluster_service::{ClusterService, SharedCluster};
 use super::estates::Estates;
 use super::gate::{Gate, GateLayer};
+use super::health;
+use super::host::Names;
 use super::http::{self, HttpState};
 use super::keyviz_service::{KeyVizService, SharedKeyViz};
 use super::kv_service::KvService;
@@ -58,12 +62,16 @@ pub struct Edge {
     pub verification: Arc<Verification>,
     /// Where HTTP is served; empty: nowhere.
     pub http: String,
+    /// Names under which clients reach the node, beside the address of HTTP.
+    pub called: Vec<String>,
     /// Who may call.
     pub security: Security,
     /// Time that a request may take.
     pub timeout: Duration,
     /// Ends the streams that never end by themselves.
     pub stop: CancellationToken,
+    /// Lines of the log that could not be written so far.
+    pub lost_log_lines: fn() -> u64,
 }
 
 /// The edge's services, ready to be served.
@@ -79,6 +87,7 @@ pub struct Services {
     backup: BackupService,
     groups: Groups,
     gate: Option<Arc<Gate>>,
+    names: Arc<Names>,
     stop: CancellationToken,
 }
 
@@ -87,7 +96,9 @@ impl Services {
     pub fn new(edge: Edge) -> Self {
         let Edge { node, coordinator, catalog, fanout, groups, directory, .. } = edge;
         let Edge { peers, estates, storage, http, security, timeout, stop, .. } = edge;
-        let verification = edge.verification;
+        let (verification, lost_log_lines) = (edge.verification, edge.lost_log_lines);
+        let called = edge.called.iter().map(String::as_str);
+        let names = Names::new(&http, security.admin_token.is_some(), called);
         let served = groups.clone();
         let estates = Estates {
             local: Arc::clone(fanout.local()),
@@ -113,6 +124,8 @@ impl Services {
             catalog: catalog.applied().clone(),
             storage: storage.clone(),
             verification: Arc::clone(&verification),
+            lost_log_lines,
+            security: security.clone(),
         });
         Services {
             kv: Arc::clone(&coordinator),
@@ -142,6 +155,7 @@ impl Services {
                 peers,
                 estates,
                 storage,
+                security: security.clone(),
                 verification,
                 http,
                 started: Instant::now(),
@@ -151,6 +165,7 @@ impl Services {
             directory,
             groups: served,
             gate: Gate::new(security),
+            names,
             stop,
         }
     }
@@ -170,6 +185,10 @@ impl Services {
                 $server::new($service)
                     .max_decoding_message_size(MAX_MESSAGE_BYTES)
                     .max_encoding_message_size(usize::MAX)
+                    .accept_compressed(CompressionEncoding::Gzip)
+                    .accept_compressed(CompressionEncoding::Zstd)
+                    .send_compressed(CompressionEncoding::Gzip)
+                    .send_compressed(CompressionEncoding::Zstd)
             };
         }
         let kv =
@@ -180,9 +199,9 @@ impl Services {
             coordinator: Arc::clone(&self.kv),
             directory: Arc::clone(&self.directory),
         };
-        let (health_reporter, health) = tonic_health::server::health_reporter();
-        health_reporter.set_serving::<KvServer<KvService>>().await;
-        health_reporter.set_serving::<KeyVizServer<SharedKeyViz>>().await;
+        let (health_reporter, health_service) = tonic_health::server::health_reporter();
+        let readiness = Arc::clone(&self.cluster);
+        tokio::spawn(health::follow(readiness, health_reporter, self.stop.clone()));
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(proto::DESCRIPTOR_SET)
@@ -192,7 +211,8 @@ impl Services {
         let reflection_v1 = reflection().build_v1().expect(sound);
         let reflection_v1alpha = reflection().build_v1alpha().expect(sound);
         Server::builder()
-            // First, so that a refusal has an id too.
+            .layer(ActivityLayer)
+            // First of what answers, so that a refusal has an id too.
             .layer(RequestIdLayer)
             .layer(GateLayer(self.gate.clone()))
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -201,18 +221,14 @@ impl Services {
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .add_service(sized!(KvServer, kv))
             .add_service(sized!(RoutesServer, SharedRoutes(Arc::clone(&self.routes))))
-            .add_service(
-                sized!(KeyVizServer, keyviz)
-                    .accept_compressed(tonic::codec::CompressionEncoding::Zstd)
-                    .send_compressed(tonic::codec::CompressionEncoding::Zstd),
-            )
+            .add_service(sized!(KeyVizServer, keyviz))
             .add_service(sized!(ClusterServer, cluster.clone()))
             .add_service(sized!(KvPeerServer, peer))
             .add_service(self.matrix_peer.clone().into_server())
             .add_service(sized!(ClusterPeerServer, cluster))
             .add_service(sized!(BackupServer, self.backup.clone()))
             .add_service(self.groups.service())
-            .add_service(health)
+            .add_service(health_service)
             .add_service(reflection_v1)
             .add_service(reflection_v1alpha)
             .serve_with_incoming_shutdown(
@@ -230,8 +246,10 @@ impl Services {
             cluster: Arc::clone(&self.cluster),
             metrics: Arc::clone(&self.metrics),
             gate: self.gate.clone(),
+            names: Arc::clone(&self.names),
         });
-        axum::serve(listener, router)
+        let router = router.layer(ActivityLayer);
+        axum::serve(listener, router.into_make_service_with_connect_info::<Caller>())
             .with_graceful_shutdown(self.stop.clone().cancelled_owned())
             .await
     }

@@ -28,6 +28,7 @@ use super::peers::Peers;
 use super::pipeline::{InFlight, Pipeline, end_of};
 use super::{MAX_MESSAGE_BYTES, receive, send};
 use crate::apply::Transfer;
+use crate::pulse::Pulse;
 use crate::types::{LogId, Member, NodeId, Types, Vote};
 use crate::wire;
 use keyviz_proto as proto;
@@ -52,6 +53,8 @@ pub(crate) struct GroupNetwork {
     pub(crate) pace: Arc<Pace>,
     /// How long word of a commit waits for entries to travel with.
     pub(crate) hold: Duration,
+    /// What this node tells of its quorum.
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 impl RaftNetworkFactory<Types> for GroupNetwork {
@@ -60,7 +63,8 @@ impl RaftNetworkFactory<Types> for GroupNetwork {
     async fn new_client(&mut self, target: NodeId, node: &Member) -> PeerNetwork {
         let (peers, group, pace) = (self.peers.clone(), self.group, self.pace.clone());
         let (addr, hold, acknowledged) = (node.addr.clone(), self.hold, Mutex::default());
-        PeerNetwork { peers, group, target, addr, pace, hold, acknowledged }
+        let pulse = self.pulse.clone();
+        PeerNetwork { peers, group, target, addr, pace, hold, pulse, acknowledged }
     }
 }
 
@@ -69,10 +73,12 @@ pub(crate) struct PeerNetwork {
     peers: Peers,
     group: GroupId,
     target: NodeId,
+    /// As the group has it.
     addr: String,
     /// Shared by all groups of the node.
     pace: Arc<Pace>,
     hold: Duration,
+    pulse: Arc<Pulse>,
     /// The term in which this node led last, and the last entry that the peer said to have stored in it,
     /// in answers to this network. A replica that comes back after it was given up has another one.
     acknowledged: Mutex<Option<(u64, LogId)>>,
@@ -101,8 +107,15 @@ fn call_failed(status: tonic::Status) -> RpcError {
 }
 
 impl PeerNetwork {
+    /// Where the peer is: as the catalog group has it, which hears first of a member that moves.
+    fn addr(&self) -> String {
+        let roster = self.peers.roster();
+        let moved = roster.and_then(|roster| roster.address(keyviz_types::NodeId(self.target)));
+        moved.unwrap_or_else(|| self.addr.clone())
+    }
+
     fn client(&self) -> Result<Client, RpcError> {
-        let channel = self.peers.channel(self.target, &self.addr).map_err(unreachable)?;
+        let channel = self.peers.channel(self.target, &self.addr()).map_err(unreachable)?;
         Ok(RaftTransportClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES))
@@ -131,7 +144,8 @@ impl PeerNetwork {
 
     /// The greeting of a message to the peer, which has been identified.
     async fn hello(&self, action: RPCTypes, limit: Duration) -> Result<proto::RaftHello, RpcError> {
-        match tokio::time::timeout(limit, self.peers.identified(self.target, &self.addr)).await {
+        let addr = self.addr();
+        match tokio::time::timeout(limit, self.peers.identified(self.target, &addr)).await {
             Ok(Ok(())) => Ok(self.peers.hello(self.target)),
             Ok(Err(status)) => Err(call_failed(status)),
             Err(_) => Err(self.timeout(action, limit)),
@@ -172,7 +186,8 @@ impl PeerNetwork {
         // Of an earlier term of this node another leader may have had the peer take entries back.
         let acknowledged = acknowledged.filter(|(of, _)| *of == term).map(|(_, last)| last);
         let empty = append.entries.is_empty();
-        let request = wire::append_to_proto(0, self.group.0, append);
+        let mut request = wire::append_to_proto(0, self.group.0, append);
+        request.quorum_age_ms = Some(self.pulse.age_to_tell());
         if let Some(wire) = self.peers.wire() {
             self.peers.may_take_part().map_err(unreachable)?;
             let identified = self
@@ -180,7 +195,7 @@ impl PeerNetwork {
                 .roster()
                 .is_none_or(|roster| roster.is_identified(keyviz_types::NodeId(self.target)));
             if !identified {
-                let (peers, target, addr) = (self.peers.clone(), self.target, self.addr.clone());
+                let (peers, target, addr) = (self.peers.clone(), self.target, self.addr());
                 tokio::spawn(async move { peers.identified(target, &addr).await });
                 return Err(unreachable("the peer is being identified"));
             }
@@ -195,7 +210,7 @@ impl PeerNetwork {
                 waiter,
             });
         }
-        let link = self.peers.link(self.target, &self.addr).map_err(unreachable)?;
+        let link = self.peers.link(self.target, &self.addr()).map_err(unreachable)?;
         let waiter = link.send(request).map_err(unreachable)?;
         Ok(InFlight { previous, last, acknowledged, term, empty, sent: Instant::now(), waiter })
     }

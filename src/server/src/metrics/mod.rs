@@ -20,9 +20,10 @@ use prometheus_client::registry::Registry;
 use keyviz_catalog::AppliedCatalog;
 use keyviz_fanout::Fanout;
 use keyviz_kv::Coordinator;
-use keyviz_raft::{Group, GroupStatus, Groups, Role, Storage, WriterStats};
+use keyviz_raft::{Group, GroupStatus, Groups, Storage, WriterStats};
 
 use super::verify::Verification;
+use keyviz_security::{Security, Tls};
 use process::Process;
 pub(super) use requests::{RequestKind, Requests};
 
@@ -35,6 +36,9 @@ pub(super) struct MetricsParts {
     pub(super) catalog: AppliedCatalog,
     pub(super) storage: Storage,
     pub(super) verification: Arc<Verification>,
+    /// Lines of the log that could not be written so far.
+    pub(super) lost_log_lines: fn() -> u64,
+    pub(super) security: Security,
 }
 
 /// The node's metrics.
@@ -76,6 +80,13 @@ impl Collector for Parts {
         self.sampler(&mut page)?;
         self.fanout(&mut page)?;
         verify::encode(&self.0.verification.totals(), &mut page.0)?;
+        if let Some(end) = self.0.security.tls.as_ref().and_then(Tls::ends_at) {
+            let help = "When this node's certificate, or a link of it to the CA, expires, in seconds \
+                        since 1970";
+            page.gauge("certificate_expiry_timestamp_seconds", help, end)?;
+        }
+        let lost = (self.0.lost_log_lines)();
+        page.counter("log_lines_lost", "Lines of the log that could not be written", lost)?;
         process(&mut page)
     }
 }
@@ -84,9 +95,6 @@ impl Collector for Parts {
 type GroupNumber = (&'static str, &'static str, fn(&GroupStatus) -> u64);
 
 const GROUP_NUMBERS: &[GroupNumber] = &[
-    ("raft_leading", "1 while this node leads the group", |group| {
-        u64::from(group.role == Role::Leader)
-    }),
     ("raft_term", "Current term", |group| group.term.0),
     ("raft_last_log_index", "Last entry in the log", |group| group.last_log.unwrap_or(0)),
     ("raft_commit_index", "Last entry known to be committed", |group| {
@@ -126,6 +134,19 @@ impl Parts {
             let values = statuses.iter().map(|status| (by_group(status.group.0), number(status)));
             gauges(&mut page.0, name, help, values)?;
         }
+        let served = |group: &Arc<Group>| (by_group(group.id().0), group.served_by());
+        let served: Vec<_> = groups.iter().map(served).collect();
+        let here = self.0.groups.node();
+        let leading = served.iter().map(|(labels, leader)| {
+            (labels.clone(), u64::from(leader.as_ref().is_ok_and(|leader| *leader == here)))
+        });
+        let help = "1 while this node leads the group and a quorum confirms it";
+        gauges(&mut page.0, "raft_leading", help, leading)?;
+        let help = "1 while this node knows a leader of the group that a quorum confirmed within \
+                    3 seconds";
+        let quorum = served.iter();
+        let quorum = quorum.map(|(labels, leader)| (labels.clone(), u64::from(leader.is_ok())));
+        gauges(&mut page.0, "raft_quorum", help, quorum)?;
         let help = "On the leader: entries of its log that the member is not known to have";
         gauges(&mut page.0, "raft_follower_lag", help, statuses.iter().flat_map(follower_lags))?;
         let under_way = |group: &Arc<Group>| (by_group(group.id().0), group.proposals_under_way());
@@ -229,13 +250,14 @@ fn follower_lags(
 }
 
 fn log_histograms(page: &mut Page<'_>, writer: &WriterStats) -> fmt::Result {
-    let bounds =
-        |n| WriterStats::bucket_bound(n).map_or(f64::MAX, |bound: Duration| bound.as_secs_f64());
+    let bounds = |n| {
+        WriterStats::bucket_bound(n).map_or(f64::INFINITY, |bound: Duration| bound.as_secs_f64())
+    };
     let buckets: Vec<_> =
         writer.sync_buckets.iter().enumerate().map(|(n, count)| (bounds(n), *count)).collect();
     let sync = writer.sync_time.as_secs_f64();
     page.histogram("log_sync_seconds", "Time of a durable sync", sync, &buckets)?;
-    let bounds = |n| WriterStats::batch_bound(n).map_or(f64::MAX, |bound| bound as f64);
+    let bounds = |n| WriterStats::batch_bound(n).map_or(f64::INFINITY, |bound| bound as f64);
     let buckets: Vec<_> =
         writer.batch_buckets.iter().enumerate().map(|(n, count)| (bounds(n), *count)).collect();
     let help = "Operations (appends, votes, truncations, purges) that one sync covers";

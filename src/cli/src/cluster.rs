@@ -245,7 +245,7 @@ async fn others(client: &Client, id: u64) -> Result<Client, CliError> {
     let members = status(client).await?.members.into_iter();
     let others = members.filter(|member| member.id != id && member.ok);
     let others: Vec<Address> = others.filter_map(|member| member.address.parse().ok()).collect();
-    Ok(Client::new(others, client.timeout()))
+    Ok(client.at_all(others))
 }
 
 /// Only the leader can hand its leadership over, so the leader is looked up and asked.

@@ -372,14 +372,14 @@ fn run(cli: Cli) -> Result<(), CliError> {
             limits::keep_files_private();
             limits::raise_open_files();
             let nodes = usize::try_from(options.nodes).unwrap_or(usize::MAX);
-            limits::check_threads(nodes, cores())?;
+            limits::check_threads_of_nodes(nodes, cores())?;
             many_threads()?.block_on(demo::run_demo(options, color))
         }
         Command::Serve(args) => {
             let options = args.options()?;
             limits::keep_files_private();
             limits::raise_open_files();
-            limits::check_threads(1, node_workers())?;
+            limits::check_threads_of_nodes(1, node_workers())?;
             let runtime = node_threads()?;
             let ran = runtime.block_on(serve::run_serve(options));
             // A storage that hangs must not keep the process from ending.
@@ -404,9 +404,13 @@ fn run(cli: Cli) -> Result<(), CliError> {
         }
         Command::Restore(args) => {
             limits::keep_files_private();
+            limits::check_threads_of_folder()?;
             restore::run(args)
         }
-        Command::Check(args) => check::run(args),
+        Command::Check(args) => {
+            limits::check_threads_of_folder()?;
+            check::run(args)
+        }
         Command::Load(args) => {
             let (nodes, options) = args.options()?;
             one_thread()?.block_on(load::command(nodes, options))

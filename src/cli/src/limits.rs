@@ -17,11 +17,13 @@ const OWN_THREADS: usize = 2;
 /// The system gives fewer threads than a node needs. Nothing was opened.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "a node needs {needed} threads here, and the system gives it {given} ({source}). Raise the limit \
+    "{what} needs {needed} threads here, and the system gives it {given} ({source}). Raise the limit \
      of processes and threads (`ulimit -u`, TasksMax of systemd, the pids limit of a container) or of \
      memory (`ulimit -v`). Nothing was opened or changed"
 )]
 pub struct TooFewThreads {
+    /// What needs them.
+    pub what: &'static str,
     /// The threads that are needed.
     pub needed: usize,
     /// Those that could be had.
@@ -30,13 +32,25 @@ pub struct TooFewThreads {
     pub source: io::Error,
 }
 
-/// Whether `nodes` nodes on so many workers get their threads.
+/// Whether so many nodes on so many workers get their threads.
 ///
 /// # Errors
 /// [`TooFewThreads`].
-pub fn check_threads(nodes: usize, workers: usize) -> Result<(), TooFewThreads> {
-    let needed = OWN_THREADS + workers + nodes * keyviz_node::THREADS;
-    make(needed, |at, alive| {
+pub fn check_threads_of_nodes(nodes: usize, workers: usize) -> Result<(), TooFewThreads> {
+    check_threads("a node", workers + nodes.saturating_mul(keyviz_node::THREADS))
+}
+
+/// Whether a command that opens the folder of a node gets its threads.
+///
+/// # Errors
+/// [`TooFewThreads`].
+pub fn check_threads_of_folder() -> Result<(), TooFewThreads> {
+    check_threads("the storage of a node", keyviz_raft::THREADS)
+}
+
+fn check_threads(what: &'static str, beside: usize) -> Result<(), TooFewThreads> {
+    let needed = OWN_THREADS + beside;
+    make(what, needed, |at, alive| {
         let parked = std::thread::Builder::new().name(format!("check-{at}"));
         let (end, ended) = channel::<()>();
         alive.push((end, parked.spawn(move || ended.recv().unwrap_or(()))?));
@@ -48,12 +62,13 @@ type Parked = (Sender<()>, JoinHandle<()>);
 
 /// Makes all but the calling thread at once, then ends them.
 fn make(
+    what: &'static str,
     needed: usize,
     mut spawn: impl FnMut(usize, &mut Vec<Parked>) -> io::Result<()>,
 ) -> Result<(), TooFewThreads> {
     let mut alive = Vec::new();
     let made = (1..needed).try_for_each(|at| {
-        let given = |source| TooFewThreads { needed, given: at, source };
+        let given = |source| TooFewThreads { what, needed, given: at, source };
         spawn(at, &mut alive).map_err(given)
     });
     for (end, thread) in alive {
@@ -86,8 +101,8 @@ mod tests {
 
     #[test]
     fn threads_that_the_system_does_not_give_are_an_error_that_says_how_many_and_what_to_do() {
-        assert!(check_threads(1, 2).is_ok());
-        let refused = make(10, |at, _| match at {
+        assert!(check_threads_of_nodes(1, 2).is_ok());
+        let refused = make("a node", 10, |at, _| match at {
             0..7 => Ok(()),
             _ => Err(io::Error::from_raw_os_error(11)),
         });

@@ -92,6 +92,11 @@ impl Client {
         Client { nodes: vec![address], ..self.clone() }
     }
 
+    /// The same, at these nodes.
+    pub fn at_all(&self, nodes: Vec<Address>) -> Self {
+        Client { nodes, ..self.clone() }
+    }
+
     /// The wait for one answer.
     pub fn timeout(&self) -> Duration {
         self.timeout

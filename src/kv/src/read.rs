@@ -208,6 +208,7 @@ impl Coordinator {
     /// Reads from this node's replica, and counts it: one read, and the bytes returned.
     fn serve(&self, local: &Group, read: &PeerRead) -> Result<PeerReadReply, KvError> {
         Coordinator::count(&self.counters.reads_served);
+        local.count_read();
         let (key, reads, bytes, reply) = match read {
             PeerRead::Get(key) => {
                 let value = read_key(local.space(), key)?;

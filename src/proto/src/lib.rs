@@ -3,6 +3,7 @@
 
 #![allow(missing_docs)]
 
+pub mod codec;
 pub mod failure;
 pub mod metadata;
 

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::group::Group;
+
 /// What an entry takes beside its command: its place in the log's cache, in openraft's queues and
 /// in the list of those who wait for an answer.
 const ENTRY_BYTES: u64 = 512;
@@ -24,6 +26,25 @@ pub(crate) struct GroupQueue {
     node: Arc<NodeQueue>,
     limit: u64,
     proposals: AtomicU64,
+    load: LoadCounts,
+}
+
+#[derive(Debug, Default)]
+struct LoadCounts {
+    proposals: AtomicU64,
+    bytes: AtomicU64,
+    reads: AtomicU64,
+}
+
+/// What a group was asked for on this node since it was opened here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct GroupLoad {
+    /// Commands that this node proposed.
+    pub proposals: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Reads that this node served.
+    pub reads: u64,
 }
 
 /// One proposal under way; it counts until this is dropped.
@@ -52,7 +73,12 @@ impl NodeQueue {
 
 impl GroupQueue {
     pub(crate) fn new(node: Arc<NodeQueue>, limit: u32) -> Arc<Self> {
-        Arc::new(Self { node, limit: limit.into(), proposals: AtomicU64::new(0) })
+        Arc::new(Self {
+            node,
+            limit: limit.into(),
+            proposals: AtomicU64::new(0),
+            load: LoadCounts::default(),
+        })
     }
 
     pub(crate) fn proposals(&self) -> u64 {
@@ -71,7 +97,27 @@ impl GroupQueue {
             return None;
         }
         admitted.bytes = bytes;
+        self.load.proposals.fetch_add(1, Ordering::Relaxed);
+        self.load.bytes.fetch_add(command_bytes as u64, Ordering::Relaxed);
         Some(admitted)
+    }
+}
+
+impl Group {
+    /// What it was asked for here.
+    pub fn load(&self) -> GroupLoad {
+        let load = &self.queue.load;
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        GroupLoad {
+            proposals: read(&load.proposals),
+            bytes: read(&load.bytes),
+            reads: read(&load.reads),
+        }
+    }
+
+    /// A read is served from the replica here.
+    pub fn count_read(&self) {
+        self.queue.load.reads.fetch_add(1, Ordering::Relaxed);
     }
 }
 

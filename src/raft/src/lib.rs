@@ -67,6 +67,7 @@ mod suite_tests;
 #[cfg(test)]
 mod testing;
 
+pub use admission::GroupLoad;
 pub use attempts::Attempts;
 pub use blocking::blocking;
 pub use digest::{ArmedDigest, DigestError, DigestProgress, RowsDigest};

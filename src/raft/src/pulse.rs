@@ -5,6 +5,7 @@
 //! as served here while that is no longer ago than [`SERVED_WITHIN`], counted on this node's clock.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::RaftMetrics;
@@ -54,6 +55,7 @@ pub(crate) struct Pulse {
     /// Not the group's Raft, which holds this.
     metrics: OnceLock<Metrics>,
     heard: Mutex<Option<Heard>>,
+    leader_changes: AtomicU64,
 }
 
 impl std::fmt::Debug for Pulse {
@@ -115,6 +117,11 @@ impl Pulse {
         }
     }
 
+    /// Another leader is known than before.
+    pub(crate) fn note_leader_change(&self) {
+        self.leader_changes.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// How long ago a quorum confirmed `leader`, by what it told.
     fn age_of(&self, leader: NodeId) -> Option<Duration> {
         let heard = (*self.heard.lock()).filter(|heard| heard.leader == leader)?;
@@ -154,6 +161,11 @@ impl Group {
             Some(age) => Err(NotServed::LeaderSilent(leader, age)),
             None => Err(NotServed::LeaderUnheard(leader)),
         }
+    }
+
+    /// How often this node has seen another leader or another term of one since it opened the group.
+    pub fn leader_changes(&self) -> u64 {
+        self.pulse().leader_changes.load(Ordering::Relaxed)
     }
 
     /// How long ago a quorum confirmed the leader that this node knows; `None`: not since it is known.

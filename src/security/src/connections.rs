@@ -29,8 +29,8 @@ const IDLE_WITHIN: Duration = Duration::from_secs(300);
 /// The pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Descriptors that stay free for files, for connections to other nodes and for listeners; a quarter
-/// of all where there are few.
+/// Descriptors that stay free for files, for connections to other nodes and for listeners; a half of
+/// all where there are few.
 const RESERVE: u64 = 256;
 
 /// All connections of callers. Clones share them.
@@ -78,7 +78,7 @@ impl Default for Connections {
     /// As many as the limit of open files leaves.
     fn default() -> Self {
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let most = limit.map_or(u64::MAX, |limit| limit - RESERVE.min(limit / 4));
+        let most = limit.map_or(u64::MAX, |limit| limit - RESERVE.min(limit / 2));
         Connections::of(usize::try_from(most).unwrap_or(usize::MAX))
     }
 }

@@ -37,7 +37,7 @@ use super::cluster_service::ClusterService;
 use super::gate::{Gate, Need};
 use super::host::{self, Names};
 use super::keyviz_service::KeyVizService;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, TextForm};
 use super::request_id::RequestIdLayer;
 use super::route_changes;
 use super::routes_service::RoutesService;
@@ -276,10 +276,11 @@ async fn cluster(State(state): State<HttpState>) -> Response {
     }
 }
 
-async fn metrics(State(state): State<HttpState>) -> Response {
-    let headers =
-        [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-    (headers, state.metrics.encode()).into_response()
+async fn metrics(State(state): State<HttpState>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let form = TextForm::accepted(accept);
+    let headers = [(header::CONTENT_TYPE, form.content_type()), (header::VARY, "accept")];
+    (headers, state.metrics.encode(form)).into_response()
 }
 
 async fn ready(State(state): State<HttpState>) -> Response {

@@ -16,6 +16,7 @@ mod http;
 mod keyviz_service;
 mod kv_service;
 mod leaders;
+mod malformed;
 mod matrix_peer;
 mod matrix_wire;
 mod members;

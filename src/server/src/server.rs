@@ -1,11 +1,12 @@
 //! The servers: every gRPC service on one port, HTTP on another.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
+use tower::util::MapResponseLayer;
 
 use keyviz_catalog_group::CatalogGroup;
 use keyviz_directory::Directory;
@@ -30,6 +31,7 @@ use super::http::{self, HttpState};
 use super::keyviz_service::{KeyVizService, SharedKeyViz};
 use super::kv_service::KvService;
 use super::leaders::LeaderLog;
+use super::malformed;
 use super::matrix_peer::MatrixPeer;
 use super::metrics::{Metrics, MetricsParts, Requests};
 use super::peer_client::PeerClient;
@@ -116,6 +118,7 @@ impl Services {
         let requests = Arc::<Requests>::default();
         let backup =
             BackupService { groups: groups.clone(), local: Arc::clone(fanout.local()), timeout };
+        let gate = Gate::new(security.clone());
         let metrics = Metrics::new(MetricsParts {
             coordinator: Arc::clone(&coordinator),
             groups: groups.clone(),
@@ -126,6 +129,8 @@ impl Services {
             verification: Arc::clone(&verification),
             lost_log_lines,
             security: security.clone(),
+            gate: gate.clone(),
+            started: SystemTime::now(),
         });
         Services {
             kv: Arc::clone(&coordinator),
@@ -164,7 +169,7 @@ impl Services {
             metrics: Arc::new(metrics),
             directory,
             groups: served,
-            gate: Gate::new(security),
+            gate,
             names,
             stop,
         }
@@ -212,6 +217,7 @@ impl Services {
         let reflection_v1alpha = reflection().build_v1alpha().expect(sound);
         Server::builder()
             .layer(ActivityLayer)
+            .layer(MapResponseLayer::new(malformed::as_invalid))
             // First of what answers, so that a refusal has an id too.
             .layer(RequestIdLayer)
             .layer(GateLayer(self.gate.clone()))

@@ -87,7 +87,7 @@ async fn start_unless_signalled(
 }
 
 /// What protects the node and what does not, for its operator.
-fn exposure(security: &SecurityConfig, insecure: bool) -> String {
+pub(super) fn exposure(security: &SecurityConfig, insecure: bool) -> String {
     let SecurityConfig { tls, admin_token, cluster_secret } = security;
     let meant = if insecure { " (--insecure)" } else { "; listening on loopback only" };
     if tls.is_none() && admin_token.is_none() && cluster_secret.is_none() {

@@ -1,13 +1,15 @@
 //! `/metrics`: read from the parts at each scrape, so that counting costs them nothing extra.
 
+mod edge;
 mod process;
 mod requests;
+mod text;
 mod verify;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -20,12 +22,13 @@ use prometheus_client::registry::Registry;
 use keyviz_catalog::AppliedCatalog;
 use keyviz_fanout::Fanout;
 use keyviz_kv::Coordinator;
-use keyviz_raft::{Group, GroupStatus, Groups, Storage, WriterStats};
+use keyviz_raft::{Group, GroupLoad, GroupStatus, Groups, Storage, WriterStats};
 
+use super::gate::Gate;
 use super::verify::Verification;
-use keyviz_security::{Security, Tls};
-use process::Process;
+use keyviz_security::Security;
 pub(super) use requests::{RequestKind, Requests};
+pub(super) use text::TextForm;
 
 /// Where the numbers come from.
 pub(super) struct MetricsParts {
@@ -39,6 +42,8 @@ pub(super) struct MetricsParts {
     /// Lines of the log that could not be written so far.
     pub(super) lost_log_lines: fn() -> u64,
     pub(super) security: Security,
+    pub(super) gate: Option<Arc<Gate>>,
+    pub(super) started: SystemTime,
 }
 
 /// The node's metrics.
@@ -55,11 +60,14 @@ impl Metrics {
         Metrics { registry }
     }
 
-    /// Everything, in the OpenMetrics text format.
-    pub(super) fn encode(&self) -> String {
-        let mut text = String::new();
-        encode(&mut text, &self.registry).expect("a string takes text");
-        text
+    /// Everything.
+    pub(super) fn encode(&self, form: TextForm) -> String {
+        let mut page = String::new();
+        encode(&mut page, &self.registry).expect("a string takes text");
+        match form {
+            TextForm::OpenMetrics => page,
+            TextForm::Plain => text::plain(&page),
+        }
     }
 }
 
@@ -80,14 +88,7 @@ impl Collector for Parts {
         self.sampler(&mut page)?;
         self.fanout(&mut page)?;
         verify::encode(&self.0.verification.totals(), &mut page.0)?;
-        if let Some(end) = self.0.security.tls.as_ref().and_then(Tls::ends_at) {
-            let help = "When this node's certificate, or a link of it to the CA, expires, in seconds \
-                        since 1970";
-            page.gauge("certificate_expiry_timestamp_seconds", help, end)?;
-        }
-        let lost = (self.0.lost_log_lines)();
-        page.counter("log_lines_lost", "Lines of the log that could not be written", lost)?;
-        process(&mut page)
+        edge::encode(&self.0, &mut page)
     }
 }
 
@@ -149,6 +150,7 @@ impl Parts {
         gauges(&mut page.0, "raft_quorum", help, quorum)?;
         let help = "On the leader: entries of its log that the member is not known to have";
         gauges(&mut page.0, "raft_follower_lag", help, statuses.iter().flat_map(follower_lags))?;
+        self.load(page, &groups)?;
         let under_way = |group: &Arc<Group>| (by_group(group.id().0), group.proposals_under_way());
         let help = "Proposals made here and not answered yet";
         gauges(&mut page.0, "raft_proposals_under_way", help, groups.iter().map(under_way))?;
@@ -158,6 +160,25 @@ impl Parts {
         let waiting = waiting.map(|(peer, count)| ([("peer", peer.to_string())], count));
         let help = "Append requests queued for or sent to a peer and not answered yet";
         gauges(&mut page.0, "raft_appends_in_flight", help, waiting)
+    }
+
+    fn load(&self, page: &mut Page<'_>, groups: &[Arc<Group>]) -> fmt::Result {
+        let loads: Vec<_> =
+            groups.iter().map(|group| (by_group(group.id().0), group.load())).collect();
+        let numbers = |number: fn(&GroupLoad) -> u64| {
+            loads.iter().map(move |(labels, load)| (labels.clone(), number(load)))
+        };
+        let help = "Commands that this node proposed to the group";
+        counters(&mut page.0, "group_proposals", help, numbers(|load| load.proposals))?;
+        let help = "Bytes of the commands that this node proposed to the group";
+        counters(&mut page.0, "group_proposed_bytes", help, numbers(|load| load.bytes))?;
+        let help = "Reads that this node served from its replica of the group";
+        counters(&mut page.0, "group_reads", help, numbers(|load| load.reads))?;
+        let changes = groups.iter();
+        let changes = changes.map(|group| (by_group(group.id().0), group.leader_changes()));
+        let help =
+            "Elections of the group that this node saw: another leader, or a new term of one";
+        counters(&mut page.0, "raft_leader_changes", help, changes)
     }
 
     fn storage(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -265,23 +286,6 @@ fn log_histograms(page: &mut Page<'_>, writer: &WriterStats) -> fmt::Result {
     page.seconds("log_write_seconds", "Time in writes before the syncs", writer.write_time)
 }
 
-fn process(page: &mut Page<'_>) -> fmt::Result {
-    let Some(process) = Process::now() else { return Ok(()) };
-    page.gauge("process_resident_bytes", "Memory in use", process.resident_bytes)?;
-    page.gauge("process_virtual_bytes", "Address space", process.virtual_bytes)?;
-    page.gauge("process_open_fds", "Open files and sockets", process.open_fds)?;
-    if let Some(most) = process.max_fds {
-        page.gauge("process_max_fds", "Files and sockets that may be open", most)?;
-    }
-    page.gauge("process_threads", "Threads", process.threads)?;
-    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        let tasks = runtime.metrics().num_alive_tasks() as u64;
-        page.gauge("process_tasks", "Asynchronous tasks that have not ended", tasks)?;
-    }
-    let cpu = Duration::from_secs_f64(process.cpu_seconds);
-    page.seconds("process_cpu_seconds", "Time on a core", cpu)
-}
-
 struct Page<'a>(DescriptorEncoder<'a>);
 
 impl Page<'_> {
@@ -325,6 +329,20 @@ fn gauges<const N: usize>(
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (labels, value) in values {
         ConstGauge::new(signed(value)).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+/// One metric with a counter for each set of labels.
+fn counters<const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    values: impl Iterator<Item = ([(&'static str, String); N], u64)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, value) in values {
+        ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }

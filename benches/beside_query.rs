@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use keyviz_core::*;
+use keyviz_core::{history::*, matrix::*, query::*, sampler::*, *};
 
 const ROUTES: u64 = 10_000;
 const STEP_MS: u64 = 60_000;
@@ -81,7 +81,7 @@ impl Local {
     /// What is harvested closes a column of about 10,000 cells.
     fn flush(&self) {
         let now_ms = self.now_ms.fetch_add(STEP_MS, Ordering::Relaxed) + STEP_MS;
-        self.history.add(now_ms, self.sampler.harvest());
+        let _ = self.history.add(now_ms, self.sampler.harvest());
     }
 
     fn query(&self) -> Matrix {

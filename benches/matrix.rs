@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::Criterion;
-use keyviz_core::*;
+use keyviz_core::{history::*, matrix::*, query::*, sampler::*, wire::*, *};
 
 const STEP_MS: u64 = 60_000;
 const START_MS: u64 = 28_000_000 * STEP_MS;
@@ -84,7 +84,7 @@ fn history(routes: &[RouteSpec], columns: u64, bytes: usize) -> (History, u64) {
         let segment = segment(&layout, routes.len() as u64 * 65_536 / 10_000, &mut numbers);
         cells += segment.cells.len() as u64;
         let harvest = Harvest { segments: vec![segment], unattributed: Counts::ZERO };
-        history.add(START_MS + column * STEP_MS, harvest);
+        let _ = history.add(START_MS + column * STEP_MS, harvest);
     }
     (history, cells)
 }
@@ -229,7 +229,7 @@ fn flushes() {
     let mut turn = || {
         now_ms += STEP_MS;
         let segments = vec![segment.clone()];
-        history.add(now_ms, Harvest { segments, unattributed: Counts::ZERO });
+        let _ = history.add(now_ms, Harvest { segments, unattributed: Counts::ZERO });
     };
     let (median, longest) = waits(200, &mut turn);
     figure("closing a column of 10,000 cells: median", millis(median), "-");

@@ -114,7 +114,7 @@ fn learn(sampler: &Sampler, shape: Shape, rounds: u64) {
             let located = epoch.locate(&key).expect("published");
             epoch.record_write(located, &key, 1, 100);
         }
-        sampler.harvest();
+        let _ = sampler.harvest();
         sampler.replan();
         if sampler.stats().slots >= SamplerConfig::default().resolution_slots {
             break;
@@ -131,7 +131,7 @@ fn bucketed(shape: Shape) -> Sampler {
     for _ in 0..5 {
         let keys = Keys::new((0..60_000).map(|_| shape.key(&mut stream)));
         locate_and_record(&sampler, &keys, 60_000);
-        sampler.harvest();
+        let _ = sampler.harvest();
         sampler.replan();
     }
     sampler
@@ -342,19 +342,19 @@ fn slow_path_bounds() {
     let flush = best_of(ROUNDS, || {
         locate_and_record(&full, &keys, slots);
         let start = Instant::now();
-        black_box(full.harvest());
+        let _ = black_box(full.harvest());
         start.elapsed()
     });
     row_ms(&format!("harvest, {slots} slots, all non-zero"), flush, 3.0);
     let idle = best_of(ROUNDS, || {
         let start = Instant::now();
-        black_box(full.harvest());
+        let _ = black_box(full.harvest());
         start.elapsed()
     });
     row_ms("harvest of an idle node", idle, 0.2);
     let replan = best_of(3, || {
         locate_and_record(&full, &keys, slots);
-        full.harvest();
+        let _ = full.harvest();
         let start = Instant::now();
         full.replan();
         start.elapsed()
@@ -415,7 +415,7 @@ fn learned(route_count: u64, hot: impl Fn(u64) -> u64) -> (usize, f64) {
         sampler.harvest()
     };
     for _ in 0..3 {
-        column();
+        let _ = column();
         sampler.replan();
     }
     let harvest = column();

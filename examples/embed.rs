@@ -1,13 +1,17 @@
-//! A small store that shows where its keys are hot: `cargo run --release --example embed`.
+//! A small store that shows where its keys are hot:
+//! `cargo run --release -p keyviz-core --example embed`.
 //!
-//! The store is a `BTreeMap` in one process. It says to keyviz what it serves, and once a second
-//! takes what was counted into the history. The time is made up, so that a minute takes no time.
+//! The store is a `BTreeMap` in one process. It records every operation that it serves, and adds the
+//! counts to the history once a second. The clock is simulated, so that a minute takes no time.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use keyviz_core::*;
+use keyviz_core::{
+    GroupId, History, HistoryConfig, Incarnation, KeyRange, Matrix, MatrixSize, NodeId, Op, Query,
+    RouteId, RouteSpec, Sampler, SamplerConfig, Series, Term, Window,
+};
 
 const STEP_MS: u64 = 1_000;
 
@@ -49,7 +53,7 @@ impl Store {
         });
     }
 
-    /// To be called once a second or more often; not by those who record.
+    /// Call it once a second or more often, on a thread that does not record.
     fn tick(&self, now_ms: u64) {
         let flushed = self.history.add(now_ms, self.sampler.harvest());
         if !flushed.closed.is_empty() {
@@ -59,21 +63,8 @@ impl Store {
 
     fn matrix(&self, window: Window, now_ms: u64) -> Result<Matrix, Box<dyn Error>> {
         let query = Query { window, range: KeyRange::all(), series: Series::Writes, role: None };
-        let epoch = self.sampler.epoch();
-        let request = PlanRequest {
-            routes: epoch.routes(),
-            catalog_version: epoch.catalog_version(),
-            range: &query.range,
-            max_rows: 24,
-            max_route_ids: DEFAULT_ROW_ROUTE_IDS,
-        };
-        // Both rounds look at the same moment, harvested or not.
-        let view = self.history.view(window, self.sampler.peek());
-        let rows = plan(&request, &[view.totals(&query)])?;
-        let columns = plan_columns(window, STEP_MS, 60, now_ms)?;
-        let mine = view.columns(&query, &rows.axis(), &columns);
-        let me = NodeStatus { node: Some(NodeId(1)), ok: true, ..NodeStatus::default() };
-        Ok(merge(rows, columns, &query, vec![mine], vec![me]))
+        let size = MatrixSize { rows: 24, columns: 60 };
+        Ok(Matrix::local(&self.sampler, &self.history, &query, size, now_ms)?)
     }
 }
 

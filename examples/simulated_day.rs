@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::time::Instant;
 
 use bytes::Bytes;
-use keyviz_core::*;
+use keyviz_core::{history::*, matrix::*, query::*, sampler::*, *};
 
 const ROUTES: u64 = 100_000;
 const GROUPS: u64 = 16;
@@ -89,7 +89,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 Op::Write => Counts { writes: 1, write_bytes: bytes, ..Counts::ZERO },
             });
         }
-        history.add(START_MS + (step + 1) * STEP_MS, sampler.harvest());
+        let _ = history.add(START_MS + (step + 1) * STEP_MS, sampler.harvest());
         if step % REPLAN_STEPS == REPLAN_STEPS - 1 {
             sampler.replan();
         }

@@ -1,6 +1,6 @@
 //! What can happen to the two nodes, and how they are set up.
 
-use keyviz_core::*;
+use keyviz_core::{history::*, sampler::*};
 use proptest::prelude::*;
 
 pub(crate) const NODES: usize = 2;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use actions::{GROUPS, NODES, actions, key, setup};
 use bytes::Bytes;
-use keyviz_core::*;
+use keyviz_core::{history::*, query::*, sampler::*, *};
 use proptest::prelude::*;
 use world::{Event, World, within};
 
@@ -152,7 +152,7 @@ proptest! {
         prop_assert!(matrix.rows.len() <= rows && matrix.columns.len() <= columns);
         prop_assert!(matrix.rows.iter().all(|row| row.route_ids.len() <= 3));
         for node in &world.nodes {
-            node.sampler.harvest();
+            let _ = node.sampler.harvest();
             let stats = node.sampler.stats();
             let slots = setup.sampler.resolution_slots.max(GROUPS as usize);
             prop_assert!(stats.slots <= slots, "{} slots of {}", stats.slots, slots);

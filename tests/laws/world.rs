@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use keyviz_core::*;
+use keyviz_core::{history::*, matrix::*, query::*, sampler::*, *};
 
 use crate::actions::{Action, GROUPS, NODES, Setup};
 

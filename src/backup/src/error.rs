@@ -2,10 +2,10 @@
 
 use std::io;
 
-/// A file that is no sound backup, or cannot be read.
+/// Why a backup cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// It begins with something else.
+    /// The file does not begin like a backup.
     #[error("the file is no backup of keyviz")]
     NotABackup,
     /// A later version wrote it.
@@ -13,17 +13,17 @@ pub enum BackupError {
         "the backup has another format than this program knows (1); use the version that wrote it or a later one"
     )]
     OtherFormat,
-    /// It is not what was written.
+    /// A chunk is damaged.
     #[error("the backup is damaged in chunk {chunk}, at offset {offset}: {what}")]
     Damaged {
         /// Number of the chunk, from 0.
         chunk: u64,
-        /// Where the chunk begins in the file, bytes.
+        /// Offset of the chunk in the file, in bytes.
         offset: u64,
         /// What is wrong.
         what: &'static str,
     },
-    /// The system refused.
+    /// An error of the operating system.
     #[error("the backup cannot be read: {0}")]
     Io(#[from] io::Error),
 }

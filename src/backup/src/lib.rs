@@ -1,7 +1,7 @@
-//! The file that a backup is: parts in checksummed chunks, read and written without knowing what the
-//! rows mean.
+//! Backup files: parts in checksummed chunks, read and written without interpreting the rows.
 //!
-//! Knows bytes and the parts of `backup.proto`; never sees Raft, a network or a node's folder.
+//! This crate knows bytes and the parts of `backup.proto`, but not Raft, the network or the folder
+//! of a node.
 
 mod error;
 mod order;
@@ -20,14 +20,14 @@ pub const FORMAT: u32 = 1;
 /// The first bytes of a file. The number is the format's version.
 pub const MAGIC: &[u8; 16] = b"keyviz backup 1\n";
 
-/// The longest part: a row at its bounds beside a run of rows, with room for its frame.
+/// Maximum size of a part: a row of maximum size after a run of rows, and the framing.
 pub const MAX_PART_BYTES: usize = 16 * 1024 * 1024;
 
 /// One part of a backup.
 pub type Part = proto::backup_part::Part;
 
-/// The checksum of a chunk: of its number and its bytes, so that a chunk in another's place is
-/// found.
+/// The checksum of a chunk covers its number and its bytes, which detects a chunk in the wrong
+/// place.
 fn checksum(number: u64, bytes: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(&number.to_le_bytes());

@@ -1,10 +1,10 @@
-//! The order of parts in a file: a start, sections with their rows, an end that says how many.
+//! The order of parts in a file: a start, sections with their rows, an end with their number.
 
 use bytes::Bytes;
 
 use super::Part;
 
-/// Follows the parts of one file.
+/// Checks the order of the parts of one file.
 #[derive(Debug, Default)]
 pub(super) struct Order {
     started: bool,
@@ -26,7 +26,7 @@ impl Order {
         self.ended
     }
 
-    /// Takes the next part, or says why it cannot be the next.
+    /// Accepts the next part, or returns why it cannot be the next.
     pub(super) fn take(&mut self, part: &Part) -> Result<(), &'static str> {
         if self.ended {
             return Err("something follows the end");

@@ -1,4 +1,4 @@
-//! Reads a backup chunk by chunk, and refuses the first that is not what was written.
+//! Reads a backup chunk by chunk, and stops at the first damaged one.
 
 use std::io::{self, Read};
 
@@ -19,10 +19,10 @@ pub struct BackupReader<R> {
 }
 
 impl<R: Read> BackupReader<R> {
-    /// Reads what a file begins with.
+    /// Reads the first bytes of a file.
     ///
     /// # Errors
-    /// It is no backup, or one of another format.
+    /// If the file is not a backup, or has another format.
     pub fn new(mut file: R) -> Result<Self, BackupError> {
         let mut magic = [0; MAGIC.len()];
         match file.read_exact(&mut magic) {
@@ -43,7 +43,7 @@ impl<R: Read> BackupReader<R> {
     /// The next part; `None` after the end.
     ///
     /// # Errors
-    /// The chunk is damaged, missing or out of place.
+    /// If the chunk is damaged, missing or out of place.
     pub fn next_part(&mut self) -> Result<Option<Part>, BackupError> {
         if self.order.ended() {
             let mut more = [0];

@@ -33,7 +33,7 @@ fn sound() -> Vec<u8> {
     for part in [group(1), rows(&["a", "c"])] {
         writer.write(part).unwrap();
     }
-    // The node went away here; the section is written again.
+    // The node failed here; the section is written again.
     writer.back_to(place).unwrap();
     for part in [group(1), rows(&["a", "b"]), rows(&["c"]), end(3), group(0), end(0)] {
         writer.write(part).unwrap();

@@ -1,4 +1,4 @@
-//! Writes a backup. A section that failed half way is taken back and written again.
+//! Writes a backup. A section that failed is truncated and written again.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
@@ -10,7 +10,7 @@ use keyviz_proto as proto;
 
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// A file that a backup is written to.
+/// A backup file that is being written.
 #[derive(Debug)]
 pub struct BackupWriter {
     file: BufWriter<File>,
@@ -30,10 +30,10 @@ pub struct Place {
 }
 
 impl BackupWriter {
-    /// Begins an empty file.
+    /// Creates an empty backup.
     ///
     /// # Errors
-    /// What the system says.
+    /// An error of the operating system.
     pub fn new(file: File, start: proto::BackupStart) -> io::Result<Self> {
         let mut file = BufWriter::with_capacity(BUFFER_BYTES, file);
         file.write_all(MAGIC)?;
@@ -46,7 +46,7 @@ impl BackupWriter {
     /// Writes one part.
     ///
     /// # Errors
-    /// What the system says.
+    /// An error of the operating system.
     pub fn write(&mut self, part: Part) -> io::Result<()> {
         match &part {
             Part::Rows(rows) => self.rows += rows.rows.len() as u64,
@@ -65,16 +65,16 @@ impl BackupWriter {
         Ok(())
     }
 
-    /// Where the next section begins.
+    /// The offset of the next section.
     pub fn place(&self) -> Place {
         let &BackupWriter { chunks, bytes, sections, rows, .. } = self;
         Place { chunks, bytes, sections, rows }
     }
 
-    /// Takes back what was written since `place`.
+    /// Truncates the file to `place`.
     ///
     /// # Errors
-    /// What the system says.
+    /// An error of the operating system.
     pub fn back_to(&mut self, place: Place) -> io::Result<()> {
         self.file.flush()?;
         self.file.get_mut().set_len(place.bytes)?;
@@ -84,15 +84,15 @@ impl BackupWriter {
         Ok(())
     }
 
-    /// Rows so far.
+    /// The number of rows so far.
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// Writes the end and makes the file durable; its length.
+    /// Writes the end, makes the file durable and returns its length.
     ///
     /// # Errors
-    /// What the system says.
+    /// An error of the operating system.
     pub fn finish(mut self) -> io::Result<u64> {
         let end = proto::BackupEnd { sections: self.sections, rows: self.rows };
         self.write(Part::End(end))?;

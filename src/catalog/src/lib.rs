@@ -20,6 +20,7 @@ mod hub;
 mod leaving;
 mod limits;
 mod lineage;
+mod load;
 mod log;
 mod past;
 mod patch;
@@ -57,13 +58,14 @@ pub use limits::{
     MAX_REPLICAS, MAX_REQUEST_ID_BYTES, MAX_ROUTES, MAX_SNAPSHOT_BYTES, MAX_TIME_MS,
     RESERVED_PREFIX, Retention,
 };
+pub use load::LoadError;
 pub use log::{Changes, ChangesError};
 pub use past::{PastRoutes, RouteEvent, RouteEvents};
 pub use placement::{
     Departure, MAX_GONE, Moving, PlaceChange, PlaceCommand, PlaceError, Placement,
 };
 pub use plan::{BootstrapPlan, PlanError, plan_bootstrap};
-pub use records::{LoadError, RecordChange};
+pub use records::RecordChange;
 pub use relocate::{RelocateError, Relocated};
 pub use route::{Delta, DeltaKind, Kin, Origin, Retired, Route};
 pub use state::{Applied, Catalog, MAX_SUCCESSORS};

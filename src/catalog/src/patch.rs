@@ -10,7 +10,7 @@ use super::route::{Delta, Route};
 use super::table::{Head, RouteTable, TableError};
 use keyviz_types::{RouteId, RouteSpec};
 
-pub(super) struct Patch<'a> {
+struct Patch<'a> {
     base: &'a RouteTable,
     head: Head,
     /// Positions in `base` that are retired.
@@ -22,7 +22,7 @@ pub(super) struct Patch<'a> {
 }
 
 impl<'a> Patch<'a> {
-    pub(super) fn new(base: &'a RouteTable) -> Self {
+    fn new(base: &'a RouteTable) -> Self {
         Patch {
             base,
             head: Head::of(base),
@@ -40,7 +40,7 @@ impl<'a> Patch<'a> {
         (!self.gone.contains(&position)).then(|| &self.base.specs()[position])
     }
 
-    pub(super) fn push(&mut self, delta: &Delta) -> Result<(), TableError> {
+    fn push(&mut self, delta: &Delta) -> Result<(), TableError> {
         self.head.check_next(delta)?;
         let version = delta.version;
         let retired = delta
@@ -63,7 +63,7 @@ impl<'a> Patch<'a> {
         Ok(())
     }
 
-    pub(super) fn build(self) -> Result<RouteTable, TableError> {
+    fn build(self) -> Result<RouteTable, TableError> {
         let count = self.base.len() - self.gone.len() + self.fresh.len();
         if count > MAX_ROUTES {
             return Err(TableError::TooMany { count });
@@ -85,5 +85,27 @@ impl<'a> Patch<'a> {
             origins.push(route.origin);
         }
         RouteTable::from_checked(self.head.version, self.head.changed_ms, specs, origins)
+    }
+}
+
+impl RouteTable {
+    /// The table after `deltas`, the oldest of which makes the next version. All or nothing.
+    ///
+    /// One change costs one copy of the route array; many cost one more move of it.
+    ///
+    /// # Errors
+    /// Where a change is missing or would leave a gap, an overlap or an id used twice.
+    pub fn advance<'a>(
+        &self,
+        deltas: impl IntoIterator<Item = &'a Delta>,
+    ) -> Result<RouteTable, TableError> {
+        let mut deltas = deltas.into_iter();
+        let Some(first) = deltas.next() else { return Ok(self.clone()) };
+        let Some(second) = deltas.next() else { return self.splice(first) };
+        let mut patch = Patch::new(self);
+        for delta in [first, second].into_iter().chain(deltas) {
+            patch.push(delta)?;
+        }
+        patch.build()
     }
 }

@@ -9,7 +9,6 @@
 use std::sync::Arc;
 
 use super::limits::MAX_ROUTES;
-use super::patch::Patch;
 use super::route::{Delta, DeltaKind, Kin, Origin, Route};
 use keyviz_types::{GroupId, KeyRange, LayoutError, RouteId, RouteSpec};
 
@@ -234,27 +233,8 @@ impl RouteTable {
         self.by_id.last().map(|&at| self.specs[at as usize].id)
     }
 
-    /// The table after `deltas`, the oldest of which makes the next version. All or nothing.
-    ///
-    /// One change costs one copy of the route array; many cost one more move of it.
-    ///
-    /// # Errors
-    /// Where a change is missing or would leave a gap, an overlap or an id used twice.
-    pub fn advance<'a>(
-        &self,
-        deltas: impl IntoIterator<Item = &'a Delta>,
-    ) -> Result<RouteTable, TableError> {
-        let mut deltas = deltas.into_iter();
-        let Some(first) = deltas.next() else { return Ok(self.clone()) };
-        let Some(second) = deltas.next() else { return self.splice(first) };
-        let mut patch = Patch::new(self);
-        for delta in [first, second].into_iter().chain(deltas) {
-            patch.push(delta)?;
-        }
-        patch.build()
-    }
-
-    fn splice(&self, delta: &Delta) -> Result<RouteTable, TableError> {
+    /// The table after one change: one copy of the arrays.
+    pub(super) fn splice(&self, delta: &Delta) -> Result<RouteTable, TableError> {
         let head = Head::of(self);
         head.check_next(delta)?;
         let positions: Vec<usize> = delta

@@ -3,8 +3,11 @@
 
 mod disks;
 mod group;
+mod machine;
 mod placement;
+mod replies;
 
 pub use disks::DiskChangeError;
-pub use group::{CatalogChangeError, CatalogGroup, CatalogMachine, CatalogOutcome, PeerCatalog};
+pub use group::{CatalogChangeError, CatalogGroup, CatalogOutcome, PeerCatalog};
+pub use machine::CatalogMachine;
 pub use placement::PlacementChangeError;

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use keyviz_catalog::{PlaceChange, PlaceCommand, PlaceError};
 use keyviz_types::NodeId;
 
-use keyviz_raft::{KnownLeader, MachineError, ProposeError, ReadError};
+use keyviz_raft::{KnownLeader, ProposeError, ReadError};
 
 use super::group::CatalogGroup;
+use super::replies;
 
 /// How long the catalog may take to apply what it has agreed on.
 const APPLY_WITHIN: Duration = Duration::from_secs(5);
@@ -27,22 +28,6 @@ pub enum PlacementChangeError {
     /// It may or may not have happened, or cannot happen now.
     #[error("the placement was not changed for certain: {0}")]
     Unavailable(String),
-}
-
-pub(super) fn encode_reply(outcome: &Result<u64, PlaceError>) -> Bytes {
-    let bytes = bincode::encode_to_vec(outcome, bincode::config::standard());
-    Bytes::from(bytes.expect("a number encodes into memory"))
-}
-
-fn decode_reply(reply: &[u8]) -> Result<Result<u64, PlaceError>, MachineError> {
-    // An outcome is two small numbers.
-    let config = bincode::config::standard().with_limit::<256>();
-    let (outcome, used) = bincode::decode_from_slice(reply, config)
-        .map_err(|error| MachineError::Corrupt(error.to_string()))?;
-    if used != reply.len() {
-        return Err(MachineError::Corrupt("bytes after a reply".to_owned()));
-    }
-    Ok(outcome)
 }
 
 impl CatalogGroup {
@@ -64,7 +49,7 @@ impl CatalogGroup {
         let group = self.group().ok_or(PlacementChangeError::NotLeader(None))?;
         match group.propose(Bytes::from(bytes)).await {
             Ok(proposed) => {
-                let outcome = decode_reply(&proposed.reply);
+                let outcome = replies::decode::<Result<u64, PlaceError>>(&proposed.reply);
                 outcome.map_err(|error| unavailable(error.to_string()))?.map(drop)?;
                 Ok(())
             }

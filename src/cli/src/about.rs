@@ -1,4 +1,4 @@
-//! What the command says about itself: version, shell completion, manual pages.
+//! Version, shell completion and manual pages.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -9,16 +9,16 @@ use clap_complete::Shell;
 
 use super::{CliError, output};
 use keyviz_backup as backup;
-use keyviz_core as keyviz;
+use keyviz_core::wire::CONTRIBUTION_VERSION;
 use keyviz_raft as raft;
 
-/// The commit that this program was built from; `unknown` where it was built without git.
+/// The commit that this program was built from; `unknown` without git.
 pub const COMMIT: &str = env!("KEYVIZ_COMMIT");
 
 /// Version and commit, in one line.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("KEYVIZ_COMMIT"), ")");
 
-/// Version, commit, and the formats that decide what this program works with.
+/// Version, commit, and the formats that this program reads and writes.
 pub static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
     format!(
         "{}\ncommit: {COMMIT}\ndata format: {} (reads 1 to {})\n\
@@ -26,7 +26,7 @@ pub static LONG_VERSION: LazyLock<String> = LazyLock::new(|| {
         env!("CARGO_PKG_VERSION"),
         raft::DATA_FORMAT,
         raft::DATA_FORMAT,
-        keyviz::CONTRIBUTION_VERSION,
+        CONTRIBUTION_VERSION,
         backup::FORMAT,
     )
 });
@@ -47,7 +47,7 @@ pub struct CompletionArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Each command has a page of its own: `man -l DIR/keyviz-put.1`.")]
 pub struct ManArgs {
-    /// Folder for the pages; made where it does not exist
+    /// Folder for the pages; created if it does not exist
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! How a client shows who it is: TLS and the admin token.
+//! Credentials of client commands: TLS and the admin token.
 
 use std::path::PathBuf;
 
@@ -7,17 +7,17 @@ use clap::Args;
 use keyviz_client::Access;
 use keyviz_security::{ClientTls, Credentials, SecretFile, SecurityError};
 
-/// The environment variable with the admin token itself. There is no such flag, because everybody on
-/// a machine can read command lines.
+/// The environment variable with the admin token itself. There is no such flag, because every user
+/// of a machine can read command lines.
 const TOKEN_VARIABLE: &str = "KEYVIZ_TOKEN";
 
-/// Flags of every client command.
+/// The credential flags of client commands.
 #[derive(Args, Clone, Debug, Default)]
 pub struct AccessArgs {
-    /// Speak TLS, and trust the nodes that the CA in this PEM file signed; absent: plain text
+    /// Use TLS and trust nodes signed by the CA in this PEM file; absent: plain text
     #[arg(long, env = "KEYVIZ_TLS_CA", value_name = "FILE", help_heading = "Connection")]
     tls_ca: Option<PathBuf>,
-    /// Show the certificate in this PEM file; needs --tls-key and --tls-ca
+    /// Present the certificate in this PEM file; needs --tls-key and --tls-ca
     #[arg(
         long,
         env = "KEYVIZ_TLS_CERT",
@@ -35,7 +35,7 @@ pub struct AccessArgs {
         help_heading = "Connection"
     )]
     tls_key: Option<PathBuf>,
-    /// Show the admin token in this file, its first line; absent: the token in the variable
+    /// Present the admin token in the first line of this file; absent: the token in the variable
     /// KEYVIZ_TOKEN, if any
     #[arg(long, env = "KEYVIZ_TOKEN_FILE", value_name = "FILE", help_heading = "Connection")]
     token_file: Option<PathBuf>,
@@ -45,7 +45,7 @@ impl AccessArgs {
     /// Reads the files.
     ///
     /// # Errors
-    /// Where one cannot be used.
+    /// If a file cannot be used.
     pub fn open(&self) -> Result<Access, SecurityError> {
         let own = self.tls_cert.as_deref().zip(self.tls_key.as_deref());
         let tls = self.tls_ca.as_deref().map(|ca| ClientTls::open(ca, own)).transpose()?;

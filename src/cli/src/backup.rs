@@ -1,9 +1,9 @@
-//! `backup`: the whole cluster into one file.
+//! `backup`: writes the whole cluster into one file.
 //!
-//! Histories first, then the data groups, then the catalog: so the catalog knows every route that
-//! was counted or written to before. Each group is dumped by its leader as of one applied entry that
-//! covers everything acknowledged until then; a group whose leader goes away is dumped anew. The
-//! file gets its name when it is whole and has been read back.
+//! Histories come first, then the data groups, then the catalog, so that the catalog has every
+//! route that was counted or written to before. The leader of each group dumps it as of one applied
+//! entry that covers everything acknowledged until then; if the leader fails, the group is dumped
+//! again. The file is renamed to its final name once it is complete and has been read back.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Write as _};
@@ -25,10 +25,10 @@ use keyviz_client as failure;
 use keyviz_proto as proto;
 use keyviz_proto::backup_client::BackupClient;
 
-/// Dumps of one group that may fail before the backup does.
+/// Failed dumps of one group after which the backup fails.
 const ATTEMPTS: u32 = 10;
 
-/// The pause before the next: about an election.
+/// The pause before the next attempt: about the time of an election.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// `backup`.
@@ -38,7 +38,7 @@ const PAUSE: Duration = Duration::from_secs(1);
     Exits with 6 where a member did not answer: the file then lacks what that one counted."
 )]
 pub struct BackupArgs {
-    /// File to write, which must not exist; or a folder, for a file named by cluster and time
+    /// File to write, which must not exist; or a folder, for a file named after cluster and time
     #[arg(long, value_name = "FILE|DIR")]
     out: PathBuf,
     /// How to print the result
@@ -59,7 +59,7 @@ pub enum NoBackup {
     Write {
         /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// An error of the operating system.
         source: io::Error,
     },
     /// A group could not be dumped.
@@ -67,10 +67,10 @@ pub enum NoBackup {
     Group {
         /// The group.
         group: u64,
-        /// What the last attempt met.
+        /// The error of the last attempt.
         reason: String,
     },
-    /// What was written does not read back.
+    /// The file that was written cannot be read back.
     #[error("what was written does not read back: {0}")]
     Unreadable(#[from] BackupError),
 }
@@ -84,13 +84,13 @@ struct BackupJson {
     groups: u64,
     rows: u64,
     histories: Vec<u64>,
-    /// Members that did not answer; what they counted is not in the file.
+    /// Members that did not answer; their history is not in the file.
     histories_missing: Vec<u64>,
 }
 
 /// What ended the dump of one section.
 enum Cut {
-    /// The node or the way to it; worth another attempt.
+    /// The node or the network failed; worth another attempt.
     Node(String),
     /// The file.
     File(io::Error),
@@ -104,7 +104,7 @@ impl From<Status> for Cut {
 
 /// Runs `backup`.
 pub async fn run(args: BackupArgs) -> Result<(), CliError> {
-    let client = Client::from(args.nodes);
+    let client = args.nodes.client()?;
     let status = cluster::status(&client).await?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let file = name(&args.out, &status, now)?;
@@ -115,7 +115,7 @@ pub async fn run(args: BackupArgs) -> Result<(), CliError> {
         Err(error) => Err(error),
     };
     let (bytes, json) = finished.inspect_err(|_| {
-        // Nothing of it is of use; what cannot be removed does no harm.
+        // The partial file is useless; if it cannot be removed, it does no harm.
         let _ = fs::remove_file(&aside);
     })?;
     let json = BackupJson { file: file.display().to_string(), bytes, ..json };
@@ -154,7 +154,8 @@ fn name(out: &Path, status: &proto::ClusterStatus, now: Duration) -> Result<Path
     if file.exists() { Err(NoBackup::Exists(file)) } else { Ok(file) }
 }
 
-fn aside(file: &Path) -> PathBuf {
+/// Where the file is until it is whole.
+pub fn aside(file: &Path) -> PathBuf {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".partial");
     file.with_file_name(name)
@@ -218,7 +219,7 @@ async fn write(
     Ok((writer.finish().map_err(wrote)?, json))
 }
 
-/// Dumps a group at its leader, whoever that is by then; its rows.
+/// Dumps a group at its current leader, and returns the number of rows.
 async fn group_rows(
     client: &Client,
     group: u64,
@@ -289,7 +290,7 @@ async fn history(client: &Client, address: &Address, writer: &mut BackupWriter) 
     section(parts, client.timeout(), |part| matches!(part, Part::History(_)), writer).await
 }
 
-/// Takes one section off the wire: its header, its rows, its end and nothing else.
+/// Receives one section: its header, its rows and its end.
 async fn section(
     mut parts: Streaming<proto::BackupPart>,
     timeout: Duration,
@@ -317,8 +318,13 @@ async fn section(
     }
 }
 
-/// Reads the file back and gives it its name, durably.
-fn publish(aside: &Path, file: &Path) -> Result<(), CliError> {
+/// Begins the file.
+pub fn create(aside: &Path) -> Result<File, NoBackup> {
+    File::create(aside).map_err(|source| NoBackup::Write { file: aside.to_path_buf(), source })
+}
+
+/// Reads the file back and renames it durably.
+pub fn publish(aside: &Path, file: &Path) -> Result<(), CliError> {
     let wrote = |source| NoBackup::Write { file: file.to_path_buf(), source };
     let read = File::open(aside).map_err(wrote)?;
     let mut reader =

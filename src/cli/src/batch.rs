@@ -1,4 +1,4 @@
-//! `batch`: operations from a file, applied all or none.
+//! `batch`: applies the operations in a file atomically.
 //!
 //! ```text
 //! # one operation a line; empty lines and lines that begin with # are skipped
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use clap::Args;
 use serde::Serialize;
 
-use super::client::{Client, Effect, NodeArgs};
+use super::client::NodeArgs;
 use super::kv::OneFormat;
 use super::notation::{self, NotationError};
 use super::text::{self, inert};
@@ -23,9 +23,8 @@ use super::{CliError, output};
 use keyviz_kv::{MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS};
 use keyviz_proto as proto;
 use keyviz_proto::batch_operation::Operation;
-use keyviz_proto::kv_client::KvClient;
 
-/// Most bytes of a file: every byte of a batch as an escape, and the words around it.
+/// Maximum size of a file: a batch with every byte escaped, and the words around it.
 const MAX_FILE_BYTES: u64 = 8 * MAX_BATCH_BYTES as u64;
 
 /// `batch`.
@@ -42,7 +41,7 @@ for any bytes. Empty lines and lines that begin with # are skipped.
 All operations are applied or none, in the order of the file: at most 1,024 operations and 4 MiB,
 with all keys in one Raft group (otherwise the batch is refused, exit code 5).")]
 pub struct BatchArgs {
-    /// File with one operation a line; - reads stdin
+    /// File with one operation per line; - reads stdin
     file: PathBuf,
     /// How to print the result
     #[arg(long, value_enum, default_value = "table")]
@@ -59,7 +58,7 @@ pub enum BatchError {
     Read {
         /// The file.
         file: String,
-        /// What the system says.
+        /// An error of the operating system.
         source: io::Error,
     },
     /// A line is no operation.
@@ -72,7 +71,7 @@ pub enum BatchError {
         /// What is wrong with it.
         fault: LineFault,
     },
-    /// There is no operation in it.
+    /// The file has no operation.
     #[error("{0} has no operation")]
     Empty(String),
     /// There is too much in it.
@@ -88,7 +87,7 @@ pub enum LineFault {
     /// It is no UTF-8.
     #[error("it is not UTF-8; write other bytes as hex:...")]
     NotText,
-    /// It begins with something else.
+    /// The line does not begin with an operation.
     #[error("{:?} is no operation; a line is `put KEY VALUE` or `delete KEY`", inert(.0))]
     Operation(String),
     /// The value is missing.
@@ -118,14 +117,7 @@ pub async fn run(args: BatchArgs) -> Result<(), CliError> {
     let operations = parse(&name, &content)?;
     let puts = operations.iter().filter(|op| matches!(op, Operation::Put(_))).count() as u64;
     let all = operations.len() as u64;
-    let operations =
-        operations.into_iter().map(|op| proto::BatchOperation { operation: Some(op) }).collect();
-    let request = &proto::BatchRequest { operations };
-    Client::from(args.nodes)
-        .call(Effect::Write, |channel| async move {
-            KvClient::new(channel).batch(request.clone()).await
-        })
-        .await?;
+    args.nodes.client()?.batch(operations.into_iter().collect()).await?;
     let mut out = output::stdout();
     let json = BatchJson { operations: all, puts, deletes: all - puts };
     match args.format {

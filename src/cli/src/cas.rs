@@ -7,13 +7,12 @@ use bytes::Bytes;
 use clap::{ArgGroup, Args};
 use serde::Serialize;
 
-use super::client::{Client, Effect, NodeArgs};
+use super::client::NodeArgs;
 use super::kv::{OneFormat, value_preview};
 use super::value_input::{self, ValueArg};
 use super::{CliError, output, text, values};
+use keyviz_client::Swap;
 use keyviz_json::{Key, value_text};
-use keyviz_proto as proto;
-use keyviz_proto::kv_client::KvClient;
 
 /// `cas`.
 #[derive(Args, Debug)]
@@ -34,16 +33,16 @@ pub struct CasArgs {
     /// Key, 1 to 4,096 bytes
     #[arg(value_parser = values::key)]
     key: Bytes,
-    /// Value to write, at most 1 MiB; - reads it from stdin
+    /// Value to write, at most 1 MiB; - reads stdin
     #[arg(value_parser = value_input::argument)]
     new: Option<ValueArg>,
-    /// Write only where the key holds this value
+    /// Write only if the key holds this value
     #[arg(long, value_name = "VALUE", value_parser = values::value)]
     expect: Option<Bytes>,
-    /// Write only where the key holds the bytes of this file
+    /// Write only if the key holds the bytes of this file
     #[arg(long, value_name = "FILE")]
     expect_file: Option<PathBuf>,
-    /// Write only where the key does not exist
+    /// Write only if the key does not exist
     #[arg(long)]
     expect_absent: bool,
     /// Write the bytes of this file
@@ -63,11 +62,11 @@ pub struct CasArgs {
 struct CasJson<'a> {
     key: Key<'a>,
     swapped: bool,
-    /// The value found where it was not the expected one; null where there was none.
+    /// The value found, if it was not the expected one; null if the key did not exist.
     actual: Option<std::borrow::Cow<'a, str>>,
 }
 
-/// Writes a key where its value is the expected one.
+/// Writes a key if its value is the expected one.
 pub async fn run(args: CasArgs) -> Result<(), CliError> {
     let expected = match (args.expect, &args.expect_file) {
         (Some(value), _) => Some(value),
@@ -78,28 +77,23 @@ pub async fn run(args: CasArgs) -> Result<(), CliError> {
         true => None,
         false => Some(value_input::read(args.new, args.value_file.as_deref())?),
     };
-    let client = Client::from(args.nodes);
-    let request = &proto::CompareAndSwapRequest { key: args.key.clone(), expected, value };
-    let answer = client
-        .call(Effect::Write, |channel| async move {
-            KvClient::new(channel)
-                .max_decoding_message_size(super::client::MAX_ANSWER_BYTES)
-                .compare_and_swap(request.clone())
-                .await
-        })
-        .await?
-        .into_inner();
+    let client = args.nodes.client()?;
+    let swap = client.cas(args.key.clone(), expected, value).await?;
+    let (swapped, actual) = match &swap {
+        Swap::Done => (true, None),
+        Swap::Found(actual) => (false, actual.as_deref()),
+    };
     if args.format == OneFormat::Json {
         let mut out = output::stdout();
-        let actual = answer.actual.as_deref().map(value_text);
-        let json = CasJson { key: Key(&args.key), swapped: answer.swapped, actual };
+        let actual = actual.map(value_text);
+        let json = CasJson { key: Key(&args.key), swapped, actual };
         output::json_line(&mut out, &json)?;
         out.flush()?;
     }
-    if answer.swapped {
+    if swapped {
         return Ok(());
     }
-    let found = match &answer.actual {
+    let found = match actual {
         Some(actual) => format!("holds {}", value_preview(actual)),
         None => "does not exist".to_owned(),
     };

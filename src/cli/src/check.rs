@@ -1,4 +1,4 @@
-//! `check`: whether the folder of a stopped node is sound.
+//! `check`: verifies the folder of a stopped node.
 
 use std::io::Write as _;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Which nodes a command asks, from its flags.
+//! The connection flags of client commands.
 
 use std::time::Duration;
 
@@ -7,20 +7,21 @@ use clap::Args;
 use super::access::AccessArgs;
 use super::values::{self, Address, ValueError};
 
+use keyviz_client::Access;
+
 pub use keyviz_client::{
-    CONNECT_TIMEOUT, CallError, Client, Effect, MAX_ANSWER_BYTES, Nodes, connect, endpoint,
-    local_timeout,
+    Client, Effect, Error as CallError, MAX_ANSWER_BYTES, Nodes, local_timeout,
 };
 
-/// gRPC address of a node where nothing else was said.
+/// Default of `--node`.
 pub const DEFAULT_NODE: &str = "127.0.0.1:7401";
-/// Longest wait for the answer of one node.
+/// Default of `--timeout`.
 pub const DEFAULT_TIMEOUT: &str = "10s";
 
-/// Which nodes to ask, and how long to wait.
+/// The nodes to ask, and how long to wait.
 #[derive(Args, Clone, Debug)]
 pub struct NodeArgs {
-    /// gRPC addresses of nodes; the next one is tried where one does not answer
+    /// gRPC addresses of nodes; if one does not answer, the next one is tried
     #[arg(
         long = "node",
         env = "KEYVIZ_NODE",
@@ -49,8 +50,18 @@ fn timeout(text: &str) -> Result<Duration, ValueError> {
     values::duration_in(text, Duration::from_millis(1), Duration::from_secs(3600))
 }
 
-impl From<NodeArgs> for Client {
-    fn from(args: NodeArgs) -> Self {
-        Client::new(args.nodes, args.timeout).with_access(args.access.open())
+impl NodeArgs {
+    /// A client that asks each node once, in the order given: a command fails early.
+    ///
+    /// # Errors
+    /// Where a certificate or token cannot be used.
+    pub fn client(&self) -> Result<Client, CallError> {
+        client(&self.nodes, self.access.open()?, self.timeout)
     }
+}
+
+/// A client of a command.
+pub fn client(nodes: &[Address], access: Access, timeout: Duration) -> Result<Client, CallError> {
+    let nodes = nodes.iter().map(Address::as_str);
+    Client::builder().nodes(nodes).access(access).timeout(timeout).single_pass().build()
 }

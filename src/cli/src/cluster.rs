@@ -1,5 +1,6 @@
 //! `cluster`: members, groups and leaders.
 
+mod current;
 mod replace;
 mod verify;
 mod waiting;
@@ -11,10 +12,11 @@ use clap::{Args, Subcommand};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use super::client::{Client, Effect, MAX_ANSWER_BYTES, NodeArgs};
+use super::client::{Client, Effect, NodeArgs};
 use super::kv::OneFormat;
 use super::values::{self, Address};
 use super::{CliError, output, text};
+pub(super) use current::status;
 use keyviz_json::ClusterJson;
 use keyviz_proto as proto;
 use keyviz_proto::cluster_client::ClusterClient;
@@ -33,14 +35,14 @@ pub struct ClusterArgs {
 enum ClusterCommand {
     /// Show every member and every group, asked live
     Status(StatusArgs),
-    /// Make a node a member, or let one stay that was asked to leave, and wait until it has its share
-    /// of the replicas and leaders
+    /// Make a node a member, or cancel its removal, and wait until it has its share of the replicas
+    /// and leaders
     AddNode(AddNodeArgs),
-    /// Let a node leave, dead or alive: its replicas go to the others first. Refused where a group
-    /// would lose its quorum
+    /// Remove a node, dead or alive: its replicas are moved to other nodes first. Refused if a
+    /// group would lose its quorum
     RemoveNode(RemoveNodeArgs),
     /// Replace a member that lost its disk, or whose disk went back, by a node that has joined: the
-    /// member leaves, and its replicas go to the others
+    /// member is removed, and its replicas are moved to other nodes
     ReplaceNode(replace::ReplaceNodeArgs),
     /// Compare all replicas of each group while they serve: each computes a digest of its rows as of
     /// the same applied entry. Exit code 0: all agree; 1: some differ; 6: some replicas gave no digest
@@ -69,7 +71,7 @@ struct AddNodeArgs {
     /// HTTP address of the new node; absent: none
     #[arg(long, value_name = "HOST:PORT")]
     http: Option<Address>,
-    /// Return as soon as it is a member; the rest goes on by itself
+    /// Return as soon as it is a member; the moves continue in the background
     #[arg(long)]
     no_wait: bool,
     /// How to print the result
@@ -84,7 +86,7 @@ struct RemoveNodeArgs {
     /// Id of the node
     #[arg(value_parser = |text: &str| values::number_in(text, 1, u64::MAX))]
     id: u64,
-    /// Return as soon as it has begun to leave; the rest goes on by itself
+    /// Return as soon as its removal has begun; the moves continue in the background
     #[arg(long)]
     no_wait: bool,
     /// How to print the result
@@ -96,7 +98,7 @@ struct RemoveNodeArgs {
 
 #[derive(Args, Debug)]
 struct TransferArgs {
-    /// Raft group; 0 is the catalog's
+    /// Raft group; 0 is the catalog group
     group: u64,
     /// Node that shall lead it
     #[arg(value_parser = |text: &str| values::number_in(text, 1, u64::MAX))]
@@ -116,14 +118,14 @@ struct AddNodeJson<'a> {
     moves: u64,
     /// Changes of replicas that wait for members that do not answer.
     moves_waiting: u64,
-    /// It votes in the catalog group; null where that was not waited for.
+    /// It votes in the catalog group; null if the command did not wait.
     voter: Option<bool>,
 }
 
 #[derive(Serialize)]
 struct RemoveNodeJson {
     node_id: u64,
-    /// It is no member any more; else it is leaving.
+    /// It is no longer a member; otherwise it is leaving.
     gone: bool,
     /// Changes of replicas that were waited for.
     moves: u64,
@@ -154,8 +156,8 @@ async fn add_node(args: AddNodeArgs) -> Result<(), CliError> {
         http: args.http.map(|http| http.to_string()).unwrap_or_default(),
         disk: Default::default(),
     };
-    // A node that is a member already is told so; asking twice changes nothing.
-    let client = Client::from(args.nodes);
+    // Asking again for a node that is a member already changes nothing.
+    let client = args.nodes.client()?;
     let added = client
         .call(Effect::Repeatable, |channel| async move {
             ClusterClient::new(channel).add_node(request.clone()).await
@@ -205,8 +207,8 @@ async fn add_node(args: AddNodeArgs) -> Result<(), CliError> {
 
 async fn remove_node(args: RemoveNodeArgs) -> Result<(), CliError> {
     let request = proto::RemoveNodeRequest { id: args.id };
-    let client = Client::from(args.nodes);
-    // A node that leaves already is told so; asking twice changes nothing.
+    let client = args.nodes.client()?;
+    // Asking again for a node that is leaving already changes nothing.
     let mut gone = client
         .call(Effect::Repeatable, |channel| async move {
             ClusterClient::new(channel).remove_node(request).await
@@ -216,7 +218,7 @@ async fn remove_node(args: RemoveNodeArgs) -> Result<(), CliError> {
         .gone;
     let mut moves = 0;
     if !args.no_wait {
-        // What has left hears nothing any more, so the others are asked.
+        // A node that has left receives no more entries, so the others are asked.
         let others = others(&client, args.id).await?;
         moves = waiting::wait(&others, Until::Gone(args.id)).await?.moves;
         gone = true;
@@ -245,12 +247,12 @@ async fn others(client: &Client, id: u64) -> Result<Client, CliError> {
     let members = status(client).await?.members.into_iter();
     let others = members.filter(|member| member.id != id && member.ok);
     let others: Vec<Address> = others.filter_map(|member| member.address.parse().ok()).collect();
-    Ok(client.at_all(others))
+    Ok(client.restricted_to(others))
 }
 
-/// Only the leader can hand its leadership over, so the leader is looked up and asked.
+/// Only the leader can transfer its leadership, so the leader is looked up and asked.
 async fn transfer_leader(args: TransferArgs) -> Result<(), CliError> {
-    let client = Client::from(args.nodes);
+    let client = args.nodes.client()?;
     let status = status(&client).await?;
     let group = status.groups.iter().find(|group| group.group_id == args.group);
     let group = group.ok_or(CliError::NoSuchGroup(args.group))?;
@@ -281,21 +283,8 @@ async fn transfer_leader(args: TransferArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-pub(super) async fn status(client: &Client) -> Result<proto::ClusterStatus, CliError> {
-    let status = client
-        .call(Effect::Read, |channel| async move {
-            ClusterClient::new(channel)
-                .max_decoding_message_size(MAX_ANSWER_BYTES)
-                .get_status(proto::GetStatusRequest {})
-                .await
-        })
-        .await?
-        .into_inner();
-    Ok(status)
-}
-
 async fn show_status(args: StatusArgs) -> Result<(), CliError> {
-    let status = status(&Client::from(args.nodes)).await?;
+    let status = status(&args.nodes.client()?).await?;
     let mut out = output::stdout();
     match args.format {
         OneFormat::Json => output::json_line(&mut out, &ClusterJson::from(&status))?,
@@ -330,7 +319,7 @@ fn print_tables(out: &mut impl Write, status: &proto::ClusterStatus) -> std::io:
     Ok(())
 }
 
-/// What is left to move; `None`: nothing.
+/// The remaining moves; `None`: none.
 fn left(status: &proto::ClusterStatus) -> Option<String> {
     match (status.moves_left, status.moves_waiting) {
         (None, _) => Some(

@@ -7,16 +7,11 @@ use bytes::Bytes;
 use clap::Args;
 use serde::Serialize;
 
-use super::client::{Client, Effect, MAX_ANSWER_BYTES, NodeArgs};
+use super::client::NodeArgs;
 use super::kv::OneFormat;
-use super::{CallError, CliError, UsageError, notation, output, text, values};
+use super::{CliError, UsageError, notation, output, text, values};
+use keyviz_client::{DeleteRangeError, KeyRange};
 use keyviz_json::Key;
-use keyviz_proto as proto;
-use keyviz_proto::kv_client::KvClient;
-use keyviz_proto::routes_client::RoutesClient;
-
-/// Most parts of a range: a range over more routes has several routes a part.
-const MAX_PARTS: usize = 256;
 
 /// `delete-range`.
 #[derive(Args, Debug)]
@@ -46,7 +41,7 @@ struct DeleteRangeJson<'a> {
     end: Option<Key<'a>>,
     /// Keys that were removed.
     deleted: u64,
-    /// Where it goes on after a failure; null where all is done.
+    /// Where to continue after a failure; null if everything was deleted.
     next: Option<Key<'a>>,
 }
 
@@ -57,10 +52,13 @@ pub async fn run(args: DeleteRangeArgs) -> Result<(), CliError> {
         let reason = "the end of the range is not after its start";
         return Err(UsageError::value("<END>", notation::shown(end), reason).into());
     }
-    let client = Client::from(args.nodes.clone());
-    let parts = parts(&client, start, end.as_ref()).await?;
-    let (deleted, failure) = delete_parts(&client, &parts).await;
-    let next = failure.as_ref().map(|(from, _)| Key(from));
+    let client = args.nodes.client()?;
+    let range = KeyRange { start: start.clone(), end: end.clone() };
+    let (deleted, failure) = match client.delete_range(range).await {
+        Ok(deleted) => (deleted, None),
+        Err(error) => (error.deleted, Some(error)),
+    };
+    let next = failure.as_ref().map(|error| Key(&error.next));
     let mut out = output::stdout();
     match args.format {
         OneFormat::Json => {
@@ -74,120 +72,38 @@ pub async fn run(args: DeleteRangeArgs) -> Result<(), CliError> {
         OneFormat::Table => {}
     }
     out.flush()?;
-    failure.map_or(Ok(()), |(from, source)| Err(cut_short(start, from, deleted, source)))
+    failure.map_or(Ok(()), |error| Err(cut_short(start, error)))
 }
 
-/// A part that failed: its first key, and why.
-type Failure<'a> = (&'a Bytes, CallError);
-
-/// Removes part after part until one fails; how many keys that were.
-async fn delete_parts<'a>(
-    client: &Client,
-    parts: &'a [(Bytes, Option<Bytes>)],
-) -> (u64, Option<Failure<'a>>) {
-    let mut deleted = 0;
-    for (from, to) in parts {
-        match delete(client, from, to.as_ref()).await {
-            Ok(more) => deleted += more,
-            Err(error) => return (deleted, Some((from, error))),
-        }
-    }
-    (deleted, None)
-}
-
-/// What to say where the part from `from` on failed.
-fn cut_short(start: &Bytes, from: &Bytes, deleted: u64, source: CallError) -> CliError {
+/// The error of a range that was deleted in part.
+fn cut_short(start: &Bytes, error: DeleteRangeError) -> CliError {
+    let DeleteRangeError { deleted, next, source } = error;
     // Before the first part nothing was done.
-    match from == start {
+    match next == *start {
         true => source.into(),
         false => {
-            let next = notation::shown(from).into_owned();
+            let next = notation::shown(&next).into_owned();
             CliError::DeleteRangeCut { deleted, next, source }
         }
     }
 }
 
-async fn delete(client: &Client, start: &Bytes, end: Option<&Bytes>) -> Result<u64, CallError> {
-    let request = &proto::DeleteRangeRequest { start: start.clone(), end: end.cloned() };
-    let answer = client.call(Effect::Write, |channel| async move {
-        KvClient::new(channel).delete_range(request.clone()).await
-    });
-    Ok(answer.await?.into_inner().deleted)
-}
-
-/// The range in parts that end where routes end.
-async fn parts(
-    client: &Client,
-    start: &Bytes,
-    end: Option<&Bytes>,
-) -> Result<Vec<(Bytes, Option<Bytes>)>, CallError> {
-    let list = client.call(Effect::Read, |channel| async move {
-        let mut client = RoutesClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-        client.list_routes(proto::ListRoutesRequest::default()).await
-    });
-    let routes = list.await?.into_inner().routes;
-    let bounds: Vec<Bytes> = routes.into_iter().map(|route| route.start).collect();
-    Ok(cut(start, end, &bounds))
-}
-
-fn cut(start: &Bytes, end: Option<&Bytes>, bounds: &[Bytes]) -> Vec<(Bytes, Option<Bytes>)> {
-    let inside: Vec<&Bytes> = bounds
-        .iter()
-        .filter(|bound| *bound > start && end.is_none_or(|end| *bound < end))
-        .collect();
-    let step = (inside.len() + 1).div_ceil(MAX_PARTS);
-    let starts = inside.into_iter().skip(step - 1).step_by(step);
-    let starts: Vec<Bytes> = std::iter::once(start).chain(starts).cloned().collect();
-    let ends = starts[1..].iter().cloned().map(Some).chain([end.cloned()]);
-    starts.iter().cloned().zip(ends).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
     use super::super::Exit;
-    use super::super::fake::{self, Fault, Store};
     use super::*;
 
-    #[tokio::test]
-    async fn a_range_that_is_deleted_in_part_says_how_far() {
-        let store = Arc::new(Store::default());
-        for key in ["a", "f", "m", "z"] {
-            store.map.lock().insert(Bytes::from(key), Bytes::new());
-        }
-        let node = fake::start(store.clone()).await;
-        node.fail(Fault::RangeCut, 1);
-        let client = Client::new(vec![node.address.clone()], Duration::from_millis(500));
-        let bounds = ["", "f", "m"].map(|key| Bytes::from_static(key.as_bytes()));
-        let parts = cut(&bounds[0], None, &bounds);
-        let (deleted, failure) = delete_parts(&client, &parts).await;
-        let (from, source) = failure.expect("the last part fails");
-        let error = cut_short(&bounds[0], from, deleted, source);
+    #[test]
+    fn a_range_that_is_deleted_in_part_says_how_far() {
+        let cut = |next: &'static str| {
+            let source = keyviz_client::Error::NoNode(Vec::new());
+            let error = DeleteRangeError { deleted: 2, next: Bytes::from(next), source };
+            cut_short(&Bytes::from("a"), error)
+        };
+        let error = cut("m");
         assert_eq!(error.exit(), Exit::Partial);
         let words = error.to_string();
         assert!(words.starts_with("2 keys were deleted: all before m; those from m on"), "{words}");
-        assert_eq!(store.map.lock().len(), 2);
-
-        let parts = cut(&bounds[2], None, &bounds);
-        let (deleted, failure) = delete_parts(&client, &parts).await;
-        let (from, source) = failure.expect("the only part fails");
-        assert_eq!(cut_short(&bounds[2], from, deleted, source).exit(), Exit::Unreachable);
-    }
-
-    #[test]
-    fn parts_end_where_routes_end_and_cover_the_range() {
-        let key = |text: &'static str| Bytes::from_static(text.as_bytes());
-        let bounds = [key(""), key("b"), key("f"), key("m")];
-        let parts = cut(&key("b"), Some(&key("m")), &bounds);
-        let expected = [(key("b"), Some(key("f"))), (key("f"), Some(key("m")))];
-        assert_eq!(parts, expected);
-        assert_eq!(cut(&key("x"), None, &bounds), [(key("x"), None)]);
-        let many: Vec<Bytes> = (0..1_000).map(|at| Bytes::from(format!("{at:04}"))).collect();
-        let parts = cut(&Bytes::new(), None, &many);
-        assert!(parts.len() <= MAX_PARTS, "{}", parts.len());
-        assert_eq!((&parts[0].0, &parts[parts.len() - 1].1), (&Bytes::new(), &None));
-        assert!(parts.windows(2).all(|pair| pair[0].1.as_ref() == Some(&pair[1].0)));
+        assert_eq!(cut("a").exit(), Exit::Unreachable);
     }
 }

@@ -1,4 +1,4 @@
-//! Exit codes: what a script can tell apart without reading words.
+//! Exit codes.
 
 use std::process::ExitCode;
 
@@ -13,7 +13,7 @@ use super::{CallError, CliError, ReplaceError, VerifyFindings};
 pub enum Exit {
     /// It failed.
     Failed = 1,
-    /// It was called in a wrong way.
+    /// Wrong usage.
     Usage = 2,
     /// The key, route, group or node does not exist.
     NotFound = 3,
@@ -23,7 +23,7 @@ pub enum Exit {
     Refused = 5,
     /// Part of it was done.
     Partial = 6,
-    /// The reader of stdout went away: 128 and the number of SIGPIPE, as a shell reports for a
+    /// The reader of stdout went away: 128 plus the number of SIGPIPE, as a shell reports for a
     /// program that this signal ended.
     BrokenPipe = 141,
 }
@@ -34,7 +34,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// What the help says about exit codes.
+/// The exit codes in the help.
 pub const HELP: &str = "\
 Exit codes:
   0  done
@@ -46,7 +46,7 @@ Exit codes:
   6  done in part; stderr says how far";
 
 impl CliError {
-    /// The exit code that says what kind of failure this is.
+    /// The exit code of this failure.
     pub fn exit(&self) -> Exit {
         match self {
             CliError::Usage(_) => Exit::Usage,
@@ -56,7 +56,9 @@ impl CliError {
             }
             CliError::NoLeader(_) => Exit::Unreachable,
             CliError::Replace(ReplaceError::NotAMember(_)) => Exit::NotFound,
-            CliError::NotSwapped { .. } | CliError::Replace(_) => Exit::Refused,
+            CliError::NotSwapped { .. } | CliError::Replace(_) | CliError::NotConfirmed(_) => {
+                Exit::Refused
+            }
             CliError::Verify(VerifyFindings::Incomplete { .. }) => Exit::Partial,
             CliError::InPart(_) | CliError::ScanCut { .. } | CliError::DeleteRangeCut { .. } => {
                 Exit::Partial
@@ -71,7 +73,6 @@ impl CliError {
 
 fn of_call(error: &CallError) -> Exit {
     match error {
-        CallError::Credentials(_) => Exit::Failed,
         CallError::NoNode(_) | CallError::Unknown { .. } => Exit::Unreachable,
         CallError::Refused { status, .. } => match status.code() {
             Code::NotFound => Exit::NotFound,
@@ -84,6 +85,7 @@ fn of_call(error: &CallError) -> Exit {
             | Code::Unauthenticated => Exit::Refused,
             _ => Exit::Failed,
         },
+        _ => Exit::Failed,
     }
 }
 

@@ -1,4 +1,4 @@
-//! `heat`: asks for a matrix, draws it or prints it.
+//! `heat`: requests a matrix and draws or prints it.
 
 mod by_node;
 
@@ -25,9 +25,9 @@ pub const MAX_COLUMNS: u64 = 2048;
 /// Shortest and longest time between two drawings of a live heatmap.
 const LIVE_EVERY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
-/// A clock of the cluster may be ahead of this machine's by as much.
+/// Maximum lead of a clock of the cluster over that of this machine.
 const MOST_AHEAD_MS: u64 = 60_000;
-/// Times that a window is narrowed to what was counted: each time columns get shorter.
+/// Maximum number of times that a window is narrowed to its counts; each time columns get shorter.
 const CLIPS: u32 = 3;
 
 /// Whose counts to show.
@@ -46,15 +46,15 @@ pub struct HeatArgs {
     /// What to count: reads, writes, read-bytes or write-bytes
     #[arg(long, value_name = "SERIES", default_value = "writes", value_parser = values::series)]
     series: proto::Series,
-    /// The last stretch of time, such as 5m or 1h, with the column in progress; 1h where no window
-    /// is given. A drawing begins where something was counted
+    /// Length of the window until now, such as 5m or 1h, including the column in progress [default:
+    /// 1h]. A drawing begins at the first count
     #[arg(long, value_name = "DURATION", value_parser = values::duration, conflicts_with_all = ["from", "to"])]
     last: Option<Duration>,
-    /// First instant: RFC 3339 or Unix milliseconds; absent: 1h before the last
+    /// Start of the window: RFC 3339 or Unix milliseconds; absent: 1h before its end
     #[arg(long, value_name = "TIME", value_parser = values::time_ms)]
     from: Option<u64>,
-    /// Instant after the last: RFC 3339 or Unix milliseconds; absent: now, with the column in
-    /// progress
+    /// End of the window, exclusive: RFC 3339 or Unix milliseconds; absent: now, including the
+    /// column in progress
     #[arg(long, value_name = "TIME", value_parser = values::time_ms)]
     to: Option<u64>,
     /// First key, inclusive; absent: the beginning of the key space
@@ -63,32 +63,32 @@ pub struct HeatArgs {
     /// First key after the range; absent: the end of the key space
     #[arg(long, value_name = "KEY", value_parser = values::bound)]
     end: Option<Bytes>,
-    /// Row budget, at most 1,024; coldest neighbours share rows above it. 0: 256. Default: what fits
-    /// the terminal, else 256
+    /// Maximum number of rows, at most 1,024; above it the coldest neighbours share rows. 0: 256.
+    /// Default: what fits the terminal, otherwise 256
     #[arg(long, value_name = "ROWS", value_parser = rows)]
     rows: Option<u32>,
-    /// Column budget, at most 2,048; neighbours in time are added above it. 0: 480. Default: what
-    /// fits the terminal, else 480
+    /// Maximum number of columns, at most 2,048; above it adjacent columns are added up. 0: 480.
+    /// Default: what fits the terminal, otherwise 480
     #[arg(long, value_name = "COLUMNS", value_parser = columns)]
     columns: Option<u32>,
     /// Whose counts to show
     #[arg(long, value_enum, default_value = "cluster")]
     scope: Scope,
-    /// Only counts of this role: all, leader-write, leader-read or follower-read
+    /// Show counts of this role only: all, leader-write, leader-read or follower-read
     #[arg(long, value_name = "ROLE", default_value = "all", value_parser = values::role)]
     role: proto::Role,
-    /// Which routes the rows are: now, those of today; then, those of the first instant of the window
+    /// Routes of the rows: now, those of today; then, those at the start of the window
     #[arg(long, value_name = "AXIS", default_value = "now", value_parser = values::axis)]
     axis: proto::Axis,
-    /// What each node contributed instead of a heatmap: a table of the nodes; csv has a line a row
-    /// with a number a node, json both
+    /// Show the share of each node instead of a heatmap: a table of the nodes; csv has one line per
+    /// row with a number for each node, json has both
     #[arg(long, conflicts_with = "live")]
     by_node: bool,
-    /// Keep it up to date until Ctrl-C. On a terminal columns come as they close, and keys move the
-    /// cursor, zoom and pan (? lists them); json has one object a line
+    /// Update until Ctrl-C. On a terminal columns appear as they close, and keys move the cursor,
+    /// zoom and pan (? lists them); json has one object per line
     #[arg(long)]
     live: bool,
-    /// How to print; json has the whole matrix, csv one line a row
+    /// How to print; json has the whole matrix, csv one line per row
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
     #[command(flatten)]
@@ -103,26 +103,26 @@ fn columns(text: &str) -> Result<u32, values::ValueError> {
     values::number_in(text, 0, MAX_COLUMNS).map(|columns| columns as u32)
 }
 
-/// What to ask for, before the clock and the terminal have their say.
+/// The query, before the clock and the terminal are taken into account.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Query {
     /// Which numbers.
     pub series: proto::Series,
     /// Which roles.
     pub role: proto::Role,
-    /// The last stretch of time.
+    /// The length of the window until now.
     pub last: Option<Duration>,
-    /// Instead of `last`: from here.
+    /// Start of the window, instead of `last`.
     pub from_ms: Option<u64>,
-    /// Instead of `last`: up to here.
+    /// End of the window, instead of `last`.
     pub to_ms: Option<u64>,
     /// First key.
     pub start: Bytes,
     /// First key after the range.
     pub end: Option<Bytes>,
-    /// Row budget, 0 the server's own; the drawing's where it is absent.
+    /// Row budget; 0: that of the server; absent: that of the drawing.
     pub rows: Option<u32>,
-    /// Column budget, 0 the server's own; the drawing's where it is absent.
+    /// Column budget; 0: that of the server; absent: that of the drawing.
     pub columns: Option<u32>,
     /// Cluster or node.
     pub scope: Scope,
@@ -133,7 +133,7 @@ pub struct Query {
 }
 
 impl Query {
-    /// The request at `now_ms`, for a drawing or, where there is none, with the server's budgets.
+    /// The request at `now_ms`, for a drawing or with the budgets of the server.
     pub fn request(&self, now_ms: u64, drawing: Option<&Drawing>) -> proto::GetMatrixRequest {
         let budget = drawing.map(Drawing::budget);
         let fits = |cells: usize, most: u64| (cells as u64).min(most) as u32;
@@ -158,7 +158,7 @@ impl Query {
     /// Asks.
     ///
     /// # Errors
-    /// [`CliError::HeatUnavailable`] where the visualizer is off, else what the call says.
+    /// [`CliError::HeatUnavailable`] if the visualizer is off, otherwise the error of the call.
     pub async fn ask(
         &self,
         client: &Client,
@@ -190,10 +190,10 @@ pub fn now_ms() -> u64 {
 }
 
 impl HeatArgs {
-    /// Checks what no flag can check alone.
+    /// Checks the combination of flags.
     ///
     /// # Errors
-    /// Naming the flag and its value.
+    /// Names the flag and its value.
     pub fn query(&self) -> Result<Query, UsageError> {
         if let (Some(from), Some(to)) = (self.from, self.to)
             && from >= to
@@ -242,9 +242,9 @@ impl HeatArgs {
 /// Runs `heat`.
 pub async fn run(args: HeatArgs, color: ColorDepth) -> Result<(), CliError> {
     let query = args.query()?;
-    let client = Client::from(args.nodes);
+    let client = args.nodes.client()?;
     if args.live {
-        // Keys need a terminal on both sides.
+        // Keys need stdin and stdout to be terminals.
         let keys = io::stdout().is_terminal() && io::stdin().is_terminal();
         if args.format == Format::Table && keys {
             return live::run(query, client, color).await;
@@ -279,13 +279,13 @@ pub async fn run(args: HeatArgs, color: ColorDepth) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Which node alone was asked.
+/// The only node that was asked.
 pub(super) fn counted_by(matrix: &proto::Matrix) -> Option<String> {
     let node = matrix.nodes.first()?;
     Some(format!("counted by node {} ({}) alone", node.id, text::inert(&node.address)))
 }
 
-/// Narrows a window that no flag begins to what was counted in it. Whether it did.
+/// Narrows a window without a given start to the columns with counts; returns whether it did.
 async fn clip(
     query: &Query,
     client: &Client,
@@ -306,7 +306,7 @@ async fn clip(
     Ok(clipped)
 }
 
-/// The first column in which something was counted, or may have been.
+/// The first column that has counts, or may have.
 fn first_counted(matrix: &proto::Matrix) -> Option<usize> {
     let counted = |at: usize| {
         matrix.rows.iter().any(|row| {
@@ -319,8 +319,7 @@ fn first_counted(matrix: &proto::Matrix) -> Option<usize> {
     (0..matrix.columns.len()).find(|at| counted(*at))
 }
 
-/// The drawing for a format; `None` where nothing is drawn. A piped drawing may be as high as its
-/// rows.
+/// The drawing for a format; `None` if nothing is drawn. A piped drawing is as high as its rows.
 fn drawing(format: Format, color: ColorDepth) -> Option<Drawing> {
     let (width, height) = output::size();
     (format == Format::Table).then_some(Drawing { width, height, color })
@@ -339,7 +338,7 @@ fn print(
     }
 }
 
-/// One line a row; the header names each column by its start in Unix milliseconds.
+/// One line per row; the header names each column by its start in Unix milliseconds.
 fn csv_rows(out: &mut impl Write, matrix: &proto::Matrix) -> io::Result<()> {
     let mut csv = csv::WriterBuilder::new().flexible(true).from_writer(out);
     let fixed = ["bucket_id", "start", "end", "group_id", "route_count", "total"];
@@ -360,8 +359,7 @@ fn csv_rows(out: &mut impl Write, matrix: &proto::Matrix) -> io::Result<()> {
     csv.flush()
 }
 
-/// Asks until Ctrl-C. The first answer decides whether there is anything to show; a later failure
-/// is told and outlived.
+/// Queries until Ctrl-C. A failure of the first query ends the command; later failures are shown.
 async fn again(
     query: &Query,
     client: &Client,
@@ -420,7 +418,7 @@ fn print_live(
     out.flush()
 }
 
-/// A drawing with one line kept free for the latest failure.
+/// A drawing with one line reserved for the latest failure.
 pub fn live_text(matrix: &proto::Matrix, drawing: &Drawing, failure: &Option<String>) -> String {
     let drawing = Drawing { height: drawing.height.saturating_sub(1), ..*drawing };
     let mut picture = render(matrix, &drawing);

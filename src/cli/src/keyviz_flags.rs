@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use clap::Args;
 
-use keyviz_core::{
-    DEFAULT_ENABLED, DEFAULT_HISTORY_BYTES, DEFAULT_HISTORY_COLUMNS,
-    DEFAULT_MAX_MEMBER_ROUTES_PER_SLOT, DEFAULT_MAX_TRACKED_ROUTES, DEFAULT_RESOLUTION_SLOTS,
-    DEFAULT_STEP_MS, MAX_HISTORY_COLUMNS, MAX_MEMBER_ROUTES_BOUNDS, MAX_STEP_MS,
-    MAX_TRACKED_ROUTES_BOUNDS, MIN_HISTORY_BYTES, MIN_STEP_MS, RESOLUTION_SLOTS_BOUNDS,
+use keyviz_core::history::{
+    DEFAULT_HISTORY_BYTES, DEFAULT_HISTORY_COLUMNS, DEFAULT_STEP_MS, MAX_HISTORY_COLUMNS,
+    MAX_STEP_MS, MIN_HISTORY_BYTES, MIN_STEP_MS,
+};
+use keyviz_core::sampler::{
+    DEFAULT_ENABLED, DEFAULT_MAX_MEMBER_ROUTES_PER_SLOT, DEFAULT_MAX_TRACKED_ROUTES,
+    DEFAULT_RESOLUTION_SLOTS, MAX_MEMBER_ROUTES_BOUNDS, MAX_TRACKED_ROUTES_BOUNDS,
+    RESOLUTION_SLOTS_BOUNDS,
 };
 
 use super::text;
@@ -19,10 +22,10 @@ pub const MIN_STEP: Duration = Duration::from_millis(MIN_STEP_MS);
 /// Longest column.
 pub const MAX_STEP: Duration = Duration::from_millis(MAX_STEP_MS);
 
-/// Limits of the sampler and its history, as given or by default.
+/// Limits of the sampler and its history.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeyvizOptions {
-    /// Off: the sampler is one branch, and queries answer UNAVAILABLE.
+    /// If false, the sampler is one branch, and queries answer UNAVAILABLE.
     pub enabled: bool,
     /// Length of a column; whole milliseconds.
     pub step: Duration,
@@ -51,11 +54,11 @@ impl KeyvizOptions {
     };
 }
 
-/// Flags without the step, whose default differs between `serve` and `demo`.
+/// The flags except for the step, whose default differs between `serve` and `demo`.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Visualizer")]
 pub struct KeyvizArgs {
-    /// Count operations; false: no counting, and heatmap queries answer UNAVAILABLE
+    /// Count operations; if false, heatmap queries answer UNAVAILABLE
     #[arg(
         long,
         env = "KEYVIZ_ENABLED",
@@ -68,7 +71,7 @@ pub struct KeyvizArgs {
         action = clap::ArgAction::Set
     )]
     keyviz_enabled: bool,
-    /// Most columns of history that a node keeps, 1 to 1,048,576
+    /// Maximum number of columns of history on a node, 1 to 1,048,576
     #[arg(
         long,
         env = "KEYVIZ_HISTORY_COLUMNS",
@@ -77,7 +80,7 @@ pub struct KeyvizArgs {
         value_parser = |text: &str| values::number_in(text, 1, MAX_HISTORY_COLUMNS as u64)
     )]
     keyviz_history_columns: u64,
-    /// Most memory of history on a node, in bytes or as KiB, MiB or GiB; at least 4MiB
+    /// Maximum memory of history on a node, in bytes or as KiB, MiB or GiB; at least 4MiB
     #[arg(
         long,
         env = "KEYVIZ_HISTORY_BYTES",
@@ -86,7 +89,8 @@ pub struct KeyvizArgs {
         value_parser = history_bytes
     )]
     keyviz_history_bytes: u64,
-    /// Most routes that are counted apart, 1 to 1,000,000; colder neighbours share a slot above it
+    /// Maximum number of routes with a slot of their own, 1 to 1,000,000; above it colder
+    /// neighbours share a slot
     #[arg(
         long,
         env = "KEYVIZ_MAX_TRACKED_ROUTES",
@@ -95,7 +99,7 @@ pub struct KeyvizArgs {
         value_parser = |text: &str| bounded(text, &MAX_TRACKED_ROUTES_BOUNDS)
     )]
     keyviz_max_tracked_routes: u64,
-    /// Most route ids that a shared row names, 1 to 65,536; their number is always exact
+    /// Maximum number of route ids named by a shared row, 1 to 65,536; their count is always exact
     #[arg(
         long,
         env = "KEYVIZ_MAX_MEMBER_ROUTES_PER_SLOT",
@@ -104,7 +108,8 @@ pub struct KeyvizArgs {
         value_parser = |text: &str| bounded(text, &MAX_MEMBER_ROUTES_BOUNDS)
     )]
     keyviz_max_member_routes_per_slot: u64,
-    /// Counters of a node, 1 to 1,048,576: routes first, sub-ranges of hot routes with the rest
+    /// Slots (counters) of a node, 1 to 1,048,576: one for each route, the rest for sub-ranges of
+    /// hot routes
     #[arg(
         long,
         env = "KEYVIZ_RESOLUTION_SLOTS",
@@ -135,7 +140,7 @@ impl KeyvizArgs {
     }
 }
 
-/// A size that is too small.
+/// Why a size is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SizeError {
     /// No size.
@@ -162,7 +167,7 @@ fn history_bytes(text: &str) -> Result<u64, SizeError> {
 /// The length of a column: whole milliseconds, from [`MIN_STEP`] to [`MAX_STEP`].
 ///
 /// # Errors
-/// Where it is none, or out of bounds.
+/// If it is not a duration, or out of bounds.
 pub fn step(text: &str) -> Result<Duration, ValueError> {
     let step = values::duration_in(text, MIN_STEP, MAX_STEP)?;
     if step.subsec_nanos() % 1_000_000 != 0 {

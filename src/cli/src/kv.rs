@@ -2,30 +2,22 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::client::{Client, Effect, NodeArgs};
+use super::client::NodeArgs;
 use super::output::{self, Format};
 use super::talk::say;
 use super::value_input::{self, ValueArg};
-use super::values::MAX_KEY_BYTES;
-use super::{CallError, CliError, text, values};
-use keyviz_client::Meaning;
+use super::{CliError, text, values};
+use keyviz_client::{KeyRange, Scan};
 use keyviz_json::{Key, key_text, value_text};
 use keyviz_proto as proto;
-use keyviz_proto::kv_client::KvClient;
 
 /// Longest value preview in a table, in terminal cells.
 const VALUE_PREVIEW_CELLS: usize = 60;
-
-/// Attempts in a row at a scan that bring no row.
-const SCAN_ATTEMPTS: u32 = 5;
-/// The pause before a scan that broke goes on.
-const SCAN_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// What a read promises.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
@@ -33,18 +25,18 @@ pub enum Consistency {
     /// The newest acknowledged value, confirmed with a quorum
     #[default]
     Linearizable,
-    /// The newest acknowledged value as long as clocks run at like speed
+    /// The newest acknowledged value as long as clocks run at similar speed
     Lease,
-    /// What the node at hand has applied; may be old
+    /// What the node asked has applied, possibly old
     Stale,
 }
 
-impl From<Consistency> for proto::Consistency {
+impl From<Consistency> for keyviz_client::Consistency {
     fn from(consistency: Consistency) -> Self {
         match consistency {
-            Consistency::Linearizable => proto::Consistency::Linearizable,
-            Consistency::Lease => proto::Consistency::Lease,
-            Consistency::Stale => proto::Consistency::Stale,
+            Consistency::Linearizable => keyviz_client::Consistency::Linearizable,
+            Consistency::Lease => keyviz_client::Consistency::Lease,
+            Consistency::Stale => keyviz_client::Consistency::Stale,
         }
     }
 }
@@ -65,14 +57,14 @@ pub struct PutArgs {
     /// Key, 1 to 4,096 bytes
     #[arg(value_parser = values::key)]
     key: Bytes,
-    /// Value, at most 1 MiB; - reads it from stdin
+    /// Value, at most 1 MiB; - reads stdin
     #[arg(
         value_parser = value_input::argument,
         required_unless_present = "value_file",
         conflicts_with = "value_file"
     )]
     value: Option<ValueArg>,
-    /// Take the bytes of this file as the value, unchanged
+    /// Use the bytes of this file as the value, unchanged
     #[arg(long, value_name = "FILE")]
     value_file: Option<PathBuf>,
     /// How to print the result
@@ -91,10 +83,10 @@ pub struct GetArgs {
     /// What the read promises
     #[arg(long, value_enum, default_value = "linearizable")]
     consistency: Consistency,
-    /// How to print the value; a table has the bare value
+    /// How to print the value; table prints the value itself
     #[arg(long, value_enum, default_value = "table")]
     format: OneFormat,
-    /// Write the value's bytes as they are, without `hex:` and without a line feed
+    /// Write the bytes of the value unchanged, without `hex:` and without a line feed
     #[arg(long, conflicts_with = "format")]
     raw: bool,
     #[command(flatten)]
@@ -107,7 +99,7 @@ pub struct DeleteArgs {
     /// Key, 1 to 4,096 bytes
     #[arg(value_parser = values::key)]
     key: Bytes,
-    /// Exit with 3 where there was no such key
+    /// Exit with 3 if the key did not exist
     #[arg(long)]
     expect_present: bool,
     /// How to print the result
@@ -126,7 +118,7 @@ pub struct ScanArgs {
     /// First key after the range; absent: the end of the key space
     #[arg(value_parser = values::bound)]
     end: Option<Bytes>,
-    /// Most rows to list; 0: all
+    /// Maximum number of rows; 0: all
     #[arg(long, value_name = "ROWS", default_value_t = 0)]
     limit: u64,
     /// Leave the values out
@@ -135,7 +127,7 @@ pub struct ScanArgs {
     /// What the read promises
     #[arg(long, value_enum, default_value = "linearizable")]
     consistency: Consistency,
-    /// How to print; json is one object a line
+    /// How to print; json prints one object per line
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
     #[command(flatten)]
@@ -170,15 +162,8 @@ struct ScanRowJson<'a> {
 /// Stores a value.
 pub async fn put(args: PutArgs) -> Result<(), CliError> {
     let value = value_input::read(args.value, args.value_file.as_deref())?;
-    let client = Client::from(args.nodes);
-    let request = proto::PutRequest { key: args.key.clone(), value };
-    let request = &request;
-    client
-        .call(
-            Effect::Write,
-            |channel| async move { KvClient::new(channel).put(request.clone()).await },
-        )
-        .await?;
+    let client = args.nodes.client()?;
+    client.put(args.key.clone(), value).await?;
     if args.format == OneFormat::Json {
         print_json(&PutJson { key: Key(&args.key), stored: true })?;
     }
@@ -187,21 +172,10 @@ pub async fn put(args: PutArgs) -> Result<(), CliError> {
 
 /// Reads one key.
 pub async fn get(args: GetArgs) -> Result<(), CliError> {
-    let client = Client::from(args.nodes);
-    let consistency = proto::Consistency::from(args.consistency).into();
-    let request = proto::GetRequest { key: args.key.clone(), consistency };
-    let request = &request;
-    let answer = client
-        .call(Effect::Read, |channel| async move {
-            KvClient::new(channel)
-                .max_decoding_message_size(super::client::MAX_ANSWER_BYTES)
-                .get(request.clone())
-                .await
-        })
-        .await?
-        .into_inner();
+    let client = args.nodes.client()?;
+    let value = client.get_with(args.key.clone(), args.consistency.into()).await?;
     let mut out = output::stdout();
-    match (&answer.value, args.format) {
+    match (&value, args.format) {
         (value, OneFormat::Json) => {
             let value = value.as_deref().map(value_text);
             output::json_line(&mut out, &GetJson { key: Key(&args.key), value })?;
@@ -211,33 +185,26 @@ pub async fn get(args: GetArgs) -> Result<(), CliError> {
         (None, _) => {}
     }
     out.flush()?;
-    match answer.value {
+    match value {
         Some(_) => Ok(()),
         None => Err(CliError::NoSuchKey(text::preview(&args.key).into_owned())),
     }
 }
 
-/// Removes one key. A key that was not there is no failure, unless it was expected: it is gone.
+/// Removes one key. An absent key is not an error, unless it was expected to exist.
 pub async fn delete(args: DeleteArgs) -> Result<(), CliError> {
-    let client = Client::from(args.nodes);
-    let request = proto::DeleteRequest { key: args.key.clone() };
-    let request = &request;
-    let answer = client
-        .call(Effect::Write, |channel| async move {
-            KvClient::new(channel).delete(request.clone()).await
-        })
-        .await?
-        .into_inner();
+    let client = args.nodes.client()?;
+    let existed = client.delete(args.key.clone()).await?;
     match args.format {
         OneFormat::Json => {
-            print_json(&DeleteJson { key: Key(&args.key), existed: answer.existed })?;
+            print_json(&DeleteJson { key: Key(&args.key), existed })?;
         }
-        OneFormat::Table if !answer.existed && !args.expect_present => {
+        OneFormat::Table if !existed && !args.expect_present => {
             say!("keyviz: there was no such key");
         }
         OneFormat::Table => {}
     }
-    match args.expect_present && !answer.existed {
+    match args.expect_present && !existed {
         true => Err(CliError::NoSuchKey(text::preview(&args.key).into_owned())),
         false => Ok(()),
     }
@@ -249,130 +216,50 @@ fn print_json(value: &impl Serialize) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Lists keys and values page by page, as they come: memory does not grow with the range.
+/// Lists keys and values page by page as they arrive; memory does not grow with the range.
 ///
-/// A stream that breaks, or that a slow reader of stdout held up for longer than the connection
-/// lasts, is opened again after the last key that was printed.
+/// If the stream breaks, or a slow reader of stdout stalls it for longer than the connection lasts,
+/// the scan continues after the last key that was printed.
 pub async fn scan(args: ScanArgs) -> Result<(), CliError> {
     if let Some(end) = args.end.as_ref().filter(|end| **end <= args.start) {
         let reason = "the end of the range is not after its start";
         return Err(super::UsageError::value("[END]", text::preview(end), reason).into());
     }
-    let client = Client::from(args.nodes);
-    let request = proto::ScanRequest {
-        start: args.start,
-        end: args.end,
-        limit: args.limit,
-        consistency: proto::Consistency::from(args.consistency).into(),
-        keys_only: args.keys_only,
-    };
+    let client = args.nodes.client()?;
+    let range = KeyRange { start: args.start, end: args.end };
+    let mut scan = client.scan(range).limit(args.limit).consistency(args.consistency.into());
+    if args.keys_only {
+        scan = scan.keys_only();
+    }
     let mut out = output::stdout();
     if args.format == Format::Csv {
         writeln!(out, "{}", if args.keys_only { "key" } else { "key,value" })?;
     }
     let listed =
-        list(&client, request, |rows| print_page(&mut out, rows, args.format, args.keys_only))
-            .await;
+        list(&mut scan, |rows| print_page(&mut out, rows, args.format, args.keys_only)).await;
     out.flush()?;
     listed
 }
 
-/// Prints the rows of a scan, over as many streams as it takes.
+/// Prints the rows of a scan page by page.
 async fn list(
-    client: &Client,
-    mut request: proto::ScanRequest,
+    scan: &mut Scan,
     mut print: impl FnMut(&[proto::KeyValue]) -> std::io::Result<()>,
 ) -> Result<(), CliError> {
-    let mut last: Option<Bytes> = None;
-    let mut attempts = 0;
     loop {
-        let before = last.clone();
-        let cut = match stretch(client, &mut request, &mut last, &mut print).await {
-            Ok(()) => return Ok(()),
-            Err(Stop::Output(error)) => return Err(error.into()),
-            Err(Stop::Call(error)) => error,
-        };
-        attempts = if last == before { attempts + 1 } else { 1 };
-        let Some(last) = &last else { return Err(cut.into()) };
-        if attempts > SCAN_ATTEMPTS || !may_resume(&cut) {
-            let last = text::preview(last).into_owned();
-            return Err(CliError::ScanCut { last, source: cut });
-        }
-        tokio::time::sleep(SCAN_AGAIN_AFTER).await;
-    }
-}
-
-/// What ended a stretch of a scan before its end.
-enum Stop {
-    Output(std::io::Error),
-    Call(CallError),
-}
-
-/// Whether a scan can go on after this, at whichever node answers.
-fn may_resume(cut: &CallError) -> bool {
-    match cut {
-        CallError::NoNode(_) => true,
-        CallError::Refused { status, .. } => {
-            let code = status.code();
-            Meaning::of(status).read_again(status)
-                || matches!(code, tonic::Code::Cancelled | tonic::Code::DeadlineExceeded)
-        }
-        CallError::Credentials(_) | CallError::Unknown { .. } => false,
-    }
-}
-
-/// Where a scan goes on after `key`: at the smallest key after it, or at the longest key itself, which
-/// is then read again.
-fn from_after(key: &Bytes) -> Bytes {
-    match key.len() < MAX_KEY_BYTES {
-        true => [&key[..], &[0]].concat().into(),
-        false => key.clone(),
-    }
-}
-
-/// Reads one stream to its end, or until it breaks; then `request` asks for what is left.
-async fn stretch(
-    client: &Client,
-    request: &mut proto::ScanRequest,
-    last: &mut Option<Bytes>,
-    print: &mut impl FnMut(&[proto::KeyValue]) -> std::io::Result<()>,
-) -> Result<(), Stop> {
-    let timeout = client.timeout();
-    let mut first = request.clone();
-    if first.limit > 0 && last.as_ref() == Some(&first.start) {
-        first.limit = first.limit.saturating_add(1);
-    }
-    let first = &first;
-    let opened = client.call_where(Effect::Read, |channel| async move {
-        let mut client =
-            KvClient::new(channel).max_decoding_message_size(super::client::MAX_ANSWER_BYTES);
-        let mut pages = client.scan(first.clone()).await?.into_inner();
-        let first = pages.message().await?;
-        Ok((first, pages))
-    });
-    let (address, (mut page, mut pages)) = opened.await.map_err(Stop::Call)?;
-    while let Some(rows) = page {
-        let listed = |row: &&proto::KeyValue| last.as_ref().is_some_and(|last| row.key <= *last);
-        let rows = &rows.rows[rows.rows.iter().take_while(listed).count()..];
-        print(rows).map_err(Stop::Output)?;
-        if let Some(row) = rows.last() {
-            *last = Some(row.key.clone());
-            request.start = from_after(&row.key);
-        }
-        if request.limit > 0 {
-            request.limit = request.limit.saturating_sub(rows.len() as u64);
-            if request.limit == 0 {
-                return Ok(());
+        match scan.next_page().await {
+            Ok(Some(rows)) => print(&rows)?,
+            Ok(None) => return Ok(()),
+            Err(source) => {
+                return Err(match scan.last_key() {
+                    Some(last) => {
+                        CliError::ScanCut { last: text::preview(last).into_owned(), source }
+                    }
+                    None => source.into(),
+                });
             }
         }
-        let next = tokio::time::timeout(timeout, pages.message()).await;
-        let next = next.unwrap_or_else(|_| Err(super::client::local_timeout(timeout)));
-        page = next.map_err(|status| {
-            let (address, status) = (address.clone(), Box::new(status));
-            Stop::Call(CallError::Refused { address, status })
-        })?;
     }
-    Ok(())
 }
 
 fn print_page(
@@ -416,11 +303,11 @@ fn print_page(
     Ok(())
 }
 
-/// The beginning of a value and, where that is not all of it, its size.
+/// The beginning of a value and, if it was shortened, its size.
 pub(super) fn value_preview(value: &[u8]) -> String {
-    // Four bytes a character at most: more bytes than these cannot be shown anyway.
-    // Most of what is stored fills the cells with its first bytes. A mark that takes no cell of its own, or a
-    // character that the cut goes through, may need more of it.
+    // A character has at most four bytes, so more bytes than these cannot be shown. Most values
+    // fill the cells with their first bytes. Combining marks, or a character cut in half, may need
+    // more.
     let first = |bytes: usize| text::preview(&value[..value.len().min(bytes)]);
     let mut head = first(VALUE_PREVIEW_CELLS);
     if text::width(&head) < VALUE_PREVIEW_CELLS + 8 {

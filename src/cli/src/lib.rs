@@ -1,7 +1,7 @@
-//! The `keyviz` command: arguments, the client side of every service, drawings.
+//! The `keyviz` command: arguments, client commands and drawings.
 //!
-//! Data goes to stdout and talk to stderr; [`Exit`] has the exit codes. A reader that closes the
-//! pipe ends the command quietly.
+//! Data goes to stdout, messages go to stderr, and [`Exit`] has the exit codes. If the reader
+//! closes the pipe, the command ends without a message.
 
 mod about;
 mod access;
@@ -29,6 +29,7 @@ mod output;
 mod restore;
 mod routes;
 mod running;
+mod salvage;
 mod screen;
 mod serve;
 mod storage_flags;
@@ -48,7 +49,7 @@ pub use cluster::{ReplaceError, VerifyFindings};
 pub use demo::DemoOptions;
 pub use exit::Exit;
 pub use heatmap::{Drawing, render};
-pub use keyviz_client::{Access, CallError, GroupAt, Leaders};
+pub use keyviz_client::{Access, Error as CallError, GroupAt, Leaders};
 pub use keyviz_flags::KeyvizOptions;
 pub use output::ColorDepth;
 pub use serve::{ServeOptions, Start};
@@ -63,7 +64,7 @@ Keys are text. Tables show every other byte as an escape, and arguments read it 
 Values are taken as they are, or as `hex:` and digits. JSON and CSV have text where it is printable
 UTF-8, else `hex:`.";
 
-/// A sharded, Raft-replicated key-value cluster that shows where its key space is hot.
+/// A sharded, Raft-replicated key-value store with a live heatmap of its key space.
 #[derive(Parser, Debug)]
 #[command(name = "keyviz", propagate_version = true, max_term_width = 100)]
 #[command(version = about::VERSION, long_version = about::LONG_VERSION.as_str())]
@@ -97,25 +98,27 @@ enum Command {
     Delete(kv::DeleteArgs),
     /// List keys and values in key order
     Scan(kv::ScanArgs),
-    /// Write a key only where its value is the expected one
+    /// Write a key only if its value is the expected one
     Cas(cas::CasArgs),
-    /// Apply the operations in a file, all or none
+    /// Apply the operations in a file atomically
     Batch(batch::BatchArgs),
     /// Remove all keys of a range
     DeleteRange(delete_range::DeleteRangeArgs),
-    /// The route catalog: which key range is which route, in which Raft group
+    /// List, change and watch routes: key ranges with ids, each in a Raft group
     Routes(routes::RoutesArgs),
-    /// The heatmap of the key space
+    /// Show the heatmap of the key space
     Heat(heat::HeatArgs),
-    /// Members, groups and leaders
+    /// Show and change members, groups and leaders
     Cluster(cluster::ClusterArgs),
     /// Write the whole cluster into a file: data, routes and heatmap history
     Backup(backup::BackupArgs),
-    /// Make a node's folder from a backup, for a new cluster
+    /// Create the folder of a node from a backup, for a new cluster
     Restore(restore::RestoreArgs),
+    /// Make a backup from the folders of stopped nodes, where a majority is lost for good
+    Salvage(salvage::SalvageArgs),
     /// Check the folder of a stopped node
     Check(check::CheckArgs),
-    /// Put a workload on the cluster
+    /// Run a workload on the cluster
     Load(Box<load::LoadArgs>),
     /// Print a shell's completion script
     Completion(about::CompletionArgs),
@@ -123,10 +126,10 @@ enum Command {
     Man(about::ManArgs),
 }
 
-/// Why a command did not do what was asked.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// Flags that contradict each other or miss each other.
+    /// Flags contradict each other, or one is missing.
     #[error("{0}")]
     Usage(UsageError),
     /// A call failed.
@@ -140,7 +143,7 @@ pub enum CliError {
     NoSuchRoute {
         /// The route.
         id: u64,
-        /// The catalog version that was asked.
+        /// The catalog version of the node asked.
         version: u64,
     },
     /// A compare-and-swap found another value.
@@ -148,7 +151,7 @@ pub enum CliError {
     NotSwapped {
         /// The key.
         key: String,
-        /// What was found, in words.
+        /// A description of the value found.
         found: String,
     },
     /// A value could not be read.
@@ -162,13 +165,13 @@ pub enum CliError {
     Man {
         /// The folder.
         folder: std::path::PathBuf,
-        /// What the system says.
+        /// An error of the operating system.
         source: io::Error,
     },
     /// A scan ended before its end.
     #[error("the rows up to {last} were listed, later ones were not: {source}")]
     ScanCut {
-        /// The last key that was listed.
+        /// The last key listed.
         last: String,
         /// Why.
         source: CallError,
@@ -181,7 +184,7 @@ pub enum CliError {
     DeleteRangeCut {
         /// Keys that were deleted.
         deleted: u64,
-        /// First key of what is left.
+        /// First key of the rest.
         next: String,
         /// Why.
         source: CallError,
@@ -192,10 +195,10 @@ pub enum CliError {
     /// A Raft group that the cluster does not have.
     #[error("there is no Raft group {0}")]
     NoSuchGroup(u64),
-    /// A Raft group whose leader nobody knows.
+    /// A Raft group whose leader is not known.
     #[error("no leader of Raft group {0} is known")]
     NoLeader(u64),
-    /// There is no heatmap, because the visualizer is switched off.
+    /// There is no heatmap, because the visualizer is off.
     #[error("the visualizer is unavailable: {0}")]
     HeatUnavailable(CallError),
     /// No key divides the load of a route.
@@ -204,19 +207,19 @@ pub enum CliError {
     /// The workload could not be run.
     #[error(transparent)]
     Load(#[from] load::LoadError),
-    /// The workload ran, and what it found is not as it should be. The summary has the numbers.
+    /// The workload ran and found errors. The summary has the numbers.
     #[error("{0}")]
     LoadFindings(load::Findings),
     /// A member was not replaced.
     #[error(transparent)]
     Replace(#[from] ReplaceError),
-    /// Replicas were compared, and not all of them agree. The table has the digests.
+    /// Not all replicas agree. The table has the digests.
     #[error(transparent)]
     Verify(#[from] VerifyFindings),
     /// Output could not be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
-    /// A node's folder is damaged. What is where was printed.
+    /// The folder of a node is damaged. The output lists the damage.
     #[error(
         "{records} damaged records in {}; started, the node serves what is sound. To be rid of the \
          damage, replace the node: start one with a new id and an empty folder (--join), then run \
@@ -238,15 +241,21 @@ pub enum CliError {
     /// The system gives too few threads.
     #[error(transparent)]
     Threads(#[from] limits::TooFewThreads),
+    /// Nothing was salvaged. The folders are as they were.
+    #[error("nothing was salvaged: {0}")]
+    Salvage(#[from] keyviz_node::SalvageError),
+    /// The loss was not confirmed.
+    #[error(transparent)]
+    NotConfirmed(#[from] salvage::NotConfirmed),
     /// A node could not be started or stopped.
     #[error("{0:#}")]
     Node(anyhow::Error),
 }
 
-/// Flags that do not go together. Each names the flag and the value.
+/// Why flags cannot be combined. Names the flag and the value.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum UsageError {
-    /// A flag's value is wrong beside another one's.
+    /// The value of a flag contradicts another flag.
     #[error("invalid value '{value}' for '{flag}': {reason}")]
     Value {
         /// The flag.
@@ -308,8 +317,9 @@ fn exit_of(ran: Result<(), CliError>) -> ExitCode {
     }
 }
 
-/// Flags that take any text; for them, what begins with a hyphen is rather the next flag.
-const FREE_TEXT: [&str; 20] = [
+/// Flags that accept any text; a value that begins with a hyphen is taken for the next flag.
+const FREE_TEXT: [&str; 21] = [
+    "accept_loss",
     "expect",
     "expect_file",
     "value_file",
@@ -332,11 +342,11 @@ const FREE_TEXT: [&str; 20] = [
     "cluster_secret_file",
 ];
 
-/// The command line. Values that begin with a hyphen reach the parser of their flag, so that the
-/// error names the flag: clap by itself would take `--rate -1` for an unknown flag `-1`.
+/// The command line. A value that begins with a hyphen reaches the parser of its flag, so that the
+/// error names the flag: by default clap takes `--rate -1` for an unknown flag `-1`.
 fn command() -> clap::Command {
     fn let_through(arg: clap::Arg) -> clap::Arg {
-        // A variable that is set to nothing is not set.
+        // An empty variable counts as not set.
         let variable = arg.get_env().and_then(std::env::var_os);
         let arg = match variable.is_some_and(|value| value.is_empty()) {
             true => arg.env(clap::builder::Resettable::Reset),
@@ -357,9 +367,9 @@ fn command() -> clap::Command {
     all(Cli::command())
 }
 
-/// Prints help, version or a usage error where each belongs.
+/// Prints help and version to stdout, usage errors to stderr.
 fn usage_exit(error: &clap::Error) -> ExitCode {
-    // Nothing is left to tell where stdout or stderr is closed.
+    // If stdout or stderr is closed, there is nothing left to do.
     let _ = error.print();
     if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
 }
@@ -411,6 +421,11 @@ fn run(cli: Cli) -> Result<(), CliError> {
             limits::check_threads_of_folder()?;
             check::run(args)
         }
+        Command::Salvage(args) => {
+            limits::keep_files_private();
+            limits::check_threads_of_folder()?;
+            many_threads()?.block_on(salvage::run(args))
+        }
         Command::Load(args) => {
             let (nodes, options) = args.options()?;
             one_thread()?.block_on(load::command(nodes, options))
@@ -418,7 +433,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
     }
 }
 
-/// A client waits for the network; more threads would only pass its work around.
+/// A client mostly waits for the network; more threads would not help.
 fn one_thread() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
@@ -435,8 +450,8 @@ fn node_workers() -> usize {
     cores().saturating_sub(1).max(1)
 }
 
-/// One core is left to the log writer and the database, whose threads every write waits for: on few
-/// cores a worker more only takes it from them.
+/// One core is left to the log writer and the database, because every write waits for their
+/// threads.
 fn node_threads() -> io::Result<tokio::runtime::Runtime> {
     let workers = node_workers();
     tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()

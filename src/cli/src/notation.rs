@@ -1,4 +1,4 @@
-//! The notation of keys: what tables show is what arguments accept.
+//! The notation of keys in tables and arguments.
 //!
 //! A key is written as its text. A backslash begins an escape: `\\`, `\n`, `\r`, `\t`, `\xNN` (one
 //! byte) or `\u{N}` (one character). `hex:` followed by hexadecimal digits stands for those bytes.
@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 
-use super::text::{self, is_inert};
+use keyviz_client::text::{self, is_inert};
 use keyviz_json::{HEX_PREFIX, KeyTextError, parse_key};
 
 /// Shown in place of the first key of a range that has no lower bound.
@@ -18,13 +18,13 @@ pub const BEGIN: &str = "(begin)";
 pub const END: &str = "(end)";
 /// Shown in place of the end of a range that holds one key, its first.
 pub const ONE_KEY: &str = "(one key)";
-/// What is shown in place of keys, which are escaped where they are these texts.
+/// Markers shown in place of keys. A key with the same text is escaped.
 const MARKS: [&str; 3] = [BEGIN, END, ONE_KEY];
 
 /// Text that is no key.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum NotationError {
-    /// Text after `hex:` that is not hexadecimal.
+    /// Why the text after `hex:` is not hexadecimal.
     #[error(transparent)]
     Hex(#[from] KeyTextError),
     /// A backslash at the end.
@@ -47,10 +47,10 @@ pub enum NotationError {
     Character,
 }
 
-/// The bytes that `text` stands for.
+/// Parses text into bytes.
 ///
 /// # Errors
-/// Where an escape or `hex:` is malformed.
+/// If an escape or `hex:` is malformed.
 pub fn parse(text: &str) -> Result<Bytes, NotationError> {
     if text.starts_with(HEX_PREFIX) || !text.contains('\\') {
         return Ok(parse_key(text)?);
@@ -98,8 +98,8 @@ fn is_hexadecimal(digits: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
-/// A key for people: its text, with everything escaped that a terminal would act on, that is no
-/// UTF-8, or that [`parse`] would read as something else.
+/// A key as text, with everything escaped that would control a terminal, is not UTF-8, or would be
+/// parsed as something else.
 pub fn shown(key: &[u8]) -> Cow<'_, str> {
     let plain = std::str::from_utf8(key).ok();
     if let Some(text) = plain.filter(|text| is_plain(text)) {

@@ -1,13 +1,13 @@
-//! Where output goes: data to stdout, buffered; talk to stderr; colour only where it is wanted.
+//! Output: data to stdout, buffered; messages to stderr; colours as configured.
 
 use std::io::{self, IsTerminal, StdoutLock, Write};
 
 use clap::ValueEnum;
 use serde::Serialize;
 
-/// Width of drawings where there is no terminal to ask.
+/// Width of drawings without a terminal.
 pub const PIPED_WIDTH: usize = 100;
-/// Height of drawings where there is no terminal to ask.
+/// Height of drawings without a terminal.
 pub const PIPED_HEIGHT: usize = 60;
 
 /// How a command prints its result.
@@ -16,9 +16,9 @@ pub enum Format {
     /// For people.
     #[default]
     Table,
-    /// For programs: one object, or one object a line where there are many rows.
+    /// For programs: one object, or one object per line for many rows.
     Json,
-    /// One line a row, with a header.
+    /// One line per row, with a header.
     Csv,
 }
 
@@ -37,7 +37,7 @@ pub enum ColorWhen {
 /// Colours that the output can show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ColorDepth {
-    /// None: density is drawn with characters.
+    /// No colours: density is drawn with characters.
     None,
     /// The 256-colour palette.
     Ansi256,
@@ -45,7 +45,7 @@ pub enum ColorDepth {
     Truecolor,
 }
 
-/// What the environment says about stdout; passed in, so that the decision can be tested.
+/// Properties of stdout and the environment; passed in, so that the decision can be tested.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     /// Stdout is a terminal.
@@ -72,7 +72,7 @@ impl Environment {
 }
 
 impl ColorWhen {
-    /// The colours to use. NO_COLOR and TERM=dumb decide only where the user did not.
+    /// The colours to use. NO_COLOR and TERM=dumb apply only if the flag is `auto`.
     pub fn depth(self, environment: &Environment) -> ColorDepth {
         let wanted = match self {
             ColorWhen::Never => false,
@@ -103,7 +103,7 @@ pub fn size() -> (usize, usize) {
 /// Buffered stdout.
 pub type Stdout = io::BufWriter<StdoutLock<'static>>;
 
-/// Buffered stdout; flush it at the end, so that a full disk is an error and not silence.
+/// Buffered stdout. Flush it at the end, so that a full disk is reported.
 pub fn stdout() -> Stdout {
     io::BufWriter::with_capacity(64 << 10, io::stdout().lock())
 }

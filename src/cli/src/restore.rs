@@ -1,4 +1,4 @@
-//! `restore`: a node's folder from a backup.
+//! `restore`: creates the folder of a node from a backup.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -25,7 +25,7 @@ pub struct RestoreArgs {
     /// The backup
     #[arg(long, value_name = "FILE")]
     from: PathBuf,
-    /// Folder to make; it must not exist, or be empty
+    /// Folder to create; it must not exist, or be empty
     #[arg(long, env = "KEYVIZ_DATA", value_name = "DIR")]
     data: PathBuf,
     /// The node that the folder is for

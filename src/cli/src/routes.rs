@@ -1,10 +1,9 @@
-//! `routes`: the catalog, as the asked node has applied it, and changes to it.
+//! `routes`: lists, changes and watches routes.
 
 mod history;
 mod load;
 
 use std::io::{self, Write};
-use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
@@ -15,17 +14,15 @@ use super::client::{Client, Effect, MAX_ANSWER_BYTES, NodeArgs};
 use super::kv::OneFormat;
 use super::output::{self, Format};
 use super::talk::say;
-use super::{CallError, CliError, UsageError, notation, text, values};
+use super::{CliError, UsageError, notation, text, values};
 use keyviz_catalog::{SplitChoiceError, split_key_that_halves};
+use keyviz_client::ChangeOptions;
 use keyviz_json::{RouteChangeJson, RouteJson, WatchJson, key_text};
 use keyviz_proto as proto;
 use keyviz_proto::routes_client::RoutesClient;
 use keyviz_proto::watch_routes_response::Event;
 use keyviz_security::AuthChannel;
 use keyviz_types::KeyRange;
-
-/// The pause before a stream that broke is taken up again.
-const WATCH_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// `routes`.
 #[derive(Args, Debug)]
@@ -40,7 +37,7 @@ enum RoutesCommand {
     List(ListArgs),
     /// Retire a route and create two in its place
     Split(SplitArgs),
-    /// Retire two neighbours of one Raft group and create one in their place
+    /// Retire two neighbouring routes of one Raft group and create one in their place
     Merge(MergeArgs),
     /// Show the routes, or the changes after a version, and every change from then on
     Watch(WatchArgs),
@@ -65,7 +62,7 @@ struct SplitArgs {
     /// First key of the right part; inside the route
     #[arg(value_parser = values::key, required_unless_present = "auto", conflicts_with = "auto")]
     key: Option<Bytes>,
-    /// Take the key that halves the reads and writes observed in the last hour
+    /// Split at the key that halves the reads and writes of the last hour
     #[arg(long)]
     auto: bool,
     #[command(flatten)]
@@ -86,10 +83,10 @@ struct MergeArgs {
 
 #[derive(Args, Debug)]
 struct ChangeArgs {
-    /// Catalog version that the decision rests on; another one refuses the change. 0: any
+    /// Refuse the change unless the catalog has this version; 0: any
     #[arg(long, value_name = "VERSION", default_value_t = 0)]
     expected_version: u64,
-    /// Asked for again under the same id, the change happens once; absent: a random one
+    /// Request id: changes with the same id are made once; absent: a random id
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
     /// How to print the result
@@ -99,12 +96,19 @@ struct ChangeArgs {
     nodes: NodeArgs,
 }
 
+impl ChangeArgs {
+    fn options(&self) -> ChangeOptions {
+        let (expected_version, request_id) = (self.expected_version, self.request_id.clone());
+        ChangeOptions { expected_version, request_id }
+    }
+}
+
 #[derive(Args, Debug)]
 struct WatchArgs {
     /// Only changes after this catalog version; 0: the whole table first
     #[arg(long, value_name = "VERSION", default_value_t = 0)]
     after: u64,
-    /// How to print; json is one object a line
+    /// How to print; json prints one object per line
     #[arg(long, value_enum, default_value = "table")]
     format: OneFormat,
     #[command(flatten)]
@@ -131,7 +135,7 @@ fn stub(channel: AuthChannel) -> RoutesClient<AuthChannel> {
 }
 
 async fn list(args: ListArgs) -> Result<(), CliError> {
-    let client = Client::from(args.nodes);
+    let client = args.nodes.client()?;
     let list = fetch(&client).await?;
     let load = load::of_routes(&client).await;
     let mut out = output::stdout();
@@ -148,11 +152,11 @@ async fn fetch(client: &Client) -> Result<proto::ListRoutesResponse, CliError> {
     Ok(list.await?.into_inner())
 }
 
-/// What `routes list` prints as JSON.
+/// The JSON of `routes list`.
 #[derive(Serialize)]
 struct ListJson<'a> {
     catalog_version: u64,
-    /// The column that the loads are of; absent where they are not known.
+    /// The column of the loads; absent if they are not known.
     load_from_ms: Option<u64>,
     load_to_ms: Option<u64>,
     routes: Vec<ListedRoute<'a>>,
@@ -182,13 +186,7 @@ impl<'a> ListJson<'a> {
     }
 }
 
-/// An id under which the server does a change once, however often it is asked.
-fn request_id() -> String {
-    format!("{:032x}", rand::random::<u128>())
-}
-
-/// The key that halves the load of a route. What was found goes to stderr: it is no part of the
-/// result.
+/// The key that halves the load of a route. The loads are printed on stderr.
 async fn halving_key(client: &Client, route_id: u64) -> Result<Bytes, CliError> {
     let list = fetch(client).await?;
     let Some(route) = list.routes.into_iter().find(|route| route.route_id == route_id) else {
@@ -234,21 +232,14 @@ fn one_key(route_id: u64, key: &[u8]) -> String {
 }
 
 async fn split(args: SplitArgs) -> Result<(), CliError> {
-    let client = Client::from(args.change.nodes);
+    let client = args.change.nodes.client()?;
+    let options = args.change.options();
     let key = match args.key {
         Some(key) => key,
         None => halving_key(&client, args.id).await?,
     };
-    let request = &proto::SplitRouteRequest {
-        route_id: args.id,
-        key,
-        expected_version: args.change.expected_version,
-        request_id: args.change.request_id.unwrap_or_else(request_id),
-    };
-    let change = client.call(Effect::Repeatable, |channel| async move {
-        stub(channel).split_route(request.clone()).await
-    });
-    print_change(&change.await?.into_inner(), args.change.format)
+    let change = client.split_route(args.id, key, options).await?;
+    print_change(&change, args.change.format)
 }
 
 async fn merge(args: MergeArgs) -> Result<(), CliError> {
@@ -256,17 +247,10 @@ async fn merge(args: MergeArgs) -> Result<(), CliError> {
         let reason = "a route is not its own neighbour";
         return Err(UsageError::value("<RIGHT>", args.right, reason).into());
     }
-    let request = &proto::MergeRoutesRequest {
-        left_id: args.left,
-        right_id: args.right,
-        expected_version: args.change.expected_version,
-        request_id: args.change.request_id.unwrap_or_else(request_id),
-    };
-    let client = Client::from(args.change.nodes);
-    let change = client.call(Effect::Repeatable, |channel| async move {
-        stub(channel).merge_routes(request.clone()).await
-    });
-    print_change(&change.await?.into_inner(), args.change.format)
+    let client = args.change.nodes.client()?;
+    let options = args.change.options();
+    let change = client.merge_routes(args.left, args.right, options).await?;
+    print_change(&change, args.change.format)
 }
 
 fn print_change(change: &proto::RouteChangeResponse, format: OneFormat) -> Result<(), CliError> {
@@ -282,42 +266,19 @@ fn print_change(change: &proto::RouteChangeResponse, format: OneFormat) -> Resul
     Ok(())
 }
 
-/// Shows changes until Ctrl-C. A stream that breaks is taken up again after the last version that
-/// was shown, at whichever node answers.
+/// Shows changes until Ctrl-C. If the stream breaks, the watch resumes at any node after the last
+/// version shown.
 async fn watch(args: WatchArgs) -> Result<(), CliError> {
-    let client = Client::from(args.nodes);
-    let mut after_version = args.after;
+    let mut watch = args.nodes.client()?.watch_routes_after(args.after);
+    let mut streams = 1;
     loop {
-        let opened = client.call_where(Effect::Read, |channel| async move {
-            let request = proto::WatchRoutesRequest { after_version };
-            let mut messages = stub(channel).watch_routes(request).await?.into_inner();
-            let first = messages.message().await?;
-            Ok((first, messages))
-        });
-        let (address, (mut message, mut messages)) = opened.await?;
-        while let Some(event) = message {
-            show_event(&event, args.format)?;
-            after_version = version_after(&event).unwrap_or(after_version);
-            message = match messages.message().await {
-                Ok(next) => next,
-                Err(status) if keyviz_client::Meaning::of(&status).read_again(&status) => None,
-                Err(status) => {
-                    let (address, status) = (address.clone(), Box::new(status));
-                    return Err(CallError::Refused { address, status }.into());
-                }
-            };
+        let from = watch.version();
+        let message = watch.next_message().await?;
+        if watch.streams() > streams {
+            streams = watch.streams();
+            say!("keyviz: the stream ended; going on after version {from}");
         }
-        say!("keyviz: {address} ended the stream; going on after version {after_version}");
-        tokio::time::sleep(WATCH_AGAIN_AFTER).await;
-    }
-}
-
-/// The version up to which a subscriber that saw this message is current; `None` inside a snapshot.
-fn version_after(message: &proto::WatchRoutesResponse) -> Option<u64> {
-    match message.event.as_ref()? {
-        Event::Snapshot(snapshot) => (!snapshot.more).then_some(snapshot.catalog_version),
-        Event::Deltas(deltas) => deltas.deltas.last().map(|delta| delta.catalog_version),
-        Event::Progress(progress) => Some(progress.catalog_version),
+        show_event(&message, args.format)?;
     }
 }
 
@@ -349,7 +310,7 @@ fn event_lines(out: &mut impl Write, message: &proto::WatchRoutesResponse) -> st
                 writeln!(out, "{}", delta_words(delta))?;
             }
         }
-        // A sign of life is no news to people.
+        // Progress messages are for programs.
         Some(Event::Progress(_)) | None => {}
     }
     Ok(())

@@ -1,5 +1,4 @@
-//! Starting and stopping nodes, for `serve` and `demo`. The only place of the commands that knows
-//! how a node is made.
+//! Starts and stops nodes, for `serve` and `demo`.
 
 use std::io::IsTerminal as _;
 
@@ -18,15 +17,15 @@ use super::talk;
 pub struct RunningNode(Node);
 
 impl RunningNode {
-    /// Starts a node; it serves when this returns.
+    /// Starts a node. When this returns, it serves.
     ///
     /// # Errors
-    /// Where its port is taken, its folder is in use or unreadable, or it belongs elsewhere.
+    /// If its port is taken, its folder is in use or unreadable, or it belongs to another node.
     pub async fn start(options: ServeOptions) -> anyhow::Result<Self> {
         Ok(RunningNode(Node::start(config(options)?).await?))
     }
 
-    /// As [`RunningNode::start`]; `None` where `stopped` came while the node waited to join.
+    /// As [`RunningNode::start`]; `None` if `stopped` completed while the node waited to join.
     ///
     /// # Errors
     /// As [`RunningNode::start`].
@@ -37,22 +36,22 @@ impl RunningNode {
         Ok(Node::start_unless(config(options)?, stopped).await?.map(RunningNode))
     }
 
-    /// Waits until the node cannot go on, and says why.
+    /// Waits until the node fails, and returns why.
     pub async fn failed(&self) -> anyhow::Error {
         anyhow::anyhow!(self.0.failed().await)
     }
 
-    /// Reads certificates, token and secret anew; what is wrong with them goes to the log.
+    /// Reads certificates, token and secret again, and logs errors.
     pub async fn reload_security(&self) {
         for error in self.0.reload_security().await.err().into_iter().flatten() {
             tracing::error!("{error}; what was read before stays in force");
         }
     }
 
-    /// Finishes what is in flight, writes what is in memory, and stops.
+    /// Finishes the requests in flight, writes what is in memory, and stops.
     ///
     /// # Errors
-    /// Where something could not be written.
+    /// If something could not be written.
     pub async fn shutdown(self) -> anyhow::Result<()> {
         self.0.shutdown().await.context("the node stopped, but its storage did not close in order")
     }
@@ -106,10 +105,10 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
     })
 }
 
-/// Logs to stderr what `filter` lets through, from now on.
+/// Starts logging to stderr with `filter`.
 ///
 /// # Errors
-/// Where the filter is none (the flags have checked theirs), or no thread can be had.
+/// If the filter is malformed (the flags have checked theirs), or no thread can be had.
 pub fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
     talk::start().context("the system gives no thread to write the log")?;
@@ -119,7 +118,7 @@ pub fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
         // An error inside the log is said on stderr, where it would be a panic.
         .log_internal_errors(false)
         .with_writer(talk::LogLines);
-    // A process that embeds this one may log already; then that stands.
+    // An embedding process may have set up logging already; it is kept.
     let _ = logging.try_init();
     Ok(())
 }
@@ -129,10 +128,10 @@ pub fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
 pub struct Reloads(tokio::signal::unix::Signal);
 
 impl Reloads {
-    /// Takes the signal over from now on: it ends the process no more.
+    /// Handles the signal from now on, so that it no longer ends the process.
     ///
     /// # Errors
-    /// Where the system does not let it.
+    /// If the system refuses.
     pub fn new() -> std::io::Result<Self> {
         Ok(Reloads(signal(SignalKind::hangup())?))
     }
@@ -151,10 +150,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over from now on.
+    /// Handles the signals from now on.
     ///
     /// # Errors
-    /// Where the system does not let it.
+    /// If the system refuses.
     pub fn new() -> std::io::Result<Self> {
         Ok(Signals {
             interrupt: signal(SignalKind::interrupt())?,

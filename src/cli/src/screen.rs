@@ -9,7 +9,7 @@ use crossterm::terminal::{
     LeaveAlternateScreen,
 };
 
-/// The alternate screen, left again when this is dropped.
+/// The alternate screen; dropping this leaves it.
 #[derive(Debug)]
 pub struct Screen(());
 
@@ -17,16 +17,16 @@ impl Screen {
     /// Enters it.
     ///
     /// # Errors
-    /// Where stdout does not take the escape sequences.
+    /// If stdout cannot be written.
     pub fn enter() -> io::Result<Self> {
         execute!(io::stdout(), EnterAlternateScreen, Hide)?;
         Ok(Screen(()))
     }
 
-    /// Shows `text`, in place of what was there and without flicker.
+    /// Replaces the content of the screen by `text`, without flicker.
     ///
     /// # Errors
-    /// Where stdout does not take it.
+    /// If stdout cannot be written.
     pub fn show(&mut self, text: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();
         execute!(out, BeginSynchronizedUpdate, MoveTo(0, 0))?;
@@ -45,7 +45,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // A terminal that went away needs no restoring.
+        // A terminal that went away need not be restored.
         let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
     }
 }

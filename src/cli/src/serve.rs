@@ -19,29 +19,29 @@ mod run;
 
 pub use run::run_serve;
 
-/// Raft groups of data where nothing else was said.
+/// Default number of data groups.
 pub const DEFAULT_GROUPS: u64 = 4;
-/// Most Raft groups of data.
+/// Maximum number of data groups.
 pub const MAX_GROUPS: u64 = 1024;
-/// Replicas of a group where nothing else was said.
+/// Default number of replicas of a group.
 pub const DEFAULT_REPLICATION: u64 = 3;
-/// Most replicas of a group.
+/// Maximum number of replicas of a group.
 pub const MAX_REPLICATION: u64 = 9;
-/// Most keys to split at: one route more than keys, and 100,000 routes in all.
+/// Maximum number of split keys: there is one route more than keys, and at most 100,000 routes.
 pub const MAX_SPLITS: usize = 99_999;
-/// What a node logs where nothing else was said. openraft warns of each attempt of each group to reach
-/// a peer, which the node itself says once.
+/// Default log filter. openraft warns of each attempt of each group to reach a peer, which the node
+/// itself says once.
 pub const DEFAULT_LOG: &str = "info,openraft=error";
 
-/// How a node comes to its cluster.
+/// How a node starts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Start {
-    /// As one of the first members, each of which is given the same list. Done once: with data
-    /// of that cluster in the folder, the node just goes on.
+    /// As one of the first members of a new cluster, each of which gets the same list. If the
+    /// folder holds a node of that cluster, it is restarted.
     Bootstrap(Bootstrap),
     /// By asking a member.
     Join(Address),
-    /// From what its folder says, which must hold a node.
+    /// From its folder, which must hold a node.
     Resume,
 }
 
@@ -54,18 +54,18 @@ pub struct Bootstrap {
     pub groups: u64,
     /// Replicas of each group, at least 1 and at most the number of members.
     pub replication: u64,
-    /// Where routes begin, beside the first: ascending, distinct keys that clients may use.
+    /// The first keys of all routes but the first: ascending, distinct keys that clients may use.
     pub split_at: Vec<Bytes>,
 }
 
-/// All that `serve` was told, checked.
+/// The checked options of `serve`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServeOptions {
     /// Node id, at least 1.
     pub id: u64,
     /// Where to listen for gRPC.
     pub listen: SocketAddr,
-    /// gRPC address that others reach this node under.
+    /// gRPC address under which others reach this node.
     pub advertise: Address,
     /// Where to listen for HTTP; `None`: not at all.
     pub http: Option<SocketAddr>,
@@ -75,17 +75,17 @@ pub struct ServeOptions {
     pub data: PathBuf,
     /// How it comes to its cluster.
     pub start: Start,
-    /// Listening beyond loopback without TLS and token was asked for.
+    /// Whether listening beyond loopback without TLS and token is allowed.
     pub insecure: bool,
     /// TLS, tokens and secrets.
     pub security: SecurityConfig,
     /// The visualizer.
     pub keyviz: KeyvizOptions,
-    /// Bytes a second that this node sends to replicas that need rows.
+    /// Bytes per second that this node sends to replicas that need rows.
     pub move_bytes_per_s: u64,
-    /// All groups are verified in this time; zero: never.
+    /// All groups are verified once in this time; zero: never.
     pub verify_every: Duration,
-    /// Bytes of rows a second that each replica reads for that.
+    /// Bytes of rows per second that each replica reads for that.
     pub verify_bytes_per_s: u64,
     /// Memory and disk.
     pub storage: StorageFlags,
@@ -96,16 +96,16 @@ pub struct ServeOptions {
 /// `serve`.
 #[derive(Args, Debug)]
 pub struct ServeArgs {
-    /// This node's id, at least 1; no other node may ever have it
+    /// Id of this node, at least 1; unique in the cluster and never reused
     #[arg(long, env = "KEYVIZ_ID", value_name = "ID", value_parser = |text: &str| values::number_in(text, 1, u64::MAX))]
     id: u64,
     /// Where to listen for gRPC
     #[arg(long, env = "KEYVIZ_LISTEN", value_name = "IP:PORT", default_value = "127.0.0.1:7401")]
     listen: SocketAddr,
-    /// gRPC address that other nodes and clients reach this node under; absent: as --listen
+    /// gRPC address under which nodes and clients reach this node; absent: as --listen
     #[arg(long, env = "KEYVIZ_ADVERTISE", value_name = "HOST:PORT")]
     advertise: Option<Address>,
-    /// Where to listen for HTTP: the heatmap page, its API and metrics; absent: not at all
+    /// Where to listen for HTTP: the page, its API and metrics; absent: no HTTP
     #[arg(long, env = "KEYVIZ_HTTP", value_name = "IP:PORT")]
     http: Option<SocketAddr>,
     /// More names under which --http is reached, such as that of a proxy. Without an admin token, a node
@@ -119,11 +119,11 @@ pub struct ServeArgs {
         requires = "http"
     )]
     http_host: Vec<String>,
-    /// Folder of this node, made where it does not exist
+    /// Folder of this node; created if it does not exist
     #[arg(long, env = "KEYVIZ_DATA", value_name = "DIR")]
     data: PathBuf,
-    /// Start a new cluster with these members; each of them is started with the same list. A node
-    /// that already belongs to this cluster just goes on
+    /// Start a new cluster with these members; each of them is started with the same list. If the
+    /// node already belongs to this cluster, it is restarted
     #[arg(
         long,
         env = "KEYVIZ_BOOTSTRAP",
@@ -142,12 +142,13 @@ pub struct ServeArgs {
     /// Replicas of each group, 1 to 9; at bootstrap [default: 3, or the number of members]
     #[arg(long, env = "KEYVIZ_REPLICATION", value_name = "N", value_parser = |text: &str| values::number_in(text, 1, MAX_REPLICATION))]
     replication: Option<u64>,
-    /// Keys at which the first routes are split; routes go to the groups in turn; a comma in a key
-    /// is written as \\x2c; at bootstrap
+    /// Keys at which the first routes are split; routes are assigned to the groups in turn; a comma
+    /// in a key is written as \x2c; at bootstrap
     #[arg(long, env = "KEYVIZ_SPLIT_AT", value_name = "KEY,...", value_delimiter = ',', value_parser = values::key)]
     split_at: Vec<Bytes>,
-    /// Speak TLS with the certificate in this PEM file, on both ports and to other nodes; needs
-    /// --tls-key and --tls-ca. It and the files below are read anew when they change
+    /// Use TLS with the certificate in this PEM file, on both ports and to other nodes; needs
+    /// --tls-key and --tls-ca. Changes of this file and of those below take effect while the node
+    /// runs
     #[arg(
         long,
         env = "KEYVIZ_TLS_CERT",
@@ -165,7 +166,7 @@ pub struct ServeArgs {
         help_heading = "Security"
     )]
     tls_key: Option<PathBuf>,
-    /// CA that signs all nodes and the clients that show a certificate, PEM
+    /// CA that signs all nodes, and clients that present a certificate, PEM
     #[arg(
         long,
         env = "KEYVIZ_TLS_CA",
@@ -174,12 +175,12 @@ pub struct ServeArgs {
         help_heading = "Security"
     )]
     tls_ca: Option<PathBuf>,
-    /// Ask for the token in this file where routes or members are changed, for heatmaps and on
-    /// /api/; each line is a token that is accepted
+    /// Require the token in this file to change routes or members, for heatmaps and for /api/; each
+    /// line is an accepted token
     #[arg(long, env = "KEYVIZ_ADMIN_TOKEN_FILE", value_name = "FILE", help_heading = "Security")]
     admin_token_file: Option<PathBuf>,
-    /// Take calls from nodes that show the secret in this file, and show its first line to them;
-    /// each line is a secret that is accepted
+    /// Accept calls from nodes that present the secret in this file, and present its first line to
+    /// them; each line is an accepted secret
     #[arg(
         long,
         env = "KEYVIZ_CLUSTER_SECRET_FILE",
@@ -187,7 +188,7 @@ pub struct ServeArgs {
         help_heading = "Security"
     )]
     cluster_secret_file: Option<PathBuf>,
-    /// Listen beyond loopback although there is no TLS or no admin token
+    /// Allow listening beyond loopback without TLS or admin token
     #[arg(
         long,
         env = "KEYVIZ_INSECURE",
@@ -195,23 +196,22 @@ pub struct ServeArgs {
         help_heading = "Security"
     )]
     insecure: bool,
-    /// Bytes of rows a second that this node sends, over all its groups, to new replicas and to ones that
-    /// are far behind; in bytes or as KiB, MiB or GiB; at least 64KiB. Entries of the log are not held
-    /// up: one that can catch up from the log (at most 15,000 entries or 64 MiB a group) does so at
-    /// full speed
+    /// Maximum bytes of rows per second that this node sends to replicas that are new or far
+    /// behind, over all its groups; in bytes or as KiB, MiB or GiB; at least 64KiB. Replicas that
+    /// can catch up from the log (at most 15,000 entries or 64 MiB per group) are not limited
     #[arg(long, env = "KEYVIZ_MOVE_RATE", value_name = "SIZE", default_value = "64MiB", value_parser = move_rate)]
     move_rate: u64,
-    /// Compare the replicas of all groups once in this time, one group after the other; the leader of
-    /// the catalog group does. Replicas that differ are logged and counted in metrics. At least 1s; 0s:
+    /// Compare the replicas of all groups once in this time, one group after the other, on the
+    /// leader of the catalog group. Differences are logged and counted in metrics. At least 1s; 0s:
     /// never. See `keyviz cluster verify`
     #[arg(long, env = "KEYVIZ_VERIFY_EVERY", value_name = "DURATION", default_value = "24h", value_parser = verify_every)]
     verify_every: Duration,
-    /// Bytes of rows a second that each replica reads for --verify-every; in bytes or as KiB, MiB or
-    /// GiB; at least 64KiB
+    /// Maximum bytes of rows per second that each replica reads for --verify-every; in bytes or as
+    /// KiB, MiB or GiB; at least 64KiB
     #[arg(long, env = "KEYVIZ_VERIFY_RATE", value_name = "SIZE", default_value = "4MiB", value_parser = verify_rate)]
     verify_rate: u64,
-    /// What to log on stderr: error, warn, info, debug, trace, or a filter such as
-    /// info,keyviz::raft=debug
+    /// Log level on stderr: error, warn, info, debug or trace, or a filter such as
+    /// info,keyviz_raft=debug
     #[arg(long, env = "KEYVIZ_LOG", value_name = "FILTER", default_value = DEFAULT_LOG, value_parser = log_filter)]
     log: String,
     /// Length of a heatmap column, 1s to 1h; the same on every node
@@ -231,7 +231,7 @@ pub struct ServeArgs {
     storage: StorageArgs,
 }
 
-/// An entry of `--bootstrap` that names no member.
+/// Why an entry of `--bootstrap` is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum MemberError {
     /// No `=`.
@@ -276,10 +276,10 @@ fn log_filter(text: &str) -> Result<String, tracing_subscriber::filter::ParseErr
 }
 
 impl ServeArgs {
-    /// Checks what no flag can check alone.
+    /// Checks the combination of flags.
     ///
     /// # Errors
-    /// Naming the flag and its value.
+    /// Names the flag and its value.
     pub fn options(self) -> Result<ServeOptions, UsageError> {
         let advertise = self.advertise.clone().unwrap_or_else(|| self.listen.into());
         self.check_exposure(&advertise)?;

@@ -1,21 +1,21 @@
-//! What a node may take of memory and disk: flags shared by `serve` and `demo`.
+//! Limits on memory and disk: flags shared by `serve` and `demo`.
 
 use clap::Args;
 
 use super::keyviz_flags::{SizeError, size_in};
 use keyviz_raft::{GroupOptions, StorageOptions};
 
-/// Memory for cached pages where nothing else was said.
+/// Default memory for cached pages.
 pub const DEFAULT_CACHE_BYTES: u64 = keyviz_node::DEFAULT_CACHE_BYTES;
 
-/// Bounds as given or by default.
+/// The limits.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StorageFlags {
     /// Memory for cached pages.
     pub cache_bytes: u64,
     /// Memory for recent log entries.
     pub log_cache_bytes: u64,
-    /// Bytes of requests under way.
+    /// Bytes of requests in progress.
     pub queue_bytes: u64,
     /// Bytes of the disk to keep free; `None`: by its size.
     pub min_free_bytes: Option<u64>,
@@ -39,7 +39,7 @@ pub struct StorageArgs {
     /// [default: 48MiB; demo: 8MiB]
     #[arg(long, env = "KEYVIZ_CACHE_BYTES", value_name = "SIZE", value_parser = cache_bytes)]
     cache_bytes: Option<u64>,
-    /// Memory for log entries that followers may still need, over all groups of a node
+    /// Memory for recent log entries, over all groups of a node
     #[arg(
         long,
         env = "KEYVIZ_LOG_CACHE_BYTES",
@@ -48,7 +48,7 @@ pub struct StorageArgs {
         value_parser = cache_bytes
     )]
     log_cache_bytes: u64,
-    /// Bytes of writes that may be under way on a node; beyond, they are refused with
+    /// Maximum bytes of writes in progress on a node; above it writes are refused with
     /// RESOURCE_EXHAUSTED; at least 16MiB
     #[arg(
         long,
@@ -58,7 +58,7 @@ pub struct StorageArgs {
         value_parser = queue_bytes
     )]
     queue_bytes: u64,
-    /// Bytes of the disk to keep free: below, a node takes no writes until there is room; 0: never
+    /// Bytes of the disk to keep free: below, the node is read-only until there is space; 0: never
     /// refuse [default: 256MiB, or an eighth of the disk if that is less]
     #[arg(long, env = "KEYVIZ_MIN_FREE_BYTES", value_name = "SIZE", value_parser = min_free_bytes)]
     min_free_bytes: Option<u64>,
@@ -77,7 +77,7 @@ fn min_free_bytes(text: &str) -> Result<u64, SizeError> {
 }
 
 impl StorageArgs {
-    /// The bounds; `cache_bytes` where no other was given.
+    /// The limits, with `cache_bytes` as the default of the cache.
     pub fn flags(&self, cache_bytes: u64) -> StorageFlags {
         StorageFlags {
             cache_bytes: self.cache_bytes.unwrap_or(cache_bytes),

@@ -1,6 +1,6 @@
 use super::*;
 
-/// The message of a command line that must not be accepted.
+/// The error message of a command line that must be refused.
 fn wrong(line: &[&str]) -> String {
     let line = std::iter::once("keyviz").chain(line.iter().copied());
     let parsed =

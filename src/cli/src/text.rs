@@ -1,5 +1,5 @@
-//! Text for people: nothing that came from a key, a node or a file may move the cursor, change a
-//! colour or turn the reading direction, and columns line up by displayed width.
+//! Text for terminals: nothing from a key, a node or a file may move the cursor, change a colour or
+//! the reading direction, and columns are aligned by displayed width.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -8,19 +8,18 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::notation;
 pub use keyviz_client::text::{duration, inert};
-pub(super) use keyviz_client::text::{escape_char, is_inert};
 
-/// A key or value for people, in the notation of keys ([`notation`]).
+/// A key or value as text, in the notation of keys ([`notation`]).
 pub fn preview(bytes: &[u8]) -> Cow<'_, str> {
     notation::shown(bytes)
 }
 
-/// Terminal cells that `text` takes.
+/// The width of `text` in terminal cells.
 pub fn width(text: &str) -> usize {
     text.width()
 }
 
-/// `text` in at most `limit` terminal cells; what was cut off is marked with `…`.
+/// `text` in at most `limit` terminal cells; a cut is marked with `…`.
 pub fn shorten(text: &str, limit: usize) -> Cow<'_, str> {
     if width(text) <= limit {
         return Cow::Borrowed(text);
@@ -49,14 +48,14 @@ pub fn fit(text: &str, cells: usize) -> String {
     out
 }
 
-/// Words in lines of at most `limit` terminal cells; a word that is longer is cut.
+/// Wraps words into lines of at most `limit` terminal cells; longer words are cut.
 pub fn wrap(text: &str, limit: usize) -> Vec<String> {
     let words: Vec<&str> = text.split(' ').collect();
     wrap_parts(&words, " ", limit)
 }
 
-/// Parts in lines of at most `limit` terminal cells, `between` them where they share a line; a
-/// part that is longer is wrapped at its words, and a word that is longer is cut.
+/// Wraps parts into lines of at most `limit` terminal cells, with `between` between parts of a
+/// line. Longer parts are wrapped at words, and longer words are cut.
 pub fn wrap_parts<S: AsRef<str>>(parts: &[S], between: &str, limit: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for part in parts.iter().map(AsRef::as_ref) {
@@ -118,9 +117,9 @@ fn scaled(number: u64, base: u64, units: &[&str]) -> String {
     }
 }
 
-/// Unix milliseconds as `2026-01-31T12:00:00Z`; times that no calendar has as their number.
+/// Unix milliseconds as `2026-01-31T12:00:00Z`; as a number if out of range.
 pub fn time_utc(unix_ms: u64) -> String {
-    // The last second of the year 9999, past which RFC 3339 has no form.
+    // The last second of the year 9999, the last one that RFC 3339 can express.
     const LAST_MS: u64 = 253_402_300_799_000;
     if unix_ms > LAST_MS {
         return format!("{unix_ms} ms");

@@ -1,12 +1,12 @@
-//! Usage lines of errors. clap lists flags that got their value from a default or a variable as if
-//! they were required; here the line is that of the help.
+//! Usage lines of errors. clap lists flags with a default or a variable as if they were required;
+//! this module uses the line of the help instead.
 
 use std::ffi::OsString;
 
 use clap::Command;
 use clap::error::{ContextKind, ContextValue};
 
-/// The same error with the usage line of the subcommand that `words` name.
+/// The error with the usage line of the subcommand in `words`.
 pub fn corrected(
     mut error: clap::Error,
     mut command: Command,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::values::{self, MAX_VALUE_BYTES, ValueError};
 use super::{CliError, UsageError};
 
-/// What stands for stdin in place of a value or a file.
+/// The argument that means stdin.
 pub const STDIN: &str = "-";
 
 /// A value argument.
@@ -20,7 +20,7 @@ pub enum ValueArg {
     Stdin,
 }
 
-/// A value that could not be read.
+/// Why a value could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ValueInputError {
     /// Stdin cannot be read.
@@ -31,15 +31,15 @@ pub enum ValueInputError {
     File {
         /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// An error of the operating system.
         source: io::Error,
     },
 }
 
-/// The parser of a value argument: `-` is stdin, everything else is the value.
+/// Parses a value argument: `-` is stdin, anything else is the value.
 ///
 /// # Errors
-/// Where the value is too large or broken hexadecimal.
+/// If the value is too large or malformed hexadecimal.
 pub fn argument(text: &str) -> Result<ValueArg, ValueError> {
     match text {
         STDIN => Ok(ValueArg::Stdin),
@@ -47,10 +47,10 @@ pub fn argument(text: &str) -> Result<ValueArg, ValueError> {
     }
 }
 
-/// The value that an argument or a file holds; bytes from stdin and files are taken as they are.
+/// The value of an argument or a file; bytes from stdin and files are used unchanged.
 ///
 /// # Errors
-/// Where it cannot be read or is too large.
+/// If it cannot be read or is too large.
 pub fn read(given: Option<ValueArg>, file: Option<&Path>) -> Result<Bytes, CliError> {
     match (given, file) {
         (Some(ValueArg::Given(value)), _) => Ok(value),
@@ -61,7 +61,7 @@ pub fn read(given: Option<ValueArg>, file: Option<&Path>) -> Result<Bytes, CliEr
             let value = std::fs::File::open(file).and_then(bounded).map_err(failed)?;
             checked("--value-file <FILE>", file.display().to_string(), value)
         }
-        // The parser demands one of them.
+        // The parser requires one of them.
         (None, None) => Ok(Bytes::new()),
     }
 }
@@ -71,7 +71,7 @@ fn from_stdin(argument: &'static str) -> Result<Bytes, CliError> {
     checked(argument, STDIN.to_owned(), value)
 }
 
-/// Reads one byte more than a value may have at most, so that a larger one is noticed.
+/// Reads one byte more than the maximum, to detect larger values.
 fn bounded(from: impl Read) -> io::Result<Vec<u8>> {
     let mut value = Vec::new();
     from.take(MAX_VALUE_BYTES as u64 + 1).read_to_end(&mut value)?;

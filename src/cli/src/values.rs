@@ -1,5 +1,4 @@
-//! Parsers of flag values. Each error says what is wrong; clap puts the flag and the value in
-//! front of it.
+//! Parsers of flag values. Errors say what is wrong; clap prepends the flag and the value.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,13 +16,13 @@ pub const MAX_VALUE_BYTES: usize = 1 << 20;
 /// First byte of keys that clients may not use.
 pub const RESERVED_FIRST_BYTE: u8 = 0;
 
-/// A flag value that means nothing.
+/// Why a flag value is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ValueError {
     /// Broken hexadecimal.
     #[error(transparent)]
     KeyText(#[from] KeyTextError),
-    /// A malformed escape, or broken hexadecimal.
+    /// A malformed escape or malformed hexadecimal.
     #[error(transparent)]
     Notation(#[from] NotationError),
     /// A key of no bytes.
@@ -38,7 +37,7 @@ pub enum ValueError {
     /// A value that is too large.
     #[error("a value has at most {MAX_VALUE_BYTES} bytes, this one has {0}")]
     LargeValue(usize),
-    /// No `HOST:PORT`.
+    /// A text that is not `HOST:PORT`.
     #[error(transparent)]
     Address(#[from] AddressError),
     /// No duration.
@@ -78,20 +77,20 @@ pub enum ValueError {
     Axis,
 }
 
-/// A key that a client may use.
+/// Parses a key that a client may use.
 ///
 /// # Errors
-/// Where it is empty, too long, reserved, or malformed.
+/// If it is empty, too long, reserved, or malformed.
 pub fn key(text: &str) -> Result<Bytes, ValueError> {
     let key = notation::parse(text)?;
     check_key(&key)?;
     Ok(key)
 }
 
-/// Whether a client may use this key.
+/// Checks whether a client may use this key.
 ///
 /// # Errors
-/// Where it is empty, too long or reserved.
+/// If it is empty, too long or reserved.
 pub fn check_key(key: &[u8]) -> Result<(), ValueError> {
     match key {
         [] => Err(ValueError::EmptyKey),
@@ -101,10 +100,10 @@ pub fn check_key(key: &[u8]) -> Result<(), ValueError> {
     }
 }
 
-/// A bound of a key range: empty is allowed, and so is a reserved key, which no client can store.
+/// Parses a bound of a key range. It may be empty or a reserved key.
 ///
 /// # Errors
-/// Where it is too long or malformed.
+/// If it is too long or malformed.
 pub fn bound(text: &str) -> Result<Bytes, ValueError> {
     let bound = notation::parse(text)?;
     if bound.len() > MAX_KEY_BYTES {
@@ -113,10 +112,10 @@ pub fn bound(text: &str) -> Result<Bytes, ValueError> {
     Ok(bound)
 }
 
-/// A value that can be stored.
+/// Parses a value.
 ///
 /// # Errors
-/// Where it is too large or broken hexadecimal.
+/// If it is too large or malformed hexadecimal.
 pub fn value(text: &str) -> Result<Bytes, ValueError> {
     let value = json::parse_key(text)?;
     if value.len() > MAX_VALUE_BYTES {
@@ -125,19 +124,19 @@ pub fn value(text: &str) -> Result<Bytes, ValueError> {
     Ok(value)
 }
 
-/// A duration of at least one millisecond, such as `500ms`, `60s`, `1h 30m`.
+/// Parses a duration of at least one millisecond, such as `500ms`, `60s`, `1h 30m`.
 ///
 /// # Errors
-/// Where it is none, or shorter.
+/// If it is not a duration, or shorter.
 pub fn duration(text: &str) -> Result<Duration, ValueError> {
     const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
     duration_in(text, Duration::from_millis(1), LONGEST)
 }
 
-/// A duration within bounds.
+/// Parses a duration within bounds.
 ///
 /// # Errors
-/// Where it is none, or out of bounds.
+/// If it is not a duration, or out of bounds.
 pub fn duration_in(text: &str, least: Duration, most: Duration) -> Result<Duration, ValueError> {
     let duration =
         humantime::parse_duration(text).map_err(|error| ValueError::Duration(error.to_string()))?;
@@ -150,10 +149,11 @@ pub fn duration_in(text: &str, least: Duration, most: Duration) -> Result<Durati
     Ok(duration)
 }
 
-/// A number of bytes: `4096`, `64KiB`, `256MiB`, `1GiB` (also `k`, `m`, `g`, in powers of 1,024).
+/// Parses a number of bytes: `4096`, `64KiB`, `256MiB`, `1GiB` (also `k`, `m`, `g`, in powers of
+/// 1,024).
 ///
 /// # Errors
-/// Where it is none, or does not fit 64 bits.
+/// If it is not a size, or does not fit 64 bits.
 pub fn size(text: &str) -> Result<u64, ValueError> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -169,7 +169,7 @@ pub fn size(text: &str) -> Result<u64, ValueError> {
     number.checked_mul(1 << shift).ok_or(ValueError::Size)
 }
 
-/// A yes or no, as people write it.
+/// Parses a boolean: yes, no, true, false, on, off, 1 or 0.
 ///
 /// # Errors
 /// Where it is neither.
@@ -181,10 +181,10 @@ pub fn yes_or_no(text: &str) -> Result<bool, ValueError> {
     }
 }
 
-/// A whole number within bounds.
+/// Parses a whole number within bounds.
 ///
 /// # Errors
-/// Where it is none, or out of bounds.
+/// If it is not a duration, or out of bounds.
 pub fn number_in(text: &str, least: u64, most: u64) -> Result<u64, ValueError> {
     let number: u64 = text.parse().map_err(|_| ValueError::NotNumber)?;
     if number < least || number > most {
@@ -211,7 +211,7 @@ pub fn time_ms(text: &str) -> Result<u64, ValueError> {
         .ok_or(ValueError::Time)
 }
 
-/// Splits `2026-01-31T12:00:00+02:00` before its offset, and gives that in milliseconds.
+/// Splits `2026-01-31T12:00:00+02:00` before its offset, and returns the offset in milliseconds.
 fn split_offset(text: &str) -> Option<(&str, i64)> {
     if let Some(local) = text.strip_suffix(['Z', 'z']) {
         return Some((local, 0));
@@ -235,7 +235,7 @@ fn split_offset(text: &str) -> Option<(&str, i64)> {
 /// A series by name.
 ///
 /// # Errors
-/// Where there is no such series.
+/// If there is no such series.
 pub fn series(text: &str) -> Result<proto::Series, ValueError> {
     json::series_from_name(text).ok_or(ValueError::Series)
 }
@@ -243,7 +243,7 @@ pub fn series(text: &str) -> Result<proto::Series, ValueError> {
 /// An axis by name.
 ///
 /// # Errors
-/// Where there is no such axis.
+/// If there is no such axis.
 pub fn axis(text: &str) -> Result<proto::Axis, ValueError> {
     json::axis_from_name(text).ok_or(ValueError::Axis)
 }
@@ -251,7 +251,7 @@ pub fn axis(text: &str) -> Result<proto::Axis, ValueError> {
 /// A role by name.
 ///
 /// # Errors
-/// Where there is no such role.
+/// If there is no such role.
 pub fn role(text: &str) -> Result<proto::Role, ValueError> {
     json::role_from_name(text).ok_or(ValueError::Role)
 }

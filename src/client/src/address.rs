@@ -1,4 +1,4 @@
-//! Where a node is reached.
+//! Addresses of nodes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,24 +6,24 @@ use std::str::FromStr;
 /// What is wrong with an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AddressFault {
-    /// Nothing after a colon.
+    /// The port is missing.
     #[error("the port is missing")]
     NoPort,
-    /// Nothing before the colon.
+    /// The host is missing.
     #[error("the host is missing")]
     NoHost,
-    /// A port that is no port.
+    /// The port is not a port number.
     #[error("the port is not a number from 1 to 65535")]
     BadPort,
-    /// Characters that no host has.
+    /// The host has an invalid character.
     #[error("the host has a character that no host name has")]
     BadHost,
-    /// An IPv6 address without brackets.
+    /// An IPv6 address has no brackets.
     #[error("an IPv6 address goes in brackets: [::1]:7401")]
     BareV6,
 }
 
-/// No `HOST:PORT`.
+/// A text that is not `HOST:PORT`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("an address is HOST:PORT ({0})")]
 pub struct AddressError(pub AddressFault);
@@ -33,7 +33,7 @@ pub struct AddressError(pub AddressFault);
 pub struct Address(String);
 
 impl Address {
-    /// As given.
+    /// The text of the address.
     pub fn as_str(&self) -> &str {
         &self.0
     }

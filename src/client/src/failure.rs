@@ -1,5 +1,5 @@
-//! What a failed call means for the next step. Retry, refusal and unknown outcome are different
-//! things and stay different up to the exit code.
+//! The meaning of a failed call. Retryable failures, refusals and unknown outcomes stay distinct up
+//! to the exit code.
 
 use std::error::Error;
 
@@ -9,21 +9,21 @@ use keyviz_proto::failure::causes;
 
 pub use keyviz_proto::metadata::NOT_APPLIED_METADATA as NOT_APPLIED;
 
-/// What a failed call means.
+/// The meaning of a failed call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Meaning {
-    /// No connection: nothing was sent. Safe to send again, to any node.
+    /// There was no connection, so nothing was sent. Safe to repeat at any node.
     NotSent,
-    /// The server says that it did nothing and may do it later. Safe to send again.
+    /// The server states that it did nothing. Safe to repeat.
     NotApplied,
-    /// The server refuses the request itself. Sending it again changes nothing.
+    /// The server refuses the request. Repeating it has the same result.
     Refused,
-    /// It may or may not have happened. A read can be sent again; a write never.
+    /// It may or may not have happened. A read may be repeated, a write must not.
     Unknown,
 }
 
 impl Meaning {
-    /// Reads a status.
+    /// The meaning of a status.
     pub fn of(status: &Status) -> Self {
         if causes(status).any(|error| error.is::<ConnectError>()) {
             return Meaning::NotSent;
@@ -52,7 +52,7 @@ impl Meaning {
         }
     }
 
-    /// Whether a read may be sent again.
+    /// Whether a read may be repeated.
     pub fn read_again(self, status: &Status) -> bool {
         match self {
             Meaning::NotSent | Meaning::NotApplied => true,
@@ -61,26 +61,26 @@ impl Meaning {
         }
     }
 
-    /// Whether a write may be sent again.
+    /// Whether a write may be repeated.
     pub fn write_again(self) -> bool {
         matches!(self, Meaning::NotSent | Meaning::NotApplied)
     }
 }
 
-/// Whether a TLS port told this side, which speaks plain text, to go away: HTTP/2's
-/// INADEQUATE_SECURITY, before anything was read.
+/// Whether a TLS port refused this side's plain text, with HTTP/2's INADEQUATE_SECURITY, before it
+/// read anything.
 fn needs_tls(status: &Status) -> bool {
     status.code() == Code::PermissionDenied && status.source().is_some()
 }
 
-/// Whether the other side of a TLS handshake speaks something else.
+/// Whether the other side of a TLS handshake does not use TLS.
 fn speaks_no_tls(error: &(dyn Error + 'static)) -> bool {
     let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
     let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
     matches!(tls, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
 }
 
-/// The reason in a status: the server's words, or the innermost error of the connection.
+/// The reason in a status: the message of the server, or the innermost error of the connection.
 pub fn reason(status: &Status) -> String {
     if needs_tls(status) {
         return "it speaks TLS only; give the CA's certificate with --tls-ca".to_owned();

@@ -1,7 +1,7 @@
-//! A cluster for tests of the client side: real gRPC on loopback, one map behind all nodes, and
-//! faults on request.
+//! A cluster for tests of clients: real gRPC on loopback, one map behind all nodes, and faults on
+//! request.
 //!
-//! The tests of this crate and of the command each use a part of it.
+//! The tests of this crate and of the command each use part of it.
 
 #![allow(dead_code)]
 
@@ -23,15 +23,16 @@ use tonic::{Code, Request, Response, Status};
 use crate::Address;
 use keyviz_proto as proto;
 use keyviz_proto::kv_server::{Kv, KvServer};
-use keyviz_proto::metadata::NOT_APPLIED_METADATA as NOT_APPLIED;
+use keyviz_proto::metadata::{LEADER_METADATA, NOT_APPLIED_METADATA as NOT_APPLIED, REQUEST_ID};
+use keyviz_proto::routes_server::{Routes, RoutesServer};
 
-/// What goes wrong at a node.
+/// A fault of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Fault {
     /// Nothing.
     #[default]
     None,
-    /// UNAVAILABLE, without a word on what happened.
+    /// UNAVAILABLE, without stating what happened.
     Unavailable,
     /// UNAVAILABLE, and it certainly did not happen.
     NotApplied,
@@ -41,7 +42,7 @@ pub enum Fault {
     Lost,
     /// INVALID_ARGUMENT.
     Refused,
-    /// No answer for a long time, and it does not happen.
+    /// No answer for a long time, and nothing happens.
     Silent,
     /// A scan breaks after its first page.
     ScanCut,
@@ -58,6 +59,14 @@ pub struct Store {
     /// Every write and delete in the order in which it was applied.
     pub log: Mutex<Vec<(Bytes, Option<Bytes>)>>,
     pub gets: AtomicU64,
+    /// First keys of the routes; all are in group 1.
+    pub routes: Mutex<Vec<Bytes>>,
+    /// The address that nodes name as the leader, where it is not their own.
+    pub leader: Mutex<Option<String>>,
+    /// The request id of every write, in order.
+    pub request_ids: Mutex<Vec<String>>,
+    /// The authorization of every write, in order.
+    pub tokens: Mutex<Vec<String>>,
 }
 
 /// One node.
@@ -67,7 +76,7 @@ pub struct FakeNode {
     pub socket: SocketAddr,
     fault: Arc<Mutex<(Fault, u64)>>,
     pub writes_seen: Arc<AtomicU64>,
-    /// Its own, so that its end takes all connections along.
+    /// Its own runtime, so that shutting it down closes all connections.
     runtime: Option<tokio::runtime::Runtime>,
 }
 
@@ -80,12 +89,12 @@ impl Drop for FakeNode {
 }
 
 impl FakeNode {
-    /// The next `times` calls fail in this way.
+    /// Makes the next `times` calls fail in this way.
     pub fn fail(&self, fault: Fault, times: u64) {
         *self.fault.lock() = (fault, times);
     }
 
-    /// Takes the node away with all its connections.
+    /// Stops the node and closes all its connections.
     pub async fn kill(self) {
         let socket = self.socket;
         drop(self);
@@ -103,8 +112,12 @@ pub async fn start(store: Arc<Store>) -> FakeNode {
 /// Starts a node on this port.
 pub async fn start_at(store: Arc<Store>, socket_to_bind: SocketAddr) -> FakeNode {
     let (fault, writes_seen) = (Arc::default(), Arc::default());
-    let service =
-        FakeKv { store, fault: Arc::clone(&fault), writes_seen: Arc::clone(&writes_seen) };
+    let service = FakeKv {
+        own: String::new(),
+        store,
+        fault: Arc::clone(&fault),
+        writes_seen: Arc::clone(&writes_seen),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -114,9 +127,13 @@ pub async fn start_at(store: Arc<Store>, socket_to_bind: SocketAddr) -> FakeNode
     runtime.spawn(async move {
         let listener = tokio::net::TcpListener::bind(socket_to_bind).await;
         let listener = listener.expect("loopback has the port");
-        bound.send(listener.local_addr()).expect("the test waits for it");
+        let address = listener.local_addr();
+        let own = address.as_ref().map(ToString::to_string).unwrap_or_default();
+        bound.send(address).expect("the test waits for it");
+        let routes = FakeRoutes { store: Arc::clone(&service.store) };
         let serving = Server::builder()
-            .add_service(KvServer::new(service))
+            .add_service(KvServer::new(FakeKv { own, ..service }))
+            .add_service(RoutesServer::new(routes))
             .serve_with_incoming(TcpListenerStream::new(listener));
         let _ = serving.await;
     });
@@ -126,6 +143,8 @@ pub async fn start_at(store: Arc<Store>, socket_to_bind: SocketAddr) -> FakeNode
 
 #[derive(Debug)]
 struct FakeKv {
+    /// Its address.
+    own: String,
     store: Arc<Store>,
     fault: Arc<Mutex<(Fault, u64)>>,
     writes_seen: Arc<AtomicU64>,
@@ -141,7 +160,7 @@ impl FakeKv {
         fault.0
     }
 
-    /// Does what the fault says; `Ok(true)` where the effect shall happen.
+    /// Applies a fault; `Ok(true)` if the operation should take effect.
     async fn before(&self, fault: Fault) -> Result<bool, Status> {
         match fault {
             Fault::None
@@ -193,9 +212,20 @@ impl Kv for FakeKv {
         &self,
         request: Request<proto::PutRequest>,
     ) -> Result<Response<proto::PutResponse>, Status> {
+        let said = |name: &str| {
+            let value = request.metadata().get(name).and_then(|value| value.to_str().ok());
+            value.unwrap_or_default().to_owned()
+        };
+        self.store.request_ids.lock().push(said(REQUEST_ID));
+        self.store.tokens.lock().push(said("authorization"));
         let request = request.into_inner();
         self.change(request.key, Some(request.value)).await?;
-        Ok(Response::new(proto::PutResponse {}))
+        let mut response = Response::new(proto::PutResponse {});
+        let leader = self.store.leader.lock().clone().filter(|leader| *leader != self.own);
+        if let Some(leader) = leader {
+            response.metadata_mut().insert(LEADER_METADATA, leader.parse().expect("it is ASCII"));
+        }
+        Ok(response)
     }
 
     async fn get(
@@ -264,6 +294,62 @@ impl Kv for FakeKv {
         &self,
         _: Request<proto::CompareAndSwapRequest>,
     ) -> Result<Response<proto::CompareAndSwapResponse>, Status> {
+        Err(Status::unimplemented("no test needs it"))
+    }
+}
+
+#[derive(Debug)]
+struct FakeRoutes {
+    store: Arc<Store>,
+}
+
+type Watched =
+    Pin<Box<dyn Stream<Item = Result<proto::WatchRoutesResponse, Status>> + Send + 'static>>;
+
+#[tonic::async_trait]
+impl Routes for FakeRoutes {
+    type WatchRoutesStream = Watched;
+
+    async fn list_routes(
+        &self,
+        _: Request<proto::ListRoutesRequest>,
+    ) -> Result<Response<proto::ListRoutesResponse>, Status> {
+        let starts = self.store.routes.lock().clone();
+        let ends = starts.iter().skip(1).cloned().map(Some).chain([None]);
+        let routes = starts.iter().cloned().zip(ends).zip(1..).map(|((start, end), route_id)| {
+            proto::Route { route_id, start, end, group_id: 1, ..Default::default() }
+        });
+        Ok(Response::new(proto::ListRoutesResponse {
+            catalog_version: 1,
+            routes: routes.collect(),
+        }))
+    }
+
+    async fn split_route(
+        &self,
+        _: Request<proto::SplitRouteRequest>,
+    ) -> Result<Response<proto::RouteChangeResponse>, Status> {
+        Err(Status::unimplemented("no test needs it"))
+    }
+
+    async fn merge_routes(
+        &self,
+        _: Request<proto::MergeRoutesRequest>,
+    ) -> Result<Response<proto::RouteChangeResponse>, Status> {
+        Err(Status::unimplemented("no test needs it"))
+    }
+
+    async fn watch_routes(
+        &self,
+        _: Request<proto::WatchRoutesRequest>,
+    ) -> Result<Response<Watched>, Status> {
+        Err(Status::unimplemented("no test needs it"))
+    }
+
+    async fn route_history(
+        &self,
+        _: Request<proto::RouteHistoryRequest>,
+    ) -> Result<Response<proto::RouteHistoryResponse>, Status> {
         Err(Status::unimplemented("no test needs it"))
     }
 }

@@ -1,10 +1,10 @@
-//! Which node leads the group of a key, as a client knows it.
+//! Leader hints: which node leads the group of a key, as far as this client knows.
 //!
-//! Any node does what any client asks, but one that does not lead the group has to ask or to send on,
-//! which costs about as much again. So a client that makes many calls learns: the ranges of the groups
-//! once, from the route catalog, and who leads a group from the answers themselves, which say so where
-//! another node would have been nearer ([`LEADER_METADATA`]). What is known may be out of date: then
-//! the call takes the longer way and its answer says better.
+//! Any node accepts any request, but a node that does not lead the group forwards it, which about
+//! doubles its cost. A client that makes many calls therefore learns the ranges of the groups once
+//! from the route catalog, and the leader of each group from the answers: a node that is not the
+//! leader names it in its answer ([`LEADER_METADATA`]). A hint may be out of date. Then the request is
+//! forwarded, and the answer has the new leader.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,34 +14,34 @@ use tonic::metadata::MetadataMap;
 
 use super::access::Access;
 use super::address::Address;
-use super::calls::{self, MAX_ANSWER_BYTES};
+use super::connection::{self, MAX_ANSWER_BYTES};
 use keyviz_proto as proto;
 use keyviz_proto::metadata::LEADER_METADATA;
 use keyviz_proto::routes_client::RoutesClient;
 
-/// Nobody is known.
+/// No leader is known.
 const NOBODY: usize = usize::MAX;
 
-/// A group, as [`Leaders`] counts them.
+/// A group, by its index in [`Leaders`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GroupAt(usize);
 
-/// Who leads which keys. Nodes are numbered in the order in which they were given.
+/// The leaders of the groups. Nodes are numbered in the order given.
 #[derive(Debug, Default)]
 pub struct Leaders {
     addresses: Vec<String>,
     /// First key and group of each range, in key order; neighbours differ in their group.
     ranges: Vec<(Bytes, GroupAt)>,
-    /// The node that leads each group, or [`NOBODY`]. Only a hint, so that relaxed order is enough.
+    /// The node that leads each group, or [`NOBODY`]. A hint, so relaxed order is enough.
     leaders: Vec<AtomicUsize>,
 }
 
 impl Leaders {
-    /// Learns the ranges of the groups from the first of `nodes` that tells them. Where none does,
-    /// nothing is known of any key, and nothing ever learned.
+    /// Fetches the ranges of the groups from the first of `nodes` that answers. If none does, there is
+    /// no hint for any key.
     pub async fn learn(nodes: &[Address], access: &Access, timeout: Duration) -> Self {
         for address in nodes {
-            let Ok(channel) = calls::connect(address, access, timeout).await else { continue };
+            let Ok(channel) = connection::connect(address, access, timeout).await else { continue };
             let mut stub = RoutesClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
             let asked = stub.list_routes(proto::ListRoutesRequest {});
             if let Ok(Ok(answer)) = tokio::time::timeout(timeout, asked).await {
@@ -51,7 +51,7 @@ impl Leaders {
         Self::default()
     }
 
-    fn of(nodes: &[Address], routes: &[proto::Route]) -> Self {
+    pub(crate) fn of(nodes: &[Address], routes: &[proto::Route]) -> Self {
         let mut groups = Vec::new();
         let mut ranges: Vec<(Bytes, GroupAt)> = Vec::new();
         for route in routes {
@@ -82,13 +82,13 @@ impl Leaders {
         Some(self.leaders[group.0].load(Ordering::Relaxed)).filter(|node| *node != NOBODY)
     }
 
-    /// Node `by` did what was asked of a group, and said this beside it.
+    /// Node `by` served a request of a group, with this metadata in its answer.
     pub fn answered(&self, group: GroupAt, by: usize, said: &MetadataMap) {
         let leader = match said.get(LEADER_METADATA) {
             None => by,
             Some(address) => {
                 let known = self.addresses.iter().position(|given| address == given.as_str());
-                // A leader that this client was not given is none to go to.
+                // The client has no address of a leader that it was not given.
                 known.unwrap_or(NOBODY)
             }
         };
@@ -97,9 +97,9 @@ impl Leaders {
         }
     }
 
-    /// Node `by` did not do what was asked of a group: it is not to be the first to be asked again.
+    /// Node `by` did not serve a request of a group; it is no longer the one to ask first.
     pub fn failed(&self, group: GroupAt, by: usize) {
-        // Who has learned of another leader meanwhile is right.
+        // Another task may have learned of a new leader meanwhile; that stays.
         let _ = self.leaders[group.0].compare_exchange(
             by,
             NOBODY,

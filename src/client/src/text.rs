@@ -1,4 +1,4 @@
-//! Text for people: nothing that came from a node may act on the terminal that shows it.
+//! Text for terminals: nothing that a node sends may control the terminal.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -13,12 +13,12 @@ fn is_right_to_left(c: char) -> bool {
         | 0x10800..=0x10FFF | 0x1E800..=0x1EFFF)
 }
 
-/// Whether a character only shows, and acts on no terminal.
+/// Whether a character is displayed without controlling the terminal.
 pub fn is_inert(c: char) -> bool {
     is_printable(c) && !is_right_to_left(c)
 }
 
-/// Appends a character that acts on a terminal as text that stands for it.
+/// Appends a character that would control a terminal as an escape.
 pub fn escape_char(out: &mut String, c: char) {
     let escaped = match c {
         '\n' => out.write_str("\\n"),
@@ -30,7 +30,7 @@ pub fn escape_char(out: &mut String, c: char) {
     escaped.expect("writing to a string does not fail");
 }
 
-/// `text` with everything escaped that would act on a terminal instead of showing.
+/// `text` with all characters escaped that would control a terminal.
 pub fn inert(text: &str) -> Cow<'_, str> {
     if text.chars().all(is_inert) {
         return Cow::Borrowed(text);
@@ -42,7 +42,7 @@ pub fn inert(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A duration in words that the flags read back: `1h`, `90s` as `1m 30s`, `250ms`.
+/// A duration as text that the flags accept: `1h`, `90s` as `1m 30s`, `250ms`.
 pub fn duration(duration: Duration) -> String {
     humantime::format_duration(Duration::from_millis(
         u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),

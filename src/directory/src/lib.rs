@@ -1,4 +1,4 @@
-//! Who is in the cluster, which nodes hold a group, and who is believed to lead it.
+//! The members of the cluster, the placement of groups, and hints about their leaders.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,22 +9,22 @@ use tokio::sync::watch;
 
 use keyviz_types::{GroupId, NodeId};
 
-/// Whether this node is a member, as far as it was told.
+/// Whether this node is a member, as far as it knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Standing {
-    /// Nobody said otherwise.
+    /// It is a member, as far as it knows.
     #[default]
     Member,
-    /// It was a member when it stopped, and the others are being asked whether it is one still.
+    /// It was a member when it stopped, and is asking the others whether it still is.
     Asking,
-    /// It has left or was removed: a majority agreed on that.
+    /// It left or was removed, as agreed by a majority.
     Removed,
     /// Its disk has forgotten what it acknowledged; see [`Directory::refusal`].
     Refused,
 }
 
 /// Members come from the catalog group's Raft membership, placement from the applied catalog;
-/// leaders of groups that have no replica here are hints from answers.
+/// leaders of groups without a local replica are hints taken from answers.
 #[derive(Default)]
 pub struct Directory {
     members: ArcSwap<BTreeMap<NodeId, MemberAddress>>,
@@ -35,17 +35,17 @@ pub struct Directory {
     refusal: ArcSwap<String>,
 }
 
-/// Where a member listens.
+/// The addresses of a member.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MemberAddress {
     /// gRPC, `host:port`.
     pub address: String,
-    /// HTTP, `host:port`; empty where it serves none.
+    /// HTTP, `host:port`; empty if it serves no HTTP.
     pub http: String,
 }
 
 impl Directory {
-    /// Nobody known yet.
+    /// A directory without members.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
@@ -55,27 +55,28 @@ impl Directory {
         *self.standing.borrow()
     }
 
-    /// The same, once the others have been asked, or were in vain.
+    /// As above, after the other members have answered or could not be reached.
     pub async fn asked_standing(&self) -> Standing {
         let mut standing = self.standing.subscribe();
         let asked = standing.wait_for(|standing| *standing != Standing::Asking).await;
-        // The sender lives as long as the directory.
+        // The sender is dropped with the directory.
         asked.map_or(Standing::Member, |standing| *standing)
     }
 
-    /// Learns whether this node is a member.
+    /// Sets whether this node is a member.
     pub fn set_standing(&self, standing: Standing) {
         self.standing.send_if_modified(|known| {
             *known != Standing::Refused && std::mem::replace(known, standing) != standing
         });
     }
 
-    /// Why this node takes part in nothing; empty unless its standing is [`Standing::Refused`].
+    /// Why this node is excluded from the cluster; empty unless its standing is
+    /// [`Standing::Refused`].
     pub fn refusal(&self) -> Arc<String> {
         self.refusal.load_full()
     }
 
-    /// This node takes part in nothing until its process ends.
+    /// Excludes this node from the cluster until its process ends.
     pub fn refuse(&self, reason: String) {
         self.refusal.store(Arc::new(reason));
         self.standing.send_replace(Standing::Refused);
@@ -86,7 +87,7 @@ impl Directory {
         self.cluster_id.load_full()
     }
 
-    /// Learns the id of the cluster.
+    /// Sets the id of the cluster.
     pub fn set_cluster_id(&self, id: &str) {
         if self.cluster_id.load().as_str() != id {
             self.cluster_id.store(Arc::new(id.to_owned()));
@@ -105,12 +106,12 @@ impl Directory {
         }
     }
 
-    /// Where a member listens; `None` for a node that is not a member.
+    /// The addresses of a member; `None` for a node that is not a member.
     pub fn address(&self, node: NodeId) -> Option<MemberAddress> {
         self.members.load().get(&node).cloned()
     }
 
-    /// The nodes that hold a group; empty where the group is unknown.
+    /// The nodes that hold a group; empty if the group is unknown.
     pub fn replicas(&self, group: GroupId) -> Vec<NodeId> {
         self.placement.load().get(&group).cloned().unwrap_or_default()
     }
@@ -132,12 +133,12 @@ impl Directory {
         }
     }
 
-    /// Who was last seen to lead a group.
+    /// The node that was last seen to lead a group.
     pub fn leader_hint(&self, group: GroupId) -> Option<NodeId> {
         self.hints.lock().get(&group).copied()
     }
 
-    /// Remembers who leads a group, or that the last belief was wrong.
+    /// Sets the leader of a group; `None` if the last hint was wrong.
     pub fn hint_leader(&self, group: GroupId, leader: Option<NodeId>) {
         let mut hints = self.hints.lock();
         match leader {

@@ -22,16 +22,17 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::{Instant, timeout_at};
 
-use keyviz_catalog::AppliedCatalog;
-use keyviz_core::{
-    ColumnPlan, DEFAULT_ROW_ROUTE_IDS, Merge, NodeId, NodeTotals, PlanRequest, Query, RouteSpec,
-    RowPlan, SoundColumns, Window, plan, plan_columns,
+use keyviz_core::matrix::Merge;
+use keyviz_core::query::{
+    ColumnPlan, DEFAULT_ROW_ROUTE_IDS, NodeTotals, PlanRequest, RowPlan, plan, plan_columns,
 };
-use keyviz_directory::{Directory, Standing};
+use keyviz_core::wire::SoundColumns;
+use keyviz_core::{NodeId, Query, RouteSpec, Window};
+use keyviz_directory::Standing;
 
 use super::local::LocalMatrix;
 use super::member::{Member, Planned};
-use super::peers::PeerMatrix;
+use super::parts::FanoutParts;
 use super::request::{Axis, MAX_EVENTS, MatrixAnswer, MatrixError, MatrixRequest};
 use super::shared::{Joinable, Ticket};
 use super::work::{Place, off_the_runtime};
@@ -42,22 +43,6 @@ pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(2);
 /// The node begins with its own part of a round this much later than the others are asked, so that the
 /// questions are on their way before its cores are busy.
 const HEAD_START: Duration = Duration::from_micros(300);
-
-/// What a fan-out is made of.
-pub struct FanoutParts {
-    /// This node.
-    pub node: NodeId,
-    /// Its own counts.
-    pub local: Arc<LocalMatrix>,
-    /// Who else there is.
-    pub directory: Arc<Directory>,
-    /// The routes, as they are and were.
-    pub catalog: AppliedCatalog,
-    /// How to ask them.
-    pub peers: Arc<dyn PeerMatrix>,
-    /// How long they may take.
-    pub deadline: Duration,
-}
 
 type Answer = Result<Arc<MatrixAnswer>, MatrixError>;
 

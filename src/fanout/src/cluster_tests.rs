@@ -14,10 +14,12 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use keyviz_catalog::AppliedCatalog;
+use keyviz_core::query::{ColumnPlan, RowAxis};
+use keyviz_core::sampler::{Bucket, Counts, Harvest, Layout, Segment, Slot};
+use keyviz_core::wire::PackedColumns;
 use keyviz_core::{
-    Bucket, ColumnPlan, Counts, GroupId, Harvest, History, HistoryConfig, Incarnation, KeyRange,
-    Layout, Matrix, NodeId, PackedColumns, Query, RouteId, RouteSpec, RowAxis, Sampler,
-    SamplerConfig, Segment, Series, Slot, Term,
+    GroupId, History, HistoryConfig, Incarnation, KeyRange, Matrix, NodeId, Query, RouteId,
+    RouteSpec, Sampler, SamplerConfig, Series, Term,
 };
 use keyviz_directory::{Directory, MemberAddress};
 
@@ -51,7 +53,7 @@ fn count(local: &LocalMatrix, node: u64, writes: u64) {
     let layout = Arc::new(Layout { catalog_version: 1, slots: vec![slot] });
     let segment = Segment { layout, cells: vec![(0, Counts { writes, ..Counts::ZERO })] };
     let harvest = Harvest { segments: vec![segment], unattributed: Counts::ZERO };
-    local.history().add(NOW_MS, harvest);
+    let _ = local.history().add(NOW_MS, harvest);
 }
 
 /// Members that answer from a history of their own, after a pause a round.
@@ -234,7 +236,7 @@ async fn honest_partiality_a_late_member_with_columns_beyond_the_plan_says_so() 
         NOW_MS - 60_000,
     )
     .expect("valid");
-    old.add(NOW_MS, Harvest::default());
+    let _ = old.add(NOW_MS, Harvest::default());
     let (_, pauses) = cluster.peers.nodes[&NodeId(2)];
     let sampler = Arc::new(Sampler::new(SamplerConfig::default()).expect("valid"));
     let old = LocalMatrix::new(sampler, Arc::new(old), Clock::of(|| NOW_MS), true);

@@ -3,7 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
-use keyviz_core::{Estate, NodeId};
+use keyviz_core::NodeId;
+use keyviz_core::history::Estate;
 
 use super::local::LocalMatrix;
 

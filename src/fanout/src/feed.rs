@@ -22,7 +22,8 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use keyviz_core::{ColumnSpan, NodeStatus};
+use keyviz_core::matrix::NodeStatus;
+use keyviz_core::query::ColumnSpan;
 
 use super::cluster::Fanout;
 use super::request::{MatrixAnswer, MatrixError, MatrixRequest};

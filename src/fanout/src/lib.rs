@@ -19,15 +19,17 @@ mod estates;
 mod feed;
 mod local;
 mod member;
+mod parts;
 mod peers;
 mod request;
 mod shared;
 mod work;
 
-pub use cluster::{DEFAULT_DEADLINE, Fanout, FanoutCounters, FanoutParts};
+pub use cluster::{DEFAULT_DEADLINE, Fanout, FanoutCounters};
 pub use estates::{EstateError, EstateRecord, EstateStore, Incoming};
 pub use feed::{ColumnsUpdate, FeedError, Feeds, MAX_FEEDS, MAX_SUBSCRIBERS, Subscription};
 pub use local::{Clock, FlushStats, LocalMatrix};
+pub use parts::FanoutParts;
 pub use peers::{PeerMatrix, PeerTotals};
 pub use request::{Axis, MatrixAnswer, MatrixError, MatrixRequest};
 pub use work::{

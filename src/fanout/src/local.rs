@@ -12,10 +12,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-use keyviz_core::{
-    Archive, ColumnPlan, Estate, Flushed, Harvest, History, HistoryView, NodeColumns, NodeTotals,
-    Query, RowAxis, Sampler, Window,
-};
+use keyviz_core::history::{Estate, HistoryView};
+use keyviz_core::query::{ColumnPlan, NodeTotals, RowAxis};
+use keyviz_core::sampler::Harvest;
+use keyviz_core::wire::NodeColumns;
+use keyviz_core::{Archive, Flushed, History, Query, Sampler, Window};
 
 use super::work::{Asker, Work, WorkError};
 

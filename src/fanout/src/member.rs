@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use keyviz_core::{
-    ColumnPlan, NodeId, NodeStatus, NodeTotals, PackedColumns, Query, RowAxis, SoundColumns,
-};
+use keyviz_core::matrix::NodeStatus;
+use keyviz_core::query::{ColumnPlan, NodeTotals, RowAxis};
+use keyviz_core::wire::{PackedColumns, SoundColumns};
+use keyviz_core::{NodeId, Query};
 
-use super::cluster::FanoutParts;
+use super::parts::FanoutParts;
 use super::peers::PeerTotals;
 
 /// A member and what it has said so far.

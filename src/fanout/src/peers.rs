@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use keyviz_core::{ColumnPlan, NodeId, NodeTotals, PackedColumns, Query, RowAxis};
+use keyviz_core::query::{ColumnPlan, NodeTotals, RowAxis};
+use keyviz_core::wire::PackedColumns;
+use keyviz_core::{NodeId, Query};
 
 /// What a member said in round one.
 #[derive(Clone, Debug)]

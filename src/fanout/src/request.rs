@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use keyviz_catalog::RouteEvents;
-use keyviz_core::{KeyRange, MAX_COLUMNS, MAX_ROWS, Matrix, NodeId, Query, Role, Series, Window};
+use keyviz_core::query::{MAX_COLUMNS, MAX_ROWS};
+use keyviz_core::{KeyRange, Matrix, NodeId, Query, Role, Series, Window};
 
 use super::work::{Busy, WorkError};
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Item, List};
+use super::list::{HasJson, List};
 use keyviz_proto as proto;
 
 /// A [`proto::ClusterStatus`] as JSON.
@@ -13,7 +13,7 @@ pub struct ClusterJson<'a> {
     members: List<'a, proto::Member>,
     groups: List<'a, proto::Group>,
     moves: List<'a, proto::Move>,
-    /// Null: not known.
+    /// Null: unknown.
     moves_left: Option<u64>,
     moves_waiting: u64,
     replication: u64,
@@ -56,24 +56,26 @@ pub(super) struct MemberJson<'a> {
     warning: &'a str,
 }
 
-impl<'a> From<&'a proto::Member> for Item<'a> {
-    fn from(member: &'a proto::Member) -> Self {
-        Item::Member(MemberJson {
-            id: member.id,
-            address: &member.address,
-            http: &member.http,
-            ok: member.ok,
-            error: &member.error,
-            catalog_version: member.catalog_version,
-            version: &member.version,
-            voter: member.voter,
-            uptime_ms: member.uptime_ms,
-            latency_ms: member.latency_ms,
-            leaving: member.leaving,
-            read_only: &member.read_only,
-            not_ready: &member.not_ready,
-            warning: &member.warning,
-        })
+impl HasJson for proto::Member {
+    type Json<'a> = MemberJson<'a>;
+
+    fn json(&self) -> MemberJson<'_> {
+        MemberJson {
+            id: self.id,
+            address: &self.address,
+            http: &self.http,
+            ok: self.ok,
+            error: &self.error,
+            catalog_version: self.catalog_version,
+            version: &self.version,
+            voter: self.voter,
+            uptime_ms: self.uptime_ms,
+            latency_ms: self.latency_ms,
+            leaving: self.leaving,
+            read_only: &self.read_only,
+            not_ready: &self.not_ready,
+            warning: &self.warning,
+        }
     }
 }
 
@@ -87,16 +89,18 @@ pub(super) struct MoveJson<'a> {
     received_bytes: u64,
 }
 
-impl<'a> From<&'a proto::Move> for Item<'a> {
-    fn from(now: &'a proto::Move) -> Self {
-        Item::Move(MoveJson {
-            group_id: now.group_id,
-            from: &now.from,
-            to: &now.to,
-            copied_index: now.copied_index,
-            last_index: now.last_index,
-            received_bytes: now.received_bytes,
-        })
+impl HasJson for proto::Move {
+    type Json<'a> = MoveJson<'a>;
+
+    fn json(&self) -> MoveJson<'_> {
+        MoveJson {
+            group_id: self.group_id,
+            from: &self.from,
+            to: &self.to,
+            copied_index: self.copied_index,
+            last_index: self.last_index,
+            received_bytes: self.received_bytes,
+        }
     }
 }
 
@@ -109,15 +113,17 @@ pub(super) struct GroupJson<'a> {
     replicas: List<'a, proto::Replica>,
 }
 
-impl<'a> From<&'a proto::Group> for Item<'a> {
-    fn from(group: &'a proto::Group) -> Self {
-        Item::Group(GroupJson {
-            group_id: group.group_id,
-            leader: group.leader,
-            term: group.term,
-            routes: group.routes,
-            replicas: List(&group.replicas),
-        })
+impl HasJson for proto::Group {
+    type Json<'a> = GroupJson<'a>;
+
+    fn json(&self) -> GroupJson<'_> {
+        GroupJson {
+            group_id: self.group_id,
+            leader: self.leader,
+            term: self.term,
+            routes: self.routes,
+            replicas: List(&self.replicas),
+        }
     }
 }
 
@@ -133,17 +139,19 @@ pub(super) struct ReplicaJson<'a> {
     closed: &'a str,
 }
 
-impl<'a> From<&'a proto::Replica> for Item<'a> {
-    fn from(replica: &'a proto::Replica) -> Self {
-        Item::Replica(ReplicaJson {
-            node_id: replica.node_id,
-            voter: replica.voter,
-            role: &replica.role,
-            last_log_index: replica.last_log_index,
-            applied_index: replica.applied_index,
-            lag: replica.lag,
-            snapshot_rows: replica.snapshot_rows,
-            closed: &replica.closed,
-        })
+impl HasJson for proto::Replica {
+    type Json<'a> = ReplicaJson<'a>;
+
+    fn json(&self) -> ReplicaJson<'_> {
+        ReplicaJson {
+            node_id: self.node_id,
+            voter: self.voter,
+            role: &self.role,
+            last_log_index: self.last_log_index,
+            applied_index: self.applied_index,
+            lag: self.lag,
+            snapshot_rows: self.snapshot_rows,
+            closed: &self.closed,
+        }
     }
 }

@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
-use super::{Item, Key, List, axis_name, series_name};
+use super::list::{HasJson, List};
+use super::names::{axis_name, series_name};
+use super::text::Key;
 use keyviz_proto as proto;
 
 /// A [`proto::Matrix`] as JSON.
@@ -55,13 +57,11 @@ pub(super) struct ColumnJson {
     open: bool,
 }
 
-impl From<&proto::Column> for Item<'_> {
-    fn from(column: &proto::Column) -> Self {
-        Item::Column(ColumnJson {
-            start_ms: column.start_ms,
-            end_ms: column.end_ms,
-            open: column.open,
-        })
+impl HasJson for proto::Column {
+    type Json<'a> = ColumnJson;
+
+    fn json(&self) -> ColumnJson {
+        ColumnJson { start_ms: self.start_ms, end_ms: self.end_ms, open: self.open }
     }
 }
 
@@ -81,19 +81,21 @@ pub(super) struct EventJson<'a> {
     term: Option<u64>,
 }
 
-impl<'a> From<&'a proto::RouteEvent> for Item<'a> {
-    fn from(event: &'a proto::RouteEvent) -> Self {
-        Item::Event(EventJson {
-            time_ms: event.time_ms,
-            kind: &event.kind,
-            catalog_version: event.catalog_version,
-            retired: &event.retired,
-            created: &event.created,
-            key: Key(&event.key),
-            group_id: event.group_id,
-            leader: event.leader,
-            term: event.term,
-        })
+impl HasJson for proto::RouteEvent {
+    type Json<'a> = EventJson<'a>;
+
+    fn json(&self) -> EventJson<'_> {
+        EventJson {
+            time_ms: self.time_ms,
+            kind: &self.kind,
+            catalog_version: self.catalog_version,
+            retired: &self.retired,
+            created: &self.created,
+            key: Key(&self.key),
+            group_id: self.group_id,
+            leader: self.leader,
+            term: self.term,
+        }
     }
 }
 
@@ -132,24 +134,26 @@ impl From<proto::RoleTotals> for RolesJson {
     }
 }
 
-impl<'a> From<&'a proto::Row> for Item<'a> {
-    fn from(row: &'a proto::Row) -> Self {
-        Item::Row(Box::new(RowJson {
-            bucket_id: &row.bucket_id,
-            start: Key(&row.start),
-            end: row.end.as_deref().map(Key),
-            label: &row.label,
-            aggregate: row.aggregate,
-            route_ids: &row.route_ids,
-            route_count: row.route_count,
-            route_ids_truncated: row.route_ids_truncated,
-            roles: row.roles.unwrap_or_default().into(),
-            group_id: row.group_id,
-            values: &row.values,
-            apportioned: &row.apportioned,
-            partial: &row.partial,
-            conflict: &row.conflict,
-        }))
+impl HasJson for proto::Row {
+    type Json<'a> = RowJson<'a>;
+
+    fn json(&self) -> RowJson<'_> {
+        RowJson {
+            bucket_id: &self.bucket_id,
+            start: Key(&self.start),
+            end: self.end.as_deref().map(Key),
+            label: &self.label,
+            aggregate: self.aggregate,
+            route_ids: &self.route_ids,
+            route_count: self.route_count,
+            route_ids_truncated: self.route_ids_truncated,
+            roles: self.roles.unwrap_or_default().into(),
+            group_id: self.group_id,
+            values: &self.values,
+            apportioned: &self.apportioned,
+            partial: &self.partial,
+            conflict: &self.conflict,
+        }
     }
 }
 
@@ -168,21 +172,23 @@ pub(super) struct NodeJson<'a> {
     past_history: bool,
 }
 
-impl<'a> From<&'a proto::NodeStatus> for Item<'a> {
-    fn from(node: &'a proto::NodeStatus) -> Self {
-        Item::Node(NodeJson {
-            id: node.id,
-            address: &node.address,
-            ok: node.ok,
-            error: &node.error,
-            clock_skew_ms: node.clock_skew_ms,
-            columns: node.columns,
-            incarnation: node.incarnation,
-            oldest_ms: node.oldest_ms,
-            latency_ms: node.latency_ms,
-            forgotten_before_ms: node.forgotten_before_ms,
-            past_history: node.past_history,
-        })
+impl HasJson for proto::NodeStatus {
+    type Json<'a> = NodeJson<'a>;
+
+    fn json(&self) -> NodeJson<'_> {
+        NodeJson {
+            id: self.id,
+            address: &self.address,
+            ok: self.ok,
+            error: &self.error,
+            clock_skew_ms: self.clock_skew_ms,
+            columns: self.columns,
+            incarnation: self.incarnation,
+            oldest_ms: self.oldest_ms,
+            latency_ms: self.latency_ms,
+            forgotten_before_ms: self.forgotten_before_ms,
+            past_history: self.past_history,
+        }
     }
 }
 
@@ -193,13 +199,11 @@ pub(super) struct ConflictJson<'a> {
     nodes: &'a [u64],
 }
 
-impl<'a> From<&'a proto::Conflict> for Item<'a> {
-    fn from(conflict: &'a proto::Conflict) -> Self {
-        Item::Conflict(ConflictJson {
-            group_id: conflict.group_id,
-            term: conflict.term,
-            nodes: &conflict.nodes,
-        })
+impl HasJson for proto::Conflict {
+    type Json<'a> = ConflictJson<'a>;
+
+    fn json(&self) -> ConflictJson<'_> {
+        ConflictJson { group_id: self.group_id, term: self.term, nodes: &self.nodes }
     }
 }
 
@@ -212,14 +216,16 @@ pub(super) struct ShareJson<'a> {
     unattributed: u64,
 }
 
-impl<'a> From<&'a proto::NodeShare> for Item<'a> {
-    fn from(share: &'a proto::NodeShare) -> Self {
-        Item::Share(ShareJson {
-            id: share.id,
-            total: share.total,
-            roles: share.roles.unwrap_or_default().into(),
-            rows: &share.rows,
-            unattributed: share.unattributed,
-        })
+impl HasJson for proto::NodeShare {
+    type Json<'a> = ShareJson<'a>;
+
+    fn json(&self) -> ShareJson<'_> {
+        ShareJson {
+            id: self.id,
+            total: self.total,
+            roles: self.roles.unwrap_or_default().into(),
+            rows: &self.rows,
+            unattributed: self.unattributed,
+        }
     }
 }

@@ -12,7 +12,7 @@ pub fn series_name(series: proto::Series) -> &'static str {
     }
 }
 
-/// The series of a name; `None` where there is no such series.
+/// The series with this name; `None` if there is none.
 pub fn series_from_name(name: &str) -> Option<proto::Series> {
     Some(match name {
         "reads" => proto::Series::Reads,
@@ -33,7 +33,7 @@ pub fn role_name(role: proto::Role) -> &'static str {
     }
 }
 
-/// The role of a name; `None` where there is no such role.
+/// The role with this name; `None` if there is none.
 pub fn role_from_name(name: &str) -> Option<proto::Role> {
     Some(match name {
         "all" => proto::Role::Unspecified,
@@ -52,7 +52,7 @@ pub fn axis_name(axis: proto::Axis) -> &'static str {
     }
 }
 
-/// The axis of a name; `None` where there is no such axis.
+/// The axis with this name; `None` if there is none.
 pub fn axis_from_name(name: &str) -> Option<proto::Axis> {
     Some(match name {
         "now" => proto::Axis::Now,

@@ -1,7 +1,8 @@
-//! A matrix as JSON in few bytes, for the page: `encoding=packed`.
+//! A matrix as compact JSON, for the page: `encoding=packed`.
 //!
-//! The plain form spends two bytes on every cell that is empty and up to twenty-one on one that is
-//! not: 1,024 x 1,440 cells can take 30 MiB. Here the cells are one string of [Z85][z85], row by row:
+//! The plain encoding takes two bytes for every empty cell and up to 21 for the others: 1,024 x
+//! 1,440 cells can take 30 MiB. In the packed encoding the cells are one string of [Z85][z85], row
+//! by row:
 //!
 //! ```text
 //! cells  { "form": "exact",   "data": z85 }   n > 0: n in LEB128;  k zeros: a byte 0, then k in LEB128
@@ -22,13 +23,15 @@
 
 use serde::Serialize;
 
-use super::{Key, List, axis_name, series_name};
+use super::list::List;
+use super::names::{axis_name, series_name};
+use super::text::Key;
 use keyviz_proto as proto;
 
-/// Most bytes that exact cells may take: 4 MiB less 10 % for what is beside them.
+/// Maximum size of exact cells: 4 MiB minus 10 % for the rest of the matrix.
 pub const EXACT_BYTES: usize = 3_700_000;
 
-/// Most routes that a row names; tables find the others by their ranges.
+/// Maximum number of routes that a row names; tables find the others by their ranges.
 pub const ROW_ROUTE_IDS: usize = 12;
 
 /// A [`proto::Matrix`] in packed JSON.
@@ -104,7 +107,7 @@ impl<'a> From<&'a proto::Matrix> for PackedJson<'a> {
 }
 
 impl<'a> PackedJson<'a> {
-    /// The same with another limit for exact cells.
+    /// As `from`, with another limit for exact cells.
     pub(super) fn within(matrix: &'a proto::Matrix, exact_bytes: usize) -> Self {
         let width = matrix.columns.len();
         let exact = exact(&matrix.rows, width, exact_bytes);
@@ -170,7 +173,7 @@ fn column_sums(rows: &[proto::Row], width: usize) -> Vec<u64> {
     sums
 }
 
-/// The cells of a row; a row that lacks some is filled up with zeros, so that all stay in place.
+/// The cells of a row, padded with zeros if some are missing.
 fn cells(row: &proto::Row, width: usize) -> impl Iterator<Item = u64> {
     row.values.iter().copied().chain(std::iter::repeat(0)).take(width)
 }
@@ -220,19 +223,19 @@ fn rounded(rows: &[proto::Row], width: usize) -> Data {
     Data { form: "rounded", data: z85(bytes) }
 }
 
-/// A number in 16 bits: 11 significant ones and how far they are shifted.
+/// A number in 16 bits: 11 significant bits and a shift.
 fn half(value: u64) -> u16 {
     let shift = (u64::BITS - value.leading_zeros()).saturating_sub(11);
     if shift == 0 && value < 1_024 {
         return value as u16;
     }
     let nearest = (u128::from(value) + ((1 << shift) >> 1)) >> shift;
-    // 2,047.5 and more is the next power of two.
+    // 2,047.5 and above round to the next power of two.
     let (shift, nearest) = if nearest == 2_048 { (shift + 1, 1_024) } else { (shift, nearest) };
     (shift as u16 + 1) << 10 | (nearest as u16 - 1_024)
 }
 
-/// Which cells bear a mark, in the shorter of two forms; `None` where none does.
+/// The cells with a mark, in the shorter of two forms; `None` if there is none.
 fn marks(rows: &[proto::Row], width: usize, of: fn(&proto::Row) -> &Vec<u32>) -> Option<Data> {
     let count = rows.len() * width;
     let mut bits = vec![0u8; count.div_ceil(8)];
@@ -269,7 +272,7 @@ fn marks(rows: &[proto::Row], width: usize, of: fn(&proto::Row) -> &Vec<u32>) ->
 const Z85: &[u8; 85] =
     b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#";
 
-/// Five characters for four bytes; zeros fill up the last four.
+/// Five characters for four bytes, padded with zeros.
 fn z85(mut bytes: Vec<u8>) -> String {
     bytes.resize(bytes.len().next_multiple_of(4), 0);
     let mut text = String::with_capacity(bytes.len() / 4 * 5);

@@ -169,7 +169,7 @@ fn rounding_keeps_small_numbers_and_the_largest() {
     assert_eq!(half(u64::MAX), (55 << 10));
 }
 
-/// Dense, with every number large: the worst that a cluster can count.
+/// Dense, with large numbers: the worst case.
 #[test]
 fn bounds_a_matrix_of_1024_rows_and_1440_columns_takes_at_most_4_mib() {
     let mut seed = 1u64;
@@ -189,7 +189,7 @@ fn bounds_a_matrix_of_1024_rows_and_1440_columns_takes_at_most_4_mib() {
     assert!(packed.len() <= 4 << 20, "{} bytes", packed.len());
 }
 
-/// What the page reads, in all forms; tests/browser checks its reader against this file.
+/// A sample of all forms; tests/browser checks the reader of the page against this file.
 #[test]
 fn the_example_for_the_page_is_up_to_date() {
     let mut rows = vec![

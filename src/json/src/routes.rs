@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{Item, Key, List};
+use super::list::{HasJson, List};
+use super::text::Key;
 use keyviz_proto as proto;
 
 /// A [`proto::ListRoutesResponse`] as JSON.
@@ -46,9 +47,9 @@ pub enum WatchJson<'a> {
         catalog_version: u64,
         /// Routes in key order.
         routes: Routes<'a>,
-        /// More of it follows.
+        /// More messages of the same snapshot follow.
         more: bool,
-        /// The subscriber fell behind.
+        /// The subscriber had fallen behind.
         reset: bool,
     },
     /// Contiguous changes.
@@ -56,7 +57,7 @@ pub enum WatchJson<'a> {
         /// Oldest first.
         deltas: Deltas<'a>,
     },
-    /// Nothing changed up to this version.
+    /// The subscriber is current up to this version.
     Progress {
         /// The version.
         catalog_version: u64,
@@ -74,7 +75,7 @@ pub struct Routes<'a>(List<'a, proto::Route>);
 pub struct Deltas<'a>(List<'a, proto::RouteDelta>);
 
 impl<'a> WatchJson<'a> {
-    /// `None` for a message without an event, which a newer server may send.
+    /// `None` for a message without a known event, as a newer server may send.
     pub fn new(message: &'a proto::WatchRoutesResponse) -> Option<Self> {
         use proto::watch_routes_response::Event;
         Some(match message.event.as_ref()? {
@@ -101,15 +102,17 @@ pub(super) struct DeltaJson<'a> {
     created: List<'a, proto::Route>,
 }
 
-impl<'a> From<&'a proto::RouteDelta> for Item<'a> {
-    fn from(delta: &'a proto::RouteDelta) -> Self {
-        Item::Delta(DeltaJson {
-            catalog_version: delta.catalog_version,
-            kind: &delta.kind,
-            time_ms: delta.time_ms,
-            retired: &delta.retired,
-            created: List(&delta.created),
-        })
+impl HasJson for proto::RouteDelta {
+    type Json<'a> = DeltaJson<'a>;
+
+    fn json(&self) -> DeltaJson<'_> {
+        DeltaJson {
+            catalog_version: self.catalog_version,
+            kind: &self.kind,
+            time_ms: self.time_ms,
+            retired: &self.retired,
+            created: List(&self.created),
+        }
     }
 }
 
@@ -142,14 +145,16 @@ pub(super) struct RetiredJson<'a> {
     children: &'a [u64],
 }
 
-impl<'a> From<&'a proto::RetiredRoute> for Item<'a> {
-    fn from(retired: &'a proto::RetiredRoute) -> Self {
-        Item::Retired(RetiredJson {
-            route: retired.route.as_ref().map(RouteJson::from),
-            retired_version: retired.retired_version,
-            retired_ms: retired.retired_ms,
-            children: &retired.children,
-        })
+impl HasJson for proto::RetiredRoute {
+    type Json<'a> = RetiredJson<'a>;
+
+    fn json(&self) -> RetiredJson<'_> {
+        RetiredJson {
+            route: self.route.as_ref().map(RouteJson::from),
+            retired_version: self.retired_version,
+            retired_ms: self.retired_ms,
+            children: &self.children,
+        }
     }
 }
 
@@ -181,8 +186,10 @@ impl<'a> From<&'a proto::Route> for RouteJson<'a> {
     }
 }
 
-impl<'a> From<&'a proto::Route> for Item<'a> {
-    fn from(route: &'a proto::Route) -> Self {
-        Item::Route(route.into())
+impl HasJson for proto::Route {
+    type Json<'a> = RouteJson<'a>;
+
+    fn json(&self) -> RouteJson<'_> {
+        RouteJson::from(self)
     }
 }

@@ -1,23 +1,34 @@
-//! Keys and values as text that can be read back.
+//! Keys and values as text that can be parsed.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
+use serde::{Serialize, Serializer};
 
-/// Marks a key or value that is given as hexadecimal digits.
+/// A key, serialized as [`key_text`].
+#[derive(Clone, Copy, Debug)]
+pub struct Key<'a>(pub &'a [u8]);
+
+impl Serialize for Key<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&key_text(self.0))
+    }
+}
+
+/// Prefix of a key or value in hexadecimal digits.
 pub const HEX_PREFIX: &str = "hex:";
 
-/// Text after `hex:` that is not hexadecimal.
+/// Why the text after `hex:` is not hexadecimal.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum KeyTextError {
-    /// Digits come in pairs.
+    /// The number of digits is odd.
     #[error("{HEX_PREFIX} needs an even number of digits, got {digits}")]
     OddDigits {
-        /// How many there were.
+        /// The number of digits.
         digits: usize,
     },
-    /// A character that is no hexadecimal digit.
+    /// A character is not a hexadecimal digit.
     #[error("{found:?} after {HEX_PREFIX} is not a hexadecimal digit")]
     NotHex {
         /// The character.
@@ -25,7 +36,7 @@ pub enum KeyTextError {
     },
 }
 
-/// Bytes as text where they are printable UTF-8 that does not begin with `hex:`, else in hex.
+/// Bytes as text if they are printable UTF-8 that does not begin with `hex:`, otherwise in hex.
 pub fn key_text(key: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(key) {
         Ok(text) if !text.starts_with(HEX_PREFIX) && text.chars().all(is_printable) => {
@@ -35,7 +46,8 @@ pub fn key_text(key: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// As [`key_text`], but line feeds and tabs count as text: a stored document stays readable.
+/// As [`key_text`], but line feeds and tabs count as text, so that a stored document stays
+/// readable.
 pub fn value_text(value: &[u8]) -> Cow<'_, str> {
     let texty = |c| is_printable(c) || c == '\n' || c == '\t';
     match std::str::from_utf8(value) {
@@ -44,10 +56,10 @@ pub fn value_text(value: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// The bytes that `text` stands for: its own, or those after `hex:`.
+/// Parses text: its own bytes, or the bytes after `hex:`.
 ///
 /// # Errors
-/// Where `hex:` is followed by something else than pairs of hexadecimal digits.
+/// If `hex:` is not followed by pairs of hexadecimal digits.
 pub fn parse_key(text: &str) -> Result<Bytes, KeyTextError> {
     let Some(digits) = text.strip_prefix(HEX_PREFIX) else {
         return Ok(Bytes::copy_from_slice(text.as_bytes()));
@@ -75,9 +87,9 @@ fn hex_text(bytes: &[u8]) -> String {
     text
 }
 
-/// Whether a character shows as itself: no control, no invisible format or direction mark, no
-/// private or permanently unassigned code point (Unicode categories Cc, Cf, Zl, Zp, Co, Cn as far
-/// as they are stable).
+/// Whether a character is displayed as itself: no control character, no invisible format or
+/// direction mark, no private or permanently unassigned code point (Unicode categories Cc, Cf, Zl,
+/// Zp, Co, Cn as far as they are stable).
 pub fn is_printable(c: char) -> bool {
     !c.is_control()
         && !matches!(u32::from(c),

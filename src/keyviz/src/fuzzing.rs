@@ -1,9 +1,10 @@
 //! What the archive reads back, as fuzz targets.
 
-use super::codec::{self, CHUNK, COLUMN};
-use super::slots::ChunkSlot;
-use super::{Archive, GroupId, RouteId, archive};
+use crate::history::archive::{self, Archive};
+use crate::history::codec::{self, CHUNK, COLUMN};
+use crate::history::slots::{ChunkSlot, chunk_body};
 use keyviz_testkit::fuzz::Target;
+use keyviz_types::{GroupId, RouteId};
 
 /// The decoders of this crate.
 pub fn targets() -> Vec<Target> {
@@ -30,7 +31,7 @@ fn good_body() -> Vec<u8> {
         group: GroupId(1),
         route: RouteId::FIRST,
     });
-    codec::chunk_body(&[b"a", b"ab", b"b"], true, &slots)
+    chunk_body(&[b"a", b"ab", b"b"], true, &slots)
 }
 
 fn good_chunk() -> Vec<u8> {

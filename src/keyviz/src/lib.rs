@@ -1,145 +1,116 @@
-//! Sampling, columns, axes and matrices: the part that any Rust store could embed.
+//! The key visualizer as a library: exact counts of the traffic on every key range of a store, kept
+//! by time, and drawn as a matrix of key ranges by time. Any Rust store can embed it.
 //!
-//! Pure: no Raft, gRPC, storage engine, wall clock or random source of its own. Time and
-//! randomness are arguments. `examples/embed.rs` is a complete store that uses all of it
-//! (`cargo run --release --example embed`), `examples/simulated_day.rs` the same over 100,000 routes.
+//! The crate is pure: it has no Raft, gRPC, storage engine, wall clock or random source of its own.
+//! Time and randomness are arguments. `examples/embed.rs` is a complete store that uses all of it
+//! (`cargo run --release -p keyviz-core --example embed`); `examples/simulated_day.rs` is the same
+//! over 100,000 routes.
+//!
+//! ```
+//! use keyviz_core::{GroupId, History, HistoryConfig, Incarnation, KeyRange, Matrix, MatrixSize, NodeId, Op, Query, RouteId, RouteSpec, Sampler, SamplerConfig, Series, Term, Window};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A store without shards has one route over all keys, and leads its only group.
+//! let sampler = Sampler::new(SamplerConfig::default())?;
+//! let route = RouteSpec { id: RouteId::FIRST, range: KeyRange::all(), group: GroupId(1) };
+//! sampler.publish_routes(1, vec![route])?;
+//! sampler.set_leads(&[(GroupId(1), Some(Term(1)))]);
+//!
+//! let start_ms = 1_800_000_000_000;
+//! let config = HistoryConfig { step_ms: 1_000, ..HistoryConfig::default() };
+//! let history = History::new(config, NodeId(1), Incarnation(start_ms), start_ms)?;
+//!
+//! // On the path of a request: no lock, no allocation, some nanoseconds.
+//! sampler.with_epoch(|epoch| {
+//!     let located = epoch.locate(b"user/1").expect("a route is published");
+//!     epoch.record(Op::Write, located, b"user/1", 1, 100);
+//! });
+//!
+//! // At every boundary of a step, on one thread.
+//! let now_ms = start_ms + 1_000;
+//! let flushed = history.add(now_ms, sampler.harvest());
+//! if !flushed.closed.is_empty() {
+//!     sampler.replan();
+//! }
+//!
+//! // Whenever somebody looks.
+//! let query = Query {
+//!     window: Window { from_ms: start_ms, to_ms: now_ms },
+//!     range: KeyRange::all(),
+//!     series: Series::Writes,
+//!     role: None,
+//! };
+//! let matrix = Matrix::local(&sampler, &history, &query, MatrixSize::default(), now_ms)?;
+//! assert_eq!(matrix.total, 1);
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # What to build
 //!
-//! One [`Sampler`] and one [`History`] a node. The sampler counts, the history keeps what was
-//! counted by time; nothing else is shared between them than the [`Harvest`] handed over.
+//! One [`Sampler`] and one [`History`] a node. The sampler counts; the history keeps the counts by
+//! time. They share nothing but the [`Harvest`](sampler::Harvest) that passes from one to the other.
 //!
 //! ```text
 //! request ──> Sampler::epoch ─> locate ─> record          any thread, all the time
 //! flusher ──> Sampler::harvest ─> History::add            at least once a step, one thread
 //!             Sampler::replan                             when a column has ended
 //! catalog ──> Sampler::publish_routes, set_leads          when routes or leaderships change
-//! viewer  ──> view ─> totals ─> plan ─> columns ─> merge  whenever asked
+//! viewer  ──> view ─> totals ─> plan ─> columns ─> merge  on request (Matrix::local: all of it)
 //! ```
+//!
+//! The modules build on each other in this order: [`sampler`], [`history`], [`query`], [`wire`],
+//! [`matrix`]. This page names what a store in one process needs. A store of several nodes sends
+//! [`wire`] types between them.
 //!
 //! # When to call what
 //!
-//! * [`Sampler::publish_routes`] once before the first request, then with each version of the
-//!   routes. A store without shards has one route over [`KeyRange::all`]. Ids are for ever: a
-//!   split or a merge retires the old ids and brings new ones.
-//! * [`Sampler::set_leads`] when this node begins or ceases to lead a group. A store without
+//! * [`Sampler::publish_routes`]: once before the first request, then with each version of the
+//!   routes. Ids are never used again: a split or a merge retires the old ids and brings new ones.
+//! * [`Sampler::set_leads`]: when this node begins or ceases to lead a group. A store without
 //!   replicas leads its only group in term 1.
-//! * [`Sampler::epoch`] once a request; keep it no longer than the request, or take
-//!   [`Sampler::epoch_full`] across an await. [`Epoch::locate`] also gives the route, so a store
-//!   that routes by it cannot count under another route than it serves. Record a write where it is
-//!   proposed and a read where it is served, nowhere else.
-//! * [`History::add`] with a [`Sampler::harvest`] at every boundary of a step, and as often as you
-//!   like between: what was counted goes to the column that was open until then. When it returns
-//!   closed columns, call [`Sampler::replan`].
-//! * [`Archive::batch`] turns what [`History::add`] returned, and [`History::checkpoint`] once a
-//!   second, into records for any ordered store; after a restart [`Archive::open`] and
-//!   [`History::restore`] take them back.
-//! * To ask: [`History::view`] with a [`Sampler::peek`], then [`HistoryView::totals`] of every node,
-//!   [`plan()`] and [`plan_columns`] once, [`HistoryView::columns`] of every node, and [`merge()`].
-//!   With one node all of it is local. A question between a harvest and its `add` would miss the
-//!   counts on their way: keep both under one lock that recorders do not know, and views too.
+//! * [`Sampler::epoch`]: once a request. Keep it no longer than the request, or take
+//!   [`Sampler::epoch_full`] across an await. [`Epoch::locate`](sampler::Epoch::locate) also gives
+//!   the route, so a store that routes by it cannot count an operation under another route than the
+//!   one that serves it. Record a write where it is proposed and a read where it is served, nowhere
+//!   else.
+//! * [`History::add`] with a [`Sampler::harvest`]: at every boundary of a step, and as often as you
+//!   like in between. The counts go to the column that was open until then. When it returns closed
+//!   columns, call [`Sampler::replan`].
+//! * [`Archive::batch`]: turns what [`History::add`] returned, and [`History::checkpoint`] once a
+//!   second, into records for any ordered store. After a restart [`Archive::open`] and
+//!   [`History::restore`] read them back.
+//! * [`Matrix::local`]: the matrix of one process. Several nodes: [`History::view`] with a
+//!   [`Sampler::peek`] and [`HistoryView::totals`](history::HistoryView::totals) on every node,
+//!   [`query::plan`] and [`query::plan_columns`] once,
+//!   [`HistoryView::columns`](history::HistoryView::columns) on every node, and
+//!   [`matrix::merge`]. A query between a harvest and its `add` would miss the counts in between:
+//!   keep both, and views too, under one lock that recorders never take.
 //!
 //! # What it costs
 //!
-//! Measured with bounds in `docs/benchmarks.md`. A record is a few nanoseconds beside the search
-//! for the route, without lock, allocation, system call or a line that another core writes. A
-//! harvest of all 16,384 default slots takes a few milliseconds at most; a query of a day of 10,000
-//! routes some tens of milliseconds on the thread that asks, and holds no lock while it computes.
+//! `docs/benchmarks.md` has measurements and bounds. A record takes a few nanoseconds on top of the
+//! search for the route, without a lock, an allocation, a system call or a line that another core
+//! writes. A harvest of all 16,384 default slots takes a few milliseconds at most. A query over a
+//! day of 10,000 routes takes some tens of milliseconds on the calling thread and holds no lock while
+//! it computes.
 //!
-//! Memory: 32 bytes a slot and recording thread ([`SamplerConfig`]), at most
-//! [`HistoryConfig::bytes`] of history, over which the oldest columns become coarser and at last are
-//! forgotten, which every answer that asks for them says.
+//! Memory: 32 bytes a slot and recording thread ([`SamplerConfig`]), and at most
+//! [`HistoryConfig::bytes`] of history. Over that limit the oldest columns become coarser and are
+//! forgotten in the end; every answer about such a time says so.
 
-mod archive;
-mod axis;
-mod binding;
-mod budget;
-mod cells;
-mod codec;
-mod column;
-mod column_set;
-mod contribution;
-mod counts;
-mod cuts;
-mod density;
-mod epoch;
 #[cfg(all(not(loom), any(test, feature = "fuzzing")))]
 pub mod fuzzing;
-mod gather;
-mod heat;
-mod history;
-mod inherited;
-mod joiner;
-mod label;
-mod layout;
-mod ledger;
-mod locate;
-mod matrix;
-mod merge;
-mod open;
-mod pack;
-mod packed;
-mod placing;
-mod plan;
-mod query;
-mod resample;
-mod resolution;
-mod sampler;
-mod sampler_config;
-mod samples;
-mod shard;
-mod slots;
-mod spans;
-mod sums;
-mod sync;
-mod table;
-mod tiers;
-mod totals;
-mod view;
+pub mod history;
+pub mod matrix;
+pub mod query;
+pub mod sampler;
+pub mod wire;
 
-#[cfg(test)]
-mod history_tests;
-#[cfg(test)]
-mod matrix_tests;
-#[cfg(test)]
-mod merge_tests;
-#[cfg(test)]
-mod model;
-
-pub use archive::{Archive, Batch, Damaged, Opened};
-pub use axis::{AxisError, ColumnPlan, ColumnSpan, RowAxis, plan_columns};
-pub use binding::EpochGuard;
-pub use codec::{RECORD_VERSION, RecordError};
-pub use column::{Column, ColumnCell, ColumnId};
-pub use column_set::ColumnSet;
-pub use contribution::{
-    CONTRIBUTION_VERSION, CellKey, ColumnPart, ContributionError, MAX_KEYS, NodeColumns, Source,
-};
-pub use counts::{Counts, Harvest, Segment, Series};
-pub use epoch::{Epoch, Located, Overlap};
-pub use history::{
-    DEFAULT_HISTORY_BYTES, DEFAULT_HISTORY_COLUMNS, DEFAULT_STEP_MS, Flushed, History,
-    HistoryConfig, HistoryConfigError, Holdings, MAX_HISTORY_COLUMNS, MAX_STALL_COLUMNS,
-    MAX_STEP_MS, MIN_HISTORY_BYTES, MIN_STEP_MS,
-};
-pub use inherited::Estate;
+pub use history::{Archive, Flushed, History, HistoryConfig, Window};
 pub use keyviz_types::{
     GroupId, Incarnation, KeyRange, LayoutError, NodeId, RouteId, RouteSpec, Term,
 };
-pub use label::{LABEL_CHARS, label};
-pub use layout::{Bucket, Layout, Members, Slot};
-pub use matrix::{Conflict, Matrix, NodeShare, NodeStatus, RoleTotals, Row};
-pub use merge::{Merge, merge};
-pub use packed::{Numbers, PackedCells, PackedColumns, PackedPart, SoundColumns};
-pub use plan::{DEFAULT_ROW_ROUTE_IDS, PlanError, PlanRequest, PlannedRow, RowKind, RowPlan, plan};
-pub use query::{DEFAULT_COLUMNS, DEFAULT_ROWS, MAX_COLUMNS, MAX_ROWS, Query, Role, Window};
-pub use sampler::{Sampler, SamplerStats};
-pub use sampler_config::{
-    DEFAULT_ENABLED, DEFAULT_MAX_MEMBER_ROUTES_PER_SLOT, DEFAULT_MAX_TRACKED_ROUTES,
-    DEFAULT_RESOLUTION_SLOTS, DEFAULT_SHARDS, MAX_MEMBER_ROUTES_BOUNDS, MAX_TRACKED_ROUTES_BOUNDS,
-    RESOLUTION_SLOTS_BOUNDS, SHARDS_BOUNDS, SamplerConfig, SamplerConfigError,
-};
-pub use shard::Op;
-pub use tiers::{LAST_TIER_MS, MIDDLE_TIER_MS};
-pub use totals::{MAX_TOTALS, NodeTotals, RangeTotal, TotalsError};
-pub use view::HistoryView;
+pub use matrix::{Matrix, MatrixSize, Row};
+pub use query::{Query, Role};
+pub use sampler::{Op, Sampler, SamplerConfig, Series};

@@ -159,6 +159,15 @@ impl<'a> KvWrite<'a> {
     }
 }
 
+/// What a compare-and-swap found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CasOutcome {
+    /// The value was as expected and was replaced.
+    Swapped,
+    /// It was not, and nothing changed; the value there.
+    Mismatch(Option<Bytes>),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,36 +25,10 @@ use keyviz_core::{GroupId, NodeId, Sampler};
 use keyviz_raft::{Group, Groups};
 
 use super::admission::{Admission, Admitted};
-use super::error::{InvalidRequest, KvError};
+use super::error::KvError;
 use super::peer::{PeerError, PeerKv, PeerOutcome};
 use super::rounds::Rounds;
 use keyviz_directory::{Directory, MemberAddress, Standing};
-
-/// What a read promises.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Consistency {
-    /// The newest acknowledged value, confirmed with a quorum.
-    #[default]
-    Linearizable,
-    /// The newest acknowledged value while clocks run at like speed: answered by the leader under
-    /// its lease.
-    Lease,
-    /// What the replica at hand has applied.
-    Stale,
-}
-
-impl TryFrom<i32> for Consistency {
-    type Error = InvalidRequest;
-
-    fn try_from(value: i32) -> Result<Self, InvalidRequest> {
-        match value {
-            0 => Ok(Consistency::Linearizable),
-            1 => Ok(Consistency::Lease),
-            2 => Ok(Consistency::Stale),
-            value => Err(InvalidRequest::UnknownConsistency { value }),
-        }
-    }
-}
 
 /// What this node did for requests, since it started.
 #[derive(Default, Debug)]

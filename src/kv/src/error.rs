@@ -3,64 +3,7 @@
 
 use keyviz_types::{GroupId, NodeId};
 
-use super::limits::{
-    MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_KEY_BYTES, MAX_VALUE_BYTES, RESERVED_PREFIX,
-};
-
-/// A request that is wrong in itself.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum InvalidRequest {
-    /// No key.
-    #[error("the key is empty; keys are 1 to {MAX_KEY_BYTES} bytes")]
-    EmptyKey,
-    /// Key over the limit.
-    #[error("the key has {bytes} bytes; keys are 1 to {MAX_KEY_BYTES} bytes")]
-    KeyTooLong {
-        /// Its length.
-        bytes: usize,
-    },
-    /// Key of the system.
-    #[error("keys that start with byte {RESERVED_PREFIX:#04x} are reserved")]
-    ReservedKey,
-    /// Value over the limit.
-    #[error("the value has {bytes} bytes; values have at most {MAX_VALUE_BYTES}")]
-    ValueTooLong {
-        /// Its length.
-        bytes: usize,
-    },
-    /// The end is before the start.
-    #[error("the end of the range is before its start")]
-    InvertedRange,
-    /// No operation.
-    #[error("the batch has no operation; batches have 1 to {MAX_BATCH_OPERATIONS}")]
-    EmptyBatch,
-    /// An operation that is neither put nor delete.
-    #[error("operation {index} of the batch is neither a put nor a delete")]
-    UnknownOperation {
-        /// Its position.
-        index: usize,
-    },
-    /// Too many operations.
-    #[error("the batch has {operations} operations; batches have 1 to {MAX_BATCH_OPERATIONS}")]
-    BatchTooLong {
-        /// How many.
-        operations: usize,
-    },
-    /// Too many bytes.
-    #[error(
-        "the batch has {bytes} bytes of keys and values; batches have at most {MAX_BATCH_BYTES}"
-    )]
-    BatchTooLarge {
-        /// How many.
-        bytes: usize,
-    },
-    /// A consistency that does not exist.
-    #[error("consistency {value} does not exist; 0 is linearizable, 1 lease, 2 stale")]
-    UnknownConsistency {
-        /// What was asked.
-        value: i32,
-    },
-}
+use super::limits::InvalidRequest;
 
 /// Why a request failed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -5,12 +5,14 @@
 
 mod admission;
 mod command;
+mod consistency;
 mod coordinator;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod limits;
 mod machine;
+mod page;
 mod peer;
 mod read;
 mod rounds;
@@ -18,14 +20,14 @@ mod scan;
 mod write;
 
 pub use admission::{Admitted, MAX_REQUESTS, MAX_SCANS};
-pub use command::{CommandError, KvCommand, KvWrite};
-pub use coordinator::{Consistency, Coordinator, CoordinatorParts, KvCounters};
-pub use error::{InvalidRequest, KvError};
+pub use command::{CasOutcome, CommandError, KvCommand, KvWrite};
+pub use consistency::Consistency;
+pub use coordinator::{Coordinator, CoordinatorParts, KvCounters};
+pub use error::KvError;
 pub use limits::{
-    MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_KEY_BYTES, MAX_VALUE_BYTES, RESERVED_PREFIX,
-    check_batch, check_key, check_range, check_value,
+    InvalidRequest, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_KEY_BYTES, MAX_VALUE_BYTES,
+    RESERVED_PREFIX, check_batch, check_key, check_range, check_value,
 };
-pub use machine::{KvMachine, Page, Row, read_key, read_page};
+pub use machine::{KvMachine, read_key, read_page};
+pub use page::{Page, Row, SCAN_PAGE_BYTES, SCAN_PAGE_ROWS, ScanRange};
 pub use peer::{PeerError, PeerKv, PeerOutcome, PeerRead, PeerReadReply};
-pub use scan::{SCAN_PAGE_BYTES, SCAN_PAGE_ROWS, ScanRange};
-pub use write::CasOutcome;

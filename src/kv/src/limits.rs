@@ -1,7 +1,5 @@
 //! What a request may be. Every refusal names the limit.
 
-use super::error::InvalidRequest;
-
 pub use keyviz_types::{MAX_KEY_BYTES, RESERVED_PREFIX};
 
 /// Longest value, in bytes.
@@ -10,6 +8,61 @@ pub const MAX_VALUE_BYTES: usize = 1 << 20;
 pub const MAX_BATCH_OPERATIONS: usize = 1_024;
 /// Most bytes of keys and values in one batch.
 pub const MAX_BATCH_BYTES: usize = 4 << 20;
+
+/// A request that is wrong in itself.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum InvalidRequest {
+    /// No key.
+    #[error("the key is empty; keys are 1 to {MAX_KEY_BYTES} bytes")]
+    EmptyKey,
+    /// Key over the limit.
+    #[error("the key has {bytes} bytes; keys are 1 to {MAX_KEY_BYTES} bytes")]
+    KeyTooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Key of the system.
+    #[error("keys that start with byte {RESERVED_PREFIX:#04x} are reserved")]
+    ReservedKey,
+    /// Value over the limit.
+    #[error("the value has {bytes} bytes; values have at most {MAX_VALUE_BYTES}")]
+    ValueTooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The end is before the start.
+    #[error("the end of the range is before its start")]
+    InvertedRange,
+    /// No operation.
+    #[error("the batch has no operation; batches have 1 to {MAX_BATCH_OPERATIONS}")]
+    EmptyBatch,
+    /// An operation that is neither put nor delete.
+    #[error("operation {index} of the batch is neither a put nor a delete")]
+    UnknownOperation {
+        /// Its position.
+        index: usize,
+    },
+    /// Too many operations.
+    #[error("the batch has {operations} operations; batches have 1 to {MAX_BATCH_OPERATIONS}")]
+    BatchTooLong {
+        /// How many.
+        operations: usize,
+    },
+    /// Too many bytes.
+    #[error(
+        "the batch has {bytes} bytes of keys and values; batches have at most {MAX_BATCH_BYTES}"
+    )]
+    BatchTooLarge {
+        /// How many.
+        bytes: usize,
+    },
+    /// A consistency that does not exist.
+    #[error("consistency {value} does not exist; 0 is linearizable, 1 lease, 2 stale")]
+    UnknownConsistency {
+        /// What was asked.
+        value: i32,
+    },
+}
 
 /// A key that can be stored.
 pub fn check_key(key: &[u8]) -> Result<(), InvalidRequest> {

@@ -10,28 +10,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use keyviz_raft::{Batch, LogPosition, Machine, MachineError, PageLimit, Space};
 
-use super::command::{KvCommand, KvWrite};
+use super::command::{CasOutcome, KvCommand, KvWrite};
 use super::error::KvError;
-use super::scan::{SCAN_PAGE_BYTES, SCAN_PAGE_ROWS, ScanRange};
-use super::write::CasOutcome;
-
-/// One row of a scan.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Row {
-    /// Key.
-    pub key: Bytes,
-    /// Value; empty where only keys were asked for.
-    pub value: Bytes,
-}
-
-/// One page of a scan.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Page {
-    /// Rows in key order.
-    pub rows: Vec<Row>,
-    /// Where the next page starts; `None`: the range is done.
-    pub next: Option<Bytes>,
-}
+use super::page::{Page, Row, SCAN_PAGE_BYTES, SCAN_PAGE_ROWS, ScanRange};
 
 /// Rows that a range delete looks at in one go.
 const DELETE_PAGE: PageLimit = PageLimit { rows: 1_024, bytes: 1 << 20 };

@@ -5,10 +5,9 @@ use futures::future::BoxFuture;
 
 use keyviz_types::{GroupId, NodeId};
 
-use super::coordinator::Consistency;
+use super::consistency::Consistency;
 use super::error::KvError;
-use super::machine::Page;
-use super::scan::ScanRange;
+use super::page::{Page, ScanRange};
 
 /// What a peer said.
 #[derive(Clone, PartialEq, Eq, Debug)]

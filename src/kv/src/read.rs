@@ -8,7 +8,8 @@ use bytes::Bytes;
 use keyviz_core::{GroupId, NodeId, Op};
 use keyviz_raft::{Attempts, Group, KnownLeader, ReadError};
 
-use super::coordinator::{Consistency, Coordinator, Target};
+use super::consistency::Consistency;
+use super::coordinator::{Coordinator, Target};
 use super::error::KvError;
 use super::limits::check_key;
 use super::machine::{read_key, read_page};

@@ -7,33 +7,12 @@ use futures::Stream;
 
 use keyviz_types::{GroupId, RouteId};
 
-use super::coordinator::{Consistency, Coordinator};
+use super::consistency::Consistency;
+use super::coordinator::Coordinator;
 use super::error::KvError;
 use super::limits::check_range;
-use super::machine::{Page, Row};
+use super::page::{Page, Row, SCAN_PAGE_BYTES, SCAN_PAGE_ROWS, ScanRange};
 use super::peer::{PeerRead, PeerReadReply};
-
-/// Most rows in one page of a scan.
-pub const SCAN_PAGE_ROWS: u32 = 1_024;
-/// A page of a scan ends after this many bytes of keys and values.
-pub const SCAN_PAGE_BYTES: u32 = 1 << 20;
-
-/// One page's worth of a range, within one route.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ScanRange {
-    /// First key, inclusive.
-    pub start: Bytes,
-    /// First key after the range; `None`: unbounded.
-    pub end: Option<Bytes>,
-    /// Most rows.
-    pub max_rows: u32,
-    /// The page ends with the row that reaches this many bytes.
-    pub max_bytes: u32,
-    /// Leave values out.
-    pub keys_only: bool,
-    /// An earlier page of the scan was counted on this route.
-    pub continued: bool,
-}
 
 /// Where a scan stands.
 struct Cursor {

@@ -13,7 +13,8 @@ use bytes::Bytes;
 
 use super::*;
 use keyviz_catalog::{Catalog, CatalogCommand, ClusterId, plan_bootstrap};
-use keyviz_core::{Bucket, Counts, Harvest, RouteId, SamplerConfig};
+use keyviz_core::sampler::{Bucket, Counts, Harvest};
+use keyviz_core::{RouteId, SamplerConfig};
 
 const GROUP: GroupId = GroupId(1);
 const TERM: Term = Term(3);
@@ -108,7 +109,7 @@ fn merge(catalog: &mut Catalog) {
 /// What was counted, with the route that each count is under.
 fn counted(harvests: &[Harvest]) -> Vec<(RouteId, Option<Term>, Counts)> {
     let segments = harvests.iter().flat_map(|harvest| &harvest.segments);
-    let cell = |segment: &keyviz_core::Segment, (slot, counts): &(u32, Counts)| {
+    let cell = |segment: &keyviz_core::sampler::Segment, (slot, counts): &(u32, Counts)| {
         let slot = &segment.layout.slots[*slot as usize];
         let route = match &slot.bucket {
             Bucket::Route(route) | Bucket::SubRange { route, .. } => *route,

@@ -11,24 +11,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use keyviz_core::{Epoch, GroupId, Located, NodeId, Op, Sampler, Term};
+use keyviz_core::sampler::{Epoch, Located};
+use keyviz_core::{GroupId, NodeId, Op, Sampler, Term};
 use keyviz_raft::{Attempts, Group, ProposeError};
 
-use super::command::{KvCommand, KvWrite};
+use super::command::{CasOutcome, KvCommand, KvWrite};
 use super::coordinator::{Coordinator, Target};
 use super::error::KvError;
 use super::limits::{check_batch, check_key, check_range, check_value};
 use super::machine::{decode_cas, decode_count};
 use super::peer::{PeerError, PeerOutcome};
-
-/// What a compare-and-swap found.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum CasOutcome {
-    /// The value was as expected and was replaced.
-    Swapped,
-    /// It was not, and nothing changed; the value there.
-    Mismatch(Option<Bytes>),
-}
 
 /// What replicas say of their disks is as old as their last answer to a heartbeat, so who says that it
 /// is full is heard once more before a write is refused for it.

@@ -6,7 +6,9 @@
 
 use std::io;
 
-use keyviz_core::{Archive, Column, ColumnId, Counts, Flushed, History, Window};
+use keyviz_core::history::{Column, ColumnId};
+use keyviz_core::sampler::Counts;
+use keyviz_core::{Archive, Flushed, History, Window};
 use keyviz_fanout::LocalMatrix;
 use keyviz_raft::{RoomState, SideRows, SpaceError, Storage};
 

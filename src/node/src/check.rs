@@ -5,7 +5,8 @@ use std::path::Path;
 
 use keyviz_catalog::AppliedCatalog;
 use keyviz_catalog_group::CatalogMachine;
-use keyviz_core::{Archive, Damaged, Estate, GroupId, NodeId};
+use keyviz_core::history::{Damaged, Estate};
+use keyviz_core::{Archive, GroupId, NodeId};
 use keyviz_json::key_text;
 use keyviz_raft::{CheckReport, Machine as _, OpenError, SideRows, Space, Verify, check_folder};
 

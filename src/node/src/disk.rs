@@ -8,8 +8,8 @@ use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use keyviz_directory::Directory;
+use keyviz_peer::PeerClient;
 use keyviz_raft::{Groups, RoomState, Storage};
-use keyviz_server::PeerClient;
 use keyviz_types::NodeId;
 
 /// The disk is looked after this often.
@@ -32,7 +32,7 @@ pub(super) struct DiskWatch {
 
 impl DiskWatch {
     /// Watches until stopped.
-    pub(super) async fn run(self, stop: CancellationToken) {
+    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut full_before = false;
         while tokio::time::timeout(EVERY, stop.cancelled()).await.is_err() {
             let full = self.storage.room() == RoomState::Full;

@@ -4,7 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 
 use keyviz_catalog::PlanError;
-use keyviz_core::{HistoryConfigError, NodeId, SamplerConfigError};
+use keyviz_core::NodeId;
+use keyviz_core::history::HistoryConfigError;
+use keyviz_core::sampler::SamplerConfigError;
 use keyviz_raft::{CreateError, OpenError};
 use keyviz_security::SecurityError;
 

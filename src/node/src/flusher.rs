@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use keyviz_fanout::LocalMatrix;
@@ -17,18 +18,19 @@ const EVERY_MS: u64 = 1_000;
 /// Flushes one node's sampler.
 pub(super) struct Flusher {
     local: Arc<LocalMatrix>,
-    /// `None`: the stored history could not be used, so nothing is stored.
-    archive: Option<HistoryArchive>,
+    /// Only one flush runs at a time. `None`: the stored history could not be used, so nothing is
+    /// stored.
+    archive: Mutex<Option<HistoryArchive>>,
 }
 
 impl Flusher {
     pub(super) fn new(local: Arc<LocalMatrix>, archive: Option<HistoryArchive>) -> Self {
-        Flusher { local, archive }
+        Flusher { local, archive: Mutex::new(archive) }
     }
 
     /// Flushes until stopped, on threads that no request waits for; then closes the column in
     /// progress.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let step_ms = self.local.history().config().step_ms;
         loop {
             let wait = until_next(self.local.clock().now_ms(), step_ms);
@@ -37,41 +39,41 @@ impl Flusher {
                 () = tokio::time::sleep(wait) => false,
                 () = stop.cancelled() => true,
             };
+            let flusher = Arc::clone(&self);
             let flushed = keyviz_raft::blocking(move || {
                 if stopped {
-                    self.finish();
+                    flusher.finish();
                 } else {
-                    self.flush();
+                    flusher.flush();
                 }
-                self
             });
             match flushed.await {
-                Ok(flusher) if !stopped => self = flusher,
-                Ok(_) => return,
+                Ok(()) if !stopped => {}
+                Ok(()) => return,
                 Err(error) => {
-                    // The store goes on without its picture.
-                    tracing::error!(%error, "the sampler is not flushed any more");
+                    // The supervisor restarts this loop; the store goes on meanwhile.
+                    tracing::error!(%error, "a flush of the sampler failed");
                     return;
                 }
             }
         }
     }
 
-    fn flush(&mut self) {
+    fn flush(&self) {
         let flushed = self.local.flush();
         if !flushed.closed.is_empty() {
             self.local.sampler().replan();
         }
-        if let Some(archive) = &mut self.archive
+        if let Some(archive) = &mut *self.archive.lock()
             && let Err(error) = archive.store(&flushed, self.local.history())
         {
             tracing::error!(%error, "the history was not stored");
         }
     }
 
-    fn finish(&mut self) {
+    fn finish(&self) {
         let flushed = self.local.close();
-        if let Some(archive) = &mut self.archive
+        if let Some(archive) = &mut *self.archive.lock()
             && let Err(error) = archive.finish(&flushed, self.local.history())
         {
             tracing::error!(%error, "the column in progress was not stored");

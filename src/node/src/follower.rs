@@ -17,11 +17,12 @@ use keyviz_catalog::{ClusterRecord, GroupPlacement, Placement, WatchEvent};
 use keyviz_core::{GroupId, NodeId, Sampler};
 use keyviz_directory::{Directory, MemberAddress, Standing};
 use keyviz_kv::KvMachine;
+use keyviz_peer::PeerClient;
 use keyviz_raft::{CreateError, Group, Groups, Member, Peers, Storage};
-use keyviz_server::PeerClient;
 
 use super::identity::Identity;
 use super::leads;
+use super::supervisor::{ControlLoop, Supervisor};
 
 /// Members that are not known yet are looked for again this often.
 const MEMBERS_AGAIN: Duration = Duration::from_millis(20);
@@ -44,6 +45,7 @@ pub(super) struct Follower {
     pub(super) changing: Arc<tokio::sync::Mutex<()>>,
     /// Groups that are being given up.
     pub(super) leaving: Arc<Mutex<BTreeSet<GroupId>>>,
+    pub(super) supervisor: Supervisor,
     pub(super) stop: CancellationToken,
 }
 
@@ -142,9 +144,11 @@ impl Follower {
         first: Option<&GroupPlacement>,
     ) -> Result<(), CreateError> {
         let group = self.groups.create(group, KvMachine).await?;
-        let follow =
-            leads::follow(Arc::clone(&group), Arc::clone(&self.sampler), self.stop.clone());
-        tokio::spawn(follow);
+        let (followed, sampler) = (Arc::clone(&group), Arc::clone(&self.sampler));
+        let stop = self.stop.clone();
+        self.supervisor.run(ControlLoop::Leadership, &self.stop, move || {
+            leads::follow(Arc::clone(&followed), Arc::clone(&sampler), stop.clone())
+        });
         if let Some(first) = first {
             tokio::spawn(self.clone().start_group(group, first.clone()));
         }

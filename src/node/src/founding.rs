@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use keyviz_catalog::{BootstrapPlan, ClusterId};
 use keyviz_catalog_group::{CatalogChangeError, CatalogGroup};
@@ -12,12 +12,10 @@ use keyviz_fanout::Clock;
 use keyviz_raft::{Group, HandshakeLoop, Member};
 
 use super::first_start::FirstStart;
+use super::supervisor::{ControlLoop, Supervisor};
 
 /// The pause between attempts to join or to bootstrap.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
-
-/// Where a part of a node says why the node cannot go on.
-pub(super) type Failed = Arc<watch::Sender<Option<String>>>;
 
 /// What makes a cluster out of its first members.
 pub(super) struct Founding {
@@ -30,7 +28,8 @@ pub(super) struct Founding {
     pub(super) group: Arc<Group>,
     pub(super) changes: Arc<CatalogGroup>,
     pub(super) clock: Clock,
-    pub(super) failed: Failed,
+    pub(super) supervisor: Supervisor,
+    pub(super) stop: CancellationToken,
 }
 
 impl Founding {
@@ -41,12 +40,13 @@ impl Founding {
         let knows_cluster =
             self.changes.applied().cluster().is_some() || self.group.is_initialized().await;
         if !knows_cluster && let Err(error) = self.first_start.run().await {
-            self.failed.send_replace(Some(error.to_string()));
+            self.supervisor.fail(error.to_string());
             return;
         }
-        tokio::spawn(self.handshakes.clone().run());
+        let handshakes = self.handshakes.clone();
+        self.supervisor.run_once(ControlLoop::Handshakes, &self.stop, handshakes.run());
         if let Err(error) = self.group.initialize(self.members.clone()).await {
-            self.failed.send_replace(Some(format!("the catalog group did not form: {error}")));
+            self.supervisor.fail(format!("the catalog group did not form: {error}"));
             return;
         }
         let command = self.plan.command(self.cluster_id, self.clock.now_ms());
@@ -68,13 +68,13 @@ impl Founding {
     fn check_agreement(&self) {
         let Some(cluster) = self.changes.applied().cluster() else { return };
         if cluster.groups != self.plan.groups {
-            self.failed.send_replace(Some(format!(
+            self.supervisor.fail(format!(
                 "the cluster was bootstrapped with {} groups on other nodes than this node's flags \
                  say ({} groups); give every first member the same --bootstrap, --groups and \
                  --replication",
                 cluster.groups.len(),
                 self.plan.groups.len()
-            )));
+            ));
         }
     }
 }

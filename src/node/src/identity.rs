@@ -216,6 +216,25 @@ pub(super) async fn simulated_start(
     Folder { storage, path: storage.dir() }.next_start(fresh, false).await
 }
 
+/// The node of a folder, as its records say.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct FolderNode {
+    pub(super) node: NodeId,
+    /// Of its last start.
+    pub(super) incarnation: u64,
+    pub(super) cluster_id: String,
+}
+
+/// Whose folder it is; `None`: the node never was part of a cluster.
+pub(super) fn of_folder(storage: &Storage) -> Result<Option<FolderNode>, NodeError> {
+    let folder = Folder { storage, path: storage.dir() };
+    let (Some(record), Some(cluster_id)) = (folder.record()?, folder.cluster_id()?) else {
+        return Ok(None);
+    };
+    let incarnation = folder.incarnation()?;
+    Ok(Some(FolderNode { node: NodeId(record.id), incarnation, cluster_id }))
+}
+
 /// Whether the folder's node never was one: it knows no cluster and promised nothing.
 pub(super) fn never_began(storage: &Storage) -> std::io::Result<bool> {
     Ok(storage.get_record(CLUSTER)?.is_none() && storage.has_no_log()?)

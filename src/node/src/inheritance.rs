@@ -4,7 +4,8 @@
 use std::io;
 use std::sync::Arc;
 
-use keyviz_core::{Estate, NodeId};
+use keyviz_core::NodeId;
+use keyviz_core::history::Estate;
 use keyviz_fanout::{EstateRecord, EstateStore, LocalMatrix};
 use keyviz_raft::Storage;
 

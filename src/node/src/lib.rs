@@ -21,10 +21,12 @@ mod join;
 mod leads;
 mod restore;
 mod running;
+mod salvage;
 #[cfg(test)]
 mod simulation;
 mod standing;
 mod start;
+mod supervisor;
 mod verifier;
 
 pub use archive::ArchiveError;
@@ -34,6 +36,7 @@ pub use config::{DEFAULT_CACHE_BYTES, DEFAULT_REQUEST_TIMEOUT, KeyvizConfig, Nod
 pub use error::NodeError;
 pub use restore::{Restore, RestoreError, Restored};
 pub use running::Node;
+pub use salvage::{Salvage, SalvageError, Salvaged, SalvagedGroup};
 
 /// Threads that a node needs beside those of its runtime's workers: its storage with the database of
 /// the history, those that compute a matrix and compare replicas, and four in which it waits for the

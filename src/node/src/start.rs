@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use keyviz_catalog::AppliedCatalog;
@@ -16,12 +15,13 @@ use keyviz_core::{GroupId, History, NodeId, Sampler};
 use keyviz_directory::{Directory, MemberAddress};
 use keyviz_fanout::{Clock, DEFAULT_DEADLINE, Fanout, FanoutParts, LocalMatrix};
 use keyviz_kv::{Coordinator, CoordinatorParts};
+use keyviz_peer::PeerClient;
 use keyviz_raft::{
     Checks, Group, GroupOptions, Groups, HandshakeLoop, Member, OpenError, Peers, PeersOptions,
     Roster, Storage,
 };
 use keyviz_security::{self as security, Listener, Security};
-use keyviz_server::{Edge, PeerClient, Services, Verification, VerificationParts};
+use keyviz_server::{Edge, Services, Verification, VerificationParts};
 
 use super::addresses::Addresses;
 use super::archive::HistoryArchive;
@@ -34,12 +34,13 @@ use super::error::NodeError;
 use super::first_start::FirstStart;
 use super::flusher::Flusher;
 use super::follower::Follower;
-use super::founding::{Failed, Founding};
+use super::founding::Founding;
 use super::identity::Identity;
 use super::inheritance::Inheritance;
 use super::join::join;
 use super::running::Node;
 use super::standing::Ask;
+use super::supervisor::{ControlLoop, Supervisor};
 use super::verifier::Verifier;
 
 /// Membership is looked at this often; it changes by hand.
@@ -66,6 +67,15 @@ impl Node {
     pub async fn start_unless(
         config: NodeConfig,
         stopped: impl Future<Output = ()>,
+    ) -> Result<Option<Node>, NodeError> {
+        Node::start_supervised(config, stopped, Supervisor::default()).await
+    }
+
+    /// As [`Node::start_unless`], with the supervisor of the control loops.
+    pub(crate) async fn start_supervised(
+        config: NodeConfig,
+        stopped: impl Future<Output = ()>,
+        supervisor: Supervisor,
     ) -> Result<Option<Node>, NodeError> {
         if config.id == NodeId(0) {
             return Err(NodeError::ZeroId);
@@ -122,8 +132,15 @@ impl Node {
             PeersOptions { tls: security.client_tls(), credentials: security.as_node() },
             roster.clone(),
         );
-        tokio::spawn(security.clone().watch(stop.clone()));
-        tokio::spawn(security.connections.clone().watch(stop.clone()));
+        if security.tls.is_some()
+            || security.admin_token.is_some()
+            || security.cluster_secret.is_some()
+        {
+            let watch = security.clone().watch(stop.clone());
+            supervisor.run_once(ControlLoop::Credentials, &stop, watch);
+        }
+        let watch = security.connections.clone().watch(stop.clone());
+        supervisor.run_once(ControlLoop::Connections, &stop, watch);
         let options = GroupOptions {
             move_bytes_per_s: config.move_bytes_per_s,
             queue_bytes: config.queue_bytes,
@@ -156,21 +173,25 @@ impl Node {
             peers: Arc::clone(&client) as _,
             deadline: DEFAULT_DEADLINE,
         });
-        let disk = DiskWatch {
+        let disk = Arc::new(DiskWatch {
             node: config.id,
             storage: storage.clone(),
             groups: groups.clone(),
             directory: Arc::clone(&directory),
             peers: Arc::clone(&client),
-        };
-        tokio::spawn(disk.run(stop.clone()));
+        });
+        supervisor.run(ControlLoop::DiskSpace, &stop, {
+            let stop = stop.clone();
+            move || Arc::clone(&disk).run(stop.clone())
+        });
         set_members(&directory, &roster, &catalog_group);
-        tokio::spawn(follow_members(
+        let members = follow_members(
             Arc::clone(&directory),
             roster.clone(),
             Arc::clone(&catalog_group),
             stop.clone(),
-        ));
+        );
+        supervisor.run_once(ControlLoop::Members, &stop, members);
         let disks = DiskWatcher {
             roster: roster.clone(),
             catalog: Arc::clone(&catalog_changes),
@@ -178,7 +199,7 @@ impl Node {
             stop: stop.clone(),
         };
         disks.take_over();
-        tokio::spawn(disks.run());
+        supervisor.run_once(ControlLoop::Disks, &stop, disks.run());
         let handshakes =
             HandshakeLoop { roster: roster.clone(), peers: peers.clone(), stop: stop.clone() };
         let dials = peers.clone();
@@ -193,11 +214,12 @@ impl Node {
             client: Arc::clone(&client),
             changing: Arc::default(),
             leaving: Arc::default(),
+            supervisor: supervisor.clone(),
             stop: stop.clone(),
         };
         // What is applied already is published before the first request can come in.
         follower.take_over().await;
-        tokio::spawn(follower.run());
+        supervisor.run_once(ControlLoop::Placement, &stop, follower.run());
         let addresses = Addresses {
             node: config.id,
             disk: identity.disk,
@@ -215,7 +237,7 @@ impl Node {
             security: security.clone(),
             stop: stop.clone(),
         };
-        tokio::spawn(addresses.run());
+        supervisor.run_once(ControlLoop::Addresses, &stop, addresses.run());
         let ask = Ask {
             node: config.id,
             storage: storage.clone(),
@@ -226,16 +248,16 @@ impl Node {
             stop: stop.clone(),
         };
         ask.begin(identity.removed);
-        tokio::spawn(ask.run());
-        let balancer = Balancer {
+        supervisor.run_once(ControlLoop::Membership, &stop, ask.run());
+        let balancer = Arc::new(Balancer {
             node: config.id,
             catalog: Arc::clone(&catalog_changes),
             groups: groups.clone(),
             directory: Arc::clone(&directory),
             client: Arc::clone(&client),
             stop: stop.clone(),
-        };
-        tokio::spawn(balancer.run());
+        });
+        supervisor.run(ControlLoop::Balancer, &stop, move || Arc::clone(&balancer).run());
         let verification = Verification::new(VerificationParts {
             node: config.id,
             catalog: Arc::clone(&catalog_changes),
@@ -248,20 +270,25 @@ impl Node {
             },
             stop: stop.clone(),
         });
-        let verifier = Verifier {
+        let verifier = Arc::new(Verifier {
             every: config.verify_every,
             bytes_per_s: config.verify_bytes_per_s,
             verification: Arc::clone(&verification),
             catalog: Arc::clone(&catalog_changes),
             clock: clock.clone(),
             stop: stop.clone(),
-        };
-        tokio::spawn(verifier.run());
+        });
+        if !config.verify_every.is_zero() {
+            supervisor.run(ControlLoop::Verifier, &stop, move || Arc::clone(&verifier).run());
+        }
         let flushed = CancellationToken::new();
         let flusher = if local.enabled() {
             let archive = open_archive(&storage, &local).await;
-            let flusher = Flusher::new(Arc::clone(&local), archive);
-            Some(tokio::spawn(flusher.run(flushed.clone())))
+            let flusher = Arc::new(Flusher::new(Arc::clone(&local), archive));
+            Some(supervisor.run(ControlLoop::Flusher, &flushed, {
+                let flushed = flushed.clone();
+                move || Arc::clone(&flusher).run(flushed.clone())
+            }))
         } else {
             None
         };
@@ -281,17 +308,19 @@ impl Node {
             called: config.http_hosts.iter().chain([&advertise]).cloned().collect(),
             security: security.clone(),
             timeout: config.request_timeout,
+            loops: supervisor.health(),
             stop: stop.clone(),
             lost_log_lines: config.lost_log_lines,
         }));
-        let (failed, failure) = watch::channel(None);
-        let failed = Arc::new(failed);
+        let failure = supervisor.failure();
         let grpc = secured(grpc, &security, security::Edge::Grpc, address)?;
-        let mut servers = vec![serve_grpc(Arc::clone(&services), grpc, Arc::clone(&failed))];
+        let serving = serve_grpc(Arc::clone(&services), grpc, supervisor.clone());
+        let mut servers = vec![supervisor.run_once(ControlLoop::Grpc, &stop, serving)];
         let http_address = http.as_ref().map(|(_, address)| *address);
         if let Some((listener, address)) = http {
             let listener = secured(listener, &security, security::Edge::Http, address)?;
-            servers.push(serve_http(services, listener, Arc::clone(&failed)));
+            let serving = serve_http(services, listener, supervisor.clone());
+            servers.push(supervisor.run_once(ControlLoop::Http, &stop, serving));
         }
         let node = Node {
             id: config.id,
@@ -325,16 +354,17 @@ impl Node {
                 plan,
                 cluster_id: ClusterId(rand::random()),
                 clock,
-                failed,
+                supervisor: supervisor.clone(),
+                stop: stop.clone(),
             };
-            tokio::spawn(async move {
+            supervisor.run_task("founding", async move {
                 tokio::select! {
                     () = founding.run() => {}
                     () = stop.cancelled() => {}
                 }
             });
         } else {
-            tokio::spawn(handshakes.run());
+            supervisor.run_once(ControlLoop::Handshakes, &stop, handshakes.run());
             if let Some(through) = &identity.join {
                 let joined = tokio::select! {
                     joined = join(through, &config, &identity, &advertise, &security) => {
@@ -455,26 +485,14 @@ pub(super) async fn follow_members(
     }
 }
 
-fn serve_grpc(
-    services: Arc<Services>,
-    listener: Listener,
-    failed: Failed,
-) -> tokio::task::JoinHandle<()> {
-    tokio::spawn(async move {
-        if let Err(error) = services.serve_grpc(listener).await {
-            failed.send_replace(Some(format!("the gRPC server failed: {error}")));
-        }
-    })
+async fn serve_grpc(services: Arc<Services>, listener: Listener, supervisor: Supervisor) {
+    if let Err(error) = services.serve_grpc(listener).await {
+        supervisor.fail(format!("the gRPC server failed: {error}"));
+    }
 }
 
-fn serve_http(
-    services: Arc<Services>,
-    listener: Listener,
-    failed: Failed,
-) -> tokio::task::JoinHandle<()> {
-    tokio::spawn(async move {
-        if let Err(error) = services.serve_http(listener).await {
-            failed.send_replace(Some(format!("the HTTP server failed: {error}")));
-        }
-    })
+async fn serve_http(services: Arc<Services>, listener: Listener, supervisor: Supervisor) {
+    if let Err(error) = services.serve_http(listener).await {
+        supervisor.fail(format!("the HTTP server failed: {error}"));
+    }
 }

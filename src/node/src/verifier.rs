@@ -33,11 +33,8 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    /// Runs until stopped. On a node that does not lead the catalog group it only waits.
-    pub(super) async fn run(self) {
-        if self.every.is_zero() {
-            return;
-        }
+    /// Runs until stopped; not with a period of zero. On a node that does not lead the catalog group it only waits.
+    pub(super) async fn run(self: Arc<Self>) {
         let mut turns = Turns::default();
         let mut led = false;
         loop {

@@ -1,17 +1,17 @@
-//! What a status that a call came back with was made of.
+//! The causes of a status.
 
 use std::error::Error as _;
 
 use tonic::Status;
 
-/// What a status was made of, outermost first; nothing if the other side sent it.
+/// The causes of a status, outermost first; none if the other side sent the status.
 pub fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
     std::iter::successors(status.source(), |error: &&(dyn std::error::Error + 'static)| {
         (*error).source()
     })
 }
 
-/// The status and its innermost cause, for people.
+/// The status and its innermost cause, as text.
 pub fn describe(status: &Status) -> String {
     match status.source() {
         Some(source) => {
@@ -27,7 +27,7 @@ pub fn describe(status: &Status) -> String {
     }
 }
 
-/// The innermost cause of an error, which is what a person needs to know of a failed connection.
+/// The innermost cause of an error, which explains a failed connection best.
 pub fn innermost(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {

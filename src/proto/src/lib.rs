@@ -1,5 +1,5 @@
-//! The wire types of `proto/keyviz/v1`, as generated. They stop at the edge: only `api`, `fanout`,
-//! the transport and the client side of the commands see them.
+//! The generated wire types of `proto/keyviz/v1`. Only the edge, the transport and clients use
+//! them.
 
 #![allow(missing_docs)]
 

@@ -1,11 +1,11 @@
-//! Names of what goes beside the messages.
+//! Names of metadata.
 
-/// Metadata of a refused write: `true` says that it certainly did not happen, so that a client may
-/// send it again.
+/// Metadata of a refused write: `true` if it certainly did not happen, so that a client may send it
+/// again.
 pub const NOT_APPLIED_METADATA: &str = "keyviz-not-applied";
 
-/// Metadata of an answer: the gRPC address of the node that leads the group of the key, where that is
-/// not the node that answers. A client that sends it what comes next spares a way.
+/// Metadata of an answer: the gRPC address of the leader of the key's group, if another node
+/// answers. A client that sends its next request there saves a forwarding.
 pub const LEADER_METADATA: &str = "keyviz-leader";
 
 /// Metadata of a write that was refused because a disk is full.

@@ -7,8 +7,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::group::Group;
-
 /// What an entry takes beside its command: its place in the log's cache, in openraft's queues and
 /// in the list of those who wait for an answer.
 const ENTRY_BYTES: u64 = 512;
@@ -85,6 +83,21 @@ impl GroupQueue {
         self.proposals.load(Ordering::Relaxed)
     }
 
+    /// What the group was asked for here.
+    pub(crate) fn load(&self) -> GroupLoad {
+        let load = &self.load;
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        GroupLoad {
+            proposals: read(&load.proposals),
+            bytes: read(&load.bytes),
+            reads: read(&load.reads),
+        }
+    }
+
+    pub(crate) fn count_read(&self) {
+        self.load.reads.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Admits a command of so many bytes; `None`: too much is under way.
     pub(crate) fn admit(self: &Arc<Self>, command_bytes: usize) -> Option<Admitted> {
         let bytes = command_bytes as u64 + ENTRY_BYTES;
@@ -100,24 +113,6 @@ impl GroupQueue {
         self.load.proposals.fetch_add(1, Ordering::Relaxed);
         self.load.bytes.fetch_add(command_bytes as u64, Ordering::Relaxed);
         Some(admitted)
-    }
-}
-
-impl Group {
-    /// What it was asked for here.
-    pub fn load(&self) -> GroupLoad {
-        let load = &self.queue.load;
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        GroupLoad {
-            proposals: read(&load.proposals),
-            bytes: read(&load.bytes),
-            reads: read(&load.reads),
-        }
-    }
-
-    /// A read is served from the replica here.
-    pub fn count_read(&self) {
-        self.queue.load.reads.fetch_add(1, Ordering::Relaxed);
     }
 }
 

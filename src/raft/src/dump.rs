@@ -42,6 +42,12 @@ impl Group {
 }
 
 impl Dump {
+    /// The rows in `view`, of a replica that does not run.
+    pub(crate) fn of(view: SnapshotView, term: Term) -> io::Result<Self> {
+        let applied = view.applied().ok_or_else(|| io::Error::other("the replica has no rows"))?;
+        Ok(Dump { view, applied, term })
+    }
+
     /// The last entry that the rows contain.
     pub fn applied(&self) -> LogPosition {
         self.applied

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::log::record::{self, BlockBuilder, Key};
-use super::storage::{redo, space};
+use super::storage::{current, redo};
 use super::transport::receive;
 use super::types::{Command, Entry, LogId, LogPosition, Payload, Vote};
 use super::wire;
@@ -61,7 +61,7 @@ fn log_records() -> Vec<Vec<u8>> {
 
 fn redo_record(data: &[u8]) {
     let _ = redo::read_changes(Bytes::copy_from_slice(data));
-    let _ = space::decode_membership(Bytes::copy_from_slice(data));
+    let _ = current::decode_membership(Bytes::copy_from_slice(data));
 }
 
 fn redo_records() -> Vec<Vec<u8>> {

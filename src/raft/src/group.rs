@@ -15,12 +15,11 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::admission::{Admitted, GroupQueue};
-use super::apply::Applier;
 use super::contradiction::{self, Contradiction};
 use super::error::{InitializeError, KnownLeader, ProposeError, ReplicasFull};
 use super::log::GroupLog;
 use super::options::{GroupOptions, MAX_COMMAND_BYTES};
-use super::proposals::{Proposals, WriteResult};
+use super::proposals::{Proposals, Raft, WriteResult};
 use super::pulse::Pulse;
 use super::reads::Rounds;
 use super::status::{GroupStatus, Leadership};
@@ -32,10 +31,6 @@ use keyviz_types::{GroupId, Term};
 
 /// Between attempts of a leader that has no lease yet: about a round on a LAN.
 const LEASE_RETRY: Duration = Duration::from_millis(5);
-
-pub(crate) type WriteError = RaftError<Types, ClientWriteError<Types>>;
-
-pub(crate) type Raft = openraft::Raft<Types, Applier>;
 
 /// How much a read asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

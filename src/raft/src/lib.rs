@@ -23,6 +23,7 @@ mod apply;
 mod attempts;
 mod blocking;
 mod compaction;
+mod confirm;
 mod contradiction;
 mod digest;
 mod dump;
@@ -42,8 +43,10 @@ mod pulse;
 mod reads;
 mod reshape;
 mod runtime;
+mod served;
 mod status;
 mod storage;
+mod survivor;
 mod transport;
 mod types;
 mod wire;
@@ -84,9 +87,10 @@ pub use handshake::{
 pub use log::{BATCH_BUCKETS, CorruptLog, SYNC_BUCKETS, WriterStats};
 pub use machine::{Machine, MachineError};
 pub use options::{GroupOptions, MAX_COMMAND_BYTES, OptionsError};
-pub use pulse::{NotServed, SERVED_WITHIN};
+pub use pulse::SERVED_WITHIN;
 pub use reshape::{Reshaped, Shape};
 pub use runtime::Reproducible;
+pub use served::NotServed;
 pub use status::{GroupStatus, Leadership, Role};
 pub use storage::{
     Batch, CheckReport, DATA_FORMAT, Damage, Database, DatabaseRows, DatabaseTree, Databases,
@@ -94,6 +98,7 @@ pub use storage::{
     RoomState, Scarce, Seed, SeedError, SeedPoint, SideRows, Space, SpaceError, Storage,
     StorageOptions, THREADS, Verify, check_folder,
 };
+pub use survivor::{SurvivingReplica, Survivor};
 pub use transport::{
     CONNECTION_WINDOW_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_MESSAGE_BYTES, PeerError,
     Peers, PeersOptions, RaftMessage, RaftReply, STREAM_WINDOW_BYTES, SnapshotProgress, Wire,

@@ -7,7 +7,8 @@ use openraft::ChangeMembers;
 use openraft::errors::{ClientWriteError, Fatal, RaftError};
 
 use super::error::ChangeError;
-use super::group::{Group, WriteError, known_leader};
+use super::group::{Group, known_leader};
+use super::proposals::WriteError;
 use super::types::{Member, NodeId, Types};
 
 impl Group {

@@ -9,8 +9,8 @@ use futures::StreamExt as _;
 use openraft::errors::{ClientWriteError, Fatal, RaftError};
 use tokio::sync::oneshot;
 
+use super::apply::Applier;
 use super::gather::Gather;
-use super::group::{Raft, WriteError};
 use super::types::{Command, LogId, Reply, Types};
 
 /// Where a proposal ended up and what the state machine answered.
@@ -18,6 +18,10 @@ pub(crate) struct Written {
     pub(crate) log_id: LogId,
     pub(crate) reply: Reply,
 }
+
+pub(crate) type Raft = openraft::Raft<Types, Applier>;
+
+pub(crate) type WriteError = RaftError<Types, ClientWriteError<Types>>;
 
 pub(crate) type WriteResult = Result<Written, WriteError>;
 

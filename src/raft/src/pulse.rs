@@ -14,7 +14,7 @@ use openraft::type_config::alias::WatchReceiverOf;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::group::{Group, Raft};
+use super::proposals::Raft;
 use super::types::{NodeId, Types};
 
 /// A quorum has confirmed the leader this recently. Twelve heartbeats, and longer than an election
@@ -23,29 +23,6 @@ pub const SERVED_WITHIN: Duration = Duration::from_secs(3);
 
 /// On the wire: no quorum has confirmed the leader yet.
 const NEVER_MS: u32 = u32::MAX;
-
-/// Why a group cannot be served here, as far as this node knows.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum NotServed {
-    /// It has stopped on this node.
-    #[error("it has stopped on this node: {0}")]
-    Stopped(String),
-    /// It has no members yet, or this node has not heard of them.
-    #[error("it has no members yet")]
-    NoMembers,
-    /// Nobody is known to lead it.
-    #[error("it has no leader")]
-    NoLeader,
-    /// This node leads it, and no quorum says so.
-    #[error("no quorum has confirmed this node as its leader for {} s", .0.as_secs())]
-    NoQuorum(Duration),
-    /// Another node leads it, and that node or its quorum has not been heard of.
-    #[error("its leader, node {0}, was not heard to have a quorum for {secs} s", secs = .1.as_secs())]
-    LeaderSilent(NodeId, Duration),
-    /// The same since this node started.
-    #[error("nothing was heard of its leader, node {0}, yet")]
-    LeaderUnheard(NodeId),
-}
 
 type Metrics = WatchReceiverOf<Types, RaftMetrics<Types>>;
 
@@ -80,7 +57,7 @@ impl Pulse {
     }
 
     /// How long ago a quorum confirmed that this node leads; `None`: none has in this term.
-    fn own_age(&self) -> Option<Duration> {
+    pub(crate) fn own_age(&self) -> Option<Duration> {
         let metrics = self.metrics.get()?;
         let metrics = metrics.borrow_watched();
         let mut voters = metrics.membership_config.voter_ids();
@@ -117,63 +94,19 @@ impl Pulse {
         }
     }
 
+    pub(crate) fn leader_changes(&self) -> u64 {
+        self.leader_changes.load(Ordering::Relaxed)
+    }
+
     /// Another leader is known than before.
     pub(crate) fn note_leader_change(&self) {
         self.leader_changes.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How long ago a quorum confirmed `leader`, by what it told.
-    fn age_of(&self, leader: NodeId) -> Option<Duration> {
+    pub(crate) fn age_of(&self, leader: NodeId) -> Option<Duration> {
         let heard = (*self.heard.lock()).filter(|heard| heard.leader == leader)?;
         Some(Instant::now().saturating_duration_since(heard.confirmed))
-    }
-}
-
-impl Group {
-    /// The leader of the group, which a quorum confirmed within [`SERVED_WITHIN`] as far as this node
-    /// knows; else why nobody may count on the group here.
-    ///
-    /// # Errors
-    /// See [`NotServed`].
-    pub fn served_by(&self) -> Result<NodeId, NotServed> {
-        let metrics = self.raft().metrics();
-        let (leader, leads) = {
-            // Nothing is copied: this is asked for every group several times a second.
-            let metrics = metrics.borrow_watched();
-            if let Err(reason) = &metrics.running_state {
-                return Err(NotServed::Stopped(reason.to_string()));
-            }
-            if metrics.membership_config.nodes().next().is_none() {
-                return Err(NotServed::NoMembers);
-            }
-            let leader = metrics.current_leader.ok_or(NotServed::NoLeader)?;
-            (leader, metrics.state.is_leader())
-        };
-        if leads {
-            return match self.pulse().own_age() {
-                Some(age) if age <= SERVED_WITHIN => Ok(leader),
-                Some(age) => Err(NotServed::NoQuorum(age)),
-                None => Err(NotServed::NoLeader),
-            };
-        }
-        match self.pulse().age_of(leader) {
-            Some(age) if age <= SERVED_WITHIN => Ok(leader),
-            Some(age) => Err(NotServed::LeaderSilent(leader, age)),
-            None => Err(NotServed::LeaderUnheard(leader)),
-        }
-    }
-
-    /// How often this node has seen another leader or another term of one since it opened the group.
-    pub fn leader_changes(&self) -> u64 {
-        self.pulse().leader_changes.load(Ordering::Relaxed)
-    }
-
-    /// How long ago a quorum confirmed the leader that this node knows; `None`: not since it is known.
-    pub fn quorum_age(&self) -> Option<Duration> {
-        if self.is_leader() {
-            return self.pulse().own_age();
-        }
-        self.pulse().age_of(self.leader()?.0)
     }
 }
 

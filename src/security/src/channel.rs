@@ -1,4 +1,4 @@
-//! Calls that show who makes them.
+//! Outgoing calls with credentials.
 
 use std::fmt;
 use std::future::Future;
@@ -14,30 +14,32 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::body::Body;
 use tonic::codegen::http::header::AUTHORIZATION;
-use tonic::codegen::http::{Request, Response, Uri};
+use tonic::codegen::http::{HeaderName, HeaderValue, Request, Response, Uri};
 use tonic::transport::{Channel, Endpoint, Error};
 use tower::Service;
 
 use super::secrets::SecretFile;
 use super::tls::ClientTls;
 
-/// The header in which a node shows the cluster secret.
+/// The header with the cluster secret of a node.
 pub const SECRET_HEADER: &str = "keyviz-cluster-secret";
 
-/// What a caller shows on each call.
+/// The credentials that are sent with each call.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
-    /// The cluster secret, which nodes show.
+    /// The cluster secret, sent by nodes.
     pub secret: Option<SecretFile>,
     /// The admin token, as a bearer token.
     pub token: Option<SecretFile>,
 }
 
-/// A connection whose calls show credentials.
+/// A connection whose calls carry credentials.
 #[derive(Clone)]
 pub struct AuthChannel {
     channel: Channel,
     credentials: Option<Arc<Credentials>>,
+    /// A header of each call.
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl fmt::Debug for AuthChannel {
@@ -52,7 +54,13 @@ impl AuthChannel {
     /// Calls on `channel` with `credentials`.
     pub fn new(channel: Channel, credentials: Credentials) -> Self {
         let shows = credentials.secret.is_some() || credentials.token.is_some();
-        AuthChannel { channel, credentials: shows.then(|| Arc::new(credentials)) }
+        AuthChannel { channel, credentials: shows.then(|| Arc::new(credentials)), header: None }
+    }
+
+    /// The same connection, with a header on each call.
+    #[must_use]
+    pub fn with_header(&self, name: HeaderName, value: HeaderValue) -> Self {
+        AuthChannel { header: Some((name, value)), ..self.clone() }
     }
 }
 
@@ -75,6 +83,9 @@ impl Service<Request<Body>> for AuthChannel {
                 headers.insert(AUTHORIZATION, token.bearer());
             }
         }
+        if let Some((name, value)) = &self.header {
+            request.headers_mut().insert(name.clone(), value.clone());
+        }
         self.channel.call(request)
     }
 }
@@ -82,7 +93,7 @@ impl Service<Request<Body>> for AuthChannel {
 /// Connects at once.
 ///
 /// # Errors
-/// Where nobody answers, or TLS fails.
+/// If the connection or the TLS handshake fails.
 pub async fn connect(endpoint: Endpoint, tls: Option<&ClientTls>) -> Result<Channel, Error> {
     match tls {
         None => endpoint.connect().await,
@@ -90,7 +101,7 @@ pub async fn connect(endpoint: Endpoint, tls: Option<&ClientTls>) -> Result<Chan
     }
 }
 
-/// Connects when it is first used, and again when the connection breaks. Needs a Tokio runtime.
+/// Connects at first use, and reconnects when the connection breaks. Needs a Tokio runtime.
 pub fn connect_lazy(endpoint: Endpoint, tls: Option<&ClientTls>) -> Channel {
     match tls {
         None => endpoint.connect_lazy(),
@@ -98,18 +109,18 @@ pub fn connect_lazy(endpoint: Endpoint, tls: Option<&ClientTls>) -> Channel {
     }
 }
 
-/// The endpoint keeps `http` as its scheme, because tonic would bring TLS of its own for `https`; the
-/// requests say what they are.
+/// The endpoint keeps the scheme `http`, because tonic would add its own TLS for `https`; the
+/// requests have the scheme `https`.
 fn secured(endpoint: Endpoint) -> Endpoint {
     let authority = endpoint.uri().authority().map(ToString::to_string).unwrap_or_default();
     match Uri::builder().scheme("https").authority(authority).path_and_query("/").build() {
         Ok(origin) => endpoint.origin(origin),
-        // Its own URI parsed, so this one does; and the scheme is a courtesy.
+        // The endpoint's own URI parsed, so this one does too. The scheme is informative only.
         Err(_) => endpoint,
     }
 }
 
-/// Connects with the TLS settings of the moment.
+/// Connects with the current TLS settings.
 #[derive(Clone)]
 struct Connector(ClientTls);
 

@@ -1,4 +1,4 @@
-//! A connection that was taken, plain or TLS, and who is on its other end.
+//! An accepted connection, plain or TLS, with its caller.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,21 +11,20 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::connections::{ConnectionHandle, Entry};
-use super::listener::Listener;
 use super::verdict::CallerCertificate;
 
-/// The other end of a connection. Requests carry it as an extension.
+/// The caller of a connection. Requests carry it as an extension.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// Its address.
     pub address: SocketAddr,
-    /// What its certificate says.
+    /// The verdict on its certificate.
     pub certificate: CallerCertificate,
     /// The connection.
     pub connection: ConnectionHandle,
 }
 
-/// A connection that was taken.
+/// An accepted connection.
 pub struct Connection {
     pub(super) stream: Stream,
     pub(super) caller: Caller,
@@ -42,12 +41,6 @@ impl Connected for Connection {
 
     fn connect_info(&self) -> Caller {
         self.caller.clone()
-    }
-}
-
-impl axum::extract::connect_info::Connected<axum::serve::IncomingStream<'_, Listener>> for Caller {
-    fn connect_info(stream: axum::serve::IncomingStream<'_, Listener>) -> Self {
-        stream.io().caller.clone()
     }
 }
 

@@ -18,8 +18,6 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::listener::Edge;
-
 /// The first request of a connection comes within this time.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(30);
 
@@ -32,6 +30,15 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Descriptors that stay free for files, for connections to other nodes and for listeners; a half of
 /// all where there are few.
 const RESERVE: u64 = 256;
+
+/// The kind of a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Edge {
+    /// gRPC, which requests a certificate from callers.
+    Grpc,
+    /// HTTP, which does not.
+    Http,
+}
 
 /// All connections of callers. Clones share them.
 #[derive(Clone)]

@@ -2,23 +2,23 @@
 
 use std::path::PathBuf;
 
-/// A credential that cannot be used. Names the file, and never says what is in it.
+/// Why a credential cannot be used. Names the file, and never includes its content.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SecurityError {
-    /// The file is not there, or may not be read.
+    /// The file does not exist or cannot be read.
     #[error("cannot read the {what} {}: {cause}", path.display())]
     Unreadable {
-        /// What it should hold.
+        /// The expected content.
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         cause: String,
     },
-    /// The file has nothing in it.
+    /// The file is empty.
     #[error("the {what} {} is empty", path.display())]
     Empty {
-        /// What it should hold.
+        /// The expected content.
         what: &'static str,
         /// The file.
         path: PathBuf,
@@ -30,7 +30,7 @@ pub enum SecurityError {
         path.display()
     )]
     Line {
-        /// What it should hold.
+        /// The expected content.
         what: &'static str,
         /// The file.
         path: PathBuf,
@@ -39,17 +39,17 @@ pub enum SecurityError {
         /// What is wrong.
         reason: &'static str,
     },
-    /// No PEM of the right kind.
+    /// The file has no PEM section of the right kind.
     #[error("the {what} {} holds no {what} in PEM: {cause}", path.display())]
     Pem {
-        /// What it should hold.
+        /// The expected content.
         what: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong.
         cause: String,
     },
-    /// Certificate and key do not go together, or cannot be used.
+    /// The certificate and the key do not match, or cannot be used.
     #[error("the certificate {} and the key {} cannot be used: {cause}", cert.display(), key.display())]
     Pair {
         /// The certificate's file.
@@ -69,7 +69,7 @@ pub enum SecurityError {
         /// What is wrong.
         cause: String,
     },
-    /// Half of what TLS needs.
+    /// TLS files are missing.
     #[error("{given} needs {missing} beside it")]
     Incomplete {
         /// A flag that was given.

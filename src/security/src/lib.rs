@@ -1,19 +1,20 @@
-//! Who may call, and how that is shown: TLS, the admin token, the cluster secret.
+//! Authentication: TLS, the admin token and the cluster secret.
 //!
-//! | caller | shows | is checked by |
+//! | caller | credential | checked by |
 //! |---|---|---|
-//! | a client of the store | nothing | nobody |
+//! | a client of the store | none | |
 //! | an administrator | the admin token, on each call | [`SecretFile::accepts`] |
-//! | another node | a certificate of the CA that is good for a server too, or the cluster secret | [`CallerCertificate`], [`SecretFile::accepts`] |
+//! | another node | a certificate of the CA that is valid for servers too, or the cluster secret | [`CallerCertificate`], [`SecretFile::accepts`] |
 //!
-//! Everything comes from files and is read anew while the node runs ([`Security::watch`]): a new
-//! token or secret holds from the next call on, a new certificate from the next connection on. What
-//! does not work any more is refused at the start; later the former one stays and the log says why.
+//! Credentials are files that are read again while the node runs ([`Security::watch`]): a new token
+//! or secret takes effect with the next call, a new certificate with the next connection. An
+//! unusable file stops the start of a node; later, the former content stays in force and the log
+//! says why.
 //!
-//! Nothing here prints a secret: [`Secrets`] has no text form, errors name files.
+//! No secret is ever printed: [`Secrets`] has no text form, and errors name files only.
 //!
-//! This layer knows TLS and HTTP headers, but no service by name: which call needs what is the
-//! edge's to say.
+//! This crate knows TLS and HTTP headers but no service by name; the edge decides which call
+//! requires which credential.
 
 mod channel;
 mod connection;
@@ -29,10 +30,10 @@ mod watch;
 
 pub use channel::{AuthChannel, Credentials, SECRET_HEADER, connect, connect_lazy};
 pub use connection::{Caller, Connection};
-pub use connections::{ConnectionCounts, ConnectionHandle, Connections, UnderWay};
+pub use connections::{ConnectionCounts, ConnectionHandle, Connections, Edge, UnderWay};
 pub use error::SecurityError;
 pub use expiry::Validity;
-pub use listener::{Edge, Listener};
+pub use listener::Listener;
 pub use secrets::{SecretFile, Secrets};
 pub use tls::{ClientTls, Tls, TlsFiles};
 pub use verdict::CallerCertificate;

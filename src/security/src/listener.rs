@@ -1,7 +1,7 @@
-//! Takes connections, plain or TLS.
+//! Accepts connections, plain or TLS.
 //!
-//! Handshakes run beside each other, each within a time and all within a number, so that a caller
-//! that never ends its own keeps nobody else waiting for long.
+//! Handshakes run concurrently, with a time limit each and a limit on their number, so that a
+//! caller that never completes its handshake does not delay others for long.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,36 +13,27 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::{Caller, Connection, Stream};
-use super::connections::{Connections, Entry};
+use super::connections::{Connections, Edge, Entry};
 use super::plain;
 use super::tls::Tls;
 use super::verdict::CallerCertificate;
 
-/// How long a handshake may take.
+/// Time limit of a handshake.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Handshakes at once. At some 50 KiB each they take at most 50 MiB.
+/// Concurrent handshakes. At about 50 KiB each they take at most 50 MiB.
 const HANDSHAKES: usize = 1024;
 
-/// Connections that wait for the server to take them.
+/// Connections that wait for the server to accept them.
 const READY: usize = 64;
 
-/// The wait after the system could give no connection, for want of file handles.
+/// The pause after accepting failed, for example for want of file handles.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
 /// The log says at most this often that none could be given.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// Which port it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Edge {
-    /// gRPC, which asks callers for a certificate.
-    Grpc,
-    /// HTTP, which does not.
-    Http,
-}
-
-/// A port that takes connections.
+/// A port that accepts connections.
 pub struct Listener {
     local: SocketAddr,
     source: Source,
@@ -54,10 +45,10 @@ enum Source {
 }
 
 impl Listener {
-    /// Takes connections from `listener`: TLS where there is any, else plain. Needs a Tokio runtime.
+    /// Accepts connections from `listener`, with TLS if it is configured. Needs a Tokio runtime.
     ///
     /// # Errors
-    /// Where the system does not know the listener's address.
+    /// If the address of the listener cannot be determined.
     pub fn new(
         listener: TcpListener,
         tls: Option<Tls>,
@@ -76,7 +67,7 @@ impl Listener {
         Ok(Listener { local, source })
     }
 
-    /// The next connection. Cancelling it loses none.
+    /// The next connection. Cancel safe.
     pub async fn next(&mut self) -> Connection {
         match &mut self.source {
             Source::Plain(listener, edge, connections) => {
@@ -87,7 +78,7 @@ impl Listener {
             }
             Source::Tls(connections) => match connections.recv().await {
                 Some(connection) => connection,
-                // The runtime is going away, and this with it.
+                // The runtime is shutting down.
                 None => std::future::pending().await,
             },
         }
@@ -120,6 +111,12 @@ impl axum::serve::Listener for Listener {
     }
 }
 
+impl axum::extract::connect_info::Connected<axum::serve::IncomingStream<'_, Listener>> for Caller {
+    fn connect_info(stream: axum::serve::IncomingStream<'_, Listener>) -> Self {
+        stream.io().caller.clone()
+    }
+}
+
 async fn accept(
     listener: &TcpListener,
     edge: Edge,
@@ -137,7 +134,7 @@ async fn accept(
                     return (stream, address, entry);
                 }
             }
-            // Of the one connection, which is gone.
+            // The error concerns one connection, which is closed.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -156,7 +153,7 @@ async fn accept(
     }
 }
 
-/// Takes connections until the server is gone.
+/// Accepts connections until the server stops.
 async fn take(
     listener: TcpListener,
     tls: Tls,
@@ -176,7 +173,7 @@ async fn take(
             let shaken = handshake(stream, address, entry, &tls, edge);
             match tokio::time::timeout(HANDSHAKE_WITHIN, shaken).await {
                 Ok(Ok(Some(connection))) => {
-                    // Where the server is gone, so is the connection.
+                    // If the server has stopped, the connection is dropped.
                     let _ = ready.send(connection).await;
                 }
                 Ok(Ok(None)) => {}
@@ -188,7 +185,7 @@ async fn take(
     }
 }
 
-/// `None`: the caller does not speak TLS, and was told.
+/// `None`: the caller did not use TLS and was answered accordingly.
 async fn handshake(
     stream: TcpStream,
     address: SocketAddr,

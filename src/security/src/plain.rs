@@ -1,8 +1,8 @@
-//! What somebody who speaks plain text to a TLS port is told.
+//! The answer to plain text on a TLS port.
 //!
-//! A TLS alert would reach such a caller as garbage. What it gets instead is an answer in the
-//! language that it speaks: a gRPC client the HTTP/2 error INADEQUATE_SECURITY, which gRPC gives the
-//! status PERMISSION_DENIED, and everything else an HTTP answer of the same meaning.
+//! Such a caller could not interpret a TLS alert. A gRPC client gets the HTTP/2 error
+//! INADEQUATE_SECURITY, which gRPC maps to PERMISSION_DENIED; any other client gets an HTTP
+//! response with the same meaning.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use tokio::net::TcpStream;
 /// The first byte of a TLS connection: a handshake record.
 const HANDSHAKE: u8 = 22;
 
-/// How long the caller may take to go away after the answer.
+/// Time limit for the caller to close the connection after the answer.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 
-/// The reason, for people.
+/// The message in the response.
 const REASON: &str =
     "this port speaks TLS only; give the client the CA's certificate (keyviz: --tls-ca)";
 
-/// Whether the connection starts with something else than TLS. Waits for its first byte.
+/// Whether the connection begins with anything other than TLS. Waits for the first byte.
 pub(super) async fn speaks_plain(stream: &TcpStream) -> std::io::Result<bool> {
     let mut first = [0; 3];
     let read = stream.peek(&mut first).await?;
@@ -34,7 +34,7 @@ pub(super) async fn refuse(mut stream: TcpStream) {
     if stream.write_all(&answer).await.is_err() || stream.shutdown().await.is_err() {
         return;
     }
-    // What was sent but not read would make the system reset the connection, answer and all.
+    // Unread data would make the system reset the connection before the answer is delivered.
     let mut sink = [0; 1024];
     let leave = async { while matches!(stream.read(&mut sink).await, Ok(read) if read > 0) {} };
     let _ = tokio::time::timeout(LEAVE_WITHIN, leave).await;

@@ -1,8 +1,8 @@
 //! Secrets from files: the admin token and the cluster secret.
 //!
-//! A file holds one secret a line. All of them are accepted and the first is presented, so that a
-//! secret can be replaced on one node after the other: the file is first `old, new` everywhere, then
-//! `new, old`, then `new`.
+//! A file has one secret per line. All of them are accepted and the first is presented, so that a
+//! secret can be replaced node by node: the file is first `old, new` everywhere, then `new, old`,
+//! then `new`.
 
 use std::fmt;
 use std::io::Read as _;
@@ -15,19 +15,19 @@ use tonic::codegen::http::HeaderValue;
 
 use super::error::SecurityError;
 
-/// Most secrets in a file: an old and a new one, and some for mistakes.
+/// Maximum number of secrets in a file: an old and a new one, with a margin.
 const MAX_SECRETS: usize = 16;
 
-/// Longest secret.
+/// Maximum length of a secret.
 const MAX_SECRET_BYTES: usize = 1024;
 
-/// Shorter secrets are taken, with a warning.
+/// Shorter secrets are accepted with a warning.
 const SHORT_SECRET_BYTES: usize = 16;
 
-/// Largest file with a credential.
+/// Maximum size of a credential file.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// One or more secrets, of which the first is presented. Has no text form.
+/// One or more secrets, of which the first is presented. It has no text form.
 pub struct Secrets {
     /// Never empty.
     all: Vec<Box<[u8]>>,
@@ -42,10 +42,10 @@ impl fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// The secrets in `text`, one a line; blank lines do not count.
+    /// Parses the secrets in `text`, one per line; blank lines are ignored.
     ///
     /// # Errors
-    /// Where a line is no secret, or there is none. `what` and `path` are for the words.
+    /// If a line is not a secret, or there is none. `what` and `path` are for the message.
     pub fn parse(text: &str, what: &'static str, path: &Path) -> Result<Self, SecurityError> {
         let mut all: Vec<Box<[u8]>> = Vec::new();
         for (line, secret) in (1..).zip(text.lines().map(str::trim)) {
@@ -70,7 +70,7 @@ impl Secrets {
         };
         let header = |bytes: &[u8]| {
             let mut value = HeaderValue::from_bytes(bytes).expect("visible ASCII is a header");
-            // Neither printed nor put into the header tables of connections.
+            // Sensitive headers are not printed and not added to the HPACK table.
             value.set_sensitive(true);
             value
         };
@@ -78,7 +78,7 @@ impl Secrets {
         Ok(Secrets { all, bearer, bare })
     }
 
-    /// Whether `offered` is one of them. The time it takes says nothing about their content.
+    /// Whether `offered` is one of them, in constant time.
     pub fn accepts(&self, offered: &[u8]) -> bool {
         let none = Choice::from(0);
         self.all.iter().fold(none, |found, secret| found | secret.ct_eq(offered)).into()
@@ -101,12 +101,12 @@ impl Secrets {
 
 impl PartialEq for Secrets {
     fn eq(&self, other: &Self) -> bool {
-        // In order, because the first is the one that is presented.
+        // The order matters, because the first is presented.
         self.all == other.all
     }
 }
 
-/// A file of secrets that is read anew now and then. Clones share it.
+/// A file of secrets that can be read again. Clones share it.
 #[derive(Clone)]
 pub struct SecretFile {
     inner: Arc<Inner>,
@@ -115,6 +115,8 @@ pub struct SecretFile {
 struct Inner {
     what: &'static str,
     path: PathBuf,
+    /// Whether the secrets come from the file.
+    is_file: bool,
     current: ArcSwap<Secrets>,
 }
 
@@ -125,10 +127,10 @@ impl fmt::Debug for SecretFile {
 }
 
 impl SecretFile {
-    /// Reads `path`, which holds the `what`.
+    /// Reads the file `path` with the `what`.
     ///
     /// # Errors
-    /// Where it is unreadable, empty or no file of secrets.
+    /// If the file is unreadable, empty or not a file of secrets.
     pub fn open(what: &'static str, path: &Path) -> Result<Self, SecurityError> {
         let secrets = Secrets::parse(&read_text(what, path)?, what, path)?;
         if secrets.shortest() < SHORT_SECRET_BYTES {
@@ -139,21 +141,21 @@ impl SecretFile {
             );
         }
         warn_if_readable_by_others(what, path);
-        Ok(SecretFile::of(secrets, what, path))
+        Ok(SecretFile::of(secrets, what, path, true))
     }
 
-    /// Secrets that come from no file.
+    /// Secrets that do not come from a file.
     ///
     /// # Errors
-    /// As [`Secrets::parse`]; `origin` stands for the file.
+    /// As [`Secrets::parse`]; `origin` is named instead of the file.
     pub fn fixed(what: &'static str, text: &str, origin: &str) -> Result<Self, SecurityError> {
         let path = Path::new(origin);
-        Ok(SecretFile::of(Secrets::parse(text, what, path)?, what, path))
+        Ok(SecretFile::of(Secrets::parse(text, what, path)?, what, path, false))
     }
 
-    fn of(secrets: Secrets, what: &'static str, path: &Path) -> Self {
+    fn of(secrets: Secrets, what: &'static str, path: &Path, is_file: bool) -> Self {
         let current = ArcSwap::from_pointee(secrets);
-        SecretFile { inner: Arc::new(Inner { what, path: path.to_owned(), current }) }
+        SecretFile { inner: Arc::new(Inner { what, path: path.to_owned(), is_file, current }) }
     }
 
     /// Whether `offered` is accepted now.
@@ -171,12 +173,16 @@ impl SecretFile {
         self.inner.current.load().bare()
     }
 
-    /// Reads the file anew; says whether anything changed.
+    /// Reads the file again and says whether the secrets changed. Secrets of [`SecretFile::fixed`] do
+    /// not change.
     ///
     /// # Errors
-    /// As [`SecretFile::open`]; then the former secrets stay.
+    /// As [`SecretFile::open`]; the former secrets stay in force.
     pub fn reload(&self) -> Result<bool, SecurityError> {
-        let Inner { what, path, current } = &*self.inner;
+        let Inner { what, path, is_file, current } = &*self.inner;
+        if !is_file {
+            return Ok(false);
+        }
         let secrets = Secrets::parse(&read_text(what, path)?, what, path)?;
         let changed = **current.load() != secrets;
         if changed {
@@ -200,7 +206,7 @@ fn read_text(what: &'static str, path: &Path) -> Result<String, SecurityError> {
     })
 }
 
-/// A file with a credential, whole.
+/// The content of a credential file.
 pub(super) fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, SecurityError> {
     let failed = |cause: String| SecurityError::Unreadable { what, path: path.to_owned(), cause };
     let file = std::fs::File::open(path).map_err(|error| failed(error.to_string()))?;
@@ -217,7 +223,7 @@ pub(super) fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, SecurityE
     Ok(bytes)
 }
 
-/// Says so where everybody on the machine can read the file.
+/// Warns if everybody on the machine can read the file.
 pub(super) fn warn_if_readable_by_others(what: &'static str, path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     let Ok(metadata) = std::fs::metadata(path) else { return };

@@ -1,7 +1,7 @@
-//! TLS from files: what this side serves with, and what it calls others with.
+//! TLS settings from files, for serving and for outgoing calls.
 //!
-//! The settings are replaced as a whole when a file changes. A connection keeps those it was made
-//! with.
+//! The settings are replaced as a whole when a file changes. A connection keeps the settings that
+//! it was made with.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -23,14 +23,14 @@ const CERTIFICATE: &str = "certificate";
 const KEY: &str = "private key";
 const CA: &str = "CA certificate";
 
-/// Where certificates are.
+/// The files of a certificate.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TlsFiles {
-    /// PEM: this side's certificate and what links it to the CA.
+    /// PEM: the own certificate, with its intermediates.
     pub cert: PathBuf,
-    /// PEM: its private key.
+    /// PEM: the private key.
     pub key: PathBuf,
-    /// PEM: the certificates that sign nodes and clients.
+    /// PEM: the CA certificates that sign nodes and clients.
     pub ca: PathBuf,
 }
 
@@ -46,7 +46,7 @@ struct Inner {
     client: ClientTls,
 }
 
-/// One reading of the files.
+/// The settings of one version of the files.
 pub(super) struct Settings {
     contents: [Vec<u8>; 3],
     pub(super) grpc: Arc<ServerConfig>,
@@ -66,7 +66,7 @@ impl Tls {
     /// Reads the files.
     ///
     /// # Errors
-    /// Where one cannot be used, or the certificate is one that other nodes would refuse.
+    /// If a file cannot be used, or other nodes would refuse the certificate.
     pub fn open(files: &TlsFiles) -> Result<Self, SecurityError> {
         let (settings, client) = load(files)?;
         warn_if_readable_by_others(KEY, &files.key);
@@ -78,15 +78,15 @@ impl Tls {
         Ok(Tls { inner: Arc::new(inner) })
     }
 
-    /// For calls to other nodes; follows the files.
+    /// The settings for calls to other nodes; they follow the files.
     pub fn client(&self) -> ClientTls {
         self.inner.client.clone()
     }
 
-    /// Reads the files anew; says whether anything changed.
+    /// Reads the files again and returns whether anything changed.
     ///
     /// # Errors
-    /// As [`Tls::open`]; then the former settings stay.
+    /// As [`Tls::open`]; the former settings stay in force.
     pub fn reload(&self) -> Result<bool, SecurityError> {
         let contents = contents(&self.inner.files)?;
         if self.inner.current.load().contents == contents {
@@ -94,7 +94,7 @@ impl Tls {
         }
         let (settings, client) = load(&self.inner.files)?;
         self.inner.current.store(Arc::new(settings));
-        self.inner.client.0.store(client);
+        self.inner.client.0.current.store(client);
         Ok(true)
     }
 
@@ -112,9 +112,28 @@ impl Tls {
     }
 }
 
-/// How to call with TLS. Clones share it.
+/// TLS settings for outgoing connections. Clones share them.
 #[derive(Clone)]
-pub struct ClientTls(Arc<ArcSwap<ClientConfig>>);
+pub struct ClientTls(Arc<ClientInner>);
+
+struct ClientInner {
+    current: ArcSwap<ClientConfig>,
+    /// The files of a client. A node's own [`Tls`] reloads its client settings instead.
+    files: Option<ClientFiles>,
+}
+
+/// The files of a client, and their contents when they were last read.
+struct ClientFiles {
+    ca: PathBuf,
+    own: Option<(PathBuf, PathBuf)>,
+    contents: ArcSwap<ClientContents>,
+}
+
+#[derive(PartialEq)]
+struct ClientContents {
+    ca: Vec<u8>,
+    own: Option<(Vec<u8>, Vec<u8>)>,
+}
 
 impl fmt::Debug for ClientTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -124,28 +143,63 @@ impl fmt::Debug for ClientTls {
 
 impl ClientTls {
     fn of(config: Arc<ClientConfig>) -> Self {
-        ClientTls(Arc::new(ArcSwap::new(config)))
+        ClientTls(Arc::new(ClientInner { current: ArcSwap::new(config), files: None }))
     }
 
-    /// Trusts the servers of the CA in `ca`, and shows a certificate where there is one: the files
-    /// of certificate and key.
+    /// Trusts the servers that the CA in the file `ca` signed. With `own`, the files of a certificate
+    /// and its key, also presents that certificate.
     ///
     /// # Errors
     /// Where a file cannot be used.
     pub fn open(ca: &Path, own: Option<(&Path, &Path)>) -> Result<Self, SecurityError> {
-        let roots = Arc::new(roots(&read(CA, ca)?, ca)?);
-        let own = match own {
-            None => None,
-            Some((cert, key)) => {
-                Some(pair(&read(CERTIFICATE, cert)?, &read(KEY, key)?, cert, key)?)
-            }
+        let own = own.map(|(cert, key)| (cert.to_owned(), key.to_owned()));
+        let ca = ca.to_owned();
+        let contents = client_contents(&ca, own.as_ref())?;
+        let current = ArcSwap::new(client_settings(&ca, own.as_ref(), &contents)?);
+        let files = ClientFiles { ca, own, contents: ArcSwap::from_pointee(contents) };
+        Ok(ClientTls(Arc::new(ClientInner { current, files: Some(files) })))
+    }
+
+    /// Reads the files of [`ClientTls::open`] again and says whether they changed. New connections
+    /// use the new settings.
+    ///
+    /// # Errors
+    /// Where a file cannot be used; the former settings stay in force.
+    pub fn reload(&self) -> Result<bool, SecurityError> {
+        let Some(ClientFiles { ca, own, contents: known }) = &self.0.files else {
+            return Ok(false);
         };
-        Ok(ClientTls::of(client_config(&roots, own)))
+        let contents = client_contents(ca, own.as_ref())?;
+        if **known.load() == contents {
+            return Ok(false);
+        }
+        self.0.current.store(client_settings(ca, own.as_ref(), &contents)?);
+        known.store(Arc::new(contents));
+        Ok(true)
     }
 
     pub(super) fn config(&self) -> Arc<ClientConfig> {
-        self.0.load_full()
+        self.0.current.load_full()
     }
+}
+
+fn client_contents(
+    ca: &Path,
+    own: Option<&(PathBuf, PathBuf)>,
+) -> Result<ClientContents, SecurityError> {
+    let own = own.map(|(cert, key)| Ok((read(CERTIFICATE, cert)?, read(KEY, key)?)));
+    Ok(ClientContents { ca: read(CA, ca)?, own: own.transpose()? })
+}
+
+fn client_settings(
+    ca: &Path,
+    own: Option<&(PathBuf, PathBuf)>,
+    contents: &ClientContents,
+) -> Result<Arc<ClientConfig>, SecurityError> {
+    let roots = Arc::new(roots(&contents.ca, ca)?);
+    let own = own.zip(contents.own.as_ref());
+    let own = own.map(|((cert, key), (cert_pem, key_pem))| pair(cert_pem, key_pem, cert, key));
+    Ok(client_config(&roots, own.transpose()?))
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -177,7 +231,7 @@ fn load(files: &TlsFiles) -> Result<(Settings, Arc<ClientConfig>), SecurityError
     let client = client_config(&roots, Some(own.clone()));
     let ask = Arc::new(AskForCertificate(Arc::clone(&judge)));
     let grpc = server_config(own.clone(), Some(ask), b"h2");
-    // Browsers would ask their users to choose one of their certificates.
+    // If asked for a certificate, browsers would prompt their users to choose one.
     let http = server_config(own, None, b"http/1.1");
     Ok((Settings { contents, grpc, http, judge, ends_at }, client))
 }
@@ -202,7 +256,7 @@ fn certificates(
     if all.is_empty() { Err(failed("no CERTIFICATE section".to_owned())) } else { Ok(all) }
 }
 
-/// Certificate and key, which must belong together.
+/// A certificate and its key, which must match.
 fn pair(
     cert_pem: &[u8],
     key_pem: &[u8],
@@ -213,7 +267,7 @@ fn pair(
     let private = PrivateKeyDer::from_pem_slice(key_pem).map_err(|_| SecurityError::Pem {
         what: KEY,
         path: key.to_owned(),
-        // The parser's words could quote the file.
+        // The parser's message could quote the file.
         cause: "no PRIVATE KEY section that can be read".to_owned(),
     })?;
     let certified = CertifiedKey::from_der(chain, private, &provider());

@@ -1,13 +1,13 @@
-//! What a caller's certificate says.
+//! Verification of callers' certificates.
 //!
-//! A certificate that does not hold is not refused in the handshake but after it: the caller then
-//! gets a status and a reason rather than a broken connection. The handshake proves that the caller
-//! has the key; [`Judge::judge`] looks at the chain, and every call on a connection whose
-//! certificate is [`CallerCertificate::Refused`] is answered `UNAUTHENTICATED`, whichever it is.
+//! An invalid certificate is refused after the handshake rather than in it, so that the caller gets
+//! a status and a reason instead of a broken connection. The handshake proves that the caller has
+//! the key; [`Judge::judge`] verifies the chain, and every call on a connection whose certificate
+//! is [`CallerCertificate::Refused`] is answered `UNAUTHENTICATED`.
 //!
-//! A certificate of the CA makes a node of its owner only where it is good for a server too: nodes
-//! serve with theirs. Certificates of clients, with the extended key usage `clientAuth` alone, do not
-//! open the calls between nodes.
+//! A certificate of the CA identifies a node only if it is valid for servers too, because nodes
+//! serve with it. Client certificates, with only the extended key usage `clientAuth`, do not permit
+//! calls between nodes.
 
 use std::sync::Arc;
 
@@ -18,20 +18,20 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore};
 
-/// What the certificate of a connection's caller says.
+/// The verdict on the certificate of a connection's caller.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CallerCertificate {
     /// There is none.
     Absent,
-    /// One of the CA, good for clients only.
+    /// A valid certificate for clients only.
     Client,
-    /// One of the CA that is good for a node.
+    /// A valid certificate for a node.
     Node,
-    /// One that does not hold, and why.
+    /// An invalid certificate, with the reason.
     Refused(Arc<str>),
 }
 
-/// Looks at the certificates of callers.
+/// Verifies the certificates of callers.
 #[derive(Debug)]
 pub(super) struct Judge {
     roots: RootCertStore,
@@ -64,7 +64,7 @@ impl Judge {
         }
     }
 
-    /// Whether the certificate is good for a server.
+    /// Whether the certificate is valid for a server.
     pub(super) fn serves(
         &self,
         own: &CertificateDer<'_>,
@@ -81,8 +81,8 @@ impl Judge {
     }
 }
 
-/// Asks clients for a certificate, takes the handshake of any that has the key to its own, and
-/// leaves the verdict on the chain to [`Judge::judge`].
+/// Requests a certificate from clients, accepts the handshake of any client that has the key to its
+/// certificate, and leaves the verification of the chain to [`Judge::judge`].
 #[derive(Debug)]
 pub(super) struct AskForCertificate(pub(super) Arc<Judge>);
 
@@ -127,7 +127,7 @@ impl ClientCertVerifier for AskForCertificate {
     }
 }
 
-/// What is wrong with a certificate, in words.
+/// Describes what is wrong with a certificate.
 pub(super) fn reason(error: &rustls::Error) -> String {
     let rustls::Error::InvalidCertificate(cause) = error else { return error.to_string() };
     match cause {

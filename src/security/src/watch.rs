@@ -13,18 +13,18 @@ use super::expiry::{Reminder, Validity};
 use super::secrets::SecretFile;
 use super::tls::{ClientTls, Tls, TlsFiles};
 
-/// The files are read this often, to see what is new. Reading a few small files that the system has
-/// in memory takes some ten microseconds; contents, unlike times of change, cannot mislead.
+/// Interval at which the files are read. Reading a few small cached files takes some ten
+/// microseconds, and unlike modification times the contents are reliable.
 const READ_EVERY: Duration = Duration::from_secs(1);
 
-/// Where a node's credentials are. By default there are none.
+/// The credential files of a node. By default there are none.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SecurityConfig {
     /// TLS on both ports and between nodes.
     pub tls: Option<TlsFiles>,
-    /// The admin token, one accepted token a line.
+    /// The admin token, one accepted token per line.
     pub admin_token: Option<PathBuf>,
-    /// The cluster secret, one accepted secret a line.
+    /// The cluster secret, one accepted secret per line.
     pub cluster_secret: Option<PathBuf>,
 }
 
@@ -33,19 +33,19 @@ pub struct SecurityConfig {
 pub struct Security {
     /// TLS; `None`: plain text.
     pub tls: Option<Tls>,
-    /// What administrators show; `None`: nothing.
+    /// The admin token; `None`: none is required.
     pub admin_token: Option<SecretFile>,
-    /// What nodes show; `None`: nothing.
+    /// The cluster secret; `None`: none is required.
     pub cluster_secret: Option<SecretFile>,
     /// The connections of callers.
     pub connections: Connections,
 }
 
 impl Security {
-    /// Reads the files. Blocks on them.
+    /// Reads the files. Blocking.
     ///
     /// # Errors
-    /// Where one cannot be used.
+    /// If a file cannot be used.
     pub fn open(config: &SecurityConfig) -> Result<Self, SecurityError> {
         let secret = |what, path: &Option<PathBuf>| {
             path.as_deref().map(|path| SecretFile::open(what, path)).transpose()
@@ -58,25 +58,25 @@ impl Security {
         })
     }
 
-    /// What this node shows to others.
+    /// The credentials that this node presents to others.
     pub fn as_node(&self) -> Credentials {
         Credentials { secret: self.cluster_secret.clone(), token: None }
     }
 
-    /// What this node shows to one that is to take it in.
+    /// The credentials that this node presents when it joins.
     pub fn as_joiner(&self) -> Credentials {
         Credentials { secret: self.cluster_secret.clone(), token: self.admin_token.clone() }
     }
 
-    /// How this node calls others.
+    /// The TLS settings for calls to other nodes.
     pub fn client_tls(&self) -> Option<ClientTls> {
         self.tls.as_ref().map(Tls::client)
     }
 
-    /// Reads the files anew, and takes over those that can be used. Blocks on them.
+    /// Reads the files again, and applies those that are usable. Blocking.
     ///
     /// # Errors
-    /// Of each that cannot; its former content stays in force.
+    /// One for each file that cannot be used; its former content stays in force.
     pub fn reload(&self) -> Result<(), Vec<SecurityError>> {
         let secrets = [&self.admin_token, &self.cluster_secret].into_iter().flatten();
         let secrets = secrets.map(|file| (file.describe(), file.reload()));
@@ -106,7 +106,7 @@ impl Security {
             let errors = match reloaded {
                 Ok(Err(errors)) => errors,
                 Ok(Ok(())) => Vec::new(),
-                // The runtime is going away.
+                // The runtime is shutting down.
                 Err(_) => return,
             };
             for error in errors.iter().filter(|error| !told.contains(*error)) {

@@ -14,7 +14,7 @@ use keyviz_security::{Caller, UnderWay};
 
 /// Tells a connection of its requests.
 #[derive(Clone, Copy)]
-pub(super) struct ActivityLayer;
+pub(crate) struct ActivityLayer;
 
 impl<S> Layer<S> for ActivityLayer {
     type Service = Active<S>;
@@ -25,7 +25,7 @@ impl<S> Layer<S> for ActivityLayer {
 }
 
 #[derive(Clone)]
-pub(super) struct Active<S>(S);
+pub(crate) struct Active<S>(S);
 
 type Keep<B, E> = Box<dyn FnOnce(Result<Response<B>, E>) -> Result<Response<Kept<B>>, E> + Send>;
 
@@ -56,7 +56,7 @@ where
 }
 
 /// A body that has its request count as under way.
-pub(super) struct Kept<B> {
+pub(crate) struct Kept<B> {
     body: B,
     under_way: Option<UnderWay>,
 }

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use super::cluster_service::ClusterService;
+use crate::grpc::cluster::ClusterService;
 
 /// How often it is looked whether the node is ready.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -17,7 +17,7 @@ const SERVICES: [&str; 5] =
     ["", "keyviz.v1.Kv", "keyviz.v1.Routes", "keyviz.v1.Cluster", "keyviz.v1.KeyViz"];
 
 /// Reports whether the node is ready until it stops, and that it is not from then on.
-pub(super) async fn follow(
+pub(crate) async fn follow(
     cluster: Arc<ClusterService>,
     reporter: HealthReporter,
     stop: CancellationToken,

@@ -6,7 +6,7 @@ use tonic::codegen::http::{HeaderValue, Response};
 use keyviz_proto::metadata::MALFORMED_METADATA;
 
 /// Makes `INVALID_ARGUMENT` of the status that the codec marked (`proto/codec.rs`).
-pub(super) fn as_invalid<B>(mut response: Response<B>) -> Response<B> {
+pub(crate) fn as_invalid<B>(mut response: Response<B>) -> Response<B> {
     let headers = response.headers_mut();
     if headers.remove(MALFORMED_METADATA).is_some() {
         let invalid = HeaderValue::from(Code::InvalidArgument as i32);

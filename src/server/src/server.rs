@@ -20,25 +20,25 @@ use keyviz_raft::{
 use keyviz_security::{Caller, Listener, Security};
 use keyviz_types::NodeId;
 
-use super::activity::ActivityLayer;
-use super::backup_service::BackupService;
-use super::cluster_service::{ClusterService, SharedCluster};
-use super::estates::Estates;
-use super::gate::{Gate, GateLayer};
-use super::health;
-use super::host::Names;
-use super::http::{self, HttpState};
-use super::keyviz_service::{KeyVizService, SharedKeyViz};
-use super::kv_service::KvService;
-use super::leaders::LeaderLog;
-use super::malformed;
-use super::matrix_peer::MatrixPeer;
-use super::metrics::{Metrics, MetricsParts, Requests};
-use super::peer_client::PeerClient;
-use super::peer_service::KvPeerService;
-use super::request_id::RequestIdLayer;
-use super::routes_service::{RoutesService, SharedRoutes};
-use super::verify::Verification;
+use crate::activity::ActivityLayer;
+use crate::gate::{Gate, GateLayer};
+use crate::grpc::backup::BackupService;
+use crate::grpc::cluster::{ClusterService, SharedCluster};
+use crate::grpc::keyviz::{KeyVizService, SharedKeyViz};
+use crate::grpc::kv::KvService;
+use crate::grpc::leaders::LeaderLog;
+use crate::grpc::routes::{RoutesService, SharedRoutes};
+use crate::health;
+use crate::http::{self, HttpState, Names};
+use crate::loops::LoopHealth;
+use crate::malformed;
+use crate::metrics::{Metrics, MetricsParts, Requests};
+use crate::peer::handoff::Estates;
+use crate::peer::kv::KvPeerService;
+use crate::peer::matrix::MatrixPeer;
+use crate::request_id::RequestIdLayer;
+use crate::verify::Verification;
+use keyviz_peer::client::PeerClient;
 
 /// Everything that the edge serves.
 pub struct Edge {
@@ -70,6 +70,8 @@ pub struct Edge {
     pub security: Security,
     /// Time that a request may take.
     pub timeout: Duration,
+    /// The state of the node's control loops.
+    pub loops: Arc<LoopHealth>,
     /// Ends the streams that never end by themselves.
     pub stop: CancellationToken,
     /// Lines of the log that could not be written so far.
@@ -97,7 +99,7 @@ impl Services {
     /// The services of an edge.
     pub fn new(edge: Edge) -> Self {
         let Edge { node, coordinator, catalog, fanout, groups, directory, .. } = edge;
-        let Edge { peers, estates, storage, http, security, timeout, stop, .. } = edge;
+        let Edge { peers, estates, storage, http, security, timeout, loops, stop, .. } = edge;
         let (verification, lost_log_lines) = (edge.verification, edge.lost_log_lines);
         let called = edge.called.iter().map(String::as_str);
         let names = Names::new(&http, security.admin_token.is_some(), called);
@@ -127,6 +129,7 @@ impl Services {
             catalog: catalog.applied().clone(),
             storage: storage.clone(),
             verification: Arc::clone(&verification),
+            loops: Arc::clone(&loops),
             lost_log_lines,
             security: security.clone(),
             gate: gate.clone(),
@@ -165,6 +168,7 @@ impl Services {
                 http,
                 started: Instant::now(),
                 timeout,
+                loops,
             }),
             metrics: Arc::new(metrics),
             directory,

@@ -1,8 +1,8 @@
-//! Every decoder of bytes that come from a disk, a peer or a user, as functions that must not panic
-//! whatever they are given. Where a checksum would keep mutated bytes out, it is made good first.
+//! Fuzz targets: the decoders of bytes from disks, peers and users, as functions that must not
+//! panic on any input. Checksums are corrected first, so that mutated bytes reach the decoder.
 //!
-//! `cargo test fuzz` mutates known good bytes for a moment, `KEYVIZ_FUZZ=60s` for so long a crate;
-//! `fuzz/` has the same targets for cargo-fuzz.
+//! `cargo test fuzz` mutates valid bytes for a moment, or for `KEYVIZ_FUZZ=60s` per crate; `fuzz/`
+//! has the same targets for cargo-fuzz.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -13,24 +13,24 @@ use rand::{Rng as _, RngCore as _, SeedableRng as _};
 /// One decoder, or several that read the same kind of bytes.
 #[derive(Debug)]
 pub struct Target {
-    /// Its name, also in `fuzz/`.
+    /// The name, also in `fuzz/`.
     pub name: &'static str,
-    /// Decodes; panics only where the decoder is wrong.
+    /// Decodes; panics only if the decoder is wrong.
     pub run: fn(&[u8]),
-    /// Bytes that decode, to start from.
+    /// Valid bytes to start from.
     pub corpus: fn() -> Vec<Vec<u8>>,
 }
 
-/// Runs the target of that name.
+/// Runs the target with this name.
 ///
 /// # Panics
-/// Where there is none, or it finds a fault.
+/// If there is none, or it finds a fault.
 pub fn run(targets: Vec<Target>, name: &str, data: &[u8]) {
     let target = targets.into_iter().find(|target| target.name == name);
     (target.expect("fuzz/ names targets that exist").run)(data);
 }
 
-/// Numbers at which lengths and counts go wrong.
+/// Boundary values for lengths and counts.
 const EDGES: [u64; 8] = [0, 1, 0x7f, 0x80, 0xffff, u32::MAX as u64, i64::MAX as u64, u64::MAX];
 
 fn mutate(rng: &mut StdRng, corpus: &[Vec<u8>]) -> Vec<u8> {
@@ -72,11 +72,11 @@ fn from_environment<T>(name: &str, default: T, parse: impl Fn(&str) -> Option<T>
     }
 }
 
-/// Gives mutated bytes to each of a crate's targets, which must not panic, for `KEYVIZ_FUZZ` in all.
-/// Each target has a file of its name in `fuzz/`.
+/// Runs each target of a crate on mutated bytes, for `KEYVIZ_FUZZ` in total. Each target has a file
+/// with its name in `fuzz/`.
 ///
 /// # Panics
-/// Where a target does, or has no file.
+/// If a target panics, or has no file.
 pub fn check(targets: Vec<Target>) {
     let parse = |text: &str| humantime::parse_duration(text).ok();
     let lasting = from_environment("KEYVIZ_FUZZ", Duration::from_millis(500), parse);

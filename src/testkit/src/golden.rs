@@ -1,9 +1,9 @@
-//! The bytes that `docs/format.md` shows, to compare with those that the code writes.
+//! The bytes in `docs/format.md`, to compare with those that the code writes.
 
 /// The bytes of a `golden` block of `docs/format.md`, as hexadecimal digits.
 ///
 /// # Panics
-/// Where the page has no such block.
+/// If the page has no such block.
 pub fn golden(name: &str) -> String {
     let page = include_str!("../../../docs/format.md");
     let fence = format!("```golden {name}\n");

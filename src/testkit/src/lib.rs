@@ -1,5 +1,4 @@
-//! What the tests of several crates share. No crate depends on it outside of its tests and of the
-//! targets of `fuzz/`.
+//! Helpers for tests of several crates. Only tests and the targets of `fuzz/` depend on this crate.
 
 pub mod fuzz;
 pub mod golden;

@@ -1,19 +1,18 @@
-//! The identities that counts are kept under. Each is a newtype, so that a term can never be
-//! passed where a group is meant.
+//! Ids. Each is a newtype, so that a term cannot be passed as a group.
 
 use std::fmt;
 use std::num::NonZeroU64;
 
-/// A route's durable identity, given by the catalog's state machine. Starts at 1 and is never
-/// used again, not even after the route was split or merged away.
+/// The durable identity of a route, assigned by the catalog's state machine. Ids start at 1 and are
+/// never reused, not even after the route was split or merged away.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RouteId(NonZeroU64);
 
 impl RouteId {
-    /// The first id that a catalog gives out.
+    /// The first id that a catalog assigns.
     pub const FIRST: RouteId = RouteId(NonZeroU64::MIN);
 
-    /// `None` for 0, which is no route.
+    /// `None` for 0, which is not a route id.
     pub const fn new(id: u64) -> Option<Self> {
         match NonZeroU64::new(id) {
             Some(id) => Some(RouteId(id)),
@@ -68,13 +67,14 @@ number_id! {
 }
 
 number_id! {
-    /// One life of one node's sampler, from start to stop. A node that restarts gets a larger one,
-    /// so that (node, incarnation, column) names a contribution for ever.
+    /// One run of a node's sampler, from start to stop. A restarted node gets a larger number, so
+    /// (node, incarnation, column) identifies a contribution for good.
     Incarnation
 }
 
-/// Names one data folder for ever: 16 random bytes, made with the folder. A node id says who a
-/// member is; the disk id says that it still has what it promised. Written as 32 hex digits.
+/// Identifies a data folder: 16 random bytes, created with the folder. The node id identifies a
+/// member; the disk id shows that the member still has what it acknowledged. Written as 32 hex
+/// digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DiskId(pub [u8; 16]);
 

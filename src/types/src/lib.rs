@@ -1,4 +1,4 @@
-//! What every layer of keyviz shares: ids, key ranges, routes and limits.
+//! Types shared by all layers of keyviz: ids, key ranges, routes and limits.
 //!
 //! Pure and small: no I/O, no clock, no other crate of the workspace.
 

@@ -1,16 +1,28 @@
 //! Key ranges, and the routes that cover the key space.
 
+use std::ops::{Range, RangeFrom, RangeFull, RangeTo};
+
 use bytes::Bytes;
 
 use super::ids::{GroupId, RouteId};
 
 /// Keys from `start` (inclusive) to `end` (exclusive; `None`: unbounded). An empty `start` is the
 /// beginning of the key space.
+///
+/// Rust's half-open ranges convert into it:
+///
+/// ```
+/// use keyviz_types::KeyRange;
+///
+/// let users = KeyRange::from("user/".."user0");
+/// assert!(users.contains(b"user/42"));
+/// assert_eq!(KeyRange::from(..), KeyRange::all());
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct KeyRange {
     /// First key, inclusive.
     pub start: Bytes,
-    /// First key after the range; `None` where the range has no upper bound.
+    /// First key after the range; `None` if the range has no upper bound.
     pub end: Option<Bytes>,
 }
 
@@ -25,9 +37,33 @@ impl KeyRange {
         self.start.as_ref() <= key && self.end.as_ref().is_none_or(|end| key < end.as_ref())
     }
 
-    /// Whether the range can hold no key.
+    /// Whether no key is in the range: its end is not after its start.
     pub fn is_empty(&self) -> bool {
         self.end.as_ref().is_some_and(|end| end <= &self.start)
+    }
+}
+
+impl From<RangeFull> for KeyRange {
+    fn from(_: RangeFull) -> Self {
+        KeyRange::all()
+    }
+}
+
+impl<T: Into<Bytes>> From<Range<T>> for KeyRange {
+    fn from(range: Range<T>) -> Self {
+        KeyRange { start: range.start.into(), end: Some(range.end.into()) }
+    }
+}
+
+impl<T: Into<Bytes>> From<RangeFrom<T>> for KeyRange {
+    fn from(range: RangeFrom<T>) -> Self {
+        KeyRange { start: range.start.into(), end: None }
+    }
+}
+
+impl<T: Into<Bytes>> From<RangeTo<T>> for KeyRange {
+    fn from(range: RangeTo<T>) -> Self {
+        KeyRange { start: Bytes::new(), end: Some(range.end.into()) }
     }
 }
 
@@ -42,7 +78,7 @@ pub struct RouteSpec {
     pub group: GroupId,
 }
 
-/// Routes that do not form a table.
+/// Why routes do not form a table.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LayoutError {
     /// The first route does not start at the beginning of the key space.

@@ -1,27 +1,28 @@
-//! `cluster replace-node`: a node takes the place of a member whose process is gone.
+//! `cluster replace-node`: replaces a member whose process is gone.
 
 use std::io::Write as _;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::super::client::{Client, Effect, NodeArgs};
+use super::super::client::{Effect, NodeArgs};
 use super::super::kv::OneFormat;
 use super::super::{CliError, output, values};
+use super::current::status;
 use super::waiting::{self, Until};
 use keyviz_proto as proto;
 use keyviz_proto::cluster_client::ClusterClient;
 
 #[derive(Args, Debug)]
 pub(super) struct ReplaceNodeArgs {
-    /// Id of the member to replace. Its process must be gone, or refused because of its disk
+    /// Id of the member to replace. Its process must be stopped, or excluded because of its disk
     #[arg(value_parser = |text: &str| values::number_in(text, 1, u64::MAX))]
     old: u64,
-    /// Id of the node that takes its place. It must run already, started with --join and an empty
-    /// folder
+    /// Id of the replacement. It must be running, started with --join and an empty folder
     #[arg(long = "with", value_name = "NEW", value_parser = |text: &str| values::number_in(text, 1, u64::MAX))]
     new: u64,
-    /// Return as soon as the old member has begun to leave; the rest goes on by itself
+    /// Return as soon as the removal of the old member has begun; the moves continue in the
+    /// background
     #[arg(long)]
     no_wait: bool,
     /// How to print the result
@@ -65,7 +66,7 @@ pub enum ReplaceError {
 struct ReplacedJson {
     node_id: u64,
     replaced_by: u64,
-    /// The old one is no member any more; else it is leaving.
+    /// The old member is removed; otherwise it is leaving.
     gone: bool,
     /// Changes of replicas that were waited for.
     moves: u64,
@@ -90,10 +91,10 @@ fn check(status: &proto::ClusterStatus, old: u64, new: u64) -> Result<(), Replac
 }
 
 pub(super) async fn run(args: ReplaceNodeArgs) -> Result<(), CliError> {
-    let client = Client::from(args.nodes);
-    check(&super::status(&client).await?, args.old, args.new)?;
+    let client = args.nodes.client()?;
+    check(&status(&client).await?, args.old, args.new)?;
     let request = proto::RemoveNodeRequest { id: args.old };
-    // Of a member that leaves already it is no error; asking twice changes nothing.
+    // For a member that is leaving already this is not an error; asking again changes nothing.
     let mut gone = client
         .call(Effect::Repeatable, |channel| async move {
             ClusterClient::new(channel).remove_node(request).await

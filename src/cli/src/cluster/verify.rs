@@ -1,4 +1,4 @@
-//! `cluster verify`: all replicas of each group are compared while they serve.
+//! `cluster verify`: compares all replicas of each group while they serve.
 
 use std::io::{IsTerminal as _, Write};
 use std::time::Duration;
@@ -13,23 +13,23 @@ use super::super::keyviz_flags::{SizeError, size_in};
 use super::super::kv::OneFormat;
 use super::super::talk::say;
 use super::super::{CliError, output, text};
-use crate::client::{self, Client, Effect, NodeArgs};
+use crate::client::{self, Effect, NodeArgs};
 use keyviz_proto as proto;
 use keyviz_proto::cluster_client::ClusterClient;
 use keyviz_proto::replica_verified::Outcome;
 use keyviz_proto::verify_update::Update;
 use keyviz_proto::{GroupVerified, VerifyVerdict};
 
-/// A node says twice a second how far it is; one that is silent for so long has gone.
+/// A node reports progress twice a second; after this silence it counts as gone.
 const SILENT_FOR: Duration = Duration::from_secs(10);
 
 #[derive(Args, Debug)]
 pub(super) struct VerifyArgs {
-    /// Raft groups to verify, 0 is the catalog's; may be given several times; absent: all
+    /// Raft groups to verify; 0 is the catalog group; may be given several times; absent: all
     #[arg(long = "group", value_name = "N[,N...]", value_delimiter = ',')]
     groups: Vec<u64>,
-    /// Bytes of rows a second that each replica reads, in bytes or as KiB, MiB or GiB; at least 64KiB.
-    /// A replica reads faster where so much is written meanwhile that it would lose track
+    /// Maximum bytes of rows per second that each replica reads, in bytes or as KiB, MiB or GiB; at
+    /// least 64KiB. A replica reads faster if too much is written meanwhile
     #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = rate)]
     rate: u64,
     /// How to print the result
@@ -43,7 +43,7 @@ fn rate(text: &str) -> Result<u64, SizeError> {
     size_in(text, 64 << 10, 1 << 40)
 }
 
-/// What was found where not all replicas agree.
+/// Why not all replicas agree.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum VerifyFindings {
     /// Some replicas have other rows.
@@ -53,20 +53,21 @@ pub enum VerifyFindings {
         .groups.join("; ")
     )]
     Differ {
-        /// Which group, and which nodes of it.
+        /// The group and its nodes.
         groups: Vec<String>,
     },
-    /// Some replicas gave no digest; those that did agree.
+    /// Some replicas gave no digest; the others agree.
     #[error("not all replicas were compared: {0}", .groups.join("; "))]
     Incomplete {
-        /// Which group, and which nodes of it.
+        /// The group and its nodes.
         groups: Vec<String>,
     },
 }
 
 #[derive(Serialize)]
 struct VerifyJson<'a> {
-    /// agree, differ or incomplete. That of the worst group: differ before incomplete.
+    /// agree, differ or incomplete: the verdict of the worst group, where differ is worse than
+    /// incomplete.
     verdict: &'static str,
     groups: Vec<GroupJson<'a>>,
 }
@@ -76,7 +77,7 @@ struct GroupJson<'a> {
     group_id: u64,
     index: u64,
     verdict: &'static str,
-    /// Most of the replicas have the same rows.
+    /// A majority of the replicas has the same rows.
     majority: bool,
     replicas: Vec<ReplicaJson<'a>>,
 }
@@ -84,13 +85,13 @@ struct GroupJson<'a> {
 #[derive(Serialize)]
 struct ReplicaJson<'a> {
     node_id: u64,
-    /// In hexadecimal digits; null where there is none.
+    /// In hexadecimal digits; null if there is none.
     digest: Option<String>,
     rows: Option<u64>,
     bytes: Option<u64>,
-    /// Its rows are not those of the majority.
+    /// Its rows differ from those of the majority.
     differs: bool,
-    /// Why there is no digest; empty where there is one.
+    /// Why there is no digest; empty if there is one.
     error: &'a str,
 }
 
@@ -140,7 +141,7 @@ fn word(verdict: VerifyVerdict) -> &'static str {
 }
 
 pub(super) async fn run(args: VerifyArgs) -> Result<(), CliError> {
-    let client = Client::from(args.nodes);
+    let client = args.nodes.client()?;
     let request = &proto::VerifyRequest { group_ids: args.groups, bytes_per_s: args.rate };
     let (address, updates) = client
         .call_where(Effect::Read, |channel| async move {
@@ -161,7 +162,7 @@ pub(super) async fn run(args: VerifyArgs) -> Result<(), CliError> {
     findings(&groups).map_or(Ok(()), |found| Err(found.into()))
 }
 
-/// Shows how far it is on stderr, until each group has its verdict.
+/// Shows progress on stderr until each group has a verdict.
 async fn follow(
     mut updates: Streaming<proto::VerifyUpdate>,
     silent_for: Duration,
@@ -280,7 +281,7 @@ fn verdict_of(group: &GroupVerified, replica: &proto::ReplicaVerified) -> String
     }
 }
 
-/// What is wrong; `None`: all replicas agree.
+/// The findings; `None`: all replicas agree.
 fn findings(groups: &[GroupVerified]) -> Option<VerifyFindings> {
     let of = |group: &GroupVerified, nodes: Vec<u64>, what: &str| {
         let word = if nodes.len() == 1 { "node" } else { "nodes" };

@@ -1,6 +1,6 @@
-//! Waiting until nodes and replicas are where they shall be, and saying how far that is.
+//! Waits until nodes and replicas are in place, and shows the progress.
 //!
-//! The cluster does the work by itself; what is shown here is what `cluster status` says.
+//! The cluster moves replicas in the background; this module shows its status.
 
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
@@ -11,20 +11,21 @@ use super::super::CliError;
 use super::super::client::Client;
 use super::super::talk::say;
 use super::super::text::{self, thousands};
+use super::current::status;
 use keyviz_proto as proto;
 
-/// How often the status is asked for.
+/// Interval of the status requests.
 const ASK_EVERY: Duration = Duration::from_millis(300);
 
-/// Nobody who answers for so long ends the wait.
+/// The wait ends after this time without an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Until {
-    /// The node is a member, votes where there is room, and replicas and leaders are spread.
+    /// The node is a member and votes if there is a free vote, and replicas and leaders are spread.
     Settled(u64),
-    /// The node is no member any more.
+    /// The node is no longer a member.
     Gone(u64),
 }
 
@@ -50,7 +51,7 @@ impl Until {
         }
     }
 
-    /// Whether all that is left waits for members that do not answer, and how much that is.
+    /// Whether all remaining moves wait for members that do not answer, and how many those are.
     fn stuck(self, status: &proto::ClusterStatus) -> Option<u64> {
         let Until::Settled(id) = self else { return None };
         let waiting = status.moves_left.filter(|left| *left > 0 && *left == status.moves_waiting);
@@ -58,21 +59,21 @@ impl Until {
     }
 }
 
-/// Whether the node is a member, and votes where there is room.
+/// Whether the node is a member, and votes if there is a free vote.
 fn is_in(status: &proto::ClusterStatus, id: u64) -> bool {
     let member = status.members.iter().find(|member| member.id == id);
     let voters = status.members.iter().filter(|member| member.voter).count();
     member.is_some_and(|member| member.voter || voters >= MOST_VOTERS)
 }
 
-/// The catalog group has no more.
+/// The catalog group has the maximum number of voters.
 const MOST_VOTERS: usize = 5;
 
-/// Waits until it has come. Ends early where nobody answers any more, and where all that is left
-/// has waited for [`PATIENCE`] for members that do not answer.
+/// Waits until the goal is reached. Ends early if no node answers, or if all remaining moves have
+/// waited for [`PATIENCE`] for members that do not answer.
 ///
 /// # Errors
-/// The last failure to ask, once nobody answered for [`PATIENCE`].
+/// The last error, after [`PATIENCE`] without an answer.
 pub(super) async fn wait(client: &Client, until: Until) -> Result<Waited, CliError> {
     let bar = bar();
     let mut waited = Waited::default();
@@ -81,7 +82,7 @@ pub(super) async fn wait(client: &Client, until: Until) -> Result<Waited, CliErr
     let mut answered = Instant::now();
     let mut stuck_since = None;
     loop {
-        match super::status(client).await {
+        match status(client).await {
             Ok(status) => {
                 answered = Instant::now();
                 if let Some(left) = status.moves_left {

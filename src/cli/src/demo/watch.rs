@@ -1,4 +1,4 @@
-//! The heatmap of a running demo: drawn in place on a terminal, else told column by column.
+//! The heatmap of a running demo: drawn in place on a terminal, otherwise a line per column.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::super::CliError;
-use super::super::client::Client;
+use super::super::client::{self, Client};
 use super::super::heat::{self, Query, Scope};
 use super::super::heatmap::{Drawing, noun, render};
 use super::super::load::{Progress, progress_line};
@@ -17,9 +17,10 @@ use super::super::talk::say;
 use super::super::text::{self, inert, thousands};
 use super::super::values::Address;
 use super::{DemoOptions, HTTP_PORT_OFFSET, TIMEOUT};
+use keyviz_client::Access;
 use keyviz_proto as proto;
 
-/// Time between two looks at the heatmap where a column is longer.
+/// Maximum interval between two drawings of the heatmap.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 fn query() -> Query {
@@ -39,7 +40,7 @@ fn query() -> Query {
     }
 }
 
-/// Looks at the heatmap of the first node again and again.
+/// Draws the heatmap of the first node periodically.
 pub(super) struct Watch<'a> {
     options: &'a DemoOptions,
     color: ColorDepth,
@@ -47,16 +48,16 @@ pub(super) struct Watch<'a> {
     client: Client,
     progress: &'a Progress,
     started: Instant,
-    /// Present where the heatmap is drawn in place.
+    /// Present if the heatmap is drawn in place.
     screen: Option<Screen>,
-    /// End of the newest column that was told of.
+    /// End of the newest column that was printed.
     told_ms: u64,
     failure: Option<String>,
 }
 
 impl<'a> Watch<'a> {
-    /// Enters the alternate screen where stdout is a terminal, and says where to look where it is
-    /// not.
+    /// Enters the alternate screen if stdout is a terminal; otherwise prints where to find the
+    /// page.
     pub(super) fn new(
         options: &'a DemoOptions,
         color: ColorDepth,
@@ -67,7 +68,8 @@ impl<'a> Watch<'a> {
             options,
             color,
             query: query(),
-            client: Client::new(options.addresses()[..1].to_vec(), TIMEOUT),
+            client: client::client(&options.addresses()[..1], Access::default(), TIMEOUT)
+                .expect("the demo has a node"),
             progress,
             started: Instant::now(),
             screen: if in_place { Some(Screen::enter()?) } else { None },
@@ -85,7 +87,7 @@ impl<'a> Watch<'a> {
         Drawing { width, height, color: self.color }
     }
 
-    /// Who is where; the first lines of the drawing, or of stderr.
+    /// The addresses: the first lines of the drawing, or of stderr.
     fn where_to_look(&self) -> Vec<String> {
         let nodes: Vec<_> = self.options.addresses().iter().map(Address::to_string).collect();
         let http = self.options.address(1, HTTP_PORT_OFFSET);
@@ -111,11 +113,11 @@ impl<'a> Watch<'a> {
         writeln!(io::stderr(), "{first}")
     }
 
-    /// Asks for as many of the latest columns as fit beside the labels.
+    /// Queries as many of the latest columns as fit beside the labels.
     async fn ask(&mut self, drawing: &Drawing) -> Result<proto::Matrix, CliError> {
         let (columns, _) = drawing.budget();
         let most = self.options.keyviz.history_columns.min(columns as u64);
-        // One less: the column in progress comes with it.
+        // One less, because the column in progress is added.
         let last = self.options.keyviz.step * (most.saturating_sub(1)).max(1) as u32;
         self.query.last = Some(last.min(self.started.elapsed() + self.options.keyviz.step));
         self.query.ask(&self.client, Some(drawing)).await
@@ -174,7 +176,7 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
-    /// A line on stderr for each column that was closed since the last look.
+    /// Prints a line on stderr for each column closed since the last query.
     fn tell(&mut self, matrix: &proto::Matrix) {
         for (at, column) in matrix.columns.iter().enumerate() {
             if column.open || column.end_ms <= self.told_ms {
@@ -190,7 +192,7 @@ impl<'a> Watch<'a> {
         self.screen = None;
     }
 
-    /// The heatmap, to stay on stdout.
+    /// Prints the heatmap to stdout.
     pub(super) async fn last_picture(&mut self) -> Result<(), CliError> {
         let drawing = self.drawing();
         let matrix = match self.ask(&drawing).await {
@@ -208,7 +210,7 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// One closed column in words: its time, its sum and its hottest row.
+/// Describes a closed column: its time, its sum and its hottest row.
 pub(super) fn column_line(matrix: &proto::Matrix, at: usize, column: &proto::Column) -> String {
     let values = || matrix.rows.iter().map(|row| row.values.get(at).copied().unwrap_or(0));
     let sum = values().fold(0u64, u64::saturating_add);

@@ -10,7 +10,7 @@ use crate::text::{self, thousands};
 use keyviz_json::key_text;
 use keyviz_proto as proto;
 
-/// A table of the nodes, or one line of CSV a row with a number a node.
+/// A table of the nodes, or CSV with one line per row and a number per node.
 pub(super) fn print(
     out: &mut impl Write,
     matrix: &proto::Matrix,
@@ -25,7 +25,7 @@ pub(super) fn print(
     writeln!(out, "\n{}", table(matrix).trim_fmt())
 }
 
-/// One row a member, those that did not answer included.
+/// One row per member, including those that did not answer.
 fn table(matrix: &proto::Matrix) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
@@ -66,7 +66,7 @@ fn state(node: &proto::NodeStatus) -> String {
     if node.past_history { "ok, past its history".into() } else { "ok".into() }
 }
 
-/// One line a row; nodes by id.
+/// One line per row; nodes by id.
 fn csv_rows(out: &mut impl Write, matrix: &proto::Matrix) -> io::Result<()> {
     let mut csv = csv::WriterBuilder::new().from_writer(out);
     let fixed = ["bucket_id", "start", "end", "group_id", "route_count", "total"];
@@ -82,7 +82,7 @@ fn csv_rows(out: &mut impl Write, matrix: &proto::Matrix) -> io::Result<()> {
             row.route_count.to_string(),
             total.to_string(),
         ];
-        // A peer of the right version has one number a row.
+        // A peer of the right version has one number per row.
         let part = |share: &proto::NodeShare| share.rows.get(index).copied().unwrap_or_default();
         let parts = matrix.by_node.iter().map(|share| part(share).to_string());
         csv.write_record(fixed.into_iter().chain(parts))?;

@@ -8,7 +8,7 @@ pub const EVENT: char = '^';
 
 const HOUR_MS: u64 = 3_600_000;
 
-/// The window in words, in UTC.
+/// The window as text, in UTC.
 pub fn window(from_ms: u64, to_ms: u64) -> String {
     let (from, to) = (words(from_ms), words(to_ms));
     match (from.split_once(' '), to.split_once(' ')) {
@@ -63,7 +63,7 @@ pub fn lines(grid: &Grid, indent: usize, cell_width: usize, width: usize) -> [St
     [ticks, times]
 }
 
-/// A line with a mark under each column in which routes changed; nothing where none did.
+/// A line with a mark under each column in which routes changed; empty if none did.
 pub fn event_line(
     grid: &Grid,
     indent: usize,
@@ -83,7 +83,7 @@ pub fn event_line(
     any.then(|| " ".repeat(indent + 1) + &marks.into_iter().collect::<String>())
 }
 
-/// How times are written: no finer than the columns need, with the day where there are several.
+/// The format of times: as fine as the columns need, with the day if there are several.
 enum Form {
     DayMinute,
     Second,

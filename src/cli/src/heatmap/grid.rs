@@ -1,25 +1,25 @@
-//! The cells that are drawn: those of the matrix, neighbours added where they do not all fit.
+//! The cells to draw: those of the matrix, with neighbours added up if they do not fit.
 
 use bytes::Bytes;
 
 use keyviz_proto as proto;
 
-/// What is special about a cell. Ordered: of several, the last is shown.
+/// The mark of a cell. Of several marks the last in this order is shown.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum Mark {
     /// Nothing: an exact count.
     #[default]
     None,
-    /// Spread from a coarser range.
+    /// Apportioned from a coarser range.
     Apportioned,
-    /// A contributor is missing.
+    /// A contribution is missing.
     Partial,
     /// Two nodes claim one term of one group.
     Conflict,
 }
 
 impl Mark {
-    /// The character that stands for it.
+    /// The character of the mark.
     pub fn glyph(self) -> char {
         match self {
             Mark::None => ' ',
@@ -33,7 +33,7 @@ impl Mark {
 /// One drawn cell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Cell {
-    /// Sum of the cells it stands for.
+    /// Sum of the cells that it stands for.
     pub value: u64,
     /// The strongest mark among them.
     pub mark: Mark,
@@ -53,7 +53,7 @@ pub struct Row {
     pub start: Bytes,
     /// First key after it; `None`: the end of the key space.
     pub end: Option<Bytes>,
-    /// Routes of the row beside the first.
+    /// Number of further routes of the row.
     pub more_routes: u64,
     /// Sum over all columns.
     pub sum: u64,
@@ -64,11 +64,11 @@ pub struct Row {
 /// One drawn column.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Column {
-    /// Start of the first interval it stands for.
+    /// Start of the first interval.
     pub start_ms: u64,
-    /// End of the last; never before `start_ms`.
+    /// End of the last interval; never before `start_ms`.
     pub end_ms: u64,
-    /// An interval in it is not over yet.
+    /// An interval is still open.
     pub open: bool,
 }
 
@@ -86,8 +86,8 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// At most `limit` rows over all columns. A flag that points beyond the columns is ignored, a
-    /// value that is missing is 0.
+    /// At most `limit` rows over all columns. Marks beyond the columns are ignored, and missing
+    /// values are 0.
     pub fn rows_of(matrix: &proto::Matrix, limit: usize) -> Self {
         let rows_joined = matrix.rows.len().div_ceil(limit.max(1)).max(1);
         let rows = matrix.rows.chunks(rows_joined).map(|rows| join(rows, matrix.columns.len()));
@@ -99,7 +99,7 @@ impl Grid {
         Grid { rows: rows.collect(), columns: columns.collect(), rows_joined, columns_joined: 1 }
     }
 
-    /// The same with at most `limit` columns.
+    /// As above, with at most `limit` columns.
     pub fn columns_of(self, matrix: &proto::Matrix, limit: usize) -> Self {
         let columns_joined = matrix.columns.len().div_ceil(limit.max(1)).max(1);
         let columns = self.columns.chunks(columns_joined).map(|columns| Column {
@@ -136,7 +136,7 @@ impl Grid {
         marks
     }
 
-    /// The mark that all cells of a column have in common; none where there is only one row.
+    /// The mark that all cells of a column share; none if there is only one row.
     pub fn shared_marks(&self) -> Vec<Mark> {
         let mark = |at: usize| {
             let mut marks = self.rows.iter().map(|row| row.cells[at].mark);
@@ -157,7 +157,7 @@ fn sum(cells: &[Cell]) -> Cell {
     all
 }
 
-/// One row for several neighbours.
+/// Merges several neighbouring rows.
 fn join(rows: &[proto::Row], columns: usize) -> Row {
     let mut cells = vec![Cell::default(); columns];
     for row in rows {

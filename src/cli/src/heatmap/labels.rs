@@ -1,14 +1,14 @@
-//! Key labels: both ends of each row, short enough for their column and still different from each
-//! other. Keys that begin alike lose what they share, which is named once instead.
+//! Key labels: both ends of each row, shortened to fit but still distinct. A common prefix of the
+//! keys is left out and named once.
 
 use super::super::{notation, text};
 use super::grid::{Grid, Row};
 
-/// Shortest shared beginning worth naming apart.
+/// Minimum length of a common prefix that is named separately.
 const LEAST_PREFIX: usize = 4;
-/// Between both ends of a row.
+/// Separator between both ends of a row.
 const BETWEEN: &str = " → ";
-/// Fewest terminal cells for both ends; with fewer a label is the first key.
+/// Minimum width for both ends; a narrower label is the first key only.
 const LEAST_FOR_BOTH: usize = 22;
 
 /// The labels of all drawn rows.
@@ -17,7 +17,7 @@ pub struct Labels {
     pub texts: Vec<String>,
     /// Terminal cells of the widest.
     pub width: usize,
-    /// What `…` at the beginning of a key stands for.
+    /// The prefix that `…` at the beginning of a key stands for.
     pub prefix: Option<String>,
 }
 
@@ -25,7 +25,7 @@ pub struct Labels {
 struct Ends {
     start: String,
     end: String,
-    /// Whether they are keys, and no marks such as `(begin)`.
+    /// Whether they are keys rather than markers such as `(begin)`.
     keys: (bool, bool),
     suffix: String,
 }
@@ -66,13 +66,13 @@ impl Ends {
         format!("{start}{}{end}{}", self.between(), self.suffix)
     }
 
-    /// Both ends, each shortened to half of the room.
+    /// Both ends, each shortened to half of the width.
     fn halves(&self, prefix: Option<&str>, limit: usize) -> String {
         let (start, end) = (self.short_start(prefix), self.short_end(prefix));
         let room = limit.saturating_sub(text::width(self.between()) + self.suffix.len());
         let half = room / 2;
         let (left, right) = (text::width(&start), text::width(&end));
-        // What one end does not need is the other's.
+        // Space that one end does not need goes to the other.
         let left_room = half.max(room.saturating_sub(right)).min(left.max(1));
         let start = text::shorten(&start, left_room);
         let end = text::shorten(&end, room.saturating_sub(text::width(&start)));
@@ -130,7 +130,7 @@ fn suffix(row: &Row) -> String {
     }
 }
 
-/// What all keys begin with, up to an escape that it would cut; `None` for fewer than two keys.
+/// The common prefix of all keys, without cutting an escape; `None` for fewer than two keys.
 fn shared<'a>(mut keys: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let first = keys.next()?;
     let mut length = first.len();

@@ -1,5 +1,5 @@
-//! A matrix as a picture in a terminal: rows in key order from top to bottom, time from left to
-//! right, colour (or the density of a character) for the count.
+//! Draws a matrix in a terminal: rows in key order from top to bottom, time from left to right,
+//! colour (or the density of a character) for the count.
 //!
 //! ```text
 //! writes · 10:00 to 11:00 · total 18,089 writes · 2 of 3 nodes      header: window, sums, nodes
@@ -12,9 +12,9 @@
 //! a cell: writes in 1m, log scale  0  .:-=+*#%@ 1,234               legend
 //! ```
 //!
-//! Drawing is a pure function of the matrix and the size. Where a matrix has more rows or columns
-//! than fit, neighbours are joined by adding them, and the legend says so: the sums that are shown
-//! are the sums of all cells. Text that came from a key or from a node is made inert first.
+//! Drawing is a pure function of the matrix and the size. If a matrix has more rows or columns than
+//! fit, neighbours are added up, and the legend says so; the sums shown are those of all cells.
+//! Text from a key or a node is escaped first.
 
 pub(super) mod axis;
 pub(super) mod grid;
@@ -31,23 +31,23 @@ use keyviz_json::series_name;
 use keyviz_proto as proto;
 use palette::Palette;
 
-/// Narrowest drawing; where there is less room, lines are wider than the terminal.
+/// Minimum width of a drawing; on a narrower terminal lines are wider than the terminal.
 const LEAST_WIDTH: usize = 24;
-/// Fewest rows that are drawn, however low the terminal is.
+/// Minimum number of rows, however low the terminal is.
 const LEAST_ROWS: usize = 4;
 /// Widest cell.
 const MOST_CELL_WIDTH: usize = 6;
 /// From this width on, each row ends in its sum.
 const SUMS_FROM_WIDTH: usize = 56;
-/// Room for the sum of a row, with the space before it.
+/// Width of the sum of a row, including the space before it.
 const SUM_WIDTH: usize = 10;
-/// Room between label and cells: the mark of the row and the left border.
+/// Width between label and cells: the mark of the row and the left border.
 pub(super) const GUTTER: usize = 2;
 
-/// Clocks that differ by as much are told.
+/// Clock differences from this on are mentioned.
 const SKEW_WARN_MS: u64 = 1_000;
 
-/// Most route changes that are told in words.
+/// Maximum number of route changes that are listed.
 const MOST_EVENT_LINES: usize = 3;
 
 /// Size and colours of a drawing.
@@ -66,7 +66,7 @@ impl Drawing {
         self.width.max(LEAST_WIDTH)
     }
 
-    /// Most terminal cells that labels take.
+    /// Maximum width of labels.
     pub(super) fn label_limit(&self) -> usize {
         (self.width() / 3).clamp(8, 40)
     }
@@ -75,7 +75,7 @@ impl Drawing {
         if self.width() >= SUMS_FROM_WIDTH { SUM_WIDTH } else { 0 }
     }
 
-    /// Columns and rows that are sure to fit: what to ask a server for.
+    /// The numbers of columns and rows that certainly fit, to query.
     pub fn budget(&self) -> (usize, usize) {
         let columns = self.width() - self.label_limit() - GUTTER - 1 - self.sum_width();
         // Header, ticks, times, legend and notes take about ten lines.
@@ -92,8 +92,8 @@ pub fn render(matrix: &proto::Matrix, drawing: &Drawing) -> String {
         lines.extend(text::wrap(&nothing, drawing.width()));
         return joined(lines);
     }
-    // The notes depend on what is joined, and what is joined on the room that the notes leave.
-    // Notes only grow with joining, so the second pass has the final ones.
+    // The notes depend on which rows are joined, and joining depends on the lines that the notes
+    // take. Notes only grow with joining, so the second pass is final.
     let mut rows = matrix.rows.len();
     for _ in 0..2 {
         let picture = Picture::new(matrix, drawing, rows);
@@ -117,7 +117,7 @@ fn joined(lines: Vec<String>) -> String {
     text
 }
 
-/// A change of routes or leaders in words.
+/// Describes a change of routes or leaders.
 pub(super) fn event_words(event: &proto::RouteEvent) -> String {
     let time = format!("{} {}", axis::EVENT, axis::time(event.time_ms));
     if let (Some(group), Some(leader)) = (event.group_id, event.leader) {
@@ -137,7 +137,7 @@ fn ids(ids: &[u64]) -> String {
     ids.iter().map(u64::to_string).collect::<Vec<_>>().join(" and ")
 }
 
-/// What the numbers of a series count.
+/// The unit of a series.
 pub fn noun(series: proto::Series) -> &'static str {
     match series {
         proto::Series::ReadBytes => "bytes read",
@@ -155,7 +155,7 @@ pub(super) fn amount(series: proto::Series, number: u64) -> String {
     if is_bytes(series) { text::short_bytes(number) } else { text::short_count(number) }
 }
 
-/// Window, sums, and what there is to say about nodes.
+/// The header: window, sums, and notes about nodes.
 pub(super) fn header(matrix: &proto::Matrix, width: usize) -> Vec<String> {
     let series = matrix.series();
     let mut facts = vec![series_name(series).to_owned()];
@@ -244,7 +244,7 @@ fn columns_fact(columns: &[proto::Column]) -> String {
     }
 }
 
-/// A matrix that was laid out: what goes where is decided, only the text is missing.
+/// The layout of a matrix, before it becomes text.
 struct Picture<'a> {
     matrix: &'a proto::Matrix,
     drawing: &'a Drawing,
@@ -276,7 +276,7 @@ impl<'a> Picture<'a> {
         Some(text::shorten(&note, self.drawing.width()).into_owned())
     }
 
-    /// A mark that a whole column shares is shown once, below it, and not in every cell.
+    /// A mark of a whole column is shown once, below it, rather than in every cell.
     fn rows(&self) -> Vec<String> {
         let shared = self.grid.shared_marks();
         let rows = self.grid.rows.iter().zip(&self.labels.texts);
@@ -320,7 +320,7 @@ impl<'a> Picture<'a> {
         lines
     }
 
-    /// The newest route changes in words.
+    /// Describes the newest route changes.
     fn event_lines(&self, width: usize) -> Vec<String> {
         let events = &self.matrix.events;
         let first = events.len().saturating_sub(MOST_EVENT_LINES);
@@ -350,7 +350,7 @@ impl<'a> Picture<'a> {
         lines
     }
 
-    /// What the marks mean, for those that occur.
+    /// The legend of the marks that occur.
     fn notes(&self) -> Vec<String> {
         let marks = self.grid.marks();
         let mut notes = Vec::new();

@@ -1,5 +1,5 @@
-//! From counts to colours or density characters, on a logarithmic scale: one hot key in a
-//! thousand must not paint everything else black.
+//! Maps counts to colours or density characters on a logarithmic scale, so that one hot key in a
+//! thousand does not make everything else black.
 
 use std::fmt::Write as _;
 
@@ -21,7 +21,7 @@ const ANSI: [u8; 9] = [53, 54, 90, 126, 162, 203, 209, 215, 229];
 const STOPS: [[u8; 3]; 6] =
     [[38, 17, 84], [101, 26, 128], [165, 44, 122], [227, 79, 91], [253, 153, 105], [252, 249, 187]];
 
-/// Steps of the truecolor ramp: more would only make the output longer.
+/// Steps of the truecolor ramp; more would only lengthen the output.
 const TRUECOLOR_LEVELS: usize = 48;
 
 const RESET: &str = "\x1b[0m";
@@ -52,7 +52,7 @@ impl Palette {
         }
     }
 
-    /// 0 for nothing, else from 1 up to the number of levels: whatever happened is visible.
+    /// 0 for a count of 0, otherwise 1 up to the number of levels, so that every count is visible.
     fn level(&self, value: u64) -> usize {
         if value == 0 {
             return 0;
@@ -89,7 +89,7 @@ impl Palette {
         }
     }
 
-    /// What a cell of a value looks like: its character and its colours.
+    /// The character and the colours of a value.
     pub fn look(&self, value: u64) -> (char, Style) {
         self.look_of(self.level(value))
     }

@@ -1,8 +1,9 @@
-//! `heat --live` on a terminal: the heatmap with a cursor, kept up to date by the cluster's stream of
-//! columns, or by asking again where the stream does not fit.
+//! `heat --live` on a terminal: the heatmap with a cursor, updated by the cluster's stream of
+//! columns, or by repeated queries if the stream does not fit.
 //!
-//! Keys change the question in [`view`], [`slide`] joins what the stream tells, [`picture`] draws;
-//! all three are pure. Here are the tasks: one reads the keys, one the stream, one asks.
+//! [`view`] changes the query by keys, [`slide`] merges the updates of the stream, and [`picture`]
+//! draws; all three are pure. This module has the tasks: one reads keys, one reads the stream, one
+//! queries.
 
 mod picture;
 mod slide;
@@ -33,16 +34,16 @@ use keyviz_proto::routes_client::RoutesClient;
 use picture::{Layout, Picture, drawing};
 use view::{Act, Around, View};
 
-/// The whole is asked for this often beside a stream that fits: members, roles and totals change too.
+/// Interval of full queries beside a stream, because members, roles and totals change too.
 const WHOLE_EVERY: Duration = Duration::from_secs(15);
-/// A stream that broke is opened again after this long.
+/// The pause before a broken stream is opened again.
 const STREAM_AGAIN: Duration = Duration::from_secs(5);
-/// What waits to be drawn; a stream that is faster waits for the drawing.
+/// Updates that wait to be drawn; a faster stream waits.
 const MOST_WAITING: usize = 64;
-/// A window that no flag names is no longer than this.
+/// Maximum length of a default window.
 const MOST_LAST: Duration = Duration::from_secs(3_600);
 
-/// What the tasks tell. Answers bear the number of the question they answer.
+/// Messages of the tasks. Answers carry the number of their query.
 enum Told {
     Key(Event),
     Whole(u64, Box<Result<Whole, CliError>>),
@@ -50,22 +51,22 @@ enum Told {
     StreamOver(u64, String),
 }
 
-/// A matrix and what is shown beside it.
+/// A matrix and the data shown beside it.
 struct Whole {
     matrix: proto::Matrix,
     leaders: HashMap<u64, u64>,
-    /// First keys of all routes, where they changed.
+    /// First keys of all routes, if they changed.
     bounds: Option<Vec<Bytes>>,
 }
 
 /// Runs until `q` or Ctrl-C.
 ///
 /// # Errors
-/// Where the first question is refused, or the terminal cannot be drawn on.
+/// If the first query fails, or the terminal cannot be drawn on.
 pub async fn run(query: Query, client: Client, color: ColorDepth) -> Result<(), CliError> {
     let (width, height) = output::size();
     let drawing = drawing(width, height, color);
-    // The first answer decides whether there is anything to show.
+    // A failure of the first query ends the command.
     let whole = ask(&query, &client, &drawing, 0).await?;
     let (tell, mut told) = mpsc::channel(MOST_WAITING);
     let mut app = App::new(query, client, color, whole, tell.clone());
@@ -75,7 +76,7 @@ pub async fn run(query: Query, client: Client, color: ColorDepth) -> Result<(), 
     ratatui::try_restore()?;
     app.stop();
     ran?;
-    // What was seen last stays on the screen.
+    // The last drawing stays on the screen.
     let (width, height) = output::size();
     let mut out = output::stdout();
     out.write_all(render(&app.matrix, &Drawing { width, height, color }).as_bytes())?;
@@ -83,7 +84,7 @@ pub async fn run(query: Query, client: Client, color: ColorDepth) -> Result<(), 
     Ok(())
 }
 
-/// Keys, until nobody listens any more.
+/// Reads keys until the receiver is gone.
 fn read_keys(tell: &mpsc::Sender<Told>) {
     while let Ok(event) = event::read() {
         if tell.blocking_send(Told::Key(event)).is_err() {
@@ -99,7 +100,7 @@ async fn ask(
     version: u64,
 ) -> Result<Whole, CliError> {
     let matrix = query.ask(client, Some(drawing)).await?;
-    // Who leads and where routes begin is beside the point: without them less is told.
+    // Leaders and route boundaries are optional details.
     let status = client.call(Effect::Read, |channel| async move {
         ClusterClient::new(channel).get_status(proto::GetStatusRequest {}).await
     });
@@ -127,7 +128,7 @@ async fn follow(query: Query, client: Client, question: u64, tell: mpsc::Sender<
         series: query.series.into(),
         start: query.start,
         end: query.end,
-        // Rows as fine as can be, so that each lies within a row that is shown.
+        // As many rows as possible, so that each lies within a displayed row.
         max_rows: MAX_ROWS as u32,
         role: query.role.into(),
         after_ms: None,
@@ -158,11 +159,11 @@ async fn follow(query: Query, client: Client, question: u64, tell: mpsc::Sender<
     let _ = tell.send(Told::StreamOver(question, why)).await;
 }
 
-/// How the picture is kept up to date.
+/// How the drawing is updated.
 enum Feed {
-    /// Columns come by themselves.
+    /// By the stream of columns.
     Stream,
-    /// Asked again and again, and why.
+    /// By repeated queries, and why.
     Asking(String),
 }
 
@@ -173,7 +174,7 @@ struct App {
     matrix: proto::Matrix,
     leaders: HashMap<u64, u64>,
     bounds: Vec<Bytes>,
-    /// Number of the question that is shown or asked; answers to others are late.
+    /// Number of the current query; answers to others are late.
     question: u64,
     feed: Feed,
     failure: Option<String>,
@@ -255,7 +256,7 @@ impl App {
                     self.next_stream = Some(Instant::now() + STREAM_AGAIN);
                     self.fall_back(format!("the stream broke: {why}"));
                 }
-                // An answer to what is not asked any more.
+                // A late answer to an earlier query.
                 Some(_) => {}
             }
         }
@@ -338,7 +339,7 @@ impl App {
         }));
     }
 
-    /// Whether a stream can answer what is asked.
+    /// Whether a stream can answer the query.
     fn streams(&self) -> bool {
         let query = &self.view.query;
         self.view.is_live()
@@ -400,7 +401,7 @@ impl App {
         }
     }
 
-    /// The window of a question that named none: as many columns as fit, at most an hour.
+    /// The default window: as many columns as fit, at most an hour.
     fn settle(&mut self, step: Duration) {
         if self.view.query.last.is_some() || !self.view.is_live() {
             return;

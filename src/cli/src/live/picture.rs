@@ -59,7 +59,7 @@ const HELP: &[(&str, &str)] = &[
 pub(super) struct Picture<'a> {
     pub(super) matrix: &'a proto::Matrix,
     pub(super) view: &'a View,
-    /// How the picture is kept up to date.
+    /// How the drawing is updated.
     pub(super) status: &'a str,
     /// Leader of each group, where one is known.
     pub(super) leaders: &'a HashMap<u64, u64>,

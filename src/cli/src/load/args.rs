@@ -63,26 +63,26 @@ pub struct LoadArgs {
     /// answers have told which of them leads a key's group, writes and seven of eight reads go there
     #[arg(long, value_name = "CLIENTS", default_value_t = DEFAULT_CLIENTS, value_parser = clients)]
     clients: usize,
-    /// Keep each client at its own node, which sends on what it does not lead
+    /// Keep each client at its own node, which forwards requests for groups that it does not lead
     #[arg(long)]
     spread: bool,
-    /// Makes keys and values repeatable
+    /// Seed of keys and values
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Replay this file (.csv or .csv.gz with the header t_s,op,key,value_bytes; op is read, write
     /// or delete); operations on one key keep their order
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
-    /// Seconds of the trace in one second, or max: as fast as they are answered
+    /// Speed of the replay: seconds of the trace per second, or max for as fast as possible
     #[arg(long, value_name = "X|max", default_value = "1", value_parser = speed, requires = "trace")]
     speed: Speed,
-    /// Go on without lines of the trace that are no operation, and count them
+    /// Skip and count malformed lines of the trace
     #[arg(long, requires = "trace")]
     skip_bad: bool,
-    /// Read every acknowledged write back at the end, and count what is missing or wrong
+    /// Read every acknowledged write back at the end, and count missing or wrong values
     #[arg(long)]
     verify: bool,
-    /// Take every operation down in this file with start, end and outcome, one JSON object a line
+    /// Record every operation in this file with start, end and outcome, one JSON object per line
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// How to print the summary
@@ -92,14 +92,14 @@ pub struct LoadArgs {
     nodes: NodeArgs,
 }
 
-/// How fast a trace is replayed.
+/// The speed of a replay.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Speed {
     Times(f64),
     Max,
 }
 
-/// A number that means nothing here.
+/// Why a number is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 enum NumberError {
     #[error("must be a number from 0 to 1")]
@@ -135,7 +135,7 @@ fn clients(text: &str) -> Result<usize, ValueError> {
     values::number_in(text, 1, MAX_CLIENTS as u64).map(|clients| clients as usize)
 }
 
-/// A run and how its summary is printed.
+/// The options of a run and of its summary.
 #[derive(Debug)]
 pub struct Command {
     options: LoadOptions,
@@ -144,10 +144,10 @@ pub struct Command {
 }
 
 impl LoadArgs {
-    /// Checks what no flag can check alone.
+    /// Checks the combination of flags.
     ///
     /// # Errors
-    /// Naming the flag and its value.
+    /// Names the flag and its value.
     pub fn options(self) -> Result<(Vec<Address>, Command), UsageError> {
         let longest = KeyNames::new(&self.key_prefix, self.keys).name(self.keys - 1);
         if longest.len() > MAX_KEY_BYTES {
@@ -207,7 +207,7 @@ pub async fn command(nodes: Vec<Address>, command: Command) -> Result<(), CliErr
     });
     let report = run(command.options, nodes, progress).await;
     watcher.abort();
-    // The watcher was ended on purpose; its bar is gone when it is dropped.
+    // The watcher was aborted on purpose; dropping it removes the bar.
     let _ = watcher.await;
     let report = report?;
     let mut out = output::stdout();
@@ -231,7 +231,7 @@ async fn interrupts(progress: &Progress) {
     std::future::pending().await
 }
 
-/// Draws a bar on stderr, where that is a terminal.
+/// Draws a progress bar on stderr, if that is a terminal.
 async fn show(progress: &Progress, duration: Option<Duration>) {
     let style = |template| {
         ProgressStyle::with_template(template).expect("the template has no unknown field")

@@ -1,5 +1,5 @@
-//! Values that follow from (key, sequence, seed): no two writes of one key look alike, and what
-//! was written can be recognised by a digest.
+//! Values derived from (key, sequence, seed): two writes of one key differ, and a value can be
+//! recognised by its digest.
 
 use bytes::{Bytes, BytesMut};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -27,7 +27,7 @@ pub fn value(key: &[u8], sequence: u64, seed: u64, bytes: usize) -> Bytes {
     value.freeze()
 }
 
-/// What a value is recognised by.
+/// The digest of a value.
 pub fn digest(value: &[u8]) -> u64 {
     xxh3_64(value)
 }

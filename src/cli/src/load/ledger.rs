@@ -1,12 +1,12 @@
-//! What each key may hold at the end, from the writes that were acknowledged and those whose
-//! outcome is unknown.
+//! The values that each key may hold at the end, derived from acknowledged writes and writes of
+//! unknown outcome.
 //!
 //! Time is a counter that ticks when a write begins and when it is acknowledged. Of two
-//! acknowledged writes to one key, the earlier one can only have the last word if it did not end
-//! before the later one began: everything that ended before the beginning of an acknowledged write
-//! is overwritten and forgotten. A write whose outcome is unknown may take effect at any time, so
-//! its value stays possible. So a key keeps as many values as writes to it overlapped, one as a
-//! rule, and every unknown one.
+//! acknowledged writes to one key, the earlier one can be the last to take effect only if it did
+//! not end before the later one began: a value whose write ended before an acknowledged write began
+//! is overwritten and dropped. A write of unknown outcome may take effect at any time, so its value
+//! remains possible. A key therefore keeps as many values as writes to it overlapped, usually one,
+//! and every unknown one.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ use bytes::Bytes;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Begun(u64);
 
-/// Nothing outlives it: the end of writes of unknown outcome.
+/// Later than every tick: the end of writes of unknown outcome.
 const NEVER: u64 = u64::MAX;
 
 /// A value that the key may hold.
@@ -28,14 +28,14 @@ struct Candidate {
     ended: u64,
 }
 
-/// What a read at the end says about a key.
+/// The verdict of a read at the end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// What was acknowledged is there.
+    /// An acknowledged value is there.
     Right,
-    /// Nothing is there, though a value was acknowledged.
+    /// The key is absent although a value was acknowledged.
     Missing,
-    /// Something else is there: an older value, one of nobody's, or one that was deleted.
+    /// Another value is there: an older one, one that was never written, or one that was deleted.
     Wrong,
 }
 
@@ -72,19 +72,19 @@ impl Ledger {
         candidates.push(Candidate { digest, ended: self.clock });
     }
 
-    /// A write may or may not have happened, and may yet happen.
+    /// A write may have happened, or may still happen.
     pub fn unknown(&mut self, key: &Bytes, digest: Option<u64>) {
         let candidates = self.keys.entry(key.clone()).or_default();
         candidates.push(Candidate { digest, ended: NEVER });
     }
 
-    /// The keys with an acknowledged write: those whose value is owed.
+    /// The keys with an acknowledged write, whose value must be found.
     pub fn owed(&self) -> Vec<Bytes> {
         let owed = |candidates: &[Candidate]| candidates.iter().any(|one| one.ended != NEVER);
         self.keys.iter().filter(|(_, all)| owed(all)).map(|(key, _)| key.clone()).collect()
     }
 
-    /// Judges what a read of an owed key found: the digest of its value, or nothing.
+    /// Judges the result of a read: the digest of the value, or nothing.
     pub fn judge(&self, key: &Bytes, found: Option<u64>) -> Verdict {
         let candidates = self.keys.get(key).map_or(&[][..], Vec::as_slice);
         match found {

@@ -1,28 +1,28 @@
-//! `load`: a workload on a cluster, and whether the cluster kept what it acknowledged.
+//! `load`: runs a workload on a cluster and verifies that acknowledged writes are kept.
 //!
 //! Clients are tasks that each do one operation at a time. With a rate the workload is open-loop:
-//! operations have intended starts, and latency counts from there, so that a server that stalls
-//! cannot slow its own measurement down. Operations of a trace go to clients by key, so that each
-//! key sees its operations one after the other in the order of the file.
+//! operations have intended starts, and latency is measured from there, so that a stalled server
+//! cannot hide its latency. Operations of a trace are assigned to clients by key, so that the
+//! operations of a key run in the order of the file.
 //!
-//! What is sent again: reads, where another node may answer; writes, only where they certainly
-//! did not happen. Everything else that fails is counted as what it is.
+//! Reads are retried if another node may answer, writes only if they certainly did not happen. All
+//! other failures are counted by kind.
 
 mod args;
 mod content;
+mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod ledger;
 mod pattern;
-mod pool;
 mod progress;
 mod record;
 mod report;
+mod shared;
 mod trace;
 mod verify;
 mod worker;
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,40 +32,40 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::client::{CallError, Nodes};
-use keyviz_client::Leaders;
+use super::client::Nodes;
+use keyviz_client::{Leaders, Pool};
 
 pub use args::{LoadArgs, command};
+pub use error::LoadError;
 pub use pattern::{KeyNames, Pattern, split_keys};
 pub use progress::{Progress, progress_line};
 pub use report::{Findings, LoadReport, latency_words};
 pub use trace::{LineFault, TraceError};
 
-use ledger::Ledger;
 use pattern::Picker;
-use pool::Pool;
 use record::Recorder;
-use report::{Kind, Run, Stats};
+use report::{Kind, Run};
+use shared::Shared;
 use trace::{Census, Trace, TraceKind};
 use worker::{Task, Worker};
 
-/// Beginning of keys where nothing else was said.
+/// Default prefix of keys.
 pub const DEFAULT_KEY_PREFIX: &str = "key/";
-/// Distinct keys where nothing else was said.
+/// Default number of distinct keys.
 pub const DEFAULT_KEYS: u64 = 100_000;
-/// Bytes of a value where nothing else was said.
+/// Default size of a value.
 pub const DEFAULT_VALUE_BYTES: usize = 256;
-/// Clients where nothing else was said.
+/// Default number of clients.
 pub const DEFAULT_CLIENTS: usize = 64;
 /// Most clients.
 pub const MAX_CLIENTS: usize = 4096;
-/// Share of reads where nothing else was said.
+/// Default share of reads.
 pub const DEFAULT_READ_RATIO: f64 = 0.5;
-/// Length of a run with a pattern where nothing else was said.
+/// Default duration of a run with a pattern.
 pub const DEFAULT_DURATION: Duration = Duration::from_secs(30);
-/// Longest time after the end of a run for what is under way or overdue then.
+/// Maximum time after the end of a run for operations that are in progress or overdue.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Operations of a trace that wait for one client at most.
+/// Maximum number of operations of a trace that wait for one client.
 const TRACE_QUEUE: usize = 256;
 
 /// A run.
@@ -75,17 +75,17 @@ pub struct LoadOptions {
     pub workload: Workload,
     /// Clients, at least 1.
     pub clients: usize,
-    /// Makes keys and values repeatable.
+    /// Seed of keys and values.
     pub seed: u64,
-    /// Longest time for new operations; `None`: until the workload's end.
+    /// Duration of the workload; `None`: until its end.
     pub duration: Option<Duration>,
-    /// Longest time for one operation, with all its attempts.
+    /// Maximum time for one operation with all its attempts.
     pub timeout: Duration,
-    /// Clients stay at their own nodes and do not go to the leaders of their keys.
+    /// Clients stay at their own nodes rather than asking the leaders of their keys.
     pub spread: bool,
     /// Read every acknowledged write back at the end.
     pub verify: bool,
-    /// Where to take every operation down.
+    /// File to record every operation in.
     pub record: Option<PathBuf>,
 }
 
@@ -111,9 +111,9 @@ pub struct PatternOptions {
     pub value_bytes: usize,
     /// Beginning of every key.
     pub key_prefix: String,
-    /// Operations a second over all clients; `None`: as fast as they are answered.
+    /// Operations per second over all clients; `None`: as fast as possible.
     pub rate: Option<f64>,
-    /// Operations in all; `None`: until the duration is over.
+    /// Total number of operations; `None`: until the duration is over.
     pub operations: Option<u64>,
 }
 
@@ -122,63 +122,16 @@ pub struct PatternOptions {
 pub struct TraceOptions {
     /// The file.
     pub path: PathBuf,
-    /// Seconds of the trace in one second; `None`: as fast as they are answered.
+    /// Seconds of the trace per second; `None`: as fast as possible.
     pub speed: Option<f64>,
-    /// Go on without lines that are no operation.
+    /// Skip malformed lines.
     pub skip_bad: bool,
 }
 
-/// A run that could not be made or finished.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// No node takes a connection.
-    #[error(transparent)]
-    NoNode(CallError),
-    /// An address that no connection can be made of.
-    #[error("{0}")]
-    Endpoint(tonic::transport::Error),
-    /// The trace is bad.
-    #[error(transparent)]
-    Trace(#[from] TraceError),
-    /// The record cannot be written.
-    #[error("cannot write the record {}: {error}", path.display())]
-    Record {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// A client ended early, by a bug.
-    #[error("a client of the workload failed: {0}")]
-    Client(#[from] tokio::task::JoinError),
-}
-
-/// What all clients share.
-struct Shared {
-    pool: Arc<Pool>,
-    leaders: Leaders,
-    progress: Arc<Progress>,
-    stats: Mutex<Stats>,
-    /// Present where writes are verified.
-    ledger: Option<Mutex<Ledger>>,
-    seed: u64,
-    timeout: Duration,
-    /// When the last operation is given up; `None`: a run without a duration waits for all.
-    cutoff: Option<Instant>,
-}
-
-impl Shared {
-    /// Whether it is too late to begin an operation.
-    fn is_over(&self) -> bool {
-        self.cutoff.is_some_and(|cutoff| Instant::now() >= cutoff)
-    }
-}
-
-/// Puts a workload on the cluster of `nodes`, until its end or until `progress` is stopped.
+/// Runs a workload on the cluster of `nodes`, until its end or until `progress` is stopped.
 ///
 /// # Errors
-/// Where it cannot be started or finished. Operations that fail are no error: the report counts
-/// them.
+/// If it cannot be started or finished. Failed operations are counted in the report.
 pub async fn run(
     options: LoadOptions,
     nodes: impl Into<Nodes>,
@@ -253,8 +206,8 @@ async fn check(options: TraceOptions) -> Result<(Arc<Trace>, Census), LoadError>
     Ok(checked.await??)
 }
 
-/// Every client takes the next number and does the operation of that number. False where the run
-/// was stopped.
+/// Every client takes the next number and performs its operation. Returns false if the run was
+/// stopped.
 async fn draw(
     workers: impl Iterator<Item = Worker>,
     shared: &Arc<Shared>,
@@ -295,7 +248,7 @@ async fn draw(
     Ok(!stopped)
 }
 
-/// Where clients get the operations of a pattern.
+/// The source of the operations of a pattern.
 struct Source {
     picker: Picker,
     names: KeyNames,
@@ -306,7 +259,7 @@ struct Source {
 }
 
 impl Source {
-    /// Operations that were due before the end of the run and that no client took.
+    /// Operations that were due before the end of the run and that no client started.
     fn never_taken(&self) -> u64 {
         let (Some(rate), Some(deadline)) = (self.how.rate, self.deadline) else { return 0 };
         let seconds = deadline.saturating_duration_since(self.started).as_secs_f64();
@@ -316,9 +269,9 @@ impl Source {
         due.saturating_sub(self.next.load(Ordering::Relaxed))
     }
 
-    /// `None` where the run is over.
+    /// `None` if the run is over.
     fn next(&self) -> Option<Task> {
-        // Only the uniqueness of the number matters.
+        // Relaxed: only the uniqueness of the number matters.
         let sequence = self.next.fetch_add(1, Ordering::Relaxed);
         if self.how.operations.is_some_and(|operations| sequence >= operations) {
             return None;
@@ -349,8 +302,8 @@ impl Source {
     }
 }
 
-/// A thread reads the trace and hands each operation to the client of its key. False where the run
-/// was stopped.
+/// A thread reads the trace and passes each operation to the client of its key. Returns false if
+/// the run was stopped.
 async fn replay(
     workers: impl Iterator<Item = Worker>,
     shared: &Arc<Shared>,
@@ -393,7 +346,7 @@ async fn replay(
     Ok(reader.await??)
 }
 
-/// Deals the operations of a trace to the clients; false where a client took no more.
+/// Passes the operations of a trace to the clients; returns false if a client stopped.
 fn deal(
     trace: &Trace,
     how: &TraceOptions,
@@ -407,7 +360,7 @@ fn deal(
         };
         let due = how.speed.map(|speed| {
             let after = Duration::try_from_secs_f64(line.at_s / speed).unwrap_or(Duration::MAX);
-            // A due time that no clock reaches is never.
+            // A due time that no clock reaches.
             started.checked_add(after).unwrap_or_else(|| started + Duration::from_secs(1 << 32))
         });
         let client = (content::digest(&line.key) % queues.len() as u64) as usize;

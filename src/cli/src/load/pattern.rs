@@ -1,8 +1,8 @@
-//! Which key an operation touches, under each pattern.
+//! The key of an operation, by pattern.
 //!
-//! Every operation draws from a generator of its own, seeded with the seed and the operation's
-//! number: the same seed gives the same operations, whatever client does them and in whatever
-//! order they finish. (`moving` looks at the clock too.)
+//! Every operation uses a random generator of its own, seeded with the seed and its number: the
+//! same seed gives the same operations, whichever client performs them and in whatever order they
+//! finish. (`moving` also depends on the clock.)
 
 use std::time::Duration;
 
@@ -16,31 +16,31 @@ use super::content::mix;
 
 /// Skew of `zipf`, as in YCSB.
 pub const ZIPF_EXPONENT: f64 = 0.99;
-/// Share of the operations that go to the hot spot.
+/// Share of operations in the hot spot.
 pub const HOT_OPERATIONS: f64 = 0.9;
-/// One in so many keys is in the hot spot.
+/// One in this many keys is in the hot spot.
 pub const HOT_KEYS_ONE_IN: u64 = 100;
-/// Where the hot spot of `hotspot` begins, in percent of the key space.
+/// Start of the hot spot of `hotspot`, in percent of the key space.
 pub const HOT_SPOT_AT_PERCENT: u64 = 60;
 /// Time in which the hot spot of `moving` crosses the key space once.
 pub const MOVING_PERIOD: Duration = Duration::from_secs(60);
-/// Keys that one range scan of `scan` asks for.
+/// Keys in one range scan of `scan`.
 pub const SCAN_KEYS: u64 = 100;
-/// Fewest digits of the number in a key.
+/// Minimum number of digits in a key.
 const KEY_DIGITS: usize = 8;
 
-/// How operations are spread over the keys.
+/// The distribution of operations over the keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
 pub enum Pattern {
-    /// Every key is as likely as every other
+    /// All keys are equally likely
     #[default]
     Uniform,
-    /// Zipf with exponent 0.99: a few keys, scattered over the key space, get most operations
+    /// Zipf with exponent 0.99: a few keys, scattered over the key space, receive most operations
     Zipf,
     /// 90% of the operations go to 1% of the keys: the neighbours that begin at 60% of the key
     /// space; the rest is uniform
     Hotspot,
-    /// One key after the other in key order, and again from the first
+    /// Keys one after the other in key order, repeatedly
     Sequential,
     /// As hotspot, but the hot spot slides through the key space once in 60 s
     Moving,
@@ -53,7 +53,7 @@ pub enum Pattern {
 pub struct Draw {
     /// Number of the key, below the number of keys.
     pub key: u64,
-    /// A read rather than a write.
+    /// Whether it is a read.
     pub read: bool,
 }
 
@@ -114,8 +114,8 @@ fn hot_spot(keys: u64) -> u64 {
     (u128::from(keys) * u128::from(HOT_SPOT_AT_PERCENT) / 100) as u64
 }
 
-/// A step that visits every key once before it comes back: coprime to `keys`, near the golden
-/// section, so that neighbouring ranks are far apart.
+/// A step that visits every key once per cycle: coprime to `keys`, near the golden section, so that
+/// neighbouring ranks are far apart.
 fn stride(keys: u64) -> u64 {
     let golden = (keys as f64 * 0.618_033_988_749) as u64;
     (golden.max(1)..).find(|stride| gcd(*stride, keys) == 1).unwrap_or(1)

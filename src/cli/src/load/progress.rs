@@ -1,4 +1,4 @@
-//! Where a run is while it goes on, and how to end it.
+//! The progress of a run, and how to stop it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::text::{self, thousands};
 
-/// Where a run is, for whoever watches it, and how to end it early. Counts are only shown, so that
-/// relaxed order is enough.
+/// The progress of a run, and how to stop it early. Counts are only displayed, so relaxed order is
+/// enough.
 #[derive(Debug, Default)]
 pub struct Progress {
     done: AtomicU64,
@@ -31,7 +31,7 @@ impl Progress {
         self.errors.load(Ordering::Relaxed)
     }
 
-    /// Operations in all; 0 while that is not known.
+    /// Total number of operations; 0 while unknown.
     pub fn planned(&self) -> u64 {
         self.planned.load(Ordering::Relaxed)
     }
@@ -46,7 +46,7 @@ impl Progress {
         self.checked.load(Ordering::Relaxed)
     }
 
-    /// Ends the workload: operations in flight are waited for, what was written is still verified.
+    /// Ends the workload: operations in flight finish, and writes are still verified.
     pub fn stop(&self) {
         self.stop.cancel();
     }

@@ -1,6 +1,6 @@
-//! `--record`: every operation with its start, end and outcome, one JSON object a line, for
-//! checkers of histories. Written by a thread of its own behind a bounded queue: a slow disk slows
-//! the workload down and loses nothing.
+//! `--record`: every operation with its start, end and outcome, one JSON object per line, for
+//! checkers of histories. A separate thread writes it from a bounded queue: a slow disk slows the
+//! workload down but loses nothing.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -12,10 +12,10 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::super::output::json_line;
-use super::LoadError;
+use super::error::LoadError;
 use keyviz_json::Key;
 
-/// Operations that wait for the disk at most: some hundred bytes each.
+/// Maximum number of operations that wait for the disk, some hundred bytes each.
 const QUEUE: usize = 8192;
 
 /// One operation.
@@ -29,11 +29,11 @@ pub struct Event {
     pub op: &'static str,
     /// The key.
     pub key: Bytes,
-    /// Digest of the value written, or read; `None`: there is no value.
+    /// Digest of the value written or read; `None`: no value.
     pub digest: Option<u64>,
-    /// When it was first sent, in Unix microseconds.
+    /// Time of the first attempt, in Unix microseconds.
     pub start_us: u64,
-    /// When its outcome was known, in Unix microseconds.
+    /// Time of its outcome, in Unix microseconds.
     pub end_us: u64,
     /// ok; failed: it did not happen; unknown: it may or may not have happened.
     pub outcome: &'static str,
@@ -41,7 +41,7 @@ pub struct Event {
     pub status: &'static str,
     /// How often it was sent.
     pub attempts: u32,
-    /// Address of the node that the last attempt went to.
+    /// Address of the node of the last attempt.
     pub node: String,
 }
 
@@ -73,7 +73,8 @@ pub struct Recorder {
 pub struct RecordQueue(mpsc::Sender<Event>);
 
 impl RecordQueue {
-    /// Queues one. After the disk failed it is dropped: [`Recorder::finish`] tells.
+    /// Queues an operation. After a failure of the disk it is dropped, and [`Recorder::finish`]
+    /// reports the failure.
     pub async fn push(&self, event: Event) {
         let _ = self.0.send(event).await;
     }
@@ -83,7 +84,7 @@ impl Recorder {
     /// Creates the file.
     ///
     /// # Errors
-    /// Where that cannot be done.
+    /// If the file cannot be created.
     pub fn create(path: &Path) -> Result<Self, LoadError> {
         let failed = |error| LoadError::Record { path: path.to_owned(), error };
         let file = File::create(path).map_err(failed)?;
@@ -100,10 +101,10 @@ impl Recorder {
         RecordQueue(self.queue.clone())
     }
 
-    /// Waits until all is written. Every [`RecordQueue`] must have been dropped.
+    /// Waits until everything is written. Every [`RecordQueue`] must have been dropped.
     ///
     /// # Errors
-    /// Where something could not be written.
+    /// If something could not be written.
     pub async fn finish(self) -> Result<(), LoadError> {
         let Recorder { path, queue, writer } = self;
         drop(queue);

@@ -1,4 +1,4 @@
-//! What a run found: counts and latencies, and the summary at its end.
+//! The results of a run: counts, latencies and the summary.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use super::super::text::thousands;
 
-/// Latencies are kept from 1 µs to this, to three digits.
+/// Maximum recorded latency; the minimum is 1 µs, the precision three digits.
 const LONGEST_US: u64 = 3_600_000_000;
 
-/// What operations failed with that were not begun in time: no gRPC status.
+/// The error of operations that were not started in time; not a gRPC status.
 const NOT_BEGUN: &str = "NOT_BEGUN";
 
 /// The four kinds of operations.
@@ -47,7 +47,7 @@ impl Kind {
     }
 }
 
-/// Counts and latencies of one client or, added up, of a run.
+/// Counts and latencies of one client or of a run.
 #[derive(Debug)]
 pub struct Stats {
     latency_us: [Histogram<u64>; 4],
@@ -90,7 +90,7 @@ impl Stats {
         *self.errors.entry(status).or_default() += 1;
     }
 
-    /// Operations that were due before the end of a run and were not begun in time.
+    /// Operations that were due before the end of a run and not started in time.
     pub fn not_begun(&mut self, operations: u64) {
         if operations > 0 {
             *self.errors.entry(NOT_BEGUN).or_default() += operations;
@@ -107,7 +107,7 @@ impl Stats {
 pub struct Latency {
     /// Operations.
     pub count: u64,
-    /// Half of them took at most this.
+    /// The median.
     pub p50_us: u64,
     /// 99% of them.
     pub p99_us: u64,
@@ -132,11 +132,11 @@ impl Latency {
 /// What reading back found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Verified {
-    /// Keys that hold what was acknowledged.
+    /// Keys with an acknowledged value.
     pub right: u64,
-    /// Keys that hold nothing where a value was acknowledged.
+    /// Keys that are absent although a value was acknowledged.
     pub absent: u64,
-    /// Keys that hold something else than what was acknowledged.
+    /// Keys with another value than the acknowledged one.
     pub wrong: u64,
     /// Keys that could not be read.
     pub unread: u64,
@@ -145,7 +145,7 @@ pub struct Verified {
 /// The summary of a run.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct LoadReport {
-    /// What was done: the pattern's name, or `trace`.
+    /// The name of the pattern, or `trace`.
     pub workload: String,
     /// Clients.
     pub clients: usize,
@@ -153,25 +153,25 @@ pub struct LoadReport {
     pub duration_s: f64,
     /// Writes that were acknowledged.
     pub writes_acked: u64,
-    /// Reads that were answered, whether or not there was such a key.
+    /// Reads that were answered, whether or not the key existed.
     pub reads_ok: u64,
     /// Those of them that found a value.
     pub reads_found: u64,
-    /// Deletes that were acknowledged, whether or not there was such a key.
+    /// Deletes that were acknowledged, whether or not the key existed.
     pub deletes_acked: u64,
     /// Range scans that were answered.
     pub scans_ok: u64,
     /// Rows that they returned.
     pub rows_scanned: u64,
-    /// Operations that failed, in the end.
+    /// Operations that failed after all attempts.
     pub errors: u64,
-    /// The same by gRPC status; `NOT_BEGUN`: due before the end and never sent.
+    /// Failed operations by gRPC status; `NOT_BEGUN`: due before the end and never sent.
     pub errors_by_kind: BTreeMap<&'static str, u64>,
-    /// Failed writes and deletes that may have happened all the same.
+    /// Failed writes and deletes that may have happened.
     pub unknown: u64,
     /// Attempts beyond the first of an operation.
     pub retries: u64,
-    /// Successful operations a second.
+    /// Successful operations per second.
     pub ops_per_s: f64,
     /// Over all successful operations.
     pub p50_us: u64,
@@ -183,21 +183,21 @@ pub struct LoadReport {
     pub max_us: u64,
     /// By kind of operation.
     pub latency: BTreeMap<&'static str, Latency>,
-    /// Lines of the trace that were skipped; absent without a trace.
+    /// Skipped lines of the trace; absent without a trace.
     pub trace_lines_skipped: Option<u64>,
-    /// Keys that were read back and hold what was acknowledged; null where nothing was verified.
+    /// Keys that were read back with an acknowledged value; null without verification.
     pub verified: Option<u64>,
-    /// Keys that do not hold what was acknowledged, whatever else they hold.
+    /// Keys without an acknowledged value.
     pub missing: Option<u64>,
-    /// Those of them that hold something else rather than nothing.
+    /// Keys among them with another value.
     pub wrong: Option<u64>,
     /// Keys that could not be read back.
     pub unread: Option<u64>,
-    /// The run was ended before its end.
+    /// The run was interrupted.
     pub interrupted: bool,
 }
 
-/// What the statistics do not know about a run.
+/// Facts about a run that are not in the statistics.
 #[derive(Clone, Debug)]
 pub struct Run {
     /// Pattern or trace.
@@ -260,7 +260,7 @@ impl LoadReport {
         }
     }
 
-    /// What is not as it should be.
+    /// The findings.
     pub fn findings(&self) -> Findings {
         Findings {
             missing: self.missing.unwrap_or(0),
@@ -322,7 +322,7 @@ impl LoadReport {
     }
 }
 
-/// Microseconds in the unit that suits them.
+/// Microseconds in a suitable unit.
 pub fn latency_words(us: u64) -> String {
     match us {
         us if us < 10_000 => format!("{us} µs"),
@@ -337,14 +337,14 @@ fn latency_line(name: &str, latency: &Latency) -> String {
     format!("{name:<8} {:>12} {p50:>10} {p99:>10} {p999:>10} {max:>10}", thousands(latency.count))
 }
 
-/// Results for which `load` exits with 1.
+/// Findings for which `load` exits with 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Findings {
-    /// Keys that do not hold what was acknowledged.
+    /// Keys do not hold the acknowledged values.
     pub missing: u64,
     /// Keys that could not be read back.
     pub unread: u64,
-    /// There were operations, and every one failed.
+    /// Every operation failed.
     pub nothing_succeeded: bool,
 }
 

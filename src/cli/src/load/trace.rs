@@ -1,8 +1,8 @@
-//! Traces: one operation a line, `t_s,op,key,value_bytes`, plain or gzipped.
+//! Traces: one operation per line, `t_s,op,key,value_bytes`, plain or gzipped.
 //!
-//! A trace is read twice: once whole, so that a bad line is found before anything is sent, and
-//! once while it is replayed, so that memory does not grow with the file. A file that can only be
-//! read once (a pipe) is copied to a temporary one first.
+//! A trace is read twice: once completely, so that a malformed line is found before anything is
+//! sent, and once during the replay, so that memory does not grow with the file. A pipe is copied
+//! to a temporary file first.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -13,13 +13,13 @@ use flate2::read::MultiGzDecoder;
 
 use super::super::values::{self, MAX_VALUE_BYTES, ValueError};
 
-/// The header that a trace begins with.
+/// The header of a trace.
 pub const HEADER: [&str; 4] = ["t_s", "op", "key", "value_bytes"];
 
 /// The first bytes of a gzipped file.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// A trace that cannot be replayed.
+/// Why a trace cannot be replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
     /// The file cannot be read.
@@ -30,7 +30,7 @@ pub enum TraceError {
         /// Why.
         error: io::Error,
     },
-    /// The first line is another one.
+    /// The first line is not the header.
     #[error("{}: line 1 is not the header {}", path.display(), HEADER.join(","))]
     Header {
         /// The file.
@@ -54,7 +54,7 @@ pub enum LineFault {
     /// Too few or too many fields.
     #[error("{0} fields, expected 4")]
     Fields(usize),
-    /// A field that is no UTF-8.
+    /// A field is not UTF-8.
     #[error("the line is not UTF-8")]
     NotUtf8,
     /// No time.
@@ -103,12 +103,12 @@ pub struct Trace {
     copy: Option<File>,
 }
 
-/// What the first reading found.
+/// The result of the first reading.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Census {
     /// Operations.
     pub operations: u64,
-    /// Lines that are no operation.
+    /// Malformed lines.
     pub bad: u64,
 }
 
@@ -142,7 +142,7 @@ impl Trace {
     /// Reads all lines, and counts.
     ///
     /// # Errors
-    /// Where the file cannot be read, or at the first bad line unless they are skipped.
+    /// If the file cannot be read, or at the first malformed line unless they are skipped.
     pub fn check(&self, skip_bad: bool) -> Result<Census, TraceError> {
         let mut census = Census::default();
         for line in self.lines()? {
@@ -158,7 +158,7 @@ impl Trace {
     /// All lines from the first. A [`TraceError::Line`] does not end them; another error does.
     ///
     /// # Errors
-    /// Where the file cannot be read or does not begin with the header.
+    /// If the file cannot be read or does not begin with the header.
     pub fn lines(&self) -> Result<Lines, TraceError> {
         let reader = self.reader().map_err(|error| self.unreadable(error))?;
         let mut csv =
@@ -240,7 +240,7 @@ fn parse(record: &csv::ByteRecord) -> Result<TraceLine, LineFault> {
         "" if kind != TraceKind::Write => Some(0),
         digits => digits.parse::<usize>().ok(),
     };
-    // What a read returned when the trace was taken is no limit to what may be replayed.
+    // The size of a read in the trace is not limited, because it is not replayed.
     let size = size.filter(|size| kind != TraceKind::Write || *size <= MAX_VALUE_BYTES);
     let size = size.ok_or_else(|| LineFault::ValueBytes(value_bytes.to_owned()))?;
     let value_bytes = if kind == TraceKind::Write { size } else { 0 };

@@ -1,5 +1,5 @@
-//! `--verify`: every key with an acknowledged write is read back, linearizably, and compared with
-//! what it may hold.
+//! `--verify`: reads back every key with an acknowledged write, linearizably, and compares it with
+//! the values that it may hold.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,18 +10,19 @@ use tokio::task::JoinSet;
 
 use super::super::talk::say;
 use super::super::text;
+use super::error::LoadError;
 use super::ledger::{Ledger, Verdict};
 use super::report::Verified;
+use super::shared::Shared;
 use super::worker::Worker;
-use super::{LoadError, Shared};
 
-/// Longest time for one key: a cluster that just lost a node gets the time to recover.
+/// Maximum time for one key, long enough for a cluster to recover from the loss of a node.
 const READ_BACK_FOR: Duration = Duration::from_secs(30);
 
-/// Most keys named that do not hold what was acknowledged.
+/// Maximum number of keys that are named.
 const NAMED: usize = 20;
 
-/// Reads back with `clients` clients. Keys that are left when the run is aborted are unread.
+/// Reads back with `clients` clients. If the run is aborted, the remaining keys count as unread.
 pub(super) async fn run(
     shared: &Arc<Shared>,
     ledger: &Mutex<Ledger>,
@@ -38,7 +39,7 @@ pub(super) async fn run(
         readers.spawn(async move {
             let mut worker = Worker::new(client, shared.clone(), None, Instant::now());
             let mut verified = Verified::default();
-            // Only the uniqueness of the number matters.
+            // Relaxed: only the uniqueness of the number matters.
             while let Some(key) = owed.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let read = tokio::select! {
                     read = worker.read_back(key, Instant::now() + READ_BACK_FOR) => read.ok(),

@@ -9,14 +9,13 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use super::super::client::local_timeout;
-use super::Shared;
 use super::content;
 use super::ledger::Begun;
 use super::pattern::SCAN_KEYS;
-use super::pool::NodeIndex;
 use super::record::{Event, RecordQueue, Recorder};
 use super::report::Kind;
-use keyviz_client::{Meaning, code_name};
+use super::shared::Shared;
+use keyviz_client::{Meaning, NodeIndex, code_name};
 use keyviz_proto as proto;
 use keyviz_proto::kv_client::KvClient;
 use keyviz_security::AuthChannel;
@@ -25,14 +24,14 @@ use keyviz_security::AuthChannel;
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// The longest wait between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
-/// A read waits for one node at most this share of the time it has: a node that hangs must not take
-/// it all. A write waits to the end, since nobody can do it again.
+/// A read waits for one node at most this share of its time, so that a hanging node does not use it
+/// up. A write waits until the end, because it cannot be repeated.
 const READ_ATTEMPTS: u32 = 3;
-/// One read of so many stays at its client's own node, as reads of clients do that know nothing of
-/// leaders: so that what followers serve is part of the load, and of the picture of it.
+/// One in this many reads stays at the client's own node, like reads of clients without leader
+/// hints, so that reads served by followers are part of the load.
 const READS_AT_HOME: u64 = 8;
-/// A timer wakes this late at most where the machine is idle. A client that woke within it started
-/// when it was meant to; the timer's coarseness is not the server's latency.
+/// Maximum delay of a timer on an idle machine. A client that woke within it counts as started on
+/// time, so that the granularity of the timer is not measured as latency.
 const TIMER_SLACK: Duration = Duration::from_millis(2);
 
 /// One operation to do.
@@ -50,7 +49,7 @@ pub struct Task {
     pub due: Option<Instant>,
 }
 
-/// What an operation came to.
+/// The outcome of an operation.
 struct Outcome {
     result: Result<Answer, Status>,
     meaning: Option<Meaning>,
@@ -58,7 +57,7 @@ struct Outcome {
     node: NodeIndex,
 }
 
-/// What a successful operation returned.
+/// The result of a successful operation.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Answer {
     /// Digest of the value that a read found.
@@ -75,7 +74,7 @@ pub struct Worker {
     started: Instant,
     started_unix: Duration,
     stubs: Vec<Option<KvClient<AuthChannel>>>,
-    /// Where the current operation's latency begins.
+    /// The start of the latency of the current operation.
     begin: Instant,
 }
 
@@ -98,7 +97,7 @@ impl Worker {
         }
     }
 
-    /// Waits for the intended start of a task. False where the run was stopped before it.
+    /// Waits for the intended start of a task. Returns false if the run was stopped before.
     pub(super) async fn at(&mut self, task: &Task, stop: &CancellationToken) -> bool {
         if stop.is_cancelled() {
             return false;
@@ -120,7 +119,7 @@ impl Worker {
         true
     }
 
-    /// Does an operation and takes its outcome down.
+    /// Performs an operation and records its outcome.
     pub(super) async fn perform(&mut self, task: Task) {
         let sent = Instant::now();
         let value = (task.kind == Kind::Write)
@@ -204,7 +203,7 @@ impl Worker {
         }
     }
 
-    /// Reads a key back, however often it takes until `deadline`.
+    /// Reads a key back, with retries until `deadline`.
     pub(super) async fn read_back(
         &mut self,
         key: &Bytes,
@@ -214,7 +213,7 @@ impl Worker {
         self.attempts(&request, deadline).await.result
     }
 
-    /// Sends an operation until it succeeds, must not be sent again, or the time is up.
+    /// Sends an operation until it succeeds, must not be repeated, or the time is up.
     async fn attempts(&mut self, request: &Request<'_>, deadline: Instant) -> Outcome {
         let shared = Arc::clone(&self.shared);
         let (pool, leaders) = (&shared.pool, &shared.leaders);
@@ -259,8 +258,8 @@ impl Worker {
                 return Outcome { result: Err(status), meaning: Some(meaning), attempts, node };
             }
             let next = pool.up_from(pool.after(node));
-            // Another node can be tried at once; after a round of all of them, or at the only one,
-            // there is time to recover.
+            // Another node is tried at once. After a round of all nodes, or with only one, there is
+            // a pause.
             if next == node || (attempts as usize).is_multiple_of(pool.len()) || !broken {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -275,7 +274,7 @@ impl Worker {
     }
 }
 
-/// What is sent, as often as it takes.
+/// A request, which may be sent several times.
 struct Request<'a> {
     kind: Kind,
     key: &'a Bytes,
@@ -289,7 +288,7 @@ impl Request<'_> {
         self.kind.is_read()
     }
 
-    /// The answer, and what the node said beside it.
+    /// The answer and its metadata.
     async fn send(
         &self,
         stub: &mut KvClient<AuthChannel>,

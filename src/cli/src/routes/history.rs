@@ -1,10 +1,10 @@
-//! `routes history`: the retained changes, and what became of retired routes.
+//! `routes history`: the retained changes and the retired routes.
 
 use std::io::Write;
 
 use clap::Args;
 
-use super::super::client::{Client, Effect, NodeArgs};
+use super::super::client::{Effect, NodeArgs};
 use super::super::kv::OneFormat;
 use super::super::{CliError, output, text};
 use super::{delta_words, ids, route_words, stub};
@@ -17,7 +17,7 @@ pub(super) struct HistoryArgs {
     /// Only changes after this catalog version
     #[arg(long, value_name = "VERSION", default_value_t = 0)]
     after: u64,
-    /// Most changes, and most retired routes, to list: the newest ones, at most 1,024
+    /// Maximum number of changes and of retired routes, the newest ones, at most 1,024
     #[arg(long, value_name = "CHANGES", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     limit: u32,
     /// How to print
@@ -29,7 +29,7 @@ pub(super) struct HistoryArgs {
 
 /// Runs `routes history`.
 pub(super) async fn run(args: HistoryArgs) -> Result<(), CliError> {
-    let client = Client::from(args.nodes);
+    let client = args.nodes.client()?;
     let request = proto::RouteHistoryRequest { after_version: args.after, limit: args.limit };
     let history = client
         .call(Effect::Read, |channel| async move { stub(channel).route_history(request).await });

@@ -1,4 +1,4 @@
-//! The load of routes, as the cluster's matrix tells it.
+//! The load of routes, from the matrix of the cluster.
 
 use std::collections::HashMap;
 
@@ -11,12 +11,12 @@ use keyviz_proto as proto;
 use keyviz_proto::key_viz_client::KeyVizClient;
 use keyviz_types::KeyRange;
 
-/// How far back a complete column is looked for: ten times the longest usual step.
+/// Window in which a complete column is searched: ten times the longest usual step.
 const RECENT_MS: u64 = 600_000;
 /// The load that decides a split.
 const OBSERVED_MS: u64 = 3_600_000;
 
-/// What routes carried in the last complete column, or in the open one where there is no other.
+/// The load of routes in the last complete column, or in the open one if there is no other.
 #[derive(Debug)]
 pub(super) struct RouteLoads {
     /// Start of the column.
@@ -28,7 +28,7 @@ pub(super) struct RouteLoads {
 }
 
 impl RouteLoads {
-    /// From the two matrices; `None` where they have no column in common.
+    /// From the two matrices; `None` if they have no column in common.
     pub(super) fn of(reads: &proto::Matrix, writes: &proto::Matrix) -> Option<Self> {
         let closed = reads.columns.iter().rfind(|column| !column.open);
         let column = closed.or(reads.columns.last())?;
@@ -43,12 +43,12 @@ impl RouteLoads {
         })
     }
 
-    /// Reads of a route; `None` where it shares its row with others.
+    /// Reads of a route; `None` if it shares its row with others.
     pub(super) fn reads(&self, route: u64) -> Option<u64> {
         self.reads.get(&route).copied()
     }
 
-    /// Writes of a route; `None` where it shares its row with others.
+    /// Writes of a route; `None` if it shares its row with others.
     pub(super) fn writes(&self, route: u64) -> Option<u64> {
         self.writes.get(&route).copied()
     }
@@ -65,7 +65,7 @@ fn by_route(matrix: &proto::Matrix, column: usize) -> HashMap<u64, u64> {
     loads
 }
 
-/// The load of all routes; `None` where the cluster cannot tell, which is no reason not to list them.
+/// The load of all routes; `None` if unknown, in which case they are listed without it.
 pub(super) async fn of_routes(client: &Client) -> Option<RouteLoads> {
     let from_ms = heat::now_ms().saturating_sub(RECENT_MS);
     let request = |series: proto::Series| proto::GetMatrixRequest {

@@ -26,6 +26,7 @@ use crate::follower::Follower;
 use crate::founding as node_founding;
 use crate::identity::simulated_start;
 use crate::start::{follow_members, set_members};
+use crate::supervisor::Supervisor;
 use keyviz_catalog::AppliedCatalog;
 use keyviz_catalog::{BootstrapPlan, ClusterId};
 use keyviz_catalog_group::{CatalogGroup, CatalogMachine};
@@ -33,11 +34,11 @@ use keyviz_core::{GroupId, History, HistoryConfig, Incarnation, NodeId, Sampler,
 use keyviz_directory::Directory;
 use keyviz_fanout::{Clock, LocalMatrix};
 use keyviz_kv::{Consistency, Coordinator, CoordinatorParts};
+use keyviz_peer::PeerClient;
 use keyviz_raft::{
     Checks, GroupOptions, Groups, HandshakeLoop, Member, Peers, RaftMessage, RaftReply, Roster,
     Storage, StorageOptions, Wire, receive,
 };
-use keyviz_server::PeerClient;
 use keyviz_types::DiskId;
 
 /// How long a request may take inside the cluster.
@@ -382,13 +383,14 @@ impl Assembly {
             peers,
             changing: Arc::default(),
             leaving: Arc::default(),
+            supervisor: Supervisor::default(),
             stop: stop.clone(),
         };
         follower.take_over().await;
         tokio::spawn(follower.run());
         let archive = HistoryArchive::open(&storage, &local).map_err(|e| text(&e))?;
-        tokio::spawn(Flusher::new(Arc::clone(&local), Some(archive)).run(stop));
-        let (failed, _) = tokio::sync::watch::channel(None);
+        let flusher = Arc::new(Flusher::new(Arc::clone(&local), Some(archive)));
+        tokio::spawn(flusher.run(stop.clone()));
         let forming = node_founding::Founding {
             first_start,
             handshakes,
@@ -398,7 +400,8 @@ impl Assembly {
             group: catalog_group,
             changes: Arc::clone(&changes),
             clock,
-            failed: Arc::new(failed),
+            supervisor: Supervisor::default(),
+            stop,
         };
         tokio::spawn(forming.run());
         Ok(Parts { groups, coordinator, changes, local, roster })

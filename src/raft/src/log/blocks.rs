@@ -1,33 +1,16 @@
 //! Which blocks of a group's log are on disk, and writing, reading, cutting and sweeping them.
 //! The log-writer thread is the only one that writes; readers find blocks through the tree.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 
 use bytes::Bytes;
 
 use super::record::{self, Block, BlockBuilder, CorruptLog, Key};
-use super::store::LogShared;
+use super::shared::{BlockIndex, Extent, LogShared};
 use crate::storage::{RECORD_BYTES, Tree};
 use crate::types::{Entry, LogId, Vote};
 use keyviz_types::GroupId;
-
-/// The blocks on disk by first index. Owned by the log writer once the log is open.
-#[derive(Debug, Default)]
-pub(crate) struct BlockIndex {
-    blocks: BTreeMap<u64, Extent>,
-    /// Blocks that end before this index may be removed.
-    purged_before: u64,
-    /// Truncations that reached the disk.
-    truncations: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Extent {
-    /// Index after the last entry.
-    end: u64,
-    parts: u16,
-}
 
 /// Writes one block and returns its bytes.
 pub(crate) fn write(tree: &Tree, log: &LogShared, block: BlockBuilder) -> io::Result<u64> {

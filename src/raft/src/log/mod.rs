@@ -3,6 +3,7 @@
 
 mod blocks;
 pub(super) mod record;
+mod shared;
 mod stats;
 mod store;
 mod writer;
@@ -13,8 +14,9 @@ mod tests;
 pub(crate) use blocks::{LogExtent, check as check_log, groups as log_groups};
 pub use record::CorruptLog;
 pub(crate) use record::{purged_record, vote_record};
+pub(crate) use shared::CacheBudget;
 pub use stats::{BATCH_BUCKETS, SYNC_BUCKETS, WriterStats};
-pub(crate) use store::{CacheBudget, GroupLog};
+pub(crate) use store::GroupLog;
 #[cfg(test)]
 pub(crate) use tests::format_samples;
 pub(crate) use writer::{Op, Writer, stopped};

@@ -4,20 +4,20 @@
 //! entry leaves memory only when it is on disk and the budget is used up. All writes go through
 //! the node's [`Writer`], in the order in which openraft issues them.
 
-use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use openraft::storage::{RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
-use super::blocks::{self, BlockIndex};
+use super::blocks;
 use super::record;
+use super::shared::{Appended, CacheBudget, FAILED, LogShared, Released, State};
 use super::writer::{Op, Writer, stopped};
 use crate::storage::{FaultLatch, Tree};
 use crate::types::{Entry, IoFlushed, LogId, Types, Vote};
@@ -26,154 +26,6 @@ use keyviz_types::GroupId;
 /// The most bytes of entries that one append request carries. Small enough that a catching-up
 /// follower of one group does not hold up the heartbeats of the others for long.
 const READ_BYTES: usize = 256 * 1024;
-
-/// Memory for recent entries, shared by the groups of a node in equal parts.
-#[derive(Debug)]
-pub(crate) struct CacheBudget {
-    bytes: u64,
-    groups: AtomicU64,
-}
-
-impl CacheBudget {
-    pub(crate) fn new(bytes: u64) -> Arc<Self> {
-        Arc::new(Self { bytes, groups: AtomicU64::new(0) })
-    }
-
-    fn share(&self) -> usize {
-        // Relaxed: a share that is momentarily off by one group is still a bound.
-        let groups = self.groups.load(Ordering::Relaxed).max(1);
-        usize::try_from(self.bytes / groups).unwrap_or(usize::MAX)
-    }
-}
-
-/// What the reader, the store and the writer of one log share.
-#[derive(Debug)]
-pub(crate) struct LogShared {
-    group: GroupId,
-    state: Mutex<State>,
-    blocks: Mutex<BlockIndex>,
-    budget: Arc<CacheBudget>,
-    /// Entries before this index are durable; [`FAILED`]: nothing will be any more. Changed under the
-    /// lock of the state.
-    durable_end: watch::Sender<u64>,
-}
-
-/// Of [`LogShared::durable_end`], where a write or a sync failed.
-const FAILED: u64 = u64::MAX;
-
-/// Some entries on their way to the disk.
-#[derive(Debug)]
-pub(crate) struct Appended {
-    log: Arc<LogShared>,
-    /// Index after the last one.
-    end: u64,
-    /// Truncations issued before them.
-    truncations: u64,
-}
-
-impl Appended {
-    /// They are durable, or will never be.
-    pub(crate) fn done(&self, durable: bool) {
-        let state = self.log.state();
-        self.log.durable_end.send_if_modified(|end| {
-            let now = match durable {
-                false => FAILED,
-                // A truncation issued since means that these entries are about to go; others follow.
-                true if state.truncations != self.truncations => *end,
-                true => (*end).max(self.end),
-            };
-            std::mem::replace(end, now) != now
-        });
-    }
-}
-
-#[derive(Debug, Default)]
-struct State {
-    vote: Option<Vote>,
-    committed: Option<LogId>,
-    purged: Option<LogId>,
-    last: Option<LogId>,
-    /// Index of the first entry that is not purged.
-    first: u64,
-    /// Consecutive entries up to `last`; may be empty.
-    cache: VecDeque<Entry>,
-    cache_bytes: usize,
-    /// Entries before this index are on disk.
-    stored_end: u64,
-    /// Truncations issued.
-    truncations: u64,
-    /// Bytes of entries since the log was opened, for the purge by size.
-    appended_bytes: u64,
-}
-
-impl State {
-    fn end(&self) -> u64 {
-        self.last.map_or(self.first, |last| last.index + 1)
-    }
-
-    fn cache_first(&self) -> u64 {
-        self.end() - self.cache.len() as u64
-    }
-
-    fn push(&mut self, entry: Entry) {
-        self.cache_bytes += record::entry_bytes(&entry);
-        self.last = Some(entry.log_id);
-        self.cache.push_back(entry);
-    }
-
-    fn drop_front(&mut self) {
-        if let Some(entry) = self.cache.pop_front() {
-            self.cache_bytes -= record::entry_bytes(&entry);
-        }
-    }
-
-    fn evict(&mut self, budget: usize) {
-        while self.cache_bytes > budget && self.cache_first() < self.stored_end {
-            self.drop_front();
-        }
-    }
-}
-
-impl LogShared {
-    pub(crate) fn group(&self) -> GroupId {
-        self.group
-    }
-
-    pub(crate) fn blocks(&self) -> &Mutex<BlockIndex> {
-        &self.blocks
-    }
-
-    /// The writer put the entries before `end` into the tree, after `truncations` truncations.
-    pub(crate) fn stored(&self, end: u64, truncations: u64) {
-        let mut state = self.state.lock();
-        // A truncation issued since means that these entries are about to go.
-        if state.truncations == truncations {
-            state.stored_end = state.stored_end.max(end);
-            let budget = self.budget.share();
-            state.evict(budget);
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-}
-
-impl Drop for LogShared {
-    fn drop(&mut self) {
-        self.budget.groups.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Whether the last user of a log has gone.
-#[derive(Debug)]
-pub(crate) struct Released(std::sync::Weak<LogShared>);
-
-impl Released {
-    pub(crate) fn is_released(&self) -> bool {
-        self.0.strong_count() == 0
-    }
-}
 
 /// One group's log. Clones share it.
 #[derive(Clone, Debug)]
@@ -228,6 +80,12 @@ impl GroupLog {
     pub(crate) fn overwriting_committed(mut self, overwrites: bool) -> Self {
         self.overwrites_committed = overwrites;
         self
+    }
+
+    /// The last entry, purged ones included.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        let state = self.shared.state();
+        state.last.or(state.purged)
     }
 
     /// The vote that is stored.

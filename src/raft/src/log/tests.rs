@@ -9,7 +9,8 @@ use openraft::type_config::TypeConfigExt as _;
 use tokio::sync::oneshot;
 
 use super::record::{self, BlockBuilder, CorruptLog, Key};
-use super::store::{CacheBudget, GroupLog};
+use super::shared::CacheBudget;
+use super::store::GroupLog;
 use super::writer::{Op, Writer, stopped};
 use crate::storage::{Engine, FaultLatch, JOURNAL, RECORD_BYTES, Tree};
 use crate::types::{Command, Entry, IoFlushed, LogId, LogPosition, Payload, Types, Vote};

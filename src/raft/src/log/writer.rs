@@ -20,8 +20,8 @@ use tokio::sync::oneshot;
 
 use super::blocks;
 use super::record::{self, BlockBuilder, Key};
+use super::shared::{Appended, LogShared};
 use super::stats::WriterCounters;
-use super::store::{Appended, LogShared};
 use crate::storage::{Engine, FaultLatch, Tree};
 use crate::types::{Entry, IoFlushed, LogId, Vote};
 

@@ -10,7 +10,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::space::Space;
 use super::view::SnapshotView;
 
 /// Views of one group that are waited for or read at the same time.
@@ -72,6 +71,13 @@ impl AwaitedViews {
         self.next.load(Ordering::Acquire)
     }
 
+    /// Waits for the entry at `index`, whether or not it is applied already.
+    pub(super) fn wait(awaited: &Arc<Self>, index: u64) -> Result<AwaitedView, NoView> {
+        let place = Arc::clone(&awaited.places).try_acquire_owned().map_err(|_| NoView::Busy)?;
+        let (id, taken) = awaited.add(index);
+        Ok(AwaitedView { awaited: Arc::clone(awaited), id, taken, place: Some(place) })
+    }
+
     fn add(&self, index: u64) -> (u64, oneshot::Receiver<Taken>) {
         let (taken, receiver) = oneshot::channel();
         let mut waiting = self.waiting.lock();
@@ -109,7 +115,7 @@ impl AwaitedViews {
 /// A view that is waited for. Nothing of it is left when it is dropped.
 #[derive(Debug)]
 pub(crate) struct AwaitedView {
-    space: Space,
+    awaited: Arc<AwaitedViews>,
     id: u64,
     taken: oneshot::Receiver<Taken>,
     place: Option<OwnedSemaphorePermit>,
@@ -134,23 +140,6 @@ impl AwaitedView {
 
 impl Drop for AwaitedView {
     fn drop(&mut self) {
-        self.space.awaited().remove(self.id);
-    }
-}
-
-impl Space {
-    /// A view of the rows when exactly the entry at `index` is the last applied one. To be called
-    /// before that.
-    pub(crate) fn await_view(&self, index: u64) -> Result<AwaitedView, NoView> {
-        let awaited = self.awaited();
-        let place = Arc::clone(&awaited.places).try_acquire_owned().map_err(|_| NoView::Busy)?;
-        let (id, taken) = awaited.add(index);
-        let view = AwaitedView { space: self.clone(), id, taken, place: Some(place) };
-        // Whoever applies moves the position under a lock that this takes, and looks for those who
-        // wait after it. So either the entry is seen to be applied here, or this one is seen there.
-        match self.applied() {
-            Some(at) if at.index >= index => Err(NoView::Missed { applied: at.index }),
-            _ => Ok(view),
-        }
+        self.awaited.remove(self.id);
     }
 }

@@ -4,7 +4,8 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::space::{Changes, KeyValue, Page, PageLimit, Space, SpaceError, check_key};
+use super::current::{Changes, KeyValue};
+use super::space::{Page, PageLimit, Space, SpaceError, check_key};
 use crate::types::{LogPosition, StoredMembership};
 
 /// Changes to a [`Space`], written together with the log position they bring it to. Reads through

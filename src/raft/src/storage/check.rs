@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::current::{Current, MEMBERSHIP_KEY};
 use super::engine::{Engine, JOURNAL, META, ROWS, SYNC_KEY, Tree, names_damaged_file};
 use super::fault::FaultLatch;
 use super::folder::Folder;
 use super::scarce::Scarce;
-use super::space::{Current, MEMBERSHIP_KEY, Space};
+use super::space::Space;
 use super::upgrade::SIDE_PREFIX;
-use super::{LOG, OpenError, SideRows, redo, side, tree_name, unseal, value};
+use super::{LOG, OpenError, SideRows, group_of, redo, side, unseal, value};
 use crate::log::{LogExtent, check_log, log_groups};
 use keyviz_types::GroupId;
 
@@ -275,11 +276,4 @@ impl Check<'_> {
             Err(what) => self.damaged(None, name.to_owned(), what),
         }
     }
-}
-
-/// The group and the generation of a tree of rows.
-pub(super) fn group_of(name: &str) -> Option<(GroupId, u64)> {
-    let (group, generation) = name.strip_prefix('g')?.split_once('.')?;
-    let (group, generation) = (GroupId(group.parse().ok()?), generation.parse().ok()?);
-    (tree_name(group, generation) == name).then_some((group, generation))
 }

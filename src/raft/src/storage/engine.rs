@@ -154,7 +154,7 @@ fn guarded<T>(file: &str, work: impl FnOnce() -> sled::Result<T>) -> io::Result<
             let said = panic.downcast_ref::<String>().map(String::as_str);
             let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
             let said = said.unwrap_or("it panicked");
-            if let Some(scarce) = Scarce::of_words(said) {
+            if let Some(scarce) = Scarce::of_words(said).or_else(Scarce::of_pressure) {
                 return Err(scarce.error(said));
             }
             let what = format!("{}: {said}", corrupt_file(file));

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use super::{Storage, generation_key, seal};
+use super::{Storage, generation_key, group_of, seal};
 use keyviz_types::GroupId;
 
 pub(super) const MARK: &[u8] = b"e/";
@@ -20,11 +20,8 @@ impl Storage {
     /// Groups of which this folder has rows, or has begun to remove them.
     pub(crate) fn stored_groups(&self) -> io::Result<BTreeSet<GroupId>> {
         let names = self.inner.rows.tree_names();
-        let mut groups: BTreeSet<GroupId> = names
-            .iter()
-            .filter_map(|name| super::check::group_of(name))
-            .map(|(id, _)| id)
-            .collect();
+        let mut groups: BTreeSet<GroupId> =
+            names.iter().filter_map(|name| group_of(name)).map(|(id, _)| id).collect();
         for row in self.inner.meta.range(MARK..) {
             let (key, _) = row?;
             let Some(group) = key.strip_prefix(MARK) else { break };
@@ -56,7 +53,7 @@ impl Storage {
             return Ok(());
         }
         for name in inner.rows.tree_names() {
-            if super::check::group_of(&name).is_some_and(|(id, _)| id == group) {
+            if group_of(&name).is_some_and(|(id, _)| id == group) {
                 inner.rows.drop_tree(&name)?;
             }
         }

@@ -21,6 +21,7 @@ mod batch;
 mod binding;
 mod check;
 mod closed;
+pub(super) mod current;
 mod database;
 mod engine;
 mod erase;
@@ -34,7 +35,7 @@ mod room;
 mod scarce;
 mod seed;
 mod side;
-pub(super) mod space;
+mod space;
 mod synced;
 mod upgrade;
 mod value;
@@ -59,6 +60,8 @@ pub use batch::Batch;
 pub use check::{CheckReport, Damage, Verify, check_folder};
 #[cfg(test)]
 pub(crate) use check_tests::format_samples;
+pub(crate) use current::Current;
+pub use current::KeyValue;
 pub use database::{Database, DatabaseRows, DatabaseTree, Databases};
 pub(crate) use engine::{Engine, JOURNAL, RECORD_BYTES, Tree};
 pub use fault::Fault;
@@ -69,14 +72,14 @@ pub use room::{DiskFull, RoomState};
 pub use scarce::Scarce;
 pub use seed::{Seed, SeedError, SeedPoint};
 pub use side::SideRows;
-pub(crate) use space::{Current, check_key};
-pub use space::{KeyValue, Page, PageLimit, Space, SpaceError};
+pub(crate) use space::check_key;
+pub use space::{Page, PageLimit, Space, SpaceError};
 pub use value::{MAX_KEY_BYTES, RESERVED_PREFIX};
 pub(crate) use view::SnapshotView;
 
 use super::log::{CacheBudget, GroupLog, Op, Writer, WriterStats, stopped};
 use engine::ROWS;
-use folder::Folder;
+pub(crate) use folder::Folder;
 use keyviz_types::{DiskId, GroupId};
 
 /// The tree of logs and votes.
@@ -163,6 +166,13 @@ fn generation_key(group: GroupId) -> Vec<u8> {
 
 fn tree_name(group: GroupId, generation: u64) -> String {
     format!("g{group}.{generation}")
+}
+
+/// The group and the generation of a tree of rows.
+fn group_of(name: &str) -> Option<(GroupId, u64)> {
+    let (group, generation) = name.strip_prefix('g')?.split_once('.')?;
+    let (group, generation) = (GroupId(group.parse().ok()?), generation.parse().ok()?);
+    (tree_name(group, generation) == name).then_some((group, generation))
 }
 
 /// A record of the `meta` tree is its value and the CRC-32 of it.

@@ -9,6 +9,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 /// Set once the system refused something while a database was used: what was found since then proves
 /// no damage.
@@ -62,6 +63,16 @@ impl Scarce {
                 || words.contains(&format!("(os error {number})"))
         };
         Self::NUMBERS.iter().find(named).map(|(_, scarce)| *scarce)
+    }
+
+    /// Memory, where the process has nearly all that its limit allows: what panics then may have got
+    /// none, whatever it says.
+    pub(super) fn of_pressure() -> Option<Self> {
+        let limit = getrlimit(Resource::As).current?;
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"))?;
+        let kib: u64 = size.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        (kib.saturating_mul(1024) >= limit / 4 * 3).then_some(Scarce::Memory)
     }
 
     /// The error that everything above sees.

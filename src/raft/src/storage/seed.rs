@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::space::{Changes, Current, KeyValue, check_key};
+use super::current::{Changes, Current, KeyValue};
+use super::space::check_key;
 use super::{Storage, record_key, seal};
 use crate::log::{purged_record, vote_record};
 use crate::types::{LogId, LogPosition, Member, Membership, NodeId, StoredMembership, Vote};

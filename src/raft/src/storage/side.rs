@@ -15,9 +15,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::Storage;
+use super::current::{Changes, Current, KeyValue};
 use super::engine::{Database, Engine, Tree};
 use super::fault::FaultLatch;
-use super::space::{Changes, Current, KeyValue, PageLimit, Space, SpaceError};
+use super::space::{PageLimit, Space, SpaceError};
 use keyviz_types::GroupId;
 
 /// The folder of these, in a node's folder.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::space::{Current, KeyValue};
+use super::current::{Current, KeyValue};
 use super::value;
 use crate::types::{LogPosition, StoredMembership};
 

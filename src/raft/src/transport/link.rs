@@ -16,8 +16,8 @@ use futures::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-use super::peers::Identity;
-use super::wire::{RaftMessage, RaftReply, Wire};
+use super::identity::Identity;
+use super::wire::RaftReply;
 use super::{MAX_MESSAGE_BYTES, RETRY_FIRST, RETRY_LAST};
 use crate::types::NodeId;
 use keyviz_proto as proto;
@@ -186,22 +186,20 @@ impl Link {
 }
 
 impl Waiter {
-    /// Sends a request over a wire that is given.
-    pub(crate) fn over(
-        peers: &super::Peers,
-        wire: &dyn Wire,
+    /// Waits for the answer to a request that was sent over a given wire; calls `lost` where none
+    /// comes.
+    pub(super) fn over(
         node: NodeId,
-        request: proto::RaftAppend,
+        sent: impl Future<Output = Result<RaftReply, tonic::Status>> + Send + 'static,
+        lost: impl FnOnce() + Send + 'static,
     ) -> Self {
         let (sender, answer) = oneshot::channel();
-        let sent = wire.send(node, RaftMessage::Append(peers.hello(node), request));
-        let peers = peers.clone();
         tokio::spawn(async move {
             match sent.await {
                 // A waiter that has gone needs no answer.
                 Ok(RaftReply::Append(answer)) => drop(sender.send(answer)),
                 // As the end of a stream is.
-                _ => peers.forget_identity(node),
+                _ => lost(),
             }
         });
         Waiter { node, seq: 0, answer, pending: Arc::default() }

@@ -7,12 +7,17 @@
 //!
 //! Nothing that a peer can send panics here: what does not decode is answered with an error.
 
+mod errors;
 pub(super) mod held;
+mod identity;
+mod in_flight;
 mod link;
 mod network;
+mod overheard;
 mod pace;
 mod peers;
 mod pipeline;
+mod raft_network;
 pub(super) mod receive;
 #[cfg(test)]
 mod resume_tests;

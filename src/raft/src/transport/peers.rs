@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tonic::Status;
 use tonic::transport::Endpoint;
 
+use super::identity::Identity;
 use super::link::Link;
 use super::wire::{RaftMessage, RaftReply, Wire};
 use super::{
@@ -57,56 +58,6 @@ struct Inner {
     full: ArcSwap<BTreeSet<NodeId>>,
     /// What carries the messages of Raft; `None`: gRPC.
     wire: Option<Arc<dyn Wire>>,
-}
-
-/// Who this node is to its peers, and who they are.
-pub(crate) struct Identity {
-    node: NodeId,
-    cluster_id: ArcSwap<String>,
-    /// `None`: this node shows no disk, as in tests of this layer alone.
-    roster: Option<Roster>,
-}
-
-impl Identity {
-    pub(crate) fn hello(&self, to: NodeId) -> proto::RaftHello {
-        let cluster_id = self.cluster_id.load().as_ref().clone();
-        let start = self.roster.as_ref().map(|roster| roster.own().to_proto());
-        let to_nonce = self.roster.as_ref().map_or(0, |roster| roster.nonce_of(ids::NodeId(to)));
-        proto::RaftHello { cluster_id, from: self.node, to, start, to_nonce }
-    }
-
-    pub(crate) fn roster(&self) -> Option<&Roster> {
-        self.roster.as_ref()
-    }
-
-    /// Fails while this node takes part in nothing.
-    pub(crate) fn may_take_part(&self) -> Result<(), Status> {
-        self.roster.as_ref().map_or(Ok(()), Roster::may_take_part)
-    }
-
-    /// Identifies a peer at the other end of a channel. `fresh`: also where it was before.
-    pub(crate) async fn identify(
-        &self,
-        node: NodeId,
-        channel: AuthChannel,
-        fresh: bool,
-    ) -> Result<(), Status> {
-        let Some(roster) = &self.roster else { return Ok(()) };
-        let request = self.identify_request(node, false);
-        let ask = async {
-            let mut client = RaftTransportClient::new(channel);
-            Ok(client.identify(request).await?.into_inner())
-        };
-        let cluster = self.cluster_id.load_full();
-        roster.identify(ids::NodeId(node), &cluster, fresh, ask).await.map(drop)
-    }
-
-    fn identify_request(&self, to: NodeId, identify_me: bool) -> proto::RaftIdentifyRequest {
-        // To whoever answers there.
-        let hello = proto::RaftHello { to_nonce: 0, ..self.hello(to) };
-        let history = self.roster.as_ref().map(Roster::history_to_proto).unwrap_or_default();
-        proto::RaftIdentifyRequest { hello: Some(hello), history, identify_me }
-    }
 }
 
 struct Peer {

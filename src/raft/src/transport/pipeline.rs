@@ -11,15 +11,15 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use openraft::RPCTypes;
-use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult};
+use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 use tokio::time::Instant;
 
-use super::link::{LinkError, Waiter};
-use super::network::{PeerNetwork, RpcError, network, unreachable};
-use crate::types::{LogId, Types};
-use crate::wire;
+use super::errors::{RpcError, unreachable};
+use super::in_flight::{InFlight, end_of};
+use super::link::LinkError;
+use super::network::PeerNetwork;
+use crate::types::Types;
 use keyviz_proto as proto;
-use keyviz_proto::raft_appended::Outcome;
 
 /// Appends of one group in flight to one peer. With [`crate::log`]'s 256 KiB a request this
 /// bounds what waits in memory to 16 MiB a group and peer.
@@ -28,43 +28,6 @@ const WINDOW: usize = 64;
 /// How long an append with entries may stay unanswered: a sync on a disk that is busy with others
 /// takes longer than a heartbeat may.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// An append that has no answer yet.
-pub(super) struct InFlight {
-    pub(super) previous: Option<LogId>,
-    pub(super) last: Option<LogId>,
-    /// The last entry that the peer had acknowledged in this term when this was sent.
-    pub(super) acknowledged: Option<LogId>,
-    pub(super) term: u64,
-    pub(super) empty: bool,
-    pub(super) sent: Instant,
-    pub(super) waiter: Waiter,
-}
-
-impl InFlight {
-    pub(super) fn outcome(
-        &self,
-        answer: proto::RaftAppended,
-    ) -> Result<StreamAppendResult<Types>, RpcError> {
-        match answer.outcome() {
-            Outcome::Appended => Ok(Ok(self.last)),
-            Outcome::Conflict => match self.previous {
-                Some(previous) => Ok(Err(StreamAppendError::Conflict(previous))),
-                None => Err(network("the peer found a conflict before the first entry")),
-            },
-            Outcome::HigherVote => {
-                let vote = wire::required_vote(answer.vote).map_err(network)?;
-                Ok(Err(StreamAppendError::HigherVote(vote)))
-            }
-            Outcome::NoGroup => Err(unreachable("the peer does not hold the group")),
-            // Waiting helps: the peer takes entries again once its disk has room.
-            Outcome::Stopped | Outcome::NoRoom | Outcome::Unspecified => {
-                Err(unreachable(answer.message))
-            }
-            Outcome::Invalid => Err(network(answer.message)),
-        }
-    }
-}
 
 /// Word of a commit that waits for entries to travel with.
 struct Held {
@@ -202,11 +165,6 @@ impl<'a, S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipeline<'a, S> 
     }
 }
 
-/// The last entry that a request leaves its receiver with.
-pub(super) fn end_of(request: &AppendEntriesRequest<Types>) -> Option<LogId> {
-    request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id)
-}
-
 async fn first_answer(
     in_flight: &mut VecDeque<InFlight>,
 ) -> Result<proto::RaftAppended, LinkError> {
@@ -235,7 +193,7 @@ mod tests {
     use super::super::pace::Pace;
     use super::super::peers::{Peers, PeersOptions};
     use super::*;
-    use crate::types::{Entry, LogPosition, Member, Payload, Vote};
+    use crate::types::{Entry, LogId, LogPosition, Member, Payload, Vote};
     use keyviz_types::GroupId;
 
     const HOLD: Duration = Duration::from_millis(10);

@@ -8,8 +8,10 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use super::gauges::{gauges, signed};
+use super::page::Page;
+use super::parts::MetricsParts;
 use super::process::Process;
-use super::{MetricsParts, Page, gauges, signed};
 use keyviz_raft::DATA_FORMAT;
 use keyviz_security::Tls;
 

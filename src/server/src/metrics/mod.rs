@@ -1,6 +1,9 @@
 //! `/metrics`: read from the parts at each scrape, so that counting costs them nothing extra.
 
 mod edge;
+mod gauges;
+mod page;
+mod parts;
 mod process;
 mod requests;
 mod text;
@@ -9,50 +12,31 @@ mod verify;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use keyviz_catalog::AppliedCatalog;
-use keyviz_fanout::Fanout;
-use keyviz_kv::Coordinator;
-use keyviz_raft::{Group, GroupLoad, GroupStatus, Groups, Storage, WriterStats};
+use keyviz_raft::{Group, GroupLoad, GroupStatus, WriterStats};
 
-use super::gate::Gate;
-use super::verify::Verification;
-use keyviz_security::Security;
-pub(super) use requests::{RequestKind, Requests};
-pub(super) use text::TextForm;
-
-/// Where the numbers come from.
-pub(super) struct MetricsParts {
-    pub(super) coordinator: Arc<Coordinator>,
-    pub(super) groups: Groups,
-    pub(super) fanout: Arc<Fanout>,
-    pub(super) requests: Arc<Requests>,
-    pub(super) catalog: AppliedCatalog,
-    pub(super) storage: Storage,
-    pub(super) verification: Arc<Verification>,
-    /// Lines of the log that could not be written so far.
-    pub(super) lost_log_lines: fn() -> u64,
-    pub(super) security: Security,
-    pub(super) gate: Option<Arc<Gate>>,
-    pub(super) started: SystemTime,
-}
+use crate::loops::LoopHealth;
+use gauges::{by_group, counters, gauges};
+use page::Page;
+pub(crate) use parts::MetricsParts;
+pub(crate) use requests::{RequestKind, Requests};
+pub(crate) use text::TextForm;
 
 /// The node's metrics.
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
 }
 
 impl Metrics {
-    pub(super) fn new(parts: MetricsParts) -> Self {
+    pub(crate) fn new(parts: MetricsParts) -> Self {
         let mut registry = Registry::with_prefix("keyviz");
         let requests = requests::RequestsCollector(Arc::clone(&parts.requests));
         registry.register_collector(Box::new(requests));
@@ -61,7 +45,7 @@ impl Metrics {
     }
 
     /// Everything.
-    pub(super) fn encode(&self, form: TextForm) -> String {
+    pub(crate) fn encode(&self, form: TextForm) -> String {
         let mut page = String::new();
         encode(&mut page, &self.registry).expect("a string takes text");
         match form {
@@ -88,8 +72,20 @@ impl Collector for Parts {
         self.sampler(&mut page)?;
         self.fanout(&mut page)?;
         verify::encode(&self.0.verification.totals(), &mut page.0)?;
+        loops(&self.0.loops, &mut page.0)?;
         edge::encode(&self.0, &mut page)
     }
+}
+
+/// The restarts of control loops.
+fn loops(health: &LoopHealth, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let help = "Restarts of a control loop after it ended or panicked";
+    let mut restarts =
+        encoder.encode_descriptor("loop_restarts", help, None, MetricType::Counter)?;
+    for (name, count) in health.restarts() {
+        ConstCounter::new(count).encode(restarts.encode_family(&[("loop", name)])?)?;
+    }
+    Ok(())
 }
 
 /// One group's number in one metric.
@@ -256,10 +252,6 @@ impl Parts {
     }
 }
 
-fn by_group(group: u64) -> [(&'static str, String); 1] {
-    [("group", group.to_string())]
-}
-
 fn follower_lags(
     status: &GroupStatus,
 ) -> impl Iterator<Item = ([(&'static str, String); 2], u64)> + '_ {
@@ -284,70 +276,4 @@ fn log_histograms(page: &mut Page<'_>, writer: &WriterStats) -> fmt::Result {
     let help = "Operations (appends, votes, truncations, purges) that one sync covers";
     page.histogram("log_batch_operations", help, writer.operations as f64, &buckets)?;
     page.seconds("log_write_seconds", "Time in writes before the syncs", writer.write_time)
-}
-
-struct Page<'a>(DescriptorEncoder<'a>);
-
-impl Page<'_> {
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        ConstCounter::new(value).encode(encoder)
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        ConstGauge::new(signed(value)).encode(encoder)
-    }
-
-    /// Seconds spent so far.
-    fn seconds(&mut self, name: &str, help: &str, time: Duration) -> fmt::Result {
-        let encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        ConstCounter::new(time.as_secs_f64()).encode(encoder)
-    }
-
-    /// Buckets are given with their upper bounds and what is in each alone.
-    fn histogram(
-        &mut self,
-        name: &str,
-        help: &str,
-        sum: f64,
-        buckets: &[(f64, u64)],
-    ) -> fmt::Result {
-        let count = buckets.iter().map(|(_, count)| count).sum();
-        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
-        encoder.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
-    }
-}
-
-/// One metric with a gauge for each set of labels.
-fn gauges<const N: usize>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    values: impl Iterator<Item = ([(&'static str, String); N], u64)>,
-) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for (labels, value) in values {
-        ConstGauge::new(signed(value)).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-/// One metric with a counter for each set of labels.
-fn counters<const N: usize>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    values: impl Iterator<Item = ([(&'static str, String); N], u64)>,
-) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (labels, value) in values {
-        ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-/// Gauges are signed in the text format.
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }

@@ -1,0 +1,258 @@
+//! The store.
+
+use bytes::Bytes;
+
+use super::client::{Client, Effect};
+use super::connection::MAX_ANSWER_BYTES;
+use super::error::Error;
+use super::scan::Scan;
+use keyviz_proto as proto;
+use keyviz_proto::batch_operation::Operation;
+use keyviz_proto::kv_client::KvClient;
+use keyviz_types::KeyRange;
+
+/// What a read promises.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Consistency {
+    /// The newest acknowledged value, confirmed with a quorum.
+    #[default]
+    Linearizable,
+    /// The newest acknowledged value as long as clocks run at similar speed. Served by the leader
+    /// without a round to the others.
+    Lease,
+    /// What the node asked has applied, possibly old.
+    Stale,
+}
+
+impl From<Consistency> for proto::Consistency {
+    fn from(consistency: Consistency) -> Self {
+        match consistency {
+            Consistency::Linearizable => proto::Consistency::Linearizable,
+            Consistency::Lease => proto::Consistency::Lease,
+            Consistency::Stale => proto::Consistency::Stale,
+        }
+    }
+}
+
+/// The result of [`Client::cas`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Swap {
+    /// The value was the expected one, and the write was made.
+    Done,
+    /// The key holds another value (`None`: it does not exist). Nothing was written.
+    Found(Option<Bytes>),
+}
+
+/// Operations that are applied atomically, in order: at most 1,024, with at most 4 MiB of keys and
+/// values, on keys of one Raft group.
+#[derive(Clone, PartialEq, Debug, Default)]
+#[must_use]
+pub struct Batch {
+    operations: Vec<proto::BatchOperation>,
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a put.
+    pub fn put(mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
+        let put = proto::PutRequest { key: key.into(), value: value.into() };
+        self.operations.push(proto::BatchOperation { operation: Some(Operation::Put(put)) });
+        self
+    }
+
+    /// Adds a delete.
+    pub fn delete(mut self, key: impl Into<Bytes>) -> Self {
+        let delete = proto::DeleteRequest { key: key.into() };
+        self.operations.push(proto::BatchOperation { operation: Some(Operation::Delete(delete)) });
+        self
+    }
+
+    /// The number of operations.
+    pub fn len(&self) -> usize {
+        self.operations.len()
+    }
+
+    /// Whether there is no operation.
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+    }
+
+    fn first_key(&self) -> &[u8] {
+        match self.operations.first().and_then(|first| first.operation.as_ref()) {
+            Some(Operation::Put(put)) => &put.key,
+            Some(Operation::Delete(delete)) => &delete.key,
+            None => &[],
+        }
+    }
+}
+
+impl FromIterator<Operation> for Batch {
+    fn from_iter<I: IntoIterator<Item = Operation>>(operations: I) -> Self {
+        let operation = |operation| proto::BatchOperation { operation: Some(operation) };
+        Batch { operations: operations.into_iter().map(operation).collect() }
+    }
+}
+
+/// A range that was deleted in part.
+#[derive(Debug, thiserror::Error)]
+#[error("{deleted} keys were deleted; the rest of the range was not: {source}")]
+pub struct DeleteRangeError {
+    /// Keys that were deleted.
+    pub deleted: u64,
+    /// Where the rest begins: all keys of the range before it are gone.
+    pub next: Bytes,
+    /// Why the rest was not deleted. If it is [`Error::Unknown`], some keys from `next` on may be gone.
+    pub source: Error,
+}
+
+/// Most parts of a deleted range: with more routes in it, a part has several routes.
+const MAX_PARTS: usize = 256;
+
+impl Client {
+    /// Stores a value.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] where the write may have happened; with any other error it did not.
+    pub async fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<(), Error> {
+        let request = &proto::PutRequest { key: key.into(), value: value.into() };
+        let put = |channel| async move { KvClient::new(channel).put(request.clone()).await };
+        self.keyed(Effect::Write, &request.key, put).await.map(|_| ())
+    }
+
+    /// Reads the newest acknowledged value of a key; `None` if the key does not exist.
+    ///
+    /// # Errors
+    /// Where no node serves the read, or one refuses it.
+    pub async fn get(&self, key: impl Into<Bytes>) -> Result<Option<Bytes>, Error> {
+        self.get_with(key, Consistency::Linearizable).await
+    }
+
+    /// As [`Client::get`], with another promise.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn get_with(
+        &self,
+        key: impl Into<Bytes>,
+        consistency: Consistency,
+    ) -> Result<Option<Bytes>, Error> {
+        let consistency = proto::Consistency::from(consistency).into();
+        let request = &proto::GetRequest { key: key.into(), consistency };
+        let get = |channel| async move {
+            let mut stub = KvClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+            stub.get(request.clone()).await
+        };
+        Ok(self.keyed(Effect::Read, &request.key, get).await?.value)
+    }
+
+    /// Deletes a key; says whether it existed.
+    ///
+    /// # Errors
+    /// As [`Client::put`].
+    pub async fn delete(&self, key: impl Into<Bytes>) -> Result<bool, Error> {
+        let request = &proto::DeleteRequest { key: key.into() };
+        let delete = |channel| async move { KvClient::new(channel).delete(request.clone()).await };
+        Ok(self.keyed(Effect::Write, &request.key, delete).await?.existed)
+    }
+
+    /// Compare and swap: writes `value` (`None`: deletes the key) if the key holds `expected` (`None`:
+    /// does not exist).
+    ///
+    /// # Errors
+    /// As [`Client::put`].
+    pub async fn cas(
+        &self,
+        key: impl Into<Bytes>,
+        expected: Option<Bytes>,
+        value: Option<Bytes>,
+    ) -> Result<Swap, Error> {
+        let request = &proto::CompareAndSwapRequest { key: key.into(), expected, value };
+        let swap = |channel| async move {
+            let mut stub = KvClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+            stub.compare_and_swap(request.clone()).await
+        };
+        let answer = self.keyed(Effect::Write, &request.key, swap).await?;
+        Ok(if answer.swapped { Swap::Done } else { Swap::Found(answer.actual) })
+    }
+
+    /// Applies a batch: all of its operations or none.
+    ///
+    /// # Errors
+    /// As [`Client::put`]. Keys of different Raft groups are refused with `FAILED_PRECONDITION`.
+    pub async fn batch(&self, batch: Batch) -> Result<(), Error> {
+        let key = Bytes::copy_from_slice(batch.first_key());
+        let request = &proto::BatchRequest { operations: batch.operations };
+        let apply = |channel| async move { KvClient::new(channel).batch(request.clone()).await };
+        self.keyed(Effect::Write, &key, apply).await.map(|_| ())
+    }
+
+    /// Reads a range in key order, over all routes and groups:
+    ///
+    /// ```no_run
+    /// # async fn example(client: keyviz_client::Client) -> Result<(), keyviz_client::Error> {
+    /// let mut users = client.scan("user/".."user0").limit(100);
+    /// while let Some((key, value)) = users.next().await? {
+    ///     println!("{key:?}: {} bytes", value.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// If the connection breaks, the scan continues after the last key that it returned.
+    pub fn scan(&self, range: impl Into<KeyRange>) -> Scan {
+        Scan::new(self.clone(), range.into())
+    }
+
+    /// Deletes all keys of a range, route by route, and returns their number. Atomic in each route, not
+    /// across routes.
+    ///
+    /// # Errors
+    /// The error says how far it came. Deleting the range again removes the rest.
+    pub async fn delete_range(&self, range: impl Into<KeyRange>) -> Result<u64, DeleteRangeError> {
+        let range = range.into();
+        let failed = |deleted, next: &Bytes, source| {
+            Err(DeleteRangeError { deleted, next: next.clone(), source })
+        };
+        let routes = match self.routes().await {
+            Ok(routes) => routes,
+            Err(source) => return failed(0, &range.start, source),
+        };
+        let bounds: Vec<Bytes> = routes.routes.into_iter().map(|route| route.start).collect();
+        let mut deleted = 0;
+        for part in parts(&range, &bounds) {
+            match self.delete_part(&part).await {
+                Ok(more) => deleted += more,
+                Err(source) => return failed(deleted, &part.start, source),
+            }
+        }
+        Ok(deleted)
+    }
+
+    async fn delete_part(&self, part: &KeyRange) -> Result<u64, Error> {
+        let (start, end) = (part.start.clone(), part.end.clone());
+        let request = &proto::DeleteRangeRequest { start, end };
+        let delete =
+            |channel| async move { KvClient::new(channel).delete_range(request.clone()).await };
+        Ok(self.keyed(Effect::Write, &request.start, delete).await?.deleted)
+    }
+}
+
+/// A range in parts that end where routes end.
+fn parts(range: &KeyRange, bounds: &[Bytes]) -> Vec<KeyRange> {
+    let inside = |bound: &&Bytes| **bound > range.start && range.contains(bound);
+    let inside: Vec<&Bytes> = bounds.iter().filter(inside).collect();
+    let step = (inside.len() + 1).div_ceil(MAX_PARTS);
+    let starts = inside.into_iter().skip(step - 1).step_by(step);
+    let starts: Vec<Bytes> = std::iter::once(&range.start).chain(starts).cloned().collect();
+    let ends = starts[1..].iter().cloned().map(Some).chain([range.end.clone()]);
+    starts.iter().cloned().zip(ends).map(|(start, end)| KeyRange { start, end }).collect()
+}
+
+#[cfg(test)]
+#[path = "kv_tests.rs"]
+mod tests;

@@ -1,0 +1,118 @@
+//! The route catalog: listing, splitting and merging routes; cluster status.
+
+use bytes::Bytes;
+
+use super::client::{Client, Effect};
+use super::connection::MAX_ANSWER_BYTES;
+use super::error::Error;
+use super::watch::RouteWatch;
+use keyviz_proto as proto;
+use keyviz_proto::cluster_client::ClusterClient;
+use keyviz_proto::routes_client::RoutesClient;
+use keyviz_security::AuthChannel;
+
+pub use keyviz_proto::{ClusterStatus, ListRoutesResponse, Route, RouteChangeResponse};
+
+pub(crate) fn stub(channel: AuthChannel) -> RoutesClient<AuthChannel> {
+    RoutesClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES)
+}
+
+/// How a change of routes is made.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ChangeOptions {
+    /// Refuse the change unless the catalog has this version; 0: any.
+    pub expected_version: u64,
+    /// The server makes changes with the same id once. `None`: a random id.
+    pub request_id: Option<String>,
+}
+
+impl ChangeOptions {
+    fn id(self) -> String {
+        self.request_id.unwrap_or_else(|| format!("{:032x}", rand::random::<u128>()))
+    }
+}
+
+impl Client {
+    /// All routes in key order, with the catalog version, as the node asked has applied them.
+    ///
+    /// # Errors
+    /// Where no node answers.
+    pub async fn routes(&self) -> Result<ListRoutesResponse, Error> {
+        let list = self.call(Effect::Read, |channel| async move {
+            stub(channel).list_routes(proto::ListRoutesRequest {}).await
+        });
+        Ok(list.await?.into_inner())
+    }
+
+    /// Splits a route: retires it and creates two in its place, the second of which begins at `key`. The
+    /// request carries an id, so that it is made once even if it is sent to several nodes. Needs the
+    /// admin token where the cluster has one.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` for a route that does not exist or was retired, `INVALID_ARGUMENT` for a key that is
+    /// not inside the route, `ABORTED` where the catalog has another version than expected
+    /// ([`Error::current_catalog_version`]).
+    pub async fn split_route(
+        &self,
+        route_id: u64,
+        key: impl Into<Bytes>,
+        options: ChangeOptions,
+    ) -> Result<RouteChangeResponse, Error> {
+        let request = &proto::SplitRouteRequest {
+            route_id,
+            key: key.into(),
+            expected_version: options.expected_version,
+            request_id: options.id(),
+        };
+        let change = self.call(Effect::Repeatable, |channel| async move {
+            stub(channel).split_route(request.clone()).await
+        });
+        Ok(change.await?.into_inner())
+    }
+
+    /// Merges two neighbouring routes of one group: retires them and creates one in their place. As
+    /// [`Client::split_route`] otherwise.
+    ///
+    /// # Errors
+    /// As [`Client::split_route`]; `FAILED_PRECONDITION` where the routes are not neighbours in this
+    /// order, or are in different groups.
+    pub async fn merge_routes(
+        &self,
+        left_id: u64,
+        right_id: u64,
+        options: ChangeOptions,
+    ) -> Result<RouteChangeResponse, Error> {
+        let request = &proto::MergeRoutesRequest {
+            left_id,
+            right_id,
+            expected_version: options.expected_version,
+            request_id: options.id(),
+        };
+        let change = self.call(Effect::Repeatable, |channel| async move {
+            stub(channel).merge_routes(request.clone()).await
+        });
+        Ok(change.await?.into_inner())
+    }
+
+    /// Follows the route catalog and keeps a table of it; see [`RouteWatch`].
+    pub fn watch_routes(&self) -> RouteWatch {
+        RouteWatch::new(self.clone(), 0)
+    }
+
+    /// Follows the changes after a catalog version, without a table; see [`RouteWatch::next_message`].
+    pub fn watch_routes_after(&self, version: u64) -> RouteWatch {
+        RouteWatch::new(self.clone(), version)
+    }
+
+    /// Members, groups, leaders and lag, asked live of every member.
+    ///
+    /// # Errors
+    /// Where no node answers.
+    pub async fn cluster_status(&self) -> Result<ClusterStatus, Error> {
+        let status = self.call(Effect::Read, |channel| async move {
+            let mut stub = ClusterClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+            stub.get_status(proto::GetStatusRequest {}).await
+        });
+        Ok(status.await?.into_inner())
+    }
+}

@@ -1,0 +1,285 @@
+//! A watch of the route catalog, and the table that it keeps.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::{Code, Streaming};
+
+use super::address::Address;
+use super::client::{Client, Effect};
+use super::error::Error;
+use super::failure::Meaning;
+use super::routes::{Route, stub};
+use keyviz_proto as proto;
+use keyviz_proto::RouteDelta;
+use keyviz_proto::watch_routes_response::Event;
+
+/// The pause before a broken stream is opened again.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
+/// Nodes in a row that have not applied the version to resume after, before the watch fails.
+const MAX_BEHIND: u32 = 25;
+
+/// All routes as of one catalog version. They cover the key space without gap or overlap.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct RouteTable {
+    version: u64,
+    by_start: BTreeMap<Bytes, Route>,
+}
+
+impl RouteTable {
+    /// The catalog version.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The route that holds a key.
+    pub fn route_of(&self, key: &[u8]) -> Option<&Route> {
+        let before = (std::ops::Bound::Unbounded, std::ops::Bound::Included(key));
+        self.by_start.range::<[u8], _>(before).next_back().map(|(_, route)| route)
+    }
+
+    /// The routes in key order.
+    pub fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.by_start.values()
+    }
+
+    /// The number of routes.
+    pub fn len(&self) -> usize {
+        self.by_start.len()
+    }
+
+    /// Whether there is no route, as before the first snapshot.
+    pub fn is_empty(&self) -> bool {
+        self.by_start.is_empty()
+    }
+
+    fn replace(&mut self, version: u64, routes: Vec<Route>) {
+        self.version = version;
+        self.by_start = routes.into_iter().map(|route| (route.start.clone(), route)).collect();
+    }
+
+    /// Applies a change. `Err`: it does not follow on this table.
+    fn apply(&mut self, delta: &RouteDelta) -> Result<(), &'static str> {
+        if delta.catalog_version != self.version + 1 {
+            return Err("a change of the catalog is missing");
+        }
+        // The created routes cover exactly the keys of the retired ones.
+        let before = self.by_start.len();
+        self.by_start.retain(|_, route| !delta.retired.contains(&route.route_id));
+        if before - self.by_start.len() != delta.retired.len() {
+            return Err("a change retires a route that is not in the table");
+        }
+        for route in &delta.created {
+            if self.by_start.insert(route.start.clone(), route.clone()).is_some() {
+                return Err("a change creates a route at the start of another one");
+            }
+        }
+        self.version = delta.catalog_version;
+        Ok(())
+    }
+}
+
+/// What [`RouteWatch::next`] saw. The table has it already.
+#[derive(Clone, PartialEq, Debug)]
+pub enum RouteUpdate {
+    /// The whole table was sent: at the start, and where the watch fell behind the changes that the
+    /// cluster retains.
+    Table,
+    /// Changes, oldest first.
+    Changes(Vec<RouteDelta>),
+}
+
+/// A watch of the route catalog, made by [`Client::watch_routes`]. It does not end by itself: when a
+/// connection breaks or a node stops, it continues at another node after the last version seen.
+///
+/// ```no_run
+/// # async fn example(client: keyviz_client::Client) -> Result<(), keyviz_client::Error> {
+/// let mut watch = client.watch_routes();
+/// loop {
+///     watch.next().await?;
+///     let table = watch.table();
+///     println!("version {}: {} routes", table.version(), table.len());
+/// }
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "a watch reads nothing until `next` is called"]
+pub struct RouteWatch {
+    client: Client,
+    /// The version up to which everything was returned.
+    after: u64,
+    stream: Option<(Address, Streaming<proto::WatchRoutesResponse>)>,
+    /// The node of the last message.
+    from: Option<Address>,
+    table: RouteTable,
+    /// Routes of a snapshot of which more follows.
+    partial: Vec<Route>,
+    /// Nodes in a row that were behind this watch.
+    behind: u32,
+    streams: u64,
+}
+
+impl RouteWatch {
+    pub(crate) fn new(client: Client, after: u64) -> Self {
+        let (table, partial) = (RouteTable::default(), Vec::new());
+        RouteWatch {
+            client,
+            after,
+            stream: None,
+            from: None,
+            table,
+            partial,
+            behind: 0,
+            streams: 0,
+        }
+    }
+
+    /// The table as of the last update.
+    pub fn table(&self) -> &RouteTable {
+        &self.table
+    }
+
+    /// Hands over the table.
+    pub fn into_table(self) -> RouteTable {
+        self.table
+    }
+
+    /// The catalog version up to which everything was returned.
+    pub fn version(&self) -> u64 {
+        self.after
+    }
+
+    /// Streams opened so far: above 1 the watch continued after an interruption.
+    pub fn streams(&self) -> u64 {
+        self.streams
+    }
+
+    /// Waits for the table, or for the next changes, and applies them to the table.
+    ///
+    /// # Errors
+    /// Where no node serves the watch within the deadline, or one refuses it. It can be called again.
+    pub async fn next(&mut self) -> Result<RouteUpdate, Error> {
+        // Changes need a table to be applied to.
+        if self.table.is_empty() && self.after > 0 {
+            (self.after, self.stream) = (0, None);
+        }
+        loop {
+            let message = self.next_message().await?;
+            match self.take(message) {
+                Ok(Some(update)) => return Ok(update),
+                Ok(None) => {}
+                Err(reason) => {
+                    let address = self.from.clone().expect("a message came from a node");
+                    // The table is fetched anew when this is called again.
+                    (self.after, self.stream, self.table) = (0, None, RouteTable::default());
+                    return Err(Error::Malformed { address, reason });
+                }
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        message: proto::WatchRoutesResponse,
+    ) -> Result<Option<RouteUpdate>, &'static str> {
+        match message.event {
+            Some(Event::Snapshot(snapshot)) => {
+                self.partial.extend(snapshot.routes);
+                if snapshot.more {
+                    return Ok(None);
+                }
+                let routes = std::mem::take(&mut self.partial);
+                self.table.replace(snapshot.catalog_version, routes);
+                Ok(Some(RouteUpdate::Table))
+            }
+            Some(Event::Deltas(deltas)) => {
+                for delta in &deltas.deltas {
+                    self.table.apply(delta)?;
+                }
+                Ok(Some(RouteUpdate::Changes(deltas.deltas)))
+            }
+            Some(Event::Progress(_)) | None => Ok(None),
+        }
+    }
+
+    /// The next message as the node sent it, for programs that keep no table. Parts of a snapshot come
+    /// one by one.
+    ///
+    /// # Errors
+    /// As [`RouteWatch::next`].
+    pub async fn next_message(&mut self) -> Result<proto::WatchRoutesResponse, Error> {
+        loop {
+            if self.stream.is_none() {
+                match self.open().await {
+                    Ok(opened) => {
+                        self.stream = Some(opened);
+                        self.streams += 1;
+                    }
+                    Err(error) => {
+                        self.pass_over(error)?;
+                        tokio::time::sleep(AGAIN_AFTER).await;
+                        continue;
+                    }
+                }
+                // Of a snapshot that was cut nothing is kept.
+                self.partial.clear();
+            }
+            let Some((address, stream)) = &mut self.stream else { continue };
+            self.from = Some(address.clone());
+            match stream.message().await {
+                Ok(Some(message)) => {
+                    self.behind = 0;
+                    self.after = version_after(&message).unwrap_or(self.after);
+                    return Ok(message);
+                }
+                // The node stops.
+                Ok(None) => {}
+                Err(status) if Meaning::of(&status).read_again(&status) => {}
+                Err(status) => {
+                    let error =
+                        Error::Refused { address: address.clone(), status: Box::new(status) };
+                    self.stream = None;
+                    self.pass_over(error)?;
+                    continue;
+                }
+            }
+            tracing::debug!(%address, after = self.after, "the watch of routes goes on elsewhere");
+            self.stream = None;
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+    }
+
+    /// A node may not have applied yet what another one has sent; then the watch is opened again.
+    fn pass_over(&mut self, error: Error) -> Result<(), Error> {
+        let behind = self.from.is_some() && error.code() == Some(Code::OutOfRange);
+        if !behind || self.behind == MAX_BEHIND {
+            self.behind = 0;
+            return Err(error);
+        }
+        self.behind += 1;
+        Ok(())
+    }
+
+    async fn open(&self) -> Result<(Address, Streaming<proto::WatchRoutesResponse>), Error> {
+        let request = proto::WatchRoutesRequest { after_version: self.after };
+        let opened = self.client.call_where(Effect::Read, |channel| async move {
+            stub(channel).watch_routes(request).await
+        });
+        let (address, stream) = opened.await?;
+        Ok((address.clone(), stream.into_inner()))
+    }
+}
+
+/// The version up to which a subscriber is current after this message; `None` inside a snapshot.
+fn version_after(message: &proto::WatchRoutesResponse) -> Option<u64> {
+    match message.event.as_ref()? {
+        Event::Snapshot(snapshot) => (!snapshot.more).then_some(snapshot.catalog_version),
+        Event::Deltas(deltas) => deltas.deltas.last().map(|delta| delta.catalog_version),
+        Event::Progress(progress) => Some(progress.catalog_version),
+    }
+}
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;

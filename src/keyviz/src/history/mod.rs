@@ -1,0 +1,323 @@
+//! A node's columns: the one in progress and those kept, under one byte budget.
+//!
+//! # Aligned time
+//!
+//! Columns are the intervals `[n*step, (n+1)*step)` of Unix time. The caller harvests its sampler
+//! as often as it likes and hands each harvest to [`History::add`] with the time. What was harvested
+//! counts for the column that was open until then, so a harvest at a boundary still belongs to the
+//! column that ends there. If that time lies in another column, the open one is closed and the
+//! other is opened.
+//!
+//! A clock that jumps loses nothing: a column is found by its time, and counts of a time that already
+//! has a column are added to it (a column that was closed is reopened, and returned as closed
+//! again with more in it). A clock that runs ahead and is set back leaves a column in the future, which
+//! queries of the present do not touch. Up to [`MAX_STALL_COLUMNS`] columns that pass without a call are
+//! known to be empty; a longer gap is taken for a jump, which leaves no columns behind.
+//!
+//! # Locking
+//!
+//! | lock | guards | held by |
+//! |---|---|---|
+//! | `state` | the open column and the map of closed ones | `add` and `restore`; a query only to clone pointers |
+//! | `inherited` | what is kept for nodes that have left | `inherit`; a query only to clone pointers |
+//! | `shared` | axes that columns have in common | whoever packs, to look an axis up |
+//!
+//! `state` is taken before `shared`. Closed columns are immutable behind an `Arc`, the open one is cheap to
+//! clone, and queries compute and pack without a lock, so none delays `add` by more than that.
+
+pub(crate) mod archive;
+pub(crate) mod bitpack;
+pub(crate) mod cells;
+pub(crate) mod codec;
+pub(crate) mod column;
+mod config;
+mod handoff;
+mod open;
+pub(crate) mod slots;
+mod tiers;
+pub(crate) mod view;
+pub(crate) mod window;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::sampler::counts::Harvest;
+use handoff::Inherited;
+use keyviz_types::{Incarnation, NodeId};
+use open::{OpenColumn, Shared};
+use tiers::Tiers;
+use view::Answering;
+
+pub use archive::{Archive, Batch, Damaged, Opened};
+pub use codec::{RECORD_VERSION, RecordError};
+pub use column::{Column, ColumnCell, ColumnId};
+pub use config::{
+    DEFAULT_HISTORY_BYTES, DEFAULT_HISTORY_COLUMNS, DEFAULT_STEP_MS, HistoryConfig,
+    HistoryConfigError, MAX_HISTORY_COLUMNS, MAX_STALL_COLUMNS, MAX_STEP_MS, MIN_HISTORY_BYTES,
+    MIN_STEP_MS,
+};
+pub use handoff::Estate;
+pub use tiers::{LAST_TIER_MS, MIDDLE_TIER_MS};
+pub use view::{HistoryView, Holdings};
+pub use window::Window;
+
+/// A node's columns. Shared by the flusher, which adds, and queries, which do not delay it.
+#[derive(Debug)]
+pub struct History {
+    config: HistoryConfig,
+    node: NodeId,
+    incarnation: Incarnation,
+    state: Mutex<State>,
+    shared: Arc<Shared>,
+    inherited: Inherited,
+}
+
+/// What a call changed, to be stored as one: see [`Archive::batch`].
+#[derive(Clone, Default, Debug)]
+#[must_use = "what changed is to be stored: see Archive::batch"]
+pub struct Flushed {
+    /// Columns that were closed, or changed since, in the place of those with the same id.
+    pub closed: Vec<Arc<Column>>,
+    /// Columns that are no longer kept by themselves.
+    pub removed: Vec<ColumnId>,
+}
+
+#[derive(Debug)]
+struct State {
+    closed: Tiers,
+    open: OpenColumn,
+}
+
+impl History {
+    /// An empty history whose open column is that of `now_ms`.
+    pub fn new(
+        config: HistoryConfig,
+        node: NodeId,
+        incarnation: Incarnation,
+        now_ms: u64,
+    ) -> Result<Self, HistoryConfigError> {
+        config.validate()?;
+        let open = OpenColumn::new(ColumnId::at(now_ms, config.step_ms), incarnation);
+        let state = Mutex::new(State { closed: Tiers::new(config.step_ms), open });
+        let (shared, inherited) = (Arc::new(Shared::new()), Inherited::default());
+        Ok(History { config, node, incarnation, state, shared, inherited })
+    }
+
+    /// How much is kept.
+    pub fn config(&self) -> &HistoryConfig {
+        &self.config
+    }
+
+    /// The node that counts.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// This life of the node's sampler.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Adds what was counted since the last call to the open column, then opens the column of
+    /// `now_ms` if that is another one.
+    pub fn add(&self, now_ms: u64, harvest: Harvest) -> Flushed {
+        let mut state = self.lock();
+        self.advance(&mut state, now_ms, harvest);
+        state.changes()
+    }
+
+    /// Whether the time of the open column has passed.
+    pub fn is_overdue(&self, now_ms: u64) -> bool {
+        self.lock().open.id().end_ms <= now_ms
+    }
+
+    /// As [`History::add`]; the next call of that tells what this one changed too.
+    pub fn add_early(&self, now_ms: u64, harvest: Harvest) {
+        self.advance(&mut self.lock(), now_ms, harvest);
+    }
+
+    fn advance(&self, state: &mut State, now_ms: u64, harvest: Harvest) {
+        state.open.add(harvest, &self.shared);
+        let next = ColumnId::at(now_ms, self.config.step_ms);
+        if next != state.open.id() {
+            self.turn(state, next);
+            self.shrink(state);
+        }
+    }
+
+    /// As [`History::add`], and ends the open column, for a stop in good order: what is stored of it
+    /// is complete for this incarnation.
+    pub fn close(&self, now_ms: u64, harvest: Harvest) -> Flushed {
+        let mut flushed = self.add(now_ms, harvest);
+        let open = {
+            let mut state = self.lock();
+            state.open.close();
+            state.open.clone()
+        };
+        flushed.closed.push(Arc::new(open.pack(&self.shared)));
+        flushed
+    }
+
+    /// The open column as it stands, to be stored in the place of the one before. Also while nothing is
+    /// counted in it and at once after it was opened, so that an end without notice is known to have
+    /// happened in it.
+    pub fn checkpoint(&self) -> Column {
+        let open = self.lock().open.clone();
+        open.pack(&self.shared)
+    }
+
+    /// Takes in columns that earlier incarnations stored. A column that was not closed is marked
+    /// partial. What this incarnation has in the same intervals is added to, not replaced. Returns what it
+    /// changed in turn: marks, and what went over a budget that is smaller now.
+    pub fn restore(&self, columns: impl IntoIterator<Item = Column>) -> Flushed {
+        let mut state = self.lock();
+        for mut column in columns {
+            let (id, closed) = (column.id(), column.closed());
+            column.mark_unclosed();
+            let interner = &mut self.shared.lock();
+            column.intern(interner);
+            if id == state.open.id() {
+                state.open.absorb(&column);
+                continue;
+            }
+            let as_stored = closed && !state.closed.contains(id);
+            state.closed.add(column, interner);
+            if as_stored {
+                state.closed.is_stored(id);
+            }
+        }
+        self.shrink(&mut state);
+        state.changes()
+    }
+
+    /// Takes note of columns whose stored counts cannot be read: where they were, the picture is
+    /// partial, not quiet. Returns the marks, to be stored.
+    pub fn lose(&self, columns: impl IntoIterator<Item = ColumnId>) -> Flushed {
+        let mut state = self.lock();
+        for id in columns {
+            let mut column = Column::new(id.start_ms, id.end_ms);
+            column.part(self.incarnation);
+            column.mark_unclosed();
+            if id == state.open.id() {
+                state.open.absorb(&column);
+            } else {
+                state.closed.add(column, &mut self.shared.lock());
+            }
+        }
+        self.shrink(&mut state);
+        state.changes()
+    }
+
+    /// What is held.
+    pub fn holdings(&self) -> Holdings {
+        self.lock().holdings()
+    }
+
+    /// What is held of `window` now, to answer from later. Clones pointers only, so that whoever keeps
+    /// harvests and questions apart need not do so for as long as an answer takes. `peek` as in
+    /// [`History::totals`].
+    pub fn view(&self, window: Window, peek: Harvest) -> HistoryView {
+        let state = self.lock();
+        let id = state.open.id();
+        let open = id.start_ms < window.to_ms && id.end_ms > window.from_ms;
+        let (node, incarnation) = (self.node, self.incarnation);
+        HistoryView {
+            answering: Answering { node, incarnation, holdings: state.holdings() },
+            closed: state.closed.overlapping(window),
+            open: open.then(|| (state.open.clone(), peek)),
+            inherited: self.inherited.view(window),
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// The closed columns that share time with `window`, by start: for inspection beyond what a
+    /// matrix shows.
+    pub fn inspect(&self, window: Window) -> Vec<Arc<Column>> {
+        self.lock().closed.overlapping(window)
+    }
+
+    pub(crate) fn inherited(&self) -> &Inherited {
+        &self.inherited
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Keeps what a node that leaves has counted, in the place of what was kept of it before.
+    pub fn inherit(&self, estate: Estate) {
+        // What this node counted itself it has.
+        if estate.node != self.node() {
+            self.inherited().keep(estate, self.config(), self.shared());
+        }
+    }
+
+    /// All that this node counted, with the column in progress, and all that it keeps for others. `peek`
+    /// as in [`History::totals`].
+    pub fn estates(&self, peek: Harvest) -> Vec<Estate> {
+        let all = Window { from_ms: 0, to_ms: u64::MAX };
+        let columns = self.view(all, peek).columns_held();
+        let own = Estate {
+            node: self.node(),
+            incarnation: self.incarnation(),
+            forgotten_before_ms: self.holdings().forgotten_before_ms,
+            columns,
+        };
+        std::iter::once(own).chain(self.inherited().estates()).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves the columns whole: each change below is a map operation.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the open column and opens that of `next`.
+    fn turn(&self, state: &mut State, next: ColumnId) {
+        let interner = &mut self.shared.lock();
+        let passed_ms = state.open.id().end_ms;
+        let reopened = match state.closed.remove(next) {
+            Some(column) => OpenColumn::reopen(Arc::unwrap_or_clone(column), self.incarnation),
+            None => OpenColumn::new(next, self.incarnation),
+        };
+        let ended = std::mem::replace(&mut state.open, reopened);
+        state.closed.add(ended.end(interner), interner);
+        let gap = next.start_ms.saturating_sub(passed_ms) / self.config.step_ms;
+        let missed = if gap <= MAX_STALL_COLUMNS { gap } else { 0 };
+        for start_ms in (0..missed).map(|i| passed_ms + i * self.config.step_ms) {
+            let id = ColumnId { start_ms, end_ms: start_ms + self.config.step_ms };
+            if !state.closed.contains(id) {
+                let empty = OpenColumn::new(id, self.incarnation).end(interner);
+                state.closed.add(empty, interner);
+            }
+        }
+    }
+
+    fn shrink(&self, state: &mut State) {
+        let open = state.open.bytes().min(self.config.bytes / 2);
+        let bytes = self.config.bytes - open;
+        let now_ms = state.open.id().start_ms;
+        state.closed.shrink(self.config.columns, bytes, now_ms, &mut self.shared.lock());
+    }
+}
+
+impl State {
+    fn changes(&mut self) -> Flushed {
+        let (closed, mut removed) = self.closed.take_changes();
+        // A column that was reopened is still kept: its checkpoint takes its place.
+        removed.retain(|id| *id != self.open.id());
+        Flushed { closed, removed }
+    }
+
+    fn holdings(&self) -> Holdings {
+        let open_ms = self.open.id().start_ms;
+        Holdings {
+            columns: self.closed.len() as u64 + 1,
+            oldest_ms: self.closed.oldest_ms().unwrap_or(open_ms).min(open_ms),
+            open_ms,
+            forgotten_before_ms: self.closed.forgotten_before_ms(),
+            bytes: self.closed.bytes() + self.open.bytes(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

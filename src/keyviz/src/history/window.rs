@@ -1,0 +1,17 @@
+//! The time that a query is about.
+
+/// A time window in Unix milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Window {
+    /// First millisecond, inclusive.
+    pub from_ms: u64,
+    /// First millisecond after the window.
+    pub to_ms: u64,
+}
+
+impl Window {
+    /// Whether the window can hold no column.
+    pub const fn is_empty(&self) -> bool {
+        self.from_ms >= self.to_ms
+    }
+}

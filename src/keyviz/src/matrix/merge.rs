@@ -1,0 +1,247 @@
+//! The contributions of all nodes as one matrix.
+//!
+//! The state is a map from (node, incarnation, column) to what was counted, and adding to it takes the larger
+//! of two entries under one key, by a total order. That makes it a join of a semilattice: associative,
+//! commutative and idempotent, so asking a node twice, under two addresses or after a restart
+//! changes nothing. Only [`Merge::finish`] adds up: terms and reads add, and of two nodes that claim one
+//! (group, term) in a cell the larger claim counts. Until then all is kept, packed as it came.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::label::label;
+use super::part::{Claimants, Part};
+use super::sums::{RowSum, Summed, Sums};
+use super::{Matrix, NodeStatus, Row};
+use crate::query::Query;
+use crate::query::axis::{ColumnPlan, RowAxis};
+use crate::query::column_set::ColumnSet;
+use crate::query::contribution::{CellKey, ContributionError, NodeColumns};
+use crate::query::row_plan::{PlannedRow, RowKind, RowPlan};
+use crate::wire::{PackedColumns, SoundColumns};
+use keyviz_types::{Incarnation, NodeId};
+
+/// Contributions on their way to a matrix.
+#[derive(Clone, Debug)]
+pub struct Merge {
+    rows: RowPlan,
+    axis: RowAxis,
+    columns: ColumnPlan,
+    keys: Vec<CellKey>,
+    index: HashMap<CellKey, u32>,
+    claimants: Vec<Claimants>,
+    nodes: BTreeMap<NodeId, Coverage>,
+    parts: BTreeMap<(NodeId, Incarnation, u32), Part>,
+}
+
+/// What a node has answered for.
+#[derive(Clone, Debug)]
+struct Coverage {
+    covers: ColumnSet,
+    /// The longest memory among its answers.
+    forgotten_before_ms: u64,
+}
+
+impl Merge {
+    /// Nothing merged yet, on the planned axes.
+    pub fn new(rows: RowPlan, columns: ColumnPlan) -> Self {
+        Merge {
+            axis: rows.axis(),
+            rows,
+            columns,
+            keys: Vec::new(),
+            index: HashMap::new(),
+            claimants: Vec::new(),
+            nodes: BTreeMap::new(),
+            parts: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in a contribution or a chunk of one. Errors, and changes nothing, where it does not fit the
+    /// axes.
+    pub fn add(&mut self, contribution: NodeColumns) -> Result<(), ContributionError> {
+        contribution.check(&self.axis, &self.columns)?;
+        let packed = PackedColumns::from(contribution);
+        self.add_sound(packed.checked(&self.axis, &self.columns)?)
+    }
+
+    /// As [`Merge::add`], of what was checked already. Errors, and changes nothing, where it was checked for axes of another
+    /// size.
+    pub fn add_sound(&mut self, contribution: SoundColumns) -> Result<(), ContributionError> {
+        let (contribution, axes) = contribution.into_inner();
+        let columns = self.columns.len();
+        if axes != (self.axis.len(), columns) {
+            let (from, to) = (contribution.covers.start, contribution.covers.end);
+            return Err(ContributionError::Covers { from, to, columns });
+        }
+        let NodeColumns { node, covers, forgotten_before_ms, keys, parts, .. } = contribution;
+        let coverage = self
+            .nodes
+            .entry(node)
+            .or_insert(Coverage { covers: ColumnSet::new(), forgotten_before_ms });
+        coverage.covers.insert(covers);
+        coverage.forgotten_before_ms = coverage.forgotten_before_ms.min(forgotten_before_ms);
+        let table: Arc<[u32]> = keys.into_iter().map(|key| self.id(key, node)).collect();
+        for part in parts {
+            let key = (node, part.incarnation, part.column);
+            self.join(key, Part::new(part, &table));
+        }
+        Ok(())
+    }
+
+    /// As [`Merge::add`]; where the contribution does not fit, its node's status says why.
+    pub fn add_or_say_why(&mut self, contribution: NodeColumns, statuses: &mut [NodeStatus]) {
+        let node = contribution.node;
+        if let Err(error) = self.add(contribution) {
+            for status in statuses.iter_mut().filter(|status| status.node == Some(node)) {
+                status.ok = false;
+                status.error = Some(error.to_string());
+            }
+        }
+    }
+
+    fn id(&mut self, key: CellKey, node: NodeId) -> u32 {
+        let next = u32::try_from(self.keys.len()).expect("rows times sources fit 32 bits");
+        let id = *self.index.entry(key).or_insert_with(|| {
+            self.keys.push(key);
+            self.claimants.push(Claimants::One(node));
+            next
+        });
+        let claimants = &mut self.claimants[id as usize];
+        if *claimants != Claimants::One(node) {
+            *claimants = Claimants::Several;
+        }
+        id
+    }
+
+    fn join(&mut self, key: (NodeId, Incarnation, u32), part: Part) {
+        let Some(mine) = self.parts.get_mut(&key) else {
+            self.parts.insert(key, part);
+            return;
+        };
+        if part.compare(mine, &self.keys) == Ordering::Greater {
+            *mine = part;
+        }
+    }
+
+    /// The matrix. `statuses` has one entry for each member asked (or more, by address); a member without a good answer makes
+    /// every cell partial, one that broke off those columns that it did not answer for, and one that dropped
+    /// old columns for space those.
+    pub fn finish(self, query: &Query, mut statuses: Vec<NodeStatus>) -> Matrix {
+        statuses.sort();
+        statuses.dedup();
+        let everywhere = self.missing(&statuses);
+        self.tell_what_is_forgotten(&mut statuses);
+        let Summed { rows, mut partial, unattributed, conflicts, shares } = self.sums().finish();
+        partial.insert_all(&everywhere);
+        let planned = self.rows.rows().iter().zip(rows);
+        let rows: Vec<Row> = planned.map(|(plan, sum)| row(plan, sum, &partial)).collect();
+        let (total, overflow) = total(&rows);
+        let answered = |status: &&NodeStatus| status.ok;
+        Matrix {
+            series: query.series,
+            role: query.role,
+            catalog_version: self.rows.catalog_version(),
+            step_ms: self.columns.step_ms(),
+            columns: self.columns.columns().to_vec(),
+            saturated: overflow || rows.iter().any(|row| row.values.contains(&u64::MAX)),
+            rows,
+            total,
+            unattributed,
+            responded: members(statuses.iter().filter(answered)),
+            expected: members(statuses.iter()),
+            nodes: statuses,
+            conflicts,
+            by_node: shares,
+        }
+    }
+
+    fn sums(&self) -> Sums<'_> {
+        let size = (self.rows.rows().len(), self.columns.len());
+        let mut sums = Sums::new(size, &self.keys, &self.claimants, self.nodes.keys().copied());
+        for (&(node, _, column), part) in &self.parts {
+            sums.add(node, column, part);
+        }
+        sums
+    }
+
+    fn tell_what_is_forgotten(&self, statuses: &mut [NodeStatus]) {
+        let Some(first) = self.columns.columns().first() else { return };
+        for status in statuses {
+            let Some(coverage) = status.node.and_then(|node| self.nodes.get(&node)) else {
+                continue;
+            };
+            status.forgotten_before_ms = coverage.forgotten_before_ms;
+            status.past_history = first.start_ms < coverage.forgotten_before_ms;
+        }
+    }
+
+    /// Columns in which any cell may miss what a member counted.
+    fn missing(&self, statuses: &[NodeStatus]) -> ColumnSet {
+        let columns = u32::try_from(self.columns.len()).expect("at most MAX_COLUMNS");
+        // Another address of a member that answered is no other member.
+        let answered = |node: NodeId| self.nodes.contains_key(&node);
+        if !statuses.iter().all(|status| status.node.is_some_and(answered)) {
+            return ColumnSet::of(0..columns);
+        }
+        let mut missing = ColumnSet::new();
+        for coverage in self.nodes.values() {
+            missing.insert_all(&coverage.covers.missing(columns));
+            let forgotten = coverage.forgotten_before_ms;
+            let kept = self.columns.columns().partition_point(|c| c.start_ms < forgotten);
+            missing.insert(0..u32::try_from(kept).expect("at most MAX_COLUMNS"));
+        }
+        missing
+    }
+}
+
+/// Number of members behind statuses: addresses of one node are one member.
+fn members<'a>(statuses: impl Iterator<Item = &'a NodeStatus>) -> u32 {
+    let (known, unknown): (Vec<_>, Vec<_>) = statuses.partition(|status| status.node.is_some());
+    let known: BTreeSet<_> = known.into_iter().map(|status| status.node).collect();
+    u32::try_from(known.len() + unknown.len()).unwrap_or(u32::MAX)
+}
+
+fn row(plan: &PlannedRow, sum: RowSum, partial: &ColumnSet) -> Row {
+    Row {
+        bucket_id: plan.kind.bucket_id(),
+        label: label(&plan.range.start),
+        range: plan.range.clone(),
+        aggregate: matches!(plan.kind, RowKind::Virtual { .. }),
+        route_ids_truncated: (plan.route_ids.len() as u64) < plan.route_count,
+        route_ids: plan.route_ids.clone(),
+        route_count: plan.route_count,
+        roles: sum.roles,
+        group: plan.group,
+        values: sum.values,
+        apportioned: sum.apportioned,
+        partial: partial.clone(),
+        conflict: sum.conflict,
+    }
+}
+
+/// The sum of all values, and whether it is only a lower bound.
+fn total(rows: &[Row]) -> (u64, bool) {
+    let sum: u128 = rows.iter().flat_map(|row| &row.values).map(|&value| u128::from(value)).sum();
+    match u64::try_from(sum) {
+        Ok(total) => (total, false),
+        Err(_) => (u64::MAX, true),
+    }
+}
+
+/// Merges contributions to one matrix. A contribution that does not fit the axes is left out, and its
+/// node's status says why.
+pub fn merge(
+    rows: RowPlan,
+    columns: ColumnPlan,
+    query: &Query,
+    contributions: Vec<NodeColumns>,
+    mut statuses: Vec<NodeStatus>,
+) -> Matrix {
+    let mut merge = Merge::new(rows, columns);
+    for contribution in contributions {
+        merge.add_or_say_why(contribution, &mut statuses);
+    }
+    merge.finish(query, statuses)
+}

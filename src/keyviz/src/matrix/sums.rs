@@ -1,0 +1,310 @@
+//! What all parts of a merge add up to.
+//!
+//! Parts come node by node, and in a node column by column. Nearly every key is named by one node only, or counts
+//! reads, which add: its cells go into two sums, that of the cell and that of the node. Where several nodes name one
+//! (row, group, term), they claim the same writes, and the larger claim of each column counts: those cells
+//! are put aside until all parts are in, and then gone through column by column.
+//!
+//! All sums saturate. Counts are never negative, so what comes out is the true sum or the largest number, in whatever
+//! order they were added.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::part::{Claimants, Part};
+use super::{Conflict, NodeShare, RoleTotals};
+use crate::query::Role;
+use crate::query::column_set::ColumnSet;
+use crate::query::contribution::{CellKey, Source};
+use crate::wire::PackedCells;
+use keyviz_types::{GroupId, NodeId, Term};
+
+/// The sums of everything.
+pub(crate) struct Summed {
+    pub rows: Vec<RowSum>,
+    /// Columns of which a part may miss counts.
+    pub partial: ColumnSet,
+    pub unattributed: u64,
+    pub conflicts: Vec<Conflict>,
+    /// By node, ascending.
+    pub shares: Vec<NodeShare>,
+}
+
+/// The sums of a row.
+#[derive(Clone, Default)]
+pub(crate) struct RowSum {
+    /// By column.
+    pub values: Vec<u64>,
+    pub roles: RoleTotals,
+    pub apportioned: ColumnSet,
+    pub conflict: ColumnSet,
+}
+
+/// Adds parts up.
+pub(crate) struct Sums<'a> {
+    keys: &'a [CellKey],
+    claimants: &'a [Claimants],
+    /// By column, then row.
+    cells: Vec<u64>,
+    rows: Vec<RowSum>,
+    partial: ColumnSet,
+    unattributed: u64,
+    shares: Vec<Share>,
+    /// What the parts since the keys last changed have in common.
+    run: Option<Run<'a>>,
+    /// Parts with claims that several nodes make: column, share, and which.
+    contested: Vec<(u32, usize, &'a Part)>,
+}
+
+/// What one node counted.
+struct Share {
+    node: NodeId,
+    unattributed: u64,
+    /// By row.
+    rows: Vec<RoleTotals>,
+}
+
+/// Parts of a node with the same keys.
+struct Run<'a> {
+    share: usize,
+    table: &'a Arc<[u32]>,
+    cells: &'a PackedCells,
+    keys: Vec<u32>,
+    /// The row of each key, or the one after all rows where several nodes claim the key.
+    rows: Vec<u32>,
+    contested: bool,
+    /// Sum of each key.
+    sums: Vec<u64>,
+}
+
+impl<'a> Sums<'a> {
+    /// Nothing added yet: rows, columns, the keys of the merge and who claims each, and the nodes in order.
+    pub fn new(
+        (rows, columns): (usize, usize),
+        keys: &'a [CellKey],
+        claimants: &'a [Claimants],
+        nodes: impl Iterator<Item = NodeId>,
+    ) -> Self {
+        let share = |node| Share { node, unattributed: 0, rows: vec![RoleTotals::default(); rows] };
+        Sums {
+            keys,
+            claimants,
+            // One more row for what is put aside.
+            cells: vec![0; (rows + 1) * columns],
+            rows: vec![RowSum::default(); rows],
+            partial: ColumnSet::new(),
+            unattributed: 0,
+            shares: nodes.map(share).collect(),
+            run: None,
+            contested: Vec::new(),
+        }
+    }
+
+    /// Adds one incarnation's part in a column. Cheapest node by node, and column by column within one.
+    pub fn add(&mut self, node: NodeId, column: u32, part: &'a Part) {
+        let share = self.shares.partition_point(|share| share.node < node);
+        self.unattributed = self.unattributed.saturating_add(part.unattributed);
+        let lost = &mut self.shares[share].unattributed;
+        *lost = lost.saturating_add(part.unattributed);
+        if part.partial {
+            self.partial.insert(column..column + 1);
+        }
+        for &row in &part.apportioned {
+            self.rows[row as usize].apportioned.insert(column..column + 1);
+        }
+        self.go_on(share, part);
+        let run = self.run.as_mut().expect("it goes on or has begun");
+        let mut sums = run.sums.iter_mut().zip(&run.rows);
+        let height = self.rows.len() + 1;
+        let cells = &mut self.cells[column as usize * height..][..height];
+        part.values(|values| {
+            for (&value, (sum, &row)) in values.iter().zip(&mut sums) {
+                *sum = sum.saturating_add(value);
+                let cell = &mut cells[row as usize];
+                *cell = cell.saturating_add(value);
+            }
+        });
+        if run.contested {
+            self.contested.push((column, share, part));
+        }
+    }
+
+    /// Goes on with the run at hand, or begins the one that a part belongs to.
+    fn go_on(&mut self, share: usize, part: &'a Part) {
+        let goes_on = |run: &Run<'_>| {
+            run.share == share
+                && Arc::ptr_eq(run.table, &part.table)
+                && run.cells.has_keys_of(&part.cells)
+        };
+        if self.run.as_ref().is_some_and(goes_on) {
+            return;
+        }
+        self.settle();
+        let aside = self.rows.len() as u32;
+        let keys = part.keys();
+        let row = |&key: &u32| match self.claimants[key as usize] {
+            Claimants::Several if claimed(&self.keys[key as usize]).is_some() => aside,
+            _ => self.keys[key as usize].row,
+        };
+        let rows: Vec<u32> = keys.iter().map(row).collect();
+        let contested = rows.contains(&aside);
+        let sums = vec![0; keys.len()];
+        let (table, cells) = (&part.table, &part.cells);
+        self.run = Some(Run { share, table, cells, keys, rows, contested, sums });
+    }
+
+    /// Counts what a run brought to its node.
+    fn settle(&mut self) {
+        let Some(run) = self.run.take() else { return };
+        let aside = self.rows.len();
+        let share = &mut self.shares[run.share];
+        for ((&key, &row), &sum) in run.keys.iter().zip(&run.rows).zip(&run.sums) {
+            if (row as usize) < aside {
+                share.rows[row as usize].add(role(self.keys[key as usize].source), sum);
+            }
+        }
+    }
+
+    /// What all parts add up to.
+    pub fn finish(mut self) -> Summed {
+        self.settle();
+        let conflicts = Contest::new(&mut self).settled();
+        let height = self.rows.len() + 1;
+        for (index, row) in self.rows.iter_mut().enumerate() {
+            row.values = self.cells.chunks_exact(height).map(|column| column[index]).collect();
+            for role in Role::ALL {
+                let of_nodes = self.shares.iter().map(|share| share.rows[index].get(role));
+                row.roles.add(role, of_nodes.fold(0, u64::saturating_add));
+            }
+        }
+        let (rows, partial, unattributed) = (self.rows, self.partial, self.unattributed);
+        let shares = self.shares.into_iter().map(Share::told).collect();
+        Summed { rows, partial, unattributed, conflicts, shares }
+    }
+}
+
+impl Share {
+    fn told(self) -> NodeShare {
+        let mut roles = RoleTotals::default();
+        let of_row = |row: &RoleTotals| {
+            let each = Role::ALL.map(|role| (role, row.get(role)));
+            each.iter().for_each(|&(role, value)| roles.add(role, value));
+            each.iter().fold(0u64, |sum, &(_, value)| sum.saturating_add(value))
+        };
+        let rows: Vec<u64> = self.rows.iter().map(of_row).collect();
+        let total = rows.iter().fold(0u64, |sum, &value| sum.saturating_add(value));
+        NodeShare { node: self.node, total, roles, rows, unattributed: self.unattributed }
+    }
+}
+
+/// The group and term that a key claims the writes of.
+fn claimed(key: &CellKey) -> Option<(GroupId, Term)> {
+    match key.source {
+        Source::LeaderWrite { group, term: Some(term) } => Some((group, term)),
+        Source::LeaderWrite { term: None, .. } | Source::LeaderRead | Source::FollowerRead => None,
+    }
+}
+
+fn role(source: Source) -> Role {
+    match source {
+        Source::LeaderWrite { .. } => Role::LeaderWrite,
+        Source::LeaderRead => Role::LeaderRead,
+        Source::FollowerRead => Role::FollowerRead,
+    }
+}
+
+/// The claims that several nodes make, column by column.
+struct Contest<'s, 'a> {
+    sums: &'s mut Sums<'a>,
+    contested: BTreeMap<(GroupId, Term), BTreeSet<NodeId>>,
+    /// By key: claims on the column at hand.
+    claims: BTreeMap<u32, Claim>,
+}
+
+/// What nodes claim to have led in one (row, group, term) of the column at hand.
+struct Claim {
+    /// Index of the node that claimed last.
+    share: usize,
+    /// What it claims.
+    current: u64,
+    /// The largest claim of the others, and whose it is.
+    best: (u64, usize),
+}
+
+impl Claim {
+    /// The larger of the last claim and the best before it.
+    fn larger(&self) -> (u64, usize) {
+        if self.current > self.best.0 { (self.current, self.share) } else { self.best }
+    }
+}
+
+impl<'s, 'a> Contest<'s, 'a> {
+    fn new(sums: &'s mut Sums<'a>) -> Self {
+        Contest { sums, contested: BTreeMap::new(), claims: BTreeMap::new() }
+    }
+
+    /// Counts the larger of all claims on each cell; who contests what.
+    fn settled(mut self) -> Vec<Conflict> {
+        let mut parts = std::mem::take(&mut self.sums.contested);
+        // Lives of one node stay in order.
+        parts.sort_by_key(|&(column, share, _)| (column, share));
+        for (index, &(column, share, part)) in parts.iter().enumerate() {
+            self.part(column, share, part);
+            if parts.get(index + 1).is_none_or(|&(next, _, _)| next != column) {
+                self.settle(column);
+            }
+        }
+        let conflict = |((group, term), nodes): (_, BTreeSet<_>)| Conflict {
+            group,
+            term,
+            nodes: nodes.into_iter().collect(),
+        };
+        self.contested.into_iter().map(conflict).collect()
+    }
+
+    fn part(&mut self, column: u32, share: usize, part: &Part) {
+        let keys = part.keys();
+        let mut keys = keys.iter();
+        part.values(|values| {
+            for (&value, &id) in values.iter().zip(&mut keys) {
+                let key = &self.sums.keys[id as usize];
+                let several = self.sums.claimants[id as usize] == Claimants::Several;
+                if let (true, Some(led)) = (several, claimed(key)) {
+                    self.claim(id, key.row, led, column, share, value);
+                }
+            }
+        });
+    }
+
+    fn claim(
+        &mut self,
+        id: u32,
+        row: u32,
+        led: (GroupId, Term),
+        column: u32,
+        share: usize,
+        value: u64,
+    ) {
+        let first = Claim { share, current: 0, best: (0, share) };
+        let claim = self.claims.entry(id).or_insert(first);
+        if claim.share != share {
+            self.sums.rows[row as usize].conflict.insert(column..column + 1);
+            let nodes = [claim.share, share].map(|index| self.sums.shares[index].node);
+            self.contested.entry(led).or_default().extend(nodes);
+            (claim.best, claim.share, claim.current) = (claim.larger(), share, 0);
+        }
+        claim.current = claim.current.saturating_add(value);
+    }
+
+    /// Counts what was claimed in the column at hand.
+    fn settle(&mut self, column: u32) {
+        let height = self.sums.rows.len() + 1;
+        for (id, claim) in std::mem::take(&mut self.claims) {
+            let row = self.sums.keys[id as usize].row as usize;
+            let (value, share) = claim.larger();
+            let cell = &mut self.sums.cells[column as usize * height + row];
+            *cell = cell.saturating_add(value);
+            self.sums.shares[share].rows[row].add(Role::LeaderWrite, value);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The laws, on whole clusters of histories, beside a list of what happened.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::model::*;
+use crate::history::*;
+use crate::matrix::*;
+use crate::query::*;
+
+fn world(actions: &[Action]) -> World {
+    world_of(1440, actions)
+}
+
+/// With few columns most are folded into coarser ones.
+fn world_of(columns: usize, actions: &[Action]) -> World {
+    let mut world =
+        World::new(HistoryConfig { step_ms: STEP_MS, columns, ..HistoryConfig::default() });
+    world.run(actions);
+    world
+}
+
+/// What the model says of a key range and a time span.
+fn expected(world: &World, query: &Query, range: &KeyRange, span: &ColumnSpan) -> u64 {
+    world
+        .events
+        .iter()
+        .filter(|event| !event.lost && range.contains(&event.key))
+        .filter(|event| (span.start_ms..span.end_ms).contains(&event.at_ms))
+        .filter(|event| query.role.is_none_or(|role| role == event.role))
+        .map(|event| event.counts.get(query.series))
+        .sum()
+}
+
+/// Whether a node died in a column of the answer over nine columns.
+fn torn_by_death(world: &World, query: &Query, column: u32) -> bool {
+    world.matrix(query, 6, 9).rows.iter().all(|row| row.partial.contains(column))
+}
+
+fn series() -> impl Strategy<Value = Series> {
+    prop::sample::select(Series::ALL.to_vec())
+}
+
+fn role() -> impl Strategy<Value = Option<Role>> {
+    prop::option::weighted(0.3, prop::sample::select(Role::ALL.to_vec()))
+}
+
+/// Cases a property: `PROPTEST_CASES` says how many in a long run.
+fn cases() -> ProptestConfig {
+    ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn conservation_of_every_column_and_of_every_measured_cell(
+        actions in actions(80), series in series(), role in role(),
+        max_rows in 1usize..12, max_columns in 1usize..20,
+        columns in prop_oneof![Just(1440), 1usize..20],
+    ) {
+        let world = world_of(columns, &actions);
+        let query = Query { role, ..world.everything(series) };
+        let matrix = world.matrix(&query, max_rows, max_columns);
+        for (index, span) in matrix.columns.iter().enumerate() {
+            let all = expected(&world, &query, &KeyRange::all(), span);
+            if columns == 1440 {
+                prop_assert_eq!(matrix.column_total(index), all, "{:?}", span);
+            }
+            for row in &matrix.rows {
+                let exact = expected(&world, &query, &row.range, span);
+                if !row.apportioned.contains(index as u32) {
+                    prop_assert_eq!(row.values[index], exact, "{} {:?}", row.bucket_id, span);
+                }
+            }
+        }
+        let all: u64 = world.events.iter()
+            .filter(|event| !event.lost && role.is_none_or(|role| role == event.role))
+            .map(|event| event.counts.get(series)).sum();
+        prop_assert_eq!(matrix.total, all);
+        prop_assert_eq!(matrix.unattributed, 0);
+        let roles: u64 = matrix.rows.iter()
+            .map(|row| row.roles.leader_write + row.roles.leader_read + row.roles.follower_read)
+            .sum();
+        prop_assert_eq!(roles, all);
+        prop_assert!(matrix.conflicts.is_empty(), "{:?}", matrix.conflicts);
+        prop_assert!(!matrix.saturated);
+        // Honest partiality: where counts were lost, every cell says so; without a death none does.
+        for event in world.events.iter().filter(|event| event.lost) {
+            let column = matrix.columns.iter().position(
+                |span| (span.start_ms..span.end_ms).contains(&event.at_ms));
+            let column = column.expect("a window over everything") as u32;
+            prop_assert!(matrix.rows.iter().all(|row| row.partial.contains(column)));
+        }
+        let died = actions.iter().any(|action| matches!(action, Action::Kill { .. }));
+        prop_assert!(died || matrix.rows.iter().all(|row| row.partial.is_empty()));
+        // Durable identity: no cell without a route, ever.
+        for column in world.nodes.iter().flat_map(|node| node.history.inspect(query.window)) {
+            let columns: u64 = column.cells().map(|cell| cell.counts.get(series)).sum();
+            prop_assert_eq!(columns, column.total().get(series));
+            prop_assert!(column.cells().all(|cell| cell.route.get() < world.next_route()));
+        }
+    }
+
+    #[test]
+    fn conservation_of_any_zoom_in_keys_and_time(
+        actions in actions(60), series in series(), max_rows in 1usize..12, key in key(),
+        steps in 0u64..40, columns in prop_oneof![Just(1440), 1usize..20],
+    ) {
+        let world = world_of(columns, &actions);
+        let query = world.everything(series);
+        let key = Bytes::from(key);
+        let below = KeyRange { start: Bytes::new(), end: Some(key.clone()) };
+        let above = KeyRange { start: key, end: None };
+        let total = |query: &Query| world.matrix(query, max_rows, 7).total;
+        let all = total(&query);
+        let left = total(&Query { range: below, ..query.clone() });
+        let right = total(&Query { range: above, ..query.clone() });
+        prop_assert_eq!(left + right, all);
+        let middle_ms = world.now_ms.saturating_sub(steps * STEP_MS) / STEP_MS * STEP_MS;
+        let before = Window { to_ms: middle_ms, ..query.window };
+        let after = Window { from_ms: middle_ms, ..query.window };
+        let early = total(&Query { window: before, ..query.clone() });
+        let late = total(&Query { window: after, ..query.clone() });
+        prop_assert_eq!(early + late, all);
+    }
+
+    #[test]
+    fn once_however_often_and_in_whatever_order_nodes_are_merged(
+        actions in actions(50), series in series(), max_rows in 1usize..12,
+        order in prop::collection::vec((0..NODES as usize, 0usize..4, 1usize..200), 3..20),
+    ) {
+        let world = world(&actions);
+        let query = world.everything(series);
+        let (rows, columns) = world.plan(&query, max_rows, 9);
+        let contributions = world.contributions(&query, &rows, &columns);
+        let once = merge(
+            rows.clone(), columns.clone(), &query, contributions.clone(), world.statuses());
+        let mut merging = Merge::new(rows, columns);
+        // Some chunks of some nodes, in any order and repeatedly, then all in reverse.
+        for (node, chunk, size) in order {
+            let chunks = contributions[node].clone().chunks(size);
+            let chunk = chunks[chunk % chunks.len()].clone();
+            merging.add(chunk).expect("a chunk of a good contribution is good");
+        }
+        for contribution in contributions.into_iter().rev() {
+            merging.add(contribution).expect("a node's own contribution is good");
+        }
+        let mut statuses = world.statuses();
+        statuses.push(NodeStatus { address: "alias".into(), ..statuses[0].clone() });
+        let twice = merging.finish(&query, statuses);
+        let expected = Matrix { nodes: twice.nodes.clone(), ..once };
+        prop_assert_eq!(twice, expected);
+    }
+
+    #[test]
+    fn order_of_rows_that_cover_the_range_asked_for(
+        actions in actions(60), series in series(), max_rows in 1usize..12,
+        start in key(), end in prop::option::of(key()),
+    ) {
+        let world = world(&actions);
+        let (start, end) = match end {
+            Some(end) if end <= start => (end, Some([start, vec![0]].concat())),
+            end => (start, end),
+        };
+        let (start, end) = (Bytes::from(start), end.map(Bytes::from));
+        let query = Query { range: KeyRange { start, end }, ..world.everything(series) };
+        let matrix = world.matrix(&query, max_rows, 5);
+        let rows = &matrix.rows;
+        prop_assert!(rows.len() <= max_rows, "bounds");
+        prop_assert_eq!(&rows[0].range.start, &query.range.start);
+        prop_assert_eq!(&rows[rows.len() - 1].range.end, &query.range.end);
+        for pair in rows.windows(2) {
+            prop_assert_eq!(pair[0].range.end.as_ref(), Some(&pair[1].range.start));
+        }
+        for row in rows {
+            prop_assert!(!row.range.is_empty());
+            let members: Vec<_> = world.routes.iter().filter(|route| {
+                let past = |end: &Option<Bytes>, key: &Bytes| end.as_ref().is_none_or(|end| end > key);
+                past(&route.range.end, &row.range.start) && past(&row.range.end, &route.range.start)
+            }).map(|route| route.id).collect();
+            prop_assert_eq!(row.route_count, members.len() as u64);
+            prop_assert_eq!(&row.route_ids[..], &members[..members.len().min(3)]);
+            prop_assert_eq!(row.aggregate, members.len() > 1);
+            prop_assert_eq!(row.route_ids_truncated, members.len() > 3);
+        }
+        let mut ids: Vec<_> = rows.iter().map(|row| &row.bucket_id).collect();
+        ids.sort();
+        ids.dedup();
+        prop_assert_eq!(ids.len(), rows.len(), "durable identity: no id twice");
+        prop_assert_eq!(world.matrix(&query, max_rows, 5), matrix, "the same query, the same rows");
+    }
+
+    #[test]
+    fn honest_partiality_of_every_member_that_did_not_answer(
+        actions in actions(40), series in series(), silent in 0..NODES as usize, chunk in 1usize..50,
+    ) {
+        let world = world(&actions);
+        let query = world.everything(series);
+        let (rows, columns) = world.plan(&query, 6, 9);
+        let mut contributions = world.contributions(&query, &rows, &columns);
+        let broken = contributions.remove(silent);
+        let mut statuses = world.statuses();
+        statuses[silent].ok = false;
+        let absent =
+            merge(rows.clone(), columns.clone(), &query, contributions.clone(), statuses.clone());
+        let died = |column: u32| actions.iter().any(|action| matches!(action, Action::Kill { .. }))
+            && torn_by_death(&world, &query, column);
+        prop_assert!(absent.rows.iter().all(|row| row.partial.len() == columns.len()));
+        prop_assert_eq!((absent.responded, absent.expected), (2, 3));
+        // One that breaks off has answered for the columns before.
+        let first = broken.chunks(chunk).swap_remove(0);
+        let answered = first.covers.clone();
+        contributions.push(first);
+        let torn = merge(rows, columns.clone(), &query, contributions, statuses);
+        for row in &torn.rows {
+            for column in 0..columns.len() as u32 {
+                let partial = !answered.contains(&column) || died(column);
+                prop_assert_eq!(row.partial.contains(column), partial);
+            }
+        }
+        for column in answered {
+            let span = &torn.columns[column as usize];
+            let all = expected(&world, &query, &KeyRange::all(), span);
+            prop_assert_eq!(torn.column_total(column as usize), all);
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Round two of a cluster query: a node's contribution, already on the asker's axes.
+//!
+//! Cells are split by what merging has to tell apart: writes by (group, term), since one leader a term
+//! accounts for them, and reads by role, since every node accounts for its own. Only non-zero cells
+//! are held, and each key (row and source) is named once a contribution, so that a cell costs one small number for its
+//! key and one for its value.
+
+use std::ops::Range;
+
+use super::axis::{ColumnPlan, RowAxis};
+use super::column_set::ColumnSet;
+use keyviz_types::{GroupId, Incarnation, NodeId, Term};
+
+/// Version of the forms of a contribution, for whoever puts them on a wire.
+pub const CONTRIBUTION_VERSION: u32 = 2;
+/// Most keys in one contribution: rows times the groups and terms that a node counted in.
+pub const MAX_KEYS: usize = 1 << 20;
+
+/// Who accounts for a count.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Source {
+    /// Writes that the leader of `group` proposed in `term`; no term where the node counted them without
+    /// being known to lead.
+    LeaderWrite {
+        /// The group.
+        group: GroupId,
+        /// The leader's term.
+        term: Option<Term>,
+    },
+    /// Reads served while leading.
+    LeaderRead,
+    /// Reads served while following.
+    FollowerRead,
+}
+
+/// A row of the axis and who accounts for the count.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct CellKey {
+    /// Index of the row.
+    pub row: u32,
+    /// Who accounts for it.
+    pub source: Source,
+}
+
+/// What one incarnation of a node counted in one column.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ColumnPart {
+    /// Index of the column in the plan.
+    pub column: u32,
+    /// The incarnation that counted, which may be an earlier one than the one that answers.
+    pub incarnation: Incarnation,
+    /// Counts may be missing, since the incarnation died without closing the column.
+    pub partial: bool,
+    /// Operations without a route.
+    pub unattributed: u64,
+    /// Indices into [`NodeColumns::keys`], ascending.
+    pub keys: Vec<u32>,
+    /// The counts, one a key, none 0. `u64::MAX`: at least that many.
+    pub values: Vec<u64>,
+    /// Rows in which a count is apportioned, ascending.
+    pub apportioned: Vec<u32>,
+}
+
+/// One node's answer in round two, or a chunk of it, with parts as they are counted or as they travel
+/// ([`PackedColumns`](crate::wire::PackedColumns)).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeColumns<Part = ColumnPart> {
+    /// The node that counted.
+    pub node: NodeId,
+    /// The node that keeps the columns and answers: the same, or one that it left them to.
+    pub held_by: NodeId,
+    /// Its present life.
+    pub incarnation: Incarnation,
+    /// The columns of the plan that this chunk answers for.
+    pub covers: Range<u32>,
+    /// Those of them in which the node has a column of its own, be it empty.
+    pub held: ColumnSet,
+    /// End of the newest column that the node dropped for space; 0: none.
+    pub forgotten_before_ms: u64,
+    /// The keys that cells refer to, ascending.
+    pub keys: Vec<CellKey>,
+    /// By column, then incarnation.
+    pub parts: Vec<Part>,
+}
+
+/// A contribution that no node of this version sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ContributionError {
+    /// It answers for columns outside the plan, such as of the future.
+    #[error("columns {from}..{to} are outside the plan of {columns}")]
+    Covers {
+        /// First column.
+        from: u32,
+        /// One past the last.
+        to: u32,
+        /// Columns of the plan.
+        columns: usize,
+    },
+    /// More keys than agreed.
+    #[error("{keys} keys, at most {MAX_KEYS} are accepted")]
+    TooManyKeys {
+        /// Keys received.
+        keys: usize,
+    },
+    /// Keys out of order, or of a row that is not in the plan.
+    #[error("key {index} is out of order or of row {row}, of {rows}")]
+    Key {
+        /// Its index.
+        index: usize,
+        /// Its row.
+        row: u32,
+        /// Rows of the plan.
+        rows: usize,
+    },
+    /// Parts out of order, or of a column that the chunk does not answer for.
+    #[error("part {index} is out of order or of column {column}")]
+    Part {
+        /// Its index.
+        index: usize,
+        /// Its column.
+        column: u32,
+    },
+    /// Cells out of order, without key or value, or zero.
+    #[error("cells of part {index} are out of order, unnamed or zero")]
+    Cells {
+        /// Index of the part.
+        index: usize,
+    },
+    /// Apportioned rows out of order or outside the plan.
+    #[error("apportioned rows of part {index} are out of order or outside the plan")]
+    Apportioned {
+        /// Index of the part.
+        index: usize,
+    },
+}
+
+impl ColumnPart {
+    /// Whether the part has any count, or doubt about one. An estimate of zero is one.
+    pub(crate) fn says_something(&self) -> bool {
+        self.partial
+            || self.unattributed > 0
+            || !self.keys.is_empty()
+            || !self.apportioned.is_empty()
+    }
+}
+
+impl NodeColumns {
+    /// Number of cells.
+    pub fn cells(&self) -> usize {
+        self.parts.iter().map(|part| part.keys.len()).sum()
+    }
+
+    /// Errors where a contribution does not fit the axes that it was asked for.
+    pub fn check(&self, rows: &RowAxis, columns: &ColumnPlan) -> Result<(), ContributionError> {
+        let head = |part: &ColumnPart| (part.column, part.incarnation);
+        self.check_frame(rows.len(), columns.len(), head)?;
+        for (index, part) in self.parts.iter().enumerate() {
+            let named = ascending_below(&part.keys, self.keys.len());
+            if part.keys.len() != part.values.len() || !named || part.values.contains(&0) {
+                return Err(ContributionError::Cells { index });
+            }
+            if !ascending_below(&part.apportioned, rows.len()) {
+                return Err(ContributionError::Apportioned { index });
+            }
+        }
+        Ok(())
+    }
+
+    /// Splits the contribution by columns into chunks of at most `max_cells` cells each, where one
+    /// column has no more than that. Each chunk names only the keys that it needs. There is always at
+    /// least one.
+    pub fn chunks(self, max_cells: usize) -> Vec<NodeColumns> {
+        let Range { mut start, end } = self.covers;
+        let mut chunks = Vec::new();
+        let mut parts: Vec<ColumnPart> = Vec::new();
+        let mut cells = 0;
+        let mut rest = self.parts.into_iter().peekable();
+        while let Some(column) = rest.peek().map(|part| part.column) {
+            let mut same = Vec::new();
+            while let Some(part) = rest.next_if(|part| part.column == column) {
+                same.push(part);
+            }
+            let more: usize = same.iter().map(|part| part.keys.len()).sum();
+            if cells > 0 && cells + more > max_cells {
+                chunks.push((start..column, std::mem::take(&mut parts)));
+                (start, cells) = (column, 0);
+            }
+            cells += more;
+            parts.append(&mut same);
+        }
+        chunks.push((start..end, parts));
+        let chunk = |(covers, mut parts): (Range<u32>, Vec<ColumnPart>)| NodeColumns {
+            node: self.node,
+            held_by: self.held_by,
+            incarnation: self.incarnation,
+            held: self.held.intersection(covers.clone()),
+            covers,
+            forgotten_before_ms: self.forgotten_before_ms,
+            keys: pruned(&self.keys, &mut parts),
+            parts,
+        };
+        chunks.into_iter().map(chunk).collect()
+    }
+}
+
+impl<Part> NodeColumns<Part> {
+    /// Errors where something other than the contents of a part does not fit; `head` tells a part's column and
+    /// incarnation.
+    pub(crate) fn check_frame(
+        &self,
+        rows: usize,
+        columns: usize,
+        head: impl Fn(&Part) -> (u32, Incarnation),
+    ) -> Result<(), ContributionError> {
+        let Range { start: from, end: to } = self.covers;
+        let held = self.held.spans().all(|span| from <= span.start && span.end <= to);
+        if from > to || to as usize > columns || !held {
+            return Err(ContributionError::Covers { from, to, columns });
+        }
+        if self.keys.len() > MAX_KEYS {
+            return Err(ContributionError::TooManyKeys { keys: self.keys.len() });
+        }
+        for (index, key) in self.keys.iter().enumerate() {
+            if key.row as usize >= rows || index > 0 && self.keys[index - 1] >= *key {
+                return Err(ContributionError::Key { index, row: key.row, rows });
+            }
+        }
+        let mut before = None;
+        for (index, part) in self.parts.iter().enumerate() {
+            let (column, incarnation) = head(part);
+            let place = Some((column, incarnation));
+            if before >= place || !self.covers.contains(&column) {
+                return Err(ContributionError::Part { index, column });
+            }
+            before = place;
+        }
+        Ok(())
+    }
+
+    /// The same contribution with other parts.
+    pub(crate) fn with_parts<Other>(
+        self,
+        other: impl FnOnce(Vec<Part>) -> Vec<Other>,
+    ) -> NodeColumns<Other> {
+        let NodeColumns { node, held_by, incarnation, covers, held, .. } = self;
+        let (forgotten_before_ms, keys, parts) =
+            (self.forgotten_before_ms, self.keys, other(self.parts));
+        NodeColumns { node, held_by, incarnation, covers, held, forgotten_before_ms, keys, parts }
+    }
+}
+
+pub(crate) fn ascending_below(indices: &[u32], limit: usize) -> bool {
+    indices.windows(2).all(|pair| pair[0] < pair[1])
+        && indices.last().is_none_or(|&last| (last as usize) < limit)
+}
+
+/// The keys that `parts` use, which are renumbered.
+pub(crate) fn pruned(keys: &[CellKey], parts: &mut [ColumnPart]) -> Vec<CellKey> {
+    let mut used = vec![false; keys.len()];
+    parts.iter().flat_map(|part| &part.keys).for_each(|&key| used[key as usize] = true);
+    let mut next = 0;
+    let places: Vec<u32> = used
+        .iter()
+        .map(|&used| {
+            next += u32::from(used);
+            next.saturating_sub(1)
+        })
+        .collect();
+    parts.iter_mut().flat_map(|part| &mut part.keys).for_each(|key| *key = places[*key as usize]);
+    keys.iter().zip(used).filter(|(_, used)| *used).map(|(key, _)| *key).collect()
+}

@@ -1,0 +1,65 @@
+//! Who this node is to its peers, and who they are.
+
+use arc_swap::ArcSwap;
+use tonic::Status;
+
+use crate::handshake::Roster;
+use crate::types::NodeId;
+use keyviz_proto as proto;
+use keyviz_proto::raft_transport_client::RaftTransportClient;
+use keyviz_security::AuthChannel;
+use keyviz_types as ids;
+
+/// Who this node is to its peers, and who they are.
+pub(crate) struct Identity {
+    pub(super) node: NodeId,
+    pub(super) cluster_id: ArcSwap<String>,
+    /// `None`: this node shows no disk, as in tests of this layer alone.
+    pub(super) roster: Option<Roster>,
+}
+
+impl Identity {
+    pub(crate) fn hello(&self, to: NodeId) -> proto::RaftHello {
+        let cluster_id = self.cluster_id.load().as_ref().clone();
+        let start = self.roster.as_ref().map(|roster| roster.own().to_proto());
+        let to_nonce = self.roster.as_ref().map_or(0, |roster| roster.nonce_of(ids::NodeId(to)));
+        proto::RaftHello { cluster_id, from: self.node, to, start, to_nonce }
+    }
+
+    pub(crate) fn roster(&self) -> Option<&Roster> {
+        self.roster.as_ref()
+    }
+
+    /// Fails while this node takes part in nothing.
+    pub(crate) fn may_take_part(&self) -> Result<(), Status> {
+        self.roster.as_ref().map_or(Ok(()), Roster::may_take_part)
+    }
+
+    /// Identifies a peer at the other end of a channel. `fresh`: also where it was before.
+    pub(crate) async fn identify(
+        &self,
+        node: NodeId,
+        channel: AuthChannel,
+        fresh: bool,
+    ) -> Result<(), Status> {
+        let Some(roster) = &self.roster else { return Ok(()) };
+        let request = self.identify_request(node, false);
+        let ask = async {
+            let mut client = RaftTransportClient::new(channel);
+            Ok(client.identify(request).await?.into_inner())
+        };
+        let cluster = self.cluster_id.load_full();
+        roster.identify(ids::NodeId(node), &cluster, fresh, ask).await.map(drop)
+    }
+
+    pub(super) fn identify_request(
+        &self,
+        to: NodeId,
+        identify_me: bool,
+    ) -> proto::RaftIdentifyRequest {
+        // To whoever answers there.
+        let hello = proto::RaftHello { to_nonce: 0, ..self.hello(to) };
+        let history = self.roster.as_ref().map(Roster::history_to_proto).unwrap_or_default();
+        proto::RaftIdentifyRequest { hello: Some(hello), history, identify_me }
+    }
+}

@@ -1,0 +1,39 @@
+//! Tests of the whole system: real `keyviz` processes as their users run them, and nodes and peers
+//! over real connections. One binary, because each one links every crate; a module per subject.
+//!
+//! One subject at a time:
+//!
+//! ```text
+//! cargo test --test system lost_disk::
+//! ```
+
+mod anywhere;
+mod backup;
+mod bad_input;
+mod bad_peers;
+mod client;
+mod cluster;
+mod command;
+mod deploy;
+mod docs;
+mod edge;
+mod full_disk;
+mod leaders;
+#[cfg(target_os = "linux")]
+mod limits;
+mod lost_disk;
+mod members;
+mod moved;
+mod readiness;
+mod request_ids;
+mod restart;
+mod routes;
+mod routes_refused;
+mod salvage;
+mod security;
+mod stderr;
+mod stream;
+#[path = "../support/mod.rs"]
+mod support;
+mod threads;
+mod verify;

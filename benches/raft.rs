@@ -2,7 +2,8 @@
 //! linearizable gets through the Raft layer alone.
 //!
 //! ```text
-//! cargo bench --bench raft -- [--groups 4] [--clients 64] [--seconds 5] [--value-bytes 256] [--mode put|get|lease|idle]
+//! cargo bench --bench raft -- [--groups 4] [--clients 64] [--seconds 5] [--value-bytes 256] \
+//!     [--mode put|get|lease|idle]
 //! ```
 //!
 //! A put counts when it is durable on a majority and applied at the leader; a get when a quorum
@@ -234,7 +235,8 @@ async fn run(options: Options) {
     };
     let done = done.load(Ordering::Relaxed);
     println!(
-        "{} {} clients {} groups: {:.0}/s, p50 {:?} p99 {:?} p99.9 {:?}, errors {}, {:.2} cores, {:.0} us CPU each, {} MiB",
+        "{} {} clients {} groups: {:.0}/s, p50 {:?} p99 {:?} p99.9 {:?}, errors {}, \
+         {:.2} cores, {:.0} us CPU each, {} MiB",
         options.mode,
         options.clients,
         options.groups,
@@ -250,7 +252,8 @@ async fn run(options: Options) {
     for (node, (before, after)) in before.iter().zip(cluster.writers()).enumerate() {
         let batches = (after.batches - before.batches).max(1);
         println!(
-            "  node {}: {:.0} syncs/s, {:.1} entries and {:.1} operations a sync, write {:.0} us, sync {:.0} us",
+            "  node {}: {:.0} syncs/s, {:.1} entries and {:.1} operations a sync, \
+             write {:.0} us, sync {:.0} us",
             node + 1,
             batches as f64 / elapsed,
             (after.entries - before.entries) as f64 / batches as f64,

@@ -1,8 +1,8 @@
 //! A small store that shows where its keys are hot:
 //! `cargo run --release -p keyviz-core --example embed`.
 //!
-//! The store is a `BTreeMap` in one process. It records every operation that it serves, and adds the
-//! counts to the history once a second. The clock is simulated, so that a minute takes no time.
+//! The store is a `BTreeMap` in one process. It records every operation that it serves, and adds
+//! the counts to the history once a second. The clock is simulated, so that a minute takes no time.
 
 use std::collections::BTreeMap;
 use std::error::Error;

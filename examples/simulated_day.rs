@@ -3,8 +3,8 @@
 //!
 //! A hot spot of a thousand routes wanders over the keys, a second one jumps every half hour, and a
 //! twentieth of the load is spread over all routes; leaders change. The clock is injected, sampler
-//! and history are the real ones. Checked at the end: every call is in exactly one cell, the history
-//! stayed inside its budget and forgot nothing.
+//! and history are the real ones. Checked at the end: every call is in exactly one cell, the
+//! history stayed inside its budget and forgot nothing.
 
 use std::error::Error;
 use std::io::Write as _;
@@ -114,7 +114,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert!(most_bytes <= HISTORY_BYTES, "the budget held at every step");
     assert_eq!(holdings.forgotten_before_ms, 0, "nothing was forgotten");
     println!(
-        "{} columns held; history {:.1} MiB at most, of {:.0}; counters {:.1} MiB at most; {} epochs",
+        "{} columns held; history {:.1} MiB at most, of {:.0}; counters \
+         {:.1} MiB at most; {} epochs",
         holdings.columns,
         most_bytes as f64 / MIB,
         HISTORY_BYTES as f64 / MIB,

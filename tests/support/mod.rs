@@ -23,8 +23,8 @@ pub const KEYVIZ: &str = env!("CARGO_BIN_EXE_keyviz");
 /// Long enough for an election on a busy machine; a test that waits this long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Ports for nodes: below those that the system gives to outgoing connections (on Linux from 32768 on),
-/// one of which would otherwise take a node's port while that node is down.
+/// Ports for nodes: below those that the system gives to outgoing connections (on Linux from 32768
+/// on), one of which would otherwise take a node's port while that node is down.
 const PORTS: std::ops::Range<u32> = 12_000..31_000;
 
 /// Addresses that were free a moment ago, and are given to nobody else in this process.
@@ -329,8 +329,8 @@ pub fn faketime() -> Option<PathBuf> {
     folders.chain(["/usr/lib/faketime/libfaketimeMT.so.1".into()]).find(|path| path.exists())
 }
 
-/// Variables that set a node's time of day apart with that library; timeouts and leases are measured
-/// by the monotonic clock, which stays as it is.
+/// Variables that set a node's time of day apart with that library; timeouts and leases are
+/// measured by the monotonic clock, which stays as it is.
 pub fn clock_apart(library: &Path, seconds: f64) -> Vec<(OsString, OsString)> {
     vec![
         ("LD_PRELOAD".into(), library.into()),

@@ -1,6 +1,6 @@
-//! What `deploy/` and the operator's handbook say is what the program takes: every file parses, every
-//! flag and variable exists, and each node that they describe starts as far as its certificates, which
-//! are not here.
+//! What `deploy/` and the operator's handbook say is what the program takes: every file parses,
+//! every flag and variable exists, and each node that they describe starts as far as its
+//! certificates, which are not here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

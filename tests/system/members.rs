@@ -11,7 +11,8 @@ use serde_json::Value;
 const FLAGS: &[&str] =
     &["--groups", "4", "--split-at", "key/0750,key/1500,key/2250", "--keyviz-step", "2s"];
 
-/// A workload that writes, on the first members alone, so that it may outlive those that come and go.
+/// A workload that writes, on the first members alone, so that it may outlive those that come and
+/// go.
 fn load(nodes: &[String], seconds: u64, rate: &str) -> Child {
     Command::new(KEYVIZ)
         .args(["load", "--pattern", "uniform", "--keys", "3000", "--read-ratio", "0.2"])
@@ -134,8 +135,8 @@ fn no_lost_write_when_a_dead_node_is_replaced_by_a_new_id() {
     });
 }
 
-/// An address that leads to `target`, but whose first connections are reset once so many bytes of answers
-/// have come.
+/// An address that leads to `target`, but whose first connections are reset once so many bytes of
+/// answers have come.
 fn reset_at_first(target: String, limits: Vec<u64>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
     let address = listener.local_addr().expect("it is bound").to_string();

@@ -10,7 +10,8 @@ pub enum BackupError {
     NotABackup,
     /// A later version wrote it.
     #[error(
-        "the backup has another format than this program knows (1); use the version that wrote it or a later one"
+        "the backup has another format than this program knows (1); use the version that wrote it \
+         or a later one"
     )]
     OtherFormat,
     /// A chunk is damaged.

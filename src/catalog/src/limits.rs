@@ -1,4 +1,4 @@
-//! The bounds of the catalog, each with the reason for its size.
+//! The limits of the catalog, each with the reason for its size.
 
 pub use keyviz_types::{MAX_KEY_BYTES, RESERVED_PREFIX};
 
@@ -27,18 +27,18 @@ pub const MAX_RECORD_BYTES: usize = 1 << 20;
 /// (64 MiB), the retained changes and requests (2 x 1,024 x at most 25 KiB), and their numbers.
 pub const MAX_SNAPSHOT_BYTES: usize = 512 << 20;
 
-/// Last time that a change may bear: the end of the year 9999, in Unix milliseconds. A clock that
-/// says more is broken, and every later change would have to bear its time.
+/// Maximum time of a change: the end of the year 9999, in Unix milliseconds. A later time is a
+/// clock error, and every following change would have to have that time.
 pub const MAX_TIME_MS: u64 = 253_402_300_799_999;
 
-/// How much of its past a catalog keeps. Every replica of one cluster must use the same.
+/// How much history a catalog keeps. All replicas of a cluster must use the same values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Retention {
-    /// Changes that a watcher can resume over; older cursors get a snapshot.
+    /// Number of retained changes; a watcher with an older cursor gets a snapshot.
     pub deltas: usize,
-    /// Changes whose request ids are remembered, so that a retry happens once.
+    /// Number of changes whose request ids are kept.
     pub requests: usize,
-    /// Retired routes whose ancestry is remembered.
+    /// Number of retired routes whose lineage is kept.
     pub retired: usize,
     /// Bytes of the ranges of all retired routes together.
     pub retired_bytes: usize,

@@ -40,7 +40,8 @@ pub enum CatalogChangeError {
     },
     /// It may or may not have happened.
     #[error(
-        "the change was proposed but its outcome is unknown ({reason}); look at the routes before trying again"
+        "the change was proposed but its outcome is unknown ({reason}); look at the \
+         routes before trying again"
     )]
     Unknown {
         /// What happened.

@@ -18,7 +18,6 @@ use tonic::{Code, Response, Status};
 
 use super::access::Access;
 use super::address::Address;
-use super::builder::ClientBuilder;
 use super::connection::{connect, is_local_timeout, local_timeout};
 use super::error::Error;
 use super::failure::{self, Meaning};
@@ -49,7 +48,8 @@ pub enum Effect {
 
 /// A client of one cluster. Clones share connections and hints, and are cheap.
 ///
-/// See the [crate documentation](crate) for an example and [`ClientBuilder`] for the settings.
+/// See the [crate documentation](crate) for an example and
+/// [`ClientBuilder`](crate::ClientBuilder) for the settings.
 #[derive(Clone, Debug)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -104,20 +104,6 @@ enum Next {
 }
 
 impl Client {
-    /// Settings of a new client.
-    pub fn builder() -> ClientBuilder {
-        ClientBuilder::default()
-    }
-
-    /// A client with default settings for the nodes at `addresses`, such as
-    /// `["10.0.0.1:7401", "10.0.0.2:7401"]`. No connection is made yet.
-    ///
-    /// # Errors
-    /// Where an address is not `HOST:PORT`, or there is none.
-    pub fn new<A: AsRef<str>>(addresses: impl IntoIterator<Item = A>) -> Result<Self, Error> {
-        Self::builder().nodes(addresses).build()
-    }
-
     pub(crate) fn of(addresses: Vec<Address>, access: Access, settings: Settings) -> Self {
         let node = |address| Node { address, state: Mutex::default() };
         let shared = Shared {
@@ -130,8 +116,8 @@ impl Client {
         Client { shared: Arc::new(shared), request_id: None }
     }
 
-    /// The same client with `id` as the request id of its operations, to find them in the logs of all
-    /// nodes. Without it each operation gets a random id. An id has 1 to 64 characters of
+    /// The same client with `id` as the request id of its operations, to find them in the logs of
+    /// all nodes. Without it each operation gets a random id. An id has 1 to 64 characters of
     /// `a-z A-Z 0-9 - _ . : / + =`; another one is not used.
     #[must_use]
     pub fn with_request_id(&self, id: &str) -> Self {
@@ -350,7 +336,8 @@ impl Shared {
         let answer = answer.await;
         if let Err(status) = &answer {
             tracing::debug!(address = %node.address, ?id, code = ?status.code(), "attempt failed");
-            // A status with a source was made on this side: the connection broke, or the wait ended.
+            // A status with a source was made on this side: the connection broke, or the wait
+            // ended.
             if std::error::Error::source(status).is_some() {
                 node.failed(status);
             }

@@ -11,7 +11,8 @@ use super::text::inert;
 ///
 /// | variant | a write | what to do |
 /// |---|---|---|
-/// | [`Error::Address`], [`Error::NoAddress`], [`Error::Credentials`] | was not sent | correct the configuration |
+/// | [`Error::Address`], [`Error::NoAddress`] | was not sent | correct the addresses |
+/// | [`Error::Credentials`] | was not sent | correct the files |
 /// | [`Error::NoNode`] | did not happen | try again later |
 /// | [`Error::Refused`] | did not happen | see [`Error::code`] |
 /// | [`Error::Unknown`] | may have happened | read the key, then decide |

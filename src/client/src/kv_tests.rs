@@ -20,7 +20,8 @@ async fn node_with(keys: &[&str]) -> (Arc<Store>, fake::FakeNode, Client) {
     (store, node, client)
 }
 
-/// The number of keys that a scan of 36 rows returns where streams break after their first page of 10.
+/// The number of keys that a scan of 36 rows returns where streams break after their first page of
+/// 10.
 async fn scanned(fault: Fault, times: u64, limit: u64) -> (usize, Result<(), Error>) {
     let keys: Vec<String> = (0..35).map(|at| format!("k{at:02}")).collect();
     let (store, node, client) =

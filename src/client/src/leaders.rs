@@ -3,8 +3,8 @@
 //! Any node accepts any request, but a node that does not lead the group forwards it, which about
 //! doubles its cost. A client that makes many calls therefore learns the ranges of the groups once
 //! from the route catalog, and the leader of each group from the answers: a node that is not the
-//! leader names it in its answer ([`LEADER_METADATA`]). A hint may be out of date. Then the request is
-//! forwarded, and the answer has the new leader.
+//! leader names it in its answer ([`LEADER_METADATA`]). A hint may be out of date. Then the request
+//! is forwarded, and the answer has the new leader.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -37,8 +37,8 @@ pub struct Leaders {
 }
 
 impl Leaders {
-    /// Fetches the ranges of the groups from the first of `nodes` that answers. If none does, there is
-    /// no hint for any key.
+    /// Fetches the ranges of the groups from the first of `nodes` that answers. If none does, there
+    /// is no hint for any key.
     pub async fn learn(nodes: &[Address], access: &Access, timeout: Duration) -> Self {
         for address in nodes {
             let Ok(channel) = connection::connect(address, access, timeout).await else { continue };

@@ -17,18 +17,20 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | read and write keys | [`Client::put`], [`get`](Client::get), [`delete`](Client::delete), [`cas`](Client::cas), [`batch`](Client::batch) |
-//! | read or delete ranges | [`Client::scan`], [`delete_range`](Client::delete_range) |
-//! | read heatmaps | [`Client::matrix`], [`node_matrix`](Client::node_matrix), [`columns`](Client::columns) |
-//! | follow or change routes | [`Client::routes`], [`watch_routes`](Client::watch_routes), [`split_route`](Client::split_route), [`merge_routes`](Client::merge_routes) |
+//! | read and write keys | [`Client::put`], [`Client::get`], [`Client::delete`], [`Client::cas`] |
+//! | apply several writes atomically | [`Client::batch`] |
+//! | read or delete ranges | [`Client::scan`], [`Client::delete_range`] |
+//! | read heatmaps | [`Client::matrix`], [`Client::node_matrix`], [`Client::columns`] |
+//! | list or follow routes | [`Client::routes`], [`Client::watch_routes`] |
+//! | change routes | [`Client::split_route`], [`Client::merge_routes`] |
 //! | anything else | [`Client::call`] with a stub of [`proto`] |
 //!
 //! # Nodes
 //!
-//! Any node accepts any request. The client asks the leader of the key's group first, once it knows the
-//! leader from earlier answers, and otherwise the nodes in the order given. A node that does not answer
-//! is passed over for half a second. Connections are made when they are first needed and shared by all
-//! clones of the client.
+//! Any node accepts any request. The client asks the leader of the key's group first, once it knows
+//! the leader from earlier answers, and otherwise the nodes in the order given. A node that does
+//! not answer is passed over for half a second. Connections are made when they are first needed and
+//! shared by all clones of the client.
 //!
 //! # Deadlines and retries
 //!
@@ -36,24 +38,26 @@
 //!
 //! - A read is repeated at the next node if a node fails or does not answer within
 //!   [`ClientBuilder::timeout`] (3 s by default).
-//! - A write is repeated only if it certainly did not happen: there was no connection, or the server says
-//!   so. Otherwise the client returns [`Error::Unknown`]. A write never happens twice.
-//! - A split or a merge carries a request id that the cluster remembers, so it is repeated like a read.
+//! - A write is repeated only if it certainly did not happen: there was no connection, or the
+//!   server says so. Otherwise the client returns [`Error::Unknown`]. A write never happens twice.
+//! - A split or a merge carries a request id that the cluster remembers, so it is repeated like a
+//!   read.
 //!
-//! All attempts of an operation have the same `x-request-id`, which the logs of the nodes show at level
-//! debug ([`Client::with_request_id`]).
+//! All attempts of an operation have the same `x-request-id`, which the logs of the nodes show at
+//! level debug ([`Client::with_request_id`]).
 //!
 //! # Credentials
 //!
-//! [`ClientBuilder::tls_ca`] turns TLS on, [`ClientBuilder::token_file`] presents the admin token, which
-//! heatmaps and changes of routes need where the cluster has one. The files are read again once a second
-//! while the client is used, so they can be replaced.
+//! [`ClientBuilder::tls_ca`] turns TLS on, [`ClientBuilder::token_file`] presents the admin token,
+//! which heatmaps and changes of routes need where the cluster has one. The files are read again
+//! once a second while the client is used, so they can be replaced.
 
 mod access;
 mod address;
 mod builder;
 mod client;
 mod connection;
+mod consistency;
 mod error;
 mod failure;
 #[cfg(test)]
@@ -72,9 +76,10 @@ pub use address::{Address, AddressError, AddressFault};
 pub use builder::{ClientBuilder, DEFAULT_DEADLINE, DEFAULT_TIMEOUT};
 pub use client::{Client, Effect};
 pub use connection::{CONNECT_TIMEOUT, MAX_ANSWER_BYTES, Nodes, connect, endpoint, local_timeout};
+pub use consistency::Consistency;
 pub use error::Error;
 pub use failure::{Meaning, NOT_APPLIED, code_name, reason};
-pub use kv::{Batch, Consistency, DeleteRangeError, Swap};
+pub use kv::{Batch, DeleteRangeError, Swap};
 pub use leaders::{GroupAt, Leaders};
 pub use matrix::{
     Axis, Columns, ColumnsQuery, ColumnsUpdate, Matrix, MatrixQuery, Role, Series, row_of,

@@ -83,8 +83,8 @@ impl MatrixQuery {
     }
 }
 
-/// What a stream of columns shows. By default writes over the whole key space in at most 256 rows, from
-/// the last closed column on.
+/// What a stream of columns shows. By default writes over the whole key space in at most 256 rows,
+/// from the last closed column on.
 #[derive(Clone, PartialEq, Debug, Default)]
 #[must_use]
 pub struct ColumnsQuery(proto::StreamColumnsRequest);
@@ -152,15 +152,15 @@ impl Client {
         Ok(asked.await?.into_inner())
     }
 
-    /// Columns of the whole cluster as they close, and every second the column in progress. Needs the
-    /// admin token where the cluster has one.
+    /// Columns of the whole cluster as they close, and every second the column in progress. Needs
+    /// the admin token where the cluster has one.
     pub fn columns(&self, query: ColumnsQuery) -> Columns {
         Columns { client: self.clone(), request: query.0, stream: None }
     }
 }
 
-/// A stream of columns, made by [`Client::columns`]. It does not end by itself: when a connection breaks
-/// or a node stops, it continues at another node after its cursor.
+/// A stream of columns, made by [`Client::columns`]. It does not end by itself: when a connection
+/// breaks or a node stops, it continues at another node after its cursor.
 #[derive(Debug)]
 #[must_use = "a stream reads nothing until `next` is called"]
 pub struct Columns {
@@ -173,8 +173,8 @@ impl Columns {
     /// The next update. A column that is sent again replaces the earlier one.
     ///
     /// # Errors
-    /// Where no node serves the stream within the deadline, or one refuses it. It can be called again,
-    /// and continues after the cursor.
+    /// Where no node serves the stream within the deadline, or one refuses it. It can be called
+    /// again, and continues after the cursor.
     pub async fn next(&mut self) -> Result<ColumnsUpdate, Error> {
         loop {
             let (address, stream) = match &mut self.stream {
@@ -204,7 +204,8 @@ impl Columns {
         }
     }
 
-    /// The cursor: where the stream continues, in Unix milliseconds. `None`: before the first update.
+    /// The cursor: where the stream continues, in Unix milliseconds. `None`: before the first
+    /// update.
     pub fn cursor_ms(&self) -> Option<u64> {
         self.request.after_ms
     }

@@ -1,9 +1,9 @@
-//! Connections for many concurrent callers: a few HTTP/2 channels per node, shared by the callers of
-//! that node, and which nodes are up.
+//! Connections for many concurrent callers: a few HTTP/2 channels per node, shared by the callers
+//! of that node, and which nodes are up.
 //!
-//! A load generator uses this rather than [`super::Client`], which has one connection per node. Each
-//! caller has a home node and uses it unless it is marked as down. A mark lasts [`DOWN_FOR`]; the first
-//! caller that returns after it finds out for all.
+//! A load generator uses this rather than [`super::Client`], which has one connection per node.
+//! Each caller has a home node and uses it unless it is marked as down. A mark lasts [`DOWN_FOR`];
+//! the first caller that returns after it finds out for all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,8 +34,8 @@ pub struct Pool {
 struct Node {
     address: Address,
     channels: Vec<AuthChannel>,
-    /// Milliseconds after `started` until which the node counts as down. A hint, so relaxed order is
-    /// enough.
+    /// Milliseconds after `started` until which the node counts as down. A hint, so relaxed order
+    /// is enough.
     down_until_ms: AtomicU64,
 }
 
@@ -44,7 +44,8 @@ struct Node {
 pub struct NodeIndex(pub usize);
 
 impl Pool {
-    /// Prepares channels for `clients` callers, and checks that at least one node accepts connections.
+    /// Prepares channels for `clients` callers, and checks that at least one node accepts
+    /// connections.
     ///
     /// # Errors
     /// [`Error::NoNode`] where none does.

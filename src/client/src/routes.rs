@@ -5,7 +5,6 @@ use bytes::Bytes;
 use super::client::{Client, Effect};
 use super::connection::MAX_ANSWER_BYTES;
 use super::error::Error;
-use super::watch::RouteWatch;
 use keyviz_proto as proto;
 use keyviz_proto::cluster_client::ClusterClient;
 use keyviz_proto::routes_client::RoutesClient;
@@ -44,13 +43,13 @@ impl Client {
         Ok(list.await?.into_inner())
     }
 
-    /// Splits a route: retires it and creates two in its place, the second of which begins at `key`. The
-    /// request carries an id, so that it is made once even if it is sent to several nodes. Needs the
-    /// admin token where the cluster has one.
+    /// Splits a route: retires it and creates two in its place, the second of which begins at
+    /// `key`. The request carries an id, so that it is made once even if it is sent to several
+    /// nodes. Needs the admin token where the cluster has one.
     ///
     /// # Errors
-    /// `NOT_FOUND` for a route that does not exist or was retired, `INVALID_ARGUMENT` for a key that is
-    /// not inside the route, `ABORTED` where the catalog has another version than expected
+    /// `NOT_FOUND` for a route that does not exist or was retired, `INVALID_ARGUMENT` for a key
+    /// that is not inside the route, `ABORTED` where the catalog has another version than expected
     /// ([`Error::current_catalog_version`]).
     pub async fn split_route(
         &self,
@@ -74,8 +73,8 @@ impl Client {
     /// [`Client::split_route`] otherwise.
     ///
     /// # Errors
-    /// As [`Client::split_route`]; `FAILED_PRECONDITION` where the routes are not neighbours in this
-    /// order, or are in different groups.
+    /// As [`Client::split_route`]; `FAILED_PRECONDITION` where the routes are not neighbours in
+    /// this order, or are in different groups.
     pub async fn merge_routes(
         &self,
         left_id: u64,
@@ -92,16 +91,6 @@ impl Client {
             stub(channel).merge_routes(request.clone()).await
         });
         Ok(change.await?.into_inner())
-    }
-
-    /// Follows the route catalog and keeps a table of it; see [`RouteWatch`].
-    pub fn watch_routes(&self) -> RouteWatch {
-        RouteWatch::new(self.clone(), 0)
-    }
-
-    /// Follows the changes after a catalog version, without a table; see [`RouteWatch::next_message`].
-    pub fn watch_routes_after(&self, version: u64) -> RouteWatch {
-        RouteWatch::new(self.clone(), version)
     }
 
     /// Members, groups, leaders and lag, asked live of every member.

@@ -90,8 +90,8 @@ pub enum RouteUpdate {
     Changes(Vec<RouteDelta>),
 }
 
-/// A watch of the route catalog, made by [`Client::watch_routes`]. It does not end by itself: when a
-/// connection breaks or a node stops, it continues at another node after the last version seen.
+/// A watch of the route catalog, made by [`Client::watch_routes`]. It does not end by itself: when
+/// a connection breaks or a node stops, it continues at another node after the last version seen.
 ///
 /// ```no_run
 /// # async fn example(client: keyviz_client::Client) -> Result<(), keyviz_client::Error> {
@@ -118,6 +118,19 @@ pub struct RouteWatch {
     /// Nodes in a row that were behind this watch.
     behind: u32,
     streams: u64,
+}
+
+impl Client {
+    /// Follows the route catalog and keeps a table of it; see [`RouteWatch`].
+    pub fn watch_routes(&self) -> RouteWatch {
+        RouteWatch::new(self.clone(), 0)
+    }
+
+    /// Follows the changes after a catalog version, without a table; see
+    /// [`RouteWatch::next_message`].
+    pub fn watch_routes_after(&self, version: u64) -> RouteWatch {
+        RouteWatch::new(self.clone(), version)
+    }
 }
 
 impl RouteWatch {
@@ -158,7 +171,8 @@ impl RouteWatch {
     /// Waits for the table, or for the next changes, and applies them to the table.
     ///
     /// # Errors
-    /// Where no node serves the watch within the deadline, or one refuses it. It can be called again.
+    /// Where no node serves the watch within the deadline, or one refuses it. It can be called
+    /// again.
     pub async fn next(&mut self) -> Result<RouteUpdate, Error> {
         // Changes need a table to be applied to.
         if self.table.is_empty() && self.after > 0 {
@@ -203,8 +217,8 @@ impl RouteWatch {
         }
     }
 
-    /// The next message as the node sent it, for programs that keep no table. Parts of a snapshot come
-    /// one by one.
+    /// The next message as the node sent it, for programs that keep no table. Parts of a snapshot
+    /// come one by one.
     ///
     /// # Errors
     /// As [`RouteWatch::next`].

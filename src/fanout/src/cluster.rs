@@ -8,9 +8,9 @@
 //!                                           totals come at last
 //! ```
 //!
-//! Round one ends when all have answered, at the latest at half of the deadline: a member that is silent
-//! costs the others half of their time, never all of it. The rows are planned without the late ones, whose
-//! counts are exact all the same if they arrive; only the choice of rows did not know of them.
+//! Round one ends when all members have answered, or at half of the deadline, so that a silent
+//! member leaves the others half of the time. The rows are planned without late members; if their
+//! counts arrive, they are exact nevertheless.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,11 +37,11 @@ use super::request::{Axis, MAX_EVENTS, MatrixAnswer, MatrixError, MatrixRequest}
 use super::shared::{Joinable, Ticket};
 use super::work::{Place, off_the_runtime};
 
-/// How long a member may take for both rounds.
+/// Time limit of a member for both rounds.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(2);
 
-/// The node begins with its own part of a round this much later than the others are asked, so that the
-/// questions are on their way before its cores are busy.
+/// The node begins its own part of a round this much later than it asks the others, so that the
+/// requests are sent before its cores are busy.
 const HEAD_START: Duration = Duration::from_micros(300);
 
 type Answer = Result<Arc<MatrixAnswer>, MatrixError>;
@@ -53,18 +53,18 @@ pub struct Fanout {
     counters: FanoutCounters,
 }
 
-/// What came of the queries since the node started.
+/// Counters of queries since the start of the node.
 #[derive(Default, Debug)]
 pub struct FanoutCounters {
-    /// Matrices that were put together.
+    /// Matrices that were merged.
     pub queries: AtomicU64,
-    /// Questions that were answered with the matrix of another, identical one.
+    /// Queries that shared the matrix of an identical query.
     pub shared: AtomicU64,
-    /// Questions that were refused because too many were under way.
+    /// Queries that were refused because too many were in progress.
     pub refused: AtomicU64,
-    /// Members that gave their part of one.
+    /// Members that contributed to a matrix.
     pub answered: AtomicU64,
-    /// Members that did not, in time or at all.
+    /// Members that did not, or not in time.
     pub failed: AtomicU64,
 }
 
@@ -95,12 +95,12 @@ impl Fanout {
         }
     }
 
-    /// One matrix from every member, shared with identical questions that are asked meanwhile. Dropping
-    /// the last future that waits for it ends the work at all members.
+    /// One matrix from all members, shared with identical concurrent queries. Dropping the last
+    /// waiting future ends the work at all members.
     ///
     /// # Errors
-    /// Where the question is refused or this node cannot answer. A member that cannot is a status in
-    /// the answer.
+    /// If the query is refused or this node cannot answer. A member that cannot answer has a status
+    /// in the matrix.
     pub async fn cluster(self: &Arc<Self>, request: &MatrixRequest) -> Answer {
         match self.parts.directory.standing() {
             Standing::Member | Standing::Asking => {}
@@ -153,7 +153,7 @@ impl Fanout {
         if !parts.local.enabled() {
             return Err(MatrixError::Disabled);
         }
-        // What is wrong with a question is said before it waits.
+        // An invalid query is refused before it waits.
         request.query(parts.local.clock().now_ms())?;
         let began = Instant::now();
         let deadline = began + parts.deadline;
@@ -176,11 +176,11 @@ impl Fanout {
             members.push(member);
         }
 
-        // Whoever asks from here on may have been acknowledged what is not counted in this answer.
+        // Writes acknowledged to later queries may not be counted in this answer.
         if let Some(ticket) = ticket {
             self.joinable.close(ticket);
         }
-        // Without an end the window ends now, not when the question was put.
+        // Without an end the window ends now, not when the query arrived.
         let now_ms = parts.local.clock().now_ms();
         let query = Arc::new(request.query(now_ms)?);
         let columns = self.plan_columns(request, &query, &members, now_ms)?;
@@ -202,7 +202,7 @@ impl Fanout {
         let mut merge = Merge::new(rows, ColumnPlan::clone(&planned.columns));
         let mut members: Vec<Member> = Vec::new();
         while let Some((mut member, parts)) = round_two.next().await {
-            // As they come: an answer takes half of the memory once it is merged.
+            // Answers are merged as they arrive, which halves their memory.
             merge = merged(merge, &mut member, parts).await?;
             members.push(member);
         }
@@ -249,8 +249,8 @@ impl Fanout {
         Ok(Arc::new(answer.await?))
     }
 
-    /// Columns of the window, from the oldest that any member holds: a window from 1970 on must not
-    /// make every column a year wide.
+    /// Columns of the window, from the oldest column of any member: a window that begins in 1970
+    /// must not make every column a year wide.
     fn plan_columns(
         &self,
         request: &MatrixRequest,

@@ -1,4 +1,4 @@
-//! Taking over the columns of nodes that leave.
+//! Receives the columns of nodes that leave.
 
 use std::io;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use super::local::LocalMatrix;
 /// A record of a history: key and value.
 pub type EstateRecord = (Vec<u8>, Vec<u8>);
 
-/// Where what was taken over survives a restart.
+/// The storage of received columns.
 pub trait EstateStore: Send + Sync + 'static {
-    /// Stores the records of a node in the place of those before. Durable when it returns. Blocks.
+    /// Replaces the stored records of a node. Durable when it returns. Blocking.
     fn store(&self, node: NodeId, records: &[EstateRecord]) -> io::Result<()>;
 }
 
-/// Why columns were not taken over.
+/// Why columns were not received.
 #[derive(Debug, thiserror::Error)]
 pub enum EstateError {
     /// The records are no estate.
@@ -26,7 +26,7 @@ pub enum EstateError {
         /// Who counted.
         node: NodeId,
     },
-    /// They are larger than any history may be here.
+    /// They are larger than the history budget.
     #[error(
         "what node {node} counted has more than {limit} bytes, the history budget of this node"
     )]
@@ -46,7 +46,7 @@ pub enum EstateError {
     },
 }
 
-/// The records of one node on their way in.
+/// The records of one node that are being received.
 #[derive(Debug)]
 pub struct Incoming {
     node: NodeId,
@@ -80,7 +80,8 @@ impl Incoming {
         Ok(())
     }
 
-    /// Stores what came and answers for it from now on; the number of records. Blocks.
+    /// Stores the received records and answers for them from now on; returns their number.
+    /// Blocking.
     ///
     /// # Errors
     /// Where the records are damaged or cannot be stored; nothing is answered for then.

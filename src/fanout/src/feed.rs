@@ -1,4 +1,5 @@
-//! Columns as they close: one poller for each distinct question, however many listen.
+//! Streams columns as they close, with one poller per distinct query, however many subscribers it
+//! has.
 //!
 //! ```text
 //!   poller of a question: every second and shortly after each boundary
@@ -7,13 +8,13 @@
 //!            broadcast (bounded) ----> each subscriber, which has a cursor of its own
 //! ```
 //!
-//! A cursor is the end of the last closed column that was told and in which nothing changes any more:
-//! every member answered, and has begun a later column. A column that a member is missing from, or has
-//! not closed because its clock is behind, is told again with each update, as the one in progress
-//! is, and what is told last stands; after [`HOLD_MS`] nobody is waited for, and it stays partial. Who comes late,
-//! comes back with a cursor, or falls behind the broadcast gets one update from that cursor on,
-//! asked for alone, and then follows the rest: so nothing is missed, and nothing is kept for anyone.
-//! A poller ends when nobody listens or the node stops.
+//! A cursor is the end of the last final column: a closed column for which every member has
+//! answered and has begun a later one. A column that lacks a member, or that a member has not
+//! closed because its clock is behind, is sent again with each update, like the column in progress,
+//! and replaces the earlier one; after [`HOLD_MS`] it is final and stays partial. A subscriber that
+//! joins late, returns with a cursor or falls behind the broadcast gets one update of its own from
+//! that cursor on and then follows the broadcast, so nothing is missed and nothing is stored per
+//! subscriber. A poller ends when it has no subscribers or the node stops.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -28,7 +29,8 @@ use keyviz_core::query::ColumnSpan;
 use super::cluster::Fanout;
 use super::request::{MatrixAnswer, MatrixError, MatrixRequest};
 
-/// Most distinct questions that are polled at once: each costs the cluster one small query a second.
+/// Maximum number of distinct queries that are polled; each costs the cluster one small query per
+/// second.
 pub const MAX_FEEDS: usize = 16;
 
 /// Most subscribers of a node.
@@ -37,22 +39,22 @@ pub const MAX_SUBSCRIBERS: usize = 1_024;
 /// Updates that wait for a subscriber before it counts as behind.
 const QUEUE: usize = 8;
 
-/// The column in progress is told this often.
+/// Interval at which the column in progress is sent.
 const EVERY_MS: u64 = 1_000;
 
-/// A boundary is asked about this much later, so that nodes whose clocks lag a little have passed it.
+/// Delay of a poll after a boundary, so that nodes whose clocks lag a little have passed it.
 const GRACE_MS: u64 = 150;
 
-/// A column is told again this long, at least once, while a member is missing from it or behind.
+/// A column that lacks a member is sent again for this time, and at least once.
 const HOLD_MS: u64 = 120_000;
 
-/// Most closed columns that one update tells of: after a longer absence, ask for a matrix.
+/// Maximum number of closed columns in one update; after a longer absence, query a matrix.
 const MAX_BEHIND: u64 = 512;
 
-/// Columns of one question that a subscriber has not seen yet.
+/// New columns of one query.
 #[derive(Clone, Debug)]
 pub struct ColumnsUpdate {
-    /// The closed columns after the cursor before, and the one in progress.
+    /// The closed columns after the previous cursor, and the column in progress.
     pub answer: Arc<MatrixAnswer>,
     /// End of the last column that does not change any more, in Unix milliseconds.
     pub cursor_ms: u64,
@@ -68,7 +70,8 @@ pub enum FeedError {
     Matrix(#[from] MatrixError),
     /// Too many distinct questions.
     #[error(
-        "this node already streams {MAX_FEEDS} different questions; ask one of them, or another node"
+        "this node already streams {MAX_FEEDS} different questions; ask one of them, \
+         or another node"
     )]
     TooManyFeeds,
     /// Too many subscribers.
@@ -208,8 +211,8 @@ impl Subscription {
         }
     }
 
-    /// Notes what is told. The poller's cursor may be behind this one's, where it has waited for a member
-    /// for longer: what was told for good here stays so.
+    /// Notes what is told. The poller's cursor may be behind this one's, where it has waited for a
+    /// member for longer: what was told for good here stays so.
     fn tell(&mut self, update: ColumnsUpdate) -> ColumnsUpdate {
         let cursor_ms = self.cursor_ms.map_or(update.cursor_ms, |told| told.max(update.cursor_ms));
         (self.cursor_ms, self.told) = (Some(cursor_ms), Some(update.asked));
@@ -260,7 +263,8 @@ async fn ask(
     Ok(ColumnsUpdate { answer, cursor_ms, asked })
 }
 
-/// Up to when nothing changes any more in `columns` from `from_ms` on, which `nodes` were asked for.
+/// Up to when nothing changes any more in `columns` from `from_ms` on, which `nodes` were asked
+/// for.
 fn settled(from_ms: u64, columns: &[ColumnSpan], nodes: &[NodeStatus]) -> u64 {
     // Before the oldest column that anyone holds there is nothing to resume.
     let oldest_ms = columns.first().map_or(from_ms, |column| column.start_ms);

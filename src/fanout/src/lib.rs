@@ -1,5 +1,5 @@
-//! One exact matrix from every node: ask all members for what they carried, plan one key axis, ask
-//! for the counts on that axis, merge.
+//! The cluster-wide matrix: requests the totals of all members, plans one key axis, requests the
+//! counts on that axis, and merges them.
 //!
 //! ```text
 //!            round 1: totals by range          round 2: columns on the planned axis
@@ -8,9 +8,9 @@
 //!    +-- who did not answer is a status in the answer, never a gap in it
 //! ```
 //!
-//! Members come from Raft membership. Peers never ask on. Identical questions share one answer, a node
-//! does a bounded amount of matrix work at a time, and work that nobody waits for any more ends. Knows nothing of gRPC: peers are reached
-//! through [`PeerMatrix`], which the edge implements.
+//! Members come from Raft membership. Peers never ask other peers. Identical queries share one
+//! answer, the matrix work of a node is bounded, and cancelled work ends. This crate does not know
+//! gRPC: peers are reached through [`PeerMatrix`], which the edge implements.
 
 mod cluster;
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! This node's sampler and history as one source of answers.
+//! The sampler and the history of this node as one source of counts.
 //!
-//! A flush moves counts from the sampler into the history. A question that looked at one before
-//! the flush and at the other after it would miss them or see them twice, so both happen under one
-//! gate. It is held for the copy of what is not flushed yet, never while an answer is computed,
-//! and recorders do not know it.
+//! A flush moves counts from the sampler into the history. A query that read one before the flush
+//! and the other after it would miss counts or see them twice, so both use one gate. The gate is
+//! held while unflushed counts are copied, never while an answer is computed, and recorders do not
+//! use it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -145,7 +145,8 @@ impl LocalMatrix {
         flushed
     }
 
-    /// All that is held as records for a store, by key; the column in progress as of the last flush.
+    /// All that is held as records for a store, by key; the column in progress as of the last
+    /// flush.
     pub fn export(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         // In this order: a column that is closed in between is in both, and then closed it is.
         let open = self.history.checkpoint();
@@ -226,8 +227,8 @@ impl LocalMatrix {
         self.history.view(window, self.sampler.peek())
     }
 
-    /// Closes the open column where its time has passed and the flush is late, so that nothing more goes
-    /// to a column that an answer tells as closed. Called under the gate.
+    /// Closes the open column where its time has passed and the flush is late, so that nothing more
+    /// goes to a column that an answer tells as closed. Called under the gate.
     fn close_overdue(&self) {
         let now_ms = self.clock.now_ms();
         if self.history.is_overdue(now_ms) {
@@ -269,7 +270,8 @@ mod tests {
         read(3);
         assert_eq!(open_ms(), 5_000);
         now_ms.store(6_010, Ordering::Relaxed);
-        // Asked before the flush: what is counted from here on is not of the column that is told as closed.
+        // Asked before the flush: what is counted from here on is not of the column that is told as
+        // closed.
         assert_eq!(open_ms(), 6_000);
         read(2);
         let columns = local.flush().closed;

@@ -69,7 +69,7 @@ pub enum MatrixError {
     /// No catalog was applied yet, so there are no rows.
     #[error("this node has not applied a route catalog yet; try again or ask another node")]
     NotReady,
-    /// This node is no member of the cluster any more.
+    /// This node is no longer a member of the cluster.
     #[error(
         "node {node} has left the cluster or was removed from it, and asks the others nothing any \
          more; ask another node"
@@ -78,7 +78,7 @@ pub enum MatrixError {
         /// This node.
         node: NodeId,
     },
-    /// This node has forgotten what it acknowledged, and takes part in nothing.
+    /// This node has forgotten what it acknowledged, and is excluded.
     #[error("this node answers nothing: {reason}")]
     Refused {
         /// Why, and what to do.
@@ -150,7 +150,8 @@ impl MatrixRequest {
                 return Err(MatrixError::KeyTooLong { bytes: key.len() });
             }
         }
-        // Without an end the column in progress belongs to the answer, so the window ends after now.
+        // Without an end the column in progress belongs to the answer, so the window ends after
+        // now.
         let to_ms = self.to_ms.unwrap_or(now_ms.saturating_add(1));
         let from_ms = self.from_ms.unwrap_or(to_ms.saturating_sub(DEFAULT_WINDOW_MS));
         let window = Window { from_ms, to_ms };

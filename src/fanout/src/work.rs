@@ -9,12 +9,12 @@
 //!
 //! Who comes when the queue is full is refused at once, in words: a queue without a bound would let
 //! every answer come too late. Nothing that holds a place in the second queue waits for one in the
-//! first, so the two cannot block each other. What an asker does to put an answer together (plan and
-//! merge) is bounded by the first and does not wait in the second: it is due at the deadline.
+//! first, so the two cannot block each other. What an asker does to put an answer together (plan
+//! and merge) is bounded by the first and does not wait in the second: it is due at the deadline.
 //!
-//! A computation runs on a thread of its own, which nobody can stop from outside. It looks at a flag
-//! between columns; dropping the future that waits for it (a client that went away, a stream that was
-//! reset, a deadline) sets the flag.
+//! A computation runs on a thread of its own, which nobody can stop from outside. It looks at a
+//! flag between columns; dropping the future that waits for it (a client that went away, a stream
+//! that was reset, a deadline) sets the flag.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -35,7 +35,8 @@ pub const MAX_WAITING_COMPUTATIONS: usize = 128;
 /// The node has as much matrix work as it takes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "this node has as much matrix work as it takes on ({running} {what} under way, at most {waiting} \
+    "this node has as much matrix work as it takes on ({running} {what} under way, at most \
+     {waiting} \
      waiting); try again later or ask another node"
 )]
 pub struct Busy {
@@ -120,8 +121,9 @@ impl Work {
         self.queries.busy(self.queries.most_waiting)
     }
 
-    /// Computes where no request waits for it, in turn, and behind the store where both want the same core. `compute` is given a check that says whether
-    /// the answer is still wanted, and may return `None` once it is not.
+    /// Computes where no request waits for it, in turn, and behind the store where both want the
+    /// same core. `compute` is given a check that says whether the answer is still wanted, and may
+    /// return `None` once it is not.
     ///
     /// # Errors
     /// At once where it is a peer's and too many wait.
@@ -189,12 +191,12 @@ pub(super) async fn off_the_runtime<T: Send + 'static>(
     }
 }
 
-/// How much a computation gives way: against a thread of the store that wants the same core it gets a
-/// quarter of it.
+/// How much a computation gives way: against a thread of the store that wants the same core it gets
+/// a quarter of it.
 const NICE: i32 = 5;
 
-/// Runs `compute` on a thread of its own of low priority, which no thread of the runtime can have, as it
-/// could not get its own back.
+/// Runs `compute` on a thread of its own of low priority, which no thread of the runtime can have,
+/// as it could not get its own back.
 fn behind_the_store<T: Send>(compute: impl FnOnce() -> T + Send) -> std::io::Result<T> {
     std::thread::scope(|scope| {
         let low = || {

@@ -7,7 +7,10 @@
 //! over 100,000 routes.
 //!
 //! ```
-//! use keyviz_core::{GroupId, History, HistoryConfig, Incarnation, KeyRange, Matrix, MatrixSize, NodeId, Op, Query, RouteId, RouteSpec, Sampler, SamplerConfig, Series, Term, Window};
+//! use keyviz_core::{
+//!     GroupId, History, HistoryConfig, Incarnation, KeyRange, Matrix, MatrixSize, NodeId, Op,
+//!     Query, RouteId, RouteSpec, Sampler, SamplerConfig, Series, Term, Window,
+//! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // A store without shards has one route over all keys, and leads its only group.
@@ -49,7 +52,8 @@
 //! # What to build
 //!
 //! One [`Sampler`] and one [`History`] a node. The sampler counts; the history keeps the counts by
-//! time. They share nothing but the [`Harvest`](sampler::Harvest) that passes from one to the other.
+//! time. They share nothing but the [`Harvest`](sampler::Harvest) that passes from one to the
+//! other.
 //!
 //! ```text
 //! request ──> Sampler::epoch ─> locate ─> record          any thread, all the time
@@ -92,8 +96,8 @@
 //! `docs/benchmarks.md` has measurements and bounds. A record takes a few nanoseconds on top of the
 //! search for the route, without a lock, an allocation, a system call or a line that another core
 //! writes. A harvest of all 16,384 default slots takes a few milliseconds at most. A query over a
-//! day of 10,000 routes takes some tens of milliseconds on the calling thread and holds no lock while
-//! it computes.
+//! day of 10,000 routes takes some tens of milliseconds on the calling thread and holds no lock
+//! while it computes.
 //!
 //! Memory: 32 bytes a slot and recording thread ([`SamplerConfig`]), and at most
 //! [`HistoryConfig::bytes`] of history. Over that limit the oldest columns become coarser and are

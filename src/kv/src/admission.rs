@@ -1,8 +1,8 @@
-//! How much a node takes on at once. Over it, requests are refused before anything is done for them,
-//! so that a flood costs the requests that come too many and not those that are under way.
+//! Admission control: above its limits a node refuses requests before it does any work for them, so
+//! that a flood does not affect requests in progress.
 //!
-//! Requests of clients and requests of other nodes have limits of their own: two nodes that forward to
-//! each other cannot starve each other.
+//! Client requests and requests of other nodes have separate limits, so that two nodes that forward
+//! to each other cannot starve each other.
 
 use std::sync::Arc;
 
@@ -10,13 +10,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::KvError;
 
-/// Most requests under way, of clients and again of other nodes. Each has its task, some 10 KiB.
+/// Maximum number of requests in progress, of clients and separately of other nodes. Each has a
+/// task of some 10 KiB.
 pub const MAX_REQUESTS: usize = 8_192;
 
-/// Most scans under way. Each holds a page of 1 MiB at most, and as much may wait in its stream.
+/// Maximum number of scans in progress. Each holds a page of at most 1 MiB, and as much may wait in
+/// its stream.
 pub const MAX_SCANS: usize = 256;
 
-/// Bytes are given out in pieces of this size.
+/// Bytes are counted in units of this size.
 const PIECE_BYTES: usize = 1_024;
 
 /// The limits of one side.
@@ -27,14 +29,14 @@ pub(super) struct Admission {
     scans: Arc<Semaphore>,
 }
 
-/// A request that was taken on; it counts until this is dropped.
+/// An admitted request; it counts until this is dropped.
 #[derive(Debug)]
 pub struct Admitted {
     _permits: [Option<OwnedSemaphorePermit>; 2],
 }
 
 impl Admission {
-    /// `queue_bytes` of keys and values may be under way.
+    /// Admits `queue_bytes` of keys and values.
     pub(super) fn new(queue_bytes: u64) -> Self {
         let pieces = usize::try_from(queue_bytes).unwrap_or(usize::MAX) / PIECE_BYTES;
         Admission {
@@ -44,7 +46,7 @@ impl Admission {
         }
     }
 
-    /// Takes on a request that carries so many bytes.
+    /// Admits a request with this many bytes of keys and values.
     pub(super) fn request(&self, bytes: usize) -> Result<Admitted, KvError> {
         let request = Arc::clone(&self.requests).try_acquire_owned();
         let request = request.map_err(|_| KvError::Busy { what: "requests" })?;

@@ -1,12 +1,12 @@
-//! Commands of a data group, as its log stores them.
+//! Commands of a data group, as stored in its log.
 //!
 //! ```text
 //! byte 0      format, 1
 //! bytes 1..   bincode 2 (standard configuration) of `KvCommand`
 //! ```
 //!
-//! The log adds the checksum. A command is encoded once, where the request enters the cluster,
-//! and passed along as bytes from there to every replica.
+//! The log adds the checksum. A command is encoded once, where the request enters the cluster, and
+//! passed as bytes to every replica.
 
 use bincode::config::{Configuration, Limit, standard};
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use super::limits::{MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_KEY_BYTES};
 
 const FORMAT: u8 = 1;
 
-/// No command is larger: a full batch and the framing of its operations.
+/// Maximum size of a command: a full batch and the framing of its operations.
 const MAX_COMMAND_BYTES: usize =
     MAX_BATCH_BYTES + MAX_BATCH_OPERATIONS * 32 + 4 * MAX_KEY_BYTES + 1_024;
 
@@ -35,12 +35,12 @@ pub enum KvCommand<'a> {
         /// Value.
         value: &'a [u8],
     },
-    /// Removes a key; answers whether it was there.
+    /// Removes a key; returns whether it existed.
     Delete {
         /// Key.
         key: &'a [u8],
     },
-    /// Removes the keys of one route's part of a range; answers how many there were.
+    /// Removes the keys of a range within one route; returns their number.
     DeleteRange {
         /// First key, inclusive.
         start: &'a [u8],
@@ -49,7 +49,7 @@ pub enum KvCommand<'a> {
     },
     /// Several puts and deletes at once.
     Batch(Vec<KvWrite<'a>>),
-    /// Writes where the value is as expected; answers the outcome.
+    /// Writes if the value is the expected one; returns the outcome.
     CompareAndSwap {
         /// Key.
         key: &'a [u8],
@@ -162,9 +162,9 @@ impl<'a> KvWrite<'a> {
 /// What a compare-and-swap found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CasOutcome {
-    /// The value was as expected and was replaced.
+    /// The value was the expected one and was replaced.
     Swapped,
-    /// It was not, and nothing changed; the value there.
+    /// It was another one, and nothing changed; the value found.
     Mismatch(Option<Bytes>),
 }
 
@@ -211,7 +211,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_the_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_bytes_make_the_decoder_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
             let _ = KvCommand::decode(&bytes);
         }
     }

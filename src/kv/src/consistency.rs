@@ -8,10 +8,10 @@ pub enum Consistency {
     /// The newest acknowledged value, confirmed with a quorum.
     #[default]
     Linearizable,
-    /// The newest acknowledged value while clocks run at like speed: answered by the leader under
+    /// The newest acknowledged value while clocks run at similar speed: served by the leader under
     /// its lease.
     Lease,
-    /// What the replica at hand has applied.
+    /// What this replica has applied.
     Stale,
 }
 

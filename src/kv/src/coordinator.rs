@@ -1,5 +1,5 @@
-//! One node's part in every request: it routes by the sampler's published table, serves what it can
-//! and sends on what it cannot.
+//! The coordinator of a node: it routes requests by the sampler's published table, serves those
+//! that it can and forwards the others.
 //!
 //! ```text
 //!             locate (one load of the published table)
@@ -8,8 +8,8 @@
 //!                            +-- neither                    --> one peer does it and counts it
 //! ```
 //!
-//! Routing and counting use the same table, so no observation can miss its route. Only the node
-//! that proposes or serves counts; one that forwards counts nothing.
+//! Routing and counting use the same table, so every count has a route. Only the node that proposes
+//! or serves a request counts it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,18 +30,18 @@ use super::peer::{PeerError, PeerKv, PeerOutcome};
 use super::rounds::Rounds;
 use keyviz_directory::{Directory, MemberAddress, Standing};
 
-/// What this node did for requests, since it started.
+/// Counters of requests since the start of the node.
 #[derive(Default, Debug)]
 pub struct KvCounters {
     /// Writes proposed by this node as leader.
     pub proposed: AtomicU64,
-    /// Writes sent on to another node.
+    /// Writes forwarded to another node.
     pub forwarded_writes: AtomicU64,
     /// Reads served by this node.
     pub reads_served: AtomicU64,
     /// Reads sent on to another node.
     pub forwarded_reads: AtomicU64,
-    /// Requests sent again inside the server after a definite refusal.
+    /// Requests retried inside the server after a definite refusal.
     pub retries: AtomicU64,
 }
 
@@ -57,9 +57,9 @@ pub struct CoordinatorParts {
     pub directory: Arc<Directory>,
     /// The other nodes.
     pub peers: Arc<dyn PeerKv>,
-    /// How long a request may take when the client names no deadline.
+    /// Time limit of a request without a deadline of its client.
     pub timeout: Duration,
-    /// Bytes of keys and values that may be under way, of clients and again of other nodes.
+    /// Maximum bytes of keys and values in progress, of clients and separately of other nodes.
     pub queue_bytes: u64,
 }
 
@@ -84,7 +84,7 @@ pub(super) enum Target {
     Here(Arc<Group>),
     /// Another node is believed to.
     Peer(NodeId),
-    /// Nobody is known to lead; ask again shortly.
+    /// No leader is known; try again shortly.
     Nobody,
 }
 
@@ -106,28 +106,28 @@ impl Coordinator {
         &self.counters
     }
 
-    /// Takes on a client's request that carries so many bytes, or refuses it.
+    /// Admits a client's request with this many bytes, or refuses it.
     ///
     /// # Errors
-    /// Too much is under way, or this node is no member any more.
+    /// If the node is at its limits, or is no longer a member.
     pub fn admit(&self, bytes: usize) -> Result<Admitted, KvError> {
         self.is_member(self.parts.directory.standing())?;
         self.clients.request(bytes)
     }
 
-    /// Takes on a client's scan, or refuses it.
+    /// Admits a client's scan, or refuses it.
     ///
     /// # Errors
-    /// Too many are under way, or this node is no member any more.
+    /// If the node is at its limits, or is no longer a member.
     pub fn admit_scan(&self) -> Result<Admitted, KvError> {
         self.is_member(self.parts.directory.standing())?;
         self.clients.scan()
     }
 
-    /// Takes on another node's request that carries so many bytes, or refuses it.
+    /// Admits a request of another node with this many bytes, or refuses it.
     ///
     /// # Errors
-    /// Too much is under way, or this node is no member any more.
+    /// If the node is at its limits, or is no longer a member.
     pub fn admit_node(&self, bytes: usize) -> Result<Admitted, KvError> {
         self.is_member(self.parts.directory.standing())?;
         self.nodes.request(bytes)
@@ -144,7 +144,7 @@ impl Coordinator {
         }
     }
 
-    /// What a stale read needs beforehand. Nothing else in it would tell that this node was removed
+    /// The check before a stale read, which would not notice otherwise that this node was removed
     /// while it was down.
     pub(super) async fn may_read_stale(&self) -> Result<(), KvError> {
         self.is_member(self.parts.directory.asked_standing().await)
@@ -166,8 +166,7 @@ impl Coordinator {
         self.in_flight.wait().await;
     }
 
-    /// Whether requests find a route here: a node takes its routes over a moment after the catalog
-    /// has them.
+    /// Whether this node has routes; it publishes them shortly after the catalog has them.
     pub fn has_routes(&self) -> bool {
         self.group_of(&[]).is_ok()
     }
@@ -179,7 +178,7 @@ impl Coordinator {
         Ok(epoch.route(located).group)
     }
 
-    /// Who leads the group of `key`, where that is another node and known here.
+    /// The leader of the group of `key`, if it is another node and known.
     pub fn led_elsewhere(&self, key: &[u8]) -> Option<MemberAddress> {
         match self.leader(self.group_of(key).ok()?, 0) {
             Target::Peer(leader) => self.parts.directory.address(leader),
@@ -187,7 +186,7 @@ impl Coordinator {
         }
     }
 
-    /// Who leads `group`; `attempt` walks the replicas where nobody is known to.
+    /// The leader of `group`; if it is unknown, `attempt` iterates over the replicas.
     pub(super) fn leader(&self, group: GroupId, attempt: u32) -> Target {
         if let Some(local) = self.local(group) {
             return match local.leader() {
@@ -202,8 +201,8 @@ impl Coordinator {
         self.replica(group, attempt).map_or(Target::Nobody, Target::Peer)
     }
 
-    /// This node's replica, where it is one that counts: one that was only just placed here may lack
-    /// what was acknowledged, and one that was placed elsewhere hears of nothing any more.
+    /// This node's replica, if it may serve: a replica that was just placed here may lack
+    /// acknowledged writes, and one that was placed elsewhere receives no more entries.
     pub(super) fn local(&self, group: GroupId) -> Option<Arc<Group>> {
         let local = self.parts.groups.get(group)?;
         let placed = || self.parts.directory.is_replica(self.parts.node, group);
@@ -222,8 +221,8 @@ impl Coordinator {
         replicas.get(turn).copied()
     }
 
-    /// The index that a linearizable read on a follower must wait for, asked of `leader` once for
-    /// all readers that wait.
+    /// The index that a linearizable read on a follower must wait for, requested from `leader` once
+    /// for all waiting readers.
     pub(super) async fn index_from(&self, leader: NodeId, group: GroupId) -> IndexAnswer {
         let rounds =
             Arc::clone(self.read_indexes.lock().entry((group, leader)).or_insert_with(Rounds::new));

@@ -1,5 +1,5 @@
-//! What can go wrong with a request. Definitely not applied, unknown outcome and bad request are
-//! different things and stay different up to the client.
+//! Errors of requests. Writes that were definitely not applied, writes of unknown outcome and
+//! invalid requests stay distinct up to the client.
 
 use keyviz_types::{GroupId, NodeId};
 
@@ -8,10 +8,10 @@ use super::limits::InvalidRequest;
 /// Why a request failed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum KvError {
-    /// The request is wrong in itself.
+    /// The request is invalid.
     #[error(transparent)]
     Invalid(#[from] InvalidRequest),
-    /// The keys of a batch live in several groups.
+    /// The keys of a batch are in several groups.
     #[error(
         "the batch touches Raft groups {first} and {second}; a batch is atomic within one group, \
          so its keys must be in one (see `keyviz routes list`)"
@@ -25,7 +25,7 @@ pub enum KvError {
     /// This node has no route table yet.
     #[error("this node has not applied a route catalog yet; try again or ask another node")]
     NotReady,
-    /// This node is no member of the cluster any more.
+    /// This node is no longer a member of the cluster.
     #[error(
         "node {node} has left the cluster or was removed from it, and serves nothing any more; ask \
          another node"
@@ -34,7 +34,7 @@ pub enum KvError {
         /// This node.
         node: NodeId,
     },
-    /// This node has forgotten what it acknowledged, and takes part in nothing.
+    /// This node has forgotten what it acknowledged, and is excluded.
     #[error("this node serves nothing: {reason}")]
     Refused {
         /// Why, and what to do.
@@ -54,13 +54,13 @@ pub enum KvError {
         /// What the last one said.
         reason: String,
     },
-    /// Too much in flight; nothing was proposed.
+    /// Too many requests are in flight; nothing was proposed.
     #[error("Raft group {group} has too many requests in flight; slow down and try again")]
     Overloaded {
         /// The group.
         group: GroupId,
     },
-    /// This node has too much under way; nothing was done.
+    /// This node is at its limits; nothing was done.
     #[error("this node has too many {what} under way; slow down and try again")]
     Busy {
         /// Of what.
@@ -89,7 +89,7 @@ pub enum KvError {
         /// The first fault.
         reason: String,
     },
-    /// A peer or the log held bytes that mean nothing.
+    /// Bytes of a peer or of the log cannot be decoded.
     #[error("undecodable internal data: {reason}")]
     Undecodable {
         /// What was wrong.

@@ -1,7 +1,7 @@
 //! The key-value plane: routes a request, samples it where it is served, proposes or reads it, or
-//! forwards it once to the node that can.
+//! forwards it once to a node that can.
 //!
-//! Knows nothing of gRPC: peers are reached through [`PeerKv`], which the edge implements.
+//! It does not know gRPC: peers are reached through [`PeerKv`], which the edge implements.
 
 mod admission;
 mod command;

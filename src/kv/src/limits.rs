@@ -1,4 +1,4 @@
-//! What a request may be. Every refusal names the limit.
+//! Limits of requests. Every refusal names the limit.
 
 pub use keyviz_types::{MAX_KEY_BYTES, RESERVED_PREFIX};
 
@@ -9,7 +9,7 @@ pub const MAX_BATCH_OPERATIONS: usize = 1_024;
 /// Most bytes of keys and values in one batch.
 pub const MAX_BATCH_BYTES: usize = 4 << 20;
 
-/// A request that is wrong in itself.
+/// Why a request is invalid.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum InvalidRequest {
     /// No key.

@@ -1,6 +1,6 @@
-//! The state machine of a data group: client keys as they are, values as they are.
+//! The state machine of a data group: it stores keys and values of clients unchanged.
 //!
-//! Client keys never start with a zero byte, so they cannot meet the rows that Raft keeps in the
+//! Client keys never start with a zero byte, so they cannot collide with the rows of Raft in the
 //! same tree. Replies: nothing for a put or a batch, a count for deletes, the outcome for a
 //! compare-and-swap.
 
@@ -14,7 +14,7 @@ use super::command::{CasOutcome, KvCommand, KvWrite};
 use super::error::KvError;
 use super::page::{Page, Row, SCAN_PAGE_BYTES, SCAN_PAGE_ROWS, ScanRange};
 
-/// Rows that a range delete looks at in one go.
+/// Number of rows that a range delete reads at a time.
 const DELETE_PAGE: PageLimit = PageLimit { rows: 1_024, bytes: 1 << 20 };
 
 /// The data machine. Has no state but the rows.
@@ -34,7 +34,7 @@ impl Machine for KvMachine {
     ) -> Result<Bytes, MachineError> {
         let decoded = KvCommand::decode(command)
             .map_err(|error| MachineError::Corrupt(format!("log entry {at}: {error}")))?;
-        // Keys and values are parts of the command's own bytes: no copy is made.
+        // Keys and values are slices of the command; they are not copied.
         let own = |part: &[u8]| command.slice_ref(part);
         match decoded {
             KvCommand::Put { key, value } => {

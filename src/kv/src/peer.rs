@@ -1,4 +1,4 @@
-//! What the key-value plane asks of other nodes.
+//! Requests of the key-value plane to other nodes.
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -14,14 +14,14 @@ use super::page::{Page, ScanRange};
 pub enum PeerOutcome<T> {
     /// It did what was asked.
     Done(T),
-    /// It does not lead the group and did nothing; where it believes the leader to be.
+    /// It does not lead the group and did nothing; the leader, as far as it knows.
     NotLeader(Option<NodeId>),
 }
 
 /// Why a peer gave no outcome.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PeerError {
-    /// The request did not reach the peer: nothing happened.
+    /// The request did not reach the peer, so nothing happened.
     #[error("node {node} could not be reached: {reason}")]
     NotSent {
         /// The peer.
@@ -29,7 +29,7 @@ pub enum PeerError {
         /// What failed.
         reason: String,
     },
-    /// The request went out and no answer came: it may have happened.
+    /// The request was sent and not answered, so it may have happened.
     #[error("node {node} did not answer: {reason}")]
     Lost {
         /// The peer.
@@ -60,7 +60,7 @@ pub enum PeerReadReply {
     Page(Page),
 }
 
-/// Other nodes, as the key-value plane sees them. A peer never passes a request on.
+/// The interface to other nodes. A peer never forwards a request.
 pub trait PeerKv: Send + Sync + 'static {
     /// Proposes a command in a group that `to` should lead.
     fn propose(
@@ -70,14 +70,15 @@ pub trait PeerKv: Send + Sync + 'static {
         command: Bytes,
     ) -> BoxFuture<'static, Result<PeerOutcome<Bytes>, PeerError>>;
 
-    /// Asks `to`, which should lead the group, for the index that a linearizable read must wait for.
+    /// Requests the index that a linearizable read must wait for from `to`, which should lead the
+    /// group.
     fn read_index(
         &self,
         to: NodeId,
         group: GroupId,
     ) -> BoxFuture<'static, Result<PeerOutcome<u64>, PeerError>>;
 
-    /// Has `to` serve a read from its replica of the group.
+    /// Lets `to` serve a read from its replica of the group.
     fn read(
         &self,
         to: NodeId,

@@ -1,4 +1,4 @@
-//! Reads: served by a replica as soon as what was asked for is certain, and counted by the node
+//! Reads: served by a replica as soon as the requested consistency holds, and counted by the node
 //! that serves them.
 
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl Coordinator {
         }
     }
 
-    /// Serves `read` here where this node has a replica that may, else at one peer.
+    /// Serves `read` locally if this node has a suitable replica, otherwise at one peer.
     pub(super) async fn read(
         &self,
         group: GroupId,
@@ -91,8 +91,8 @@ impl Coordinator {
         self.serve(&local, read).map(Tried::Served)
     }
 
-    /// Waits until this replica has applied everything that was acknowledged before the read came.
-    /// The inner error says why that is not certain yet.
+    /// Waits until this replica has applied everything that was acknowledged before the read
+    /// arrived. The inner error says why that cannot be confirmed yet.
     async fn confirm(
         &self,
         local: &Arc<Group>,
@@ -128,7 +128,7 @@ impl Coordinator {
         }
     }
 
-    /// As [`Coordinator::confirm`], vouched for by the lease of this node as leader.
+    /// As [`Coordinator::confirm`], confirmed by the lease of this node as leader.
     async fn lease(&self, local: &Arc<Group>, attempts: &Attempts) -> Result<(), ReadError> {
         let index = local.lease_index().await?;
         local.wait_applied(index, attempts.left()).await
@@ -153,7 +153,7 @@ impl Coordinator {
                 Ok(Tried::Again(format!("node {peer} does not serve the group")))
             }
             Err(PeerError::Refused(refusal @ KvError::Invalid(_))) => Err(refusal),
-            // A read changes nothing, so it may be asked again.
+            // A read changes nothing, so it may be repeated.
             Err(error) => {
                 self.parts.directory.hint_leader(group, None);
                 Ok(Tried::Again(error.to_string()))
@@ -161,7 +161,7 @@ impl Coordinator {
         }
     }
 
-    /// Serves a read for another node, which will not ask a third.
+    /// Serves a read for another node.
     pub async fn read_here(
         &self,
         group: GroupId,

@@ -1,7 +1,7 @@
-//! Requests that can share one answer share one round trip.
+//! Lets requests that can share one answer share one round trip.
 //!
-//! A request joins the next round, never one that is under way: whatever the round finds out was
-//! true after the request arrived. That is what makes a shared read index linearizable.
+//! A request joins the next round, never one that is in progress, so the result of the round was
+//! true after the request arrived. This makes a shared read index linearizable.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// Rounds of one question. At most one is under way; those who wait are as many as the requests in
-/// flight.
+/// Rounds of one query. At most one is in progress; the number of waiters is bounded by the
+/// requests in flight.
 pub(super) struct Rounds<T> {
     state: Mutex<State<T>>,
 }
@@ -25,7 +25,7 @@ impl<T: Clone + Send + 'static> Rounds<T> {
         Arc::new(Rounds { state: Mutex::new(State { running: false, waiting: Vec::new() }) })
     }
 
-    /// What the next round finds out. `None`: the round was dropped (the runtime stops).
+    /// The result of the next round. `None`: the round was dropped (the runtime stops).
     pub(super) async fn join<F, Fut>(self: &Arc<Self>, ask: F) -> Option<T>
     where
         F: Fn() -> Fut + Send + 'static,
@@ -51,7 +51,7 @@ impl<T: Clone + Send + 'static> Rounds<T> {
         while let Some(round) = self.next_round() {
             let answer = ask().await;
             for waiter in round {
-                // A waiter that went away needs no answer.
+                // A dropped waiter needs no answer.
                 let _ = waiter.send(answer.clone());
             }
         }

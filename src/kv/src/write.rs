@@ -1,9 +1,9 @@
-//! Writes: encoded once, sent at most to one other node at a time, proposed by the leader of the
-//! group, and counted there, once, in the term in which they were proposed.
+//! Writes: encoded once, sent to at most one other node at a time, proposed by the leader of the
+//! group, and counted there once, in the term in which they were proposed.
 //!
 //! The count is made when the outcome is known, under the table that was published when the write
 //! was proposed. A write whose caller went away, or whose outcome is unknown, was proposed and is
-//! counted; one that openraft refused was not and is not.
+//! counted; a write that openraft refused is not.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +22,8 @@ use super::limits::{check_batch, check_key, check_range, check_value};
 use super::machine::{decode_cas, decode_count};
 use super::peer::{PeerError, PeerOutcome};
 
-/// What replicas say of their disks is as old as their last answer to a heartbeat, so who says that it
-/// is full is heard once more before a write is refused for it.
+/// Disk states of replicas are as old as their last answer to a heartbeat, so a full replica is
+/// asked once more before a write is refused because of it.
 const HEARD_AGAIN: Duration = Duration::from_secs(1);
 
 async fn replicas_have_room(local: &Group) -> Result<(), KvError> {
@@ -48,7 +48,7 @@ impl Coordinator {
         self.write(self.group_of(key)?, command).await.map(drop)
     }
 
-    /// Removes a key; whether it was there.
+    /// Removes a key; returns whether it existed.
     pub async fn delete(&self, key: &[u8]) -> Result<bool, KvError> {
         check_key(key)?;
         let command = KvCommand::Delete { key }.encode();
@@ -56,7 +56,7 @@ impl Coordinator {
         Ok(decode_count(&reply)? > 0)
     }
 
-    /// Replaces a value where it is the expected one.
+    /// Replaces a value if it is the expected one.
     pub async fn compare_and_swap(
         &self,
         key: &[u8],
@@ -71,7 +71,7 @@ impl Coordinator {
         decode_cas(&self.write(self.group_of(key)?, command).await?)
     }
 
-    /// Applies all of `writes` atomically. They must live in one group.
+    /// Applies all of `writes` atomically. They must be in one group.
     pub async fn batch(&self, writes: Vec<KvWrite<'_>>) -> Result<(), KvError> {
         check_batch(writes.len(), writes.iter().map(KvWrite::payload_bytes).sum())?;
         for write in &writes {
@@ -98,8 +98,8 @@ impl Coordinator {
         first.ok_or(KvError::NotReady)
     }
 
-    /// Removes the keys of `[start, end)`, route by route; how many there were. Each route's part is
-    /// atomic and counts as one write.
+    /// Removes the keys of `[start, end)`, route by route; how many there were. Each route's part
+    /// is atomic and counts as one write.
     pub async fn delete_range(&self, start: &[u8], end: Option<&[u8]>) -> Result<u64, KvError> {
         check_range(start, end)?;
         let mut deleted = 0u64;
@@ -124,7 +124,7 @@ impl Coordinator {
         Ok(deleted)
     }
 
-    /// Has the leader of `group` propose `command`; what the state machine answered.
+    /// Lets the leader of `group` propose `command`; returns the answer of the state machine.
     async fn write(&self, group: GroupId, command: Bytes) -> Result<Bytes, KvError> {
         let mut attempts = Attempts::until(self.deadline());
         loop {
@@ -218,8 +218,9 @@ impl Coordinator {
     }
 }
 
-/// A write under way: the table it was proposed under, and what to count once it is known to have
-/// been proposed. Dropped without a verdict (unknown outcome, caller gone), it counts.
+/// A write in progress: the table that it was proposed under, and the counts to make once it is
+/// known to have been proposed. If it is dropped without a verdict (unknown outcome, caller gone),
+/// it counts.
 struct Proposal<'a> {
     sampler: &'a Sampler,
     epoch: Arc<Epoch>,

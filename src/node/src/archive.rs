@@ -32,8 +32,8 @@ pub enum ArchiveError {
 /// The stored history of one node. One writer owns it: the flusher.
 pub(super) struct HistoryArchive {
     storage: Storage,
-    /// `None`: the disk is short of room, or storing failed. What was stored is gone, and nothing is
-    /// stored.
+    /// `None`: the disk is short of room, or storing failed. What was stored is gone, and nothing
+    /// is stored.
     rows: Option<SideRows>,
     archive: Archive,
     /// The checkpoint stored last, so that a quiet second writes nothing.
@@ -84,8 +84,8 @@ impl HistoryArchive {
         Ok(archive)
     }
 
-    /// Where to store; `None`: nowhere. When there is no room any more, what was stored is removed; when
-    /// there is again, all that is in memory is stored.
+    /// Where to store; `None`: nowhere. When there is no room any more, what was stored is removed;
+    /// when there is again, all that is in memory is stored.
     fn rows(&mut self, history: &History) -> io::Result<Option<&SideRows>> {
         let scarce = self.storage.room() < RoomState::Ample;
         if scarce && self.rows.is_some() {
@@ -114,8 +114,8 @@ impl HistoryArchive {
         self.storage.remove_side(ROWS)
     }
 
-    /// Stores what a flush changed, and the column in progress. Where that fails, all of the history
-    /// is stored anew with a later flush.
+    /// Stores what a flush changed, and the column in progress. Where that fails, all of the
+    /// history is stored anew with a later flush.
     pub(super) fn store(&mut self, flushed: &Flushed, history: &History) -> io::Result<()> {
         let open = history.checkpoint();
         let checkpoint = (open.id(), open.total());
@@ -146,7 +146,8 @@ impl HistoryArchive {
         let batch = self.archive.batch(columns, &flushed.removed);
         let mut written = rows.apply(batch.puts, batch.deletes);
         if !flushed.closed.is_empty() {
-            // So that a file that loses a closed column is refused, and not taken for a shorter one.
+            // So that a file that loses a closed column is refused, and not taken for a shorter
+            // one.
             written = written.and_then(|()| rows.sync());
         }
         if written.is_err() {

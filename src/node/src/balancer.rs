@@ -310,8 +310,8 @@ impl Balancer {
         Ok(None)
     }
 
-    /// Records as gone what leaves and holds nothing any more, once it has left what it counted to one
-    /// that stays. Nothing is counted any more where nothing is held.
+    /// Records as gone what leaves and holds nothing any more, once it has left what it counted to
+    /// one that stays. Nothing is counted any more where nothing is held.
     async fn let_go(
         &self,
         placement: &Placement,
@@ -338,7 +338,8 @@ impl Balancer {
                 }
                 // The store matters more than what is known of its past.
                 Err(error) => {
-                    tracing::error!(%node, %heir, %error, "the columns of a node that left are lost");
+                    let what = "the columns of a node that left are lost";
+                    tracing::error!(%node, %heir, %error, "{what}");
                 }
             }
             memory.failed_bequests = 0;

@@ -1,5 +1,6 @@
 //! Follows the applied catalog: opens the groups that are placed on this node, gives up those that
-//! are placed elsewhere, and publishes the routes to the sampler, whose table the coordinator routes by.
+//! are placed elsewhere, and publishes the routes to the sampler, whose table the coordinator
+//! routes by.
 //!
 //! The sampler hears of routes from here and nowhere else, so it never counts under a route that
 //! the catalog has not applied.
@@ -173,7 +174,8 @@ impl Follower {
     }
 
     /// Stops and erases a group once its leader says, confirmed by a majority, that this node is no
-    /// member of it: what the catalog says may lie in the past, and a member's data is never erased.
+    /// member of it: what the catalog says may lie in the past, and a member's data is never
+    /// erased.
     async fn give_up(self, group: GroupId) {
         loop {
             let placement = self.catalog.placement();
@@ -226,7 +228,8 @@ impl Follower {
         }
     }
 
-    /// Where the replicas are. They are first members, whom the catalog group knows at any moment now.
+    /// Where the replicas are. They are first members, whom the catalog group knows at any moment
+    /// now.
     async fn members_of(&self, placement: &GroupPlacement) -> Option<BTreeMap<u64, Member>> {
         while !self.stop.is_cancelled() {
             let members: BTreeMap<u64, Member> = placement

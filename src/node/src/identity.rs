@@ -1,8 +1,8 @@
 //! What a node's folder knows of the node: who it is and how it came to its cluster.
 //!
-//! Records in the storage's own tree: `node` and `disk` (below), `cluster` (the cluster id, text, once
-//! it is known), `incarnation` (8 bytes, big endian, one more at each start) and `removed` (1 byte, 1
-//! once the node heard that it is no member any more). Others are those of the handshakes
+//! Records in the storage's own tree: `node` and `disk` (below), `cluster` (the cluster id, text,
+//! once it is known), `incarnation` (8 bytes, big endian, one more at each start) and `removed` (1
+//! byte, 1 once the node heard that it is no member any more). Others are those of the handshakes
 //! (`raft/handshake`).
 //!
 //! ```text
@@ -108,7 +108,8 @@ impl Folder<'_> {
             None => {
                 self.put(DISK, &encode_disk(fresh, number)).await?;
                 if is_old {
-                    tracing::info!(disk = %fresh, "gave the folder of an earlier version a disk id");
+                    let what = "gave the folder of an earlier version a disk id";
+                    tracing::info!(disk = %fresh, "{what}");
                 }
                 (fresh, number)
             }

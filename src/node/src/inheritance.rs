@@ -21,8 +21,8 @@ pub(super) struct Inheritance {
 }
 
 impl Inheritance {
-    /// Opens what earlier lives stored and gives it back to the history. What cannot be read is left
-    /// out and named.
+    /// Opens what earlier lives stored and gives it back to the history. What cannot be read is
+    /// left out and named.
     pub(super) fn open(storage: &Storage, local: &LocalMatrix) -> Arc<Self> {
         let names = storage.side_names(ROWS).unwrap_or_else(|error| {
             tracing::warn!(%error, "columns of nodes that left cannot be listed");
@@ -36,7 +36,8 @@ impl Inheritance {
                     Some((estate, damaged)) => {
                         if !damaged.is_empty() {
                             let damaged = damaged.len();
-                            tracing::warn!(%node, damaged, "columns of a node that left are damaged and were left out");
+                            let what = "columns of a node that left are damaged and were left out";
+                            tracing::warn!(%node, damaged, "{what}");
                         }
                         local.history().inherit(estate);
                     }

@@ -81,7 +81,8 @@ pub(super) async fn ask_to_add(
 
 /// Whether a member that did not take this node in may do so yet. Asking again does no harm.
 fn may_join_yet(status: &Status) -> bool {
-    // Of a connection that breaks, almost any code is made; of a port that speaks TLS only, this one.
+    // Of a connection that breaks, almost any code is made; of a port that speaks TLS only, this
+    // one.
     let broke = status.source().is_some() && status.code() != Code::PermissionDenied;
     let passes =
         [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown, Code::Aborted];

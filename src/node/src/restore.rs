@@ -1,8 +1,8 @@
 //! Makes a node's folder from a backup.
 //!
-//! Each first member of the new cluster makes its own from the same file and the same list of members,
-//! so all begin with the same catalog, the same rows at the same place of each log, and a new
-//! cluster id that follows from both: nodes of the old cluster and of the new never mix.
+//! Each first member of the new cluster makes its own from the same file and the same list of
+//! members, so all begin with the same catalog, the same rows at the same place of each log, and a
+//! new cluster id that follows from both: nodes of the old cluster and of the new never mix.
 //!
 //! The file is read whole before anything is written. The folder is made beside its place and moved
 //! there last, so that there is a restored node or none.
@@ -66,7 +66,10 @@ pub struct Restored {
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// There is something.
-    #[error("{} holds data already; a backup is restored into a folder that does not exist or is empty", .0.display())]
+    #[error(
+        "{} holds data already; a backup is restored into a folder that does not exist or is empty",
+        .0.display()
+    )]
     Exists(PathBuf),
     /// The list of members lacks this node.
     #[error("node {0} is not in the list of members")]
@@ -134,7 +137,8 @@ impl Restore {
     /// Makes the folder. Blocks on the disk.
     ///
     /// # Errors
-    /// Nothing is left behind: a folder that is used, a backup that is damaged, members that do not fit.
+    /// Nothing is left behind: a folder that is used, a backup that is damaged, members that do not
+    /// fit.
     pub fn run(&self) -> Result<Restored, RestoreError> {
         if !self.members.contains_key(&self.id) {
             return Err(RestoreError::NotAMember(self.id));

@@ -1,16 +1,16 @@
 //! Whether this node is still a member, which only the others can tell it.
 //!
-//! A node that is removed while it is down hears nothing of that: the others send it nothing any more,
-//! and its own disk says that it is a member. So it asks them, when it starts and whenever the catalog
-//! group has no leader here, and now and then besides. Stale reads wait for the first answer, for
-//! [`ASK_WITHIN`] at most: a node that reaches nobody serves what it has, as it does while it is cut
-//! off.
+//! A node that is removed while it is down hears nothing of that: the others send it nothing any
+//! more, and its own disk says that it is a member. So it asks them, when it starts and whenever
+//! the catalog group has no leader here, and now and then besides. Stale reads wait for the first
+//! answer, for [`ASK_WITHIN`] at most: a node that reaches nobody serves what it has, as it does
+//! while it is cut off.
 //!
-//! That it was removed is remembered on disk, so that a node that reaches nobody after its next start
-//! serves nothing either.
+//! That it was removed is remembered on disk, so that a node that reaches nobody after its next
+//! start serves nothing either.
 //!
-//! The answer that counts is the leader's of the catalog group, which a majority confirmed, or anyone's
-//! that the catalog has this node down as gone, which is for ever.
+//! The answer that counts is the leader's of the catalog group, which a majority confirmed, or
+//! anyone's that the catalog has this node down as gone, which is for ever.
 
 use std::sync::Arc;
 use std::time::Duration;

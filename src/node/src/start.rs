@@ -374,7 +374,8 @@ impl Node {
                 };
                 if !matches!(joined, Some(Ok(()))) {
                     if let Err(error) = node.shutdown().await {
-                        tracing::warn!(%error, "the storage of a node that did not join did not close");
+                        let what = "the storage of a node that did not join did not close";
+                        tracing::warn!(%error, "{what}");
                     }
                     return match joined {
                         Some(Err(error)) => Err(error),

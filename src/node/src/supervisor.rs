@@ -1,14 +1,16 @@
 //! Supervision of the node's control loops.
 //!
-//! A control loop runs until the node stops. If it ends or panics before, one of two things happens:
+//! A control loop runs until the node stops. If it ends or panics before, one of two things
+//! happens:
 //!
 //! * A loop without which the node would serve wrong answers, or ignore changes of the cluster,
 //!   stops the node: [`Supervisor`] logs its name, `/readyz` says it, and the process exits.
-//! * A loop that only improves the cluster, or records what happened, is restarted after a pause and
-//!   counted in `keyviz_loop_restarts_total`. The store goes on meanwhile.
+//! * A loop that only improves the cluster, or records what happened, is restarted after a pause
+//!   and counted in `keyviz_loop_restarts_total`. The store goes on meanwhile.
 //!
-//! A loop that acts for the whole cluster on the leader of the catalog group must not stop the node:
-//! the next leader would run into the same fault, and the cluster would lose one node after the other.
+//! A loop that acts for the whole cluster on the leader of the catalog group must not stop the
+//! node: the next leader would run into the same fault, and the cluster would lose one node after
+//! the other.
 
 use std::any::Any;
 use std::future::Future;

@@ -1,8 +1,8 @@
 //! Writes on their way to the leader, in batches.
 //!
 //! Two of three writes reach a node that does not lead their group. A call of its own for each
-//! would cost about as much as everything else that is done for it, so the writes to one group gather
-//! while earlier ones are on their way, and share a call.
+//! would cost about as much as everything else that is done for it, so the writes to one group
+//! gather while earlier ones are on their way, and share a call.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -54,10 +54,9 @@ pub(crate) struct Way {
 }
 
 impl Forwards {
-    /// Has a command sent with whatever else goes the same way meanwhile, under the id of the request
-    /// that this task serves. What is under way is
-    /// bounded by the requests that clients may have open. Dropping the future does not take the
-    /// command back.
+    /// Has a command sent with whatever else goes the same way meanwhile, under the id of the
+    /// request that this task serves. What is under way is bounded by the requests that clients may
+    /// have open. Dropping the future does not take the command back.
     pub(crate) fn propose(
         &self,
         way: Way,

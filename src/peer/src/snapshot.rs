@@ -84,9 +84,9 @@ impl Picture {
         leading.max_by_key(|(_, view)| view.term).map(|(node, _)| node)
     }
 
-    /// The last entry of the catalog group's leader, where most of those who vote answered and nobody
-    /// knows of a later term. Everything that was agreed on before the picture was taken is at or
-    /// before it: a later leader would have asked one of those who answered for its vote.
+    /// The last entry of the catalog group's leader, where most of those who vote answered and
+    /// nobody knows of a later term. Everything that was agreed on before the picture was taken is
+    /// at or before it: a later leader would have asked one of those who answered for its vote.
     pub fn catalog_end(&self) -> Option<u64> {
         let leader = self.leader(GroupId::CATALOG)?;
         let leader = self.replica(leader, GroupId::CATALOG)?;

@@ -1,8 +1,8 @@
 //! Round one's answer, between [`NodeTotals`] and the wire.
 //!
-//! A node has thousands of ranges, of which nearly all end where the next one begins. An asker that can
-//! read them gets them packed: the keys one after the other, the numbers in lists. One of an older
-//! version gets a message a range.
+//! A node has thousands of ranges, of which nearly all end where the next one begins. An asker that
+//! can read them gets them packed: the keys one after the other, the numbers in lists. One of an
+//! older version gets a message a range.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 

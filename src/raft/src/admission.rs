@@ -1,8 +1,8 @@
 //! How much may be under way: proposals of a group, and bytes of proposals of a node.
 //!
-//! What is admitted counts until its outcome is known, not until its caller loses patience: a caller
-//! that went away has left its entry in the queues, and a disk that stalls would gather them without
-//! end. So what waits for the log writer and for followers is bounded by what is admitted.
+//! What is admitted counts until its outcome is known, not until its caller loses patience: a
+//! caller that went away has left its entry in the queues, and a disk that stalls would gather them
+//! without end. So what waits for the log writer and for followers is bounded by what is admitted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,8 +52,9 @@ pub(crate) struct Admitted {
     bytes: u64,
 }
 
-/// Adds unless that exceeds the limit. What is refused is never seen in the counter: it must not make
-/// another caller's smaller amount look too much. Relaxed: the number guards nothing but itself.
+/// Adds unless that exceeds the limit. What is refused is never seen in the counter: it must not
+/// make another caller's smaller amount look too much. Relaxed: the number guards nothing but
+/// itself.
 fn take(counter: &AtomicU64, amount: u64, limit: u64) -> bool {
     let within = |before: u64| before.checked_add(amount).filter(|after| *after <= limit);
     counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()

@@ -7,10 +7,10 @@
 //!                       +-- X was applied before: missed; time is up: not reached
 //! ```
 //!
-//! The digest is XXH3-128 over the rows in key order, each as the length of its key (u32, little-endian),
-//! the key, the length of its value and the value. Rows of the group's own bookkeeping (members, applied
-//! position) are not part of it, so replicas that agree have the same digest however they came to
-//! their rows.
+//! The digest is XXH3-128 over the rows in key order, each as the length of its key (u32,
+//! little-endian), the key, the length of its value and the value. Rows of the group's own
+//! bookkeeping (members, applied position) are not part of it, so replicas that agree have the same
+//! digest however they came to their rows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,8 +23,8 @@ use super::apply::RUN_BYTES;
 use super::group::Group;
 use super::storage::{AwaitedView, NoView, SnapshotView, Space};
 
-/// Old values that are kept for a view take memory, and at eight times as much the view is lost. From
-/// here on it is read without a pause.
+/// Old values that are kept for a view take memory, and at eight times as much the view is lost.
+/// From here on it is read without a pause.
 const HURRY_BYTES: usize = 8 * 1024 * 1024;
 
 /// A pause is looked up from this often.
@@ -65,7 +65,8 @@ pub enum DigestError {
         /// The last applied entry.
         applied: u64,
     },
-    /// More was written while the rows were read than is kept for that, or a snapshot replaced them.
+    /// More was written while the rows were read than is kept for that, or a snapshot replaced
+    /// them.
     #[error("more was written than is kept while the rows were read; try again")]
     Overtaken,
     /// The rows could not be read.
@@ -119,9 +120,9 @@ impl ArmedDigest {
         Ok(Self { space: space.clone(), index, view })
     }
 
-    /// Waits for the entry, for `limit` at most, and reads the rows on a thread of low priority, at no
-    /// more than `bytes_per_s` (0: no limit) unless so much is written meanwhile that it has to hurry.
-    /// Batches that follow are not held up. Dropping the future ends the reading.
+    /// Waits for the entry, for `limit` at most, and reads the rows on a thread of low priority, at
+    /// no more than `bytes_per_s` (0: no limit) unless so much is written meanwhile that it has to
+    /// hurry. Batches that follow are not held up. Dropping the future ends the reading.
     ///
     /// # Errors
     /// See [`DigestError`].

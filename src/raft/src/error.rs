@@ -122,7 +122,8 @@ pub enum CreateError {
     /// It was closed on this node, because its leader contradicted what it has committed.
     #[error(
         "the group is closed on this node: {reason}. Run `keyviz cluster verify`, then replace the \
-         node that is wrong (`keyviz cluster replace-node`); keep its folder until all replicas agree"
+         node that is wrong (`keyviz cluster replace-node`); keep its folder until all replicas \
+         agree"
     )]
     Closed {
         /// Both logs.

@@ -1,9 +1,10 @@
 //! Batches that form by themselves.
 //!
 //! What arrives alone leaves at once. What arrives while an earlier batch is under way gathers and
-//! leaves together, so batches grow with the load and nobody waits for a timer: the wait is for work
-//! that is being done anyway. Only a batch that hangs is not waited for. A write costs a few messages, tasks and wakes of threads whatever its
-//! size, and under load they are most of what it costs; a batch pays them once.
+//! leaves together, so batches grow with the load and nobody waits for a timer: the wait is for
+//! work that is being done anyway. Only a batch that hangs is not waited for. A write costs a few
+//! messages, tasks and wakes of threads whatever its size, and under load they are most of what it
+//! costs; a batch pays them once.
 //!
 //! ```text
 //!   join, join ──> waiting ──> lane 1: a batch under way ──> answers
@@ -28,8 +29,8 @@ const LANES: usize = 16;
 /// Items that justify a further lane while others are under way.
 const LANE_ITEMS: usize = 64;
 
-/// What has waited this long for a batch under way goes without it: it hangs, as in a group that has
-/// lost its quorum, and what comes after deserves its own answer.
+/// What has waited this long for a batch under way goes without it: it hangs, as in a group that
+/// has lost its quorum, and what comes after deserves its own answer.
 const STALLED: Duration = Duration::from_millis(100);
 
 /// Collects items into batches.
@@ -59,9 +60,9 @@ impl<T> Default for Gather<T> {
 }
 
 impl<T> Gather<T> {
-    /// Has `send` send the item, of `bytes`, with whatever else gathers meanwhile, and waits for what
-    /// it answers through `answered`'s sender; `None`: it never will. Dropping the future does not take
-    /// the item back. Needs a Tokio runtime.
+    /// Has `send` send the item, of `bytes`, with whatever else gathers meanwhile, and waits for
+    /// what it answers through `answered`'s sender; `None`: it never will. Dropping the future does
+    /// not take the item back. Needs a Tokio runtime.
     pub async fn submit<A, F>(
         self: Arc<Self>,
         item: T,

@@ -252,9 +252,9 @@ impl Group {
         }
     }
 
-    /// Fails where so many replicas are full that no majority has room, as far as they have told this
-    /// node as their leader: what is proposed would get no answer. A change of the catalog is not to
-    /// ask, since it may bring a replica that has room.
+    /// Fails where so many replicas are full that no majority has room, as far as they have told
+    /// this node as their leader: what is proposed would get no answer. A change of the catalog is
+    /// not to ask, since it may bring a replica that has room.
     pub fn check_replicas_room(&self) -> Result<(), ReplicasFull> {
         let full = self.peers.full();
         if full.is_empty() || !self.is_leader() {
@@ -380,8 +380,8 @@ async fn write(waiting: Proposals, raft: Raft, command: Command, limit: Duration
 
 type Write = Pin<Box<dyn Future<Output = WriteResult> + Send>>;
 
-/// A proposal and what it was admitted with. If its caller goes away, it goes on by itself until its
-/// outcome is known, and counts as under way until then.
+/// A proposal and what it was admitted with. If its caller goes away, it goes on by itself until
+/// its outcome is known, and counts as under way until then.
 struct UnderWay(Option<(Write, Admitted)>);
 
 impl UnderWay {

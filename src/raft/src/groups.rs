@@ -194,8 +194,8 @@ impl Groups {
         }
     }
 
-    /// Stops one group for good: its data stays, and it is not opened here again. Without the catalog
-    /// group the whole node takes part in nothing.
+    /// Stops one group for good: its data stays, and it is not opened here again. Without the
+    /// catalog group the whole node takes part in nothing.
     pub(crate) async fn close(&self, id: GroupId, reason: String) {
         if self.inner.closed.lock().insert(id, reason.clone()).is_some() {
             return;
@@ -293,8 +293,8 @@ impl Groups {
     }
 }
 
-/// What the log has forgotten must be in the rows. They are synced before it forgets, so rows that lack
-/// it were lost.
+/// What the log has forgotten must be in the rows. They are synced before it forgets, so rows that
+/// lack it were lost.
 fn check_rows_reach_log(log: &GroupLog, space: &Space) -> io::Result<()> {
     let (applied, purged) = (space.applied().map(|at| at.index), log.purged_index());
     if applied >= purged {

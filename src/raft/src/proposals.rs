@@ -1,7 +1,7 @@
 //! Proposals of one group on their way into openraft, in batches.
 //!
-//! openraft takes a batch as one message, appends it as one record and replicates it as one request.
-//! Each proposal still has its own answer.
+//! openraft takes a batch as one message, appends it as one record and replicates it as one
+//! request. Each proposal still has its own answer.
 
 use std::sync::Arc;
 

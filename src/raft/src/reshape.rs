@@ -124,7 +124,8 @@ impl Group {
         now.log_id() == agreed.log_id() && matches!(configs.as_slice(), [one] if one == voters)
     }
 
-    /// Whether `node` is a member, confirmed by a majority after the call. Only the leader can tell.
+    /// Whether `node` is a member, confirmed by a majority after the call. Only the leader can
+    /// tell.
     pub async fn confirms_member(self: &Arc<Self>, node: NodeId) -> Result<bool, ReadError> {
         self.read_index().await?;
         Ok(self.status().members.contains_key(&node))

@@ -50,7 +50,11 @@ pub enum SecurityError {
         cause: String,
     },
     /// The certificate and the key do not match, or cannot be used.
-    #[error("the certificate {} and the key {} cannot be used: {cause}", cert.display(), key.display())]
+    #[error(
+        "the certificate {} and the key {} cannot be used: {cause}",
+        cert.display(),
+        key.display()
+    )]
     Pair {
         /// The certificate's file.
         cert: PathBuf,

@@ -4,7 +4,8 @@
 //! |---|---|---|
 //! | a client of the store | none | |
 //! | an administrator | the admin token, on each call | [`SecretFile::accepts`] |
-//! | another node | a certificate of the CA that is valid for servers too, or the cluster secret | [`CallerCertificate`], [`SecretFile::accepts`] |
+//! | another node | a certificate of the CA that is valid for servers | [`CallerCertificate`] |
+//! | another node | the cluster secret | [`SecretFile::accepts`] |
 //!
 //! Credentials are files that are read again while the node runs ([`Security::watch`]): a new token
 //! or secret takes effect with the next call, a new certificate with the next connection. An

@@ -173,8 +173,8 @@ impl SecretFile {
         self.inner.current.load().bare()
     }
 
-    /// Reads the file again and says whether the secrets changed. Secrets of [`SecretFile::fixed`] do
-    /// not change.
+    /// Reads the file again and says whether the secrets changed. Secrets of [`SecretFile::fixed`]
+    /// do not change.
     ///
     /// # Errors
     /// As [`SecretFile::open`]; the former secrets stay in force.

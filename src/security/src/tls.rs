@@ -146,8 +146,8 @@ impl ClientTls {
         ClientTls(Arc::new(ClientInner { current: ArcSwap::new(config), files: None }))
     }
 
-    /// Trusts the servers that the CA in the file `ca` signed. With `own`, the files of a certificate
-    /// and its key, also presents that certificate.
+    /// Trusts the servers that the CA in the file `ca` signed. With `own`, the files of a
+    /// certificate and its key, also presents that certificate.
     ///
     /// # Errors
     /// Where a file cannot be used.

@@ -2,15 +2,15 @@
 //!
 //! | call | needs |
 //! |---|---|
-//! | `RaftTransport`, `KvPeer`, `KeyVizPeer`, `ClusterPeer` | a node's certificate or the cluster secret, where either is set up |
-//! | `KeyViz`, `Backup`, `Cluster.Verify`; of `Routes` and `Cluster` everything that changes anything | the admin token, where there is one |
+//! | `RaftTransport`, `KvPeer`, `KeyVizPeer`, `ClusterPeer` | a node's certificate or the secret |
+//! | `KeyViz`, `Backup`, `Cluster.Verify`; changes by `Routes` and `Cluster` | the admin token |
 //! | `Cluster.AddNode` | the same, or what a node shows: a node that joins asks for itself |
 //! | `Kv`, reading `Routes` and `Cluster.GetStatus`, health, reflection | nothing |
 //! | `/api/` of HTTP | the admin token, where there is one |
 //!
 //! What is not named here needs the most: a service or a call that is added without a thought is
-//! closed. A caller whose certificate does not hold gets nothing at all. Checks look at headers alone,
-//! so that a refused call has done nothing.
+//! closed. A caller whose certificate does not hold gets nothing at all. Checks look at headers
+//! alone, so that a refused call has done nothing.
 
 use std::convert::Infallible;
 use std::net::IpAddr;

@@ -1,8 +1,9 @@
 //! What is stored of a history, as records for any ordered key-value store.
 //!
-//! A column's record names the chunks of slots that it counts in, which are records of their own, written once.
-//! The archive knows which chunks are stored and who needs them, so that each batch has just the
-//! records that change. Each batch has to be applied as one: a fold replaces columns by their sum.
+//! A column's record names the chunks of slots that it counts in, which are records of their own,
+//! written once. The archive knows which chunks are stored and who needs them, so that each batch
+//! has just the records that change. Each batch has to be applied as one: a fold replaces columns
+//! by their sum.
 //!
 //! ```text
 //! keys:  'a' | digest u128, big-endian                a chunk of slots
@@ -103,8 +104,8 @@ impl Archive {
         Opened { archive, columns, damaged, lost, garbage }
     }
 
-    /// The records for columns that were closed or changed, or are a checkpoint of the open one, and for
-    /// ids of columns that are no longer kept.
+    /// The records for columns that were closed or changed, or are a checkpoint of the open one,
+    /// and for ids of columns that are no longer kept.
     pub fn batch<'a>(
         &mut self,
         columns: impl IntoIterator<Item = &'a Column>,

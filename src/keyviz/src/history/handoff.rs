@@ -1,9 +1,10 @@
 //! Columns of nodes that have left, kept by one that stays.
 //!
 //! They stay those of the node that counted them: contributions are keyed by (node, incarnation,
-//! column), so it changes nothing if the node that leaves still answers too, or if two nodes were given
-//! the same columns. All histories that are kept for others have a quarter of the node's own byte budget
-//! on top of it, in equal parts, and over it become coarser and at last are forgotten as the own ones do.
+//! column), so it changes nothing if the node that leaves still answers too, or if two nodes were
+//! given the same columns. All histories that are kept for others have a quarter of the node's own
+//! byte budget on top of it, in equal parts, and over it become coarser and at last are forgotten
+//! as the own ones do.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::archive::{Archive, Damaged};
 use super::column::Column;
 use super::config::HistoryConfig;
-use super::open::Shared;
+use super::open::AxisInterner;
 use super::tiers::Tiers;
 use super::view::{Answering, Holdings};
 use super::window::Window;
@@ -35,8 +36,8 @@ const SUMMARY: &[u8] = b"e";
 const SUMMARY_VERSION: u8 = 1;
 
 impl Estate {
-    /// The estate as records for an ordered key-value store, newest column first, what a column refers
-    /// to before it, and the summary last. Packs one column at a time.
+    /// The estate as records for an ordered key-value store, newest column first, what a column
+    /// refers to before it, and the summary last. Packs one column at a time.
     pub fn records(self) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
         let mut summary = vec![SUMMARY_VERSION];
         summary.extend(self.incarnation.0.to_be_bytes());
@@ -120,10 +121,10 @@ impl Inherited {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn keep(&self, estate: Estate, config: &HistoryConfig, shared: &Shared) {
+    pub fn keep(&self, estate: Estate, config: &HistoryConfig, interner: &AxisInterner) {
         let mut columns = Tiers::new(config.step_ms);
         let now_ms = estate.columns.last().map_or(0, |column| column.end_ms());
-        let interner = &mut shared.lock();
+        let interner = &mut interner.lock();
         for column in estate.columns {
             let mut column = Arc::unwrap_or_clone(column);
             // What was open when the node left is as complete as it will be.

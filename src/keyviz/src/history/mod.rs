@@ -3,27 +3,29 @@
 //! # Aligned time
 //!
 //! Columns are the intervals `[n*step, (n+1)*step)` of Unix time. The caller harvests its sampler
-//! as often as it likes and hands each harvest to [`History::add`] with the time. What was harvested
-//! counts for the column that was open until then, so a harvest at a boundary still belongs to the
-//! column that ends there. If that time lies in another column, the open one is closed and the
-//! other is opened.
+//! as often as it likes and hands each harvest to [`History::add`] with the time. What was
+//! harvested counts for the column that was open until then, so a harvest at a boundary still
+//! belongs to the column that ends there. If that time lies in another column, the open one is
+//! closed and the other is opened.
 //!
-//! A clock that jumps loses nothing: a column is found by its time, and counts of a time that already
-//! has a column are added to it (a column that was closed is reopened, and returned as closed
-//! again with more in it). A clock that runs ahead and is set back leaves a column in the future, which
-//! queries of the present do not touch. Up to [`MAX_STALL_COLUMNS`] columns that pass without a call are
-//! known to be empty; a longer gap is taken for a jump, which leaves no columns behind.
+//! A clock that jumps loses nothing: a column is found by its time, and counts of a time that
+//! already has a column are added to it (a column that was closed is reopened, and returned as
+//! closed again with more in it). A clock that runs ahead and is set back leaves a column in the
+//! future, which queries of the present do not touch. Up to [`MAX_STALL_COLUMNS`] columns that pass
+//! without a call are known to be empty; a longer gap is taken for a jump, which leaves no columns
+//! behind.
 //!
 //! # Locking
 //!
 //! | lock | guards | held by |
 //! |---|---|---|
-//! | `state` | the open column and the map of closed ones | `add` and `restore`; a query only to clone pointers |
-//! | `inherited` | what is kept for nodes that have left | `inherit`; a query only to clone pointers |
-//! | `shared` | axes that columns have in common | whoever packs, to look an axis up |
+//! | `state` | the open column, the closed ones | `add`, `restore`; a query, to clone pointers |
+//! | `inherited` | columns of nodes that have left | `inherit`; a query, to clone pointers |
+//! | `interner` | axes that columns have in common | whoever packs, to look an axis up |
 //!
-//! `state` is taken before `shared`. Closed columns are immutable behind an `Arc`, the open one is cheap to
-//! clone, and queries compute and pack without a lock, so none delays `add` by more than that.
+//! `state` is taken before `interner`. Closed columns are immutable behind an `Arc`, the open one
+//! is cheap to clone, and queries compute and pack without a lock, so none delays `add` by more
+//! than that.
 
 pub(crate) mod archive;
 pub(crate) mod bitpack;
@@ -43,7 +45,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::sampler::counts::Harvest;
 use handoff::Inherited;
 use keyviz_types::{Incarnation, NodeId};
-use open::{OpenColumn, Shared};
+use open::{AxisInterner, OpenColumn};
 use tiers::Tiers;
 use view::Answering;
 
@@ -67,7 +69,7 @@ pub struct History {
     node: NodeId,
     incarnation: Incarnation,
     state: Mutex<State>,
-    shared: Arc<Shared>,
+    interner: Arc<AxisInterner>,
     inherited: Inherited,
 }
 
@@ -98,8 +100,8 @@ impl History {
         config.validate()?;
         let open = OpenColumn::new(ColumnId::at(now_ms, config.step_ms), incarnation);
         let state = Mutex::new(State { closed: Tiers::new(config.step_ms), open });
-        let (shared, inherited) = (Arc::new(Shared::new()), Inherited::default());
-        Ok(History { config, node, incarnation, state, shared, inherited })
+        let (interner, inherited) = (Arc::new(AxisInterner::new()), Inherited::default());
+        Ok(History { config, node, incarnation, state, interner, inherited })
     }
 
     /// How much is kept.
@@ -136,7 +138,7 @@ impl History {
     }
 
     fn advance(&self, state: &mut State, now_ms: u64, harvest: Harvest) {
-        state.open.add(harvest, &self.shared);
+        state.open.add(harvest, &self.interner);
         let next = ColumnId::at(now_ms, self.config.step_ms);
         if next != state.open.id() {
             self.turn(state, next);
@@ -144,8 +146,8 @@ impl History {
         }
     }
 
-    /// As [`History::add`], and ends the open column, for a stop in good order: what is stored of it
-    /// is complete for this incarnation.
+    /// As [`History::add`], and ends the open column, for a stop in good order: what is stored of
+    /// it is complete for this incarnation.
     pub fn close(&self, now_ms: u64, harvest: Harvest) -> Flushed {
         let mut flushed = self.add(now_ms, harvest);
         let open = {
@@ -153,27 +155,27 @@ impl History {
             state.open.close();
             state.open.clone()
         };
-        flushed.closed.push(Arc::new(open.pack(&self.shared)));
+        flushed.closed.push(Arc::new(open.pack(&self.interner)));
         flushed
     }
 
-    /// The open column as it stands, to be stored in the place of the one before. Also while nothing is
-    /// counted in it and at once after it was opened, so that an end without notice is known to have
-    /// happened in it.
+    /// The open column as it stands, to be stored in the place of the one before. Also while
+    /// nothing is counted in it and at once after it was opened, so that an end without notice is
+    /// known to have happened in it.
     pub fn checkpoint(&self) -> Column {
         let open = self.lock().open.clone();
-        open.pack(&self.shared)
+        open.pack(&self.interner)
     }
 
     /// Takes in columns that earlier incarnations stored. A column that was not closed is marked
-    /// partial. What this incarnation has in the same intervals is added to, not replaced. Returns what it
-    /// changed in turn: marks, and what went over a budget that is smaller now.
+    /// partial. What this incarnation has in the same intervals is added to, not replaced. Returns
+    /// what it changed in turn: marks, and what went over a budget that is smaller now.
     pub fn restore(&self, columns: impl IntoIterator<Item = Column>) -> Flushed {
         let mut state = self.lock();
         for mut column in columns {
             let (id, closed) = (column.id(), column.closed());
             column.mark_unclosed();
-            let interner = &mut self.shared.lock();
+            let interner = &mut self.interner.lock();
             column.intern(interner);
             if id == state.open.id() {
                 state.open.absorb(&column);
@@ -200,7 +202,7 @@ impl History {
             if id == state.open.id() {
                 state.open.absorb(&column);
             } else {
-                state.closed.add(column, &mut self.shared.lock());
+                state.closed.add(column, &mut self.interner.lock());
             }
         }
         self.shrink(&mut state);
@@ -212,9 +214,9 @@ impl History {
         self.lock().holdings()
     }
 
-    /// What is held of `window` now, to answer from later. Clones pointers only, so that whoever keeps
-    /// harvests and questions apart need not do so for as long as an answer takes. `peek` as in
-    /// [`History::totals`].
+    /// What is held of `window` now, to answer from later. Clones pointers only, so that whoever
+    /// keeps harvests and questions apart need not do so for as long as an answer takes. `peek` as
+    /// in [`History::totals`].
     pub fn view(&self, window: Window, peek: Harvest) -> HistoryView {
         let state = self.lock();
         let id = state.open.id();
@@ -225,7 +227,7 @@ impl History {
             closed: state.closed.overlapping(window),
             open: open.then(|| (state.open.clone(), peek)),
             inherited: self.inherited.view(window),
-            shared: Arc::clone(&self.shared),
+            interner: Arc::clone(&self.interner),
         }
     }
 
@@ -239,20 +241,20 @@ impl History {
         &self.inherited
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.shared
+    pub(crate) fn interner(&self) -> &AxisInterner {
+        &self.interner
     }
 
     /// Keeps what a node that leaves has counted, in the place of what was kept of it before.
     pub fn inherit(&self, estate: Estate) {
         // What this node counted itself it has.
         if estate.node != self.node() {
-            self.inherited().keep(estate, self.config(), self.shared());
+            self.inherited().keep(estate, self.config(), self.interner());
         }
     }
 
-    /// All that this node counted, with the column in progress, and all that it keeps for others. `peek`
-    /// as in [`History::totals`].
+    /// All that this node counted, with the column in progress, and all that it keeps for others.
+    /// `peek` as in [`History::totals`].
     pub fn estates(&self, peek: Harvest) -> Vec<Estate> {
         let all = Window { from_ms: 0, to_ms: u64::MAX };
         let columns = self.view(all, peek).columns_held();
@@ -272,7 +274,7 @@ impl History {
 
     /// Closes the open column and opens that of `next`.
     fn turn(&self, state: &mut State, next: ColumnId) {
-        let interner = &mut self.shared.lock();
+        let interner = &mut self.interner.lock();
         let passed_ms = state.open.id().end_ms;
         let reopened = match state.closed.remove(next) {
             Some(column) => OpenColumn::reopen(Arc::unwrap_or_clone(column), self.incarnation),
@@ -295,7 +297,7 @@ impl History {
         let open = state.open.bytes().min(self.config.bytes / 2);
         let bytes = self.config.bytes - open;
         let now_ms = state.open.id().start_ms;
-        state.closed.shrink(self.config.columns, bytes, now_ms, &mut self.shared.lock());
+        state.closed.shrink(self.config.columns, bytes, now_ms, &mut self.interner.lock());
     }
 }
 

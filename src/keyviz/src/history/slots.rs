@@ -1,10 +1,10 @@
 //! What packed cells are cells of: slots, shared by all columns that have the same ones.
 //!
-//! A layout has tens of thousands of slots, and each split, learned boundary or change of leaders makes another
-//! layout that is nearly the same. So a layout is cut into chunks, at slots whose first key hashes to a certain
-//! remainder (content-defined chunking, as in Muthitacharoen et al., LBFS, 2001), and equal chunks are kept
-//! once: a change costs the chunks that it touches. Who leads which group changes with other
-//! things than the keys do, and is kept apart, as [`Leads`].
+//! A layout has tens of thousands of slots, and each split, learned boundary or change of leaders
+//! makes another layout that is nearly the same. So a layout is cut into chunks, at slots whose
+//! first key hashes to a certain remainder (content-defined chunking, as in Muthitacharoen et al.,
+//! LBFS, 2001), and equal chunks are kept once: a change costs the chunks that it touches. Who
+//! leads which group changes with other things than the keys do, and is kept apart, as [`Leads`].
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -52,8 +52,8 @@ pub(crate) struct ChunkSlot {
     pub route: RouteId,
 }
 
-/// A sequence of chunks; slots are numbered through. Chunks are those of one layout in order, or of several where
-/// columns of different layouts were joined: then they may overlap.
+/// A sequence of chunks; slots are numbered through. Chunks are those of one layout in order, or of
+/// several where columns of different layouts were joined: then they may overlap.
 #[derive(Debug)]
 pub(crate) struct SlotAxis {
     chunks: Vec<Arc<Chunk>>,
@@ -66,8 +66,8 @@ pub(crate) struct SlotAxis {
 #[derive(PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Leads(Vec<(GroupId, Term)>);
 
-/// A layout as axis and leads. Where one layout has two terms for a group, which no sampler makes, the
-/// slots of the second have other leads.
+/// A layout as axis and leads. Where one layout has two terms for a group, which no sampler makes,
+/// the slots of the second have other leads.
 #[derive(Debug)]
 pub(crate) struct LayoutAxis {
     pub axis: Arc<SlotAxis>,
@@ -233,7 +233,8 @@ pub(crate) struct Interner {
     chunks: Pool<u128, Chunk>,
     axes: Pool<u128, SlotAxis>,
     leads: Pool<Vec<(GroupId, Term)>, Leads>,
-    /// Of the layouts seen last. A weak reference holds the address, so that no other layout gets it.
+    /// Of the layouts seen last. A weak reference holds the address, so that no other layout gets
+    /// it.
     layouts: Vec<(Weak<Layout>, Arc<LayoutAxis>)>,
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::column::Column;
-use super::open::{OpenColumn, Shared};
+use super::open::{AxisInterner, OpenColumn};
 use crate::sampler::counts::Harvest;
 use keyviz_types::{Incarnation, NodeId};
 
@@ -30,7 +30,8 @@ pub(crate) struct Answering {
     pub holdings: Holdings,
 }
 
-/// A consistent picture of the columns in a window, taken under the history's lock and read without it.
+/// A consistent picture of the columns in a window, taken under the history's lock and read without
+/// it.
 #[derive(Debug)]
 pub struct HistoryView {
     pub(crate) answering: Answering,
@@ -40,7 +41,7 @@ pub struct HistoryView {
     pub(crate) open: Option<(OpenColumn, Harvest)>,
     /// What is kept of it for nodes that have left.
     pub(crate) inherited: Vec<(Answering, Vec<Arc<Column>>)>,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) interner: Arc<AxisInterner>,
 }
 
 impl HistoryView {
@@ -54,7 +55,7 @@ impl HistoryView {
         let mut columns = self.closed.clone();
         if let Some((open, peek)) = &self.open {
             let at = columns.partition_point(|column| column.id() < open.id());
-            columns.insert(at, Arc::new(open.clone().peek(peek.clone(), &self.shared)));
+            columns.insert(at, Arc::new(open.clone().peek(peek.clone(), &self.interner)));
         }
         columns
     }

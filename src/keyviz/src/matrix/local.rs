@@ -30,7 +30,8 @@ pub enum MatrixError {
 }
 
 impl Matrix {
-    /// The matrix of one process: everything that `sampler` has counted, also since its last harvest.
+    /// The matrix of one process: everything that `sampler` has counted, also since its last
+    /// harvest.
     ///
     /// Hold whatever lock keeps [`Sampler::harvest`] and [`History::add`] together, or the counts
     /// between the two are missing. `now_ms` is the present as Unix time.

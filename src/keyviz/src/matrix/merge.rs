@@ -1,10 +1,11 @@
 //! The contributions of all nodes as one matrix.
 //!
-//! The state is a map from (node, incarnation, column) to what was counted, and adding to it takes the larger
-//! of two entries under one key, by a total order. That makes it a join of a semilattice: associative,
-//! commutative and idempotent, so asking a node twice, under two addresses or after a restart
-//! changes nothing. Only [`Merge::finish`] adds up: terms and reads add, and of two nodes that claim one
-//! (group, term) in a cell the larger claim counts. Until then all is kept, packed as it came.
+//! The state is a map from (node, incarnation, column) to what was counted, and adding to it takes
+//! the larger of two entries under one key, by a total order. That makes it a join of a
+//! semilattice: associative, commutative and idempotent, so asking a node twice, under two
+//! addresses or after a restart changes nothing. Only [`Merge::finish`] adds up: terms and reads
+//! add, and of two nodes that claim one (group, term) in a cell the larger claim counts. Until then
+//! all is kept, packed as it came.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use super::label::label;
 use super::part::{Claimants, Part};
-use super::sums::{RowSum, Summed, Sums};
+use super::sums::{MatrixSums, RowSum, Summed};
 use super::{Matrix, NodeStatus, Row};
 use crate::query::Query;
 use crate::query::axis::{ColumnPlan, RowAxis};
@@ -58,16 +59,16 @@ impl Merge {
         }
     }
 
-    /// Takes in a contribution or a chunk of one. Errors, and changes nothing, where it does not fit the
-    /// axes.
+    /// Takes in a contribution or a chunk of one. Errors, and changes nothing, where it does not
+    /// fit the axes.
     pub fn add(&mut self, contribution: NodeColumns) -> Result<(), ContributionError> {
         contribution.check(&self.axis, &self.columns)?;
         let packed = PackedColumns::from(contribution);
         self.add_sound(packed.checked(&self.axis, &self.columns)?)
     }
 
-    /// As [`Merge::add`], of what was checked already. Errors, and changes nothing, where it was checked for axes of another
-    /// size.
+    /// As [`Merge::add`], of what was checked already. Errors, and changes nothing, where it was
+    /// checked for axes of another size.
     pub fn add_sound(&mut self, contribution: SoundColumns) -> Result<(), ContributionError> {
         let (contribution, axes) = contribution.into_inner();
         let columns = self.columns.len();
@@ -125,9 +126,9 @@ impl Merge {
         }
     }
 
-    /// The matrix. `statuses` has one entry for each member asked (or more, by address); a member without a good answer makes
-    /// every cell partial, one that broke off those columns that it did not answer for, and one that dropped
-    /// old columns for space those.
+    /// The matrix. `statuses` has one entry for each member asked (or more, by address); a member
+    /// without a good answer makes every cell partial, one that broke off those columns that it did
+    /// not answer for, and one that dropped old columns for space those.
     pub fn finish(self, query: &Query, mut statuses: Vec<NodeStatus>) -> Matrix {
         statuses.sort();
         statuses.dedup();
@@ -157,9 +158,10 @@ impl Merge {
         }
     }
 
-    fn sums(&self) -> Sums<'_> {
+    fn sums(&self) -> MatrixSums<'_> {
         let size = (self.rows.rows().len(), self.columns.len());
-        let mut sums = Sums::new(size, &self.keys, &self.claimants, self.nodes.keys().copied());
+        let mut sums =
+            MatrixSums::new(size, &self.keys, &self.claimants, self.nodes.keys().copied());
         for (&(node, _, column), part) in &self.parts {
             sums.add(node, column, part);
         }
@@ -230,8 +232,8 @@ fn total(rows: &[Row]) -> (u64, bool) {
     }
 }
 
-/// Merges contributions to one matrix. A contribution that does not fit the axes is left out, and its
-/// node's status says why.
+/// Merges contributions to one matrix. A contribution that does not fit the axes is left out, and
+/// its node's status says why.
 pub fn merge(
     rows: RowPlan,
     columns: ColumnPlan,

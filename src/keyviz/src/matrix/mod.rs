@@ -49,8 +49,8 @@ pub struct Matrix {
     pub by_node: Vec<NodeShare>,
 }
 
-/// What one node brought to a matrix. Of a contested claim the larger counts, and of equal ones that of the
-/// smaller node, so that all shares add up to the matrix.
+/// What one node brought to a matrix. Of a contested claim the larger counts, and of equal ones
+/// that of the smaller node, so that all shares add up to the matrix.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeShare {
     /// The node.

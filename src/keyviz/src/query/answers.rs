@@ -14,8 +14,8 @@ use crate::history::window::Window;
 use crate::sampler::counts::Harvest;
 
 impl History {
-    /// Round one: what this node carried in the window, by key range. `peek` is what was counted since
-    /// the last harvest; it belongs to the open column.
+    /// Round one: what this node carried in the window, by key range. `peek` is what was counted
+    /// since the last harvest; it belongs to the open column.
     pub fn totals(&self, query: &Query, peek: Harvest) -> NodeTotals {
         self.view(query.window, peek).totals(query)
     }
@@ -78,7 +78,8 @@ impl HistoryView {
         self.inherited_while(query, rows, columns, &|| true).expect("it is wanted throughout")
     }
 
-    /// As [`HistoryView::inherited`]; `None` once `wanted`, which is asked between columns, says no.
+    /// As [`HistoryView::inherited`]; `None` once `wanted`, which is asked between columns, says
+    /// no.
     pub fn inherited_while(
         &self,
         query: &Query,

@@ -1,7 +1,8 @@
 //! One simulated host: a disk that stays, and processes that come and go on a runtime of their own.
 //!
-//! A process is what `start.rs` assembles, without the edge: groups, catalog, coordinator, sampler and
-//! history, over a simulated disk and wire. Killing it drops its runtime and with it every task.
+//! A process is what `start.rs` assembles, without the edge: groups, catalog, coordinator, sampler
+//! and history, over a simulated disk and wire. Killing it drops its runtime and with it every
+//! task.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};

@@ -78,7 +78,8 @@ impl Roster {
         self.inner.peers.lock().entry(node).or_default().doubt = Some(doubt);
     }
 
-    /// A member lacks what it acknowledged. Said once; a status names it until it is identified anew.
+    /// A member lacks what it acknowledged. Said once; a status names it until it is identified
+    /// anew.
     pub(crate) fn note_loss(&self, node: NodeId, what: &str) {
         let mut peers = self.inner.peers.lock();
         let peer = peers.entry(node).or_default();

@@ -141,8 +141,8 @@ impl std::fmt::Debug for Roster {
 }
 
 impl Roster {
-    /// Reads what the folder knows, and writes that it starts. `number` is of this start and durable
-    /// already; `nonce` is random.
+    /// Reads what the folder knows, and writes that it starts. `number` is of this start and
+    /// durable already; `nonce` is random.
     ///
     /// # Errors
     /// The record cannot be read or written, or does not decode.

@@ -29,8 +29,9 @@ use crate::types::{Entry, IoFlushed, LogId, Vote};
 /// more than about a millisecond.
 const SWEEP_BLOCKS: usize = 64;
 
-/// After a batch of so many operations, threads that are ready to hand over more run before the next
-/// one is taken: with many groups each hands over little, and a sync costs the same for all of it.
+/// After a batch of so many operations, threads that are ready to hand over more run before the
+/// next one is taken: with many groups each hands over little, and a sync costs the same for all of
+/// it.
 const IN_COMPANY: usize = 4;
 
 type Done = oneshot::Sender<io::Result<()>>;
@@ -235,8 +236,8 @@ impl Run {
         }
     }
 
-    /// Everything that has gathered, `last` operations being those of the batch before; empty: nothing
-    /// to write but something to sweep. `None` once stopped and drained.
+    /// Everything that has gathered, `last` operations being those of the batch before; empty:
+    /// nothing to write but something to sweep. `None` once stopped and drained.
     fn next_batch(&self, last: usize) -> Option<Vec<Op>> {
         let mut queue = self.shared.queue.lock();
         while queue.ops.is_empty() && !queue.stopping && self.unswept.is_empty() {

@@ -110,8 +110,8 @@ impl Current {
         filling_order(rows.iter()).try_for_each(|(key, value)| self.change(key, Some(value)))
     }
 
-    /// Removes the rows after `from` up to and with `to` of a received snapshot, which is not current
-    /// yet. An absent end is open.
+    /// Removes the rows after `from` up to and with `to` of a received snapshot, which is not
+    /// current yet. An absent end is open.
     pub(crate) fn clear(&mut self, from: Option<&[u8]>, to: Option<&[u8]>) -> io::Result<()> {
         let to = to.map_or(Bound::Unbounded, Bound::Included);
         let mut from = from.map(Bytes::copy_from_slice);

@@ -136,8 +136,8 @@ async fn sound() -> (tempfile::TempDir, PathBuf, BTreeMap<GroupId, Content>) {
     (dir, base, content)
 }
 
-/// Every record of the log and of the rows: cut by a byte, emptied, and flipped at its first, middle and
-/// last byte, one at a time.
+/// Every record of the log and of the rows: cut by a byte, emptied, and flipped at its first,
+/// middle and last byte, one at a time.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_record_that_is_flipped_or_cut_is_served_as_data() {
     let (_dir, base, sound) = sound().await;

@@ -4,8 +4,8 @@
 //!
 //! * One insert is atomic; inserts of one thread survive a crash as a prefix of their order.
 //!   Nothing here relies on `apply_batch`, which rolls sled's write buffer to disk twice a call.
-//! * A node has two databases ([`ROWS`], [`JOURNAL`]), each with its own writes and syncs. Nothing is
-//!   promised of the order between them but what the layers above wait for.
+//! * A node has two databases ([`ROWS`], [`JOURNAL`]), each with its own writes and syncs. Nothing
+//!   is promised of the order between them but what the layers above wait for.
 //! * `flush` of sled 0.34 ends in `sync_file_range`, which does not make a write survive a power
 //!   loss. [`Engine::sync`] follows it with an `fdatasync` of the database file through a second
 //!   handle.
@@ -46,8 +46,9 @@ pub(crate) struct Database {
     clean_every_ms: u64,
 }
 
-/// Rows. A row that changes leaves room in a segment among rows that stay: with a tenth of a second,
-/// changes of 20 MiB/s are kept up with; with a quarter, the file grows to three times that.
+/// Rows. A row that changes leaves room in a segment among rows that stay: with a tenth of a
+/// second, changes of 20 MiB/s are kept up with; with a quarter, the file grows to three times
+/// that.
 pub(super) const ROWS: Database = Database { file: Cow::Borrowed("db"), clean_every_ms: 100 };
 
 /// Logs, votes and node records. Entries go in the order in which they came, so segments empty by
@@ -176,7 +177,10 @@ fn guarded_write<T>(
 /// sled's threads may hold its lock for a moment after the last handle of a database is dropped.
 /// Other processes are kept out by the folder's own lock.
 fn open_unlocked(config: &sled::Config) -> sled::Result<sled::Db> {
-    let held = |error: &sled::Error| matches!(error, sled::Error::Io(error) if error.to_string().contains("acquire lock"));
+    let held = |error: &sled::Error| match error {
+        sled::Error::Io(error) => error.to_string().contains("acquire lock"),
+        _ => false,
+    };
     for _ in 0..LOCK_TRIES {
         match config.open() {
             Err(error) if held(&error) => std::thread::sleep(LOCK_PAUSE),
@@ -366,8 +370,8 @@ impl Tree {
         Rows { rows: self.tree.range(range), file: Arc::clone(&self.file) }
     }
 
-    /// Hands everything that was written to the system, so that it survives the process. It need not
-    /// survive a power loss. A failure latches.
+    /// Hands everything that was written to the system, so that it survives the process. It need
+    /// not survive a power loss. A failure latches.
     pub(crate) fn flush(&self) -> io::Result<()> {
         self.faults.check()?;
         let flushed = guarded_write(&self.file, &self.calls, || self.tree.flush());

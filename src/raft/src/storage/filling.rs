@@ -1,9 +1,9 @@
 //! The order in which ascending rows are put, so that the database's leaves end up full.
 //!
-//! sled splits a leaf of 17 rows into 9 and 8. Rows that arrive in order never come back to the left
-//! half, so each leaf stays at 9, and the database keeps some 300 bytes of memory for each of them.
-//! Here nine of sixteen rows, evenly spread, go first, which makes leaves of nine; the seven between
-//! them go second and fill those to sixteen, which is not yet too many.
+//! sled splits a leaf of 17 rows into 9 and 8. Rows that arrive in order never come back to the
+//! left half, so each leaf stays at 9, and the database keeps some 300 bytes of memory for each of
+//! them. Here nine of sixteen rows, evenly spread, go first, which makes leaves of nine; the seven
+//! between them go second and fill those to sixteen, which is not yet too many.
 
 /// Rows of a leaf that is not split yet.
 const LEAF_ROWS: usize = 16;

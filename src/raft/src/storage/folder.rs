@@ -1,7 +1,7 @@
 //! A node's folder: who holds it, and which format it has.
 //!
 //! ```text
-//! <dir>/LOCK     held with an advisory file lock while a process has the folder open; holds its pid
+//! <dir>/LOCK     held with an advisory file lock while a process has the folder open; has its pid
 //! <dir>/FORMAT   "keyviz data format 2\n"
 //! <dir>/log/db, <dir>/db, <dir>/side/*/db and beside each conf, blobs/, snap.*   sled
 //! ```
@@ -32,13 +32,22 @@ pub enum OpenError {
     #[error("{} is not a folder; name a folder for the node's data", .0.display())]
     NotAFolder(PathBuf),
     /// No node's data is there.
-    #[error("there is no node's data in {}; name the folder that was given to --data", .0.display())]
+    #[error(
+        "there is no node's data in {}; name the folder that was given to --data",
+        .0.display()
+    )]
     NoNode(PathBuf),
     /// The process may not read or write it.
-    #[error("no permission to use the folder {}; give this user read and write access", .0.display())]
+    #[error(
+        "no permission to use the folder {}; give this user read and write access",
+        .0.display()
+    )]
     Permission(PathBuf),
     /// Another process has it open.
-    #[error("the folder {} is in use by another process (pid {pid}); stop that node first", .dir.display())]
+    #[error(
+        "the folder {} is in use by another process (pid {pid}); stop that node first",
+        .dir.display()
+    )]
     Locked {
         /// The folder.
         dir: PathBuf,
@@ -47,7 +56,8 @@ pub enum OpenError {
     },
     /// A later version wrote it.
     #[error(
-        "the folder {} has data format {found}, this program knows up to {FORMAT_VERSION}; use the version that wrote it or a later one",
+        "the folder {} has data format {found}, this program knows up to {FORMAT_VERSION}; use the \
+         version that wrote it or a later one",
         .dir.display()
     )]
     NewerFormat {
@@ -57,7 +67,10 @@ pub enum OpenError {
         found: u32,
     },
     /// The folder has files, but not those of a node.
-    #[error("the folder {} holds something else than a node's data; name an empty folder", .0.display())]
+    #[error(
+        "the folder {} holds something else than a node's data; name an empty folder",
+        .0.display()
+    )]
     Foreign(PathBuf),
     /// `LOCK` is a symbolic link.
     #[error(
@@ -68,7 +81,8 @@ pub enum OpenError {
     /// What is there does not read as what was written.
     #[error(
         "the data in {} is corrupt ({cause}). This node must not start from it or from an empty \
-         folder under its id: it would have forgotten writes that it acknowledged. Keep the folder. \
+         folder under its id: it would have forgotten writes that it acknowledged. Keep the \
+         folder. \
          While a majority of each group's members is up, replace the node: start one with a new id \
          and an empty folder (--join), then run `keyviz cluster replace-node`. Without a majority, \
          see \"A majority is lost\" in docs/operations.md first",
@@ -140,8 +154,8 @@ impl Folder {
         DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(dir).map_err(io)?;
         let lock = Self::lock(dir)?;
         let format = Self::check_format(dir)?;
-        // The journal is made first, so one that is missing was taken away, and with it what this node
-        // has promised.
+        // The journal is made first, so one that is missing was taken away, and with it what this
+        // node has promised.
         if format > 1 && dir.join(ROWS.file()).exists() && !dir.join(JOURNAL.file()).exists() {
             let cause = format!("the file {} is missing", JOURNAL.file());
             return Err(OpenError::Corrupt { dir: dir.to_path_buf(), cause });
@@ -340,9 +354,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let held = Folder::open(dir.path()).unwrap();
         let error = open_error(dir.path());
-        assert!(
-            matches!(&error, OpenError::Locked { pid, .. } if *pid == std::process::id().to_string())
-        );
+        assert!(matches!(
+            &error,
+            OpenError::Locked { pid, .. } if *pid == std::process::id().to_string()
+        ));
         assert!(error.to_string().contains(&dir.path().display().to_string()));
         drop(held);
         Folder::open(dir.path()).unwrap();

@@ -1,11 +1,15 @@
-//! What a node keeps on disk: one folder, two databases and some beside them, one thread that makes logs durable.
+//! What a node keeps on disk: one folder, two databases and some beside them, one thread that makes
+//! logs durable.
 //!
 //! | database | tree | holds |
 //! |---|---|---|
-//! | `log/db`, the journal | `meta` | node records (`r/<name>`), the current generation of each group (`g/<group>`) and groups whose erasure has begun (`e/<group>`) |
+//! | `log/db`, the journal | `meta` | see below |
 //! | | `log` | the logs and votes of all groups |
 //! | `db`, the rows | `g<group>.<generation>` | the rows of a group's state machine |
 //! | `side/<name>/db` | `rows` | rows that belong to no group, which fail for themselves |
+//!
+//! `meta` has the node records (`r/<name>`), the current generation of each group (`g/<group>`) and
+//! the groups whose erasure has begun (`e/<group>`).
 //!
 //! The journal is synced before anything is answered; the rows are synced only before the log that
 //! they came from is forgotten, because until then they can be had from it again. So that a crash
@@ -281,8 +285,8 @@ impl Storage {
     }
 
     /// Writes into the database of rows whose they are, and compares with what is there: the two
-    /// databases of a folder must be of one disk, and the journal, which is written first, must not be
-    /// behind. `since`: the start in which the rows were bound first.
+    /// databases of a folder must be of one disk, and the journal, which is written first, must not
+    /// be behind. `since`: the start in which the rows were bound first.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] where they do not belong together.

@@ -1,9 +1,9 @@
 //! Room on the disk: what is refused, and by whom, before the database meets a full one.
 //!
-//! sled does not outlive a write that finds no room: it refuses everything from then on. So the free
-//! space is looked at ten times a second, and what can wait is refused while there is still room for
-//! what cannot: votes, the entries that open a term, the marks that purge a log, entries that were
-//! accepted before.
+//! sled does not outlive a write that finds no room: it refuses everything from then on. So the
+//! free space is looked at ten times a second, and what can wait is refused while there is still
+//! room for what cannot: votes, the entries that open a term, the marks that purge a log, entries
+//! that were accepted before.
 //!
 //! | free | |
 //! |---|---|
@@ -14,8 +14,8 @@
 //!
 //! The way back has a margin of an eighth of the floor, so that the node does not flutter.
 //!
-//! The ballast is a file of allocated blocks: whoever else fills the disk to the last byte leaves the
-//! node that much. It is taken again when the disk has room for it above the floor.
+//! The ballast is a file of allocated blocks: whoever else fills the disk to the last byte leaves
+//! the node that much. It is taken again when the disk has room for it above the floor.
 
 use std::fs::File;
 use std::io;
@@ -216,9 +216,9 @@ impl Room {
         }
     }
 
-    /// Fails while the disk is so full that not even what leaders have proposed already can be taken.
-    /// Most of the floor is there for that: a follower that filled up a moment before its leader would
-    /// otherwise hold up what the next leader must commit before it can serve reads.
+    /// Fails while the disk is so full that not even what leaders have proposed already can be
+    /// taken. Most of the floor is there for that: a follower that filled up a moment before its
+    /// leader would otherwise hold up what the next leader must commit before it can serve reads.
     pub(crate) fn check_to_follow(&self) -> Result<(), DiskFull> {
         if self.free_bytes() >= self.shared.floor / 8 { Ok(()) } else { self.check() }
     }

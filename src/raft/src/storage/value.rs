@@ -3,7 +3,7 @@
 //! ```text
 //! key                                value
 //! any key not below \0raft\0         0, bytes                          a value that fits a record
-//!                                    1, length u32, CRC-32 u32         a longer one; numbers little-endian
+//!                                    1, length u32, CRC-32 u32         a longer one; little-endian
 //! \0raft\0p, len u16, key, n u16     part n of the value of `key`      numbers big-endian
 //! \0raft\0redo                       the last batch, see `space.rs`
 //! \0raft\0redo, slot u8, n u16       part n of the last or the last but one batch

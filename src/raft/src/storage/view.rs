@@ -88,8 +88,8 @@ impl SnapshotView {
         self.undo.lock().abandoned
     }
 
-    /// Whether so many bytes of old values are kept for it that it should be read soon, or it is too
-    /// late for that.
+    /// Whether so many bytes of old values are kept for it that it should be read soon, or it is
+    /// too late for that.
     pub(crate) fn is_urgent(&self, bytes: usize) -> bool {
         let undo = self.undo.lock();
         undo.abandoned || undo.old_bytes >= bytes
@@ -100,7 +100,8 @@ impl SnapshotView {
         Ok(self.run_to(None, bytes)?.rows)
     }
 
-    /// The next rows in key order up to and with `to`, about `bytes` of them; `None`: up to the last.
+    /// The next rows in key order up to and with `to`, about `bytes` of them; `None`: up to the
+    /// last.
     pub(crate) fn run_to(&mut self, to: Option<&Bytes>, bytes: usize) -> io::Result<Run> {
         let mut undo = self.undo.lock();
         if undo.abandoned {

@@ -92,8 +92,8 @@ impl Link {
     }
 
     /// Queues a request, whose `seq` is given here. A peer that takes nothing has at most
-    /// [`QUEUE_BYTES`] waiting for it; beyond, only requests without entries are taken, which keep its
-    /// leaders known to it.
+    /// [`QUEUE_BYTES`] waiting for it; beyond, only requests without entries are taken, which keep
+    /// its leaders known to it.
     pub(crate) fn send(&self, mut request: proto::RaftAppend) -> Result<Waiter, LinkError> {
         let stream = self.stream()?;
         let (sender, answer) = oneshot::channel();

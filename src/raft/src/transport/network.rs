@@ -68,8 +68,9 @@ pub(crate) struct PeerNetwork {
     pub(super) pace: Arc<Pace>,
     pub(super) hold: Duration,
     pulse: Arc<Pulse>,
-    /// The term in which this node led last, and the last entry that the peer said to have stored in it,
-    /// in answers to this network. A replica that comes back after it was given up has another one.
+    /// The term in which this node led last, and the last entry that the peer said to have stored
+    /// in it, in answers to this network. A replica that comes back after it was given up has
+    /// another one.
     acknowledged: Mutex<Option<(u64, LogId)>>,
 }
 
@@ -210,7 +211,8 @@ impl PeerNetwork {
             }
             Err(StreamAppendError::Conflict(at)) if Some(*at) <= request.acknowledged => {
                 let what = format!(
-                    "node {} acknowledged entry {} of group {} and lacks entry {} now: its disk may \
+                    "node {} acknowledged entry {} of group {} and lacks entry {} now: its disk \
+                     may \
                      have gone back. Run `keyviz cluster verify`, and replace the node",
                     self.target,
                     request.acknowledged.map_or(0, |last| last.index),

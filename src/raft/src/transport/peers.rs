@@ -73,8 +73,8 @@ impl std::fmt::Debug for Peers {
 }
 
 impl Peers {
-    /// A pool for `node`, without connections yet. `cluster_id` is empty before there is one. Peers are
-    /// identified before a Raft message is sent to them or taken from them.
+    /// A pool for `node`, without connections yet. `cluster_id` is empty before there is one. Peers
+    /// are identified before a Raft message is sent to them or taken from them.
     pub fn new(
         node: NodeId,
         cluster_id: impl Into<String>,
@@ -84,7 +84,8 @@ impl Peers {
         Self::of(node, cluster_id, options, Some(roster))
     }
 
-    /// The same for a node that shows no disk and asks for none, as the versions before disk ids did.
+    /// The same for a node that shows no disk and asks for none, as the versions before disk ids
+    /// did.
     pub fn anonymous(node: NodeId, cluster_id: &str, options: PeersOptions) -> Self {
         Self::of(node, cluster_id, options, None)
     }
@@ -196,8 +197,8 @@ impl Peers {
         }
     }
 
-    /// Asks who answers at an address, and takes it for `node` or refuses. `fresh`: also where it was
-    /// identified before. `identify_me`: the peer does the same with this node first.
+    /// Asks who answers at an address, and takes it for `node` or refuses. `fresh`: also where it
+    /// was identified before. `identify_me`: the peer does the same with this node first.
     ///
     /// # Errors
     /// Nobody answers (`UNAVAILABLE`), or somebody who is not that member (`FAILED_PRECONDITION`).

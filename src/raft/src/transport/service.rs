@@ -27,8 +27,8 @@ use keyviz_proto::raft_snapshot_chunk::Part;
 use keyviz_proto::raft_transport_server::RaftTransport;
 use keyviz_types::{self as ids, GroupId};
 
-/// Appends of one peer that are being worked on; beyond, or beyond the node's queue bytes, its stream
-/// is not read.
+/// Appends of one peer that are being worked on; beyond, or beyond the node's queue bytes, its
+/// stream is not read.
 const IN_WORK: usize = 4096;
 
 /// Answers that leave in one frame.
@@ -48,8 +48,8 @@ impl Service {
         Self { groups }
     }
 
-    /// Whether a message with this greeting is taken. A sender that is not known yet is identified at
-    /// its own address first.
+    /// Whether a message with this greeting is taken. A sender that is not known yet is identified
+    /// at its own address first.
     pub(crate) async fn check(&self, hello: Option<&proto::RaftHello>) -> Result<(), Status> {
         let hello = hello.ok_or(wire::Invalid("it does not say who sends it"))?;
         self.check_cluster(hello)?;

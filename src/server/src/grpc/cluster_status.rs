@@ -1,5 +1,5 @@
-//! What `GetStatus` says: every member and every group, asked live, and what this node tells others of
-//! itself.
+//! What `GetStatus` says: every member and every group, asked live, and what this node tells others
+//! of itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -95,8 +95,9 @@ impl ClusterService {
         self.groups.peers().roster()?.doubts().remove(&node)
     }
 
-    /// Whether this node has applied all that the catalog group agreed on before the picture was taken,
-    /// its members included. A node that has just started has not, and what it knows of moves is old.
+    /// Whether this node has applied all that the catalog group agreed on before the picture was
+    /// taken, its members included. A node that has just started has not, and what it knows of
+    /// moves is old.
     async fn is_current(&self, picture: &Picture) -> bool {
         let (Some(end), Some(group)) = (picture.catalog_end(), self.catalog.group()) else {
             return false;

@@ -139,8 +139,8 @@ impl ClusterService {
         }
     }
 
-    /// Whether a node is a member of a group that this node leads; of the catalog group any node can
-    /// say that one has left.
+    /// Whether a node is a member of a group that this node leads; of the catalog group any node
+    /// can say that one has left.
     pub(crate) async fn is_member_here(
         &self,
         group: GroupId,

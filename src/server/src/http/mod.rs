@@ -3,13 +3,13 @@
 //! | path | answer |
 //! |---|---|
 //! | `/` and the files of `web/` | the heatmap page, from the binary |
-//! | `/api/v1/matrix` | `GetMatrix` as JSON; `scope=node` for this node alone, `encoding=packed` for few bytes |
+//! | `/api/v1/matrix` | `GetMatrix` as JSON; `scope=node`: this node alone, `encoding=packed` |
 //! | `/api/v1/stream` | `StreamColumns` as server-sent events |
 //! | `/api/v1/routes`, `/api/v1/cluster` | `ListRoutes` and `GetStatus` as JSON |
 //! | `POST /api/v1/routes/split`, `POST /api/v1/routes/merge` | `SplitRoute` and `MergeRoutes` |
 //! | `/metrics` | Prometheus text; it names no keys, so that it needs no token |
 //! | `/healthz` | 200 while the process lives |
-//! | `/readyz` | 200 when the node can serve requests, with the reason where it only reads; else 503 and why |
+//! | `/readyz` | 200 when the node serves, with the reason where it only reads; else 503 and why |
 //!
 //! Without an admin token, a node that listens on loopback answers only to names of its own, and
 //! changes come from its own page or from none (`host.rs`).

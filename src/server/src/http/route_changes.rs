@@ -1,9 +1,9 @@
 //! `POST /api/v1/routes/split` and `/api/v1/routes/merge`: the page's buttons.
 //!
-//! The body is JSON with the fields of `SplitRouteRequest` and `MergeRoutesRequest`, the key as text
-//! or `hex:...`; the answer is that of `routes split --format json`. Only JSON is taken, and nothing
-//! that a browser says comes from another site: a page elsewhere must not be able to change routes
-//! behind the back of who has this one open.
+//! The body is JSON with the fields of `SplitRouteRequest` and `MergeRoutesRequest`, the key as
+//! text or `hex:...`; the answer is that of `routes split --format json`. Only JSON is taken, and
+//! nothing that a browser says comes from another site: a page elsewhere must not be able to change
+//! routes behind the back of who has this one open.
 
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;

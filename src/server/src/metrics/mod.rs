@@ -224,7 +224,8 @@ impl Parts {
         let held = local.history().holdings();
         page.gauge("history_columns", "Columns held", held.columns)?;
         page.gauge("history_bytes", "Bytes of history", held.bytes as u64)?;
-        let what = "Stored records of the history that could not be read at the start; 0 unless something is wrong";
+        let what = "Stored records of the history that could not be read at the start; 0 unless \
+                    something is wrong";
         page.gauge("history_damaged_records", what, local.damaged_records())
     }
 

@@ -109,7 +109,8 @@ impl GroupReport {
             )),
             Verdict::Differ { nodes, majority: true } => Some(format!(
                 "the replicas of {group} differ at entry {index}: {replicas}. Not as the majority: \
-                 node {}. Stop it and keep its folder to find the cause, replace it (keyviz cluster \
+                 node {}. Stop it and keep its folder to find the cause, \
+                 replace it (keyviz cluster \
                  replace-node), then run keyviz cluster verify again",
                 list(nodes)
             )),

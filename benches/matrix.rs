@@ -308,7 +308,7 @@ fn hundred_nodes() {
         let contribution = PackedColumns::from(contribution(node));
         let start = on_core(since);
         let sound = contribution.checked(&rows.axis(), &columns).expect("fits the axes");
-        merge.add_sound(sound).expect("checked for these axes");
+        merge.add_checked(sound).expect("checked for these axes");
         merging += on_core(since) - start;
     }
     let statuses = (0..100).map(|node| NodeStatus {

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use clap::Parser;
 use keyviz_raft::{
-    Batch, Consistency, Group, GroupOptions, Groups, LogPosition, Machine, MachineError, Member,
-    NodeId, Peers, PeersOptions, Space, Storage, StorageOptions, WriterStats,
+    Batch, Group, GroupOptions, Groups, Keyspace, LogPosition, Machine, MachineError, Member,
+    Peers, PeersOptions, RaftNodeId, ReadGuarantee, Storage, StorageOptions, WriterStats,
 };
 use keyviz_types::GroupId;
 
@@ -50,7 +50,7 @@ struct Options {
 struct Map;
 
 impl Machine for Map {
-    fn restore(&mut self, _: &Space) -> Result<(), MachineError> {
+    fn restore(&mut self, _: &Keyspace) -> Result<(), MachineError> {
         Ok(())
     }
 
@@ -93,7 +93,7 @@ impl Cluster {
                 tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await;
             let listener = listener.expect("a free port");
             let addr = listener.local_addr().expect("a bound socket has an address");
-            members.insert(node as NodeId, Member::grpc(addr.to_string()));
+            members.insert(node as RaftNodeId, Member::grpc(addr.to_string()));
             let storage = Storage::open(dir.join(node.to_string()), StorageOptions::default())
                 .expect("the folder opens");
             let peers = Peers::anonymous(node, "bench", PeersOptions::default());
@@ -193,14 +193,14 @@ async fn run(options: Options) {
                     }
                     mode => {
                         let consistency = if mode == "lease" {
-                            Consistency::Lease
+                            ReadGuarantee::Lease
                         } else {
-                            Consistency::Linearizable
+                            ReadGuarantee::Linearizable
                         };
                         let read = group.confirm_read(consistency, limit).await;
                         let read = read.map_err(|error| error.to_string());
                         read.and_then(|()| {
-                            group.space().get(&key).map(drop).map_err(|error| error.to_string())
+                            group.keyspace().get(&key).map(drop).map_err(|error| error.to_string())
                         })
                     }
                 };

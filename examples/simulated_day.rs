@@ -73,7 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for step in 0..STEPS {
         if step % 900 == 0 {
             let group = GroupId(step / 900 % GROUPS + 1);
-            sampler.set_leads(&[(group, Some(Term(step / 900 + 1)))]);
+            sampler.set_leader_terms(&[(group, Some(Term(step / 900 + 1)))]);
         }
         for _ in 0..CALLS_A_STEP {
             let key = format!("user/{:05}/x", numbers.user(step));

@@ -22,7 +22,7 @@ pub struct BackupWriter {
 
 /// A place between two sections.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct FilePosition {
     chunks: u64,
     bytes: u64,
     sections: u64,
@@ -66,16 +66,16 @@ impl BackupWriter {
     }
 
     /// The offset of the next section.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> FilePosition {
         let &BackupWriter { chunks, bytes, sections, rows, .. } = self;
-        Place { chunks, bytes, sections, rows }
+        FilePosition { chunks, bytes, sections, rows }
     }
 
     /// Truncates the file to `place`.
     ///
     /// # Errors
     /// An error of the operating system.
-    pub fn back_to(&mut self, place: Place) -> io::Result<()> {
+    pub fn back_to(&mut self, place: FilePosition) -> io::Result<()> {
         self.file.flush()?;
         self.file.get_mut().set_len(place.bytes)?;
         self.file.seek(SeekFrom::Start(place.bytes))?;

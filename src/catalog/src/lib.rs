@@ -43,5 +43,5 @@ pub use routes::past::{PastRoutes, RouteEvent, RouteEvents};
 pub use routes::route::{Delta, DeltaKind, Kin, Origin, Retired, Route};
 pub use routes::table::{RouteTable, TableError};
 pub use watch::applied::AppliedCatalog;
-pub use watch::follower::{FollowError, Follower};
 pub use watch::hub::{HubError, MAX_EVENT_DELTAS, Subscription, WatchDeltas, WatchEvent, WatchHub};
+pub use watch::replica::{FollowError, RouteTableReplica};

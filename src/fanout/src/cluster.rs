@@ -26,16 +26,16 @@ use keyviz_core::matrix::Merge;
 use keyviz_core::query::{
     ColumnPlan, DEFAULT_ROW_ROUTE_IDS, NodeTotals, PlanRequest, RowPlan, plan, plan_columns,
 };
-use keyviz_core::wire::SoundColumns;
+use keyviz_core::wire::CheckedColumns;
 use keyviz_core::{NodeId, Query, RouteSpec, Window};
-use keyviz_directory::Standing;
+use keyviz_directory::MembershipState;
 
 use super::local::LocalMatrix;
 use super::member::{Member, Planned};
 use super::parts::FanoutParts;
 use super::request::{Axis, MAX_EVENTS, MatrixAnswer, MatrixError, MatrixRequest};
 use super::shared::{Joinable, Ticket};
-use super::work::{Place, off_the_runtime};
+use super::work::{ComputeSlot, off_the_runtime};
 
 /// Time limit of a member for both rounds.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(2);
@@ -102,10 +102,10 @@ impl Fanout {
     /// If the query is refused or this node cannot answer. A member that cannot answer has a status
     /// in the matrix.
     pub async fn cluster(self: &Arc<Self>, request: &MatrixRequest) -> Answer {
-        match self.parts.directory.standing() {
-            Standing::Member | Standing::Asking => {}
-            Standing::Removed => return Err(MatrixError::Removed { node: self.parts.node }),
-            Standing::Refused => {
+        match self.parts.directory.membership_state() {
+            MembershipState::Member | MembershipState::Asking => {}
+            MembershipState::Removed => return Err(MatrixError::Removed { node: self.parts.node }),
+            MembershipState::Refused => {
                 let reason = self.parts.directory.refusal().as_str().to_owned();
                 return Err(MatrixError::Refused { reason });
             }
@@ -211,7 +211,7 @@ impl Fanout {
         self.finish(request, planned, merge, members).await
     }
 
-    async fn place(&self, until: Instant) -> Result<Place, MatrixError> {
+    async fn place(&self, until: Instant) -> Result<ComputeSlot, MatrixError> {
         let place = match timeout_at(until, self.parts.local.work().query()).await {
             Ok(place) => place,
             Err(_) => Err(self.parts.local.work().busy()),
@@ -311,7 +311,7 @@ impl Fanout {
 async fn merged(
     mut merge: Merge,
     member: &mut Member,
-    parts: Vec<SoundColumns>,
+    parts: Vec<CheckedColumns>,
 ) -> Result<Merge, MatrixError> {
     if parts.is_empty() {
         return Ok(merge);
@@ -321,7 +321,7 @@ async fn merged(
             if !wanted() {
                 return None;
             }
-            if let Err(error) = merge.add_sound(part) {
+            if let Err(error) = merge.add_checked(part) {
                 return Some((merge, Some(error)));
             }
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-use keyviz_core::history::{Estate, HistoryView};
+use keyviz_core::history::{HistoryHandoff, HistoryView};
 use keyviz_core::query::{ColumnPlan, NodeTotals, RowAxis};
 use keyviz_core::sampler::Harvest;
 use keyviz_core::wire::NodeColumns;
@@ -209,16 +209,16 @@ impl LocalMatrix {
                 let nothing = Window { from_ms: 0, to_ms: 0 };
                 let view = local.view(columns.window().unwrap_or(nothing));
                 let mut parts = vec![view.columns_while(&query, &rows, &columns, wanted)?];
-                parts.extend(view.inherited_while(&query, &rows, &columns, wanted)?);
+                parts.extend(view.handed_over_while(&query, &rows, &columns, wanted)?);
                 Some(parts)
             })
             .await
     }
 
     /// All that this node counted and keeps for others, for one that takes it over.
-    pub fn estates(&self) -> Vec<Estate> {
+    pub fn handoffs(&self) -> Vec<HistoryHandoff> {
         let _gate = self.gate.lock();
-        self.history.estates(self.sampler.peek())
+        self.history.handoffs(self.sampler.peek())
     }
 
     fn view(&self, window: Window) -> HistoryView {

@@ -81,7 +81,7 @@ pub enum Asker {
 
 /// A place among those who work; given back when dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct ComputeSlot {
     _permit: OwnedSemaphorePermit,
 }
 
@@ -112,7 +112,7 @@ impl Work {
     ///
     /// # Errors
     /// At once where too many wait.
-    pub async fn query(&self) -> Result<Place, Busy> {
+    pub async fn query(&self) -> Result<ComputeSlot, Busy> {
         self.queries.enter(self.queries.most_waiting).await
     }
 
@@ -254,17 +254,17 @@ impl Places {
         Busy { what: self.what, running: self.most_running, waiting }
     }
 
-    async fn enter(&self, most_waiting: usize) -> Result<Place, Busy> {
+    async fn enter(&self, most_waiting: usize) -> Result<ComputeSlot, Busy> {
         let never_closed = "the semaphore is never closed";
         if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
-            return Ok(Place { _permit: permit });
+            return Ok(ComputeSlot { _permit: permit });
         }
         let waiting = Waiting::join(&self.waiting);
         if waiting.before >= most_waiting {
             return Err(self.busy(most_waiting));
         }
         let permit = Arc::clone(&self.running).acquire_owned().await.expect(never_closed);
-        Ok(Place { _permit: permit })
+        Ok(ComputeSlot { _permit: permit })
     }
 }
 

@@ -17,7 +17,7 @@
 //! let sampler = Sampler::new(SamplerConfig::default())?;
 //! let route = RouteSpec { id: RouteId::FIRST, range: KeyRange::all(), group: GroupId(1) };
 //! sampler.publish_routes(1, vec![route])?;
-//! sampler.set_leads(&[(GroupId(1), Some(Term(1)))]);
+//! sampler.set_leader_terms(&[(GroupId(1), Some(Term(1)))]);
 //!
 //! let start_ms = 1_800_000_000_000;
 //! let config = HistoryConfig { step_ms: 1_000, ..HistoryConfig::default() };
@@ -59,7 +59,7 @@
 //! request ──> Sampler::epoch ─> locate ─> record          any thread, all the time
 //! flusher ──> Sampler::harvest ─> History::add            at least once a step, one thread
 //!             Sampler::replan                             when a column has ended
-//! catalog ──> Sampler::publish_routes, set_leads          when routes or leaderships change
+//! catalog ──> Sampler::publish_routes, set_leader_terms          when routes or leaderships change
 //! viewer  ──> view ─> totals ─> plan ─> columns ─> merge  on request (Matrix::local: all of it)
 //! ```
 //!
@@ -71,7 +71,7 @@
 //!
 //! * [`Sampler::publish_routes`]: once before the first request, then with each version of the
 //!   routes. Ids are never used again: a split or a merge retires the old ids and brings new ones.
-//! * [`Sampler::set_leads`]: when this node begins or ceases to lead a group. A store without
+//! * [`Sampler::set_leader_terms`]: when this node begins or ceases to lead a group. A store without
 //!   replicas leads its only group in term 1.
 //! * [`Sampler::epoch`]: once a request. Keep it no longer than the request, or take
 //!   [`Sampler::epoch_full`] across an await. [`Epoch::locate`](sampler::Epoch::locate) also gives

@@ -28,7 +28,7 @@ use super::admission::{Admission, Admitted};
 use super::error::KvError;
 use super::peer::{PeerError, PeerKv, PeerOutcome};
 use super::rounds::Rounds;
-use keyviz_directory::{Directory, MemberAddress, Standing};
+use keyviz_directory::{Directory, MemberAddress, MembershipState};
 
 /// Counters of requests since the start of the node.
 #[derive(Default, Debug)]
@@ -111,7 +111,7 @@ impl Coordinator {
     /// # Errors
     /// If the node is at its limits, or is no longer a member.
     pub fn admit(&self, bytes: usize) -> Result<Admitted, KvError> {
-        self.is_member(self.parts.directory.standing())?;
+        self.is_member(self.parts.directory.membership_state())?;
         self.clients.request(bytes)
     }
 
@@ -120,7 +120,7 @@ impl Coordinator {
     /// # Errors
     /// If the node is at its limits, or is no longer a member.
     pub fn admit_scan(&self) -> Result<Admitted, KvError> {
-        self.is_member(self.parts.directory.standing())?;
+        self.is_member(self.parts.directory.membership_state())?;
         self.clients.scan()
     }
 
@@ -129,15 +129,15 @@ impl Coordinator {
     /// # Errors
     /// If the node is at its limits, or is no longer a member.
     pub fn admit_node(&self, bytes: usize) -> Result<Admitted, KvError> {
-        self.is_member(self.parts.directory.standing())?;
+        self.is_member(self.parts.directory.membership_state())?;
         self.nodes.request(bytes)
     }
 
-    fn is_member(&self, standing: Standing) -> Result<(), KvError> {
+    fn is_member(&self, standing: MembershipState) -> Result<(), KvError> {
         match standing {
-            Standing::Member | Standing::Asking => Ok(()),
-            Standing::Removed => Err(KvError::Removed { node: self.parts.node }),
-            Standing::Refused => {
+            MembershipState::Member | MembershipState::Asking => Ok(()),
+            MembershipState::Removed => Err(KvError::Removed { node: self.parts.node }),
+            MembershipState::Refused => {
                 let reason = self.parts.directory.refusal().as_str().to_owned();
                 Err(KvError::Refused { reason })
             }
@@ -147,7 +147,7 @@ impl Coordinator {
     /// The check before a stale read, which would not notice otherwise that this node was removed
     /// while it was down.
     pub(super) async fn may_read_stale(&self) -> Result<(), KvError> {
-        self.is_member(self.parts.directory.asked_standing().await)
+        self.is_member(self.parts.directory.probed_membership_state().await)
     }
 
     /// Requests under way, of clients and of other nodes.

@@ -26,10 +26,10 @@ use super::peer::{PeerError, PeerOutcome};
 /// asked once more before a write is refused because of it.
 const HEARD_AGAIN: Duration = Duration::from_secs(1);
 
-async fn replicas_have_room(local: &Group) -> Result<(), KvError> {
+async fn replicas_have_space(local: &Group) -> Result<(), KvError> {
     let until = Instant::now() + HEARD_AGAIN;
     loop {
-        match local.check_replicas_room() {
+        match local.check_replicas_space() {
             Ok(()) => return Ok(()),
             Err(full) if Instant::now() >= until => {
                 return Err(KvError::DiskFull { reason: full.to_string() });
@@ -181,7 +181,7 @@ impl Coordinator {
         command: Bytes,
     ) -> Result<PeerOutcome<Bytes>, KvError> {
         let group = local.id();
-        replicas_have_room(local).await?;
+        replicas_have_space(local).await?;
         let proposal = Proposal::of(&self.parts.sampler, group, &command)?;
         match local.propose(command).await {
             Ok(proposed) => {

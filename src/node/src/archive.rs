@@ -10,7 +10,7 @@ use keyviz_core::history::{Column, ColumnId};
 use keyviz_core::sampler::Counts;
 use keyviz_core::{Archive, Flushed, History, Window};
 use keyviz_fanout::LocalMatrix;
-use keyviz_raft::{RoomState, SideRows, SpaceError, Storage};
+use keyviz_raft::{DiskSpace, KeyspaceError, SideRows, Storage};
 
 /// The name of the rows.
 pub(super) const ROWS: &str = "history";
@@ -23,7 +23,7 @@ pub enum ArchiveError {
     Open(#[source] io::Error),
     /// The rows could not be read.
     #[error("the stored history could not be read: {0}")]
-    Read(#[from] SpaceError),
+    Read(#[from] KeyspaceError),
     /// What follows from reading them could not be written.
     #[error("the stored history could not be put in order: {0}")]
     Write(#[source] io::Error),
@@ -44,7 +44,7 @@ impl HistoryArchive {
     /// Opens what earlier lives stored and gives it back to the history. Damaged records are
     /// passed over, counted and reported.
     pub(super) fn open(storage: &Storage, local: &LocalMatrix) -> Result<Self, ArchiveError> {
-        if storage.room() < RoomState::Ample {
+        if storage.disk_space() < DiskSpace::Ample {
             storage.remove_side(ROWS).map_err(ArchiveError::Open)?;
             let (archive, storage) = (Archive::default(), storage.clone());
             return Ok(HistoryArchive { storage, rows: None, archive, checkpoint: None });
@@ -87,7 +87,7 @@ impl HistoryArchive {
     /// Where to store; `None`: nowhere. When there is no room any more, what was stored is removed;
     /// when there is again, all that is in memory is stored.
     fn rows(&mut self, history: &History) -> io::Result<Option<&SideRows>> {
-        let scarce = self.storage.room() < RoomState::Ample;
+        let scarce = self.storage.disk_space() < DiskSpace::Ample;
         if scarce && self.rows.is_some() {
             tracing::warn!("the stored history is dropped to make room on the disk");
             self.give_way()?;

@@ -11,20 +11,20 @@ mod disks;
 mod error;
 mod first_start;
 mod flusher;
-mod follower;
 mod founding;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod history_handoffs;
 mod identity;
-mod inheritance;
 mod join;
-mod leads;
+mod leader_terms;
+mod membership_probe;
+mod placement_reconciler;
 mod restore;
 mod running;
 mod salvage;
 #[cfg(test)]
 mod simulation;
-mod standing;
 mod start;
 mod supervisor;
 mod verifier;

@@ -21,7 +21,7 @@ use keyviz_raft::{
     Roster, Storage,
 };
 use keyviz_security::{self as security, Listener, Security};
-use keyviz_server::{Edge, Services, Verification, VerificationParts};
+use keyviz_server::{ServerDeps, Services, Verification, VerificationParts};
 
 use super::addresses::Addresses;
 use super::archive::HistoryArchive;
@@ -33,13 +33,13 @@ use super::disks::DiskWatcher;
 use super::error::NodeError;
 use super::first_start::FirstStart;
 use super::flusher::Flusher;
-use super::follower::Follower;
 use super::founding::Founding;
+use super::history_handoffs::HistoryHandoffs;
 use super::identity::Identity;
-use super::inheritance::Inheritance;
 use super::join::join;
+use super::membership_probe::MembershipProbe;
+use super::placement_reconciler::PlacementReconciler;
 use super::running::Node;
-use super::standing::Ask;
 use super::supervisor::{ControlLoop, Supervisor};
 use super::verifier::Verifier;
 
@@ -203,7 +203,7 @@ impl Node {
         let handshakes =
             HandshakeLoop { roster: roster.clone(), peers: peers.clone(), stop: stop.clone() };
         let dials = peers.clone();
-        let follower = Follower {
+        let reconciler = PlacementReconciler {
             node: config.id,
             storage: storage.clone(),
             catalog: catalog.clone(),
@@ -218,8 +218,8 @@ impl Node {
             stop: stop.clone(),
         };
         // What is applied already is published before the first request can come in.
-        follower.take_over().await;
-        supervisor.run_once(ControlLoop::Placement, &stop, follower.run());
+        reconciler.take_over().await;
+        supervisor.run_once(ControlLoop::Placement, &stop, reconciler.run());
         let addresses = Addresses {
             node: config.id,
             disk: identity.disk,
@@ -238,7 +238,7 @@ impl Node {
             stop: stop.clone(),
         };
         supervisor.run_once(ControlLoop::Addresses, &stop, addresses.run());
-        let ask = Ask {
+        let ask = MembershipProbe {
             node: config.id,
             storage: storage.clone(),
             catalog,
@@ -293,12 +293,12 @@ impl Node {
             None
         };
 
-        let services = Arc::new(Services::new(Edge {
+        let services = Arc::new(Services::new(ServerDeps {
             node: config.id,
             coordinator: Arc::clone(&coordinator),
             catalog: Arc::clone(&catalog_changes),
             fanout,
-            estates: open_inheritance(&storage, &local).await,
+            handoffs: open_handoffs(&storage, &local).await,
             groups: groups.clone(),
             directory: Arc::clone(&directory),
             peers: client,
@@ -313,12 +313,12 @@ impl Node {
             lost_log_lines: config.lost_log_lines,
         }));
         let failure = supervisor.failure();
-        let grpc = secured(grpc, &security, security::Edge::Grpc, address)?;
+        let grpc = secured(grpc, &security, security::Protocol::Grpc, address)?;
         let serving = serve_grpc(Arc::clone(&services), grpc, supervisor.clone());
         let mut servers = vec![supervisor.run_once(ControlLoop::Grpc, &stop, serving)];
         let http_address = http.as_ref().map(|(_, address)| *address);
         if let Some((listener, address)) = http {
-            let listener = secured(listener, &security, security::Edge::Http, address)?;
+            let listener = secured(listener, &security, security::Protocol::Http, address)?;
             let serving = serve_http(services, listener, supervisor.clone());
             servers.push(supervisor.run_once(ControlLoop::Http, &stop, serving));
         }
@@ -409,12 +409,12 @@ async fn listen(
 fn secured(
     listener: TcpListener,
     security: &Security,
-    edge: security::Edge,
+    edge: security::Protocol,
     address: SocketAddr,
 ) -> Result<Listener, NodeError> {
     let what = match edge {
-        security::Edge::Grpc => "gRPC",
-        security::Edge::Http => "HTTP",
+        security::Protocol::Grpc => "gRPC",
+        security::Protocol::Http => "HTTP",
     };
     let failed = |source| NodeError::Listen { what, address, source };
     Listener::new(listener, security.tls.clone(), edge, security.connections.clone())
@@ -446,9 +446,9 @@ async fn open_archive(storage: &Storage, local: &Arc<LocalMatrix>) -> Option<His
     }
 }
 
-async fn open_inheritance(storage: &Storage, local: &Arc<LocalMatrix>) -> Arc<Inheritance> {
+async fn open_handoffs(storage: &Storage, local: &Arc<LocalMatrix>) -> Arc<HistoryHandoffs> {
     let (storage, local) = (storage.clone(), Arc::clone(local));
-    let opened = tokio::task::spawn_blocking(move || Inheritance::open(&storage, &local));
+    let opened = tokio::task::spawn_blocking(move || HistoryHandoffs::open(&storage, &local));
     opened.await.expect("opening what was inherited does not panic")
 }
 

@@ -21,4 +21,4 @@ pub mod status;
 pub mod totals_wire;
 
 pub use client::PeerClient;
-pub use snapshot::Picture;
+pub use snapshot::ClusterSnapshot;

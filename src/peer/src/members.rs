@@ -19,7 +19,7 @@ use keyviz_proto::failure::describe;
 pub const STEP_WITHIN: Duration = Duration::from_secs(4);
 
 /// A whole history goes over the network and to a disk within this time.
-const BEQUEATH_WITHIN: Duration = Duration::from_secs(300);
+const HANDOFF_WITHIN: Duration = Duration::from_secs(300);
 
 /// What a node did, or who it believes to lead.
 pub type LeaderAnswer<T> = Result<T, Option<NodeId>>;
@@ -95,10 +95,10 @@ impl PeerClient {
     }
 
     /// Has `to`, which leaves, give all that it counted to another node; the records that took.
-    pub async fn bequeath(&self, to: NodeId, heir: NodeId) -> Result<u64, String> {
+    pub async fn hand_off_history(&self, to: NodeId, heir: NodeId) -> Result<u64, String> {
         let ask = proto::BequeathRequest { cluster_id: self.cluster_id(), heir: heir.0 };
         let mut request = Request::new(ask);
-        request.set_timeout(BEQUEATH_WITHIN);
+        request.set_timeout(HANDOFF_WITHIN);
         let mut client = self.members(to).map_err(|status| describe(&status))?;
         let answer = client.bequeath(request).await.map_err(|status| describe(&status))?;
         Ok(answer.into_inner().records)

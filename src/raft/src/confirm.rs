@@ -8,7 +8,7 @@ use openraft::errors::{LinearizableReadError, RaftError};
 use tokio::time::Instant;
 
 use super::error::ReadError;
-use super::group::{Consistency, Group, known_leader};
+use super::group::{Group, ReadGuarantee, known_leader};
 use super::reads::Rounds;
 
 impl Group {
@@ -78,14 +78,14 @@ impl Group {
     /// the leader for its [`read_index`](Group::read_index), then [`wait_applied`](Group::wait_applied).
     pub async fn confirm_read(
         self: &Arc<Self>,
-        consistency: Consistency,
+        consistency: ReadGuarantee,
         limit: Duration,
     ) -> Result<(), ReadError> {
         let started = Instant::now();
         let index = match consistency {
-            Consistency::Stale => return Ok(()),
-            Consistency::Linearizable => tokio::time::timeout(limit, self.read_index()).await,
-            Consistency::Lease => tokio::time::timeout(limit, self.lease_index()).await,
+            ReadGuarantee::Stale => return Ok(()),
+            ReadGuarantee::Linearizable => tokio::time::timeout(limit, self.read_index()).await,
+            ReadGuarantee::Lease => tokio::time::timeout(limit, self.lease_index()).await,
         };
         let index = index.map_err(|_| ReadError::NoQuorum)??;
         self.wait_applied(index, limit.saturating_sub(started.elapsed())).await

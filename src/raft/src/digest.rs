@@ -21,7 +21,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::apply::RUN_BYTES;
 use super::group::Group;
-use super::storage::{AwaitedView, NoView, SnapshotView, Space};
+use super::storage::{AwaitedView, Keyspace, NoView, SnapshotView};
 
 /// Old values that are kept for a view take memory, and at eight times as much the view is lost.
 /// From here on it is read without a pause.
@@ -98,7 +98,7 @@ impl DigestProgress {
 /// A digest that is taken when its entry is applied. Dropped, it is taken back.
 #[derive(Debug)]
 pub struct ArmedDigest {
-    space: Space,
+    keyspace: Keyspace,
     index: u64,
     view: AwaitedView,
 }
@@ -110,14 +110,14 @@ impl Group {
     /// # Errors
     /// [`DigestError::Missed`] and [`DigestError::Busy`], at once.
     pub fn digest_at(&self, index: u64) -> Result<ArmedDigest, DigestError> {
-        ArmedDigest::new(self.space(), index)
+        ArmedDigest::new(self.keyspace(), index)
     }
 }
 
 impl ArmedDigest {
-    pub(crate) fn new(space: &Space, index: u64) -> Result<Self, DigestError> {
-        let view = space.await_view(index).map_err(|none| none_of(space, none))?;
-        Ok(Self { space: space.clone(), index, view })
+    pub(crate) fn new(keyspace: &Keyspace, index: u64) -> Result<Self, DigestError> {
+        let view = keyspace.await_view(index).map_err(|none| none_of(keyspace, none))?;
+        Ok(Self { keyspace: keyspace.clone(), index, view })
     }
 
     /// Waits for the entry, for `limit` at most, and reads the rows on a thread of low priority, at
@@ -132,7 +132,7 @@ impl ArmedDigest {
         bytes_per_s: u64,
         progress: Arc<DigestProgress>,
     ) -> Result<RowsDigest, DigestError> {
-        let taken = self.view.taken(limit).await.map_err(|none| none_of(&self.space, none))?;
+        let taken = self.view.taken(limit).await.map_err(|none| none_of(&self.keyspace, none))?;
         progress.taken.store(true, Ordering::Relaxed);
         let unwanted = Unwanted(Arc::default());
         let flag = Arc::clone(&unwanted.0);
@@ -155,12 +155,12 @@ impl ArmedDigest {
     }
 }
 
-fn none_of(space: &Space, none: NoView) -> DigestError {
+fn none_of(keyspace: &Keyspace, none: NoView) -> DigestError {
     match none {
         NoView::Busy => DigestError::Busy,
         NoView::Missed { applied } => DigestError::Missed { applied },
         NoView::NotReached => {
-            DigestError::NotReached { applied: space.applied().map_or(0, |at| at.index) }
+            DigestError::NotReached { applied: keyspace.applied().map_or(0, |at| at.index) }
         }
     }
 }

@@ -23,10 +23,10 @@ use super::proposals::{Proposals, Raft, WriteResult};
 use super::pulse::Pulse;
 use super::reads::Rounds;
 use super::status::{GroupStatus, Leadership};
-use super::storage::{Space, Storage};
+use super::storage::{Keyspace, Storage};
 use super::transport::Peers;
 use super::transport::held::Incoming;
-use super::types::{Command, Member, NodeId, SnapshotMeta, Types, Vote};
+use super::types::{Command, Member, RaftNodeId, SnapshotMeta, Types, Vote};
 use keyviz_types::{GroupId, Term};
 
 /// Between attempts of a leader that has no lease yet: about a round on a LAN.
@@ -34,7 +34,7 @@ const LEASE_RETRY: Duration = Duration::from_millis(5);
 
 /// How much a read asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Consistency {
+pub enum ReadGuarantee {
     /// Everything acknowledged before the read arrived, whatever the clocks do.
     Linearizable,
     /// The same as long as no clock of the quorum runs more than a quarter faster than the
@@ -58,10 +58,10 @@ pub struct Proposed {
 /// One group on this node.
 pub struct Group {
     id: GroupId,
-    node: NodeId,
+    node: RaftNodeId,
     raft: Raft,
     log: GroupLog,
-    space: Space,
+    keyspace: Keyspace,
     storage: Storage,
     pub(super) options: GroupOptions,
     pub(super) applied: Arc<watch::Sender<Option<u64>>>,
@@ -81,7 +81,7 @@ pub struct Group {
 /// What a group has on this node's disk.
 pub(crate) struct Opened {
     pub(crate) log: GroupLog,
-    pub(crate) space: Space,
+    pub(crate) keyspace: Keyspace,
     pub(crate) storage: Storage,
     pub(crate) applied: Arc<watch::Sender<Option<u64>>>,
     pub(crate) peers: Peers,
@@ -109,7 +109,7 @@ impl Group {
         queue: Arc<GroupQueue>,
         options: GroupOptions,
     ) -> Arc<Self> {
-        let Opened { log, space, storage, applied, peers, pulse } = opened;
+        let Opened { log, keyspace, storage, applied, peers, pulse } = opened;
         let node = *raft.node_id();
         // Before the restart this node may have promised a leader to vote for nobody else while
         // its lease lasts. The promise was in memory; so the longest one is kept.
@@ -122,7 +122,7 @@ impl Group {
             leadership: super::status::watch_leadership(&raft, log.clone(), pulse.clone()),
             raft,
             log,
-            space,
+            keyspace,
             storage,
             applied,
             waiting: Proposals::default(),
@@ -144,14 +144,14 @@ impl Group {
     }
 
     /// The node this is.
-    pub fn node(&self) -> NodeId {
+    pub fn node(&self) -> RaftNodeId {
         self.node
     }
 
     /// Its rows, for reading. What a read may assume follows from
     /// [`confirm_read`](Group::confirm_read).
-    pub fn space(&self) -> &Space {
-        &self.space
+    pub fn keyspace(&self) -> &Keyspace {
+        &self.keyspace
     }
 
     /// Where the group stands, as of now.
@@ -184,7 +184,7 @@ impl Group {
     /// The members of different groups start in turn, so that leaders spread over the nodes.
     pub async fn initialize(
         &self,
-        members: BTreeMap<NodeId, Member>,
+        members: BTreeMap<RaftNodeId, Member>,
     ) -> Result<(), InitializeError> {
         if !members.contains_key(&self.node) {
             return Err(InitializeError::NotAMember(self.node));
@@ -228,7 +228,7 @@ impl Group {
         if bytes > MAX_COMMAND_BYTES {
             return Err(ProposeError::TooLong { bytes });
         }
-        self.storage.check_room()?;
+        self.storage.check_space()?;
         let admitted = self.queue.admit(bytes).ok_or(ProposeError::Overloaded)?;
         let limit = self.options.election_min;
         let write = write(self.waiting.clone(), self.raft.clone(), Command(command), limit);
@@ -255,7 +255,7 @@ impl Group {
     /// Fails where so many replicas are full that no majority has room, as far as they have told
     /// this node as their leader: what is proposed would get no answer. A change of the catalog is
     /// not to ask, since it may bring a replica that has room.
-    pub fn check_replicas_room(&self) -> Result<(), ReplicasFull> {
+    pub fn check_replicas_space(&self) -> Result<(), ReplicasFull> {
         let full = self.peers.full();
         if full.is_empty() || !self.is_leader() {
             return Ok(());
@@ -263,7 +263,7 @@ impl Group {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         for voters in metrics.membership_config.membership().get_joint_config() {
-            let without: Vec<NodeId> = voters.intersection(&full).copied().collect();
+            let without: Vec<RaftNodeId> = voters.intersection(&full).copied().collect();
             if (voters.len() - without.len()) * 2 <= voters.len() {
                 return Err(ReplicasFull { full: without });
             }

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::proposals::Raft;
-use super::types::{NodeId, Types};
+use super::types::{RaftNodeId, Types};
 
 /// A quorum has confirmed the leader this recently. Twelve heartbeats, and longer than an election
 /// takes to begin, so that a leader that is alive is never doubted and one that is dead soon is.
@@ -44,7 +44,7 @@ impl std::fmt::Debug for Pulse {
 /// What a leader told.
 #[derive(Clone, Copy, Debug)]
 struct Heard {
-    leader: NodeId,
+    leader: RaftNodeId,
     /// When a quorum confirmed it, not later.
     confirmed: Instant,
 }
@@ -78,7 +78,7 @@ impl Pulse {
 
     /// A leader whose append was taken told this. One of an earlier version tells nothing, and is
     /// taken for one that has a quorum.
-    pub(crate) fn heard(&self, leader: NodeId, age_ms: Option<u32>) {
+    pub(crate) fn heard(&self, leader: RaftNodeId, age_ms: Option<u32>) {
         let age_ms = age_ms.unwrap_or(0);
         if age_ms == NEVER_MS {
             return;
@@ -104,7 +104,7 @@ impl Pulse {
     }
 
     /// How long ago a quorum confirmed `leader`, by what it told.
-    pub(crate) fn age_of(&self, leader: NodeId) -> Option<Duration> {
+    pub(crate) fn age_of(&self, leader: RaftNodeId) -> Option<Duration> {
         let heard = (*self.heard.lock()).filter(|heard| heard.leader == leader)?;
         Some(Instant::now().saturating_duration_since(heard.confirmed))
     }

@@ -8,7 +8,7 @@ use openraft::async_runtime::WatchReceiver as _;
 use super::admission::GroupLoad;
 use super::group::Group;
 use super::pulse::SERVED_WITHIN;
-use super::types::NodeId;
+use super::types::RaftNodeId;
 
 /// Why a group cannot be served here, as far as this node knows.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -27,10 +27,10 @@ pub enum NotServed {
     NoQuorum(Duration),
     /// Another node leads it, and that node or its quorum has not been heard of.
     #[error("its leader, node {0}, was not heard to have a quorum for {secs} s", secs = .1.as_secs())]
-    LeaderSilent(NodeId, Duration),
+    LeaderSilent(RaftNodeId, Duration),
     /// The same since this node started.
     #[error("nothing was heard of its leader, node {0}, yet")]
-    LeaderUnheard(NodeId),
+    LeaderUnheard(RaftNodeId),
 }
 
 impl Group {
@@ -39,7 +39,7 @@ impl Group {
     ///
     /// # Errors
     /// See [`NotServed`].
-    pub fn served_by(&self) -> Result<NodeId, NotServed> {
+    pub fn served_by(&self) -> Result<RaftNodeId, NotServed> {
         let metrics = self.raft().metrics();
         let (leader, leads) = {
             // Nothing is copied: this is asked for every group several times a second.

@@ -106,8 +106,8 @@ impl Survivor {
             io::Error::new(io::ErrorKind::NotFound, format!("there is no replica of group {group}"))
         })?;
         let mut log = self.storage.open_log(group)?;
-        let space = self.storage.open_space(group)?;
-        let mut applier = Applier::open(self.storage.clone(), space.clone(), Box::new(machine))?;
+        let keyspace = self.storage.open_space(group)?;
+        let mut applier = Applier::open(self.storage.clone(), keyspace.clone(), Box::new(machine))?;
         let mut next = replica.applied.map_or(0, |at| at.index + 1);
         while next <= replica.last.index {
             let end = (next + RUN_ENTRIES).min(replica.last.index + 1);
@@ -125,7 +125,7 @@ impl Survivor {
             applier.apply(stream::iter(run)).await?;
             next = last + 1;
         }
-        Dump::of(space.view(), replica.term)
+        Dump::of(keyspace.view(), replica.term)
     }
 }
 

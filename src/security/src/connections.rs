@@ -33,7 +33,7 @@ const RESERVE: u64 = 256;
 
 /// The kind of a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Edge {
+pub enum Protocol {
     /// gRPC, which requests a certificate from callers.
     Grpc,
     /// HTTP, which does not.
@@ -55,7 +55,7 @@ struct Inner {
 
 /// What one connection is about.
 pub(super) struct Activity {
-    edge: Edge,
+    edge: Protocol,
     state: Mutex<State>,
     under_way: AtomicUsize,
     close: CancellationToken,
@@ -116,7 +116,7 @@ impl Connections {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let (grpc, all) = {
             let open = self.0.open.lock();
-            let grpc = open.values().filter(|activity| activity.edge == Edge::Grpc).count();
+            let grpc = open.values().filter(|activity| activity.edge == Protocol::Grpc).count();
             (grpc as u64, open.len() as u64)
         };
         ConnectionCounts {
@@ -129,7 +129,7 @@ impl Connections {
     }
 
     /// Enters a connection; `None`: there are too many, and none of them is idle.
-    pub(super) fn enter(&self, edge: Edge) -> Option<Entry> {
+    pub(super) fn enter(&self, edge: Protocol) -> Option<Entry> {
         let activity = Activity::new(edge);
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         let mut open = self.0.open.lock();
@@ -172,7 +172,7 @@ impl Connections {
 }
 
 impl Activity {
-    fn new(edge: Edge) -> Arc<Self> {
+    fn new(edge: Protocol) -> Arc<Self> {
         let state = Mutex::new(State { since: Instant::now(), asked: false });
         let (under_way, close) = (AtomicUsize::new(0), CancellationToken::new());
         Arc::new(Activity { edge, state, under_way, close })
@@ -236,7 +236,7 @@ impl std::fmt::Debug for ConnectionHandle {
 /// That of no connection.
 impl Default for ConnectionHandle {
     fn default() -> Self {
-        ConnectionHandle(Activity::new(Edge::Grpc))
+        ConnectionHandle(Activity::new(Protocol::Grpc))
     }
 }
 
@@ -270,16 +270,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn bounds_the_connection_that_is_idle_for_longest_makes_room_and_a_busy_one_never() {
         let connections = Connections::of(2);
-        let mut first = connections.enter(Edge::Grpc).expect("there is room");
+        let mut first = connections.enter(Protocol::Grpc).expect("there is room");
         tokio::time::advance(Duration::from_secs(1)).await;
-        let mut second = connections.enter(Edge::Http).expect("there is room");
+        let mut second = connections.enter(Protocol::Http).expect("there is room");
         let busy = first.handle().begin();
-        let mut third = connections.enter(Edge::Grpc).expect("the second is idle");
+        let mut third = connections.enter(Protocol::Grpc).expect("the second is idle");
         assert!(is_closed(&mut second) && !is_closed(&mut first) && !is_closed(&mut third));
         let _also_busy = third.handle().begin();
-        assert!(connections.enter(Edge::Grpc).is_none(), "nobody is idle");
+        assert!(connections.enter(Protocol::Grpc).is_none(), "nobody is idle");
         drop(busy);
-        assert!(connections.enter(Edge::Grpc).is_some(), "the first is idle now");
+        assert!(connections.enter(Protocol::Grpc).is_some(), "the first is idle now");
         assert!(is_closed(&mut first));
         let counts = connections.counts();
         assert_eq!((counts.taken, counts.closed_idle, counts.turned_away), (4, 2, 1));
@@ -290,7 +290,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_asks_nothing_ends_and_one_with_a_request_under_way_does_not() {
         let connections = Connections::of(10);
-        let enter = || connections.enter(Edge::Grpc).expect("there is room");
+        let enter = || connections.enter(Protocol::Grpc).expect("there is room");
         let (mut silent, mut idle, mut busy) = (enter(), enter(), enter());
         drop(idle.handle().begin());
         let under_way = busy.handle().begin();

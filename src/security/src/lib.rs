@@ -31,7 +31,7 @@ mod watch;
 
 pub use channel::{AuthChannel, Credentials, SECRET_HEADER, connect, connect_lazy};
 pub use connection::{Caller, Connection};
-pub use connections::{ConnectionCounts, ConnectionHandle, Connections, Edge, UnderWay};
+pub use connections::{ConnectionCounts, ConnectionHandle, Connections, Protocol, UnderWay};
 pub use error::SecurityError;
 pub use expiry::Validity;
 pub use listener::Listener;

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::{Caller, Connection, Stream};
-use super::connections::{Connections, Edge, Entry};
+use super::connections::{Connections, Entry, Protocol};
 use super::plain;
 use super::tls::Tls;
 use super::verdict::CallerCertificate;
@@ -40,7 +40,7 @@ pub struct Listener {
 }
 
 enum Source {
-    Plain(TcpListener, Edge, Connections),
+    Plain(TcpListener, Protocol, Connections),
     Tls(mpsc::Receiver<Connection>),
 }
 
@@ -52,7 +52,7 @@ impl Listener {
     pub fn new(
         listener: TcpListener,
         tls: Option<Tls>,
-        edge: Edge,
+        edge: Protocol,
         connections: Connections,
     ) -> std::io::Result<Self> {
         let local = listener.local_addr()?;
@@ -119,7 +119,7 @@ impl axum::extract::connect_info::Connected<axum::serve::IncomingStream<'_, List
 
 async fn accept(
     listener: &TcpListener,
-    edge: Edge,
+    edge: Protocol,
     connections: &Connections,
 ) -> (TcpStream, SocketAddr, Entry) {
     use std::io::ErrorKind;
@@ -157,7 +157,7 @@ async fn accept(
 async fn take(
     listener: TcpListener,
     tls: Tls,
-    edge: Edge,
+    edge: Protocol,
     connections: Connections,
     ready: mpsc::Sender<Connection>,
 ) {
@@ -191,7 +191,7 @@ async fn handshake(
     address: SocketAddr,
     entry: Entry,
     tls: &Tls,
-    edge: Edge,
+    edge: Protocol,
 ) -> std::io::Result<Option<Connection>> {
     if plain::speaks_plain(&stream).await? {
         tracing::debug!(%address, "a caller speaks plain text to a TLS port");
@@ -200,8 +200,8 @@ async fn handshake(
     }
     let settings = tls.settings();
     let config = match edge {
-        Edge::Grpc => &settings.grpc,
-        Edge::Http => &settings.http,
+        Protocol::Grpc => &settings.grpc,
+        Protocol::Http => &settings.http,
     };
     let stream = TlsAcceptor::from(Arc::clone(config)).accept(stream).await?;
     let certificate = settings.judge.judge(stream.get_ref().1.peer_certificates());

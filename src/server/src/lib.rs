@@ -15,5 +15,5 @@ mod verify;
 
 pub use loops::LoopHealth;
 pub use peer::matrix::MatrixPeer;
-pub use server::{Edge, Services};
+pub use server::{ServerDeps, Services};
 pub use verify::{GroupReport, Replicas, Verdict, Verification, VerificationParts};

@@ -10,7 +10,7 @@ use tower::util::MapResponseLayer;
 
 use keyviz_catalog_group::CatalogGroup;
 use keyviz_directory::Directory;
-use keyviz_fanout::{EstateStore, Fanout, Feeds};
+use keyviz_fanout::{Fanout, Feeds, HandoffStore};
 use keyviz_kv::Coordinator;
 use keyviz_proto as proto;
 use keyviz_raft::{
@@ -33,7 +33,7 @@ use crate::http::{self, HttpState, Names};
 use crate::loops::LoopHealth;
 use crate::malformed;
 use crate::metrics::{Metrics, MetricsParts, Requests};
-use crate::peer::handoff::Estates;
+use crate::peer::handoff::Handoffs;
 use crate::peer::kv::KvPeerService;
 use crate::peer::matrix::MatrixPeer;
 use crate::request_id::RequestIdLayer;
@@ -41,7 +41,7 @@ use crate::verify::Verification;
 use keyviz_peer::client::PeerClient;
 
 /// Everything that the edge serves.
-pub struct Edge {
+pub struct ServerDeps {
     /// This node.
     pub node: NodeId,
     /// The key-value plane.
@@ -51,7 +51,7 @@ pub struct Edge {
     /// Cluster matrices.
     pub fanout: Arc<Fanout>,
     /// Where the columns of nodes that left are kept.
-    pub estates: Arc<dyn EstateStore>,
+    pub handoffs: Arc<dyn HandoffStore>,
     /// Raft groups held here.
     pub groups: Groups,
     /// Members and placement.
@@ -97,16 +97,17 @@ pub struct Services {
 
 impl Services {
     /// The services of an edge.
-    pub fn new(edge: Edge) -> Self {
-        let Edge { node, coordinator, catalog, fanout, groups, directory, .. } = edge;
-        let Edge { peers, estates, storage, http, security, timeout, loops, stop, .. } = edge;
+    pub fn new(edge: ServerDeps) -> Self {
+        let ServerDeps { node, coordinator, catalog, fanout, groups, directory, .. } = edge;
+        let ServerDeps { peers, handoffs, storage, http, security, timeout, loops, stop, .. } =
+            edge;
         let (verification, lost_log_lines) = (edge.verification, edge.lost_log_lines);
         let called = edge.called.iter().map(String::as_str);
         let names = Names::new(&http, security.admin_token.is_some(), called);
         let served = groups.clone();
-        let estates = Estates {
+        let handoffs = Handoffs {
             local: Arc::clone(fanout.local()),
-            store: estates,
+            store: handoffs,
             directory: Arc::clone(&directory),
         };
         let leaders = Arc::new(LeaderLog::default());
@@ -161,7 +162,7 @@ impl Services {
                 groups,
                 directory: Arc::clone(&directory),
                 peers,
-                estates,
+                handoffs,
                 storage,
                 security: security.clone(),
                 verification,

@@ -154,7 +154,7 @@ fn rows(table: &RouteTable) -> Vec<Row> {
 }
 
 /// A catalog, its model, and everything that was sent to it.
-struct Run {
+struct ModelRun {
     catalog: Catalog,
     model: Model,
     sent: Vec<CatalogCommand>,
@@ -164,13 +164,13 @@ struct Run {
 const RETENTION: Retention =
     Retention { deltas: 5, requests: 64, retired: 1_000, retired_bytes: 1 << 20 };
 
-impl Run {
+impl ModelRun {
     fn new(split_keys: &[&[u8]], groups: u64, retention: Retention) -> Self {
         let split_keys: Vec<Vec<u8>> = split_keys.iter().map(|key| key.to_vec()).collect();
         let plan = plan_bootstrap(&[NodeId(1)], groups as usize, 1, &split_keys).expect("sound");
         let mut catalog = Catalog::new(retention);
         catalog.apply(plan.command(ClusterId([3; 16]), 1)).expect("sound");
-        Run { catalog, model: Model::new(&split_keys, groups), sent: Vec::new(), time_ms: 1 }
+        ModelRun { catalog, model: Model::new(&split_keys, groups), sent: Vec::new(), time_ms: 1 }
     }
 
     fn command(&mut self, step: &Step) -> CatalogCommand {
@@ -259,7 +259,7 @@ proptest! {
     fn order_and_cover_are_those_of_the_model_after_every_history(
         steps in prop::collection::vec(step(), 1..60), groups in 1..4u64,
     ) {
-        let mut run = Run::new(&[b"\x40", b"\x80", b"\xc0"], groups, RETENTION);
+        let mut run = ModelRun::new(&[b"\x40", b"\x80", b"\xc0"], groups, RETENTION);
         for step in &steps {
             run.step(step);
         }
@@ -274,7 +274,7 @@ proptest! {
     fn durable_identity_every_id_lives_once_and_has_a_full_ancestry(
         steps in prop::collection::vec(step(), 1..60),
     ) {
-        let mut run = Run::new(&[b"\x80"], 1, RETENTION);
+        let mut run = ModelRun::new(&[b"\x80"], 1, RETENTION);
         let mut given: BTreeSet<RouteId> =
             run.catalog.table().iter().map(|route| route.id()).collect();
         for step in &steps {
@@ -310,7 +310,7 @@ proptest! {
                 | Step::Split { request: 1.., .. }
                 | Step::Merge { request: 1.., .. }));
         let retention = Retention { deltas, requests, retired, retired_bytes: 40 };
-        let mut run = Run::new(&[b"\x80"], 1, retention);
+        let mut run = ModelRun::new(&[b"\x80"], 1, retention);
         let mut tree: BTreeMap<Vec<u8>, Vec<u8>> = run.catalog.records().collect();
         for step in steps {
             let Some(applied) = run.step(step) else { continue };
@@ -334,7 +334,7 @@ proptest! {
     fn many_changes_at_once_and_one_by_one_make_the_same_table(
         steps in prop::collection::vec(step(), 2..40), cut in any::<prop::sample::Index>(),
     ) {
-        let mut run = Run::new(&[b"\x80"], 1, RETENTION);
+        let mut run = ModelRun::new(&[b"\x80"], 1, RETENTION);
         let first = run.catalog.table().clone();
         let mut deltas = Vec::new();
         for step in &steps {
@@ -359,12 +359,12 @@ proptest! {
         script in prop::collection::vec((step(), 0..5usize, 0..4u8), 1..60),
     ) {
         let retention = Retention { deltas: retained, ..RETENTION };
-        let mut run = Run::new(&[b"\x80"], 1, retention);
+        let mut run = ModelRun::new(&[b"\x80"], 1, retention);
         let mut hub = WatchHub::new(retained);
         hub.replace(run.catalog.table().clone(), &[]).expect("newer");
         let subscribe = |hub: &WatchHub, after| hub.subscribe(after).expect("not ahead");
-        let mut watchers: Vec<(Subscription, Follower)> =
-            (0..5).map(|_| (subscribe(&hub, 0), Follower::new())).collect();
+        let mut watchers: Vec<(Subscription, RouteTableReplica)> =
+            (0..5).map(|_| (subscribe(&hub, 0), RouteTableReplica::new())).collect();
         for (step, who, what) in &script {
             if let Some(applied) = run.step(step).filter(|applied| !applied.replayed) {
                 hub.publish(run.catalog.table().clone(), &[applied.delta]).expect("in order");
@@ -373,9 +373,9 @@ proptest! {
                 // One takes an event, one is cut off and resumes, and one time in four the node
                 // starts anew from its snapshot: everybody is cut off.
                 0 | 1 => {
-                    let (subscription, follower) = &mut watchers[*who];
+                    let (subscription, replica) = &mut watchers[*who];
                     subscription.try_next().iter().for_each(|event| {
-                        follower.apply(event).expect("fits");
+                        replica.apply(event).expect("fits");
                     });
                 }
                 2 => {
@@ -388,19 +388,19 @@ proptest! {
                     let log: Vec<_> = run.catalog.log().cloned().collect();
                     hub = WatchHub::new(retained);
                     hub.replace(run.catalog.table().clone(), &log).expect("newer");
-                    for (subscription, follower) in &mut watchers {
-                        *subscription = subscribe(&hub, follower.version());
+                    for (subscription, replica) in &mut watchers {
+                        *subscription = subscribe(&hub, replica.version());
                     }
                 }
             }
         }
-        watchers.push((subscribe(&hub, 0), Follower::new()));
-        for (subscription, follower) in &mut watchers {
+        watchers.push((subscribe(&hub, 0), RouteTableReplica::new()));
+        for (subscription, replica) in &mut watchers {
             while let Some(event) = subscription.try_next() {
-                follower.apply(&event).expect("fits");
+                replica.apply(&event).expect("fits");
             }
-            prop_assert_eq!(follower.table(), run.catalog.table());
-            prop_assert!(follower.is_ready());
+            prop_assert_eq!(replica.table(), run.catalog.table());
+            prop_assert!(replica.is_ready());
         }
     }
 
@@ -426,7 +426,7 @@ proptest! {
 #[test]
 fn a_retention_edge_is_exact() {
     // With n changes retained, a cursor n back gets changes and one further back the table.
-    let mut run = Run::new(&[], 1, Retention { deltas: 3, ..RETENTION });
+    let mut run = ModelRun::new(&[], 1, Retention { deltas: 3, ..RETENTION });
     for key in 1..=6 {
         run.step(&Step::SplitInside { at: u64::from(key) - 1, key }).expect("inside");
     }

@@ -80,7 +80,7 @@ impl Change<'_> {
     }
 }
 
-struct Ask<'a> {
+struct ChangeRequest<'a> {
     change: Change<'a>,
     expected_version: u64,
     request_id: &'a str,
@@ -208,11 +208,21 @@ impl Catalog {
             }
             CatalogCommand::Split { route_id, key, expected_version, request_id, time_ms } => {
                 let change = Change::Split { route_id, key: &key };
-                self.change(Ask { change, expected_version, request_id: &request_id, time_ms })
+                self.change(ChangeRequest {
+                    change,
+                    expected_version,
+                    request_id: &request_id,
+                    time_ms,
+                })
             }
             CatalogCommand::Merge { left_id, right_id, expected_version, request_id, time_ms } => {
                 let change = Change::Merge { left_id, right_id };
-                self.change(Ask { change, expected_version, request_id: &request_id, time_ms })
+                self.change(ChangeRequest {
+                    change,
+                    expected_version,
+                    request_id: &request_id,
+                    time_ms,
+                })
             }
         }
     }
@@ -246,31 +256,33 @@ impl Catalog {
         Ok(Applied { delta, replayed: false, records })
     }
 
-    fn change(&mut self, ask: Ask<'_>) -> Result<Applied, CatalogError> {
+    fn change(&mut self, request: ChangeRequest<'_>) -> Result<Applied, CatalogError> {
         if self.cluster.is_none() {
             return Err(CatalogError::NotBootstrapped);
         }
-        if ask.request_id.len() > MAX_REQUEST_ID_BYTES {
-            return Err(CatalogError::RequestIdTooLong { len: ask.request_id.len() as u64 });
+        if request.request_id.len() > MAX_REQUEST_ID_BYTES {
+            return Err(CatalogError::RequestIdTooLong { len: request.request_id.len() as u64 });
         }
         // Before every other check: what a retry names is retired by its first delivery.
-        if let Some(delta) = self.requests.find(ask.request_id) {
-            if !ask.change.made(delta) {
+        if let Some(delta) = self.requests.find(request.request_id) {
+            if !request.change.made(delta) {
                 return Err(CatalogError::RequestIdReused { version: delta.version });
             }
             return Ok(Applied { delta: delta.clone(), replayed: true, records: Vec::new() });
         }
         let current = self.version();
-        if ask.expected_version != 0 && ask.expected_version != current {
-            let expected = ask.expected_version;
+        if request.expected_version != 0 && request.expected_version != current {
+            let expected = request.expected_version;
             return Err(CatalogError::WrongVersion { expected, current });
         }
-        check_time(ask.time_ms)?;
-        let delta = match ask.change {
-            Change::Split { route_id, key } => self.split(route_id, key, ask.time_ms)?,
-            Change::Merge { left_id, right_id } => self.merge(left_id, right_id, ask.time_ms)?,
+        check_time(request.time_ms)?;
+        let delta = match request.change {
+            Change::Split { route_id, key } => self.split(route_id, key, request.time_ms)?,
+            Change::Merge { left_id, right_id } => {
+                self.merge(left_id, right_id, request.time_ms)?
+            }
         };
-        Ok(self.commit(Arc::new(delta), ask.request_id))
+        Ok(self.commit(Arc::new(delta), request.request_id))
     }
 
     /// A live route, or the reason why there is none of that id.

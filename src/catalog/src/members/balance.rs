@@ -169,7 +169,7 @@ impl BalanceView {
                     self.checked(*group, replicas.iter().map(swap).collect())
                 })
             };
-            // A follower moves without a change of leader.
+            // A replica moves without a change of leader.
             movable(false).or_else(|| movable(true))
         })
     }

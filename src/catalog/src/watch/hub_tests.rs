@@ -38,9 +38,9 @@ impl Node {
     }
 }
 
-fn drain(subscription: &mut Subscription, follower: &mut Follower) -> Vec<WatchEvent> {
+fn drain(subscription: &mut Subscription, replica: &mut RouteTableReplica) -> Vec<WatchEvent> {
     let events: Vec<_> = std::iter::from_fn(|| subscription.try_next()).collect();
-    events.iter().for_each(|event| follower.apply(event).expect("fits"));
+    events.iter().for_each(|event| replica.apply(event).expect("fits"));
     events
 }
 
@@ -49,49 +49,49 @@ fn a_subscriber_from_0_gets_the_table_then_a_mark_then_changes() {
     let mut node = Node::new(8);
     node.split();
     let mut subscription = node.hub.subscribe(0).expect("not ahead");
-    let mut follower = Follower::new();
+    let mut replica = RouteTableReplica::new();
     let table = node.catalog.table().clone();
     assert_eq!(
-        drain(&mut subscription, &mut follower),
+        drain(&mut subscription, &mut replica),
         [WatchEvent::Snapshot { table, reset: false }, WatchEvent::Progress(2)]
     );
-    assert!(follower.is_ready() && follower.is_current());
+    assert!(replica.is_ready() && replica.is_current());
     node.split();
     node.split();
-    let events = drain(&mut subscription, &mut follower);
+    let events = drain(&mut subscription, &mut replica);
     let newest: Vec<Arc<Delta>> = node.catalog.log().skip(1).cloned().collect();
     assert_eq!(events, [WatchEvent::Deltas(WatchDeltas::new(newest))]);
-    assert_eq!(follower.table(), node.catalog.table());
+    assert_eq!(replica.table(), node.catalog.table());
     assert_eq!(subscription.progress(), Some(WatchEvent::Progress(4)));
 }
 
 #[test]
 fn a_resumed_subscriber_gets_exactly_what_it_missed() {
     let mut node = Node::new(8);
-    let mut follower = Follower::new();
-    drain(&mut node.hub.subscribe(0).expect("not ahead"), &mut follower);
+    let mut replica = RouteTableReplica::new();
+    drain(&mut node.hub.subscribe(0).expect("not ahead"), &mut replica);
     (0..5).for_each(|_| node.split());
-    let mut resumed = node.hub.subscribe(follower.version()).expect("not ahead");
-    let events = drain(&mut resumed, &mut follower);
+    let mut resumed = node.hub.subscribe(replica.version()).expect("not ahead");
+    let events = drain(&mut resumed, &mut replica);
     assert!(matches!(&events[..], [WatchEvent::Deltas(deltas), WatchEvent::Progress(6)]
         if deltas.len() == 5));
-    assert_eq!(follower.table(), node.catalog.table());
+    assert_eq!(replica.table(), node.catalog.table());
 }
 
 #[test]
 fn a_subscriber_behind_what_is_retained_gets_a_reset() {
     let mut node = Node::new(4);
     let mut stopped = node.hub.subscribe(0).expect("not ahead");
-    let mut follower = Follower::new();
-    drain(&mut stopped, &mut follower);
+    let mut replica = RouteTableReplica::new();
+    drain(&mut stopped, &mut replica);
     (0..4).for_each(|_| node.split());
-    assert!(matches!(&drain(&mut stopped, &mut follower)[..], [WatchEvent::Deltas(_)]));
+    assert!(matches!(&drain(&mut stopped, &mut replica)[..], [WatchEvent::Deltas(_)]));
     (0..5).for_each(|_| node.split());
     assert!(matches!(
-        &drain(&mut stopped, &mut follower)[..],
+        &drain(&mut stopped, &mut replica)[..],
         [WatchEvent::Snapshot { reset: true, .. }, WatchEvent::Progress(10)]
     ));
-    assert_eq!(follower.table(), node.catalog.table());
+    assert_eq!(replica.table(), node.catalog.table());
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_replaced_table_resets_those_whom_its_changes_do_not_reach() {
     let mut node = Node::new(2);
     let mut near = node.hub.subscribe(0).expect("not ahead");
     let mut far = node.hub.subscribe(0).expect("not ahead");
-    let (mut near_table, mut far_table) = (Follower::new(), Follower::new());
+    let (mut near_table, mut far_table) = (RouteTableReplica::new(), RouteTableReplica::new());
     drain(&mut far, &mut far_table);
     node.split();
     node.split();
@@ -149,23 +149,23 @@ fn a_replaced_table_resets_those_whom_its_changes_do_not_reach() {
 fn a_follower_refuses_a_gap_whole_and_is_not_ready_until_something_fits() {
     let mut node = Node::new(8);
     let mut subscription = node.hub.subscribe(0).expect("not ahead");
-    let mut follower = Follower::new();
-    drain(&mut subscription, &mut follower);
+    let mut replica = RouteTableReplica::new();
+    drain(&mut subscription, &mut replica);
     (0..3).for_each(|_| node.split());
     let log: Vec<_> = node.catalog.log().cloned().collect();
-    let before = follower.table().clone();
+    let before = replica.table().clone();
     let hole = WatchEvent::Deltas(WatchDeltas::new(vec![log[0].clone(), log[2].clone()]));
     let error = FollowError::Table(TableError::Hole { have: 2, found: 4 });
-    assert_eq!(follower.apply(&hole), Err(error));
-    assert_eq!(follower.table(), &before, "nothing of the event was taken");
-    assert!(!follower.is_ready() && follower.fault().is_some());
+    assert_eq!(replica.apply(&hole), Err(error));
+    assert_eq!(replica.table(), &before, "nothing of the event was taken");
+    assert!(!replica.is_ready() && replica.fault().is_some());
     let not_current = FollowError::NotCurrent { have: 1, current: 4 };
-    assert_eq!(follower.apply(&WatchEvent::Progress(4)), Err(not_current));
-    follower.apply(&WatchEvent::Deltas(WatchDeltas::new(log))).expect("all of them");
-    assert!(follower.is_ready());
-    assert_eq!(follower.table(), node.catalog.table());
+    assert_eq!(replica.apply(&WatchEvent::Progress(4)), Err(not_current));
+    replica.apply(&WatchEvent::Deltas(WatchDeltas::new(log))).expect("all of them");
+    assert!(replica.is_ready());
+    assert_eq!(replica.table(), node.catalog.table());
     let old = WatchEvent::Snapshot { table: before, reset: true };
-    assert_eq!(follower.apply(&old), Err(FollowError::Backwards { have: 4, found: 1 }));
+    assert_eq!(replica.apply(&old), Err(FollowError::Backwards { have: 4, found: 1 }));
 }
 
 #[tokio::test]

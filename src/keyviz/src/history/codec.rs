@@ -28,7 +28,7 @@ use super::bitpack::{put_varint, take_varint};
 use super::cells::Cells;
 use super::column::{CellRun, Column, Part};
 use super::config::MAX_TIME_MS;
-use super::slots::{Chunk, ChunkSlot, Interner, Leads, MAX_CHUNK_SLOTS, chunk_body};
+use super::slots::{Chunk, ChunkSlot, Interner, LeaderTerms, MAX_CHUNK_SLOTS, chunk_body};
 use crate::sampler::counts::Counts;
 use keyviz_types::{GroupId, Incarnation, RouteId, Term};
 
@@ -281,7 +281,7 @@ fn take_run(input: &mut &[u8], chunks: &[Arc<Chunk>], interner: &mut Interner) -
     }
     let axis = interner.axis(&own);
     let cells = Cells::decode(input, axis.len())?;
-    Some(CellRun { axis, leads: interner.leads(Leads::new(leads)), cells })
+    Some(CellRun { axis, leads: interner.leads(LeaderTerms::new(leads)), cells })
 }
 
 fn take_bytes<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::cells::Cells;
 use super::config::MAX_TIME_MS;
-use super::slots::{Chunk, Interner, LayoutAxis, Leads, SlotAxis, leads_of, variant};
+use super::slots::{Chunk, Interner, LayoutAxis, LeaderTerms, SlotAxis, leader_terms_of, variant};
 use crate::sampler::counts::{Counts, Segment, Series};
 use keyviz_types::{GroupId, Incarnation, KeyRange, RouteId, Term};
 
@@ -57,7 +57,7 @@ pub(crate) struct Part {
 #[derive(Clone, Debug)]
 pub(crate) struct CellRun {
     pub axis: Arc<SlotAxis>,
-    pub leads: Arc<Leads>,
+    pub leads: Arc<LeaderTerms>,
     pub cells: Cells,
 }
 
@@ -247,7 +247,7 @@ impl Part {
 
 /// Packs a segment: one run, unless its layout has several terms of a group.
 pub(crate) fn pack(segment: &Segment, layout: &LayoutAxis) -> Vec<CellRun> {
-    let run = |leads: &Arc<Leads>, cells: &[(u32, Counts)]| CellRun {
+    let run = |leads: &Arc<LeaderTerms>, cells: &[(u32, Counts)]| CellRun {
         axis: Arc::clone(&layout.axis),
         leads: Arc::clone(leads),
         cells: Cells::new(cells),
@@ -292,12 +292,12 @@ fn join(runs: &[CellRun], interner: &mut Interner) -> Vec<CellRun> {
             sums[variant].entry(place).or_default().add(&counts);
         }
     }
-    let run = |(sums, leads): (BTreeMap<u32, Counts>, Leads)| CellRun {
+    let run = |(sums, leads): (BTreeMap<u32, Counts>, LeaderTerms)| CellRun {
         axis: Arc::clone(&axis),
         leads: interner.leads(leads),
         cells: Cells::new(&sums.into_iter().collect::<Vec<_>>()),
     };
-    sums.into_iter().zip(leads_of(&seen)).map(run).collect()
+    sums.into_iter().zip(leader_terms_of(&seen)).map(run).collect()
 }
 
 /// The sums of runs of one axis, which has `slots` slots.

@@ -20,7 +20,7 @@ use keyviz_types::{Incarnation, NodeId};
 
 /// All that one node counted, on its way to another node or to the disk.
 #[derive(Clone, Debug)]
-pub struct Estate {
+pub struct HistoryHandoff {
     /// Who counted.
     pub node: NodeId,
     /// Its last life.
@@ -31,12 +31,12 @@ pub struct Estate {
     pub columns: Vec<Arc<Column>>,
 }
 
-/// Key of the record that says what an estate is. It is written last, and what lacks it is none.
+/// Key of the record that says what an handoff is. It is written last, and what lacks it is none.
 const SUMMARY: &[u8] = b"e";
 const SUMMARY_VERSION: u8 = 1;
 
-impl Estate {
-    /// The estate as records for an ordered key-value store, newest column first, what a column
+impl HistoryHandoff {
+    /// The handoff as records for an ordered key-value store, newest column first, what a column
     /// refers to before it, and the summary last. Packs one column at a time.
     pub fn records(self) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
         let mut summary = vec![SUMMARY_VERSION];
@@ -53,7 +53,7 @@ impl Estate {
         columns.flat_map(of).chain([(SUMMARY.to_vec(), summary)])
     }
 
-    /// The estate of `node` in these records, and how many of them are damaged; `None` without a
+    /// The handoff of `node` in these records, and how many of them are damaged; `None` without a
     /// summary.
     pub fn of_records<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         node: NodeId,
@@ -76,19 +76,19 @@ impl Estate {
         }
         let mut columns: Vec<Arc<Column>> = opened.columns.into_iter().map(Arc::new).collect();
         columns.sort_by_key(|column| column.id());
-        let estate = Estate {
+        let handoff = HistoryHandoff {
             node,
             incarnation: Incarnation(u64::from_be_bytes(incarnation.try_into().ok()?)),
             forgotten_before_ms: u64::from_be_bytes(forgotten.try_into().ok()?),
             columns,
         };
-        Some((estate, opened.damaged))
+        Some((handoff, opened.damaged))
     }
 }
 
 /// The histories of others.
 #[derive(Default, Debug)]
-pub(crate) struct Inherited(Mutex<BTreeMap<NodeId, Kept>>);
+pub(crate) struct HandedOver(Mutex<BTreeMap<NodeId, Kept>>);
 
 #[derive(Debug)]
 struct Kept {
@@ -115,24 +115,24 @@ impl Kept {
     }
 }
 
-impl Inherited {
+impl HandedOver {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Kept>> {
         // A panic elsewhere leaves the map whole: each change is one insertion.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn keep(&self, estate: Estate, config: &HistoryConfig, interner: &AxisInterner) {
+    pub fn keep(&self, handoff: HistoryHandoff, config: &HistoryConfig, interner: &AxisInterner) {
         let mut columns = Tiers::new(config.step_ms);
-        let now_ms = estate.columns.last().map_or(0, |column| column.end_ms());
+        let now_ms = handoff.columns.last().map_or(0, |column| column.end_ms());
         let interner = &mut interner.lock();
-        for column in estate.columns {
+        for column in handoff.columns {
             let mut column = Arc::unwrap_or_clone(column);
             // What was open when the node left is as complete as it will be.
             column.set_closed(true);
             column.intern(interner);
             columns.add(column, interner);
         }
-        let Estate { node, incarnation, forgotten_before_ms, .. } = estate;
+        let HistoryHandoff { node, incarnation, forgotten_before_ms, .. } = handoff;
         let mut kept = self.lock();
         kept.insert(node, Kept { incarnation, forgotten_before_ms, columns });
         let each = config.bytes / 4 / kept.len();
@@ -150,10 +150,10 @@ impl Inherited {
         kept.iter().map(of).collect()
     }
 
-    pub fn estates(&self) -> Vec<Estate> {
+    pub fn handoffs(&self) -> Vec<HistoryHandoff> {
         let all = Window { from_ms: 0, to_ms: u64::MAX };
         let kept = self.lock();
-        let of = |(node, kept): (&NodeId, &Kept)| Estate {
+        let of = |(node, kept): (&NodeId, &Kept)| HistoryHandoff {
             node: *node,
             incarnation: kept.incarnation,
             forgotten_before_ms: kept.forgotten_before_ms(),

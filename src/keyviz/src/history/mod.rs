@@ -43,7 +43,7 @@ pub(crate) mod window;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::sampler::counts::Harvest;
-use handoff::Inherited;
+use handoff::HandedOver;
 use keyviz_types::{Incarnation, NodeId};
 use open::{AxisInterner, OpenColumn};
 use tiers::Tiers;
@@ -57,7 +57,7 @@ pub use config::{
     HistoryConfigError, MAX_HISTORY_COLUMNS, MAX_STALL_COLUMNS, MAX_STEP_MS, MIN_HISTORY_BYTES,
     MIN_STEP_MS,
 };
-pub use handoff::Estate;
+pub use handoff::HistoryHandoff;
 pub use tiers::{LAST_TIER_MS, MIDDLE_TIER_MS};
 pub use view::{HistoryView, Holdings};
 pub use window::Window;
@@ -70,7 +70,7 @@ pub struct History {
     incarnation: Incarnation,
     state: Mutex<State>,
     interner: Arc<AxisInterner>,
-    inherited: Inherited,
+    handed_over: HandedOver,
 }
 
 /// What a call changed, to be stored as one: see [`Archive::batch`].
@@ -100,8 +100,8 @@ impl History {
         config.validate()?;
         let open = OpenColumn::new(ColumnId::at(now_ms, config.step_ms), incarnation);
         let state = Mutex::new(State { closed: Tiers::new(config.step_ms), open });
-        let (interner, inherited) = (Arc::new(AxisInterner::new()), Inherited::default());
-        Ok(History { config, node, incarnation, state, interner, inherited })
+        let (interner, handed_over) = (Arc::new(AxisInterner::new()), HandedOver::default());
+        Ok(History { config, node, incarnation, state, interner, handed_over })
     }
 
     /// How much is kept.
@@ -226,7 +226,7 @@ impl History {
             answering: Answering { node, incarnation, holdings: state.holdings() },
             closed: state.closed.overlapping(window),
             open: open.then(|| (state.open.clone(), peek)),
-            inherited: self.inherited.view(window),
+            handed_over: self.handed_over.view(window),
             interner: Arc::clone(&self.interner),
         }
     }
@@ -237,8 +237,8 @@ impl History {
         self.lock().closed.overlapping(window)
     }
 
-    pub(crate) fn inherited(&self) -> &Inherited {
-        &self.inherited
+    pub(crate) fn handed_over(&self) -> &HandedOver {
+        &self.handed_over
     }
 
     pub(crate) fn interner(&self) -> &AxisInterner {
@@ -246,25 +246,25 @@ impl History {
     }
 
     /// Keeps what a node that leaves has counted, in the place of what was kept of it before.
-    pub fn inherit(&self, estate: Estate) {
+    pub fn take_handoff(&self, handoff: HistoryHandoff) {
         // What this node counted itself it has.
-        if estate.node != self.node() {
-            self.inherited().keep(estate, self.config(), self.interner());
+        if handoff.node != self.node() {
+            self.handed_over().keep(handoff, self.config(), self.interner());
         }
     }
 
     /// All that this node counted, with the column in progress, and all that it keeps for others.
     /// `peek` as in [`History::totals`].
-    pub fn estates(&self, peek: Harvest) -> Vec<Estate> {
+    pub fn handoffs(&self, peek: Harvest) -> Vec<HistoryHandoff> {
         let all = Window { from_ms: 0, to_ms: u64::MAX };
         let columns = self.view(all, peek).columns_held();
-        let own = Estate {
+        let own = HistoryHandoff {
             node: self.node(),
             incarnation: self.incarnation(),
             forgotten_before_ms: self.holdings().forgotten_before_ms,
             columns,
         };
-        std::iter::once(own).chain(self.inherited().estates()).collect()
+        std::iter::once(own).chain(self.handed_over().handoffs()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

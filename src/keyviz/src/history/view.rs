@@ -40,7 +40,7 @@ pub struct HistoryView {
     /// The open column and what was not harvested yet, if it is in the window.
     pub(crate) open: Option<(OpenColumn, Harvest)>,
     /// What is kept of it for nodes that have left.
-    pub(crate) inherited: Vec<(Answering, Vec<Arc<Column>>)>,
+    pub(crate) handed_over: Vec<(Answering, Vec<Arc<Column>>)>,
     pub(crate) interner: Arc<AxisInterner>,
 }
 

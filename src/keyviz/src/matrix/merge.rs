@@ -20,7 +20,7 @@ use crate::query::axis::{ColumnPlan, RowAxis};
 use crate::query::column_set::ColumnSet;
 use crate::query::contribution::{CellKey, ContributionError, NodeColumns};
 use crate::query::row_plan::{PlannedRow, RowKind, RowPlan};
-use crate::wire::{PackedColumns, SoundColumns};
+use crate::wire::{CheckedColumns, PackedColumns};
 use keyviz_types::{Incarnation, NodeId};
 
 /// Contributions on their way to a matrix.
@@ -64,12 +64,12 @@ impl Merge {
     pub fn add(&mut self, contribution: NodeColumns) -> Result<(), ContributionError> {
         contribution.check(&self.axis, &self.columns)?;
         let packed = PackedColumns::from(contribution);
-        self.add_sound(packed.checked(&self.axis, &self.columns)?)
+        self.add_checked(packed.checked(&self.axis, &self.columns)?)
     }
 
     /// As [`Merge::add`], of what was checked already. Errors, and changes nothing, where it was
     /// checked for axes of another size.
-    pub fn add_sound(&mut self, contribution: SoundColumns) -> Result<(), ContributionError> {
+    pub fn add_checked(&mut self, contribution: CheckedColumns) -> Result<(), ContributionError> {
         let (contribution, axes) = contribution.into_inner();
         let columns = self.columns.len();
         if axes != (self.axis.len(), columns) {

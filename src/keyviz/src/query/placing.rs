@@ -12,7 +12,7 @@ use super::contribution::{CellKey, Source};
 use super::resample::{Share, between, position};
 use super::{Query, Role};
 use crate::history::column::CellRun;
-use crate::history::slots::{Chunk, Leads, SlotAxis};
+use crate::history::slots::{Chunk, LeaderTerms, SlotAxis};
 use keyviz_types::{GroupId, KeyRange, Term};
 
 /// Bytes of placed chunks, and of placed axes, that are kept.
@@ -125,7 +125,7 @@ impl<'a> Placing<'a> {
         placed
     }
 
-    fn place(&mut self, axis: &SlotAxis, leads: &Leads) -> Placed {
+    fn place(&mut self, axis: &SlotAxis, leads: &LeaderTerms) -> Placed {
         let mut targets = Vec::with_capacity(axis.len());
         let mut local: HashMap<(u32, GroupId), u32> = HashMap::new();
         let (mut keys, mut cuts) = (Vec::new(), Vec::new());

@@ -146,7 +146,7 @@ impl Sampler {
 
     /// States which groups this node leads, and in which term (`None`: it does not). Groups that
     /// are not named keep what was last said of them. Publishes only when something changed.
-    pub fn set_leads(&self, leads: &[(GroupId, Option<Term>)]) {
+    pub fn set_leader_terms(&self, leads: &[(GroupId, Option<Term>)]) {
         let mut publisher = self.publisher.lock();
         let before = publisher.leads.clone();
         publisher.leads.extend(leads.iter().copied());

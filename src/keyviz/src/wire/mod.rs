@@ -14,7 +14,7 @@
 //! ```
 //!
 //! What comes from another node is gone through once, number by number, by
-//! [`PackedColumns::checked`]. Only what that made, [`SoundColumns`], can be merged.
+//! [`PackedColumns::checked`]. Only what that made, [`CheckedColumns`], can be merged.
 
 use std::sync::Arc;
 
@@ -115,7 +115,7 @@ pub type PackedColumns = NodeColumns<PackedPart>;
 
 /// Packed columns that fit axes of so many rows and columns.
 #[derive(Clone, Debug)]
-pub struct SoundColumns {
+pub struct CheckedColumns {
     columns: PackedColumns,
     axes: (usize, usize),
 }
@@ -198,7 +198,7 @@ impl PackedColumns {
         self,
         rows: &RowAxis,
         columns: &ColumnPlan,
-    ) -> Result<SoundColumns, ContributionError> {
+    ) -> Result<CheckedColumns, ContributionError> {
         let axes = (rows.len(), columns.len());
         let head = |part: &PackedPart| (part.column, part.incarnation);
         self.check_frame(axes.0, axes.1, head)?;
@@ -215,7 +215,7 @@ impl PackedColumns {
             }
             before = Some(cells);
         }
-        Ok(SoundColumns { columns: self, axes })
+        Ok(CheckedColumns { columns: self, axes })
     }
 }
 
@@ -229,7 +229,7 @@ fn named(cells: &PackedCells, keys: usize) -> Option<()> {
     indices.last().is_none_or(|&last| (last as usize) < keys).then_some(())
 }
 
-impl SoundColumns {
+impl CheckedColumns {
     /// What was checked, for axes of so many rows and columns.
     pub(crate) fn into_inner(self) -> (PackedColumns, (usize, usize)) {
         (self.columns, self.axes)
@@ -277,7 +277,7 @@ mod tests {
         (rows, ColumnPlan::new(1_000, &bounds, false).expect("in order"))
     }
 
-    fn checked(columns: NodeColumns) -> Result<SoundColumns, ContributionError> {
+    fn checked(columns: NodeColumns) -> Result<CheckedColumns, ContributionError> {
         let (rows, plan) = axes();
         assert_eq!(columns.check(&rows, &plan).is_ok(), {
             let packed = PackedColumns::from(columns.clone());

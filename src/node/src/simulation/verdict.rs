@@ -119,7 +119,7 @@ pub(super) fn check_who_takes_part(cluster: &Cluster) -> Result<(), String> {
 
 fn rows(group: &Group) -> Result<Vec<KeyValue>, String> {
     let all = PageLimit { rows: usize::MAX, bytes: usize::MAX };
-    let page = group.space().scan(Bound::Unbounded, Bound::Unbounded, all);
+    let page = group.keyspace().scan(Bound::Unbounded, Bound::Unbounded, all);
     Ok(page.map_err(|error| error.to_string())?.rows)
 }
 

@@ -237,7 +237,7 @@ impl Roster {
 /// The answer of a node to a caller of whom it thinks nothing bad.
 pub(crate) fn identity_to_proto(
     cluster: &str,
-    node: types::NodeId,
+    node: types::RaftNodeId,
     start: Option<Start>,
 ) -> proto::RaftIdentity {
     proto::RaftIdentity {

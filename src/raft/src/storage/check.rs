@@ -11,8 +11,8 @@ use super::current::{Current, MEMBERSHIP_KEY};
 use super::engine::{Engine, JOURNAL, META, ROWS, SYNC_KEY, Tree, names_damaged_file};
 use super::fault::FaultLatch;
 use super::folder::Folder;
+use super::keyspace::Keyspace;
 use super::scarce::Scarce;
-use super::space::Space;
 use super::upgrade::SIDE_PREFIX;
 use super::{LOG, OpenError, SideRows, group_of, redo, side, unseal, value};
 use crate::log::{LogExtent, check_log, log_groups};
@@ -26,7 +26,7 @@ pub trait Verify {
     /// A record of the node.
     fn record(&self, name: &str, value: &[u8]) -> Result<(), String>;
     /// The rows of a group.
-    fn group(&self, space: &Space) -> Result<(), String>;
+    fn group(&self, keyspace: &Keyspace) -> Result<(), String>;
     /// Rows beside the groups: the damaged ones and what is wrong with them.
     fn side(&self, name: &str, rows: &SideRows) -> Result<Vec<(String, String)>, String>;
 }
@@ -217,8 +217,8 @@ impl Check<'_> {
             self.damaged(Some(group), place("the last batch"), what);
         }
         if self.rows(group, &tree, &place("its rows")) {
-            let space = Space::new(group, Current::unopened(tree, generation, last.applied));
-            if let Err(what) = self.verify.group(&space) {
+            let keyspace = Keyspace::new(group, Current::unopened(tree, generation, last.applied));
+            if let Err(what) = self.verify.group(&keyspace) {
                 self.damaged(Some(group), place("its rows"), what);
             }
         }

@@ -102,7 +102,7 @@ impl SnapshotView {
 
     /// The next rows in key order up to and with `to`, about `bytes` of them; `None`: up to the
     /// last.
-    pub(crate) fn run_to(&mut self, to: Option<&Bytes>, bytes: usize) -> io::Result<Run> {
+    pub(crate) fn run_to(&mut self, to: Option<&Bytes>, bytes: usize) -> io::Result<RowRun> {
         let mut undo = self.undo.lock();
         if undo.abandoned {
             return Err(io::Error::other(
@@ -110,7 +110,7 @@ impl SnapshotView {
             ));
         }
         if undo.finished || to.is_some_and(|to| undo.read_to.as_ref() >= Some(to)) {
-            return Ok(Run { rows: Vec::new(), complete: true });
+            return Ok(RowRun { rows: Vec::new(), complete: true });
         }
         let from = undo.read_to.clone();
         let from = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
@@ -162,13 +162,13 @@ impl SnapshotView {
                 None => undo.finished = true,
             }
         }
-        Ok(Run { rows: run, complete })
+        Ok(RowRun { rows: run, complete })
     }
 }
 
 /// Rows that were read in one go.
 #[derive(Debug)]
-pub(crate) struct Run {
+pub(crate) struct RowRun {
     pub(crate) rows: Vec<KeyValue>,
     /// There are no more up to the key that was asked for.
     pub(crate) complete: bool,

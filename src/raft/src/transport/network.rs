@@ -22,7 +22,7 @@ use super::peers::Peers;
 use super::wire::{RaftMessage, Wire};
 use super::{MAX_MESSAGE_BYTES, overheard};
 use crate::pulse::Pulse;
-use crate::types::{LogId, Member, NodeId, Types};
+use crate::types::{LogId, Member, RaftNodeId, Types};
 use crate::wire;
 use keyviz_proto as proto;
 use keyviz_proto::raft_transport_client::RaftTransportClient;
@@ -49,7 +49,7 @@ pub(crate) struct GroupNetwork {
 impl RaftNetworkFactory<Types> for GroupNetwork {
     type Network = PeerNetwork;
 
-    async fn new_client(&mut self, target: NodeId, node: &Member) -> PeerNetwork {
+    async fn new_client(&mut self, target: RaftNodeId, node: &Member) -> PeerNetwork {
         let (peers, group, pace) = (self.peers.clone(), self.group, self.pace.clone());
         let (addr, hold, acknowledged) = (node.addr.clone(), self.hold, Mutex::default());
         let pulse = self.pulse.clone();
@@ -61,7 +61,7 @@ impl RaftNetworkFactory<Types> for GroupNetwork {
 pub(crate) struct PeerNetwork {
     pub(super) peers: Peers,
     pub(super) group: GroupId,
-    pub(super) target: NodeId,
+    pub(super) target: RaftNodeId,
     /// As the group has it.
     addr: String,
     /// Shared by all groups of the node.
@@ -201,7 +201,7 @@ impl PeerNetwork {
         request: &InFlight,
         answer: proto::RaftAppended,
     ) -> Result<StreamAppendResult<Types>, RpcError> {
-        self.peers.note_room(self.target, answer.disk_full);
+        self.peers.note_space(self.target, answer.disk_full);
         let outcome = request.outcome(answer)?;
         match &outcome {
             Ok(None) => {}

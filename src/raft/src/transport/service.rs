@@ -17,7 +17,7 @@ use crate::contradiction::Contradiction;
 use crate::group::Group;
 use crate::groups::Groups;
 use crate::handshake::{Admit, Doubt, identity_to_proto};
-use crate::storage::{DiskFull, RoomState, Storage};
+use crate::storage::{DiskFull, DiskSpace, Storage};
 use crate::types::{Entry, Payload};
 use crate::wire;
 use keyviz_proto as proto;
@@ -111,9 +111,9 @@ impl Service {
     }
 
     /// A full disk takes no commands. What a leader needs to lead, it gets: entries without one.
-    fn check_room(&self, entries: &[Entry]) -> Result<(), DiskFull> {
+    fn check_space(&self, entries: &[Entry]) -> Result<(), DiskFull> {
         let commands = entries.iter().any(|entry| matches!(entry.payload, Payload::Normal(_)));
-        if commands { self.groups.storage().check_room_to_follow() } else { Ok(()) }
+        if commands { self.groups.storage().check_space_to_follow() } else { Ok(()) }
     }
 
     /// Closes a group whose leader contradicts what it has committed here.
@@ -145,7 +145,7 @@ impl Service {
         let work = match self.groups.get(GroupId(append.group)) {
             None => Err(answer(seq, Outcome::NoGroup, String::new())),
             Some(group) => match wire::append_from_proto(append) {
-                Ok(request) => match self.check_room(&request.entries) {
+                Ok(request) => match self.check_space(&request.entries) {
                     Ok(()) => match group.check_append(&request) {
                         Ok(()) => Ok((group, request)),
                         Err(contradiction) => Err(self.close(&group, seq, &contradiction)),
@@ -181,7 +181,7 @@ impl Service {
         };
         let mut work = work
             .map(move |answered| {
-                let disk_full = storage.room() == RoomState::Full;
+                let disk_full = storage.disk_space() == DiskSpace::Full;
                 proto::RaftAppended { disk_full, ..answered }
             })
             .boxed();
@@ -270,7 +270,7 @@ impl Service {
         self.check(header.hello.as_ref()).await?;
         let group = self.group(header.group)?;
         let full = |full: DiskFull| Status::unavailable(full.to_string());
-        self.groups.storage().check_room().map_err(full)?;
+        self.groups.storage().check_space().map_err(full)?;
         let vote = wire::required_vote(header.vote)?;
         let meta = receive::meta(&header)?;
         if let Err(contradiction) = group.check_snapshot(&vote, &meta)? {
@@ -429,12 +429,12 @@ async fn receive_snapshot(
     partial: Option<Partial>,
     mut chunks: impl Stream<Item = Result<proto::RaftSnapshotChunk, Status>> + Send + Unpin,
 ) -> Result<Staged, Status> {
-    let space = group.space().clone();
+    let keyspace = group.keyspace().clone();
     let mut receiving = blocking(move || {
         if let Some(partial) = partial {
             return Ok(Receiving::resume(partial));
         }
-        let staged = Staged::new(storage, space);
+        let staged = Staged::new(storage, keyspace);
         staged.map(Receiving::new).map_err(|error| Status::internal(error.to_string()))
     })
     .await?;

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use keyviz_catalog::DiskError;
 use keyviz_catalog_group::{CatalogGroup, CatalogOutcome, DiskChangeError};
-use keyviz_directory::{Directory, Standing};
+use keyviz_directory::{Directory, MembershipState};
 use keyviz_kv::{Coordinator, KvError};
 use keyviz_proto as proto;
 use keyviz_proto::{join_response, propose_response};
@@ -18,7 +18,7 @@ use keyviz_types::{DiskId, GroupId, NodeId};
 use crate::grpc::routes::change_status;
 use crate::loops::LoopHealth;
 use crate::peer::checks::{check_cluster, not_leader};
-use crate::peer::handoff::Estates;
+use crate::peer::handoff::Handoffs;
 use crate::verify::{Updates, Verification};
 use keyviz_peer::client::PeerClient;
 use keyviz_peer::digests::DigestUpdates;
@@ -30,7 +30,7 @@ pub(crate) struct ClusterService {
     pub(crate) groups: Groups,
     pub(crate) directory: Arc<Directory>,
     pub(crate) peers: Arc<PeerClient>,
-    pub(crate) estates: Estates,
+    pub(crate) handoffs: Handoffs,
     pub(crate) storage: Storage,
     pub(crate) security: Security,
     pub(crate) verification: Arc<Verification>,
@@ -73,22 +73,22 @@ impl ClusterService {
 
     /// Why this node serves nothing any more; `None`: it is a member.
     pub(crate) fn removed(&self) -> Option<String> {
-        match self.directory.standing() {
-            Standing::Member | Standing::Asking => None,
-            Standing::Removed => Some(KvError::Removed { node: self.node }.to_string()),
-            Standing::Refused => Some(self.directory.refusal().as_str().to_owned()),
+        match self.directory.membership_state() {
+            MembershipState::Member | MembershipState::Asking => None,
+            MembershipState::Removed => Some(KvError::Removed { node: self.node }.to_string()),
+            MembershipState::Refused => Some(self.directory.refusal().as_str().to_owned()),
         }
     }
 
     /// Why this node takes part in nothing; empty: it does.
     pub(crate) fn refused(&self) -> String {
-        let refused = self.directory.standing() == Standing::Refused;
+        let refused = self.directory.membership_state() == MembershipState::Refused;
         if refused { self.directory.refusal().as_str().to_owned() } else { String::new() }
     }
 
     /// Why this node takes no writes; `None`: it does.
     pub(crate) fn read_only(&self) -> Option<String> {
-        self.storage.check_room().err().map(|full| full.to_string())
+        self.storage.check_space().err().map(|full| full.to_string())
     }
 
     /// Makes a node a learner of the catalog group. `Err(hint)`: this node does not lead it.
@@ -413,7 +413,7 @@ impl proto::cluster_peer_server::ClusterPeer for SharedCluster {
     ) -> Result<Response<proto::BequeathResponse>, Status> {
         let ask = request.into_inner();
         check_cluster(&self.0.directory, &ask.cluster_id)?;
-        let records = self.0.estates.bequeath(NodeId(ask.heir), &self.0.peers).await?;
+        let records = self.0.handoffs.send(NodeId(ask.heir), &self.0.peers).await?;
         Ok(Response::new(proto::BequeathResponse { records }))
     }
 
@@ -421,7 +421,7 @@ impl proto::cluster_peer_server::ClusterPeer for SharedCluster {
         &self,
         request: Request<tonic::Streaming<proto::InheritChunk>>,
     ) -> Result<Response<proto::InheritResponse>, Status> {
-        let records = self.0.estates.inherit(request.into_inner()).await?;
+        let records = self.0.handoffs.receive(request.into_inner()).await?;
         Ok(Response::new(proto::InheritResponse { records }))
     }
 }

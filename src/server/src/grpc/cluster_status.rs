@@ -12,7 +12,7 @@ use keyviz_raft::SERVED_WITHIN;
 use keyviz_types::{GroupId, NodeId};
 
 use crate::grpc::cluster::ClusterService;
-use keyviz_peer::snapshot::{Picture, STATUS_DEADLINE, group_to_wire};
+use keyviz_peer::snapshot::{ClusterSnapshot, STATUS_DEADLINE, group_to_wire};
 
 /// How long the catalog may take to apply here what its leader has.
 const CURRENT_WITHIN: Duration = Duration::from_millis(500);
@@ -38,12 +38,12 @@ impl ClusterService {
         });
         let said = join_all(asks).await;
         let voters = self.voters(GroupId::CATALOG, &said_by(&said));
-        let picture = Picture::of(said.iter().map(|(id, ..)| *id), said_by(&said));
-        let current = self.is_current(&picture).await;
+        let snapshot = ClusterSnapshot::of(said.iter().map(|(id, ..)| *id), said_by(&said));
+        let current = self.is_current(&snapshot).await;
         // After that, so that it is as new as what was waited for.
         let placed = self.catalog.applied().placement();
-        let moves: Vec<_> = picture.moving(&placed).into_iter().collect();
-        let (left, moves_waiting) = picture.balance(&placed).moves_left();
+        let moves: Vec<_> = snapshot.moving(&placed).into_iter().collect();
+        let (left, moves_waiting) = snapshot.balance(&placed).moves_left();
         let moves_left = current.then_some(left + moves.len() as u64);
         let members = said.iter().map(|(id, address, said, latency)| {
             let ok = said.as_ref().ok();
@@ -95,18 +95,18 @@ impl ClusterService {
         self.groups.peers().roster()?.doubts().remove(&node)
     }
 
-    /// Whether this node has applied all that the catalog group agreed on before the picture was
+    /// Whether this node has applied all that the catalog group agreed on before the snapshot was
     /// taken, its members included. A node that has just started has not, and what it knows of
     /// moves is old.
-    async fn is_current(&self, picture: &Picture) -> bool {
-        let (Some(end), Some(group)) = (picture.catalog_end(), self.catalog.group()) else {
+    async fn is_current(&self, snapshot: &ClusterSnapshot) -> bool {
+        let (Some(end), Some(group)) = (snapshot.catalog_end(), self.catalog.group()) else {
             return false;
         };
         if group.wait_applied(end, CURRENT_WITHIN).await.is_err() {
             return false;
         }
         let members = group.status().members;
-        members.keys().eq(picture.nodes().iter().map(|node| &node.0))
+        members.keys().eq(snapshot.nodes().iter().map(|node| &node.0))
     }
 
     /// Voters of a group, as the replica with the newest term sees them.

@@ -14,7 +14,7 @@ use keyviz_types::{GroupId, NodeId};
 use crate::grpc::cluster::{ClusterService, check_address};
 use crate::peer::checks::not_leader;
 use keyviz_peer::members::{LeaderAnswer, STEP_WITHIN};
-use keyviz_peer::snapshot::Picture;
+use keyviz_peer::snapshot::ClusterSnapshot;
 
 /// A decision on a placement that changed meanwhile is made again, this often.
 const DECISIONS: usize = 8;
@@ -41,8 +41,8 @@ impl ClusterService {
                     "node {id} is not a member; the members are {members}"
                 )));
             }
-            let picture = self.picture().await;
-            let view = picture.balance(&placement);
+            let snapshot = self.snapshot().await;
+            let view = snapshot.balance(&placement);
             let voters = status.voters.into_iter().map(NodeId).collect();
             view.may_leave(id, &voters)
                 .map_err(|error| Status::failed_precondition(error.to_string()))?;
@@ -94,8 +94,8 @@ impl ClusterService {
     }
 
     /// What all members say now.
-    pub(crate) async fn picture(&self) -> Picture {
-        Picture::take(self.node, &self.groups, &self.directory, &self.peers).await
+    pub(crate) async fn snapshot(&self) -> ClusterSnapshot {
+        ClusterSnapshot::take(self.node, &self.groups, &self.directory, &self.peers).await
     }
 
     /// Does the next step of a group that this node leads.

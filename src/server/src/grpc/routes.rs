@@ -14,7 +14,7 @@ use keyviz_catalog::{
     WatchEvent,
 };
 use keyviz_catalog_group::{CatalogChangeError, CatalogGroup};
-use keyviz_directory::{Directory, Standing};
+use keyviz_directory::{Directory, MembershipState};
 use keyviz_kv::KvError;
 use keyviz_proto as proto;
 use keyviz_proto::watch_routes_response::Event;
@@ -49,10 +49,10 @@ pub(crate) struct RoutesService {
 impl RoutesService {
     /// Refuses where this node is no member any more: its routes are those of the past.
     fn check_member(&self) -> Result<(), Status> {
-        match self.directory.standing() {
-            Standing::Member | Standing::Asking => Ok(()),
-            Standing::Removed => Err(kv_status(KvError::Removed { node: self.node })),
-            Standing::Refused => {
+        match self.directory.membership_state() {
+            MembershipState::Member | MembershipState::Asking => Ok(()),
+            MembershipState::Removed => Err(kv_status(KvError::Removed { node: self.node })),
+            MembershipState::Refused => {
                 let reason = self.directory.refusal().as_str().to_owned();
                 Err(kv_status(KvError::Refused { reason }))
             }

@@ -191,7 +191,7 @@ impl Parts {
         page.gauge("disk_free_bytes", "Bytes free on the disk of the data", free)?;
         let help = "Free bytes below which writes are refused; 0: none are";
         page.gauge("disk_min_free_bytes", help, floor)?;
-        let full = u64::from(self.0.storage.check_room().is_err());
+        let full = u64::from(self.0.storage.check_space().is_err());
         page.gauge("disk_full", "1 while writes are refused because the disk is full", full)?;
         let faulty = u64::from(self.0.storage.fault().is_some());
         page.gauge(

@@ -59,7 +59,7 @@ impl Verification {
             Err(DigestError::Busy) => return Err(busy()),
             Err(error) => return Err(Status::internal(error.to_string())),
         };
-        let applied = group.space().applied().map_or(0, |at| at.index);
+        let applied = group.keyspace().applied().map_or(0, |at| at.index);
         let (taken, updates) = mpsc::channel(4);
         let stop = self.stop.clone();
         tokio::spawn(async move {

@@ -35,7 +35,7 @@ const STALLED: Duration = Duration::from_millis(100);
 
 /// Collects items into batches.
 #[derive(Debug)]
-pub struct Gather<T> {
+pub struct Batcher<T> {
     state: Mutex<State<T>>,
 }
 
@@ -52,14 +52,14 @@ struct Waiting<T> {
     bytes: usize,
 }
 
-impl<T> Default for Gather<T> {
+impl<T> Default for Batcher<T> {
     fn default() -> Self {
         let state = State { waiting: Vec::new(), bytes: 0, lanes: 0 };
-        Gather { state: Mutex::new(state) }
+        Batcher { state: Mutex::new(state) }
     }
 }
 
-impl<T> Gather<T> {
+impl<T> Batcher<T> {
     /// Has `send` send the item, of `bytes`, with whatever else gathers meanwhile, and waits for
     /// what it answers through `answered`'s sender; `None`: it never will. Dropping the future does
     /// not take the item back. Needs a Tokio runtime.
@@ -86,7 +86,7 @@ impl<T> Gather<T> {
         answered.await.ok()
     }
 
-    /// Adds an item. `true`: the caller must see to it that [`Gather::run`] runs.
+    /// Adds an item. `true`: the caller must see to it that [`Batcher::run`] runs.
     fn join(&self, item: T, bytes: usize) -> bool {
         let mut state = self.state.lock();
         state.waiting.push(Waiting { item, bytes });
@@ -97,7 +97,7 @@ impl<T> Gather<T> {
         open
     }
 
-    /// Opens a lane for what waits behind one that hangs. `true` as in [`Gather::join`].
+    /// Opens a lane for what waits behind one that hangs. `true` as in [`Batcher::join`].
     fn open_beside(&self) -> bool {
         let mut state = self.state.lock();
         let open = !state.waiting.is_empty() && state.lanes < LANES;
@@ -111,7 +111,7 @@ impl<T> Gather<T> {
     where
         F: Future<Output = ()>,
     {
-        let mut lane = Lane { gather: &self, closed: false };
+        let mut lane = Lane { batcher: &self, closed: false };
         // Tasks that are ready to join now do so first.
         tokio::task::yield_now().await;
         while let Some(batch) = self.take() {
@@ -142,7 +142,7 @@ impl<T> Gather<T> {
 
 /// An open lane, closed even if its run is cancelled.
 struct Lane<'a, T> {
-    gather: &'a Gather<T>,
+    batcher: &'a Batcher<T>,
     closed: bool,
 }
 
@@ -151,7 +151,7 @@ impl<T> Drop for Lane<'_, T> {
         if self.closed {
             return;
         }
-        let mut state = self.gather.state.lock();
+        let mut state = self.batcher.state.lock();
         state.lanes -= 1;
         if state.lanes == 0 {
             // Nobody is left to send them: they see that their answers will not come.
@@ -171,7 +171,7 @@ mod tests {
 
     /// Submits items and hears of the batches they leave in, each with what ends it.
     struct Test {
-        gather: Arc<Gather<u32>>,
+        batcher: Arc<Batcher<u32>>,
         batches: mpsc::UnboundedSender<Sent>,
         sent: mpsc::UnboundedReceiver<Sent>,
     }
@@ -179,12 +179,12 @@ mod tests {
     impl Test {
         fn new() -> Self {
             let (batches, sent) = mpsc::unbounded_channel();
-            Test { gather: Arc::default(), batches, sent }
+            Test { batcher: Arc::default(), batches, sent }
         }
 
         /// Nobody answers an item: the tests look at the batches.
         async fn submit(&self, item: u32, bytes: usize) {
-            let (gather, batches) = (Arc::clone(&self.gather), self.batches.clone());
+            let (batcher, batches) = (Arc::clone(&self.batcher), self.batches.clone());
             let send = move |batch| {
                 let (done, ended) = oneshot::channel();
                 batches.send((batch, done)).expect("the test listens");
@@ -192,7 +192,7 @@ mod tests {
             };
             tokio::spawn(async move {
                 let (_never, answered) = oneshot::channel::<()>();
-                gather.submit(item, bytes, answered, send).await
+                batcher.submit(item, bytes, answered, send).await
             });
             tokio::task::yield_now().await;
         }
@@ -216,7 +216,7 @@ mod tests {
         let (second, done) = test.batch().await;
         assert_eq!(second, (2..40).collect::<Vec<_>>());
         done.send(()).unwrap();
-        while test.gather.state.lock().lanes > 0 {
+        while test.batcher.state.lock().lanes > 0 {
             tokio::task::yield_now().await;
         }
         test.submit(40, 10).await;
@@ -239,7 +239,7 @@ mod tests {
                 seen.extend(batch);
                 held.push(done);
             }
-            assert!(test.gather.state.lock().lanes <= LANES);
+            assert!(test.batcher.state.lock().lanes <= LANES);
         }
         assert!(held.len() > 1 && held.len() < LANES, "{}", held.len());
         for done in held {
@@ -270,15 +270,15 @@ mod tests {
 
     #[tokio::test]
     async fn what_waits_for_a_cancelled_run_is_let_go() {
-        let gather = Arc::new(Gather::default());
+        let batcher = Arc::new(Batcher::default());
         let (answer, waits) = oneshot::channel::<()>();
-        assert!(gather.join(answer, 1));
+        assert!(batcher.join(answer, 1));
         {
-            let run = Arc::clone(&gather).run(|_| std::future::pending());
+            let run = Arc::clone(&batcher).run(|_| std::future::pending());
             tokio::pin!(run);
             assert!(futures::poll!(&mut run).is_pending());
         }
         assert!(waits.await.is_err());
-        assert!(gather.join(oneshot::channel().0, 1), "and a lane can be opened again");
+        assert!(batcher.join(oneshot::channel().0, 1), "and a lane can be opened again");
     }
 }

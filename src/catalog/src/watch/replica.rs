@@ -29,18 +29,18 @@ pub enum FollowError {
 }
 
 /// Follows a watch. An event that does not fit is refused, and the copy is not ready until an event
-/// fits again: subscribe again after [`Follower::version`].
+/// fits again: subscribe again after [`RouteTableReplica::version`].
 #[derive(Clone, Default, Debug)]
-pub struct Follower {
+pub struct RouteTableReplica {
     table: RouteTable,
     current: bool,
     fault: Option<FollowError>,
 }
 
-impl Follower {
-    /// A follower without a table.
+impl RouteTableReplica {
+    /// A replica without a table.
     pub fn new() -> Self {
-        Follower::default()
+        RouteTableReplica::default()
     }
 
     /// The table as followed so far.

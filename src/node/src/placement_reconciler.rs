@@ -16,13 +16,13 @@ use tokio_util::sync::CancellationToken;
 use keyviz_catalog::AppliedCatalog;
 use keyviz_catalog::{ClusterRecord, GroupPlacement, Placement, WatchEvent};
 use keyviz_core::{GroupId, NodeId, Sampler};
-use keyviz_directory::{Directory, MemberAddress, Standing};
+use keyviz_directory::{Directory, MemberAddress, MembershipState};
 use keyviz_kv::KvMachine;
 use keyviz_peer::PeerClient;
 use keyviz_raft::{CreateError, Group, Groups, Member, Peers, Storage};
 
 use super::identity::Identity;
-use super::leads;
+use super::leader_terms;
 use super::supervisor::{ControlLoop, Supervisor};
 
 /// Members that are not known yet are looked for again this often.
@@ -33,7 +33,7 @@ const LEAVE_AGAIN: Duration = Duration::from_millis(500);
 
 /// What following the catalog needs.
 #[derive(Clone)]
-pub(super) struct Follower {
+pub(super) struct PlacementReconciler {
     pub(super) node: NodeId,
     pub(super) storage: Storage,
     pub(super) catalog: AppliedCatalog,
@@ -50,7 +50,7 @@ pub(super) struct Follower {
     pub(super) stop: CancellationToken,
 }
 
-impl Follower {
+impl PlacementReconciler {
     /// Follows until stopped.
     pub(super) async fn run(self) {
         let mut changes = match self.catalog.hub().subscribe(0) {
@@ -117,7 +117,7 @@ impl Follower {
         let placement = self.catalog.placement();
         self.directory.set_placement(placement.groups().clone());
         if placement.is_gone(self.node) {
-            self.directory.set_standing(Standing::Removed);
+            self.directory.set_membership_state(MembershipState::Removed);
         }
         let held = placement.groups().keys().filter(|group| placement.holds(self.node, **group));
         for group in held {
@@ -148,7 +148,7 @@ impl Follower {
         let (followed, sampler) = (Arc::clone(&group), Arc::clone(&self.sampler));
         let stop = self.stop.clone();
         self.supervisor.run(ControlLoop::Leadership, &self.stop, move || {
-            leads::follow(Arc::clone(&followed), Arc::clone(&sampler), stop.clone())
+            leader_terms::follow(Arc::clone(&followed), Arc::clone(&sampler), stop.clone())
         });
         if let Some(first) = first {
             tokio::spawn(self.clone().start_group(group, first.clone()));

@@ -12,7 +12,7 @@ pub(super) async fn follow(group: Arc<Group>, sampler: Arc<Sampler>, stop: Cance
     let mut leadership = group.leadership();
     loop {
         let lead = leadership.borrow_and_update().leading;
-        sampler.set_leads(&[(group.id(), lead)]);
+        sampler.set_leader_terms(&[(group.id(), lead)]);
         tokio::select! {
             biased;
             changed = leadership.changed() => {

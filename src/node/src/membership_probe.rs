@@ -19,7 +19,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 
 use keyviz_catalog::AppliedCatalog;
-use keyviz_directory::{Directory, Standing};
+use keyviz_directory::{Directory, MembershipState};
 use keyviz_peer::PeerClient;
 use keyviz_raft::{Group, Storage};
 use keyviz_types::{GroupId, NodeId};
@@ -36,7 +36,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const LOOKS_WITHOUT_CAUSE: u32 = 20;
 
 /// What asking needs.
-pub(super) struct Ask {
+pub(super) struct MembershipProbe {
     pub(super) node: NodeId,
     pub(super) storage: Storage,
     pub(super) catalog: AppliedCatalog,
@@ -46,16 +46,16 @@ pub(super) struct Ask {
     pub(super) stop: CancellationToken,
 }
 
-impl Ask {
+impl MembershipProbe {
     /// Has stale reads wait for the first answer, where there is somebody to ask. A node that is
     /// known to have been `removed` serves nothing meanwhile.
     pub(super) fn begin(&self, removed: bool) {
         if removed {
-            self.directory.set_standing(Standing::Removed);
+            self.directory.set_membership_state(MembershipState::Removed);
         }
         let asks = self.catalog.cluster().is_some() && self.others().next().is_some();
-        if asks && self.directory.standing() == Standing::Member {
-            self.directory.set_standing(Standing::Asking);
+        if asks && self.directory.membership_state() == MembershipState::Member {
+            self.directory.set_membership_state(MembershipState::Asking);
         }
     }
 
@@ -77,22 +77,22 @@ impl Ask {
         let asked = tokio::time::timeout(ASK_WITHIN, self.is_member()).await;
         let answer = asked.ok().flatten();
         let removed = answer == Some(false) || self.catalog.placement().is_gone(self.node);
-        let before = self.directory.standing();
+        let before = self.directory.membership_state();
         let standing = match answer {
-            _ if removed => Standing::Removed,
+            _ if removed => MembershipState::Removed,
             // What was heard once stays true until somebody says otherwise.
-            None if before == Standing::Removed => Standing::Removed,
-            _ => Standing::Member,
+            None if before == MembershipState::Removed => MembershipState::Removed,
+            _ => MembershipState::Member,
         };
-        if standing != before && standing == Standing::Removed {
+        if standing != before && standing == MembershipState::Removed {
             tracing::error!(
                 "this node was removed from the cluster and serves nothing any more; stop it and \
                  delete its folder"
             );
         }
-        self.directory.set_standing(standing);
-        if (before == Standing::Removed) != (standing == Standing::Removed) {
-            self.remember(standing == Standing::Removed).await;
+        self.directory.set_membership_state(standing);
+        if (before == MembershipState::Removed) != (standing == MembershipState::Removed) {
+            self.remember(standing == MembershipState::Removed).await;
         }
         answer.is_some()
     }

@@ -23,22 +23,22 @@ use keyviz_types::GroupId;
 
 /// Why rows cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
-pub enum SpaceError {
+pub enum KeyspaceError {
     /// The key is below [`RESERVED_PREFIX`](super::RESERVED_PREFIX).
     #[error("the key is reserved")]
     ReservedKey,
-    /// The key is longer than [`MAX_KEY_BYTES`](super::MAX_KEY_BYTES).
-    #[error("the key has {0} bytes, more than {max}", max = value::MAX_KEY_BYTES)]
+    /// The key is longer than [`MAX_STORED_KEY_BYTES`](super::MAX_STORED_KEY_BYTES).
+    #[error("the key has {0} bytes, more than {max}", max = value::MAX_STORED_KEY_BYTES)]
     KeyTooLong(usize),
     /// The database failed.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-impl From<SpaceError> for io::Error {
-    fn from(error: SpaceError) -> Self {
+impl From<KeyspaceError> for io::Error {
+    fn from(error: KeyspaceError) -> Self {
         match error {
-            SpaceError::Io(error) => error,
+            KeyspaceError::Io(error) => error,
             other => io::Error::new(io::ErrorKind::InvalidInput, other),
         }
     }
@@ -64,7 +64,7 @@ pub struct Page {
 
 /// The rows of one group's state machine, for reading. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Space {
+pub struct Keyspace {
     inner: Arc<Inner>,
 }
 
@@ -77,7 +77,7 @@ struct Inner {
     awaited: Arc<AwaitedViews>,
 }
 
-impl Space {
+impl Keyspace {
     pub(crate) fn new(group: GroupId, current: Current) -> Self {
         let (views, awaited) = Default::default();
         let inner = Inner { group, current: RwLock::new(current), views, awaited };
@@ -90,7 +90,7 @@ impl Space {
     }
 
     /// The value of `key`.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, SpaceError> {
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KeyspaceError> {
         check_key(key)?;
         Ok(self.inner.current.read().get(key)?)
     }
@@ -102,7 +102,7 @@ impl Space {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
         limit: PageLimit,
-    ) -> Result<Page, SpaceError> {
+    ) -> Result<Page, KeyspaceError> {
         let current = self.inner.current.read();
         let mut page = Page::default();
         let mut bytes = 0;
@@ -217,12 +217,12 @@ impl Space {
     }
 }
 
-pub(crate) fn check_key(key: &[u8]) -> Result<(), SpaceError> {
-    if key.len() > value::MAX_KEY_BYTES {
-        return Err(SpaceError::KeyTooLong(key.len()));
+pub(crate) fn check_key(key: &[u8]) -> Result<(), KeyspaceError> {
+    if key.len() > value::MAX_STORED_KEY_BYTES {
+        return Err(KeyspaceError::KeyTooLong(key.len()));
     }
     if key.starts_with(value::RESERVED_PREFIX) {
-        return Err(SpaceError::ReservedKey);
+        return Err(KeyspaceError::ReservedKey);
     }
     Ok(())
 }

@@ -5,8 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use keyviz_core::NodeId;
-use keyviz_core::history::Estate;
-use keyviz_fanout::{EstateRecord, EstateStore, LocalMatrix};
+use keyviz_core::history::HistoryHandoff;
+use keyviz_fanout::{HandoffRecord, HandoffStore, LocalMatrix};
 use keyviz_raft::Storage;
 
 /// Names of the rows begin so; the id of the node that left follows.
@@ -15,12 +15,12 @@ pub(super) const ROWS: &str = "inherited.";
 /// Bytes of records that are written as one batch.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// What was inherited, on disk.
-pub(super) struct Inheritance {
+/// What was handed_over, on disk.
+pub(super) struct HistoryHandoffs {
     storage: Storage,
 }
 
-impl Inheritance {
+impl HistoryHandoffs {
     /// Opens what earlier lives stored and gives it back to the history. What cannot be read is
     /// left out and named.
     pub(super) fn open(storage: &Storage, local: &LocalMatrix) -> Arc<Self> {
@@ -32,14 +32,14 @@ impl Inheritance {
             let node = name.strip_prefix(ROWS).and_then(|id| id.parse().ok()).map(NodeId);
             let rows = storage.open_side(&name).and_then(|side| side.rows().map_err(Into::into));
             match (node, rows) {
-                (Some(node), Ok(rows)) => match Estate::of_records(node, rows) {
-                    Some((estate, damaged)) => {
+                (Some(node), Ok(rows)) => match HistoryHandoff::of_records(node, rows) {
+                    Some((handoff, damaged)) => {
                         if !damaged.is_empty() {
                             let damaged = damaged.len();
                             let what = "columns of a node that left are damaged and were left out";
                             tracing::warn!(%node, damaged, "{what}");
                         }
-                        local.history().inherit(estate);
+                        local.history().take_handoff(handoff);
                     }
                     // It was never acknowledged, so the node that left kept it then.
                     None => tracing::warn!(%node, "columns of a node that left were not whole"),
@@ -50,12 +50,12 @@ impl Inheritance {
                 (None, Ok(_)) => tracing::warn!(name, "rows of no known node"),
             }
         }
-        Arc::new(Inheritance { storage: storage.clone() })
+        Arc::new(HistoryHandoffs { storage: storage.clone() })
     }
 }
 
-impl EstateStore for Inheritance {
-    fn store(&self, node: NodeId, records: &[EstateRecord]) -> io::Result<()> {
+impl HandoffStore for HistoryHandoffs {
+    fn store(&self, node: NodeId, records: &[HandoffRecord]) -> io::Result<()> {
         let side = self.storage.open_side(&format!("{ROWS}{node}"))?;
         let before = side.rows().map_err(io::Error::from)?;
         let stale = before.into_iter().map(|(key, _)| key.to_vec());

@@ -4,23 +4,23 @@ use std::io;
 use std::sync::Arc;
 
 use keyviz_core::NodeId;
-use keyviz_core::history::Estate;
+use keyviz_core::history::HistoryHandoff;
 
 use super::local::LocalMatrix;
 
 /// A record of a history: key and value.
-pub type EstateRecord = (Vec<u8>, Vec<u8>);
+pub type HandoffRecord = (Vec<u8>, Vec<u8>);
 
 /// The storage of received columns.
-pub trait EstateStore: Send + Sync + 'static {
+pub trait HandoffStore: Send + Sync + 'static {
     /// Replaces the stored records of a node. Durable when it returns. Blocking.
-    fn store(&self, node: NodeId, records: &[EstateRecord]) -> io::Result<()>;
+    fn store(&self, node: NodeId, records: &[HandoffRecord]) -> io::Result<()>;
 }
 
 /// Why columns were not received.
 #[derive(Debug, thiserror::Error)]
-pub enum EstateError {
-    /// The records are no estate.
+pub enum HandoffError {
+    /// The records are no handoff.
     #[error("what node {node} counted came damaged or cut short")]
     Damaged {
         /// Who counted.
@@ -52,7 +52,7 @@ pub struct Incoming {
     node: NodeId,
     limit: usize,
     bytes: usize,
-    records: Vec<EstateRecord>,
+    records: Vec<HandoffRecord>,
 }
 
 impl Incoming {
@@ -70,11 +70,11 @@ impl Incoming {
     /// Takes one record.
     ///
     /// # Errors
-    /// [`EstateError::TooLarge`] over the budget.
-    pub fn push(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), EstateError> {
+    /// [`HandoffError::TooLarge`] over the budget.
+    pub fn push(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), HandoffError> {
         self.bytes = self.bytes.saturating_add(key.len() + value.len());
         if self.bytes > self.limit {
-            return Err(EstateError::TooLarge { node: self.node, limit: self.limit });
+            return Err(HandoffError::TooLarge { node: self.node, limit: self.limit });
         }
         self.records.push((key, value));
         Ok(())
@@ -88,16 +88,16 @@ impl Incoming {
     pub fn finish(
         self,
         local: &LocalMatrix,
-        store: &Arc<dyn EstateStore>,
-    ) -> Result<u64, EstateError> {
+        store: &Arc<dyn HandoffStore>,
+    ) -> Result<u64, HandoffError> {
         let node = self.node;
         let records = self.records.iter().map(|(key, value)| (key, value));
-        let estate = match Estate::of_records(node, records) {
-            Some((estate, damaged)) if damaged.is_empty() => estate,
-            _ => return Err(EstateError::Damaged { node }),
+        let handoff = match HistoryHandoff::of_records(node, records) {
+            Some((handoff, damaged)) if damaged.is_empty() => handoff,
+            _ => return Err(HandoffError::Damaged { node }),
         };
-        store.store(node, &self.records).map_err(|source| EstateError::Store { node, source })?;
-        local.history().inherit(estate);
+        store.store(node, &self.records).map_err(|source| HandoffError::Store { node, source })?;
+        local.history().take_handoff(handoff);
         Ok(self.records.len() as u64)
     }
 }

@@ -12,7 +12,7 @@ const LEAF_ROWS: usize = 16;
 const LEFT_ROWS: usize = 9;
 
 /// The same rows in the order in which they are best put. `rows` ascend.
-pub(super) fn filling_order<I: Iterator + Clone>(rows: I) -> impl Iterator<Item = I::Item> {
+pub(super) fn leaf_order<I: Iterator + Clone>(rows: I) -> impl Iterator<Item = I::Item> {
     let is_early = |index: usize| index * LEFT_ROWS % LEAF_ROWS < LEFT_ROWS;
     let early = rows.clone().enumerate().filter(move |(index, _)| is_early(*index));
     let late = rows.enumerate().filter(move |(index, _)| !is_early(*index));
@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn every_row_goes_once_and_nine_of_any_sixteen_go_first() {
         for count in 0..100 {
-            let order: Vec<usize> = filling_order(0..count).collect();
+            let order: Vec<usize> = leaf_order(0..count).collect();
             let late = order.iter().zip(order.iter().skip(1)).position(|(a, b)| b < a);
             let early = &order[..late.map_or(count, |last| last + 1)];
             for from in 0..count.saturating_sub(LEAF_ROWS - 1) {
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn leaves_of_rows_in_order_are_filled() {
         let in_order = |rows| rows;
-        let filling = |rows: Vec<usize>| filling_order(rows.into_iter()).collect();
+        let filling = |rows: Vec<usize>| leaf_order(rows.into_iter()).collect();
         let rows_a_leaf = |rows, leaves| rows as f64 / leaves as f64;
         let before = rows_a_leaf(12_800, leaves_of(100, 128, in_order));
         let (small, large) = (leaves_of(200, 64, filling), leaves_of(100, 128, filling));

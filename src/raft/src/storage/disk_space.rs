@@ -1,4 +1,4 @@
-//! Room on the disk: what is refused, and by whom, before the database meets a full one.
+//! DiskSpaceMonitor on the disk: what is refused, and by whom, before the database meets a full one.
 //!
 //! sled does not outlive a write that finds no room: it refuses everything from then on. So the
 //! free space is looked at ten times a second, and what can wait is refused while there is still
@@ -41,7 +41,7 @@ const BALLAST: &str = "BALLAST";
 
 /// How much room a node's disk has.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum RoomState {
+pub enum DiskSpace {
     /// Less than the floor is free: the node is read-only.
     Full,
     /// The visualizer's history gives way.
@@ -67,7 +67,7 @@ pub struct DiskFull {
 
 /// Free space and floor of the disk that holds a node's folder. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Room {
+pub(crate) struct DiskSpaceMonitor {
     shared: Arc<Shared>,
     watch: Arc<Watch>,
 }
@@ -91,24 +91,24 @@ struct Watch {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl std::fmt::Debug for Room {
+impl std::fmt::Debug for DiskSpaceMonitor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Room").field(&self.state()).finish()
+        f.debug_tuple("DiskSpaceMonitor").field(&self.state()).finish()
     }
 }
 
 /// What the state is after a look. `wanted` are bytes of ballast that are to be taken back first.
-fn next(now: RoomState, free: u64, floor: u64, wanted: u64) -> RoomState {
+fn next(now: DiskSpace, free: u64, floor: u64, wanted: u64) -> DiskSpace {
     let scarce = floor + floor / 2;
     let margin = floor / 8 + wanted;
     // To leave a state upwards takes the margin, to stay does not.
     let holds = |state, least: u64| free >= if now >= state { least } else { least + margin };
-    if holds(RoomState::Ample, scarce) {
-        RoomState::Ample
-    } else if holds(RoomState::Scarce, floor) {
-        RoomState::Scarce
+    if holds(DiskSpace::Ample, scarce) {
+        DiskSpace::Ample
+    } else if holds(DiskSpace::Scarce, floor) {
+        DiskSpace::Scarce
     } else {
-        RoomState::Full
+        DiskSpace::Full
     }
 }
 
@@ -118,7 +118,7 @@ fn space(dir: &Path) -> io::Result<(u64, u64)> {
     Ok((disk.f_bavail.saturating_mul(block), disk.f_blocks.saturating_mul(block)))
 }
 
-impl Room {
+impl DiskSpaceMonitor {
     /// Looks at the disk of a folder once, and gives the ballast up where the database would not
     /// even open. `floor` `None`: by the size of the disk; 0: nothing is ever refused.
     pub(crate) fn of(dir: &Path, floor: Option<u64>) -> io::Result<Self> {
@@ -128,7 +128,7 @@ impl Room {
             dir: dir.to_path_buf(),
             floor,
             ballast: (floor / 4).min(MAX_BALLAST_BYTES),
-            state: AtomicU8::new(RoomState::Ample as u8),
+            state: AtomicU8::new(DiskSpace::Ample as u8),
             free: AtomicU64::new(free),
             #[cfg(test)]
             pretended: Mutex::default(),
@@ -143,7 +143,7 @@ impl Room {
             dir: PathBuf::new(),
             floor: 0,
             ballast: 0,
-            state: AtomicU8::new(RoomState::Ample as u8),
+            state: AtomicU8::new(DiskSpace::Ample as u8),
             free: AtomicU64::new(u64::MAX),
             #[cfg(test)]
             pretended: Mutex::default(),
@@ -151,7 +151,7 @@ impl Room {
         Self { shared: Arc::new(shared), watch: Arc::default() }
     }
 
-    /// Looks again and again until [`Room::stop`].
+    /// Looks again and again until [`DiskSpaceMonitor::stop`].
     pub(crate) fn watch(&self) -> io::Result<()> {
         if self.shared.floor == 0 {
             return Ok(());
@@ -190,7 +190,7 @@ impl Room {
         }
     }
 
-    pub(crate) fn state(&self) -> RoomState {
+    pub(crate) fn state(&self) -> DiskSpace {
         self.shared.state()
     }
 
@@ -207,12 +207,12 @@ impl Room {
     /// Fails while the disk is full.
     pub(crate) fn check(&self) -> Result<(), DiskFull> {
         match self.state() {
-            RoomState::Full => Err(DiskFull {
+            DiskSpace::Full => Err(DiskFull {
                 dir: self.shared.dir.clone(),
                 free_bytes: self.free_bytes(),
                 min_free_bytes: self.shared.floor,
             }),
-            RoomState::Scarce | RoomState::Ample => Ok(()),
+            DiskSpace::Scarce | DiskSpace::Ample => Ok(()),
         }
     }
 
@@ -232,11 +232,11 @@ impl Room {
 }
 
 impl Shared {
-    fn state(&self) -> RoomState {
+    fn state(&self) -> DiskSpace {
         match self.state.load(Ordering::Relaxed) {
-            0 => RoomState::Full,
-            1 => RoomState::Scarce,
-            _ => RoomState::Ample,
+            0 => DiskSpace::Full,
+            1 => DiskSpace::Scarce,
+            _ => DiskSpace::Ample,
         }
     }
 
@@ -278,14 +278,14 @@ impl Shared {
         }
         let (dir, floor) = (self.dir.display(), self.floor);
         match (before, now) {
-            (RoomState::Full, RoomState::Full) => {}
-            (_, RoomState::Full) => tracing::error!(
+            (DiskSpace::Full, DiskSpace::Full) => {}
+            (_, DiskSpace::Full) => tracing::error!(
                 %dir, free, floor, "the disk is full: the node is read-only until there is room"
             ),
-            (RoomState::Full, _) => {
+            (DiskSpace::Full, _) => {
                 tracing::warn!(%dir, free, floor, "the disk has room: the node takes writes again");
             }
-            (RoomState::Ample, RoomState::Scarce) => {
+            (DiskSpace::Ample, DiskSpace::Scarce) => {
                 tracing::warn!(%dir, free, floor, "the disk is filling up");
             }
             _ => {}
@@ -306,7 +306,7 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use super::RoomState::{Ample, Full, Scarce};
+    use super::DiskSpace::{Ample, Full, Scarce};
     use super::*;
 
     #[test]
@@ -334,38 +334,38 @@ mod tests {
     #[test]
     fn the_ballast_is_given_up_when_little_is_left_and_taken_again() {
         let dir = tempfile::tempdir().unwrap();
-        let room = Room::of(dir.path(), Some(4096)).unwrap();
+        let monitor = DiskSpaceMonitor::of(dir.path(), Some(4096)).unwrap();
         let ballast = dir.path().join(BALLAST);
-        assert_eq!(room.state(), Ample);
+        assert_eq!(monitor.state(), Ample);
         assert_eq!(std::fs::metadata(&ballast).unwrap().len(), 1024);
-        room.pretend(Some(1024));
-        assert!(ballast.exists() && room.check().is_err());
-        room.pretend(Some(1023));
+        monitor.pretend(Some(1024));
+        assert!(ballast.exists() && monitor.check().is_err());
+        monitor.pretend(Some(1023));
         assert!(!ballast.exists());
-        let refusal = room.check().unwrap_err();
+        let refusal = monitor.check().unwrap_err();
         assert_eq!((refusal.free_bytes, refusal.min_free_bytes), (1023, 4096));
-        // Room for the margin, not for the ballast too.
-        room.pretend(Some(4096 + 512));
-        assert!(!ballast.exists() && room.check().is_err());
-        room.pretend(None);
-        assert!(ballast.exists() && room.check().is_ok());
+        // DiskSpaceMonitor for the margin, not for the ballast too.
+        monitor.pretend(Some(4096 + 512));
+        assert!(!ballast.exists() && monitor.check().is_err());
+        monitor.pretend(None);
+        assert!(ballast.exists() && monitor.check().is_ok());
     }
 
     #[test]
     fn what_was_proposed_already_is_taken_down_to_an_eighth_of_the_floor() {
         let dir = tempfile::tempdir().unwrap();
-        let room = Room::of(dir.path(), Some(4096)).unwrap();
-        room.pretend(Some(512));
-        assert!(room.check().is_err() && room.check_to_follow().is_ok());
-        room.pretend(Some(511));
-        assert!(room.check().is_err() && room.check_to_follow().is_err());
+        let monitor = DiskSpaceMonitor::of(dir.path(), Some(4096)).unwrap();
+        monitor.pretend(Some(512));
+        assert!(monitor.check().is_err() && monitor.check_to_follow().is_ok());
+        monitor.pretend(Some(511));
+        assert!(monitor.check().is_err() && monitor.check_to_follow().is_err());
     }
 
     #[test]
     fn a_floor_of_nothing_refuses_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let room = Room::of(dir.path(), Some(0)).unwrap();
-        room.pretend(Some(0));
-        assert!(room.check().is_ok() && !dir.path().join(BALLAST).exists());
+        let monitor = DiskSpaceMonitor::of(dir.path(), Some(0)).unwrap();
+        monitor.pretend(Some(0));
+        assert!(monitor.check().is_ok() && !dir.path().join(BALLAST).exists());
     }
 }

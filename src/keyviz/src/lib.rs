@@ -71,8 +71,8 @@
 //!
 //! * [`Sampler::publish_routes`]: once before the first request, then with each version of the
 //!   routes. Ids are never used again: a split or a merge retires the old ids and brings new ones.
-//! * [`Sampler::set_leader_terms`]: when this node begins or ceases to lead a group. A store without
-//!   replicas leads its only group in term 1.
+//! * [`Sampler::set_leader_terms`]: when this node begins or ceases to lead a group. A store
+//!   without replicas leads its only group in term 1.
 //! * [`Sampler::epoch`]: once a request. Keep it no longer than the request, or take
 //!   [`Sampler::epoch_full`] across an await. [`Epoch::locate`](sampler::Epoch::locate) also gives
 //!   the route, so a store that routes by it cannot count an operation under another route than the

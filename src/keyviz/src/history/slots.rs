@@ -4,7 +4,8 @@
 //! makes another layout that is nearly the same. So a layout is cut into chunks, at slots whose
 //! first key hashes to a certain remainder (content-defined chunking, as in Muthitacharoen et al.,
 //! LBFS, 2001), and equal chunks are kept once: a change costs the chunks that it touches. Who
-//! leads which group changes with other things than the keys do, and is kept apart, as [`LeaderTerms`].
+//! leads which group changes with other things than the keys do, and is kept apart, as
+//! [`LeaderTerms`].
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -1,4 +1,5 @@
-//! DiskSpaceMonitor on the disk: what is refused, and by whom, before the database meets a full one.
+//! DiskSpaceMonitor on the disk: what is refused, and by whom, before the database meets a full
+//! one.
 //!
 //! sled does not outlive a write that finds no room: it refuses everything from then on. So the
 //! free space is looked at ten times a second, and what can wait is refused while there is still

@@ -20,7 +20,7 @@ export function readRoutes(json) {
     ms: Number(route.created_ms),
   }));
   routes.forEach((route, at) => Object.assign(route, { at, bytes: keyBytes(route.start) }));
-  return { version: Number(json?.catalog_version ?? 0), routes };
+  return { cluster: String(json?.cluster_id ?? ""), version: Number(json?.catalog_version ?? 0), routes };
 }
 
 /** The position of the route that holds a key. */

@@ -21,6 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .codec_path("crate::codec::MessageCodec")
+        // Decoded by hand, within bounds.
+        .extern_path(".keyviz.v1.BatchRequest", "crate::BatchRequest")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -14,6 +14,7 @@ mod bad_peers;
 mod client;
 mod cluster;
 mod command;
+mod counted;
 mod deploy;
 mod docs;
 mod edge;
@@ -23,6 +24,8 @@ mod leaders;
 mod limits;
 mod lost_disk;
 mod members;
+#[cfg(target_os = "linux")]
+mod memory;
 mod moved;
 mod readiness;
 mod request_ids;

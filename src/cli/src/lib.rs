@@ -178,8 +178,8 @@ pub enum CliError {
     },
     /// A range was deleted in part.
     #[error(
-        "{deleted} keys were deleted: all before {next}; those from {next} on may still be there: \
-         {source}"
+        "{deleted} keys were deleted: all before {next}; those from {next} on may still be there \
+         (delete the range from there on again): {source}"
     )]
     DeleteRangeCut {
         /// Keys that were deleted.

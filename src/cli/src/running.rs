@@ -83,6 +83,7 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
             )?)
         }
         Start::Join(through) => Origin::Join(through.to_string()),
+        Start::Replace(through) => Origin::Replace(through.to_string()),
         Start::Resume => Origin::Restart,
     };
     Ok(NodeConfig {

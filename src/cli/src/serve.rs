@@ -41,6 +41,8 @@ pub enum Start {
     Bootstrap(Bootstrap),
     /// By asking a member.
     Join(Address),
+    /// The same, in the place of the member that has this node's address.
+    Replace(Address),
     /// From its folder, which must hold a node.
     Resume,
 }
@@ -136,6 +138,10 @@ pub struct ServeArgs {
     /// Join the cluster of the node at this address
     #[arg(long, env = "KEYVIZ_JOIN", value_name = "HOST:PORT")]
     join: Option<Address>,
+    /// With --join: take the place of the member that has this node's address and has lost its disk. It
+    /// is removed first; its id is never used again
+    #[arg(long, env = "KEYVIZ_REPLACE_LOST", requires = "join")]
+    replace_lost: bool,
     /// Raft groups that hold the data, 1 to 1,024; at bootstrap [default: 4]
     #[arg(long, env = "KEYVIZ_GROUPS", value_name = "N", value_parser = groups)]
     groups: Option<u64>,
@@ -367,7 +373,11 @@ impl ServeArgs {
         if let Some((flag, _)) = bootstrap_only.into_iter().find(|(_, given)| *given) {
             return Err(UsageError::Needs { flag, needs: "--bootstrap <ID=HOST:PORT,...>" });
         }
-        Ok(self.join.clone().map_or(Start::Resume, Start::Join))
+        Ok(match (self.join.clone(), self.replace_lost) {
+            (None, _) => Start::Resume,
+            (Some(through), false) => Start::Join(through),
+            (Some(through), true) => Start::Replace(through),
+        })
     }
 
     fn bootstrap(&self, advertise: &Address) -> Result<Bootstrap, UsageError> {

@@ -60,6 +60,9 @@ pub enum Origin {
     Bootstrap(BootstrapSpec),
     /// It joins through a member at this address. Harmless once it has joined.
     Join(String),
+    /// The same, in the place of the member that has this node's address. That one has lost its disk,
+    /// and cannot come back while this node listens there.
+    Replace(String),
     /// Its folder knows.
     Restart,
 }

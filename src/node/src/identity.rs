@@ -66,7 +66,9 @@ impl Identity {
             folder.next_start(DiskId(rand::random()), known.is_some()).await?;
         let cluster_id = folder.cluster_id()?;
         let join = match &config.origin {
-            Origin::Join(through) if cluster_id.is_none() => Some(through.clone()),
+            Origin::Join(through) | Origin::Replace(through) if cluster_id.is_none() => {
+                Some(through.clone())
+            }
             _ => None,
         };
         let removed = folder.removed()?;
@@ -175,7 +177,7 @@ impl Folder<'_> {
         let Some(known) = known else {
             return match &config.origin {
                 Origin::Bootstrap(spec) => Ok(Record { id: id.0, spec: Some(spec.clone()) }),
-                Origin::Join(_) => Ok(Record { id: id.0, spec: None }),
+                Origin::Join(_) | Origin::Replace(_) => Ok(Record { id: id.0, spec: None }),
                 Origin::Restart => Err(NodeError::NothingToStart { folder: self.name() }),
             };
         };

@@ -110,6 +110,8 @@ impl Node {
         let sampler = Arc::new(Sampler::new(config.keyviz.sampler.clone())?);
         let history =
             History::new(config.keyviz.history, config.id, identity.incarnation, clock.now_ms())?;
+        // Also where nothing is counted columns are kept, so that it is known when nothing was.
+        let history = history.counting(config.keyviz.enabled());
         let local = Arc::new(LocalMatrix::new(
             Arc::clone(&sampler),
             Arc::new(history),
@@ -282,16 +284,12 @@ impl Node {
             supervisor.run(ControlLoop::Verifier, &stop, move || Arc::clone(&verifier).run());
         }
         let flushed = CancellationToken::new();
-        let flusher = if local.enabled() {
-            let archive = open_archive(&storage, &local).await;
-            let flusher = Arc::new(Flusher::new(Arc::clone(&local), archive));
-            Some(supervisor.run(ControlLoop::Flusher, &flushed, {
-                let flushed = flushed.clone();
-                move || Arc::clone(&flusher).run(flushed.clone())
-            }))
-        } else {
-            None
-        };
+        let archive = open_archive(&storage, &local).await;
+        let flusher = Arc::new(Flusher::new(Arc::clone(&local), archive));
+        let flusher = supervisor.run(ControlLoop::Flusher, &flushed, {
+            let flushed = flushed.clone();
+            move || Arc::clone(&flusher).run(flushed.clone())
+        });
 
         let services = Arc::new(Services::new(ServerDeps {
             node: config.id,
@@ -327,7 +325,7 @@ impl Node {
             address,
             http: http_address,
             coordinator,
-            flusher,
+            flusher: Some(flusher),
             flushed,
             groups,
             security: security.clone(),
@@ -435,12 +433,14 @@ async fn open_storage(config: &NodeConfig) -> Result<Storage, NodeError> {
 
 /// The stored history. One that cannot be used is left alone: the store matters more.
 async fn open_archive(storage: &Storage, local: &Arc<LocalMatrix>) -> Option<HistoryArchive> {
-    let (storage, local) = (storage.clone(), Arc::clone(local));
+    let (storage, kept) = (storage.clone(), Arc::clone(local));
+    let local = Arc::clone(local);
     let opened = tokio::task::spawn_blocking(move || HistoryArchive::open(&storage, &local));
     match opened.await.expect("opening the history does not panic") {
         Ok(archive) => Some(archive),
         Err(error) => {
             tracing::error!(%error, "the history is kept in memory only");
+            kept.history().forget_before(kept.clock().now_ms());
             None
         }
     }

@@ -110,15 +110,14 @@ impl PeerClient {
         to: NodeId,
         group: GroupId,
         heir: NodeId,
-    ) -> Result<LeaderAnswer<()>, String> {
+    ) -> Result<LeaderAnswer<()>, Status> {
         let cluster_id = self.cluster_id();
         let ask = proto::HandOverRequest { cluster_id, group_id: group.0, to: heir.0 };
-        let mut client = self.members(to).map_err(|status| describe(&status))?;
-        let answer = client.hand_over(self.request(ask)).await;
-        match answer.map_err(|status| describe(&status))?.into_inner().outcome {
+        let answer = self.members(to)?.hand_over(self.request(ask)).await;
+        match answer.map_err(|status| passed_on(to, status))?.into_inner().outcome {
             Some(hand_over_response::Outcome::Done(_)) => Ok(Ok(())),
             Some(hand_over_response::Outcome::NotLeader(hint)) => Ok(Err(leader_of(&hint))),
-            None => Err("an answer without an outcome".to_owned()),
+            None => Err(Status::internal("an answer without an outcome")),
         }
     }
 }

@@ -38,6 +38,7 @@ mod log;
 mod machine;
 mod members;
 mod options;
+mod plausible;
 mod proposals;
 mod pulse;
 mod reads;

@@ -1,7 +1,8 @@
 //! Accepts connections, plain or TLS.
 //!
-//! Handshakes run concurrently, with a time limit each and a limit on their number, so that a
-//! caller that never completes its handshake does not delay others for long.
+//! Handshakes run concurrently, with a time limit each and a limit on their number, of which a
+//! caller that has sent nothing takes no part; so a caller that never completes its handshake does
+//! not delay others for long.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -163,14 +164,13 @@ async fn take(
 ) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     loop {
-        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
         let (stream, address, entry) = tokio::select! {
             taken = accept(&listener, edge, &connections) => taken,
             () = ready.closed() => return,
         };
-        let (tls, ready) = (tls.clone(), ready.clone());
+        let (tls, ready, handshakes) = (tls.clone(), ready.clone(), Arc::clone(&handshakes));
         tokio::spawn(async move {
-            let shaken = handshake(stream, address, entry, &tls, edge);
+            let shaken = handshake(stream, address, entry, &handshakes, &tls, edge);
             match tokio::time::timeout(HANDSHAKE_WITHIN, shaken).await {
                 Ok(Ok(Some(connection))) => {
                     // If the server has stopped, the connection is dropped.
@@ -180,7 +180,6 @@ async fn take(
                 Ok(Err(error)) => tracing::debug!(%address, %error, "a TLS handshake failed"),
                 Err(_) => tracing::debug!(%address, "a TLS handshake took too long"),
             }
-            drop(permit);
         });
     }
 }
@@ -190,10 +189,14 @@ async fn handshake(
     stream: TcpStream,
     address: SocketAddr,
     entry: Entry,
+    handshakes: &Semaphore,
     tls: &Tls,
     edge: Protocol,
 ) -> std::io::Result<Option<Connection>> {
-    if plain::speaks_plain(&stream).await? {
+    // Waits for the first byte: who says nothing takes no handshake's place.
+    let plain = plain::speaks_plain(&stream).await?;
+    let Ok(_one) = handshakes.acquire().await else { return Ok(None) };
+    if plain {
         tracing::debug!(%address, "a caller speaks plain text to a TLS port");
         plain::refuse(stream).await;
         return Ok(None);

@@ -35,7 +35,8 @@ pub struct Security {
     pub tls: Option<Tls>,
     /// The admin token; `None`: none is required.
     pub admin_token: Option<SecretFile>,
-    /// The cluster secret; `None`: none is required.
+    /// The cluster secret; `None`: none is required. With an admin token and neither a secret nor
+    /// TLS, what follows from the token.
     pub cluster_secret: Option<SecretFile>,
     /// The connections of callers.
     pub connections: Connections,
@@ -50,12 +51,16 @@ impl Security {
         let secret = |what, path: &Option<PathBuf>| {
             path.as_deref().map(|path| SecretFile::open(what, path)).transpose()
         };
-        Ok(Security {
-            tls: config.tls.as_ref().map(Tls::open).transpose()?,
-            admin_token: secret("admin token", &config.admin_token)?,
-            cluster_secret: secret("cluster secret", &config.cluster_secret)?,
-            connections: Connections::default(),
-        })
+        let tls = config.tls.as_ref().map(Tls::open).transpose()?;
+        let admin_token = secret("admin token", &config.admin_token)?;
+        let mut cluster_secret = secret("cluster secret", &config.cluster_secret)?;
+        if tls.is_none() && cluster_secret.is_none() {
+            // Who may not change members without the token may not pass for one either.
+            let token = admin_token.as_ref();
+            cluster_secret = token.map(|token| token.derive("node secret of the admin token"));
+        }
+        let connections = Connections::default();
+        Ok(Security { tls, admin_token, cluster_secret, connections })
     }
 
     /// The credentials that this node presents to others.

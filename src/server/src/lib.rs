@@ -5,6 +5,7 @@ mod gate;
 mod grpc;
 mod health;
 mod http;
+mod intake;
 mod loops;
 mod malformed;
 mod metrics;

@@ -30,6 +30,7 @@ use crate::grpc::leaders::LeaderLog;
 use crate::grpc::routes::{RoutesService, SharedRoutes};
 use crate::health;
 use crate::http::{self, HttpState, Names};
+use crate::intake::IntakeLayer;
 use crate::loops::LoopHealth;
 use crate::malformed;
 use crate::metrics::{Metrics, MetricsParts, Requests};
@@ -39,6 +40,17 @@ use crate::peer::matrix::MatrixPeer;
 use crate::request_id::RequestIdLayer;
 use crate::verify::Verification;
 use keyviz_peer::client::PeerClient;
+
+/// Calls that a connection may have open.
+const STREAMS: u32 = 256;
+
+/// Bytes of a call's headers.
+const HEADER_BYTES: u32 = 8 << 10;
+
+/// Calls that a client gave up before they were begun, of one connection at once: with more the
+/// connection is closed. A client may give up all that it has open many times over while a busy node
+/// does not get to them; each takes its headers until it is begun.
+const RESET_STREAMS: usize = 8_192;
 
 /// Everything that the edge serves.
 pub struct ServerDeps {
@@ -225,11 +237,15 @@ impl Services {
             .layer(MapResponseLayer::new(malformed::as_invalid))
             // First of what answers, so that a refusal has an id too.
             .layer(RequestIdLayer)
+            .layer(IntakeLayer::new())
             .layer(GateLayer(self.gate.clone()))
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .http2_max_pending_accept_reset_streams(Some(RESET_STREAMS))
+            .http2_max_header_list_size(HEADER_BYTES)
+            .max_concurrent_streams(STREAMS)
             .add_service(sized!(KvServer, kv))
             .add_service(sized!(RoutesServer, SharedRoutes(Arc::clone(&self.routes))))
             .add_service(sized!(KeyVizServer, keyviz))

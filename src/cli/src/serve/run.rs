@@ -91,7 +91,10 @@ pub(super) fn exposure(security: &SecurityConfig, insecure: bool) -> String {
     let SecurityConfig { tls, admin_token, cluster_secret } = security;
     let meant = if insecure { " (--insecure)" } else { "; listening on loopback only" };
     if tls.is_none() && admin_token.is_none() && cluster_secret.is_none() {
-        return format!("nothing is encrypted or authenticated{meant}");
+        return format!(
+            "nothing is encrypted or authenticated: whoever can connect may read and write all \
+             data, change members and pass for a node{meant}"
+        );
     }
     let tls_words = match tls {
         Some(_) => "TLS on both ports",
@@ -105,6 +108,7 @@ pub(super) fn exposure(security: &SecurityConfig, insecure: bool) -> String {
         (Some(_), Some(_)) => "nodes show a certificate or the cluster secret",
         (Some(_), None) => "nodes show a certificate",
         (None, Some(_)) => "nodes show the cluster secret",
+        (None, None) if admin_token.is_some() => "nodes show what follows from the admin token",
         (None, None) => "nodes are not authenticated (--cluster-secret-file)",
     };
     let meant = if tls.is_some() && admin_token.is_some() { "" } else { meant };

@@ -260,15 +260,7 @@ impl proto::cluster_server::Cluster for SharedCluster {
         request: Request<proto::TransferLeaderRequest>,
     ) -> Result<Response<proto::TransferLeaderResponse>, Status> {
         let transfer = request.into_inner();
-        let id = GroupId(transfer.group_id);
-        let group = self.0.groups.get(id).ok_or_else(|| {
-            Status::not_found(format!(
-                "this node has no replica of Raft group {id}; ask one that has"
-            ))
-        })?;
-        let moved = group.transfer_leader(transfer.to, self.0.timeout).await;
-        moved.map_err(|error| Status::failed_precondition(error.to_string()))?;
-        let term = group.status().term.0;
+        let term = self.0.transfer(GroupId(transfer.group_id), NodeId(transfer.to)).await?;
         Ok(Response::new(proto::TransferLeaderResponse { leader: transfer.to, term }))
     }
 }

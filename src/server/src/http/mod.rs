@@ -40,6 +40,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use keyviz_proto as proto;
 
 use crate::gate::Need;
+use crate::grpc::keyviz::Scope;
 use crate::metrics::TextForm;
 use crate::request_id::RequestIdLayer;
 pub(crate) use host::Names;
@@ -194,6 +195,7 @@ impl MatrixParameters {
 
 async fn matrix(
     State(state): State<HttpState>,
+    headers: HeaderMap,
     parameters: Result<Query<MatrixParameters>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
     let answer = async {
@@ -201,17 +203,23 @@ async fn matrix(
             parameters.map_err(|error| Status::invalid_argument(error.body_text()))?;
         let request = parameters.request()?;
         let encoding = Encoding::of(&parameters.encoding)?;
-        let matrix = match parameters.scope.as_deref() {
-            None | Some("cluster") => state.keyviz.cluster_matrix(request).await,
-            Some("node") => state.keyviz.node_matrix(request).await,
-            Some(scope) => Err(bad("scope", scope, "one of cluster, node")),
-        }?;
-        // Over a million cells take tens of milliseconds, in which others want to be served.
-        tokio::task::spawn_blocking(move || encoding.answer(&matrix))
-            .await
-            .map_err(|error| Status::internal(format!("the answer could not be written: {error}")))
+        let scope = match parameters.scope.as_deref() {
+            None | Some("cluster") => Scope::Cluster,
+            Some("node") => Scope::Node,
+            Some(scope) => return Err(bad("scope", scope, "one of cluster, node")),
+        };
+        let gzip = takes_gzip(&headers);
+        state.keyviz.matrix(scope, request, move |matrix| encoding.answer(&matrix, gzip)).await
     };
     answer.await.unwrap_or_else(|status| problem(&status))
+}
+
+/// Whether the caller reads gzip. What else it may say of it is left to the compression of all other
+/// answers.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let said =
+        headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    said.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case("gzip"))
 }
 
 async fn routes(State(state): State<HttpState>) -> Response {

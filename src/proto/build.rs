@@ -20,6 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(out.join("keyviz_descriptor.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
+        .codec_path("crate::codec::MessageCodec")
         // Decoded by hand, within bounds.
         .extern_path(".keyviz.v1.BatchRequest", "crate::BatchRequest")
         .compile_fds(descriptors)?;

@@ -18,6 +18,7 @@ use tonic::{Status, Streaming};
 use super::client::{self, Client, Effect, MAX_ANSWER_BYTES, NodeArgs};
 use super::cluster;
 use super::kv::OneFormat;
+use super::talk::say;
 use super::values::Address;
 use super::{CliError, output, text};
 use keyviz_backup::{BackupError, BackupReader, BackupWriter, Part};
@@ -196,7 +197,7 @@ async fn write(
                 writer.back_to(place).map_err(wrote)?;
                 missing.push(member.id);
                 let reason = text::inert(&reason).into_owned();
-                eprintln!("keyviz: the history of node {} is left out: {reason}", member.id);
+                say!("keyviz: the history of node {} is left out: {reason}", member.id);
             }
         }
     }
@@ -207,8 +208,8 @@ async fn write(
     for group in ids {
         let rows = group_rows(client, group, &mut writer, &wrote).await?;
         match group {
-            0 => eprintln!("keyviz: catalog: {} records", text::thousands(rows)),
-            _ => eprintln!("keyviz: group {group}: {} rows", text::thousands(rows)),
+            0 => say!("keyviz: catalog: {} records", text::thousands(rows)),
+            _ => say!("keyviz: group {group}: {} rows", text::thousands(rows)),
         }
     }
     let json = BackupJson {

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::kv::OneFormat;
 use super::serve::{self, DEFAULT_REPLICATION, MAX_REPLICATION};
+use super::talk::say;
 use super::values::{self, Address};
 use super::{CliError, UsageError, output, text};
 use keyviz_node::{Restore, Restored};
@@ -108,10 +109,10 @@ pub fn run(args: RestoreArgs) -> Result<(), CliError> {
     let Restored { catalog_version, groups, rows, .. } = restored;
     let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect::<Vec<u64>>();
     for node in &restored.history_kept_for {
-        eprintln!("keyviz: node {node} is no member; this node keeps its history");
+        say!("keyviz: node {node} is no member; this node keeps its history");
     }
     for node in &restored.history_left_out {
-        eprintln!(
+        say!(
             "keyviz: the backup lacks the history of node {node}; heatmaps show the time before the \
              backup as partial"
         );

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::client::{Client, Effect, MAX_ANSWER_BYTES, NodeArgs};
 use super::kv::OneFormat;
 use super::output::{self, Format};
+use super::talk::say;
 use super::{CliError, UsageError, notation, text, values};
 use keyviz_catalog::{SplitChoiceError, split_key_that_halves};
 use keyviz_client::ChangeOptions;
@@ -290,7 +291,7 @@ async fn watch(args: WatchArgs) -> Result<(), CliError> {
         let message = watch.next_message().await?;
         if watch.streams() > streams {
             streams = watch.streams();
-            eprintln!("keyviz: the stream ended; going on after version {from}");
+            say!("keyviz: the stream ended; going on after version {from}");
         }
         show_event(&message, args.format)?;
     }

@@ -214,6 +214,7 @@ impl Coordinator {
             return Ok(PeerReadReply::Page(read_page(local.keyspace(), range)?));
         }
         Coordinator::count(&self.counters.reads_served);
+        local.count_read();
         let (key, reads, bytes, reply) = match read {
             PeerRead::Get(key) => {
                 let value = read_key(local.keyspace(), key)?;

@@ -16,7 +16,7 @@
 
 use std::path::Path;
 
-use keyviz_raft::{OpenError, Roster, Storage};
+use keyviz_raft::{OpenError, Roster, Scarce, Storage};
 use keyviz_types::{DiskId, Incarnation, NodeId};
 
 use super::bootstrap::BootstrapSpec;
@@ -127,7 +127,10 @@ impl Folder<'_> {
     }
 
     fn get(&self, name: &'static str) -> Result<Option<Vec<u8>>, NodeError> {
-        self.storage.get_record(name).map_err(|error| self.damaged(name, error.to_string()))
+        self.storage.get_record(name).map_err(|error| match Scarce::of(&error) {
+            Some(_) => OpenError::from_io(self.path, error).into(),
+            None => self.damaged(name, error.to_string()),
+        })
     }
 
     async fn put(&self, name: &'static str, value: &[u8]) -> Result<(), NodeError> {

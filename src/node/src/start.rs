@@ -23,6 +23,7 @@ use keyviz_raft::{
 use keyviz_security::{self as security, Listener, Security};
 use keyviz_server::{ServerDeps, Services, Verification, VerificationParts};
 
+use super::addresses::Addresses;
 use super::archive::HistoryArchive;
 use super::balancer::Balancer;
 use super::bootstrap::BootstrapSpec;
@@ -140,6 +141,8 @@ impl Node {
             let watch = security.clone().watch(stop.clone());
             supervisor.run_once(ControlLoop::Credentials, &stop, watch);
         }
+        let watch = security.connections.clone().watch(stop.clone());
+        supervisor.run_once(ControlLoop::Connections, &stop, watch);
         let options = GroupOptions {
             move_bytes_per_s: config.move_bytes_per_s,
             queue_bytes: config.queue_bytes,
@@ -219,6 +222,24 @@ impl Node {
         // What is applied already is published before the first request can come in.
         reconciler.take_over().await;
         supervisor.run_once(ControlLoop::Placement, &stop, reconciler.run());
+        let addresses = Addresses {
+            node: config.id,
+            disk: identity.disk,
+            own: Member {
+                addr: advertise.clone(),
+                http: http.as_ref().map(|(_, address)| address.to_string()).unwrap_or_default(),
+            },
+            through: match &config.origin {
+                super::config::Origin::Join(through) => Some(through.clone()),
+                _ => None,
+            },
+            catalog: Arc::clone(&catalog_group),
+            groups: groups.clone(),
+            directory: Arc::clone(&directory),
+            security: security.clone(),
+            stop: stop.clone(),
+        };
+        supervisor.run_once(ControlLoop::Addresses, &stop, addresses.run());
         let ask = MembershipProbe {
             node: config.id,
             storage: storage.clone(),
@@ -282,10 +303,12 @@ impl Node {
             storage: storage.clone(),
             verification,
             http: http.as_ref().map(|(_, address)| address.to_string()).unwrap_or_default(),
+            called: config.http_hosts.iter().chain([&advertise]).cloned().collect(),
             security: security.clone(),
             timeout: config.request_timeout,
             loops: supervisor.health(),
             stop: stop.clone(),
+            lost_log_lines: config.lost_log_lines,
         }));
         let failure = supervisor.failure();
         let grpc = secured(grpc, &security, security::Protocol::Grpc, address)?;
@@ -392,7 +415,8 @@ fn secured(
         security::Protocol::Http => "HTTP",
     };
     let failed = |source| NodeError::Listen { what, address, source };
-    Listener::new(listener, security.tls.clone(), edge).map_err(failed)
+    Listener::new(listener, security.tls.clone(), edge, security.connections.clone())
+        .map_err(failed)
 }
 
 async fn open_security(config: &NodeConfig) -> Result<Security, NodeError> {

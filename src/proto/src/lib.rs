@@ -4,6 +4,7 @@
 #![allow(missing_docs)]
 
 mod batch;
+pub mod codec;
 pub mod failure;
 pub mod metadata;
 

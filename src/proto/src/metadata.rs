@@ -21,3 +21,6 @@ pub const DISK_FULL_METADATA: &str = "keyviz-disk-full";
 
 /// Metadata and HTTP header that carry the id of a request.
 pub const REQUEST_ID: &str = "x-request-id";
+
+/// Metadata of a status that was made because a message did not decode.
+pub const MALFORMED_METADATA: &str = "keyviz-malformed";

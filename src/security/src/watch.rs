@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::pki_types::UnixTime;
 use tokio_util::sync::CancellationToken;
 
 use super::channel::Credentials;
+use super::connections::Connections;
 use super::error::SecurityError;
+use super::expiry::{Reminder, Validity};
 use super::secrets::SecretFile;
 use super::tls::{ClientTls, Tls, TlsFiles};
 
@@ -35,6 +38,8 @@ pub struct Security {
     /// The cluster secret; `None`: none is required. With an admin token and neither a secret nor
     /// TLS, what follows from the token.
     pub cluster_secret: Option<SecretFile>,
+    /// The connections of callers.
+    pub connections: Connections,
 }
 
 impl Security {
@@ -54,7 +59,8 @@ impl Security {
             let token = admin_token.as_ref();
             cluster_secret = token.map(|token| token.derive("node secret of the admin token"));
         }
-        Ok(Security { tls, admin_token, cluster_secret })
+        let connections = Connections::default();
+        Ok(Security { tls, admin_token, cluster_secret, connections })
     }
 
     /// The credentials that this node presents to others.
@@ -97,6 +103,8 @@ impl Security {
             return;
         }
         let mut told = Vec::new();
+        let mut reminder = Reminder::default();
+        self.remind(&mut reminder);
         while tokio::time::timeout(READ_EVERY, stop.cancelled()).await.is_err() {
             let security = self.clone();
             let reloaded = tokio::task::spawn_blocking(move || security.reload()).await;
@@ -110,6 +118,20 @@ impl Security {
                 tracing::error!("{error}; what was read before stays in force");
             }
             told = errors;
+            self.remind(&mut reminder);
+        }
+    }
+
+    /// What an operator has to know of the certificate; `None`: nothing.
+    pub fn warning(&self) -> Option<String> {
+        Validity::at(UnixTime::now().as_secs(), self.tls.as_ref()?.ends_at()?).warning()
+    }
+
+    fn remind(&self, reminder: &mut Reminder) {
+        let Some(tls) = &self.tls else { return };
+        let Some(end) = tls.ends_at() else { return };
+        if let Some(said) = reminder.due(UnixTime::now().as_secs(), end) {
+            tracing::warn!("{said} ({})", tls.describe());
         }
     }
 }

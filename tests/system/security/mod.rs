@@ -1,6 +1,7 @@
 //! TLS, the admin token and the cluster secret, on real processes: what is let in, what is refused
 //! and with which status, and that all of it can be replaced while the nodes run.
 
+mod handbook;
 mod secured;
 
 use std::path::Path;

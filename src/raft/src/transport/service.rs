@@ -158,7 +158,8 @@ impl Service {
 
     /// Starts one append: it is in the group's queue when this returns, unless that is full.
     pub(crate) fn start(&self, append: proto::RaftAppend) -> InWork {
-        let seq = append.seq;
+        let (seq, quorum_age) = (append.seq, append.quorum_age_ms);
+        let leader = append.vote.as_ref().map(|vote| vote.node);
         let bytes = append_bytes(&append);
         let work = match self.groups.get(GroupId(append.group)) {
             None => Err(answer(seq, Outcome::NoGroup, String::new())),
@@ -180,11 +181,15 @@ impl Service {
                     vote: Some(wire::vote_to_proto(&vote)),
                     ..answer(seq, Outcome::HigherVote, String::new())
                 },
-                Ok(AppendEntriesResponse::Conflict) => {
-                    answer(seq, Outcome::Conflict, String::new())
-                }
-                Ok(AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_)) => {
-                    answer(seq, Outcome::Appended, String::new())
+                Ok(taken) => {
+                    if let Some(leader) = leader {
+                        group.pulse().heard(leader, quorum_age);
+                    }
+                    let outcome = match taken {
+                        AppendEntriesResponse::Conflict => Outcome::Conflict,
+                        _ => Outcome::Appended,
+                    };
+                    answer(seq, outcome, String::new())
                 }
                 Err(error) => answer(seq, Outcome::Stopped, error.to_string()),
             }

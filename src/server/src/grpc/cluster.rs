@@ -11,7 +11,8 @@ use keyviz_directory::{Directory, MembershipState};
 use keyviz_kv::{Coordinator, KvError};
 use keyviz_proto as proto;
 use keyviz_proto::{join_response, propose_response};
-use keyviz_raft::{Group, Groups, Member, Storage};
+use keyviz_raft::{Group, Groups, Member, NotServed, Storage};
+use keyviz_security::Security;
 use keyviz_types::{DiskId, GroupId, NodeId};
 
 use crate::grpc::routes::change_status;
@@ -31,6 +32,7 @@ pub(crate) struct ClusterService {
     pub(crate) peers: Arc<PeerClient>,
     pub(crate) handoffs: Handoffs,
     pub(crate) storage: Storage,
+    pub(crate) security: Security,
     pub(crate) verification: Arc<Verification>,
     /// Where this node serves HTTP; empty: nowhere.
     pub(crate) http: String,
@@ -63,12 +65,10 @@ impl ClusterService {
             replicas.is_none_or(|replicas| replicas.contains(&self.node))
         };
         // A replica that comes or goes serves nobody yet, or no more.
-        let mut groups = self.groups.list().into_iter().filter(|group| placed(&group.id()));
-        let leaderless = groups.find(|group| group.leader().is_none());
-        match leaderless {
-            Some(group) => Err(format!("Raft group {} has no leader", group.id())),
-            None => Ok(()),
-        }
+        let groups = self.groups.list().into_iter().filter(|group| placed(&group.id()));
+        let unserved: Vec<_> =
+            groups.filter_map(|group| Some((group.id(), group.served_by().err()?))).collect();
+        if unserved.is_empty() { Ok(()) } else { Err(unserved_words(&unserved)) }
     }
 
     /// Why this node serves nothing any more; `None`: it is a member.
@@ -121,10 +121,10 @@ impl ClusterService {
                 .ok_or_else(|| Status::invalid_argument("a disk id has 16 bytes"))?;
             self.admit_disk(&group, NodeId(id), disk).await?;
         }
-        if members.get(&NodeId(id)).is_some_and(|known| known.address == address) {
-            return Ok(Ok(()));
-        }
         let member = Member { addr: address, http };
+        if let Some(known) = group.status().members.get(&id) {
+            return self.move_member(&group, NodeId(id), known, member).await.map(Ok);
+        }
         let added = tokio::time::timeout(self.timeout, group.add_learner(id, member)).await;
         match added {
             Ok(Ok(())) => Ok(Ok(())),
@@ -188,6 +188,20 @@ impl ClusterService {
             Some(join_response::Outcome::ClusterId(_)) => Ok(()),
             _ => Err(no_leader()),
         }
+    }
+}
+
+/// Most groups that are named one by one.
+const MOST_NAMED: usize = 8;
+
+fn unserved_words(unserved: &[(GroupId, NotServed)]) -> String {
+    let named = unserved.iter().take(MOST_NAMED);
+    let named = named.map(|(group, why)| format!("Raft group {group}: {why}"));
+    let mut words = format!("{} of the Raft groups here cannot be served: ", unserved.len());
+    words += &named.collect::<Vec<_>>().join("; ");
+    match unserved.len().saturating_sub(MOST_NAMED) {
+        0 => words,
+        more => format!("{words}; and {more} more"),
     }
 }
 

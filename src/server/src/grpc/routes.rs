@@ -97,10 +97,15 @@ impl RoutesService {
     fn route_to_wire(&self, route: &Route) -> proto::Route {
         let group = route.group();
         let leader = match self.groups.get(group) {
-            Some(local) => local.leader(),
-            None => self.directory.leader_hint(group),
+            Some(local) => local.served_by().ok().map(NodeId),
+            None => self.directory.leader_hint(group).filter(|leader| !self.is_silent(*leader)),
         };
         route_to_wire(route, leader)
+    }
+
+    /// Whether a node was not reached when it was last called.
+    fn is_silent(&self, node: NodeId) -> bool {
+        self.groups.peers().roster().is_some_and(|roster| roster.is_silent(node))
     }
 
     fn history(&self, asked: &proto::RouteHistoryRequest) -> proto::RouteHistoryResponse {

@@ -11,13 +11,19 @@
 //! | `/healthz` | 200 while the process lives |
 //! | `/readyz` | 200 when the node serves, with the reason where it only reads; else 503 and why |
 //!
+//! Without an admin token, a node that listens on loopback answers only to names of its own, and
+//! changes come from its own page or from none (`host.rs`).
+//!
 //! Where there is an admin token, everything under `/api/` needs it: `authorization: Bearer ...`.
 //! Errors are `{"code": "...", "message": "..."}` with the matching status.
 
+mod host;
 mod reply;
 mod route_changes;
 mod state;
 mod stream;
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path, Query, Request, State};
@@ -35,7 +41,9 @@ use keyviz_proto as proto;
 
 use crate::gate::Need;
 use crate::grpc::keyviz::Scope;
+use crate::metrics::TextForm;
 use crate::request_id::RequestIdLayer;
+pub(crate) use host::Names;
 pub(crate) use state::HttpState;
 
 use keyviz_json::{
@@ -78,6 +86,7 @@ pub(crate) fn router(state: HttpState) -> Router {
         .layer(fixed("content-security-policy", CONTENT_SECURITY_POLICY))
         .layer(fixed("x-content-type-options", "nosniff"))
         .layer(fixed("referrer-policy", "no-referrer"))
+        .layer(from_fn_with_state(Arc::clone(&state.names), host::check))
         .layer(RequestIdLayer)
         .with_state(state)
 }
@@ -227,18 +236,21 @@ async fn cluster(State(state): State<HttpState>) -> Response {
     }
 }
 
-async fn metrics(State(state): State<HttpState>) -> Response {
-    let headers =
-        [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-    (headers, state.metrics.encode()).into_response()
+async fn metrics(State(state): State<HttpState>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let form = TextForm::accepted(accept);
+    let headers = [(header::CONTENT_TYPE, form.content_type()), (header::VARY, "accept")];
+    (headers, state.metrics.encode(form)).into_response()
 }
 
 async fn ready(State(state): State<HttpState>) -> Response {
+    let warning = state.cluster.security.warning().map(|words| format!("{words}\n"));
+    let warning = warning.unwrap_or_default();
     match state.cluster.readiness() {
         Ok(()) => match state.cluster.read_only() {
             // Reads and the matrix go on, so traffic may.
-            Some(reason) => format!("ready, read-only: {reason}\n").into_response(),
-            None => "ready\n".into_response(),
+            Some(reason) => format!("ready, read-only: {reason}\n{warning}").into_response(),
+            None => format!("ready\n{warning}").into_response(),
         },
         Err(reason) => problem(&Status::unavailable(reason)),
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use keyviz_core::{history::*, matrix::*, query::*, sampler::*, wire::*, *};
+use keyviz_core::{history::*, matrix::*, query::*, sampler::*, *};
 
 const ROUTES: u64 = 10_000;
 const STEP_MS: u64 = 60_000;

@@ -15,8 +15,8 @@ use keyviz_core::wire::PackedColumns;
 use keyviz_core::{NodeId, Query, Series};
 use keyviz_directory::{Directory, MemberAddress};
 use keyviz_fanout::{Fanout, FanoutParts, MatrixRequest, PeerMatrix, PeerTotals};
+use keyviz_peer::PeerClient;
 use keyviz_raft::{Peers, PeersOptions};
-use keyviz_server::PeerClient;
 
 use super::nodes::{self, Node};
 use super::{START_MS, STEP_MS, millis, request};

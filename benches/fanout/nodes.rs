@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use keyviz_catalog::AppliedCatalog;
-use keyviz_core::{history::*, matrix::*, query::*, sampler::*, wire::*, *};
+use keyviz_core::{history::*, sampler::*, *};
 use keyviz_directory::{Directory, MemberAddress};
 use keyviz_fanout::{Clock, Fanout, FanoutParts, LocalMatrix, Work};
+use keyviz_peer::PeerClient;
 use keyviz_raft::{Peers, PeersOptions};
-use keyviz_server::PeerClient;
 
 use super::{START_MS, STEP_MS, counting};
 
@@ -126,7 +126,7 @@ impl Node {
         let segment = Segment { layout: Arc::clone(layout), cells };
         let harvest = Harvest { segments: vec![segment], unattributed: Counts::ZERO };
         let column = self.column.fetch_add(1, Ordering::Relaxed) + 1;
-        self.local.history().add(START_MS + column * STEP_MS, harvest);
+        let _ = self.local.history().add(START_MS + column * STEP_MS, harvest);
     }
 }
 

@@ -1,5 +1,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    keyviz_testkit::fuzz::run(keyviz_server::fuzzing::targets(), "matrix_messages", data)
+    keyviz_testkit::fuzz::run(keyviz_peer::fuzzing::targets(), "matrix_messages", data)
 });

@@ -25,6 +25,22 @@ const CRATES: &[(&str, &str, &[&str])] = &[
     ("kv", "src/kv", &["types", "core", "directory", "raft"]),
     ("fanout", "src/fanout", &["types", "core", "catalog", "directory"]),
     (
+        "peer",
+        "src/peer",
+        &[
+            "types",
+            "core",
+            "catalog",
+            "directory",
+            "proto",
+            "security",
+            "raft",
+            "catalog-group",
+            "kv",
+            "fanout",
+        ],
+    ),
+    (
         "server",
         "src/server",
         &[
@@ -40,6 +56,7 @@ const CRATES: &[(&str, &str, &[&str])] = &[
             "catalog-group",
             "kv",
             "fanout",
+            "peer",
         ],
     ),
     (
@@ -58,6 +75,7 @@ const CRATES: &[(&str, &str, &[&str])] = &[
             "catalog-group",
             "kv",
             "fanout",
+            "peer",
             "server",
         ],
     ),
@@ -72,7 +90,7 @@ const CRATES: &[(&str, &str, &[&str])] = &[
 ];
 
 /// Crates whose files still import in circles.
-const CIRCLES_NOT_YET: &[&str] = &["server", "cli"];
+const CIRCLES_NOT_YET: &[&str] = &["cli"];
 
 /// Folders and files whose lines are still longer.
 const COLUMNS_NOT_YET: &[&str] = &[
@@ -87,6 +105,7 @@ const COLUMNS_NOT_YET: &[&str] = &[
     "src/keyviz/src/",
     "src/kv/src/",
     "src/node/src/",
+    "src/peer/src/",
     "src/raft/src/",
     "src/server/src/",
     "src/main.rs",

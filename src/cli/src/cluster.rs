@@ -1,5 +1,6 @@
 //! `cluster`: members, groups and leaders.
 
+mod current;
 mod replace;
 mod verify;
 mod waiting;
@@ -11,10 +12,11 @@ use clap::{Args, Subcommand};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use super::client::{Client, Effect, MAX_ANSWER_BYTES, NodeArgs};
+use super::client::{Client, Effect, NodeArgs};
 use super::kv::OneFormat;
 use super::values::{self, Address};
 use super::{CliError, output, text};
+pub(super) use current::status;
 use keyviz_json::ClusterJson;
 use keyviz_proto as proto;
 use keyviz_proto::cluster_client::ClusterClient;
@@ -279,19 +281,6 @@ async fn transfer_leader(args: TransferArgs) -> Result<(), CliError> {
     }
     out.flush()?;
     Ok(())
-}
-
-pub(super) async fn status(client: &Client) -> Result<proto::ClusterStatus, CliError> {
-    let status = client
-        .call(Effect::Read, |channel| async move {
-            ClusterClient::new(channel)
-                .max_decoding_message_size(MAX_ANSWER_BYTES)
-                .get_status(proto::GetStatusRequest {})
-                .await
-        })
-        .await?
-        .into_inner();
-    Ok(status)
 }
 
 async fn show_status(args: StatusArgs) -> Result<(), CliError> {

@@ -1,31 +1,27 @@
 //! `demo`: runs a whole cluster in one process, a workload, and its heatmap.
 
+mod run;
 mod watch;
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 
+use super::UsageError;
 use super::keyviz_flags::{self, KeyvizArgs, KeyvizOptions};
 use super::load::{
-    DEFAULT_VALUE_BYTES, LoadOptions, LoadReport, Pattern, PatternOptions, Progress, Workload,
-    latency_words, run, split_keys,
+    DEFAULT_VALUE_BYTES, LoadOptions, Pattern, PatternOptions, Workload, split_keys,
 };
-use super::output::ColorDepth;
-use super::running::{self, RunningNode, Signals};
 use super::serve::{self, Bootstrap, DEFAULT_REPLICATION, MAX_REPLICATION, ServeOptions, Start};
 use super::storage_flags::{StorageArgs, StorageFlags};
-use super::text::thousands;
 use super::values::{self, Address};
-use super::{CliError, UsageError};
 use keyviz_raft::GroupOptions;
 use keyviz_security::SecurityConfig;
-use watch::Watch;
+
+pub use run::run_demo;
 
 /// Default number of nodes.
 pub const DEFAULT_NODES: u64 = 3;
@@ -47,10 +43,6 @@ pub const CLIENTS: usize = 24;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The log filter of the nodes when nothing is drawn in place.
 const LOG: &str = "error";
-/// Attempts at removing the temporary folder.
-const REMOVALS: u32 = 20;
-/// Time between two attempts.
-const REMOVE_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Memory for cached pages of each node.
 const CACHE_BYTES: u64 = 8 << 20;
 
@@ -193,107 +185,6 @@ impl DemoOptions {
             record: None,
         }
     }
-}
-
-/// Runs the cluster until Ctrl-C or the end of its time, and stops it cleanly.
-///
-/// # Errors
-/// If a node cannot be started or stopped, or the heatmap cannot be drawn.
-pub async fn run_demo(options: DemoOptions, color: ColorDepth) -> Result<(), CliError> {
-    if !io::stdout().is_terminal() {
-        // Log lines would corrupt a drawing in place.
-        running::log_to_stderr(LOG).map_err(CliError::Node)?;
-    }
-    let mut signals = Signals::new()?;
-    if let Some(data) = options.data.clone() {
-        return run_in(&data, &options, color, &mut signals).await;
-    }
-    let temporary = tempfile::Builder::new().prefix("keyviz-demo-").tempdir()?;
-    let ran = run_in(temporary.path(), &options, color, &mut signals).await;
-    remove(temporary).await;
-    ran
-}
-
-/// Removes the nodes' folders. The storage engine may still write its last file after a node has
-/// stopped, which makes the removal of its folder fail for a moment.
-async fn remove(temporary: tempfile::TempDir) {
-    let path = temporary.keep();
-    for _ in 0..REMOVALS {
-        match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tokio::time::sleep(REMOVE_AGAIN_AFTER).await;
-            }
-            _ => return,
-        }
-    }
-    eprintln!("keyviz: cannot remove {}", path.display());
-}
-
-async fn run_in(
-    data: &Path,
-    options: &DemoOptions,
-    color: ColorDepth,
-    signals: &mut Signals,
-) -> Result<(), CliError> {
-    let starts = options.members(data).into_iter().map(RunningNode::start);
-    let (nodes, failed): (Vec<_>, Vec<_>) =
-        futures::future::join_all(starts).await.into_iter().partition(Result::is_ok);
-    let nodes = nodes.into_iter().flatten().collect();
-    if let Some(Err(error)) = failed.into_iter().next() {
-        // The first reason is reported; running nodes are stopped anyway.
-        let _ = stop(nodes).await;
-        return Err(CliError::Node(error));
-    }
-    let shown = show(options, color, signals).await;
-    let stopped = tokio::select! {
-        stopped = stop(nodes) => stopped,
-        () = signals.next() => Err(CliError::Node(anyhow::anyhow!("stopped before everything was written"))),
-    };
-    shown.and(stopped)
-}
-
-async fn stop(nodes: Vec<RunningNode>) -> Result<(), CliError> {
-    let stops = nodes.into_iter().map(RunningNode::shutdown);
-    let stopped = futures::future::join_all(stops).await.into_iter().collect::<Result<(), _>>();
-    stopped.map_err(CliError::Node)
-}
-
-/// Workload and heatmap on a running cluster, until Ctrl-C or the end of its time.
-async fn show(
-    options: &DemoOptions,
-    color: ColorDepth,
-    signals: &mut Signals,
-) -> Result<(), CliError> {
-    let progress = Arc::new(Progress::default());
-    let workload = options.load.map(|pattern| {
-        let load = run(options.workload(pattern), options.addresses(), progress.clone());
-        tokio::spawn(load)
-    });
-    let mut watch = Watch::new(options, color, &progress)?;
-    let looked = watch.until_the_end(signals).await;
-    progress.stop();
-    let report = match workload {
-        Some(workload) => workload.await.map_err(super::load::LoadError::from)?,
-        None => Ok(LoadReport::default()),
-    };
-    watch.leave_screen();
-    looked?;
-    watch.last_picture().await?;
-    let report = report?;
-    if options.load.is_some() {
-        let findings = report.findings();
-        let errors = thousands(report.errors);
-        eprintln!(
-            "keyviz: {} writes, {} reads, {errors} errors, p99 {}",
-            thousands(report.writes_acked),
-            thousands(report.reads_ok + report.scans_ok),
-            latency_words(report.p99_us),
-        );
-        if !findings.is_clean() {
-            return Err(CliError::LoadFindings(findings));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

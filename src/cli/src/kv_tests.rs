@@ -30,7 +30,7 @@ async fn a_scan_that_cannot_go_on_says_how_far_it_came() {
     let node = fake::start(store.clone()).await;
     node.fail(Fault::ScanRefused, 1);
     let timeout = Duration::from_millis(500);
-    let client = client::client(&[node.address.clone()], Access::default(), timeout);
+    let client = client::client(std::slice::from_ref(&node.address), Access::default(), timeout);
     let mut scan = client.expect("an address").scan(..);
     let mut keys = 0;
     let listed = list(&mut scan, |rows| {

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 
-use super::text::{self, is_inert};
+use keyviz_client::text::{self, is_inert};
 use keyviz_json::{HEX_PREFIX, KeyTextError, parse_key};
 
 /// Shown in place of the first key of a range that has no lower bound.

@@ -8,7 +8,6 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::notation;
 pub use keyviz_client::text::{duration, inert};
-pub(super) use keyviz_client::text::{escape_char, is_inert};
 
 /// A key or value as text, in the notation of keys ([`notation`]).
 pub fn preview(bytes: &[u8]) -> Cow<'_, str> {

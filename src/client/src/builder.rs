@@ -72,6 +72,22 @@ impl Default for ClientBuilder {
     }
 }
 
+impl Client {
+    /// Settings of a new client.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// A client with default settings for the nodes at `addresses`, such as
+    /// `["10.0.0.1:7401", "10.0.0.2:7401"]`. No connection is made yet.
+    ///
+    /// # Errors
+    /// Where an address is not `HOST:PORT`, or there is none.
+    pub fn new<A: AsRef<str>>(addresses: impl IntoIterator<Item = A>) -> Result<Self, Error> {
+        Self::builder().nodes(addresses).build()
+    }
+}
+
 impl ClientBuilder {
     /// gRPC addresses of nodes, `HOST:PORT` each. An IPv6 address goes in brackets. A client needs
     /// one; with several it goes on while some of them are down. May be called repeatedly.

@@ -18,7 +18,6 @@ use tonic::{Code, Response, Status};
 
 use super::access::Access;
 use super::address::Address;
-use super::builder::ClientBuilder;
 use super::connection::{connect, is_local_timeout, local_timeout};
 use super::error::Error;
 use super::failure::{self, Meaning};
@@ -49,7 +48,8 @@ pub enum Effect {
 
 /// A client of one cluster. Clones share connections and hints, and are cheap.
 ///
-/// See the [crate documentation](crate) for an example and [`ClientBuilder`] for the settings.
+/// See the [crate documentation](crate) for an example and
+/// [`ClientBuilder`](crate::ClientBuilder) for the settings.
 #[derive(Clone, Debug)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -104,20 +104,6 @@ enum Next {
 }
 
 impl Client {
-    /// Settings of a new client.
-    pub fn builder() -> ClientBuilder {
-        ClientBuilder::default()
-    }
-
-    /// A client with default settings for the nodes at `addresses`, such as
-    /// `["10.0.0.1:7401", "10.0.0.2:7401"]`. No connection is made yet.
-    ///
-    /// # Errors
-    /// Where an address is not `HOST:PORT`, or there is none.
-    pub fn new<A: AsRef<str>>(addresses: impl IntoIterator<Item = A>) -> Result<Self, Error> {
-        Self::builder().nodes(addresses).build()
-    }
-
     pub(crate) fn of(addresses: Vec<Address>, access: Access, settings: Settings) -> Self {
         let node = |address| Node { address, state: Mutex::default() };
         let shared = Shared {

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::*;
+use crate::ClientBuilder;
 use crate::fake::{self, FakeNode, Fault, Store};
 
 async fn cluster() -> (Arc<Store>, FakeNode, FakeNode, Client) {

@@ -4,35 +4,12 @@ use bytes::Bytes;
 
 use super::client::{Client, Effect};
 use super::connection::MAX_ANSWER_BYTES;
+use super::consistency::Consistency;
 use super::error::Error;
-use super::scan::Scan;
 use keyviz_proto as proto;
 use keyviz_proto::batch_operation::Operation;
 use keyviz_proto::kv_client::KvClient;
 use keyviz_types::KeyRange;
-
-/// What a read promises.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Consistency {
-    /// The newest acknowledged value, confirmed with a quorum.
-    #[default]
-    Linearizable,
-    /// The newest acknowledged value as long as clocks run at similar speed. Served by the leader
-    /// without a round to the others.
-    Lease,
-    /// What the node asked has applied, possibly old.
-    Stale,
-}
-
-impl From<Consistency> for proto::Consistency {
-    fn from(consistency: Consistency) -> Self {
-        match consistency {
-            Consistency::Linearizable => proto::Consistency::Linearizable,
-            Consistency::Lease => proto::Consistency::Lease,
-            Consistency::Stale => proto::Consistency::Stale,
-        }
-    }
-}
 
 /// The result of [`Client::cas`].
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -190,23 +167,6 @@ impl Client {
         let request = &proto::BatchRequest { operations: batch.operations };
         let apply = |channel| async move { KvClient::new(channel).batch(request.clone()).await };
         self.keyed(Effect::Write, &key, apply).await.map(|_| ())
-    }
-
-    /// Reads a range in key order, over all routes and groups:
-    ///
-    /// ```no_run
-    /// # async fn example(client: keyviz_client::Client) -> Result<(), keyviz_client::Error> {
-    /// let mut users = client.scan("user/".."user0").limit(100);
-    /// while let Some((key, value)) = users.next().await? {
-    ///     println!("{key:?}: {} bytes", value.len());
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// If the connection breaks, the scan continues after the last key that it returned.
-    pub fn scan(&self, range: impl Into<KeyRange>) -> Scan {
-        Scan::new(self.clone(), range.into())
     }
 
     /// Deletes all keys of a range, route by route, and returns their number. Atomic in each route,

@@ -57,6 +57,7 @@ mod address;
 mod builder;
 mod client;
 mod connection;
+mod consistency;
 mod error;
 mod failure;
 #[cfg(test)]
@@ -75,9 +76,10 @@ pub use address::{Address, AddressError, AddressFault};
 pub use builder::{ClientBuilder, DEFAULT_DEADLINE, DEFAULT_TIMEOUT};
 pub use client::{Client, Effect};
 pub use connection::{CONNECT_TIMEOUT, MAX_ANSWER_BYTES, Nodes, connect, endpoint, local_timeout};
+pub use consistency::Consistency;
 pub use error::Error;
 pub use failure::{Meaning, NOT_APPLIED, code_name, reason};
-pub use kv::{Batch, Consistency, DeleteRangeError, Swap};
+pub use kv::{Batch, DeleteRangeError, Swap};
 pub use leaders::{GroupAt, Leaders};
 pub use matrix::{
     Axis, Columns, ColumnsQuery, ColumnsUpdate, Matrix, MatrixQuery, Role, Series, row_of,

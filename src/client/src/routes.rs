@@ -5,7 +5,6 @@ use bytes::Bytes;
 use super::client::{Client, Effect};
 use super::connection::MAX_ANSWER_BYTES;
 use super::error::Error;
-use super::watch::RouteWatch;
 use keyviz_proto as proto;
 use keyviz_proto::cluster_client::ClusterClient;
 use keyviz_proto::routes_client::RoutesClient;
@@ -92,17 +91,6 @@ impl Client {
             stub(channel).merge_routes(request.clone()).await
         });
         Ok(change.await?.into_inner())
-    }
-
-    /// Follows the route catalog and keeps a table of it; see [`RouteWatch`].
-    pub fn watch_routes(&self) -> RouteWatch {
-        RouteWatch::new(self.clone(), 0)
-    }
-
-    /// Follows the changes after a catalog version, without a table; see
-    /// [`RouteWatch::next_message`].
-    pub fn watch_routes_after(&self, version: u64) -> RouteWatch {
-        RouteWatch::new(self.clone(), version)
     }
 
     /// Members, groups, leaders and lag, asked live of every member.

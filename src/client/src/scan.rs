@@ -8,9 +8,10 @@ use tonic::{Code, Status, Streaming};
 use super::address::Address;
 use super::client::{Client, Effect};
 use super::connection::{MAX_ANSWER_BYTES, local_timeout};
+use super::consistency::Consistency;
 use super::error::Error;
 use super::failure::Meaning;
-use super::kv::Consistency;
+
 use keyviz_proto as proto;
 use keyviz_proto::kv_client::KvClient;
 use keyviz_types::{KeyRange, MAX_KEY_BYTES};
@@ -45,6 +46,25 @@ struct Open {
     address: Address,
     first: Option<proto::ScanResponse>,
     pages: Streaming<proto::ScanResponse>,
+}
+
+impl Client {
+    /// Reads a range in key order, over all routes and groups:
+    ///
+    /// ```no_run
+    /// # async fn example(client: keyviz_client::Client) -> Result<(), keyviz_client::Error> {
+    /// let mut users = client.scan("user/".."user0").limit(100);
+    /// while let Some((key, value)) = users.next().await? {
+    ///     println!("{key:?}: {} bytes", value.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// If the connection breaks, the scan continues after the last key that it returned.
+    pub fn scan(&self, range: impl Into<KeyRange>) -> Scan {
+        Scan::new(self.clone(), range.into())
+    }
 }
 
 impl Scan {

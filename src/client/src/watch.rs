@@ -120,6 +120,19 @@ pub struct RouteWatch {
     streams: u64,
 }
 
+impl Client {
+    /// Follows the route catalog and keeps a table of it; see [`RouteWatch`].
+    pub fn watch_routes(&self) -> RouteWatch {
+        RouteWatch::new(self.clone(), 0)
+    }
+
+    /// Follows the changes after a catalog version, without a table; see
+    /// [`RouteWatch::next_message`].
+    pub fn watch_routes_after(&self, version: u64) -> RouteWatch {
+        RouteWatch::new(self.clone(), version)
+    }
+}
+
 impl RouteWatch {
     pub(crate) fn new(client: Client, after: u64) -> Self {
         let (table, partial) = (RouteTable::default(), Vec::new());

@@ -26,8 +26,8 @@ use keyviz_catalog::{
 };
 use keyviz_catalog_group::{CatalogGroup, PlacementChangeError};
 use keyviz_directory::Directory;
+use keyviz_peer::{PeerClient, Picture};
 use keyviz_raft::{Groups, Member, Reshaped, Shape};
-use keyviz_server::{PeerClient, Picture};
 use keyviz_types::{GroupId, NodeId};
 
 /// Most voters of the catalog group: more make it slower and hardly safer.

@@ -8,8 +8,8 @@ use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use keyviz_directory::Directory;
+use keyviz_peer::PeerClient;
 use keyviz_raft::{Groups, RoomState, Storage};
-use keyviz_server::PeerClient;
 use keyviz_types::NodeId;
 
 /// The disk is looked after this often.

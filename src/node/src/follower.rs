@@ -17,8 +17,8 @@ use keyviz_catalog::{ClusterRecord, GroupPlacement, Placement, WatchEvent};
 use keyviz_core::{GroupId, NodeId, Sampler};
 use keyviz_directory::{Directory, MemberAddress, Standing};
 use keyviz_kv::KvMachine;
+use keyviz_peer::PeerClient;
 use keyviz_raft::{CreateError, Group, Groups, Member, Peers, Storage};
-use keyviz_server::PeerClient;
 
 use super::identity::Identity;
 use super::leads;

@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use keyviz_catalog::AppliedCatalog;
 use keyviz_directory::{Directory, Standing};
+use keyviz_peer::PeerClient;
 use keyviz_raft::{Group, Storage};
-use keyviz_server::PeerClient;
 use keyviz_types::{GroupId, NodeId};
 
 use super::identity::Identity;

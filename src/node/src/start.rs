@@ -15,12 +15,13 @@ use keyviz_core::{GroupId, History, NodeId, Sampler};
 use keyviz_directory::{Directory, MemberAddress};
 use keyviz_fanout::{Clock, DEFAULT_DEADLINE, Fanout, FanoutParts, LocalMatrix};
 use keyviz_kv::{Coordinator, CoordinatorParts};
+use keyviz_peer::PeerClient;
 use keyviz_raft::{
     Checks, Group, GroupOptions, Groups, HandshakeLoop, Member, OpenError, Peers, PeersOptions,
     Roster, Storage,
 };
 use keyviz_security::{self as security, Listener, Security};
-use keyviz_server::{Edge, PeerClient, Services, Verification, VerificationParts};
+use keyviz_server::{Edge, Services, Verification, VerificationParts};
 
 use super::archive::HistoryArchive;
 use super::balancer::Balancer;

@@ -125,7 +125,7 @@ impl Survivor {
             applier.apply(stream::iter(run)).await?;
             next = last + 1;
         }
-        Ok(Dump::of(space.view(), replica.term)?)
+        Dump::of(space.view(), replica.term)
     }
 }
 

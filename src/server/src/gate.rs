@@ -36,7 +36,7 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// What a call needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Need {
+pub(crate) enum Need {
     /// Nothing.
     Nothing,
     /// The admin token.
@@ -49,7 +49,7 @@ pub(super) enum Need {
 
 impl Need {
     /// Of a gRPC path, `/package.Service/Method`.
-    pub(super) fn of(path: &str) -> Self {
+    pub(crate) fn of(path: &str) -> Self {
         let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/'))
         else {
             return Need::Node;
@@ -75,7 +75,7 @@ impl Need {
 }
 
 /// Lets calls in, or does not.
-pub(super) struct Gate {
+pub(crate) struct Gate {
     security: Security,
     told: Mutex<Told>,
 }
@@ -88,7 +88,7 @@ struct Told {
 
 impl Gate {
     /// `None` where nothing is set up: then there is nothing to check.
-    pub(super) fn new(security: Security) -> Option<Arc<Self>> {
+    pub(crate) fn new(security: Security) -> Option<Arc<Self>> {
         let Security { tls, admin_token, cluster_secret } = &security;
         let open = tls.is_none() && admin_token.is_none() && cluster_secret.is_none();
         (!open).then(|| Arc::new(Gate { security, told: Mutex::default() }))
@@ -96,7 +96,7 @@ impl Gate {
 
     /// Whether a call may go on. `caller` is absent only where a connection says nothing of itself,
     /// which counts as one without a certificate.
-    pub(super) fn admit(
+    pub(crate) fn admit(
         &self,
         need: Need,
         caller: Option<&Caller>,
@@ -193,7 +193,7 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
 
 /// Puts a gate in front of the gRPC services; `None`: nothing.
 #[derive(Clone)]
-pub(super) struct GateLayer(pub(super) Option<Arc<Gate>>);
+pub(crate) struct GateLayer(pub(crate) Option<Arc<Gate>>);
 
 impl<S> Layer<S> for GateLayer {
     type Service = Gated<S>;
@@ -205,7 +205,7 @@ impl<S> Layer<S> for GateLayer {
 
 /// Services behind a gate.
 #[derive(Clone)]
-pub(super) struct Gated<S> {
+pub(crate) struct Gated<S> {
     inner: S,
     gate: Option<Arc<Gate>>,
 }

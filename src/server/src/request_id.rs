@@ -15,45 +15,15 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tonic::Status;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
-use tonic::metadata::{Ascii, MetadataValue};
 use tower::{Layer, Service};
-use tracing::{Instrument as _, Span};
+use tracing::Instrument as _;
 
+use keyviz_peer::request_id::{CURRENT, is_plain};
 use keyviz_proto::metadata::REQUEST_ID;
-
-/// An id that a caller gives is taken if it is no longer than this.
-const MAX_BYTES: usize = 64;
-
-tokio::task_local! {
-    static CURRENT: HeaderValue;
-}
-
-/// The id of the request that this task serves, as a peer is to be told it.
-pub(super) fn current() -> Option<MetadataValue<Ascii>> {
-    CURRENT.try_with(|id| MetadataValue::try_from(id.as_bytes()).ok()).ok().flatten()
-}
-
-/// The same as text, for one command of a batch; empty outside a request.
-pub(super) fn current_text() -> String {
-    let text = |id: &HeaderValue| id.to_str().unwrap_or_default().to_owned();
-    CURRENT.try_with(text).unwrap_or_default()
-}
-
-/// Whether an id is one that a log can show as it is.
-fn is_plain(id: &[u8]) -> bool {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
-    (1..=MAX_BYTES).contains(&id.len()) && id.iter().all(plain)
-}
 
 /// The caller's id.
 fn given(headers: &HeaderMap) -> Option<HeaderValue> {
     headers.get(REQUEST_ID).filter(|id| is_plain(id.as_bytes())).cloned()
-}
-
-/// The span of a command that a peer passed on for the request `id`. Nobody listens to it if there is
-/// no such id, as from a peer of before request ids.
-pub(super) fn passed_on(id: &str) -> Span {
-    if is_plain(id.as_bytes()) { tracing::debug_span!("passed_on", id) } else { Span::none() }
 }
 
 /// One that this process has not made before, and no other is likely to make.
@@ -68,7 +38,7 @@ fn made() -> HeaderValue {
 
 /// Gives requests their ids.
 #[derive(Clone, Copy)]
-pub(super) struct RequestIdLayer;
+pub(crate) struct RequestIdLayer;
 
 impl<S> Layer<S> for RequestIdLayer {
     type Service = RequestIds<S>;
@@ -80,7 +50,7 @@ impl<S> Layer<S> for RequestIdLayer {
 
 /// Services whose requests have ids.
 #[derive(Clone)]
-pub(super) struct RequestIds<S> {
+pub(crate) struct RequestIds<S> {
     inner: S,
 }
 
@@ -140,6 +110,8 @@ where
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
+
+    use keyviz_peer::request_id::{MAX_BYTES, current};
 
     use super::*;
 

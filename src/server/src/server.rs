@@ -18,22 +18,22 @@ use keyviz_raft::{
 use keyviz_security::{Listener, Security};
 use keyviz_types::NodeId;
 
-use super::backup_service::BackupService;
-use super::cluster_service::{ClusterService, SharedCluster};
-use super::estates::Estates;
-use super::gate::{Gate, GateLayer};
-use super::http::{self, HttpState};
-use super::keyviz_service::{KeyVizService, SharedKeyViz};
-use super::kv_service::KvService;
-use super::leaders::LeaderLog;
-use super::loops::LoopHealth;
-use super::matrix_peer::MatrixPeer;
-use super::metrics::{Metrics, MetricsParts, Requests};
-use super::peer_client::PeerClient;
-use super::peer_service::KvPeerService;
-use super::request_id::RequestIdLayer;
-use super::routes_service::{RoutesService, SharedRoutes};
-use super::verify::Verification;
+use crate::gate::{Gate, GateLayer};
+use crate::grpc::backup::BackupService;
+use crate::grpc::cluster::{ClusterService, SharedCluster};
+use crate::grpc::keyviz::{KeyVizService, SharedKeyViz};
+use crate::grpc::kv::KvService;
+use crate::grpc::leaders::LeaderLog;
+use crate::grpc::routes::{RoutesService, SharedRoutes};
+use crate::http::{self, HttpState};
+use crate::loops::LoopHealth;
+use crate::metrics::{Metrics, MetricsParts, Requests};
+use crate::peer::handoff::Estates;
+use crate::peer::kv::KvPeerService;
+use crate::peer::matrix::MatrixPeer;
+use crate::request_id::RequestIdLayer;
+use crate::verify::Verification;
+use keyviz_peer::client::PeerClient;
 
 /// Everything that the edge serves.
 pub struct Edge {

@@ -16,9 +16,10 @@ use keyviz_directory::{Directory, MemberAddress};
 use keyviz_fanout::{
     Axis, Clock, Fanout, FanoutParts, LocalMatrix, MatrixAnswer, MatrixRequest, Work,
 };
+use keyviz_peer::PeerClient;
 use keyviz_proto::key_viz_peer_server::{KeyVizPeer, KeyVizPeerServer};
 use keyviz_raft::{Peers, PeersOptions};
-use keyviz_server::{MatrixPeer, PeerClient};
+use keyviz_server::MatrixPeer;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::transport::Server;

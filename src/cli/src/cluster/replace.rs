@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::super::client::{Effect, NodeArgs};
 use super::super::kv::OneFormat;
 use super::super::{CliError, output, values};
+use super::current::status;
 use super::waiting::{self, Until};
 use keyviz_proto as proto;
 use keyviz_proto::cluster_client::ClusterClient;
@@ -91,7 +92,7 @@ fn check(status: &proto::ClusterStatus, old: u64, new: u64) -> Result<(), Replac
 
 pub(super) async fn run(args: ReplaceNodeArgs) -> Result<(), CliError> {
     let client = args.nodes.client()?;
-    check(&super::status(&client).await?, args.old, args.new)?;
+    check(&status(&client).await?, args.old, args.new)?;
     let request = proto::RemoveNodeRequest { id: args.old };
     // For a member that is leaving already this is not an error; asking again changes nothing.
     let mut gone = client

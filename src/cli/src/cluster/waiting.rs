@@ -10,6 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::super::CliError;
 use super::super::client::Client;
 use super::super::text::{self, thousands};
+use super::current::status;
 use keyviz_proto as proto;
 
 /// Interval of the status requests.
@@ -80,7 +81,7 @@ pub(super) async fn wait(client: &Client, until: Until) -> Result<Waited, CliErr
     let mut answered = Instant::now();
     let mut stuck_since = None;
     loop {
-        match super::status(client).await {
+        match status(client).await {
             Ok(status) => {
                 answered = Instant::now();
                 if let Some(left) = status.moves_left {

@@ -10,6 +10,7 @@
 
 mod args;
 mod content;
+mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod ledger;
@@ -17,11 +18,11 @@ mod pattern;
 mod progress;
 mod record;
 mod report;
+mod shared;
 mod trace;
 mod verify;
 mod worker;
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,19 +32,20 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::client::{CallError, Nodes};
+use super::client::Nodes;
 use keyviz_client::{Leaders, Pool};
 
 pub use args::{LoadArgs, command};
+pub use error::LoadError;
 pub use pattern::{KeyNames, Pattern, split_keys};
 pub use progress::{Progress, progress_line};
 pub use report::{Findings, LoadReport, latency_words};
 pub use trace::{LineFault, TraceError};
 
-use ledger::Ledger;
 use pattern::Picker;
 use record::Recorder;
-use report::{Kind, Run, Stats};
+use report::{Kind, Run};
+use shared::Shared;
 use trace::{Census, Trace, TraceKind};
 use worker::{Task, Worker};
 
@@ -124,50 +126,6 @@ pub struct TraceOptions {
     pub speed: Option<f64>,
     /// Skip malformed lines.
     pub skip_bad: bool,
-}
-
-/// Why a run could not be started or finished.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// No node accepts a connection.
-    #[error(transparent)]
-    NoNode(#[from] CallError),
-    /// The trace is bad.
-    #[error(transparent)]
-    Trace(#[from] TraceError),
-    /// The record cannot be written.
-    #[error("cannot write the record {}: {error}", path.display())]
-    Record {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// A client task panicked.
-    #[error("a client of the workload failed: {0}")]
-    Client(#[from] tokio::task::JoinError),
-}
-
-/// What all clients share.
-struct Shared {
-    pool: Arc<Pool>,
-    leaders: Leaders,
-    progress: Arc<Progress>,
-    stats: Mutex<Stats>,
-    /// Present if writes are verified.
-    ledger: Option<Mutex<Ledger>>,
-    seed: u64,
-    timeout: Duration,
-    /// Time at which the last operations are given up; `None`: a run without a duration waits for
-    /// all.
-    cutoff: Option<Instant>,
-}
-
-impl Shared {
-    /// Whether it is too late to begin an operation.
-    fn is_over(&self) -> bool {
-        self.cutoff.is_some_and(|cutoff| Instant::now() >= cutoff)
-    }
 }
 
 /// Runs a workload on the cluster of `nodes`, until its end or until `progress` is stopped.

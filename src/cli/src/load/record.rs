@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::super::output::json_line;
-use super::LoadError;
+use super::error::LoadError;
 use keyviz_json::Key;
 
 /// Maximum number of operations that wait for the disk, some hundred bytes each.

@@ -9,12 +9,12 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use super::super::client::local_timeout;
-use super::Shared;
 use super::content;
 use super::ledger::Begun;
 use super::pattern::SCAN_KEYS;
 use super::record::{Event, RecordQueue, Recorder};
 use super::report::Kind;
+use super::shared::Shared;
 use keyviz_client::{Meaning, NodeIndex, code_name};
 use keyviz_proto as proto;
 use keyviz_proto::kv_client::KvClient;

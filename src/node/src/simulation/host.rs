@@ -34,11 +34,11 @@ use keyviz_core::{GroupId, History, HistoryConfig, Incarnation, NodeId, Sampler,
 use keyviz_directory::Directory;
 use keyviz_fanout::{Clock, LocalMatrix};
 use keyviz_kv::{Consistency, Coordinator, CoordinatorParts};
+use keyviz_peer::PeerClient;
 use keyviz_raft::{
     Checks, GroupOptions, Groups, HandshakeLoop, Member, Peers, RaftMessage, RaftReply, Roster,
     Storage, StorageOptions, Wire, receive,
 };
-use keyviz_server::PeerClient;
 use keyviz_types::DiskId;
 
 /// How long a request may take inside the cluster.

@@ -1,5 +1,6 @@
 //! `/metrics`: read from the parts at each scrape, so that counting costs them nothing extra.
 
+mod gauges;
 mod process;
 mod requests;
 mod verify;
@@ -22,30 +23,31 @@ use keyviz_fanout::Fanout;
 use keyviz_kv::Coordinator;
 use keyviz_raft::{Group, GroupStatus, Groups, Role, Storage, WriterStats};
 
-use super::loops::LoopHealth;
-use super::verify::Verification;
+use crate::loops::LoopHealth;
+use crate::verify::Verification;
+use gauges::{by_group, gauges, signed};
 use process::Process;
-pub(super) use requests::{RequestKind, Requests};
+pub(crate) use requests::{RequestKind, Requests};
 
 /// Where the numbers come from.
-pub(super) struct MetricsParts {
-    pub(super) coordinator: Arc<Coordinator>,
-    pub(super) groups: Groups,
-    pub(super) fanout: Arc<Fanout>,
-    pub(super) requests: Arc<Requests>,
-    pub(super) catalog: AppliedCatalog,
-    pub(super) storage: Storage,
-    pub(super) verification: Arc<Verification>,
-    pub(super) loops: Arc<LoopHealth>,
+pub(crate) struct MetricsParts {
+    pub(crate) coordinator: Arc<Coordinator>,
+    pub(crate) groups: Groups,
+    pub(crate) fanout: Arc<Fanout>,
+    pub(crate) requests: Arc<Requests>,
+    pub(crate) catalog: AppliedCatalog,
+    pub(crate) storage: Storage,
+    pub(crate) verification: Arc<Verification>,
+    pub(crate) loops: Arc<LoopHealth>,
 }
 
 /// The node's metrics.
-pub(super) struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
 }
 
 impl Metrics {
-    pub(super) fn new(parts: MetricsParts) -> Self {
+    pub(crate) fn new(parts: MetricsParts) -> Self {
         let mut registry = Registry::with_prefix("keyviz");
         let requests = requests::RequestsCollector(Arc::clone(&parts.requests));
         registry.register_collector(Box::new(requests));
@@ -54,7 +56,7 @@ impl Metrics {
     }
 
     /// Everything, in the OpenMetrics text format.
-    pub(super) fn encode(&self) -> String {
+    pub(crate) fn encode(&self) -> String {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("a string takes text");
         text
@@ -228,10 +230,6 @@ impl Parts {
     }
 }
 
-fn by_group(group: u64) -> [(&'static str, String); 1] {
-    [("group", group.to_string())]
-}
-
 fn follower_lags(
     status: &GroupStatus,
 ) -> impl Iterator<Item = ([(&'static str, String); 2], u64)> + '_ {
@@ -305,23 +303,4 @@ impl Page<'_> {
         let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
         encoder.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
     }
-}
-
-/// One metric with a gauge for each set of labels.
-fn gauges<const N: usize>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    values: impl Iterator<Item = ([(&'static str, String); N], u64)>,
-) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for (labels, value) in values {
-        ConstGauge::new(signed(value)).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-/// Gauges are signed in the text format.
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }

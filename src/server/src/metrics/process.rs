@@ -4,19 +4,19 @@ use std::fs;
 
 /// One moment of this process.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     /// Memory in use, bytes.
-    pub(super) resident_bytes: u64,
+    pub(crate) resident_bytes: u64,
     /// Address space, bytes.
-    pub(super) virtual_bytes: u64,
+    pub(crate) virtual_bytes: u64,
     /// Open files and sockets.
-    pub(super) open_fds: u64,
+    pub(crate) open_fds: u64,
     /// The most of them that it may open; `None`: unlimited or not told.
-    pub(super) max_fds: Option<u64>,
+    pub(crate) max_fds: Option<u64>,
     /// Threads.
-    pub(super) threads: u64,
+    pub(crate) threads: u64,
     /// Time on a core, user and system.
-    pub(super) cpu_seconds: f64,
+    pub(crate) cpu_seconds: f64,
 }
 
 /// What Linux reports times in, for every program and whatever the kernel's own tick is.
@@ -24,7 +24,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 impl Process {
     /// This process now.
-    pub(super) fn now() -> Option<Self> {
+    pub(crate) fn now() -> Option<Self> {
         let status = fs::read_to_string("/proc/self/status").ok()?;
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
         let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();

@@ -16,6 +16,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tonic::{Code, Status};
 
+use super::gauges::gauges;
+
 /// What a client asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum RequestKind {
@@ -145,7 +147,7 @@ impl<R: Deref<Target = Requests>> Drop for Running<R> {
 
 /// The scrape's view of [`Requests`].
 #[derive(Debug)]
-pub(super) struct RequestsCollector(pub(super) Arc<Requests>);
+pub(crate) struct RequestsCollector(pub(crate) Arc<Requests>);
 
 impl Collector for RequestsCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
@@ -169,7 +171,7 @@ impl Collector for RequestsCollector {
             let labels = [("kind", name)];
             self.0.kinds[kind as usize].seconds.encode(family.encode_family(&labels)?)?;
         }
-        super::gauges(
+        gauges(
             &mut encoder,
             "requests_in_flight",
             "Requests of clients under way",

@@ -6,10 +6,10 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 
-use super::{by_group, gauges};
+use super::gauges::{by_group, gauges};
 use crate::verify::Totals;
 
-pub(super) fn encode(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+pub(crate) fn encode(totals: &Totals, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let help = "Verifications of a group that this node coordinated, by what they came to";
     let mut runs = encoder.encode_descriptor("verify_runs", help, None, MetricType::Counter)?;
     for (result, count) in totals.runs {

@@ -13,11 +13,11 @@ use keyviz_proto::digest_at_update::Update;
 use keyviz_raft::RowsDigest;
 use keyviz_types::{GroupId, NodeId};
 
-use super::super::cluster_status::group_to_wire;
-use super::super::picture::STATUS_DEADLINE;
 use super::Verification;
-use super::peer::{self, DigestUpdates, MOST_ADVANCED};
+use super::peer::MOST_ADVANCED;
 use super::verdict::{GroupReport, Replicas};
+use keyviz_peer::digests::{self, DigestUpdates};
+use keyviz_peer::snapshot::{STATUS_DEADLINE, group_to_wire};
 
 /// Entries that are tried before a replica that misses them all gives no digest.
 const ATTEMPTS: u32 = 6;
@@ -40,21 +40,21 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// How far the verification of a group is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Progress {
-    pub(super) group: GroupId,
-    pub(super) index: u64,
-    pub(super) attempt: u32,
+pub(crate) struct Progress {
+    pub(crate) group: GroupId,
+    pub(crate) index: u64,
+    pub(crate) attempt: u32,
     /// Of the replica that has read the fewest.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Who is told how far a verification is.
-pub(super) trait Told: Send + Sync {
+pub(crate) trait Told: Send + Sync {
     fn tell(&self, progress: Progress);
 }
 
 /// Nobody.
-pub(super) struct Untold;
+pub(crate) struct Untold;
 
 impl Told for Untold {
     fn tell(&self, _: Progress) {}
@@ -106,7 +106,7 @@ type Outcomes = BTreeMap<NodeId, Result<RowsDigest, NoDigest>>;
 
 impl Verification {
     /// Compares the replicas of a group.
-    pub(super) async fn coordinate(
+    pub(crate) async fn coordinate(
         &self,
         group: GroupId,
         bytes_per_s: u64,
@@ -269,7 +269,7 @@ impl Verification {
                 Ok(Err(_)) => return Err("the group has no leader".to_owned()),
                 Err(status) => {
                     let who = leader.map_or(String::new(), |node| format!(", node {node}"));
-                    return Err(format!("the group's leader{who}: {}", peer::reason(&status)));
+                    return Err(format!("the group's leader{who}: {}", digests::reason(&status)));
                 }
             }
             tokio::time::sleep(PAUSE).await;
@@ -282,7 +282,7 @@ fn is_worth_another(outcome: &Result<RowsDigest, NoDigest>) -> bool {
 }
 
 fn none_of(status: &tonic::Status) -> NoDigest {
-    let reason = peer::reason(status);
+    let reason = digests::reason(status);
     match status.code() {
         tonic::Code::Aborted | tonic::Code::ResourceExhausted => NoDigest::Again(reason),
         _ => NoDigest::Failed(reason),
@@ -332,7 +332,7 @@ async fn follow(
             Some(Update::Missed(applied)) => return Err(NoDigest::Missed { applied }),
             Some(Update::Digest(digest)) => {
                 far(digest.bytes);
-                return peer::from_wire(index, &digest)
+                return digests::from_wire(index, &digest)
                     .ok_or_else(|| NoDigest::Failed("its digest does not decode".to_owned()));
             }
             Some(Update::Armed(_)) | None => {}

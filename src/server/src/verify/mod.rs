@@ -29,11 +29,10 @@ use keyviz_directory::Directory;
 use keyviz_raft::Groups;
 use keyviz_types::{GroupId, NodeId};
 
-use super::peer_client::PeerClient;
+use keyviz_peer::PeerClient;
 
-pub(super) use peer::DigestUpdates;
-pub(super) use service::Updates;
-pub(super) use stats::Totals;
+pub(crate) use service::Updates;
+pub(crate) use stats::Totals;
 pub use verdict::{GroupReport, Replicas, Verdict};
 
 /// Digests that a node computes at the same time, over all its groups.
@@ -125,7 +124,7 @@ impl Verification {
         self.stats.forget();
     }
 
-    pub(super) fn totals(&self) -> Totals {
+    pub(crate) fn totals(&self) -> Totals {
         self.stats.totals()
     }
 }

@@ -1,5 +1,5 @@
 //! What a node does for another that verifies: digests of its replicas, and advancing groups that it
-//! leads. And the calls for it.
+//! leads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,48 +7,34 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::join_all;
-use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Status};
+use tonic::Status;
 
 use keyviz_catalog::CatalogCommand;
 use keyviz_catalog_group::CatalogOutcome;
 use keyviz_kv::KvCommand;
 use keyviz_proto as proto;
-use keyviz_proto::advance_response;
-use keyviz_proto::cluster_peer_client::ClusterPeerClient;
 use keyviz_proto::digest_at_update::Update;
-use keyviz_raft::{DigestError, DigestProgress, Group, ProposeError, RowsDigest};
-use keyviz_security::AuthChannel;
-use keyviz_types::{GroupId, NodeId, RouteId};
+use keyviz_raft::{DigestError, DigestProgress, Group, ProposeError};
+use keyviz_types::{GroupId, RouteId};
 
-use super::super::peer_client::PeerClient;
-use super::super::peer_members::LeaderAnswer;
 use super::Verification;
-use keyviz_proto::failure::describe;
-
-/// What became of a digest so far.
-pub(in super::super) type DigestUpdates = BoxStream<'static, Result<proto::DigestAtUpdate, Status>>;
+use keyviz_peer::digests::{ADVANCE_WITHIN, DigestUpdates, TELL_EVERY, to_wire};
+use keyviz_peer::members::LeaderAnswer;
 
 /// A replica that does not come to the entry for so long gives no digest.
 const REACH_WITHIN: Duration = Duration::from_secs(60);
-
-/// How often it says how far it is.
-const TELL_EVERY: Duration = Duration::from_millis(500);
 
 /// How long writes may take to bring a group to an entry before it is advanced.
 const BY_ITSELF: Duration = Duration::from_millis(50);
 
 /// Entries that a group is advanced at most.
-pub(super) const MOST_ADVANCED: u64 = 65_536;
+pub(crate) const MOST_ADVANCED: u64 = 65_536;
 
 /// Proposals that change nothing under way at the same time.
 const PROPOSED_TOGETHER: u64 = 64;
-
-/// Advancing a group takes so long at most.
-const ADVANCE_WITHIN: Duration = Duration::from_secs(15);
 
 /// The pause after a proposal that was refused.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -211,73 +197,11 @@ fn digest_status(error: &DigestError) -> Status {
     }
 }
 
-pub(super) fn to_wire(digest: &RowsDigest) -> proto::RowsDigest {
-    let RowsDigest { digest, rows, bytes, .. } = *digest;
-    let digest = Bytes::copy_from_slice(&digest.to_be_bytes());
-    proto::RowsDigest { digest, rows, bytes }
-}
-
-pub(super) fn from_wire(index: u64, digest: &proto::RowsDigest) -> Option<RowsDigest> {
-    let proto::RowsDigest { digest, rows, bytes } = digest;
-    let digest = u128::from_be_bytes(digest.as_ref().try_into().ok()?);
-    Some(RowsDigest { index, digest, rows: *rows, bytes: *bytes })
-}
-
-/// Why a node did not do its part, for people.
-pub(super) fn reason(status: &Status) -> String {
-    match status.code() {
-        Code::Unimplemented => {
-            "it runs a version that cannot verify replicas; upgrade it".to_owned()
-        }
-        _ => describe(status),
-    }
-}
-
-impl PeerClient {
-    fn verifier(&self, to: NodeId) -> Result<ClusterPeerClient<AuthChannel>, Status> {
-        let channel = self.channel(to).map_err(|error| Status::unavailable(error.to_string()))?;
-        Ok(ClusterPeerClient::new(channel))
-    }
-
-    /// A digest of a replica of `to`, as it is taken.
-    pub(super) async fn digest_at(
-        &self,
-        to: NodeId,
-        group: GroupId,
-        index: u64,
-        bytes_per_s: u64,
-    ) -> Result<DigestUpdates, Status> {
-        let cluster_id = self.cluster_id();
-        let ask = proto::DigestAtRequest { cluster_id, group_id: group.0, index, bytes_per_s };
-        let updates = self.verifier(to)?.digest_at(Request::new(ask)).await?;
-        Ok(updates.into_inner().boxed())
-    }
-
-    /// Has `to`, which should lead the group, bring it to an entry.
-    pub(super) async fn advance(
-        &self,
-        to: NodeId,
-        group: GroupId,
-        index: u64,
-    ) -> Result<LeaderAnswer<()>, Status> {
-        let cluster_id = self.cluster_id();
-        let ask = proto::AdvanceRequest { cluster_id, group_id: group.0, index };
-        let mut request = Request::new(ask);
-        request.set_timeout(ADVANCE_WITHIN + TELL_EVERY);
-        match self.verifier(to)?.advance(request).await?.into_inner().outcome {
-            Some(advance_response::Outcome::Done(_)) => Ok(Ok(())),
-            Some(advance_response::Outcome::NotLeader(hint)) => {
-                Ok(Err((hint.leader != 0).then_some(NodeId(hint.leader))))
-            }
-            None => Err(Status::internal("an answer without an outcome")),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use keyviz_catalog::{Catalog, Retention};
+    use keyviz_types::NodeId;
 
     #[test]
     fn what_advances_the_catalog_is_refused_whatever_its_state() {
@@ -300,14 +224,5 @@ mod tests {
         let version = catalog.table().version();
         assert!(catalog.apply(command()).is_err());
         assert_eq!(catalog.table().version(), version);
-    }
-
-    #[test]
-    fn a_digest_survives_the_wire_and_one_of_another_length_is_none() {
-        let digest = RowsDigest { index: 7, digest: 0x0102 << 100, rows: 3, bytes: 9 };
-        let mut wire = to_wire(&digest);
-        assert_eq!(from_wire(7, &wire), Some(digest));
-        wire.digest = Bytes::from_static(b"short");
-        assert_eq!(from_wire(7, &wire), None);
     }
 }

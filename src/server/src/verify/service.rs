@@ -17,11 +17,11 @@ use keyviz_types::GroupId;
 
 use super::Verification;
 use super::coordinate::{Progress, Told};
-use super::peer::to_wire;
 use super::verdict::{GroupReport, Verdict};
+use keyviz_peer::digests::to_wire;
 
 /// What `Cluster.Verify` answers.
-pub(in super::super) type Updates = BoxStream<'static, Result<proto::VerifyUpdate, Status>>;
+pub(crate) type Updates = BoxStream<'static, Result<proto::VerifyUpdate, Status>>;
 
 /// How often it says how far it is.
 const TELL_EVERY: Duration = Duration::from_millis(500);
@@ -34,7 +34,7 @@ impl Told for watch::Sender<Option<Progress>> {
 
 impl Verification {
     /// Verifies groups for whoever asks, one after the other. It ends where nobody listens any more.
-    pub(in super::super) fn stream(
+    pub(crate) fn stream(
         self: &Arc<Self>,
         request: proto::VerifyRequest,
     ) -> Result<Updates, Status> {

@@ -27,7 +27,7 @@ pub(crate) struct Compared {
 }
 
 #[derive(Default)]
-pub(super) struct Stats {
+pub(crate) struct Stats {
     inner: Mutex<Inner>,
 }
 
@@ -41,7 +41,7 @@ struct Inner {
 
 impl Stats {
     /// A group was verified. One that is incomplete says nothing new of its replicas.
-    pub(super) fn note(&self, report: &GroupReport, at_ms: u64) {
+    pub(crate) fn note(&self, report: &GroupReport, at_ms: u64) {
         let mut inner = self.inner.lock();
         match report.verdict {
             Verdict::Agree => inner.agree += 1,
@@ -55,11 +55,11 @@ impl Stats {
         inner.compared.insert(report.group, Compared { differing, at_ms });
     }
 
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.inner.lock().compared.clear();
     }
 
-    pub(super) fn totals(&self) -> Totals {
+    pub(crate) fn totals(&self) -> Totals {
         let inner = self.inner.lock();
         Totals {
             runs: [

@@ -1,0 +1,24 @@
+//! Calls from node to node: the client side of everything that a node does for another, and the forms
+//! that both sides share.
+//!
+//! Knows nothing of clients, HTTP or metrics. `keyviz-server` serves these calls, and the node
+//! assembles both. Addresses are looked up at each call, over the one connection that Raft has to
+//! each peer.
+
+pub mod answers;
+mod catalog;
+pub mod client;
+pub mod digests;
+mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+mod matrix;
+pub mod matrix_wire;
+pub mod members;
+pub mod request_id;
+pub mod snapshot;
+pub mod status;
+pub mod totals_wire;
+
+pub use client::PeerClient;
+pub use snapshot::Picture;

@@ -1,0 +1,381 @@
+//! Matrices and their parts, between the types of [`keyviz_core`] and the wire.
+//!
+//! What comes from a peer is checked where it cannot be represented; whether it makes sense on the
+//! asked axes is checked by the layer that asked.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use tonic::Status;
+
+use keyviz_catalog::RouteEvent;
+use keyviz_core::matrix::{Conflict, NodeShare, NodeStatus, RoleTotals};
+use keyviz_core::query::{ColumnPlan, ColumnSet, RowAxis};
+use keyviz_core::wire::{
+    CONTRIBUTION_VERSION, CellKey, NodeColumns, Numbers, PackedCells, PackedColumns, PackedPart,
+    Source,
+};
+use keyviz_core::{
+    GroupId, Incarnation, KeyRange, NodeId, Query, Role, RouteId, Row, Series, Term, Window,
+};
+use keyviz_fanout::{Axis, MatrixAnswer};
+use keyviz_proto as proto;
+
+/// Cells in one chunk of columns: at most 22 bytes each on the wire, 2.75 MiB in all.
+const CELLS_A_CHUNK: usize = 131_072;
+
+/// The answer to a client, with what each node contributed if it is to be `by_node`.
+pub fn matrix_to_wire(answer: MatrixAnswer, by_node: bool) -> proto::Matrix {
+    let MatrixAnswer { matrix, events, axis } = answer;
+    let columns = matrix.columns.iter().map(|column| proto::Column {
+        start_ms: column.start_ms,
+        end_ms: column.end_ms,
+        open: column.open,
+    });
+    proto::Matrix {
+        series: series_to_wire(matrix.series).into(),
+        catalog_version: matrix.catalog_version,
+        columns: columns.collect(),
+        rows: matrix.rows.into_iter().map(row_to_wire).collect(),
+        total: matrix.total,
+        unattributed: matrix.unattributed,
+        nodes: matrix.nodes.into_iter().map(status_to_wire).collect(),
+        responded: matrix.responded,
+        expected: matrix.expected,
+        saturated: matrix.saturated,
+        events: events.events.into_iter().map(event_to_wire).collect(),
+        events_truncated: events.truncated,
+        axis: match axis {
+            Axis::Now => proto::Axis::Now,
+            Axis::Then => proto::Axis::Then,
+        }
+        .into(),
+        conflicts: matrix.conflicts.into_iter().map(conflict_to_wire).collect(),
+        by_node: if by_node {
+            matrix.by_node.into_iter().map(share_to_wire).collect()
+        } else {
+            Vec::new()
+        },
+    }
+}
+
+fn conflict_to_wire(conflict: Conflict) -> proto::Conflict {
+    proto::Conflict {
+        group_id: conflict.group.0,
+        term: conflict.term.0,
+        nodes: conflict.nodes.into_iter().map(|node| node.0).collect(),
+    }
+}
+
+fn share_to_wire(share: NodeShare) -> proto::NodeShare {
+    proto::NodeShare {
+        id: share.node.0,
+        total: share.total,
+        roles: Some(roles_to_wire(share.roles)),
+        rows: share.rows,
+        unattributed: share.unattributed,
+    }
+}
+
+fn roles_to_wire(roles: RoleTotals) -> proto::RoleTotals {
+    proto::RoleTotals {
+        leader_write: roles.leader_write,
+        leader_read: roles.leader_read,
+        follower_read: roles.follower_read,
+    }
+}
+
+fn event_to_wire(event: RouteEvent) -> proto::RouteEvent {
+    proto::RouteEvent {
+        time_ms: event.time_ms,
+        kind: event.kind.name().to_owned(),
+        catalog_version: event.version,
+        retired: event.retired.iter().map(RouteId::get).collect(),
+        created: event.created.iter().map(RouteId::get).collect(),
+        key: event.key,
+        ..proto::RouteEvent::default()
+    }
+}
+
+fn row_to_wire(row: Row) -> proto::Row {
+    proto::Row {
+        bucket_id: row.bucket_id,
+        start: row.range.start,
+        end: row.range.end,
+        label: row.label,
+        aggregate: row.aggregate,
+        route_ids: row.route_ids.iter().map(|id| id.get()).collect(),
+        route_count: row.route_count,
+        route_ids_truncated: row.route_ids_truncated,
+        roles: Some(roles_to_wire(row.roles)),
+        group_id: row.group.map(|group| group.0),
+        values: row.values,
+        apportioned: row.apportioned.iter().collect(),
+        partial: row.partial.iter().collect(),
+        conflict: row.conflict.iter().collect(),
+    }
+}
+
+fn status_to_wire(status: NodeStatus) -> proto::NodeStatus {
+    proto::NodeStatus {
+        id: status.node.map_or(0, |node| node.0),
+        address: status.address,
+        ok: status.ok,
+        error: status.error.unwrap_or_default(),
+        clock_skew_ms: status.clock_skew_ms,
+        columns: status.columns,
+        incarnation: status.incarnation.map_or(0, |incarnation| incarnation.0),
+        oldest_ms: status.oldest_ms,
+        latency_ms: status.latency_ms,
+        forgotten_before_ms: status.forgotten_before_ms,
+        past_history: status.past_history,
+    }
+}
+
+/// The question of both rounds.
+pub(crate) fn query_to_wire(query: &Query, cluster_id: String) -> proto::PeerQuery {
+    let role = match query.role {
+        None => proto::Role::Unspecified,
+        Some(Role::LeaderWrite) => proto::Role::LeaderWrite,
+        Some(Role::LeaderRead) => proto::Role::LeaderRead,
+        Some(Role::FollowerRead) => proto::Role::FollowerRead,
+    };
+    proto::PeerQuery {
+        cluster_id,
+        series: series_to_wire(query.series).into(),
+        role: role.into(),
+        from_ms: query.window.from_ms,
+        to_ms: query.window.to_ms,
+        start: query.range.start.clone(),
+        end: query.range.end.clone(),
+    }
+}
+
+/// The query that a peer asks.
+pub fn query_from_wire(query: proto::PeerQuery) -> Result<Query, Status> {
+    Ok(Query {
+        window: Window { from_ms: query.from_ms, to_ms: query.to_ms },
+        range: KeyRange { start: query.start, end: query.end },
+        series: series_from_wire(query.series)?,
+        role: role_from_wire(query.role)?,
+    })
+}
+
+/// The question of round two.
+pub(crate) fn columns_request(
+    query: &Query,
+    cluster_id: String,
+    rows: &RowAxis,
+    columns: &ColumnPlan,
+) -> proto::ColumnsRequest {
+    let spans = columns.columns();
+    let bounds = spans.first().map(|first| first.start_ms);
+    proto::ColumnsRequest {
+        query: Some(query_to_wire(query, cluster_id)),
+        row_starts: rows.starts().to_vec(),
+        row_end: rows.end().cloned(),
+        row_weights: rows.weights().to_vec(),
+        step_ms: columns.step_ms(),
+        column_bounds: bounds.into_iter().chain(spans.iter().map(|span| span.end_ms)).collect(),
+        open: spans.last().is_some_and(|last| last.open),
+    }
+}
+
+/// The rows that a peer asks for.
+pub fn row_axis_from_wire(request: &proto::ColumnsRequest) -> Result<RowAxis, Status> {
+    let starts = request.row_starts.clone();
+    RowAxis::new(starts, request.row_end.clone(), request.row_weights.clone())
+        .map_err(|error| Status::invalid_argument(format!("rows: {error}")))
+}
+
+/// The columns that a peer asks for.
+pub fn column_plan_from_wire(request: &proto::ColumnsRequest) -> Result<ColumnPlan, Status> {
+    ColumnPlan::new(request.step_ms, &request.column_bounds, request.open)
+        .map_err(|error| Status::invalid_argument(format!("columns: {error}")))
+}
+
+pub(crate) fn check_version(version: u32) -> Result<(), String> {
+    if version == CONTRIBUTION_VERSION {
+        return Ok(());
+    }
+    Err(format!(
+        "it answers in form {version}, this node reads form {CONTRIBUTION_VERSION}; bring both to \
+         the same version of keyviz"
+    ))
+}
+
+/// Either side may not know its cluster yet, while the first members come up.
+pub(crate) fn check_cluster(theirs: &str, ours: &str) -> Result<(), String> {
+    if theirs.is_empty() || ours.is_empty() || theirs == ours {
+        return Ok(());
+    }
+    Err(format!("it belongs to cluster {theirs}, this node to cluster {ours}; check the addresses"))
+}
+
+/// Round two's answer.
+pub fn columns_chunks(columns: NodeColumns, cluster_id: &str) -> Vec<proto::ColumnsChunk> {
+    let chunks = columns.chunks(CELLS_A_CHUNK).into_iter();
+    chunks.map(|chunk| columns_chunk(chunk.into(), cluster_id)).collect()
+}
+
+fn columns_chunk(columns: PackedColumns, cluster_id: &str) -> proto::ColumnsChunk {
+    let keys = columns.keys.iter().map(|key| (key.row, source_to_wire(key.source)));
+    let mut chunk = proto::ColumnsChunk {
+        version: CONTRIBUTION_VERSION,
+        node_id: columns.held_by.0,
+        counted_by: if columns.node == columns.held_by { 0 } else { columns.node.0 },
+        incarnation: columns.incarnation.0,
+        covers_from: columns.covers.start,
+        covers_to: columns.covers.end,
+        held: columns.held.spans().flat_map(|span| [span.start, span.end]).collect(),
+        forgotten_before_ms: columns.forgotten_before_ms,
+        cluster_id: cluster_id.to_owned(),
+        ..proto::ColumnsChunk::default()
+    };
+    for (row, (source, group, term)) in keys {
+        chunk.key_rows.push(row);
+        chunk.key_sources.push(source);
+        chunk.key_groups.push(group);
+        chunk.key_terms.push(term);
+    }
+    let before = std::iter::once(None).chain(columns.parts.iter().map(Some));
+    let parts = columns.parts.iter().zip(before);
+    chunk.parts = parts.map(|(part, before)| part_to_wire(part, before)).collect();
+    chunk
+}
+
+fn source_to_wire(source: Source) -> (u32, u64, u64) {
+    match source {
+        Source::LeaderWrite { group, term: Some(term) } => (0, group.0, term.0),
+        Source::LeaderWrite { group, term: None } => (1, group.0, 0),
+        Source::LeaderRead => (2, 0, 0),
+        Source::FollowerRead => (3, 0, 0),
+    }
+}
+
+fn source_from_wire(source: u32, group: u64, term: u64) -> Result<Source, String> {
+    match source {
+        0 => Ok(Source::LeaderWrite { group: GroupId(group), term: Some(Term(term)) }),
+        1 => Ok(Source::LeaderWrite { group: GroupId(group), term: None }),
+        2 => Ok(Source::LeaderRead),
+        3 => Ok(Source::FollowerRead),
+        source => Err(format!("it names a source {source} that does not exist")),
+    }
+}
+
+fn part_to_wire(part: &PackedPart, before: Option<&PackedPart>) -> proto::ColumnPart {
+    let PackedCells { count, keys, values } = &part.cells;
+    let same = before.is_some_and(|before| part.cells.has_keys_of(&before.cells));
+    proto::ColumnPart {
+        column: part.column,
+        incarnation: part.incarnation.0,
+        partial: part.partial,
+        unattributed: part.unattributed,
+        cells: *count,
+        keys: if same { Bytes::new() } else { Bytes::copy_from_slice(keys.as_bytes()) },
+        values: Bytes::copy_from_slice(values.as_bytes()),
+        apportioned: part.apportioned.clone(),
+    }
+}
+
+fn part_from_wire(part: proto::ColumnPart, before: Option<&PackedPart>) -> PackedPart {
+    // Whether there are as many keys is checked with all the rest.
+    let keys = match before {
+        Some(before) if part.keys.is_empty() && part.cells > 0 => before.cells.keys.clone(),
+        _ => Numbers::from_bytes(&part.keys),
+    };
+    // Copied, so that what is kept is no larger than what it says.
+    let values = Numbers::from_bytes(&part.values);
+    PackedPart {
+        column: part.column,
+        incarnation: Incarnation(part.incarnation),
+        partial: part.partial,
+        unattributed: part.unattributed,
+        cells: PackedCells { count: part.cells, keys, values },
+        apportioned: part.apportioned,
+    }
+}
+
+/// One chunk of round two, for a node of cluster `ours`. The error is for people.
+pub(crate) fn columns_from_chunk(
+    chunk: proto::ColumnsChunk,
+    ours: &str,
+) -> Result<PackedColumns, String> {
+    check_version(chunk.version)?;
+    check_cluster(&chunk.cluster_id, ours)?;
+    let keys = chunk.key_rows.len();
+    let lists = [chunk.key_sources.len(), chunk.key_groups.len(), chunk.key_terms.len()];
+    if lists.iter().any(|length| *length != keys) {
+        return Err("its key lists have different lengths".to_owned());
+    }
+    let keys = (0..keys).map(|index| {
+        let (group, term) = (chunk.key_groups[index], chunk.key_terms[index]);
+        let source = source_from_wire(chunk.key_sources[index], group, term)?;
+        Ok(CellKey { row: chunk.key_rows[index], source })
+    });
+    let mut parts: Vec<PackedPart> = Vec::with_capacity(chunk.parts.len());
+    for part in chunk.parts {
+        parts.push(part_from_wire(part, parts.last()));
+    }
+    Ok(NodeColumns {
+        node: NodeId(if chunk.counted_by == 0 { chunk.node_id } else { chunk.counted_by }),
+        held_by: NodeId(chunk.node_id),
+        incarnation: Incarnation(chunk.incarnation),
+        covers: chunk.covers_from..chunk.covers_to,
+        held: held_from_wire(&chunk.held)?,
+        forgotten_before_ms: chunk.forgotten_before_ms,
+        keys: keys.collect::<Result<_, String>>()?,
+        parts,
+    })
+}
+
+fn held_from_wire(bounds: &[u32]) -> Result<ColumnSet, String> {
+    let mut held = ColumnSet::new();
+    for span in bounds.chunks(2) {
+        let [start, end] = *span else {
+            return Err("its held columns end in the middle of a run".to_owned());
+        };
+        let run: Range<u32> = start..end;
+        if run.is_empty() {
+            return Err("its held columns have an empty run".to_owned());
+        }
+        held.insert(run);
+    }
+    Ok(held)
+}
+
+/// The series that a message names; writes where it names none.
+pub fn series_from_wire(series: i32) -> Result<Series, Status> {
+    match proto::Series::try_from(series) {
+        Ok(proto::Series::Unspecified | proto::Series::Writes) => Ok(Series::Writes),
+        Ok(proto::Series::Reads) => Ok(Series::Reads),
+        Ok(proto::Series::ReadBytes) => Ok(Series::ReadBytes),
+        Ok(proto::Series::WriteBytes) => Ok(Series::WriteBytes),
+        Err(_) => Err(Status::invalid_argument(format!(
+            "series {series} does not exist; 1 is reads, 2 writes, 3 read bytes, 4 write bytes"
+        ))),
+    }
+}
+
+/// The role that a message names, if any.
+pub fn role_from_wire(role: i32) -> Result<Option<Role>, Status> {
+    match proto::Role::try_from(role) {
+        Ok(proto::Role::Unspecified) => Ok(None),
+        Ok(proto::Role::LeaderWrite) => Ok(Some(Role::LeaderWrite)),
+        Ok(proto::Role::LeaderRead) => Ok(Some(Role::LeaderRead)),
+        Ok(proto::Role::FollowerRead) => Ok(Some(Role::FollowerRead)),
+        Err(_) => Err(Status::invalid_argument(format!(
+            "role {role} does not exist; 1 is leader write, 2 leader read, 3 follower read"
+        ))),
+    }
+}
+
+/// The series as messages name it.
+pub fn series_to_wire(series: Series) -> proto::Series {
+    match series {
+        Series::Reads => proto::Series::Reads,
+        Series::Writes => proto::Series::Writes,
+        Series::ReadBytes => proto::Series::ReadBytes,
+        Series::WriteBytes => proto::Series::WriteBytes,
+    }
+}

@@ -1,0 +1,128 @@
+//! Calls to other nodes about who is in the cluster and who holds what.
+
+use std::time::Duration;
+
+use tonic::{Request, Status};
+
+use keyviz_proto as proto;
+use keyviz_proto::cluster_peer_client::ClusterPeerClient;
+use keyviz_proto::{hand_over_response, is_member_response, leave_response, reshape_response};
+use keyviz_raft::{Reshaped, Shape};
+use keyviz_security::AuthChannel;
+use keyviz_types::{GroupId, NodeId};
+
+use super::answers::passed_on;
+use super::client::PeerClient;
+use keyviz_proto::failure::describe;
+
+/// A step of a group towards its members takes so long at most.
+pub const STEP_WITHIN: Duration = Duration::from_secs(4);
+
+/// A whole history goes over the network and to a disk within this time.
+const BEQUEATH_WITHIN: Duration = Duration::from_secs(300);
+
+/// What a node did, or who it believes to lead.
+pub type LeaderAnswer<T> = Result<T, Option<NodeId>>;
+
+impl PeerClient {
+    fn members(&self, to: NodeId) -> Result<ClusterPeerClient<AuthChannel>, Status> {
+        let channel = self.channel(to).map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(ClusterPeerClient::new(channel))
+    }
+
+    /// Has the leader of the catalog group let a node leave; whether it has gone.
+    pub async fn leave(&self, to: NodeId, id: NodeId) -> Result<LeaderAnswer<bool>, Status> {
+        let leave = proto::LeaveRequest { cluster_id: self.cluster_id(), id: id.0 };
+        let response = self.members(to)?.leave(self.request(leave)).await;
+        match response.map_err(|status| passed_on(to, status))?.into_inner().outcome {
+            Some(leave_response::Outcome::Gone(gone)) => Ok(Ok(gone)),
+            Some(leave_response::Outcome::NotLeader(hint)) => Ok(Err(leader_of(&hint))),
+            None => Err(Status::internal("an answer without an outcome")),
+        }
+    }
+
+    /// Has the leader of a group do the next step towards its members.
+    pub async fn reshape(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        revision: u64,
+        shape: &Shape,
+    ) -> Result<LeaderAnswer<Reshaped>, String> {
+        let member = |(node_id, member): (&u64, &keyviz_raft::Member)| proto::ReshapeMember {
+            node_id: *node_id,
+            address: member.addr.clone(),
+            http: member.http.clone(),
+        };
+        let mut request = Request::new(proto::ReshapeRequest {
+            cluster_id: self.cluster_id(),
+            group_id: group.0,
+            revision,
+            voters: shape.voters.iter().map(member).collect(),
+        });
+        request.set_timeout(STEP_WITHIN * 4);
+        let mut client = self.members(to).map_err(|status| describe(&status))?;
+        let answer = client.reshape(request).await.map_err(|status| describe(&status))?;
+        Ok(match answer.into_inner().outcome {
+            Some(reshape_response::Outcome::Done(_)) => Ok(Reshaped::Done),
+            Some(reshape_response::Outcome::CatchingUp(far)) => Ok(Reshaped::CatchingUp {
+                node: far.node_id,
+                matched: far.copied_index,
+                last: far.last_index,
+            }),
+            Some(reshape_response::Outcome::HandedOver(to)) => Ok(Reshaped::HandedOver { to }),
+            Some(reshape_response::Outcome::NotLeader(hint)) => Err(leader_of(&hint)),
+            None => return Err("an answer without an outcome".to_owned()),
+        })
+    }
+
+    /// Asks `to`, which should lead the group, whether a node is a member of it.
+    pub async fn is_member(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        node: NodeId,
+    ) -> Result<LeaderAnswer<bool>, String> {
+        let cluster_id = self.cluster_id();
+        let ask = proto::IsMemberRequest { cluster_id, group_id: group.0, node_id: node.0 };
+        let mut client = self.members(to).map_err(|status| describe(&status))?;
+        let answer = client.is_member(self.request(ask)).await;
+        match answer.map_err(|status| describe(&status))?.into_inner().outcome {
+            Some(is_member_response::Outcome::Member(member)) => Ok(Ok(member)),
+            Some(is_member_response::Outcome::NotLeader(hint)) => Ok(Err(leader_of(&hint))),
+            None => Err("an answer without an outcome".to_owned()),
+        }
+    }
+
+    /// Has `to`, which leaves, give all that it counted to another node; the records that took.
+    pub async fn bequeath(&self, to: NodeId, heir: NodeId) -> Result<u64, String> {
+        let ask = proto::BequeathRequest { cluster_id: self.cluster_id(), heir: heir.0 };
+        let mut request = Request::new(ask);
+        request.set_timeout(BEQUEATH_WITHIN);
+        let mut client = self.members(to).map_err(|status| describe(&status))?;
+        let answer = client.bequeath(request).await.map_err(|status| describe(&status))?;
+        Ok(answer.into_inner().records)
+    }
+
+    /// Has the leader of a group hand over to another replica.
+    pub async fn hand_over(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        heir: NodeId,
+    ) -> Result<LeaderAnswer<()>, String> {
+        let cluster_id = self.cluster_id();
+        let ask = proto::HandOverRequest { cluster_id, group_id: group.0, to: heir.0 };
+        let mut client = self.members(to).map_err(|status| describe(&status))?;
+        let answer = client.hand_over(self.request(ask)).await;
+        match answer.map_err(|status| describe(&status))?.into_inner().outcome {
+            Some(hand_over_response::Outcome::Done(_)) => Ok(Ok(())),
+            Some(hand_over_response::Outcome::NotLeader(hint)) => Ok(Err(leader_of(&hint))),
+            None => Err("an answer without an outcome".to_owned()),
+        }
+    }
+}
+
+fn leader_of(hint: &proto::NotLeader) -> Option<NodeId> {
+    (hint.leader != 0).then_some(NodeId(hint.leader))
+}

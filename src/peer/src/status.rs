@@ -1,0 +1,103 @@
+//! Errors of the layers below as gRPC statuses, and back again where a peer answered with one.
+
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+
+use keyviz_kv::{InvalidRequest, KvError};
+use keyviz_proto::metadata::{DISK_FULL_METADATA, NOT_APPLIED_METADATA};
+use keyviz_types::GroupId;
+
+/// The status that a client sees.
+pub fn kv_status(error: KvError) -> Status {
+    let code = match &error {
+        KvError::Invalid(_) => Code::InvalidArgument,
+        KvError::CrossGroup { .. } => Code::FailedPrecondition,
+        KvError::NotReady
+        | KvError::Removed { .. }
+        | KvError::Refused { .. }
+        | KvError::NoLeader { .. }
+        | KvError::ReadUnavailable { .. } => Code::Unavailable,
+        KvError::Overloaded { .. } | KvError::Busy { .. } | KvError::DiskFull { .. } => {
+            Code::ResourceExhausted
+        }
+        KvError::UnknownOutcome { .. } => Code::Unknown,
+        KvError::Storage { .. } => Code::Internal,
+        KvError::Undecodable { .. } => Code::Internal,
+    };
+    let mut status = Status::new(code, error.to_string());
+    if error.not_applied() {
+        status.metadata_mut().insert(NOT_APPLIED_METADATA, MetadataValue::from_static("true"));
+    }
+    if matches!(error, KvError::DiskFull { .. }) {
+        status.metadata_mut().insert(DISK_FULL_METADATA, MetadataValue::from_static("true"));
+    }
+    status
+}
+
+/// A request that is wrong in itself.
+pub fn invalid(error: InvalidRequest) -> Status {
+    kv_status(KvError::Invalid(error))
+}
+
+/// Whether the status says that the write certainly did not happen.
+pub fn is_not_applied(status: &Status) -> bool {
+    status.metadata().get(NOT_APPLIED_METADATA).is_some_and(|value| value == "true")
+}
+
+/// Whether the status says that a disk is full.
+pub fn is_disk_full(status: &Status) -> bool {
+    status.metadata().contains_key(DISK_FULL_METADATA)
+}
+
+/// What a peer's refusal of a write to `group` means here.
+pub(crate) fn peer_refusal(group: GroupId, status: &Status) -> KvError {
+    let reason = status.message().to_owned();
+    if is_not_applied(status) && is_disk_full(status) {
+        let reason = reason.trim_start_matches("the write was refused: ").to_owned();
+        return KvError::DiskFull { reason };
+    }
+    match status.code() {
+        Code::ResourceExhausted if is_not_applied(status) => KvError::Overloaded { group },
+        Code::Internal => KvError::Storage { reason },
+        _ if is_not_applied(status) => KvError::NoLeader { group },
+        _ => KvError::UnknownOutcome { group, reason },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUP: GroupId = GroupId(3);
+
+    #[test]
+    fn an_unknown_outcome_never_says_that_nothing_happened() {
+        let error = KvError::UnknownOutcome { group: GROUP, reason: "cut".to_owned() };
+        let status = kv_status(error);
+        assert_eq!(status.code(), Code::Unknown);
+        assert!(!is_not_applied(&status));
+        assert!(matches!(peer_refusal(GROUP, &status), KvError::UnknownOutcome { .. }));
+    }
+
+    #[test]
+    fn a_definite_refusal_survives_the_way_through_a_peer() {
+        let overloaded = kv_status(KvError::Overloaded { group: GROUP });
+        assert!(is_not_applied(&overloaded));
+        assert_eq!(peer_refusal(GROUP, &overloaded), KvError::Overloaded { group: GROUP });
+        let full = KvError::DiskFull { reason: "the disk of /data is full".to_owned() };
+        assert_eq!(kv_status(full.clone()).code(), Code::ResourceExhausted);
+        assert_eq!(peer_refusal(GROUP, &kv_status(full.clone())), full);
+        let removed = kv_status(KvError::Removed { node: keyviz_types::NodeId(4) });
+        assert_eq!(removed.code(), Code::Unavailable, "another node will serve it");
+        assert!(is_not_applied(&removed));
+        let not_ready = kv_status(KvError::NotReady);
+        assert_eq!(not_ready.code(), Code::Unavailable);
+        assert_eq!(peer_refusal(GROUP, &not_ready), KvError::NoLeader { group: GROUP });
+    }
+
+    #[test]
+    fn a_status_without_a_word_about_the_write_is_an_unknown_outcome() {
+        let status = Status::new(Code::Unavailable, "the stream broke");
+        assert!(matches!(peer_refusal(GROUP, &status), KvError::UnknownOutcome { .. }));
+    }
+}

@@ -1,0 +1,250 @@
+//! Round one's answer, between [`NodeTotals`] and the wire.
+//!
+//! A node has thousands of ranges, of which nearly all end where the next one begins. An asker that can
+//! read them gets them packed: the keys one after the other, the numbers in lists. One of an older
+//! version gets a message a range.
+
+use bytes::{Buf as _, Bytes, BytesMut};
+
+use keyviz_core::query::{NodeTotals, RangeTotal};
+use keyviz_core::wire::CONTRIBUTION_VERSION;
+use keyviz_core::{Incarnation, KeyRange, NodeId};
+use keyviz_fanout::PeerTotals;
+use keyviz_proto as proto;
+
+use super::matrix_wire::{check_cluster, check_version};
+
+/// Ranges in one chunk: with keys of the longest kind a chunk has 8 MiB, half of what a message
+/// may have.
+const RANGES_A_CHUNK: usize = 1_024;
+
+/// How the end of a packed range is told: where the next one begins, not at all, or by its length
+/// and [`END_LENGTH`].
+const END_IS_NEXT: u32 = 0;
+const NO_END: u32 = 1;
+const END_LENGTH: u32 = 2;
+
+/// Round one's answer to an asker that reads ranges `packed`, or does not. There is always at least
+/// one chunk.
+pub fn totals_chunks(
+    totals: NodeTotals,
+    cluster_id: &str,
+    (now_ms, step_ms): (u64, u64),
+    packed: bool,
+) -> Vec<proto::TotalsChunk> {
+    let empty = proto::TotalsChunk {
+        version: CONTRIBUTION_VERSION,
+        node_id: totals.node.0,
+        incarnation: totals.incarnation.0,
+        catalog_version: totals.catalog_version,
+        columns: totals.columns,
+        oldest_ms: totals.oldest_ms,
+        forgotten_before_ms: totals.forgotten_before_ms,
+        unattributed: totals.unattributed,
+        now_ms,
+        step_ms,
+        ranges: Vec::new(),
+        cluster_id: cluster_id.to_owned(),
+        open_ms: totals.open_ms,
+        packed: None,
+    };
+    if totals.ranges.is_empty() {
+        return vec![empty];
+    }
+    let chunk = |ranges: &[RangeTotal]| match packed {
+        true => proto::TotalsChunk { packed: Some(pack(ranges)), ..empty.clone() },
+        false => proto::TotalsChunk {
+            ranges: ranges.iter().map(range_to_wire).collect(),
+            ..empty.clone()
+        },
+    };
+    totals.ranges.chunks(RANGES_A_CHUNK).map(chunk).collect()
+}
+
+/// Puts round one's chunks together, for a node of cluster `ours`. The error is for people.
+pub(crate) fn totals_from_chunks(
+    chunks: Vec<proto::TotalsChunk>,
+    ours: &str,
+) -> Result<PeerTotals, String> {
+    let first = chunks.first().ok_or("it answered nothing")?;
+    check_version(first.version)?;
+    check_cluster(&first.cluster_id, ours)?;
+    let (now_ms, step_ms) = (first.now_ms, first.step_ms);
+    let mut totals = NodeTotals {
+        node: NodeId(first.node_id),
+        incarnation: Incarnation(first.incarnation),
+        catalog_version: first.catalog_version,
+        columns: first.columns,
+        oldest_ms: first.oldest_ms,
+        open_ms: first.open_ms,
+        forgotten_before_ms: first.forgotten_before_ms,
+        unattributed: first.unattributed,
+        ranges: Vec::with_capacity(chunks.iter().map(ranges_in).sum()),
+    };
+    for chunk in chunks {
+        if chunk.node_id != totals.node.0 || chunk.incarnation != totals.incarnation.0 {
+            return Err("its answer changes sender half way".to_owned());
+        }
+        totals.ranges.extend(chunk.ranges.into_iter().map(range_from_wire));
+        if let Some(packed) = chunk.packed {
+            unpack(packed, &mut totals.ranges)
+                .ok_or("its packed ranges do not fit together; bring both to the same version")?;
+        }
+    }
+    Ok(PeerTotals { totals, now_ms, step_ms })
+}
+
+/// The ranges that a chunk claims to have.
+pub(crate) fn ranges_in(chunk: &proto::TotalsChunk) -> usize {
+    chunk.ranges.len() + chunk.packed.as_ref().map_or(0, |packed| packed.totals.len())
+}
+
+fn range_to_wire(range: &RangeTotal) -> proto::TotalsRange {
+    proto::TotalsRange {
+        start: range.range.start.clone(),
+        end: range.range.end.clone(),
+        total: range.total,
+        aggregate: range.aggregate,
+    }
+}
+
+fn range_from_wire(range: proto::TotalsRange) -> RangeTotal {
+    RangeTotal {
+        range: KeyRange { start: range.start, end: range.end },
+        total: range.total,
+        aggregate: range.aggregate,
+    }
+}
+
+fn pack(ranges: &[RangeTotal]) -> proto::PackedRanges {
+    let length = |key: &Bytes| u32::try_from(key.len()).expect("a key fits a message");
+    let mut packed = proto::PackedRanges::default();
+    let mut keys = BytesMut::new();
+    for (index, RangeTotal { range, total, aggregate }) in ranges.iter().enumerate() {
+        keys.extend_from_slice(&range.start);
+        packed.start_lengths.push(length(&range.start));
+        let next = ranges.get(index + 1).map(|next| &next.range.start);
+        packed.ends.push(match &range.end {
+            None => NO_END,
+            Some(end) if Some(end) == next => END_IS_NEXT,
+            Some(end) => {
+                keys.extend_from_slice(end);
+                length(end) + END_LENGTH
+            }
+        });
+        packed.totals.push(*total);
+        if *aggregate {
+            packed.aggregates.push(u32::try_from(index).expect("a chunk has few ranges"));
+        }
+    }
+    packed.keys = keys.freeze();
+    packed
+}
+
+/// Adds the ranges of one chunk; `None` where its lists do not fit together.
+fn unpack(packed: proto::PackedRanges, into: &mut Vec<RangeTotal>) -> Option<()> {
+    let proto::PackedRanges { mut keys, start_lengths, ends, totals, aggregates } = packed;
+    if start_lengths.len() != totals.len() || ends.len() != totals.len() {
+        return None;
+    }
+    let mut take = |length: u32| {
+        let length = usize::try_from(length).ok()?;
+        (length <= keys.remaining()).then(|| keys.split_to(length))
+    };
+    let before = into.len();
+    let mut open = false;
+    for ((start, end), total) in start_lengths.into_iter().zip(ends).zip(totals) {
+        let start = take(start)?;
+        if open {
+            into.last_mut()?.range.end = Some(start.clone());
+        }
+        open = end == END_IS_NEXT;
+        let end = match end.checked_sub(END_LENGTH) {
+            Some(length) => Some(take(length)?),
+            None => None,
+        };
+        into.push(RangeTotal { range: KeyRange { start, end }, total, aggregate: false });
+    }
+    for index in aggregates {
+        into.get_mut(before + usize::try_from(index).ok()?)?.aggregate = true;
+    }
+    (!open && keys.is_empty()).then_some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_totals() -> impl Strategy<Value = NodeTotals> {
+        let keys = proptest::collection::btree_set(proptest::collection::vec(0u8..3, 0..4), 0..40);
+        let each = proptest::collection::vec((1u64..u64::MAX, any::<bool>(), 0u8..4), 40);
+        (keys, each, any::<bool>()).prop_map(|(keys, each, bounded)| {
+            let keys: Vec<Bytes> = keys.into_iter().map(Bytes::from).collect();
+            let ranges = keys.iter().zip(&each).enumerate().filter_map(|(at, (start, each))| {
+                let &(total, aggregate, kind) = each;
+                let end = keys.get(at + 1).cloned();
+                let short = || Bytes::from([start, &[0][..]].concat());
+                let end = match end {
+                    // A gap, an end of its own, or none.
+                    _ if kind == 0 => return None,
+                    Some(end) if kind == 1 => Some(end.min(short())),
+                    Some(end) => Some(end),
+                    None => bounded.then(short),
+                };
+                let range = KeyRange { start: start.clone(), end };
+                Some(RangeTotal { range, total, aggregate })
+            });
+            NodeTotals {
+                node: NodeId(3),
+                incarnation: Incarnation(4),
+                catalog_version: 5,
+                columns: 6,
+                oldest_ms: 7,
+                open_ms: 8,
+                forgotten_before_ms: 9,
+                unattributed: 10,
+                ranges: ranges.collect(),
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn totals_read_as_they_were_written(totals in any_totals(), packed in any::<bool>()) {
+            let chunks = totals_chunks(totals.clone(), "c", (11, 12), packed);
+            let sent: usize = chunks.iter().map(ranges_in).sum();
+            prop_assert_eq!(sent, totals.ranges.len());
+            let read = totals_from_chunks(chunks, "c").map_err(TestCaseError::fail)?;
+            prop_assert_eq!((read.totals, read.now_ms, read.step_ms), (totals, 11, 12));
+        }
+    }
+
+    #[test]
+    fn packed_ranges_that_do_not_fit_together_are_refused() {
+        let range = |start, end| RangeTotal {
+            range: KeyRange {
+                start: Bytes::from_static(start),
+                end: Some(Bytes::from_static(end)),
+            },
+            total: 1,
+            aggregate: true,
+        };
+        let sound = pack(&[range(b"a", b"b"), range(b"b", b"c")]);
+        assert_eq!(sound.keys.as_ref(), b"abc", "a shared bound is told once");
+        let refused = |change: fn(&mut proto::PackedRanges)| {
+            let mut packed = sound.clone();
+            change(&mut packed);
+            unpack(packed, &mut Vec::new()).is_none()
+        };
+        assert!(!refused(|_| {}));
+        assert!(refused(|packed| packed.keys = Bytes::from_static(b"ab")));
+        assert!(refused(|packed| packed.keys = Bytes::from_static(b"abcd")));
+        assert!(refused(|packed| packed.start_lengths[0] = u32::MAX));
+        assert!(refused(|packed| packed.ends[1] = END_IS_NEXT));
+        assert!(refused(|packed| packed.ends.truncate(1)));
+        assert!(refused(|packed| packed.totals.push(1)));
+        assert!(refused(|packed| packed.aggregates.push(2)));
+    }
+}

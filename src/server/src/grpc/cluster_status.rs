@@ -1,0 +1,191 @@
+//! What `GetStatus` says: every member and every group, asked live, and what this node tells others of
+//! itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use tonic::Status;
+
+use keyviz_proto as proto;
+use keyviz_types::{GroupId, NodeId};
+
+use crate::grpc::cluster::ClusterService;
+use keyviz_peer::snapshot::{Picture, STATUS_DEADLINE, group_to_wire};
+
+/// How long the catalog may take to apply here what its leader has.
+const CURRENT_WITHIN: Duration = Duration::from_millis(500);
+
+impl ClusterService {
+    /// Every member and every group, asked live.
+    pub(crate) async fn status(&self) -> Result<proto::ClusterStatus, Status> {
+        let members = self.directory.members();
+        let asks = members.iter().map(|(id, address)| async move {
+            let asked = Instant::now();
+            let said = if *id == self.node {
+                Ok(self.node_status())
+            } else {
+                self.peers.node_status(*id, STATUS_DEADLINE).await
+            };
+            // A node that takes part in nothing is as good as silent, and says why.
+            let said = match said {
+                Ok(said) if !said.refused.is_empty() => Err(said.refused),
+                Err(error) => Err(self.doubt(*id).unwrap_or(error)),
+                said => said,
+            };
+            (*id, address.clone(), said, asked.elapsed())
+        });
+        let said = join_all(asks).await;
+        let voters = self.voters(GroupId::CATALOG, &said_by(&said));
+        let picture = Picture::of(said.iter().map(|(id, ..)| *id), said_by(&said));
+        let current = self.is_current(&picture).await;
+        // After that, so that it is as new as what was waited for.
+        let placed = self.catalog.applied().placement();
+        let moves: Vec<_> = picture.moving(&placed).into_iter().collect();
+        let (left, moves_waiting) = picture.balance(&placed).moves_left();
+        let moves_left = current.then_some(left + moves.len() as u64);
+        let members = said.iter().map(|(id, address, said, latency)| {
+            let ok = said.as_ref().ok();
+            proto::Member {
+                id: id.0,
+                address: address.address.clone(),
+                http: ok.map_or_else(|| address.http.clone(), |said| said.http.clone()),
+                ok: ok.is_some(),
+                error: said.as_ref().err().cloned().unwrap_or_default(),
+                catalog_version: ok.map_or(0, |said| said.catalog_version),
+                version: ok.map_or_else(String::new, |said| said.version.clone()),
+                voter: voters.contains(&id.0),
+                uptime_ms: ok.map_or(0, |said| said.uptime_ms),
+                read_only: ok.map_or_else(String::new, |said| said.read_only.clone()),
+                latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
+                leaving: placed.departures().contains_key(id),
+            }
+        });
+        let table = self.catalog.applied().table();
+        let mut routes: BTreeMap<GroupId, u64> = BTreeMap::new();
+        for spec in table.specs().iter() {
+            *routes.entry(spec.group).or_default() += 1;
+        }
+        let placement = self.directory.placement();
+        let all = std::iter::once(GroupId::CATALOG).chain(placement.keys().copied());
+        let said_by = said_by(&said);
+        let groups = all.map(|group| {
+            let routes = routes.get(&group).copied().unwrap_or(0);
+            self.group_status(group, routes, &said_by)
+        });
+        Ok(proto::ClusterStatus {
+            cluster_id: self.directory.cluster_id().as_str().to_owned(),
+            catalog_version: table.version(),
+            members: members.collect(),
+            groups: groups.collect(),
+            moves_waiting: moves_left.map_or(0, |_| moves_waiting),
+            moves_left,
+            moves,
+            replication: placed.replication() as u64,
+            leaders_due: placed.leaders_due(),
+            removed: self.removed().unwrap_or_default(),
+        })
+    }
+
+    /// What speaks against a member, where somebody came in its name.
+    fn doubt(&self, node: NodeId) -> Option<String> {
+        self.groups.peers().roster()?.doubts().remove(&node)
+    }
+
+    /// Whether this node has applied all that the catalog group agreed on before the picture was taken,
+    /// its members included. A node that has just started has not, and what it knows of moves is old.
+    async fn is_current(&self, picture: &Picture) -> bool {
+        let (Some(end), Some(group)) = (picture.catalog_end(), self.catalog.group()) else {
+            return false;
+        };
+        if group.wait_applied(end, CURRENT_WITHIN).await.is_err() {
+            return false;
+        }
+        let members = group.status().members;
+        members.keys().eq(picture.nodes().iter().map(|node| &node.0))
+    }
+
+    /// Voters of a group, as the replica with the newest term sees them.
+    fn voters(&self, group: GroupId, said: &SaidBy<'_>) -> BTreeSet<u64> {
+        let views = said.values().filter_map(|said| view(said, group));
+        let newest = views.max_by_key(|view| (view.term, view.applied_index));
+        newest.map(|view| view.voters.iter().copied().collect()).unwrap_or_default()
+    }
+
+    fn group_status(&self, group: GroupId, routes: u64, said: &SaidBy<'_>) -> proto::Group {
+        let views: BTreeMap<u64, &proto::PeerGroupStatus> =
+            said.iter().filter_map(|(node, said)| Some((*node, view(said, group)?))).collect();
+        let newest = views.values().max_by_key(|view| (view.term, view.applied_index));
+        let leader = newest.and_then(|view| (view.leader != 0).then_some(view.leader));
+        let head = leader.and_then(|leader| views.get(&leader)).map(|view| view.last_log_index);
+        let voters = newest
+            .map(|view| view.voters.clone())
+            .unwrap_or_else(|| self.directory.replicas(group).iter().map(|node| node.0).collect());
+        let learners = newest.map(|view| view.learners.clone()).unwrap_or_default();
+        let replicas = voters
+            .iter()
+            .map(|node| (*node, true))
+            .chain(learners.iter().map(|node| (*node, false)))
+            .map(|(node_id, voter)| {
+                let view = views.get(&node_id);
+                proto::Replica {
+                    node_id,
+                    voter,
+                    role: view.map_or_else(String::new, |view| view.role.clone()),
+                    last_log_index: view.map_or(0, |view| view.last_log_index),
+                    applied_index: view.map_or(0, |view| view.applied_index),
+                    closed: view.map_or_else(String::new, |view| view.closed.clone()),
+                    snapshot_rows: view.and_then(|view| view.snapshot_rows),
+                    lag: head.zip(view).map(|(head, view)| head.saturating_sub(view.applied_index)),
+                }
+            })
+            .collect();
+        proto::Group {
+            group_id: group.0,
+            leader,
+            term: newest.map_or(0, |view| view.term),
+            routes,
+            replicas,
+        }
+    }
+
+    /// The replicas of this node, those that it closed among them.
+    fn peer_groups(&self) -> Vec<proto::PeerGroupStatus> {
+        let open = self.groups.list().into_iter().map(|group| group_to_wire(&group));
+        let closed = self.groups.closed().into_iter().map(|(group, reason)| {
+            let (group_id, role) = (group.0, "closed".to_owned());
+            proto::PeerGroupStatus { group_id, role, closed: reason, ..Default::default() }
+        });
+        open.chain(closed).collect()
+    }
+
+    pub(crate) fn node_status(&self) -> proto::PeerStatusResponse {
+        proto::PeerStatusResponse {
+            node_id: self.node.0,
+            cluster_id: self.directory.cluster_id().as_str().to_owned(),
+            catalog_version: self.catalog.applied().table().version(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            http: self.http.clone(),
+            read_only: self.read_only().unwrap_or_default(),
+            refused: self.refused(),
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            groups: self.peer_groups(),
+        }
+    }
+}
+
+type Said = Vec<(
+    NodeId,
+    keyviz_directory::MemberAddress,
+    Result<proto::PeerStatusResponse, String>,
+    Duration,
+)>;
+type SaidBy<'a> = BTreeMap<u64, &'a proto::PeerStatusResponse>;
+
+fn said_by(said: &Said) -> SaidBy<'_> {
+    said.iter().filter_map(|(id, _, said, _)| Some((id.0, said.as_ref().ok()?))).collect()
+}
+
+fn view(said: &proto::PeerStatusResponse, group: GroupId) -> Option<&proto::PeerGroupStatus> {
+    said.groups.iter().find(|view| view.group_id == group.0)
+}

@@ -1,0 +1,196 @@
+//! Nodes that come and go, and the steps that this node does towards the members of its groups.
+
+use std::collections::BTreeMap;
+
+use tonic::Status;
+
+use keyviz_catalog::{PlaceChange, PlaceError};
+use keyviz_catalog_group::PlacementChangeError;
+use keyviz_proto as proto;
+use keyviz_proto::reshape_response;
+use keyviz_raft::{ChangeError, Member, ReadError, Reshaped, Shape};
+use keyviz_types::{GroupId, NodeId};
+
+use crate::grpc::cluster::{ClusterService, check_address};
+use crate::peer::checks::not_leader;
+use keyviz_peer::members::{LeaderAnswer, STEP_WITHIN};
+use keyviz_peer::snapshot::Picture;
+
+/// A decision on a placement that changed meanwhile is made again, this often.
+const DECISIONS: usize = 8;
+
+impl ClusterService {
+    /// Lets a node leave, if this node leads the catalog group; whether it has gone.
+    pub(crate) async fn leave_here(&self, id: NodeId) -> Result<LeaderAnswer<bool>, Status> {
+        for _ in 0..DECISIONS {
+            match self.catalog.confirm_leading().await {
+                Ok(()) => {}
+                Err(PlacementChangeError::NotLeader(leader)) => return Ok(Err(leader)),
+                Err(error) => return Err(Status::unavailable(error.to_string())),
+            }
+            let Some(group) = self.catalog.group() else { return Ok(Err(None)) };
+            let (placement, status) = (self.catalog.applied().placement(), group.status());
+            let member = status.members.contains_key(&id.0);
+            if placement.departures().contains_key(&id) {
+                return Ok(Ok(placement.is_gone(id) && !member));
+            }
+            if !member {
+                let members: Vec<String> = status.members.keys().map(u64::to_string).collect();
+                let members = members.join(", ");
+                return Err(Status::not_found(format!(
+                    "node {id} is not a member; the members are {members}"
+                )));
+            }
+            let picture = self.picture().await;
+            let view = picture.balance(&placement);
+            let voters = status.voters.into_iter().map(NodeId).collect();
+            view.may_leave(id, &voters)
+                .map_err(|error| Status::failed_precondition(error.to_string()))?;
+            match self.catalog.place_at(placement.revision(), PlaceChange::Leave(id)).await {
+                Ok(()) => return Ok(Ok(false)),
+                // Something moved meanwhile: look again.
+                Err(PlacementChangeError::Refused(PlaceError::WrongRevision { .. })) => {}
+                Err(error) => return Err(placement_status(&error)),
+            }
+        }
+        Err(Status::aborted("the placement keeps changing; try again"))
+    }
+
+    /// The same, through the leader.
+    pub(crate) async fn leave(&self, id: u64) -> Result<bool, Status> {
+        if id == 0 {
+            return Err(Status::invalid_argument("node ids start at 1"));
+        }
+        let leader = match self.leave_here(NodeId(id)).await? {
+            Ok(gone) => return Ok(gone),
+            Err(leader) => leader.filter(|leader| *leader != self.node),
+        };
+        let no_leader = || Status::unavailable("the catalog group has no leader; try again");
+        let answer = self.peers.leave(leader.ok_or_else(no_leader)?, NodeId(id)).await?;
+        answer.map_err(|_| no_leader())
+    }
+
+    /// Whether the node may be added: an id is never used again, and one that leaves may stay after
+    /// all. Called where this node leads the catalog group.
+    pub(crate) async fn admit(&self, id: NodeId) -> Result<(), Status> {
+        for _ in 0..DECISIONS {
+            let placement = self.catalog.applied().placement();
+            if placement.is_gone(id) {
+                return Err(Status::failed_precondition(format!(
+                    "node {id} has left this cluster and its id is never used again; start the \
+                     node with another --id and an empty --data"
+                )));
+            }
+            if !placement.is_leaving(id) {
+                return Ok(());
+            }
+            match self.catalog.place_at(placement.revision(), PlaceChange::Stay(id)).await {
+                Ok(()) => return Ok(()),
+                Err(PlacementChangeError::Refused(PlaceError::WrongRevision { .. })) => {}
+                Err(error) => return Err(placement_status(&error)),
+            }
+        }
+        Err(Status::aborted("the placement keeps changing; try again"))
+    }
+
+    /// What all members say now.
+    pub(crate) async fn picture(&self) -> Picture {
+        Picture::take(self.node, &self.groups, &self.directory, &self.peers).await
+    }
+
+    /// Does the next step of a group that this node leads.
+    pub(crate) async fn reshape_here(
+        &self,
+        request: proto::ReshapeRequest,
+    ) -> Result<reshape_response::Outcome, Status> {
+        use reshape_response::Outcome;
+
+        let id = GroupId(request.group_id);
+        if id == GroupId::CATALOG {
+            return Err(Status::invalid_argument("the catalog group is changed by its leader"));
+        }
+        let known = self.catalog.applied().placement().revision();
+        if known > request.revision {
+            let asked = request.revision;
+            return Err(Status::aborted(format!(
+                "decided on revision {asked} of the placement, this node knows revision {known}"
+            )));
+        }
+        let mut voters = BTreeMap::new();
+        for member in request.voters {
+            check_address(&member.address)?;
+            voters.insert(member.node_id, Member { addr: member.address, http: member.http });
+        }
+        let Some(group) = self.groups.get(id) else {
+            return Ok(Outcome::NotLeader(not_leader(None)));
+        };
+        let shape = Shape { voters, learners: BTreeMap::new() };
+        match group.reshape(&shape, STEP_WITHIN).await {
+            Ok(Reshaped::Done) => Ok(Outcome::Done(true)),
+            Ok(Reshaped::CatchingUp { node, matched, last }) => {
+                let (node_id, copied_index, last_index) = (node, matched, last);
+                Ok(Outcome::CatchingUp(proto::CatchingUp { node_id, copied_index, last_index }))
+            }
+            Ok(Reshaped::HandedOver { to }) => Ok(Outcome::HandedOver(to)),
+            Err(ChangeError::NotLeader { leader }) => {
+                Ok(Outcome::NotLeader(not_leader(leader.map(|(leader, _)| NodeId(leader)))))
+            }
+            Err(error) => Err(change_status(&error)),
+        }
+    }
+
+    /// Whether a node is a member of a group that this node leads; of the catalog group any node can
+    /// say that one has left.
+    pub(crate) async fn is_member_here(
+        &self,
+        group: GroupId,
+        node: NodeId,
+    ) -> Result<LeaderAnswer<bool>, Status> {
+        // That it has left was agreed on, and stays so: nobody needs to lead to know it.
+        if group == GroupId::CATALOG && self.catalog.applied().placement().is_gone(node) {
+            return Ok(Ok(false));
+        }
+        let Some(group) = self.groups.get(group) else { return Ok(Err(None)) };
+        match group.confirms_member(node.0).await {
+            Ok(member) => Ok(Ok(member)),
+            Err(ReadError::NotLeader { leader }) => {
+                Ok(Err(leader.map(|(leader, _)| NodeId(leader))))
+            }
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        }
+    }
+
+    /// Hands a group that this node leads over.
+    pub(crate) async fn hand_over_here(
+        &self,
+        group: GroupId,
+        to: NodeId,
+    ) -> Result<LeaderAnswer<()>, Status> {
+        let Some(group) = self.groups.get(group) else { return Ok(Err(None)) };
+        match group.transfer_leader(to.0, STEP_WITHIN).await {
+            Ok(()) => Ok(Ok(())),
+            Err(ChangeError::NotLeader { leader }) => {
+                Ok(Err(leader.map(|(leader, _)| NodeId(leader))))
+            }
+            Err(error) => Err(change_status(&error)),
+        }
+    }
+}
+
+fn change_status(error: &ChangeError) -> Status {
+    match error {
+        ChangeError::Refused(_) => Status::failed_precondition(error.to_string()),
+        ChangeError::Unknown => Status::unknown(error.to_string()),
+        ChangeError::NotLeader { .. } | ChangeError::Stopped(_) => {
+            Status::unavailable(error.to_string())
+        }
+    }
+}
+
+fn placement_status(error: &PlacementChangeError) -> Status {
+    match error {
+        PlacementChangeError::Refused(_) => Status::failed_precondition(error.to_string()),
+        PlacementChangeError::NotLeader(_) => Status::unavailable(error.to_string()),
+        PlacementChangeError::Unavailable(_) => Status::unknown(error.to_string()),
+    }
+}

@@ -1,0 +1,10 @@
+//! The gRPC services of clients.
+
+pub(crate) mod backup;
+pub(crate) mod cluster;
+mod cluster_status;
+pub(crate) mod keyviz;
+pub(crate) mod kv;
+pub(crate) mod leaders;
+mod members;
+pub(crate) mod routes;

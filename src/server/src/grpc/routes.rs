@@ -1,0 +1,371 @@
+//! The `Routes` service.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Response, Status};
+
+use keyviz_catalog::{
+    CatalogCommand, CatalogError, ChangesError, Delta, Retired, Route, RouteTable, Subscription,
+    WatchEvent,
+};
+use keyviz_catalog_group::{CatalogChangeError, CatalogGroup};
+use keyviz_directory::{Directory, Standing};
+use keyviz_kv::KvError;
+use keyviz_proto as proto;
+use keyviz_proto::watch_routes_response::Event;
+use keyviz_raft::Groups;
+use keyviz_types::{NodeId, RouteId};
+
+use keyviz_peer::status::kv_status;
+use keyviz_proto::metadata::{DISK_FULL_METADATA, NOT_APPLIED_METADATA};
+
+/// An idle subscriber is told this often that it is current.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+/// Routes in one message of a snapshot: with keys of the longest kind, 8 MiB.
+const SNAPSHOT_ROUTES: usize = 1_024;
+
+/// Most changes, and most retired routes, in one answer.
+const MAX_HISTORY: usize = 1_024;
+
+/// Version that bootstrap makes; it is not among the retained changes.
+const BOOTSTRAP_VERSION: u64 = 1;
+
+pub(crate) struct RoutesService {
+    pub(crate) node: NodeId,
+    pub(crate) catalog: Arc<CatalogGroup>,
+    pub(crate) groups: Groups,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) timeout: Duration,
+    /// Ends every watch when the node stops.
+    pub(crate) stop: CancellationToken,
+}
+
+impl RoutesService {
+    /// Refuses where this node is no member any more: its routes are those of the past.
+    fn check_member(&self) -> Result<(), Status> {
+        match self.directory.standing() {
+            Standing::Member | Standing::Asking => Ok(()),
+            Standing::Removed => Err(kv_status(KvError::Removed { node: self.node })),
+            Standing::Refused => {
+                let reason = self.directory.refusal().as_str().to_owned();
+                Err(kv_status(KvError::Refused { reason }))
+            }
+        }
+    }
+
+    /// All routes as applied here.
+    pub(crate) fn list(&self) -> Result<proto::ListRoutesResponse, Status> {
+        self.check_member()?;
+        // The published table, not one that is applied and not written yet: a watch after the
+        // version that is listed must not be ahead of the node.
+        let table = self.catalog.applied().hub().table();
+        Ok(proto::ListRoutesResponse {
+            catalog_version: table.version(),
+            routes: table.iter().map(|route| self.route_to_wire(&route)).collect(),
+        })
+    }
+
+    fn route_to_wire(&self, route: &Route) -> proto::Route {
+        let group = route.group();
+        let leader = match self.groups.get(group) {
+            Some(local) => local.leader(),
+            None => self.directory.leader_hint(group),
+        };
+        route_to_wire(route, leader)
+    }
+
+    fn history(&self, asked: &proto::RouteHistoryRequest) -> proto::RouteHistoryResponse {
+        let most = match asked.limit as usize {
+            0 => MAX_HISTORY,
+            limit => limit.min(MAX_HISTORY),
+        };
+        let after = asked.after_version;
+        self.catalog.applied().with(|catalog| {
+            let later = catalog.log().filter(|delta| delta.version > after);
+            let retired = catalog.lineage().filter(|old| old.retired_version > after);
+            let (changes, retired): (Vec<_>, Vec<_>) = (later.collect(), retired.collect());
+            let (skip, skip_retired) =
+                (changes.len().saturating_sub(most), retired.len().saturating_sub(most));
+            // The changes that are retained begin after what was asked for.
+            let hole = changes
+                .first()
+                .is_some_and(|first| first.version > after.max(BOOTSTRAP_VERSION) + 1);
+            proto::RouteHistoryResponse {
+                catalog_version: catalog.version(),
+                changes: changes[skip..].iter().map(|delta| delta_to_wire(delta)).collect(),
+                retired: retired[skip_retired..].iter().map(|old| retired_to_wire(old)).collect(),
+                truncated: hole || skip > 0 || skip_retired > 0,
+            }
+        })
+    }
+
+    async fn change(&self, command: CatalogCommand) -> Result<proto::RouteChangeResponse, Status> {
+        self.check_member()?;
+        let delta = self.catalog.change(&command, self.timeout).await.map_err(change_status)?;
+        Ok(proto::RouteChangeResponse {
+            catalog_version: delta.version,
+            created: delta.created.iter().map(|route| self.route_to_wire(route)).collect(),
+            retired: delta.retired.iter().map(|id| id.get()).collect(),
+        })
+    }
+}
+
+fn route_to_wire(route: &Route, leader: Option<NodeId>) -> proto::Route {
+    proto::Route {
+        route_id: route.id().get(),
+        start: route.range().start.clone(),
+        end: route.range().end.clone(),
+        group_id: route.group().0,
+        leader: leader.map(|leader| leader.0),
+        parents: route.origin.parents.iter().map(RouteId::get).collect(),
+        created_version: route.origin.created_version,
+        created_ms: route.origin.created_ms,
+    }
+}
+
+fn delta_to_wire(delta: &Delta) -> proto::RouteDelta {
+    proto::RouteDelta {
+        catalog_version: delta.version,
+        kind: delta.kind.name().to_owned(),
+        time_ms: delta.time_ms,
+        retired: delta.retired.iter().map(|id| id.get()).collect(),
+        created: delta.created.iter().map(|route| route_to_wire(route, None)).collect(),
+    }
+}
+
+fn retired_to_wire(old: &Retired) -> proto::RetiredRoute {
+    proto::RetiredRoute {
+        route: Some(route_to_wire(&old.route, None)),
+        retired_version: old.retired_version,
+        retired_ms: old.retired_ms,
+        children: old.children.iter().map(RouteId::get).collect(),
+    }
+}
+
+/// One gRPC service over shared state.
+#[derive(Clone)]
+pub(crate) struct SharedRoutes(pub(crate) Arc<RoutesService>);
+
+#[tonic::async_trait]
+impl proto::routes_server::Routes for SharedRoutes {
+    type WatchRoutesStream =
+        Pin<Box<dyn Stream<Item = Result<proto::WatchRoutesResponse, Status>> + Send>>;
+
+    async fn list_routes(
+        &self,
+        _request: Request<proto::ListRoutesRequest>,
+    ) -> Result<Response<proto::ListRoutesResponse>, Status> {
+        self.0.list().map(Response::new)
+    }
+
+    async fn split_route(
+        &self,
+        request: Request<proto::SplitRouteRequest>,
+    ) -> Result<Response<proto::RouteChangeResponse>, Status> {
+        let split = request.into_inner();
+        let command = CatalogCommand::Split {
+            route_id: route_id("route_id", split.route_id)?,
+            key: split.key.to_vec(),
+            expected_version: split.expected_version,
+            request_id: request_id(split.request_id),
+            time_ms: 0,
+        };
+        self.0.change(command).await.map(Response::new)
+    }
+
+    async fn merge_routes(
+        &self,
+        request: Request<proto::MergeRoutesRequest>,
+    ) -> Result<Response<proto::RouteChangeResponse>, Status> {
+        let merge = request.into_inner();
+        let command = CatalogCommand::Merge {
+            left_id: route_id("left_id", merge.left_id)?,
+            right_id: route_id("right_id", merge.right_id)?,
+            expected_version: merge.expected_version,
+            request_id: request_id(merge.request_id),
+            time_ms: 0,
+        };
+        self.0.change(command).await.map(Response::new)
+    }
+
+    async fn route_history(
+        &self,
+        request: Request<proto::RouteHistoryRequest>,
+    ) -> Result<Response<proto::RouteHistoryResponse>, Status> {
+        self.0.check_member()?;
+        Ok(Response::new(self.0.history(&request.into_inner())))
+    }
+
+    async fn watch_routes(
+        &self,
+        request: Request<proto::WatchRoutesRequest>,
+    ) -> Result<Response<Self::WatchRoutesStream>, Status> {
+        self.0.check_member()?;
+        let after = request.into_inner().after_version;
+        let subscription = self.0.catalog.applied().hub().subscribe(after).map_err(|error| {
+            let message = error.to_string();
+            match error {
+                ChangesError::CursorAhead { .. } => Status::out_of_range(message),
+                ChangesError::Hole { .. } => Status::data_loss(message),
+            }
+        })?;
+        let watch = Watch { subscription, pending: Vec::new() };
+        let stream = futures::stream::unfold(watch, |mut watch| async move {
+            watch.next().await.map(|response| (Ok(response), watch))
+        });
+        let stream = stream.take_until(self.0.stop.clone().cancelled_owned());
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+/// One subscriber's stream.
+struct Watch {
+    subscription: Subscription,
+    /// The rest of a snapshot, last message first.
+    pending: Vec<proto::RouteSnapshot>,
+}
+
+impl Watch {
+    async fn next(&mut self) -> Option<proto::WatchRoutesResponse> {
+        if let Some(part) = self.pending.pop() {
+            return Some(response(Event::Snapshot(part)));
+        }
+        let event = match tokio::time::timeout(PROGRESS_EVERY, self.subscription.next()).await {
+            Ok(event) => event?,
+            Err(_) => match self.subscription.progress() {
+                Some(progress) => progress,
+                None => self.subscription.next().await?,
+            },
+        };
+        Some(response(match event {
+            WatchEvent::Snapshot { table, reset } => {
+                self.pending = snapshot_messages(&table, reset);
+                self.pending.reverse();
+                Event::Snapshot(self.pending.pop()?)
+            }
+            WatchEvent::Deltas(deltas) => {
+                let deltas = deltas.iter().map(|delta| delta_to_wire(delta)).collect();
+                Event::Deltas(proto::RouteDeltas { deltas })
+            }
+            WatchEvent::Progress(catalog_version) => {
+                Event::Progress(proto::RouteProgress { catalog_version })
+            }
+        }))
+    }
+}
+
+fn response(event: Event) -> proto::WatchRoutesResponse {
+    proto::WatchRoutesResponse { event: Some(event) }
+}
+
+/// A table as messages, at least one.
+fn snapshot_messages(table: &RouteTable, reset: bool) -> Vec<proto::RouteSnapshot> {
+    let catalog_version = table.version();
+    let routes: Vec<proto::Route> = table.iter().map(|route| route_to_wire(&route, None)).collect();
+    let parts = routes.chunks(SNAPSHOT_ROUTES);
+    let last = parts.len().saturating_sub(1);
+    let mut messages: Vec<proto::RouteSnapshot> = parts
+        .enumerate()
+        .map(|(index, part)| proto::RouteSnapshot {
+            catalog_version,
+            routes: part.to_vec(),
+            more: index < last,
+            reset,
+        })
+        .collect();
+    if messages.is_empty() {
+        messages.push(proto::RouteSnapshot { catalog_version, reset, ..Default::default() });
+    }
+    messages
+}
+
+fn route_id(name: &str, id: u64) -> Result<RouteId, Status> {
+    RouteId::new(id)
+        .ok_or_else(|| Status::invalid_argument(format!("{name} is 0; route ids start at 1")))
+}
+
+/// A retry inside the server must not make a change twice, so every change gets an id.
+fn request_id(given: String) -> String {
+    if given.is_empty() { format!("server-{:032x}", rand::random::<u128>()) } else { given }
+}
+
+pub(crate) fn change_status(error: CatalogChangeError) -> Status {
+    let message = error.to_string();
+    let full = matches!(error, CatalogChangeError::DiskFull { .. });
+    let mut status = match error {
+        CatalogChangeError::Refused(refusal) => return refusal_status(&refusal),
+        CatalogChangeError::TooLarge { .. } => Status::invalid_argument(message),
+        CatalogChangeError::NoLeader => Status::unavailable(message),
+        CatalogChangeError::Overloaded | CatalogChangeError::DiskFull { .. } => {
+            Status::resource_exhausted(message)
+        }
+        CatalogChangeError::Unknown { .. } => return Status::unknown(message),
+        CatalogChangeError::Storage { .. } | CatalogChangeError::Undecodable { .. } => {
+            return Status::internal(message);
+        }
+    };
+    status.metadata_mut().insert(NOT_APPLIED_METADATA, MetadataValue::from_static("true"));
+    if full {
+        status.metadata_mut().insert(DISK_FULL_METADATA, MetadataValue::from_static("true"));
+    }
+    status
+}
+
+fn refusal_status(refusal: &CatalogError) -> Status {
+    let message = refusal.to_string();
+    let mut status = match refusal {
+        CatalogError::WrongVersion { current, .. } => {
+            let mut status = Status::aborted(message);
+            status.metadata_mut().insert("keyviz-catalog-version", (*current).into());
+            status
+        }
+        CatalogError::UnknownRoute { .. } | CatalogError::RetiredRoute { .. } => {
+            Status::not_found(message)
+        }
+        CatalogError::NotNeighbours { .. }
+        | CatalogError::AcrossGroups { .. }
+        | CatalogError::AlreadyBootstrapped { .. } => Status::failed_precondition(message),
+        CatalogError::NotBootstrapped => Status::unavailable(message),
+        CatalogError::TooManyRoutes | CatalogError::TooManyBoundaryBytes => {
+            Status::resource_exhausted(message)
+        }
+        CatalogError::Exhausted => Status::out_of_range(message),
+        _ => Status::invalid_argument(message),
+    };
+    status.metadata_mut().insert(NOT_APPLIED_METADATA, MetadataValue::from_static("true"));
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::Code;
+
+    #[test]
+    fn refusals_have_the_statuses_of_the_interface() {
+        let id = RouteId::FIRST;
+        let code = |refusal| refusal_status(&refusal).code();
+        assert_eq!(code(CatalogError::UnknownRoute { route_id: id }), Code::NotFound);
+        assert_eq!(code(CatalogError::KeyAtStart { route_id: id }), Code::InvalidArgument);
+        let neighbours = CatalogError::NotNeighbours { left_id: id, right_id: id };
+        assert_eq!(code(neighbours), Code::FailedPrecondition);
+        assert_eq!(code(CatalogError::TooManyRoutes), Code::ResourceExhausted);
+        assert_eq!(code(CatalogError::TooManyBoundaryBytes), Code::ResourceExhausted);
+        let wrong = refusal_status(&CatalogError::WrongVersion { expected: 3, current: 7 });
+        assert_eq!(wrong.code(), Code::Aborted);
+        assert_eq!(wrong.metadata().get("keyviz-catalog-version").expect("set"), "7");
+    }
+
+    #[test]
+    fn an_empty_table_is_still_one_message() {
+        let messages = snapshot_messages(&RouteTable::empty(), false);
+        assert_eq!(messages.len(), 1);
+        assert!(!messages[0].more);
+    }
+}

@@ -1,0 +1,237 @@
+//! The HTTP edge: the page, the JSON API, metrics and health.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/` and the files of `web/` | the heatmap page, from the binary |
+//! | `/api/v1/matrix` | `GetMatrix` as JSON; `scope=node` for this node alone, `encoding=packed` for few bytes |
+//! | `/api/v1/stream` | `StreamColumns` as server-sent events |
+//! | `/api/v1/routes`, `/api/v1/cluster` | `ListRoutes` and `GetStatus` as JSON |
+//! | `POST /api/v1/routes/split`, `POST /api/v1/routes/merge` | `SplitRoute` and `MergeRoutes` |
+//! | `/metrics` | Prometheus text; it names no keys, so that it needs no token |
+//! | `/healthz` | 200 while the process lives |
+//! | `/readyz` | 200 when the node can serve requests, with the reason where it only reads; else 503 and why |
+//!
+//! Where there is an admin token, everything under `/api/` needs it: `authorization: Bearer ...`.
+//! Errors are `{"code": "...", "message": "..."}` with the matching status.
+
+mod reply;
+mod route_changes;
+mod state;
+mod stream;
+
+use axum::Router;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderName, HeaderValue, Uri, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use serde::Deserialize;
+use tonic::Status;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use keyviz_proto as proto;
+
+use crate::gate::Need;
+use crate::request_id::RequestIdLayer;
+pub(crate) use state::HttpState;
+
+use keyviz_json::{
+    ClusterJson, RoutesJson, axis_from_name, parse_key, role_from_name, series_from_name,
+};
+use reply::{Encoding, bad, json, number, problem};
+
+/// Nothing but the page's own files may run or be asked; keys are data and stay text.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+     img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+     frame-ancestors 'none'";
+
+#[derive(rust_embed::RustEmbed)]
+#[folder = "../../web/"]
+struct Page;
+
+pub(crate) fn router(state: HttpState) -> Router {
+    let fixed = |name, value| {
+        SetResponseHeaderLayer::if_not_present(
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        )
+    };
+    let api = Router::new()
+        .route("/api/v1/matrix", get(matrix))
+        .route("/api/v1/stream", get(stream::columns))
+        .route("/api/v1/routes", get(routes))
+        .route("/api/v1/cluster", get(cluster))
+        .merge(route_changes::routes())
+        .route("/api/{*rest}", any(no_such_call))
+        .layer(from_fn_with_state(state.clone(), admit));
+    Router::new()
+        .route("/", get(|| async { asset("index.html") }))
+        .route("/{*file}", get(|Path(file): Path<String>| async move { asset(&file) }))
+        .merge(api)
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .layer(CompressionLayer::new().gzip(true).quality(CompressionLevel::Fastest))
+        .layer(fixed("content-security-policy", CONTENT_SECURITY_POLICY))
+        .layer(fixed("x-content-type-options", "nosniff"))
+        .layer(fixed("referrer-policy", "no-referrer"))
+        .layer(RequestIdLayer)
+        .with_state(state)
+}
+
+/// Lets a call of the API in, where it shows what it needs.
+async fn admit(State(state): State<HttpState>, request: Request, next: Next) -> Response {
+    if let Some(gate) = &state.gate
+        && let Err(status) = gate.admit(Need::Token, None, request.headers())
+    {
+        let mut response = problem(&status);
+        let challenge = HeaderValue::from_static("Bearer realm=\"keyviz\"");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        return response;
+    }
+    next.run(request).await
+}
+
+fn asset(file: &str) -> Response {
+    match Page::get(file) {
+        Some(found) => {
+            let headers =
+                [(header::CONTENT_TYPE, content_type(file)), (header::CACHE_CONTROL, "no-cache")];
+            (headers, found.data).into_response()
+        }
+        None => problem(&Status::not_found(format!("there is no page /{file}"))),
+    }
+}
+
+fn content_type(file: &str) -> &'static str {
+    match file.rsplit('.').next() {
+        Some("html") => "text/html; charset=utf-8",
+        Some("js") => "text/javascript; charset=utf-8",
+        Some("css") => "text/css; charset=utf-8",
+        Some("svg") => "image/svg+xml",
+        Some("png") => "image/png",
+        _ => "application/octet-stream",
+    }
+}
+
+async fn no_such_call(uri: Uri) -> Response {
+    problem(&Status::not_found(format!("there is no API call {}", uri.path())))
+}
+
+/// Parameters of `/api/v1/matrix`, named as the fields of `GetMatrixRequest`. Text throughout, so
+/// that a wrong one is refused by name.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct MatrixParameters {
+    series: Option<String>,
+    from_ms: Option<String>,
+    to_ms: Option<String>,
+    start: Option<String>,
+    end: Option<String>,
+    max_rows: Option<String>,
+    max_columns: Option<String>,
+    role: Option<String>,
+    axis: Option<String>,
+    by_node: Option<String>,
+    scope: Option<String>,
+    encoding: Option<String>,
+}
+
+impl MatrixParameters {
+    fn request(&self) -> Result<proto::GetMatrixRequest, Status> {
+        let series = match self.series.as_deref() {
+            None => proto::Series::Unspecified,
+            Some(name) => series_from_name(name).ok_or_else(|| {
+                bad("series", name, "one of reads, writes, read-bytes, write-bytes")
+            })?,
+        };
+        let role = match self.role.as_deref() {
+            None => proto::Role::Unspecified,
+            Some(name) => role_from_name(name).ok_or_else(|| {
+                bad("role", name, "one of leader-write, leader-read, follower-read")
+            })?,
+        };
+        let axis = match self.axis.as_deref() {
+            None => proto::Axis::Unspecified,
+            Some(name) => {
+                axis_from_name(name).ok_or_else(|| bad("axis", name, "one of now, then"))?
+            }
+        };
+        let key = |name: &str, text: &Option<String>| {
+            text.as_deref()
+                .map(|text| parse_key(text).map_err(|error| bad(name, text, &error.to_string())))
+                .transpose()
+        };
+        Ok(proto::GetMatrixRequest {
+            series: series.into(),
+            role: role.into(),
+            from_ms: number("from_ms", &self.from_ms)?,
+            to_ms: number("to_ms", &self.to_ms)?,
+            start: key("start", &self.start)?.unwrap_or_default(),
+            end: key("end", &self.end)?,
+            max_rows: number("max_rows", &self.max_rows)?.unwrap_or_default(),
+            max_columns: number("max_columns", &self.max_columns)?.unwrap_or_default(),
+            axis: axis.into(),
+            by_node: match self.by_node.as_deref() {
+                None | Some("false") => false,
+                Some("true") => true,
+                Some(other) => return Err(bad("by_node", other, "true or false")),
+            },
+        })
+    }
+}
+
+async fn matrix(
+    State(state): State<HttpState>,
+    parameters: Result<Query<MatrixParameters>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let answer = async {
+        let Query(parameters) =
+            parameters.map_err(|error| Status::invalid_argument(error.body_text()))?;
+        let request = parameters.request()?;
+        let encoding = Encoding::of(&parameters.encoding)?;
+        let matrix = match parameters.scope.as_deref() {
+            None | Some("cluster") => state.keyviz.cluster_matrix(request).await,
+            Some("node") => state.keyviz.node_matrix(request).await,
+            Some(scope) => Err(bad("scope", scope, "one of cluster, node")),
+        }?;
+        // Over a million cells take tens of milliseconds, in which others want to be served.
+        tokio::task::spawn_blocking(move || encoding.answer(&matrix))
+            .await
+            .map_err(|error| Status::internal(format!("the answer could not be written: {error}")))
+    };
+    answer.await.unwrap_or_else(|status| problem(&status))
+}
+
+async fn routes(State(state): State<HttpState>) -> Response {
+    match state.routes.list() {
+        Ok(routes) => json(&RoutesJson::from(&routes)),
+        Err(status) => problem(&status),
+    }
+}
+
+async fn cluster(State(state): State<HttpState>) -> Response {
+    match state.cluster.status().await {
+        Ok(status) => json(&ClusterJson::from(&status)),
+        Err(status) => problem(&status),
+    }
+}
+
+async fn metrics(State(state): State<HttpState>) -> Response {
+    let headers =
+        [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+    (headers, state.metrics.encode()).into_response()
+}
+
+async fn ready(State(state): State<HttpState>) -> Response {
+    match state.cluster.readiness() {
+        Ok(()) => match state.cluster.read_only() {
+            // Reads and the matrix go on, so traffic may.
+            Some(reason) => format!("ready, read-only: {reason}\n").into_response(),
+            None => "ready\n".into_response(),
+        },
+        Err(reason) => problem(&Status::unavailable(reason)),
+    }
+}

@@ -1,0 +1,88 @@
+//! Answers as JSON, and refusals of parameters.
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tonic::{Code, Status};
+
+use keyviz_json::{MatrixJson, PackedJson};
+use keyviz_proto as proto;
+
+pub(crate) fn number<T: std::str::FromStr>(
+    name: &str,
+    text: &Option<String>,
+) -> Result<Option<T>, Status> {
+    text.as_deref()
+        .map(|text| text.parse().map_err(|_| bad(name, text, "a whole number, 0 or more")))
+        .transpose()
+}
+
+pub(crate) fn bad(name: &str, found: &str, wanted: &str) -> Status {
+    Status::invalid_argument(format!("{name}={found}: {wanted}"))
+}
+
+/// How a matrix is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Encoding {
+    /// One number a cell.
+    #[default]
+    Plain,
+    /// See [`PackedJson`].
+    Packed,
+}
+
+impl Encoding {
+    pub(crate) fn of(name: &Option<String>) -> Result<Self, Status> {
+        match name.as_deref() {
+            None | Some("plain") => Ok(Encoding::Plain),
+            Some("packed") => Ok(Encoding::Packed),
+            Some(other) => Err(bad("encoding", other, "one of plain, packed")),
+        }
+    }
+
+    pub(crate) fn answer(self, matrix: &proto::Matrix) -> Response {
+        match self {
+            Encoding::Plain => json(&MatrixJson::from(matrix)),
+            Encoding::Packed => json(&PackedJson::from(matrix)),
+        }
+    }
+}
+
+pub(crate) fn json<T: Serialize>(value: &T) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            (headers, body).into_response()
+        }
+        Err(error) => problem(&Status::internal(error.to_string())),
+    }
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    code: &'a str,
+    message: &'a str,
+}
+
+pub(crate) fn problem(status: &Status) -> Response {
+    let (code, http) = match status.code() {
+        Code::InvalidArgument => ("INVALID_ARGUMENT", StatusCode::BAD_REQUEST),
+        Code::NotFound => ("NOT_FOUND", StatusCode::NOT_FOUND),
+        Code::FailedPrecondition => ("FAILED_PRECONDITION", StatusCode::CONFLICT),
+        Code::PermissionDenied => ("PERMISSION_DENIED", StatusCode::FORBIDDEN),
+        Code::Aborted => ("ABORTED", StatusCode::CONFLICT),
+        Code::OutOfRange => ("OUT_OF_RANGE", StatusCode::BAD_REQUEST),
+        Code::ResourceExhausted => ("RESOURCE_EXHAUSTED", StatusCode::TOO_MANY_REQUESTS),
+        Code::Unauthenticated => ("UNAUTHENTICATED", StatusCode::UNAUTHORIZED),
+        Code::Unavailable => ("UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),
+        Code::DeadlineExceeded => ("DEADLINE_EXCEEDED", StatusCode::GATEWAY_TIMEOUT),
+        Code::Unknown => ("UNKNOWN", StatusCode::INTERNAL_SERVER_ERROR),
+        _ => ("INTERNAL", StatusCode::INTERNAL_SERVER_ERROR),
+    };
+    let body = Problem { code, message: status.message() };
+    let mut response = json(&body);
+    *response.status_mut() = http;
+    response
+}

@@ -1,0 +1,19 @@
+//! What the HTTP edge answers from.
+
+use std::sync::Arc;
+
+use crate::gate::Gate;
+use crate::grpc::cluster::ClusterService;
+use crate::grpc::keyviz::KeyVizService;
+use crate::grpc::routes::RoutesService;
+use crate::metrics::Metrics;
+
+/// What the HTTP edge answers from.
+#[derive(Clone)]
+pub(crate) struct HttpState {
+    pub(crate) keyviz: Arc<KeyVizService>,
+    pub(crate) routes: Arc<RoutesService>,
+    pub(crate) cluster: Arc<ClusterService>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) gate: Option<Arc<Gate>>,
+}

@@ -1,0 +1,112 @@
+//! Columns of a node that leaves, on their way to one that stays.
+
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use tonic::{Status, Streaming};
+
+use keyviz_directory::Directory;
+use keyviz_fanout::{EstateError, EstateStore, Incoming, LocalMatrix};
+use keyviz_proto as proto;
+use keyviz_proto::cluster_peer_client::ClusterPeerClient;
+use keyviz_types::NodeId;
+
+use super::checks::check_cluster;
+use keyviz_peer::{PeerClient, answers::passed_on};
+
+/// Bytes of records in one message, one record more at most.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Messages that wait to be sent.
+const CHUNKS_QUEUED: usize = 4;
+
+/// Both sides of it.
+pub(crate) struct Estates {
+    pub(crate) local: Arc<LocalMatrix>,
+    pub(crate) store: Arc<dyn EstateStore>,
+    pub(crate) directory: Arc<Directory>,
+}
+
+impl Estates {
+    /// Sends all that this node counted or keeps to `heir`; how many records that were.
+    pub(crate) async fn bequeath(&self, heir: NodeId, peers: &PeerClient) -> Result<u64, Status> {
+        if !self.local.enabled() {
+            return Ok(0);
+        }
+        let channel =
+            peers.channel(heir).map_err(|error| Status::unavailable(error.to_string()))?;
+        let (chunks, queue) = tokio::sync::mpsc::channel(CHUNKS_QUEUED);
+        let (local, cluster_id) = (Arc::clone(&self.local), peers.cluster_id());
+        let packing = tokio::task::spawn_blocking(move || {
+            for estate in local.estates() {
+                let node_id = estate.node.0;
+                let mut records = estate.records().peekable();
+                while records.peek().is_some() {
+                    let (mut bytes, mut chunk) = (0, Vec::new());
+                    while bytes < CHUNK_BYTES
+                        && let Some((key, value)) = records.next()
+                    {
+                        bytes += key.len() + value.len();
+                        let (key, value) = (key.into(), value.into());
+                        chunk.push(proto::HistoryRecord { key, value });
+                    }
+                    let (cluster_id, records) = (cluster_id.clone(), chunk);
+                    let chunk = proto::InheritChunk { cluster_id, node_id, records };
+                    if chunks.blocking_send(chunk).is_err() {
+                        // The heir does not listen any more; its answer says why.
+                        return;
+                    }
+                }
+            }
+        });
+        let stream = tokio_stream::wrappers::ReceiverStream::new(queue);
+        let mut client = ClusterPeerClient::new(channel)
+            .max_encoding_message_size(keyviz_raft::MAX_MESSAGE_BYTES);
+        let stored = client.inherit(stream).await;
+        packing.await.map_err(|_| Status::internal("packing the columns panicked"))?;
+        Ok(stored.map_err(|status| passed_on(heir, status))?.into_inner().records)
+    }
+
+    /// Takes over what a node that leaves sends.
+    pub(crate) async fn inherit(
+        &self,
+        chunks: Streaming<proto::InheritChunk>,
+    ) -> Result<u64, Status> {
+        if !self.local.enabled() {
+            return Err(Status::unavailable("keyviz is disabled on this node"));
+        }
+        let (mut stored, mut now) = (0, None::<Incoming>);
+        let mut chunks = chunks.fuse();
+        while let Some(chunk) = chunks.next().await {
+            let proto::InheritChunk { cluster_id, node_id, records } = chunk?;
+            check_cluster(&self.directory, &cluster_id)?;
+            let node = NodeId(node_id);
+            if now.as_ref().is_some_and(|now| now.node() != node) {
+                stored += self.finish(now.take()).await?;
+            }
+            let incoming = now.get_or_insert_with(|| Incoming::new(node, &self.local));
+            for record in records {
+                let (key, value) = (record.key.into(), record.value.into());
+                incoming.push(key, value).map_err(|error| estate_status(&error))?;
+            }
+        }
+        Ok(stored + self.finish(now).await?)
+    }
+
+    async fn finish(&self, incoming: Option<Incoming>) -> Result<u64, Status> {
+        let Some(incoming) = incoming else { return Ok(0) };
+        let (local, store) = (Arc::clone(&self.local), Arc::clone(&self.store));
+        let finishing = tokio::task::spawn_blocking(move || incoming.finish(&local, &store));
+        let finished =
+            finishing.await.map_err(|_| Status::internal("storing the columns panicked"))?;
+        finished.map_err(|error| estate_status(&error))
+    }
+}
+
+fn estate_status(error: &EstateError) -> Status {
+    match error {
+        EstateError::Damaged { .. } => Status::data_loss(error.to_string()),
+        EstateError::TooLarge { .. } => Status::resource_exhausted(error.to_string()),
+        EstateError::Store { .. } => Status::internal(error.to_string()),
+    }
+}

@@ -1,0 +1,101 @@
+//! This node's part in other nodes' matrices. A peer's question is never passed on.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use tonic::{Request, Response, Status};
+
+use keyviz_core::Query;
+use keyviz_directory::{Directory, Standing};
+use keyviz_fanout::{Asker, LocalMatrix, MatrixError, WorkError};
+use keyviz_proto as proto;
+use keyviz_proto::key_viz_peer_server::{KeyVizPeer, KeyVizPeerServer};
+use keyviz_raft::MAX_MESSAGE_BYTES;
+
+use super::checks::check_cluster;
+use crate::grpc::keyviz::matrix_status;
+use keyviz_peer::matrix_wire::{
+    column_plan_from_wire, columns_chunks, query_from_wire, row_axis_from_wire,
+};
+use keyviz_peer::totals_wire::totals_chunks;
+
+/// Answers both rounds from what this node counted.
+#[derive(Clone)]
+pub struct MatrixPeer {
+    local: Arc<LocalMatrix>,
+    directory: Arc<Directory>,
+}
+
+impl MatrixPeer {
+    /// Answers from `local` to nodes of the cluster that `directory` names.
+    pub fn new(local: Arc<LocalMatrix>, directory: Arc<Directory>) -> Self {
+        MatrixPeer { local, directory }
+    }
+
+    /// The gRPC service.
+    pub fn into_server(self) -> KeyVizPeerServer<Self> {
+        KeyVizPeerServer::new(self)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(usize::MAX)
+    }
+
+    fn query(&self, query: Option<proto::PeerQuery>) -> Result<Arc<Query>, Status> {
+        let query = query.ok_or_else(|| Status::invalid_argument("a question without a query"))?;
+        check_cluster(&self.directory, &query.cluster_id)?;
+        if self.directory.standing() == Standing::Refused {
+            let reason = self.directory.refusal().as_str().to_owned();
+            return Err(matrix_status(MatrixError::Refused { reason }));
+        }
+        if !self.local.enabled() {
+            return Err(matrix_status(MatrixError::Disabled));
+        }
+        query_from_wire(query).map(Arc::new)
+    }
+
+    fn cluster_id(&self) -> String {
+        self.directory.cluster_id().as_str().to_owned()
+    }
+}
+
+type Chunks<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn stream<T: Send + 'static>(chunks: Vec<T>) -> Response<Chunks<T>> {
+    Response::new(Box::pin(futures::stream::iter(chunks.into_iter().map(Ok))))
+}
+
+#[tonic::async_trait]
+impl KeyVizPeer for MatrixPeer {
+    type TotalsStream = Chunks<proto::TotalsChunk>;
+    type ColumnsStream = Chunks<proto::ColumnsChunk>;
+
+    async fn totals(
+        &self,
+        request: Request<proto::TotalsRequest>,
+    ) -> Result<Response<Self::TotalsStream>, Status> {
+        let local = &self.local;
+        let proto::TotalsRequest { query, packed } = request.into_inner();
+        let query = self.query(query)?;
+        let totals = local.totals_for(Asker::Peer, query).await.map_err(work_status)?;
+        let times = (local.clock().now_ms(), local.history().config().step_ms);
+        Ok(stream(totals_chunks(totals, &self.cluster_id(), times, packed)))
+    }
+
+    async fn columns(
+        &self,
+        request: Request<proto::ColumnsRequest>,
+    ) -> Result<Response<Self::ColumnsStream>, Status> {
+        let request = request.into_inner();
+        let rows = Arc::new(row_axis_from_wire(&request)?);
+        let columns = Arc::new(column_plan_from_wire(&request)?);
+        let query = self.query(request.query)?;
+        let parts = self.local.columns_for(Asker::Peer, query, rows, columns).await;
+        let (parts, cluster_id) = (parts.map_err(work_status)?, self.cluster_id());
+        let chunks = parts.into_iter().flat_map(|part| columns_chunks(part, &cluster_id));
+        Ok(stream(chunks.collect()))
+    }
+}
+
+fn work_status(error: WorkError) -> Status {
+    matrix_status(error.into())
+}

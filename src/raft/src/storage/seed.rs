@@ -1,4 +1,4 @@
-//! Groups put into an empty folder as if they had been there, for a node that is restored.
+//! Creates groups in an empty folder, for a node that is restored.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +18,7 @@ pub struct Seed {
     rows: Current,
 }
 
-/// Where a seeded group goes on from. The same on all of its members.
+/// The position from which a seeded group continues. The same on all of its members.
 #[derive(Clone, Debug)]
 pub struct SeedPoint {
     /// The last entry that the rows contain; the log before it is gone.
@@ -70,8 +70,8 @@ impl Seed {
 
     /// Writes where the group goes on from. Durable once the storage is closed.
     ///
-    /// The node has voted for itself in the latest term that there was, so the first leader's term
-    /// is a later one, and counts of two lives of the group can never be taken for those of one.
+    /// The node has voted for itself in the latest known term, so the first leader has a later
+    /// term, and counts of the old and the restored group cannot be confused.
     pub fn finish(mut self, node: NodeId, point: &SeedPoint) -> Result<(), SeedError> {
         let voters = point.members.keys().copied().collect();
         let membership = Membership::new(vec![voters], point.members.clone())

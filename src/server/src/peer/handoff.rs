@@ -1,4 +1,4 @@
-//! Columns of a node that leaves, on their way to one that stays.
+//! Hands the columns of a leaving node to a remaining one.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use keyviz_types::NodeId;
 use super::checks::check_cluster;
 use keyviz_peer::{PeerClient, answers::passed_on};
 
-/// Bytes of records in one message, one record more at most.
+/// Bytes of records in one message, plus at most one record.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Messages that wait to be sent.
@@ -28,7 +28,7 @@ pub(crate) struct Estates {
 }
 
 impl Estates {
-    /// Sends all that this node counted or keeps to `heir`; how many records that were.
+    /// Sends all columns that this node counted or keeps to `heir`; returns the number of records.
     pub(crate) async fn bequeath(&self, heir: NodeId, peers: &PeerClient) -> Result<u64, Status> {
         if !self.local.enabled() {
             return Ok(0);
@@ -53,7 +53,7 @@ impl Estates {
                     let (cluster_id, records) = (cluster_id.clone(), chunk);
                     let chunk = proto::InheritChunk { cluster_id, node_id, records };
                     if chunks.blocking_send(chunk).is_err() {
-                        // The heir does not listen any more; its answer says why.
+                        // The receiver has stopped; its answer says why.
                         return;
                     }
                 }
@@ -67,7 +67,7 @@ impl Estates {
         Ok(stored.map_err(|status| passed_on(heir, status))?.into_inner().records)
     }
 
-    /// Takes over what a node that leaves sends.
+    /// Receives the columns of a leaving node.
     pub(crate) async fn inherit(
         &self,
         chunks: Streaming<proto::InheritChunk>,

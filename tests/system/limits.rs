@@ -112,7 +112,7 @@ fn too_little_memory_and_too_few_files_are_no_damage() {
     let files = [3, 5, 8, 10, 12, 14, 16, 20, 24].map(|files| format!("--nofile={files}:{files}"));
     for limit in memory.into_iter().chain(files) {
         for arguments in [serve_arguments(&cluster, &data), vec!["check", "--data", &data]] {
-            let mut child = limited(&[limit.clone()], &arguments, None)
+            let mut child = limited(std::slice::from_ref(&limit), &arguments, None)
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()

@@ -72,7 +72,7 @@ pub enum NoBackup {
         reason: String,
     },
     /// The file that was written cannot be read back.
-    #[error("what was written does not read back: {0}")]
+    #[error("the file that was written cannot be read back: {0}")]
     Unreadable(#[from] BackupError),
 }
 

@@ -68,6 +68,8 @@ pub struct Store {
     pub leader: Mutex<Option<String>>,
     /// The request id of every write, in order.
     pub request_ids: Mutex<Vec<String>>,
+    /// Splits requested. The catalog is at version 1.
+    pub splits_seen: AtomicU64,
     /// The authorization of every write, in order.
     pub tokens: Mutex<Vec<String>>,
 }
@@ -347,9 +349,16 @@ impl Routes for FakeRoutes {
 
     async fn split_route(
         &self,
-        _: Request<proto::SplitRouteRequest>,
+        request: Request<proto::SplitRouteRequest>,
     ) -> Result<Response<proto::RouteChangeResponse>, Status> {
-        Err(Status::unimplemented("no test needs it"))
+        self.store.splits_seen.fetch_add(1, Ordering::Relaxed);
+        if request.get_ref().expected_version > 1 {
+            let mut metadata = MetadataMap::new();
+            metadata.insert(NOT_APPLIED, "true".parse().expect("it is ASCII"));
+            metadata.insert("keyviz-catalog-version", 1.into());
+            return Err(Status::with_metadata(Code::Aborted, "another version", metadata));
+        }
+        Ok(Response::new(proto::RouteChangeResponse { catalog_version: 2, ..Default::default() }))
     }
 
     async fn merge_routes(

@@ -32,19 +32,18 @@ pub const MAX_WAITING_QUERIES: usize = 64;
 /// Most questions of peers that wait to be computed.
 pub const MAX_WAITING_COMPUTATIONS: usize = 128;
 
-/// The node has as much matrix work as it takes on.
+/// The node is at its limit of matrix work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "this node has as much matrix work as it takes on ({running} {what} under way, at most \
-     {waiting} \
-     waiting); try again later or ask another node"
+    "this node is at its limit of matrix work ({running} {what} in progress, {waiting} waiting); \
+     try again later or ask another node"
 )]
 pub struct Busy {
-    /// Of what there are too many.
+    /// What is limited.
     pub what: &'static str,
-    /// Under way at most.
+    /// Maximum number in progress.
     pub running: usize,
-    /// Waiting at most.
+    /// Maximum number waiting.
     pub waiting: usize,
 }
 

@@ -28,8 +28,8 @@ use keyviz_raft::{
 use keyviz_types::{GroupId, NodeId, Term};
 
 use super::archive;
+use super::history_handoffs;
 use super::identity;
-use super::inheritance;
 
 const BUFFER_BYTES: usize = 1 << 20;
 

@@ -21,8 +21,8 @@ use keyviz_types::{GroupId, NodeId};
 
 use super::archive;
 use super::error::NodeError;
+use super::history_handoffs;
 use super::identity;
-use super::inheritance;
 
 /// Bytes of history records in one part.
 const HISTORY_PART_BYTES: usize = 256 << 10;

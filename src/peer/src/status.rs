@@ -1,4 +1,4 @@
-//! Errors of the layers below as gRPC statuses, and back again where a peer answered with one.
+//! Maps errors of the layers below to gRPC statuses, and statuses of peers back to errors.
 
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
@@ -62,7 +62,7 @@ pub fn is_disk_full(status: &Status) -> bool {
     status.metadata().contains_key(DISK_FULL_METADATA)
 }
 
-/// What a peer's refusal of a write to `group` means here.
+/// The meaning of a peer's refusal of a write to `group`.
 pub(crate) fn peer_refusal(group: GroupId, status: &Status) -> KvError {
     let reason = status.message().to_owned();
     if is_not_applied(status) && is_disk_full(status) {

@@ -92,8 +92,8 @@ fn every_command_of_the_handbook_works_on_a_secured_cluster() {
     // Members.
     let status = operator.json(&["cluster", "status"]);
     assert_eq!(status["members"].as_array().map(Vec::len), Some(3));
-    let group = status["groups"].as_array().expect("groups").iter();
-    let group = group.filter(|group| group["group_id"] == 1).next().expect("the group");
+    let mut groups = status["groups"].as_array().expect("groups").iter();
+    let group = groups.find(|group| group["group_id"] == 1).expect("the group");
     let to = if group["leader"] == 2 { "3" } else { "2" };
     operator.does(&["cluster", "transfer-leader", "1", to]);
     operator.does(&["cluster", "verify"]);

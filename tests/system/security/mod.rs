@@ -425,10 +425,9 @@ fn a_token_alone_keeps_strangers_from_passing_for_nodes() {
     strangers(&[None, Some("x"), Some(TOKEN)]);
     done(&cluster.run(&["put", "a", "1"]));
     // The token is replaced, and nodes go on knowing each other.
-    let mut steps = 0;
-    for content in [&*format!("the-new-admin-token\n{TOKEN}\n"), "the-new-admin-token\n"] {
+    let both = format!("the-new-admin-token\n{TOKEN}\n");
+    for (steps, content) in (1..).zip([&*both, "the-new-admin-token\n"]) {
         write(content);
-        steps += 1;
         eventually("all take it over", || {
             let taken =
                 |node| cluster.log(node).matches("took over the changed node secret").count();

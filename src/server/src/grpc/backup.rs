@@ -1,4 +1,4 @@
-//! The `Backup` service: what of this node goes into a backup.
+//! The `Backup` service: sends the data and the history of this node.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use keyviz_proto as proto;
 use keyviz_raft::{Dump, Groups, KeyValue, ReadError};
 use keyviz_types::GroupId;
 
-/// Parts that wait for the client to take them, of 256 KiB and one row each.
+/// Parts that wait for the client, of 256 KiB and one row each.
 const PARTS_QUEUED: usize = 4;
 
 /// Bytes of history records in one part.
@@ -32,7 +32,7 @@ pub(crate) struct BackupService {
 type Parts = BoxStream<'static, Result<proto::BackupPart, Status>>;
 type Taken = mpsc::Sender<Result<proto::BackupPart, Status>>;
 
-/// Runs what blocks on the database beside the runtime; its parts as a stream.
+/// Runs blocking work off the runtime, and streams its parts.
 fn stream(work: impl FnOnce(&Taken) -> Result<(), Status> + Send + 'static) -> Response<Parts> {
     let (taken, parts) = mpsc::channel(PARTS_QUEUED);
     tokio::task::spawn_blocking(move || {
@@ -69,7 +69,7 @@ fn dump_group(group: GroupId, mut dump: Dump, taken: &Taken) -> Result<(), Statu
     give(taken, Part::Group(header))?;
     let mut count = 0;
     loop {
-        // More was written meanwhile than is kept for a dump: it has to be made anew.
+        // More was written meanwhile than is kept for a dump: it has to be restarted.
         let run = dump.next_run().map_err(|error| Status::aborted(error.to_string()))?;
         if run.is_empty() {
             return give(taken, end(count));

@@ -1,4 +1,4 @@
-//! The `Cluster` service, and what this node says of itself to others.
+//! The `Cluster` service, and the status of this node.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,7 +34,7 @@ pub(crate) struct ClusterService {
     pub(crate) storage: Storage,
     pub(crate) security: Security,
     pub(crate) verification: Arc<Verification>,
-    /// Where this node serves HTTP; empty: nowhere.
+    /// HTTP address of this node; empty: none.
     pub(crate) http: String,
     pub(crate) started: Instant,
     pub(crate) timeout: Duration,
@@ -42,7 +42,7 @@ pub(crate) struct ClusterService {
 }
 
 impl ClusterService {
-    /// Whether this node can serve; else why not.
+    /// Checks whether this node can serve.
     pub(crate) fn readiness(&self) -> Result<(), String> {
         if let Some(failure) = self.loops.failure() {
             return Err(failure.to_owned());
@@ -71,7 +71,7 @@ impl ClusterService {
         if unserved.is_empty() { Ok(()) } else { Err(unserved_words(&unserved)) }
     }
 
-    /// Why this node serves nothing any more; `None`: it is a member.
+    /// Why this node no longer serves; `None`: it is a member.
     pub(crate) fn removed(&self) -> Option<String> {
         match self.directory.membership_state() {
             MembershipState::Member | MembershipState::Asking => None,
@@ -80,13 +80,13 @@ impl ClusterService {
         }
     }
 
-    /// Why this node takes part in nothing; empty: it does.
+    /// Why this node is excluded; empty: it is not.
     pub(crate) fn refused(&self) -> String {
         let refused = self.directory.membership_state() == MembershipState::Refused;
         if refused { self.directory.refusal().as_str().to_owned() } else { String::new() }
     }
 
-    /// Why this node takes no writes; `None`: it does.
+    /// Why this node accepts no writes; `None`: it does.
     pub(crate) fn read_only(&self) -> Option<String> {
         self.storage.check_space().err().map(|full| full.to_string())
     }
@@ -135,7 +135,7 @@ impl ClusterService {
         }
     }
 
-    /// Whether a node that asks for itself may have this id: nobody else does, and nobody else did.
+    /// Checks that a joining node may have this id: no other node has it or had it.
     async fn admit_disk(&self, group: &Group, id: NodeId, disk: DiskId) -> Result<(), Status> {
         let in_use = || {
             Status::failed_precondition(format!(
@@ -150,7 +150,8 @@ impl ClusterService {
         match known {
             Some(known) if known == disk => return Ok(()),
             Some(_) => return Err(in_use()),
-            // It was a member before anybody saw its disk. What was sent to it, it must still have.
+            // It was a member before its disk was recorded, and must still have the entries that
+            // were sent to it.
             None if status.members.contains_key(&id.0)
                 && status.matched.get(&id.0).copied().flatten().is_some() =>
             {

@@ -114,7 +114,7 @@ fn feed_status(error: FeedError) -> Status {
     }
 }
 
-/// The services of this module share their state; gRPC wants each in its own type.
+/// The services of this module share their state; tonic requires a type for each.
 #[derive(Clone)]
 pub(crate) struct SharedKeyViz(pub(crate) Arc<KeyVizService>);
 

@@ -21,11 +21,11 @@ pub(crate) struct KvService {
 }
 
 impl KvService {
-    /// The answer to a request for `key`, with who leads its group where that is another node.
+    /// The answer to a request for `key`, with the leader of its group if that is another node.
     fn answer<T>(&self, key: &[u8], message: T) -> Response<T> {
         let mut response = Response::new(message);
         let leader = self.coordinator.led_elsewhere(key);
-        // An address that is no metadata is no address.
+        // An address that is not valid metadata is left out.
         if let Some(leader) = leader.and_then(|leader| leader.address.try_into().ok()) {
             response.metadata_mut().insert(LEADER_METADATA, leader);
         }
@@ -70,7 +70,7 @@ impl proto::kv_server::Kv for KvService {
             let held = Arc::new(self.coordinator.admit_answer(bytes).map_err(kv_status)?);
             let answer = proto::GetResponse { value };
             let mut answer = match consistency {
-                // Every replica serves it as well as the leader.
+                // Every replica can serve it.
                 Consistency::Stale => Response::new(answer),
                 Consistency::Linearizable | Consistency::Lease => self.answer(&key, answer),
             };
@@ -129,7 +129,7 @@ impl proto::kv_server::Kv for KvService {
         let (rows, admitted) = begin().inspect_err(|refused| running.outcome = refused.code())?;
         let in_flight = (self.coordinator.enter(), admitted);
         let pages = rows.map(|page| page.map(scan_response).map_err(kv_status));
-        // A client that goes away before the end has cancelled the scan.
+        // A client that disconnects before the end has cancelled the scan.
         let start = (Box::pin(pages), running, in_flight);
         let pages = futures::stream::unfold(start, |(mut pages, mut running, held)| async move {
             let page = pages.next().await;

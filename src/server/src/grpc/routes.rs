@@ -24,16 +24,16 @@ use keyviz_types::{NodeId, RouteId};
 use keyviz_peer::status::kv_status;
 use keyviz_proto::metadata::{DISK_FULL_METADATA, NOT_APPLIED_METADATA};
 
-/// An idle subscriber is told this often that it is current.
+/// Interval of progress messages to an idle subscriber.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
-/// Routes in one message of a snapshot: with keys of the longest kind, 8 MiB.
+/// Routes in one message of a snapshot: 8 MiB with keys of maximum length.
 const SNAPSHOT_ROUTES: usize = 1_024;
 
-/// Most changes, and most retired routes, in one answer.
+/// Maximum number of changes and of retired routes in one answer.
 const MAX_HISTORY: usize = 1_024;
 
-/// Version that bootstrap makes; it is not among the retained changes.
+/// Version of the bootstrap, which is not among the retained changes.
 const BOOTSTRAP_VERSION: u64 = 1;
 
 pub(crate) struct RoutesService {
@@ -47,7 +47,7 @@ pub(crate) struct RoutesService {
 }
 
 impl RoutesService {
-    /// Refuses where this node is no member any more: its routes are those of the past.
+    /// Refuses if this node is no longer a member, because its routes are outdated.
     fn check_member(&self) -> Result<(), Status> {
         match self.directory.membership_state() {
             MembershipState::Member | MembershipState::Asking => Ok(()),
@@ -84,8 +84,8 @@ impl RoutesService {
     /// All routes as applied here.
     pub(crate) fn list(&self) -> Result<proto::ListRoutesResponse, Status> {
         self.check_member()?;
-        // The published table, not one that is applied and not written yet: a watch after the
-        // version that is listed must not be ahead of the node.
+        // The published table rather than the applied one, which may not be written yet: a watch
+        // after the listed version must not be ahead of the node.
         let table = self.catalog.applied().hub().table();
         Ok(proto::ListRoutesResponse {
             catalog_version: table.version(),
@@ -120,7 +120,7 @@ impl RoutesService {
             let (changes, retired): (Vec<_>, Vec<_>) = (later.collect(), retired.collect());
             let (skip, skip_retired) =
                 (changes.len().saturating_sub(most), retired.len().saturating_sub(most));
-            // The changes that are retained begin after what was asked for.
+            // The retained changes begin after the requested version.
             let hole = changes
                 .first()
                 .is_some_and(|first| first.version > after.max(BOOTSTRAP_VERSION) + 1);
@@ -339,7 +339,7 @@ fn route_id(name: &str, id: u64) -> Result<RouteId, Status> {
         .ok_or_else(|| Status::invalid_argument(format!("{name} is 0; route ids start at 1")))
 }
 
-/// A retry inside the server must not make a change twice, so every change gets an id.
+/// A retry inside the server must not apply a change twice, so every change gets an id.
 fn request_id(given: String) -> String {
     if given.is_empty() { format!("server-{:032x}", rand::random::<u128>()) } else { given }
 }

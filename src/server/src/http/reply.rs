@@ -1,4 +1,4 @@
-//! Answers as JSON, and refusals of parameters.
+//! JSON responses, and refusals of parameters.
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};

@@ -1,5 +1,5 @@
-//! What callers meet at the two ports of a node: names, compressed and malformed calls, connections,
-//! metrics; and what others find in its folder.
+//! What callers meet at the two ports of a node: names, compressed and malformed calls,
+//! connections, metrics; and what others find in its folder.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

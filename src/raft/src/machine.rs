@@ -30,9 +30,9 @@ impl From<MachineError> for std::io::Error {
 
 /// A replicated state machine: a pure function of the commands in log order.
 ///
-/// Rows live in the group's [`Keyspace`]. The changes of a run of entries and the position of the last
-/// one are written in one atomic batch, so after a crash `apply` continues exactly after the rows:
-/// no command is applied twice or skipped. A machine may keep state in memory, as long as
+/// Rows live in the group's [`Keyspace`]. The changes of a run of entries and the position of the
+/// last one are written in one atomic batch, so after a crash `apply` continues exactly after the
+/// rows: no command is applied twice or skipped. A machine may keep state in memory, as long as
 /// [`restore`](Machine::restore) can rebuild it from the rows.
 ///
 /// `apply` may run on a thread of the asynchronous runtime: it must wait for nothing but the

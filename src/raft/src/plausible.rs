@@ -1,6 +1,6 @@
-//! Terms that elections lead to. Each election raises the term of its group by one, so a term that is
-//! far above the own one is no election's: it is a mistake or an attack, and taking it over would leave
-//! the group without a leader for good once no larger one is left.
+//! Terms that elections lead to. Each election raises the term of its group by one, so a term that
+//! is far above the own one is no election's: it is a mistake or an attack, and taking it over
+//! would leave the group without a leader for good once no larger one is left.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use tonic::Status;
 
 use super::group::Group;
 
-/// A term that is further above the own one than this is refused: an election a millisecond would need
-/// 49 days for it.
+/// A term that is further above the own one than this is refused: an election a millisecond would
+/// need 49 days for it.
 pub(crate) const MAX_TERM_JUMP: u64 = 1 << 32;
 
 /// The log tells of refusals at most this often.

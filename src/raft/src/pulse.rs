@@ -1,8 +1,9 @@
 //! Whether a group can be served, as this node knows it.
 //!
-//! A leader is one only while a quorum follows it, and who leads is remembered long after the leader is
-//! gone. So a leader tells with each append how long ago a quorum last confirmed it, and a group counts
-//! as served here while that is no longer ago than [`SERVED_WITHIN`], counted on this node's clock.
+//! A leader is one only while a quorum follows it, and who leads is remembered long after the
+//! leader is gone. So a leader tells with each append how long ago a quorum last confirmed it, and
+//! a group counts as served here while that is no longer ago than [`SERVED_WITHIN`], counted on
+//! this node's clock.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};

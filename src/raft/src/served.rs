@@ -1,5 +1,5 @@
-//! What a group is worth to those who ask this node for it: whether it can be served, and what it was
-//! asked for.
+//! What a group is worth to those who ask this node for it: whether it can be served, and what it
+//! was asked for.
 
 use std::time::Duration;
 
@@ -34,8 +34,8 @@ pub enum NotServed {
 }
 
 impl Group {
-    /// The leader of the group, which a quorum confirmed within [`SERVED_WITHIN`] as far as this node
-    /// knows; else why nobody may count on the group here.
+    /// The leader of the group, which a quorum confirmed within [`SERVED_WITHIN`] as far as this
+    /// node knows; else why nobody may count on the group here.
     ///
     /// # Errors
     /// See [`NotServed`].
@@ -67,12 +67,14 @@ impl Group {
         }
     }
 
-    /// How often this node has seen another leader or another term of one since it opened the group.
+    /// How often this node has seen another leader or another term of one since it opened the
+    /// group.
     pub fn leader_changes(&self) -> u64 {
         self.pulse().leader_changes()
     }
 
-    /// How long ago a quorum confirmed the leader that this node knows; `None`: not since it is known.
+    /// How long ago a quorum confirmed the leader that this node knows; `None`: not since it is
+    /// known.
     pub fn quorum_age(&self) -> Option<Duration> {
         if self.is_leader() {
             return self.pulse().own_age();

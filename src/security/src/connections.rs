@@ -1,11 +1,11 @@
 //! The connections that callers hold, and which of them are closed.
 //!
-//! A connection takes a descriptor, of which a process has a number. So one that asks for nothing ends:
-//! one that never asked anything after [`FIRST_REQUEST_WITHIN`], one that has nothing under way after
-//! [`IDLE_WITHIN`]. (Whether the other end is still there is what the HTTP/2 pings are for.) And some
-//! descriptors stay free for the node's own use: where callers hold all others, the connection that
-//! has been idle for longest makes room for a new one, so that a peer, which is never idle for long,
-//! always gets in. Where none is idle, the new one is closed.
+//! A connection takes a descriptor, of which a process has a number. So one that asks for nothing
+//! ends: one that never asked anything after [`FIRST_REQUEST_WITHIN`], one that has nothing under
+//! way after [`IDLE_WITHIN`]. (Whether the other end is still there is what the HTTP/2 pings are
+//! for.) And some descriptors stay free for the node's own use: where callers hold all others, the
+//! connection that has been idle for longest makes room for a new one, so that a peer, which is
+//! never idle for long, always gets in. Where none is idle, the new one is closed.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -27,8 +27,8 @@ const IDLE_WITHIN: Duration = Duration::from_secs(300);
 /// The pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Descriptors that stay free for files, for connections to other nodes and for listeners; a half of
-/// all where there are few.
+/// Descriptors that stay free for files, for connections to other nodes and for listeners; a half
+/// of all where there are few.
 const RESERVE: u64 = 256;
 
 /// The kind of a port.
@@ -180,8 +180,8 @@ impl Activity {
 
     /// Since when nothing is under way; `None`: something is.
     fn idle_since(&self) -> Option<Instant> {
-        // Relaxed: a request that begins at this moment may lose its connection, as one that comes a
-        // moment later does.
+        // Relaxed: a request that begins at this moment may lose its connection, as one that comes
+        // a moment later does.
         let idle = self.under_way.load(Ordering::Relaxed) == 0;
         idle.then(|| self.state.lock().since)
     }

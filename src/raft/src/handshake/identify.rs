@@ -133,8 +133,8 @@ impl Roster {
         Ok(())
     }
 
-    /// Whether what answers at another address than the member's is this member on its disk; changes
-    /// nothing.
+    /// Whether what answers at another address than the member's is this member on its disk;
+    /// changes nothing.
     ///
     /// # Errors
     /// Who or what it is instead, in words.

@@ -1,9 +1,9 @@
 //! Members that do not answer: who they are, and when the log names them.
 //!
-//! All groups of a node speak to a member at once, each several times a second, so that each failure
-//! alone would be thousands of lines a minute. The round of handshakes meets every member once, and
-//! says so once: when a member has not answered twice in a row, then every [`TELL_EVERY`] with what
-//! came of it since, and when it answers again.
+//! All groups of a node speak to a member at once, each several times a second, so that each
+//! failure alone would be thousands of lines a minute. The round of handshakes meets every member
+//! once, and says so once: when a member has not answered twice in a row, then every [`TELL_EVERY`]
+//! with what came of it since, and when it answers again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -207,7 +207,8 @@ impl Folder {
             .create(true)
             .truncate(false)
             .mode(FILE_MODE)
-            // Whoever can write into the folder's parent must not choose another file of this user's.
+            // Whoever can write into the folder's parent must not choose another file of this
+            // user's.
             .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(&path)
             .map_err(|error| match error.raw_os_error() {

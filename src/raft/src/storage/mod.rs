@@ -93,9 +93,9 @@ const LOG: &str = "log";
 /// beside it ([`StorageOptions::log_cache_bytes`]).
 const JOURNAL_CACHE_PART: u64 = 16;
 
-/// Threads that an open storage needs: those of sled's pool and the one that watches them, one of sled
-/// for each of its two databases, one that makes logs durable, and one that looks at the room on the
-/// disk. Each database beside the store has one more.
+/// Threads that an open storage needs: those of sled's pool and the one that watches them, one of
+/// sled for each of its two databases, one that makes logs durable, and one that looks at the room
+/// on the disk. Each database beside the store has one more.
 pub const THREADS: usize = pool::POOL + 1 + 2 + 1 + 1;
 
 /// Bounds of a node's storage.

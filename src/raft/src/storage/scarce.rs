@@ -1,8 +1,9 @@
 //! What the system did not give: threads, memory, open files.
 //!
-//! sled passes such an answer on as an error or panics with it, often in the same words as on damage,
-//! and often only because it could not read. It says nothing about the data, so it must never be
-//! taken for damage: the folder is as it was, and the node can start from it once there is more.
+//! sled passes such an answer on as an error or panics with it, often in the same words as on
+//! damage, and often only because it could not read. It says nothing about the data, so it must
+//! never be taken for damage: the folder is as it was, and the node can start from it once there is
+//! more.
 
 use std::fmt;
 use std::io;
@@ -11,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-/// Set once the system refused something while a database was used: what was found since then proves
-/// no damage.
+/// Set once the system refused something while a database was used: what was found since then
+/// proves no damage.
 static SEEN: AtomicBool = AtomicBool::new(false);
 
 /// A resource that the system did not give.
@@ -65,8 +66,8 @@ impl Scarce {
         Self::NUMBERS.iter().find(named).map(|(_, scarce)| *scarce)
     }
 
-    /// Memory, where the process has nearly all that its limit allows: what panics then may have got
-    /// none, whatever it says.
+    /// Memory, where the process has nearly all that its limit allows: what panics then may have
+    /// got none, whatever it says.
     pub(super) fn of_pressure() -> Option<Self> {
         let limit = getrlimit(Resource::As).current?;
         let status = std::fs::read_to_string("/proc/self/status").ok()?;

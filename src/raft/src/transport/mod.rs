@@ -8,6 +8,7 @@
 //! Nothing that a peer can send panics here: what does not decode is answered with an error.
 
 mod errors;
+mod greeting;
 pub(super) mod held;
 mod identity;
 mod in_flight;

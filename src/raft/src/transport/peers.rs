@@ -238,8 +238,8 @@ impl Peers {
         Ok(client.identify(request).await?.into_inner())
     }
 
-    /// Asks who answers at an address where `node` may have moved to, over a connection of its own, so
-    /// that the one to the member stays as it is.
+    /// Asks who answers at an address where `node` may have moved to, over a connection of its own,
+    /// so that the one to the member stays as it is.
     ///
     /// # Errors
     /// Nobody answers, or an earlier version does (`UNIMPLEMENTED`).

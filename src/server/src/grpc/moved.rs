@@ -1,9 +1,10 @@
 //! A member that is reached elsewhere from now on.
 //!
-//! The member is the one that has its disk, wherever it is. So the leader of the catalog group asks who
-//! answers at the new address, and changes the address in the group's membership only where that is
-//! the member's disk in a state that the cluster knows, and nobody stands for it at the old address
-//! any more. Each node takes addresses from that membership; the leaders of the other groups follow.
+//! The member is the one that has its disk, wherever it is. So the leader of the catalog group asks
+//! who answers at the new address, and changes the address in the group's membership only where
+//! that is the member's disk in a state that the cluster knows, and nobody stands for it at the old
+//! address any more. Each node takes addresses from that membership; the leaders of the other
+//! groups follow.
 
 use std::time::Duration;
 
@@ -22,8 +23,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 const OLD_ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 impl ClusterService {
-    /// Changes where a member is reached, if this is a change. Called where this node leads `group`,
-    /// the catalog group.
+    /// Changes where a member is reached, if this is a change. Called where this node leads
+    /// `group`, the catalog group.
     pub(crate) async fn move_member(
         &self,
         group: &Group,

@@ -1,10 +1,10 @@
 //! What a node is called, as browsers say it.
 //!
-//! A page of any site can have its name point to 127.0.0.1 and then counts as of one origin with this
-//! node (DNS rebinding). Where a node listens on loopback and asks for no token, nothing but the name
-//! gives such a page away: so a request is taken only under a name that the node is called by. And
-//! whatever a page elsewhere is called, it changes nothing here: a change comes from a page of this
-//! node, whose `Origin` is the node's own name, or from no page at all.
+//! A page of any site can have its name point to 127.0.0.1 and then counts as of one origin with
+//! this node (DNS rebinding). Where a node listens on loopback and asks for no token, nothing but
+//! the name gives such a page away: so a request is taken only under a name that the node is called
+//! by. And whatever a page elsewhere is called, it changes nothing here: a change comes from a page
+//! of this node, whose `Origin` is the node's own name, or from no page at all.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -45,8 +45,8 @@ fn plain(host: &str) -> String {
 }
 
 impl Names {
-    /// The node listens at `listen` (`ip:port`, or empty) and is told that it is called `others`, each
-    /// with or without a port.
+    /// The node listens at `listen` (`ip:port`, or empty) and is told that it is called `others`,
+    /// each with or without a port.
     pub(crate) fn new<'a>(
         listen: &str,
         has_token: bool,

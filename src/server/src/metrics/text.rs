@@ -1,8 +1,8 @@
 //! The two forms of `/metrics`: OpenMetrics 1.0.0 and the plain text of Prometheus, 0.0.4.
 //!
-//! They differ in how a counter is announced: OpenMetrics names it without `_total`, which the plain
-//! form takes for a metric without help or type. OpenMetrics ends with a mark and has types that the
-//! plain form does not know.
+//! They differ in how a counter is announced: OpenMetrics names it without `_total`, which the
+//! plain form takes for a metric without help or type. OpenMetrics ends with a mark and has types
+//! that the plain form does not know.
 
 /// A form that a scraper asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -261,6 +261,7 @@ fn hundred_nodes() {
         columns: 1_440,
         oldest_ms: START_MS,
         open_ms: 0,
+        newest_ms: 0,
         forgotten_before_ms: 0,
         unattributed: 0,
         ranges: routes

@@ -223,6 +223,29 @@ fn structure_no_file_imports_itself_by_way_of_others() {
     assert!(wrong.is_empty(), "files that import in a circle:\n{}", wrong.join("\n"));
 }
 
+/// `println!` and its like panic where stdout or stderr fails: commands write with `writeln!` and say
+/// with `say!`, nodes log.
+#[test]
+fn structure_nothing_prints_in_a_way_that_can_panic() {
+    let mut wrong = Vec::new();
+    for file in files(&root().join("src"), &[".rs"]) {
+        let path = shown(&file);
+        let of_tests = ["build.rs", "_tests.rs", "/tests.rs", "/simulation/", "src/testkit/"];
+        if of_tests.iter().any(|part| path.contains(part)) {
+            continue;
+        }
+        let text = read(&file);
+        let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+        for (number, line) in code.lines().enumerate() {
+            let line = line.split("//").next().unwrap_or_default();
+            if ["print!(", "println!(", "dbg!("].iter().any(|call| line.contains(call)) {
+                wrong.push(format!("{path}:{}", number + 1));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "these may panic where nobody reads:\n{}", wrong.join("\n"));
+}
+
 #[test]
 fn structure_no_file_is_longer_than_500_lines() {
     let mut wrong = Vec::new();

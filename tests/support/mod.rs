@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -169,13 +169,20 @@ impl Cluster {
             .append(true)
             .open(self.log_path(index))
             .expect("the temporary folder takes a file");
-        let child = self
+        self.spawn_saying_to(index, log.into());
+    }
+
+    /// Starts node `index`; its talk goes there.
+    pub fn spawn_saying_to(&mut self, index: usize, stderr: Stdio) -> Option<ChildStderr> {
+        let mut child = self
             .serve_command(index)
             .stdout(Stdio::null())
-            .stderr(log)
+            .stderr(stderr)
             .spawn()
             .expect("the binary starts");
+        let said = child.stderr.take();
         self.nodes[index] = Some(child);
+        said
     }
 
     pub fn log_path(&self, index: usize) -> PathBuf {
@@ -260,6 +267,13 @@ impl Cluster {
     pub fn heat(&self, index: usize, series: &str, more: &[&str]) -> Value {
         let arguments = [&["heat", "--last", "1h", "--series", series], more].concat();
         self.json_on(index, &arguments)
+    }
+
+    /// One number of `/metrics` at node `index`; `sample` is its name with its labels.
+    pub fn metric(&self, index: usize, sample: &str) -> Option<f64> {
+        let page = http_get(&self.http[index], "/metrics");
+        let value = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))?;
+        value.trim().parse().ok()
     }
 
     pub fn total(&self, index: usize, series: &str, more: &[&str]) -> u64 {

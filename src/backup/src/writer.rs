@@ -89,12 +89,14 @@ impl BackupWriter {
         self.rows
     }
 
-    /// Writes the end, makes the file durable and returns its length.
+    /// Writes the end, which names the members whose history is missing, makes the file durable and
+    /// returns its length.
     ///
     /// # Errors
     /// An error of the operating system.
-    pub fn finish(mut self) -> io::Result<u64> {
-        let end = proto::BackupEnd { sections: self.sections, rows: self.rows };
+    pub fn finish(mut self, histories_missing: Vec<u64>) -> io::Result<u64> {
+        let (sections, rows) = (self.sections, self.rows);
+        let end = proto::BackupEnd { sections, rows, histories_missing };
         self.write(Part::End(end))?;
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;

@@ -15,7 +15,7 @@ pub enum DiskChangeError {
     #[error(transparent)]
     Refused(#[from] DiskError),
     /// It may or may not have happened, or cannot happen now.
-    #[error("the disk was not recorded for certain: {0}")]
+    #[error("the record of the disk is not confirmed: {0}")]
     Unavailable(String),
 }
 

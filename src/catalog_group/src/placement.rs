@@ -26,7 +26,7 @@ pub enum PlacementChangeError {
     #[error("this node does not lead the catalog group")]
     NotLeader(Option<NodeId>),
     /// It may or may not have happened, or cannot happen now.
-    #[error("the placement was not changed for certain: {0}")]
+    #[error("the change of the placement is not confirmed: {0}")]
     Unavailable(String),
 }
 

@@ -400,18 +400,19 @@ fn after(effect: Effect, address: &Address, status: Status) -> Next {
     let from_server = std::error::Error::source(&status).is_none()
         && meaning != Meaning::NotSent
         && !is_local_timeout(&status);
+    // A change of routes that was decided on another catalog version did not happen, and would be
+    // refused again.
+    let outdated = effect == Effect::Repeatable && from_server && status.code() == Code::Aborted;
     let again = match effect {
         Effect::Read | Effect::Repeatable => {
             meaning.read_again(&status) || is_local_timeout(&status)
         }
         Effect::Write => meaning.write_again(),
     };
-    if again {
+    if again && !outdated {
         return Next::Again(status, from_server);
     }
     let address = address.clone();
-    // A change of routes that was decided on another catalog version did not happen.
-    let outdated = effect == Effect::Repeatable && from_server && status.code() == Code::Aborted;
     Next::Give(match (effect, meaning) {
         (Effect::Write | Effect::Repeatable, Meaning::Unknown) if !outdated => {
             Error::Unknown { address, reason: failure::reason(&status) }

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::*;
-use crate::ClientBuilder;
 use crate::fake::{self, FakeNode, Fault, Store};
+use crate::{ChangeOptions, ClientBuilder};
 
 async fn cluster() -> (Arc<Store>, FakeNode, FakeNode, Client) {
     let store = Arc::new(Store::default());
@@ -141,6 +141,17 @@ async fn operations_on_a_key_go_to_the_leader_once_it_is_known() {
     put(&client).await.expect("the leader takes it");
     let seen = [&one, &two].map(|node| node.writes_seen.load(Ordering::Relaxed));
     assert_eq!(seen, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_change_decided_on_another_catalog_version_is_refused_at_once() {
+    let (store, one, two, _) = cluster().await;
+    let client = builder(&[&one, &two]).build().expect("two addresses");
+    let options = ChangeOptions { expected_version: 7, ..ChangeOptions::default() };
+    let error = client.split_route(1, "m", options).await.unwrap_err();
+    assert_eq!(error.current_catalog_version(), Some(1), "{error}");
+    assert_eq!(store.splits_seen.load(Ordering::Relaxed), 1, "it is not sent again");
+    client.split_route(1, "m", ChangeOptions::default()).await.expect("any version will do");
 }
 
 #[test]

@@ -69,10 +69,7 @@ pub enum FeedError {
     #[error(transparent)]
     Matrix(#[from] MatrixError),
     /// Too many distinct questions.
-    #[error(
-        "this node already streams {MAX_FEEDS} different questions; ask one of them, \
-         or another node"
-    )]
+    #[error("this node streams its maximum of {MAX_FEEDS} different queries; ask another node")]
     TooManyFeeds,
     /// Too many subscribers.
     #[error("this node already has {MAX_SUBSCRIBERS} subscribers; ask another node")]

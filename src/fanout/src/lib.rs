@@ -28,7 +28,7 @@ mod work;
 pub use cluster::{DEFAULT_DEADLINE, Fanout, FanoutCounters};
 pub use feed::{ColumnsUpdate, FeedError, Feeds, MAX_FEEDS, MAX_SUBSCRIBERS, Subscription};
 pub use handoffs::{HandoffError, HandoffRecord, HandoffStore, Incoming};
-pub use local::{Clock, FlushStats, LocalMatrix};
+pub use local::{Clock, FlushStats, LocalMatrix, StoredRecords};
 pub use parts::FanoutParts;
 pub use peers::{PeerMatrix, PeerTotals};
 pub use request::{Axis, MatrixAnswer, MatrixError, MatrixRequest};

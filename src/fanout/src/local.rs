@@ -16,9 +16,12 @@ use keyviz_core::history::{HistoryHandoff, HistoryView};
 use keyviz_core::query::{ColumnPlan, NodeTotals, RowAxis};
 use keyviz_core::sampler::Harvest;
 use keyviz_core::wire::NodeColumns;
-use keyviz_core::{Archive, Flushed, History, Query, Sampler, Window};
+use keyviz_core::{Archive, Flushed, History, Incarnation, NodeId, Query, Sampler, Window};
 
 use super::work::{Asker, Work, WorkError};
+
+/// Records of a store, by key.
+pub type StoredRecords = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// The time as nodes see it. Injected, so that tests can set it.
 #[derive(Clone)]
@@ -152,7 +155,17 @@ impl LocalMatrix {
         let open = self.history.checkpoint();
         let closed = self.history.inspect(Window { from_ms: 0, to_ms: u64::MAX });
         let columns = std::iter::once(&open).chain(closed.iter().map(AsRef::as_ref));
-        Archive::default().batch(columns, &[]).puts.into_iter().collect()
+        let mut archive = Archive::default();
+        let puts = archive.batch(columns, &[]).puts;
+        let forgotten = archive.note_forgotten(self.history.holdings().forgotten_before_ms);
+        puts.into_iter().chain(forgotten).collect()
+    }
+
+    /// What is kept for nodes that have left, as records of a store.
+    pub fn export_kept(&self) -> Vec<(NodeId, Incarnation, StoredRecords)> {
+        let kept = self.history.kept_estates().into_iter();
+        kept.map(|handoff| (handoff.node, handoff.incarnation, handoff.records().collect()))
+            .collect()
     }
 
     /// Round one, for this node's own queries.
@@ -243,9 +256,7 @@ impl LocalMatrix {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keyviz_core::{
-        GroupId, HistoryConfig, Incarnation, KeyRange, NodeId, RouteId, RouteSpec, SamplerConfig,
-    };
+    use keyviz_core::{GroupId, HistoryConfig, KeyRange, RouteId, RouteSpec, SamplerConfig};
 
     #[test]
     fn aligned_time_a_question_closes_the_column_whose_flush_is_late() {

@@ -139,6 +139,7 @@ impl Member {
         self.status.columns = totals.columns;
         self.status.oldest_ms = Some(totals.oldest_ms);
         self.status.open_ms = Some(totals.open_ms);
+        self.status.newest_ms = Some(totals.newest_ms).filter(|newest_ms| *newest_ms > 0);
         self.status.incarnation = Some(totals.incarnation);
         (self, parts)
     }

@@ -32,19 +32,18 @@ pub const MAX_WAITING_QUERIES: usize = 64;
 /// Most questions of peers that wait to be computed.
 pub const MAX_WAITING_COMPUTATIONS: usize = 128;
 
-/// The node has as much matrix work as it takes on.
+/// The node is at its limit of matrix work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "this node has as much matrix work as it takes on ({running} {what} under way, at most \
-     {waiting} \
-     waiting); try again later or ask another node"
+    "this node is at its limit of matrix work ({running} {what} in progress, {waiting} waiting); \
+     try again later or ask another node"
 )]
 pub struct Busy {
-    /// Of what there are too many.
+    /// What is limited.
     pub what: &'static str,
-    /// Under way at most.
+    /// Maximum number in progress.
     pub running: usize,
-    /// Waiting at most.
+    /// Maximum number waiting.
     pub waiting: usize,
 }
 
@@ -67,6 +66,7 @@ pub enum WorkError {
 pub struct Work {
     queries: Places,
     computations: Places,
+    answers: Places,
     called_off: Arc<AtomicUsize>,
 }
 
@@ -104,6 +104,7 @@ impl Work {
         Work {
             queries: Places::new("queries", queries, waiting_queries),
             computations: Places::new("computations", computations, waiting_computations),
+            answers: Places::new("answers", queries, waiting_queries),
             called_off: Arc::default(),
         }
     }
@@ -153,6 +154,20 @@ impl Work {
         .await
     }
 
+    /// Writes an answer down, in turn, as [`Work::compute`] computes: over a million cells take tens of
+    /// milliseconds of a core, and as much memory again. As many answers are written at a time as
+    /// queries are under way.
+    ///
+    /// # Errors
+    /// At once where too many wait.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, WorkError> {
+        let _place = self.answers.enter(self.answers.most_waiting).await?;
+        self.compute(Asker::Own, |_| Some(write())).await
+    }
+
     /// Computations that ended early because nobody waited for them any more.
     pub fn called_off(&self) -> usize {
         self.called_off.load(Ordering::Relaxed)
@@ -172,6 +187,19 @@ impl Work {
     pub fn running_queries(&self) -> usize {
         self.queries.running()
     }
+}
+
+/// Computes as [`off_the_runtime`] does, and behind the store.
+pub(super) async fn off_the_runtime_behind_the_store<T: Send + 'static>(
+    compute: impl FnOnce(&(dyn Fn() -> bool + Sync)) -> Option<T> + Send + 'static,
+) -> Result<T, WorkError> {
+    off_the_runtime(move |wanted| {
+        behind_the_store(|| compute(wanted)).unwrap_or_else(|error| {
+            tracing::error!(%error, "there is no thread to compute on");
+            None
+        })
+    })
+    .await
 }
 
 /// Computes where no request waits for it, at once. `compute` as in [`Work::compute`].

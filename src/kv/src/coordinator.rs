@@ -33,7 +33,7 @@ use keyviz_directory::{Directory, MemberAddress, MembershipState};
 /// Counters of requests since the start of the node.
 #[derive(Default, Debug)]
 pub struct KvCounters {
-    /// Writes proposed by this node as leader.
+    /// Operations of writes proposed by this node as leader: as many as the matrix counts.
     pub proposed: AtomicU64,
     /// Writes forwarded to another node.
     pub forwarded_writes: AtomicU64,
@@ -70,6 +70,7 @@ pub struct Coordinator {
     in_flight: TaskTracker,
     clients: Admission,
     nodes: Admission,
+    answers: Admission,
     read_indexes: Mutex<ReadIndexes>,
 }
 
@@ -95,6 +96,7 @@ impl Coordinator {
             counters: KvCounters::default(),
             clients: Admission::new(parts.queue_bytes),
             nodes: Admission::new(parts.queue_bytes),
+            answers: Admission::new(parts.queue_bytes),
             parts,
             in_flight: TaskTracker::new(),
             read_indexes: Mutex::default(),
@@ -113,6 +115,14 @@ impl Coordinator {
     pub fn admit(&self, bytes: usize) -> Result<Admitted, KvError> {
         self.is_member(self.parts.directory.membership_state())?;
         self.clients.request(bytes)
+    }
+
+    /// Takes on the answer to a client's request, which carries so many bytes, or refuses it.
+    ///
+    /// # Errors
+    /// Too much waits for clients to take it.
+    pub fn admit_answer(&self, bytes: usize) -> Result<Admitted, KvError> {
+        self.answers.answer(bytes)
     }
 
     /// Admits a client's scan, or refuses it.

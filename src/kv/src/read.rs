@@ -208,7 +208,13 @@ impl Coordinator {
 
     /// Reads from this node's replica, and counts it: one read, and the bytes returned.
     fn serve(&self, local: &Group, read: &PeerRead) -> Result<PeerReadReply, KvError> {
+        if let PeerRead::Page(range) = read
+            && range.uncounted
+        {
+            return Ok(PeerReadReply::Page(read_page(local.keyspace(), range)?));
+        }
         Coordinator::count(&self.counters.reads_served);
+        local.count_read();
         let (key, reads, bytes, reply) = match read {
             PeerRead::Get(key) => {
                 let value = read_key(local.keyspace(), key)?;

@@ -1,4 +1,4 @@
-//! What the first members of a cluster agree on before there is a cluster.
+//! The parameters of a bootstrap, which all first members share.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -57,7 +57,7 @@ pub enum BootstrapSpecError {
 }
 
 impl BootstrapSpec {
-    /// Checks the members; the rest is checked where the groups are placed.
+    /// Checks the members; the rest is checked when groups are placed.
     pub fn new(
         members: BTreeMap<NodeId, String>,
         groups: u64,
@@ -110,7 +110,7 @@ impl BootstrapSpec {
         &self.split_at
     }
 
-    /// That the list names `id` at the address it is advertised at.
+    /// Checks that the list has `id` with its advertised address.
     pub fn check_member(&self, id: NodeId, advertised: &str) -> Result<(), BootstrapSpecError> {
         match self.members.get(&id.0) {
             None => Err(BootstrapSpecError::NotAMember { id }),

@@ -1,5 +1,4 @@
-//! Checks the folder of a stopped node: the storage's records, and what this layer and those below
-//! it know of their contents.
+//! Checks the folder of a stopped node: the records of the storage and their contents.
 
 use std::path::Path;
 
@@ -15,7 +14,7 @@ use super::{archive, history_handoffs, identity};
 /// Reads every record of a stopped node's folder; see [`check_folder`].
 ///
 /// # Errors
-/// The folder is in use, is no node's, or its database does not open at all.
+/// If the folder is in use, does not belong to a node, or its database cannot be opened.
 pub fn check(dir: &Path) -> Result<CheckReport, OpenError> {
     check_folder(dir, &Contents)
 }
@@ -29,7 +28,7 @@ impl Verify for Contents {
 
     fn group(&self, keyspace: &Keyspace) -> Result<(), String> {
         if keyspace.group() != GroupId::CATALOG {
-            // A row of a data group is what a client stored, and any bytes are sound.
+            // A row of a data group is arbitrary bytes of a client.
             return Ok(());
         }
         CatalogMachine::of(&AppliedCatalog::default())

@@ -1,4 +1,4 @@
-//! A node whose disk is full takes no writes, so it should not lead where another can.
+//! Transfers the groups of a node whose disk is full, because it accepts no writes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use keyviz_types::NodeId;
 /// The disk is looked after this often.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// A member that does not say in this time that it has room is not asked to lead.
+/// A member that does not report space within this time is not asked to lead.
 const ASK_WITHIN: Duration = Duration::from_secs(1);
 
-/// A group has this long to find its new leader.
+/// Time limit for a group to elect its new leader.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 
-/// Hands groups over while the disk is full.
+/// Transfers groups while the disk is full.
 pub(super) struct DiskWatch {
     pub(super) node: NodeId,
     pub(super) storage: Storage,
@@ -46,7 +46,7 @@ impl DiskWatch {
             }
             let able = self.members_with_space().await;
             if able.is_empty() {
-                // Nobody is better off. Reads go on best where they are.
+                // No member has space. Reads continue here.
                 continue;
             }
             let moved = self.groups.hand_over_to(&able, HAND_OVER_WITHIN).await;

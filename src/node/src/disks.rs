@@ -1,4 +1,4 @@
-//! Keeps the recorded disks, the handshakes and the standing of this node in step.
+//! Synchronizes the recorded disks, the handshakes and the standing of this node.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub(super) struct DiskWatcher {
 }
 
 impl DiskWatcher {
-    /// Takes over what is recorded now, before the first message comes.
+    /// Applies what is recorded now, before the first message.
     pub(super) fn take_over(&self) {
         self.roster.set_recorded(&self.catalog.applied().disks().all());
         self.take_over_participation();

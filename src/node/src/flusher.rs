@@ -1,5 +1,5 @@
-//! Moves what was counted into the history, and the history to disk: at every column boundary, and
-//! every second between.
+//! Moves counts into the history, and the history to disk, at every column boundary and once a
+//! second in between.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use keyviz_fanout::LocalMatrix;
 
 use super::archive::HistoryArchive;
 
-/// Between boundaries the sampler is read this often. A node that is killed loses at most the
-/// counts of this long.
+/// Interval of flushes between boundaries. A node that is killed loses at most the counts of this
+/// time.
 const EVERY_MS: u64 = 1_000;
 
 /// Flushes one node's sampler.
@@ -28,8 +28,7 @@ impl Flusher {
         Flusher { local, archive: Mutex::new(archive) }
     }
 
-    /// Flushes until stopped, on threads that no request waits for; then closes the column in
-    /// progress.
+    /// Flushes until stopped, on blocking threads; then closes the column in progress.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let step_ms = self.local.history().config().step_ms;
         loop {
@@ -81,7 +80,7 @@ impl Flusher {
     }
 }
 
-/// Time to the next boundary of a column or to the next whole second, whichever is sooner.
+/// Time to the next column boundary or whole second, whichever is sooner.
 fn until_next(now_ms: u64, step_ms: u64) -> Duration {
     let to = |width: u64| width - now_ms % width;
     Duration::from_millis(to(step_ms).min(to(EVERY_MS)))

@@ -1,4 +1,4 @@
-//! The record that says which node a folder belongs to, as a fuzz target.
+//! Fuzz target: the record that identifies the node of a folder.
 
 use super::identity;
 use keyviz_testkit::fuzz::Target;

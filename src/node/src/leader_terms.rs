@@ -1,4 +1,4 @@
-//! Tells the sampler in which term this node leads which group, as leadership changes.
+//! Publishes the terms in which this node leads groups to the sampler.
 
 use std::sync::Arc;
 

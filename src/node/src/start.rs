@@ -23,6 +23,7 @@ use keyviz_raft::{
 use keyviz_security::{self as security, Listener, Security};
 use keyviz_server::{ServerDeps, Services, Verification, VerificationParts};
 
+use super::addresses::Addresses;
 use super::archive::HistoryArchive;
 use super::balancer::Balancer;
 use super::bootstrap::BootstrapSpec;
@@ -109,6 +110,8 @@ impl Node {
         let sampler = Arc::new(Sampler::new(config.keyviz.sampler.clone())?);
         let history =
             History::new(config.keyviz.history, config.id, identity.incarnation, clock.now_ms())?;
+        // Also where nothing is counted columns are kept, so that it is known when nothing was.
+        let history = history.counting(config.keyviz.enabled());
         let local = Arc::new(LocalMatrix::new(
             Arc::clone(&sampler),
             Arc::new(history),
@@ -138,6 +141,8 @@ impl Node {
             let watch = security.clone().watch(stop.clone());
             supervisor.run_once(ControlLoop::Credentials, &stop, watch);
         }
+        let watch = security.connections.clone().watch(stop.clone());
+        supervisor.run_once(ControlLoop::Connections, &stop, watch);
         let options = GroupOptions {
             move_bytes_per_s: config.move_bytes_per_s,
             queue_bytes: config.queue_bytes,
@@ -217,6 +222,24 @@ impl Node {
         // What is applied already is published before the first request can come in.
         reconciler.take_over().await;
         supervisor.run_once(ControlLoop::Placement, &stop, reconciler.run());
+        let addresses = Addresses {
+            node: config.id,
+            disk: identity.disk,
+            own: Member {
+                addr: advertise.clone(),
+                http: http.as_ref().map(|(_, address)| address.to_string()).unwrap_or_default(),
+            },
+            through: match &config.origin {
+                super::config::Origin::Join(through) => Some(through.clone()),
+                _ => None,
+            },
+            catalog: Arc::clone(&catalog_group),
+            groups: groups.clone(),
+            directory: Arc::clone(&directory),
+            security: security.clone(),
+            stop: stop.clone(),
+        };
+        supervisor.run_once(ControlLoop::Addresses, &stop, addresses.run());
         let ask = MembershipProbe {
             node: config.id,
             storage: storage.clone(),
@@ -261,16 +284,12 @@ impl Node {
             supervisor.run(ControlLoop::Verifier, &stop, move || Arc::clone(&verifier).run());
         }
         let flushed = CancellationToken::new();
-        let flusher = if local.enabled() {
-            let archive = open_archive(&storage, &local).await;
-            let flusher = Arc::new(Flusher::new(Arc::clone(&local), archive));
-            Some(supervisor.run(ControlLoop::Flusher, &flushed, {
-                let flushed = flushed.clone();
-                move || Arc::clone(&flusher).run(flushed.clone())
-            }))
-        } else {
-            None
-        };
+        let archive = open_archive(&storage, &local).await;
+        let flusher = Arc::new(Flusher::new(Arc::clone(&local), archive));
+        let flusher = supervisor.run(ControlLoop::Flusher, &flushed, {
+            let flushed = flushed.clone();
+            move || Arc::clone(&flusher).run(flushed.clone())
+        });
 
         let services = Arc::new(Services::new(ServerDeps {
             node: config.id,
@@ -284,10 +303,12 @@ impl Node {
             storage: storage.clone(),
             verification,
             http: http.as_ref().map(|(_, address)| address.to_string()).unwrap_or_default(),
+            called: config.http_hosts.iter().chain([&advertise]).cloned().collect(),
             security: security.clone(),
             timeout: config.request_timeout,
             loops: supervisor.health(),
             stop: stop.clone(),
+            lost_log_lines: config.lost_log_lines,
         }));
         let failure = supervisor.failure();
         let grpc = secured(grpc, &security, security::Protocol::Grpc, address)?;
@@ -304,7 +325,7 @@ impl Node {
             address,
             http: http_address,
             coordinator,
-            flusher,
+            flusher: Some(flusher),
             flushed,
             groups,
             security: security.clone(),
@@ -394,7 +415,8 @@ fn secured(
         security::Protocol::Http => "HTTP",
     };
     let failed = |source| NodeError::Listen { what, address, source };
-    Listener::new(listener, security.tls.clone(), edge).map_err(failed)
+    Listener::new(listener, security.tls.clone(), edge, security.connections.clone())
+        .map_err(failed)
 }
 
 async fn open_security(config: &NodeConfig) -> Result<Security, NodeError> {
@@ -411,12 +433,14 @@ async fn open_storage(config: &NodeConfig) -> Result<Storage, NodeError> {
 
 /// The stored history. One that cannot be used is left alone: the store matters more.
 async fn open_archive(storage: &Storage, local: &Arc<LocalMatrix>) -> Option<HistoryArchive> {
-    let (storage, local) = (storage.clone(), Arc::clone(local));
+    let (storage, kept) = (storage.clone(), Arc::clone(local));
+    let local = Arc::clone(local);
     let opened = tokio::task::spawn_blocking(move || HistoryArchive::open(&storage, &local));
     match opened.await.expect("opening the history does not panic") {
         Ok(archive) => Some(archive),
         Err(error) => {
             tracing::error!(%error, "the history is kept in memory only");
+            kept.history().forget_before(kept.clock().now_ms());
             None
         }
     }

@@ -54,6 +54,10 @@ pub(crate) enum ControlLoop {
     Verifier,
     /// Moves counts from the sampler into the history, and the history to disk.
     Flusher,
+    /// Tells the cluster of another address of this node, and groups of other addresses of members.
+    Addresses,
+    /// Closes connections on which nothing is asked.
+    Connections,
     /// Serves gRPC.
     Grpc,
     /// Serves HTTP.
@@ -84,6 +88,8 @@ impl ControlLoop {
             ControlLoop::Balancer => "balancer",
             ControlLoop::Verifier => "verifier",
             ControlLoop::Flusher => "flusher",
+            ControlLoop::Addresses => "addresses",
+            ControlLoop::Connections => "connections",
             ControlLoop::Grpc => "gRPC server",
             ControlLoop::Http => "HTTP server",
         }
@@ -104,7 +110,9 @@ impl ControlLoop {
             | ControlLoop::Leadership
             | ControlLoop::Balancer
             | ControlLoop::Verifier
-            | ControlLoop::Flusher => Policy::Restart,
+            | ControlLoop::Flusher
+            | ControlLoop::Addresses
+            | ControlLoop::Connections => Policy::Restart,
         }
     }
 }

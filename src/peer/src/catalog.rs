@@ -37,7 +37,7 @@ impl PeerCatalog for PeerClient {
                     let reason = status.message().trim_start_matches("the change was refused: ");
                     return CatalogOutcome::DiskFull(reason.to_owned());
                 }
-                // It says that it did not propose it, and why: another leader may.
+                // It was not proposed; another leader may propose it.
                 Err(status) if is_not_applied(&status) => {
                     return CatalogOutcome::NotSent(describe(&status));
                 }

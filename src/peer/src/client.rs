@@ -1,4 +1,4 @@
-//! Calls to other nodes, over the one connection pool that Raft uses too.
+//! Calls to other nodes, over the connections of Raft.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +24,8 @@ use super::forward::{Forwards, Way};
 use super::request_id;
 use keyviz_proto::metadata::REQUEST_ID;
 
-/// The other nodes, by id. Addresses are looked up in the directory at each call, so a member that
-/// moved is found again.
+/// The other nodes, by id. Each call looks up the address in the directory, so a member with a new
+/// address is found.
 pub struct PeerClient {
     peers: Peers,
     directory: Arc<Directory>,
@@ -57,12 +57,12 @@ impl PeerClient {
             .max_encoding_message_size(MAX_MESSAGE_BYTES))
     }
 
-    /// The cluster of this node, as its peers are told it; empty before there is one.
+    /// The cluster id of this node in messages; empty before there is one.
     pub fn cluster_id(&self) -> String {
         self.directory.cluster_id().as_str().to_owned()
     }
 
-    /// A message under the deadline of this client and the id of the request that this task serves.
+    /// A message with the deadline of this client and the request id of this task.
     pub fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(self.timeout);
@@ -83,7 +83,13 @@ impl PeerClient {
         request.set_timeout(timeout);
         let call = async { ClusterPeerClient::new(channel).node_status(request).await };
         match tokio::time::timeout(timeout, call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Ok(response)) => {
+                let said = response.into_inner();
+                match said.node_id == to.0 {
+                    true => Ok(said),
+                    false => Err(format!("node {} answers at its address", said.node_id)),
+                }
+            }
             Ok(Err(status)) => Err(describe(&status)),
             Err(_) => Err(format!("no answer within {} ms", timeout.as_millis())),
         }
@@ -160,6 +166,7 @@ impl PeerKv for PeerClient {
                     max_bytes: range.max_bytes,
                     keys_only: range.keys_only,
                     continued: range.continued,
+                    uncounted: range.uncounted,
                 }),
             }),
         });
@@ -185,7 +192,7 @@ fn from_page(page: proto::PeerPage) -> Page {
     Page { rows, next: page.next }
 }
 
-/// Reads change nothing, so only whether to ask again matters.
+/// Reads change nothing, so only whether to repeat them matters.
 fn read_error(node: NodeId, status: &Status) -> PeerError {
     PeerError::NotSent { node, reason: describe(status) }
 }

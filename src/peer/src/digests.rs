@@ -1,4 +1,4 @@
-//! Calls to a node for digests of its replicas, and to bring groups that it leads to an entry.
+//! Calls for digests of replicas, and for advancing groups to an entry.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ pub fn from_wire(index: u64, digest: &proto::RowsDigest) -> Option<RowsDigest> {
     Some(RowsDigest { index, digest, rows: *rows, bytes: *bytes })
 }
 
-/// Why a node did not do its part, for people.
+/// Why a node did not answer as requested, as text.
 pub fn reason(status: &Status) -> String {
     match status.code() {
         Code::Unimplemented => {
@@ -57,7 +57,7 @@ impl PeerClient {
         Ok(ClusterPeerClient::new(channel))
     }
 
-    /// A digest of a replica of `to`, as it is taken.
+    /// The digest of a replica of `to`, with progress.
     pub async fn digest_at(
         &self,
         to: NodeId,
@@ -71,7 +71,7 @@ impl PeerClient {
         Ok(updates.into_inner().boxed())
     }
 
-    /// Has `to`, which should lead the group, bring it to an entry.
+    /// Asks `to`, which should lead the group, to advance it to an entry.
     pub async fn advance(
         &self,
         to: NodeId,

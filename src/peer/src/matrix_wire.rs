@@ -1,7 +1,7 @@
 //! Matrices and their parts, between the types of [`keyviz_core`] and the wire.
 //!
-//! What comes from a peer is checked where it cannot be represented; whether it makes sense on the
-//! asked axes is checked by the layer that asked.
+//! Values of a peer that cannot be represented are refused here; their consistency with the
+//! requested axes is checked by the caller.
 
 use std::ops::Range;
 
@@ -21,7 +21,7 @@ use keyviz_core::{
 use keyviz_fanout::{Axis, MatrixAnswer};
 use keyviz_proto as proto;
 
-/// Cells in one chunk of columns: at most 22 bytes each on the wire, 2.75 MiB in all.
+/// Cells in one chunk of columns: at most 22 bytes each on the wire, 2.75 MiB in total.
 const CELLS_A_CHUNK: usize = 131_072;
 
 /// The answer to a client, with what each node contributed if it is to be `by_node`.
@@ -129,6 +129,8 @@ fn status_to_wire(status: NodeStatus) -> proto::NodeStatus {
         latency_ms: status.latency_ms,
         forgotten_before_ms: status.forgotten_before_ms,
         past_history: status.past_history,
+        newest_ms: status.newest_ms,
+        beyond_end: status.beyond_end,
     }
 }
 
@@ -279,12 +281,12 @@ fn part_to_wire(part: &PackedPart, before: Option<&PackedPart>) -> proto::Column
 }
 
 fn part_from_wire(part: proto::ColumnPart, before: Option<&PackedPart>) -> PackedPart {
-    // Whether there are as many keys is checked with all the rest.
+    // The number of keys is checked with all the rest.
     let keys = match before {
         Some(before) if part.keys.is_empty() && part.cells > 0 => before.cells.keys.clone(),
         _ => Numbers::from_bytes(&part.keys),
     };
-    // Copied, so that what is kept is no larger than what it says.
+    // Copied, so that a slice does not keep the whole message alive.
     let values = Numbers::from_bytes(&part.values);
     PackedPart {
         column: part.column,
@@ -296,7 +298,7 @@ fn part_from_wire(part: proto::ColumnPart, before: Option<&PackedPart>) -> Packe
     }
 }
 
-/// One chunk of round two, for a node of cluster `ours`. The error is for people.
+/// One chunk of round two, for a node of cluster `ours`. The error is a message.
 pub(crate) fn columns_from_chunk(
     chunk: proto::ColumnsChunk,
     ours: &str,
@@ -344,7 +346,7 @@ fn held_from_wire(bounds: &[u32]) -> Result<ColumnSet, String> {
     Ok(held)
 }
 
-/// The series that a message names; writes where it names none.
+/// The series of a message; writes by default.
 pub fn series_from_wire(series: i32) -> Result<Series, Status> {
     match proto::Series::try_from(series) {
         Ok(proto::Series::Unspecified | proto::Series::Writes) => Ok(Series::Writes),

@@ -1,4 +1,4 @@
-//! Calls to other nodes about who is in the cluster and who holds what.
+//! Calls to other nodes about membership and placement.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use super::answers::passed_on;
 use super::client::PeerClient;
 use keyviz_proto::failure::describe;
 
-/// A step of a group towards its members takes so long at most.
+/// Time limit of one step of a group towards its members.
 pub const STEP_WITHIN: Duration = Duration::from_secs(4);
 
 /// A whole history goes over the network and to a disk within this time.
 const HANDOFF_WITHIN: Duration = Duration::from_secs(300);
 
-/// What a node did, or who it believes to lead.
+/// The result of a node, or the leader as far as it knows.
 pub type LeaderAnswer<T> = Result<T, Option<NodeId>>;
 
 impl PeerClient {
@@ -30,7 +30,7 @@ impl PeerClient {
         Ok(ClusterPeerClient::new(channel))
     }
 
-    /// Has the leader of the catalog group let a node leave; whether it has gone.
+    /// Asks the leader of the catalog group to remove a node; returns whether it is removed.
     pub async fn leave(&self, to: NodeId, id: NodeId) -> Result<LeaderAnswer<bool>, Status> {
         let leave = proto::LeaveRequest { cluster_id: self.cluster_id(), id: id.0 };
         let response = self.members(to)?.leave(self.request(leave)).await;
@@ -41,7 +41,7 @@ impl PeerClient {
         }
     }
 
-    /// Has the leader of a group do the next step towards its members.
+    /// Asks the leader of a group to perform the next step towards its members.
     pub async fn reshape(
         &self,
         to: NodeId,
@@ -104,21 +104,20 @@ impl PeerClient {
         Ok(answer.into_inner().records)
     }
 
-    /// Has the leader of a group hand over to another replica.
+    /// Asks the leader of a group to transfer its leadership.
     pub async fn hand_over(
         &self,
         to: NodeId,
         group: GroupId,
         heir: NodeId,
-    ) -> Result<LeaderAnswer<()>, String> {
+    ) -> Result<LeaderAnswer<()>, Status> {
         let cluster_id = self.cluster_id();
         let ask = proto::HandOverRequest { cluster_id, group_id: group.0, to: heir.0 };
-        let mut client = self.members(to).map_err(|status| describe(&status))?;
-        let answer = client.hand_over(self.request(ask)).await;
-        match answer.map_err(|status| describe(&status))?.into_inner().outcome {
+        let answer = self.members(to)?.hand_over(self.request(ask)).await;
+        match answer.map_err(|status| passed_on(to, status))?.into_inner().outcome {
             Some(hand_over_response::Outcome::Done(_)) => Ok(Ok(())),
             Some(hand_over_response::Outcome::NotLeader(hint)) => Ok(Err(leader_of(&hint))),
-            None => Err("an answer without an outcome".to_owned()),
+            None => Err(Status::internal("an answer without an outcome")),
         }
     }
 }

@@ -171,6 +171,13 @@ pub fn group_to_wire(group: &Group) -> proto::PeerGroupStatus {
             .copied()
             .collect(),
         received_bytes: group.received_bytes(),
+        quorum_age_ms: match status.role {
+            Role::Leader => {
+                let age = group.quorum_age().unwrap_or(Duration::MAX).as_millis();
+                Some(u64::try_from(age).unwrap_or(u64::MAX))
+            }
+            _ => None,
+        },
     }
 }
 

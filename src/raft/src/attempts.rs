@@ -1,4 +1,4 @@
-//! Attempts of one request until its deadline, with a growing wait between them.
+//! Attempts of one request until its deadline, with exponential backoff.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::Instant;
 const FIRST_BACKOFF: Duration = Duration::from_millis(5);
 const LAST_BACKOFF: Duration = Duration::from_millis(200);
 
-/// Attempts of one request. Only what certainly did not happen may be attempted again.
+/// Attempts of one request. Only a request that certainly did not happen may be repeated.
 #[derive(Debug)]
 pub struct Attempts {
     deadline: Instant,

@@ -1,4 +1,4 @@
-//! Work that waits for the disk or computes for long, off the runtime's threads.
+//! Blocking work, off the threads of the runtime.
 
 use tokio::task::JoinError;
 

@@ -1,8 +1,8 @@
 //! Compacting a log by its size.
 //!
-//! openraft compacts by number of entries and then keeps a number of them for followers that lag.
-//! With large entries that number can be any number of bytes, so a group also compacts when its log
-//! has grown by a number of bytes, and keeps nothing of what was compacted.
+//! openraft compacts a log by number of entries and keeps a number of them for lagging followers.
+//! With large entries that number has no bound in bytes, so a group also compacts when its log has
+//! grown by a number of bytes, and then keeps no compacted entries.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::group::Group;
 
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// Watches a group's log until the group is gone.
+/// Watches the log of a group until the group is dropped.
 pub(crate) fn watch(group: &Arc<Group>, compact_bytes: u64) {
     tokio::spawn(run(Arc::downgrade(group), compact_bytes));
 }

@@ -1,15 +1,15 @@
-//! A leader that contradicts what this replica has committed.
+//! Detects a leader that contradicts entries committed by this replica.
 //!
-//! Raft rules it out, unless some voter forgot what it had acknowledged. Going on would make this
-//! replica one of two truths, so the group is closed on this node, with both logs named, until an
-//! operator has decided which node to replace.
+//! Raft rules this out unless a voter forgot entries that it acknowledged. If the group continued,
+//! two replicas could have committed different entries. The group is therefore closed on this node,
+//! both logs are named, and an operator decides which node to replace.
 
 use openraft::raft::AppendEntriesRequest;
 
 use super::log::GroupLog;
 use super::types::{LogId, LogPosition, Types};
 
-/// Two entries for one place of a log, of which this replica has committed the first.
+/// Two entries at one log position, of which this replica has committed the first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "the leader of term {leader_term} sent entry {theirs}, and this replica has committed entry \
@@ -27,15 +27,15 @@ impl Contradiction {
     }
 }
 
-/// Compares an append with a log whose entries up to `committed` are committed. What is not at hand
-/// is not compared; the log keeps it all the same.
+/// Compares an append with a log whose entries up to `committed` are committed. Entries that are
+/// not in memory are not compared, but the log keeps them.
 pub(crate) fn find(
     log: &GroupLog,
     committed: Option<LogId>,
     append: &AppendEntriesRequest<Types>,
 ) -> Result<(), Contradiction> {
     let Some(committed) = committed else { return Ok(()) };
-    // Of an earlier leader: openraft refuses it by its vote.
+    // It is of an earlier leader; openraft refuses its vote.
     if log.vote().is_some_and(|vote| vote.leader_id.term > append.vote.leader_id.term) {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! A group's rows out of a running node, for a backup.
+//! Reads the rows of a group from a running node, for a backup.
 
 use std::io;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ impl std::fmt::Debug for Dump {
 }
 
 impl Group {
-    /// The rows with everything that was acknowledged before the call. Only the leader can tell.
+    /// The rows with everything acknowledged before the call. Only the leader can provide them.
     pub async fn dump(self: &Arc<Self>, limit: Duration) -> Result<Dump, ReadError> {
         self.confirm_read(ReadGuarantee::Linearizable, limit).await?;
         // Taken by the one that applies, so never in the middle of a batch.
@@ -58,10 +58,10 @@ impl Dump {
         self.term
     }
 
-    /// The next rows in key order; empty at the end. Blocks on the database.
+    /// The next rows in key order; empty at the end. Blocking.
     ///
     /// # Errors
-    /// The database failed, or so much was written meanwhile that the rows must be dumped anew.
+    /// If the database failed, or so much was written meanwhile that the dump must be restarted.
     pub fn next_run(&mut self) -> io::Result<Vec<KeyValue>> {
         self.view.next_run(RUN_BYTES)
     }

@@ -68,7 +68,7 @@ fn redo_records() -> Vec<Vec<u8>> {
     vec![b"\x01\x01\0\0\0k\x01\0\0\0v\x00\x01\0\0\0k".to_vec()]
 }
 
-/// Rows that decode are those that their own bytes stand for.
+/// Decoded rows encode to the same bytes.
 fn snapshot_rows(data: &[u8]) {
     if let Ok(rows) = receive::decode_rows(Bytes::copy_from_slice(data)) {
         assert_eq!(receive::encode_rows(&rows), data);

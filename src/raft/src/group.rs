@@ -7,11 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::LinearizerOption;
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::errors::{
-    ClientWriteError, Fatal, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
-};
+use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader, RaftError};
 use openraft::raft::{AppendEntriesRequest, VoteRequest, VoteResponse};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -19,10 +16,11 @@ use tonic::Status;
 
 use super::admission::{Admitted, GroupQueue};
 use super::contradiction::{self, Contradiction};
-use super::error::{InitializeError, KnownLeader, ProposeError, ReadError, ReplicasFull};
+use super::error::{InitializeError, KnownLeader, ProposeError, ReplicasFull};
 use super::log::GroupLog;
 use super::options::{GroupOptions, MAX_COMMAND_BYTES};
 use super::proposals::{Proposals, Raft, WriteResult};
+use super::pulse::Pulse;
 use super::reads::Rounds;
 use super::status::{GroupStatus, Leadership};
 use super::storage::{Keyspace, Storage};
@@ -65,15 +63,16 @@ pub struct Group {
     log: GroupLog,
     keyspace: Keyspace,
     storage: Storage,
-    options: GroupOptions,
-    applied: Arc<watch::Sender<Option<u64>>>,
+    pub(super) options: GroupOptions,
+    pub(super) applied: Arc<watch::Sender<Option<u64>>>,
     leadership: watch::Receiver<Leadership>,
     waiting: Proposals,
-    queue: Arc<GroupQueue>,
+    pub(super) queue: Arc<GroupQueue>,
     peers: Peers,
     incoming: Arc<Incoming>,
-    quorum_rounds: Rounds,
-    lease_rounds: Rounds,
+    pulse: Arc<Pulse>,
+    pub(super) quorum_rounds: Rounds,
+    pub(super) lease_rounds: Rounds,
     votes_from: Instant,
     /// Bytes of rows that leaders sent since the group was opened.
     received_bytes: std::sync::atomic::AtomicU64,
@@ -86,6 +85,7 @@ pub(crate) struct Opened {
     pub(crate) storage: Storage,
     pub(crate) applied: Arc<watch::Sender<Option<u64>>>,
     pub(crate) peers: Peers,
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 impl std::fmt::Debug for Group {
@@ -109,7 +109,7 @@ impl Group {
         queue: Arc<GroupQueue>,
         options: GroupOptions,
     ) -> Arc<Self> {
-        let Opened { log, keyspace, storage, applied, peers } = opened;
+        let Opened { log, keyspace, storage, applied, peers, pulse } = opened;
         let node = *raft.node_id();
         // Before the restart this node may have promised a leader to vote for nobody else while
         // its lease lasts. The promise was in memory; so the longest one is kept.
@@ -119,7 +119,7 @@ impl Group {
         Arc::new(Self {
             id,
             node,
-            leadership: super::status::watch_leadership(&raft, log.clone()),
+            leadership: super::status::watch_leadership(&raft, log.clone(), pulse.clone()),
             raft,
             log,
             keyspace,
@@ -129,6 +129,7 @@ impl Group {
             queue,
             peers,
             incoming: Arc::default(),
+            pulse,
             quorum_rounds: Rounds::default(),
             lease_rounds: Rounds::default(),
             votes_from: Instant::now() + hold,
@@ -284,92 +285,16 @@ impl Group {
         self.queue.proposals()
     }
 
-    /// The index that a linearizable read must have applied, confirmed by a quorum after the call.
-    /// Only the leader can tell. Concurrent calls share rounds.
-    pub async fn read_index(self: &Arc<Self>) -> Result<u64, ReadError> {
-        let option = LinearizerOption::new(Some(Duration::ZERO), true)
-            .with_wait_timeout(self.options.election_max);
-        self.confirm(|group| &group.quorum_rounds, option).await
-    }
-
-    /// Like [`read_index`](Group::read_index), vouched for by the leader's lease where that is
-    /// fresh enough.
-    pub async fn lease_index(self: &Arc<Self>) -> Result<u64, ReadError> {
-        let lease = self.options.lease();
-        let option = LinearizerOption::new(Some(lease), false).with_wait_timeout(Duration::ZERO);
-        match self.confirm(|group| &group.lease_rounds, option).await {
-            Err(ReadError::NoQuorum) => self.read_index().await,
-            answer => answer,
-        }
-    }
-
-    async fn confirm(
-        self: &Arc<Self>,
-        rounds: fn(&Group) -> &Rounds,
-        option: LinearizerOption,
-    ) -> Result<u64, ReadError> {
-        let (answer, start) = rounds(self).join();
-        if start {
-            let group = self.clone();
-            tokio::spawn(async move {
-                rounds(&group).run(|| group.confirm_once(option.clone())).await;
-            });
-        }
-        answer.await.unwrap_or_else(|_| Err(ReadError::Stopped("it is shutting down".into())))
-    }
-
-    async fn confirm_once(&self, option: LinearizerOption) -> Result<u64, ReadError> {
-        match self.raft.get_read_linearizer(option).await {
-            Ok(linearizer) => Ok(linearizer.read_log_id().index()),
-            Err(RaftError::Fatal(fatal)) => Err(ReadError::Stopped(fatal.to_string())),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                Err(ReadError::NotLeader { leader: known_leader(forward) })
-            }
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
-                Err(ReadError::NoQuorum)
-            }
-        }
-    }
-
-    /// Waits until the entry at `index` is applied here.
-    pub async fn wait_applied(&self, index: u64, limit: Duration) -> Result<(), ReadError> {
-        let reached = |applied: &Option<u64>| applied.is_some_and(|applied| applied >= index);
-        if reached(&self.applied.borrow()) {
-            return Ok(());
-        }
-        let mut applied = self.applied.subscribe();
-        match tokio::time::timeout(limit, applied.wait_for(reached)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(ReadError::Stopped("its state machine is gone".into())),
-            Err(_) => Err(ReadError::Behind),
-        }
-    }
-
-    /// After this, reading [`space`](Group::space) here gives what `consistency` promises. On a
-    /// node that does not lead, a consistency other than stale is [`ReadError::NotLeader`]: ask the
-    /// leader for its [`read_index`](Group::read_index), then
-    /// [`wait_applied`](Group::wait_applied).
-    pub async fn confirm_read(
-        self: &Arc<Self>,
-        consistency: ReadGuarantee,
-        limit: Duration,
-    ) -> Result<(), ReadError> {
-        let started = Instant::now();
-        let index = match consistency {
-            ReadGuarantee::Stale => return Ok(()),
-            ReadGuarantee::Linearizable => tokio::time::timeout(limit, self.read_index()).await,
-            ReadGuarantee::Lease => tokio::time::timeout(limit, self.lease_index()).await,
-        };
-        let index = index.map_err(|_| ReadError::NoQuorum)??;
-        self.wait_applied(index, limit.saturating_sub(started.elapsed())).await
-    }
-
     pub(crate) fn raft(&self) -> &Raft {
         &self.raft
     }
 
     pub(crate) fn incoming(&self) -> &Arc<Incoming> {
         &self.incoming
+    }
+
+    pub(crate) fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     pub(crate) fn log(&self) -> &GroupLog {

@@ -17,6 +17,7 @@ use super::group::{Group, Opened};
 use super::log::GroupLog;
 use super::machine::Machine;
 use super::options::GroupOptions;
+use super::pulse::Pulse;
 use super::storage::{Keyspace, Storage};
 use super::transport::{COMMIT_HOLD, GroupNetwork, MAX_MESSAGE_BYTES, Pace, Peers, Service};
 use super::types::RaftNodeId;
@@ -138,13 +139,16 @@ impl Groups {
         let (peers, pace) = (inner.peers.clone(), inner.pace.clone());
         // Every node's routes follow the catalog: they do not wait.
         let hold = if id == GroupId::CATALOG { Duration::ZERO } else { COMMIT_HOLD };
-        let network = GroupNetwork { peers: peers.clone(), group: id, pace, hold };
+        let pulse = Arc::<Pulse>::default();
+        let told = pulse.clone();
+        let network = GroupNetwork { peers: peers.clone(), group: id, pace, hold, pulse: told };
         let raft = openraft::Raft::new(self.node(), config, network, log.clone(), applier)
             .await
             .map_err(|fatal| CreateError::Raft(fatal.to_string()))?;
+        pulse.attach(&raft);
         let queue = GroupQueue::new(inner.queue.clone(), inner.options.proposals);
         let storage = inner.storage.clone();
-        let opened = Opened { log, keyspace, storage, applied, peers };
+        let opened = Opened { log, keyspace, storage, applied, peers, pulse };
         let group = Group::new(id, raft, opened, queue, inner.options);
         let added = {
             let _changing = inner.changing.lock();

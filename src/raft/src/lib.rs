@@ -24,6 +24,7 @@ mod attempts;
 mod batcher;
 mod blocking;
 mod compaction;
+mod confirm;
 mod contradiction;
 mod digest;
 mod dump;
@@ -37,10 +38,13 @@ mod log;
 mod machine;
 mod members;
 mod options;
+mod plausible;
 mod proposals;
+mod pulse;
 mod reads;
 mod reshape;
 mod runtime;
+mod served;
 mod status;
 mod storage;
 mod survivor;
@@ -67,6 +71,7 @@ mod suite_tests;
 #[cfg(test)]
 mod testing;
 
+pub use admission::GroupLoad;
 pub use attempts::Attempts;
 pub use batcher::Batcher;
 pub use blocking::blocking;
@@ -83,14 +88,16 @@ pub use handshake::{
 pub use log::{BATCH_BUCKETS, CorruptLog, SYNC_BUCKETS, WriterStats};
 pub use machine::{Machine, MachineError};
 pub use options::{GroupOptions, MAX_COMMAND_BYTES, OptionsError};
+pub use pulse::SERVED_WITHIN;
 pub use reshape::{Reshaped, Shape};
 pub use runtime::Reproducible;
+pub use served::NotServed;
 pub use status::{GroupStatus, Leadership, Role};
 pub use storage::{
     Batch, CheckReport, DATA_FORMAT, Damage, Database, DatabaseRows, DatabaseTree, Databases,
     DiskFull, DiskSpace, Fault, KeyValue, Keyspace, KeyspaceError, MAX_STORED_KEY_BYTES, OpenError,
-    Page, PageLimit, RESERVED_PREFIX, Seed, SeedError, SeedPoint, SideRows, Storage,
-    StorageOptions, Verify, check_folder,
+    Page, PageLimit, RESERVED_PREFIX, Scarce, Seed, SeedError, SeedPoint, SideRows, Storage,
+    StorageOptions, THREADS, Verify, check_folder,
 };
 pub use survivor::{SurvivingReplica, Survivor};
 pub use transport::{

@@ -1,18 +1,18 @@
-//! What the layers above give a group: a state machine.
+//! The interface of a group's state machine.
 
 use bytes::Bytes;
 
 use super::storage::{Batch, Keyspace, KeyspaceError};
 use super::types::LogPosition;
 
-/// A state machine cannot go on. The group stops on this node; the others are untouched. What a
-/// client got wrong is not this: that is a reply.
+/// A state machine cannot continue. The group stops on this node; other groups are not affected.
+/// Errors of clients are replies, not this.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
     /// The rows could not be read or changed.
     #[error(transparent)]
     Keyspace(#[from] KeyspaceError),
-    /// A committed command or a stored row is not what this machine wrote.
+    /// A committed command or a stored row cannot be decoded.
     #[error("the state machine cannot go on: {0}")]
     Corrupt(String),
 }
@@ -28,14 +28,14 @@ impl From<MachineError> for std::io::Error {
     }
 }
 
-/// A replicated state machine: a function of the commands, in log order, and nothing else.
+/// A replicated state machine: a pure function of the commands in log order.
 ///
-/// Rows live in the group's [`Keyspace`]. The changes of a run of entries and the position of the
-/// last one are written in one atomic batch, so after a crash `apply` goes on exactly where the
-/// rows are: no command is applied twice and none is left out. A machine may keep what it likes in
-/// memory, as long as [`restore`](Machine::restore) can make it from the rows.
+/// Rows live in the group's [`Keyspace`]. The changes of a run of entries and the position of the last
+/// one are written in one atomic batch, so after a crash `apply` continues exactly after the rows:
+/// no command is applied twice or skipped. A machine may keep state in memory, as long as
+/// [`restore`](Machine::restore) can rebuild it from the rows.
 ///
-/// `apply` may run on a thread of the asynchronous runtime: it must not wait for anything but the
+/// `apply` may run on a thread of the asynchronous runtime: it must wait for nothing but the
 /// database.
 pub trait Machine: Send + 'static {
     /// The rows are now those in `space`: called once before the first entry and after each

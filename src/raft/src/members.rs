@@ -1,4 +1,4 @@
-//! Changing who leads a group and who is in it.
+//! Changes of the leader and of the members of a group.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -47,8 +47,8 @@ impl Group {
         changed(self.raft().add_learner(node, member, true).await)
     }
 
-    /// Makes `voters` the voters; every one must be a member already. Those that drop out are
-    /// removed unless `keep_as_learners`.
+    /// Makes `voters` the voters; each must be a member already. Former voters are removed unless
+    /// `keep_as_learners`.
     pub async fn change_membership(
         &self,
         voters: impl IntoIterator<Item = RaftNodeId>,

@@ -1,4 +1,4 @@
-//! The types that openraft is instantiated with, and the vocabulary of this layer.
+//! The types with which openraft is instantiated.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// A member of the cluster, as Raft knows it.
 pub type RaftNodeId = u64;
 
-/// What a client proposed, opaque to Raft. An empty command does not allocate.
+/// A command, opaque to Raft. An empty command does not allocate.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command(#[serde(with = "opaque")] pub Bytes);
 
@@ -24,8 +24,8 @@ impl fmt::Display for Command {
     }
 }
 
-/// What the state machine answered, opaque to Raft. Blank and membership entries answer an empty
-/// one, which does not allocate.
+/// A reply of the state machine, opaque to Raft. Blank and membership entries have an empty reply,
+/// which does not allocate.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply(#[serde(with = "opaque")] pub Bytes);
 
@@ -94,7 +94,7 @@ pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
 pub(crate) type IoFlushed = openraft::storage::IOFlushed<Types>;
 
-/// The place of one entry in one group's log.
+/// The position of an entry in a group's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogPosition {
     /// The term in which a leader proposed it.

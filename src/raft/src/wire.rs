@@ -128,6 +128,7 @@ pub(crate) fn append_to_proto(
         previous: append.prev_log_id.map(log_id_to_proto),
         entries: append.entries.into_iter().map(entry_to_proto).collect(),
         committed: append.leader_commit.map(log_id_to_proto),
+        quorum_age_ms: None,
     }
 }
 

@@ -400,7 +400,7 @@ async fn bounds_a_peer_with_too_much_to_do_refuses_in_words() {
         tokio::task::yield_now().await;
     }
     let asker = Asker::new(&third.address, PLENTY).await;
-    assert_without_the_third(&asker.ask().await, "as much matrix work as it takes on");
+    assert_without_the_third(&asker.ask().await, "at its limit of matrix work");
     release.send(()).expect("the blocker waits");
     blocker.await.expect("no panic").expect("it was released");
     assert_with_the_third(&asker.ask().await);

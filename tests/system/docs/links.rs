@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{pages, read};
+use super::{pages, read, root};
 
 /// Anchors of a page, as GitHub makes them of headings.
 fn anchors(text: &str) -> BTreeSet<String> {
@@ -13,6 +13,22 @@ fn anchors(text: &str) -> BTreeSet<String> {
         kept.map(|c| if c == ' ' { '-' } else { c }).collect()
     };
     headings.map(anchor).collect()
+}
+
+#[test]
+fn every_path_in_the_docs_exists() {
+    let mut wrong = Vec::new();
+    let folders = ["src/", "tests/", "docs/", "examples/", "benches/", "deploy/", "proto/", ".ci/"];
+    for page in pages() {
+        for quoted in read(&page).split('`').skip(1).step_by(2) {
+            let is_path = folders.iter().any(|folder| quoted.starts_with(folder));
+            let names_one = !quoted.contains([' ', '*', '<', '\n']);
+            if is_path && names_one && !root(quoted).exists() {
+                wrong.push(format!("{}: {quoted}", page.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "paths that do not exist:\n{}", wrong.join("\n"));
 }
 
 #[test]

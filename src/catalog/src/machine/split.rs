@@ -27,7 +27,10 @@ pub enum SplitChoiceError {
     #[error("no load was observed in the route, so there is nothing to halve")]
     NoLoad,
     /// Every boundary leaves all load on one side.
-    #[error("all load was observed in one sub-range, and its inside is not resolved any finer")]
+    #[error(
+        "all load is in one sub-range, which the sampler does not resolve further yet; try again \
+         after the next column, or name a key"
+    )]
     OneSubRange,
 }
 

@@ -9,6 +9,7 @@ use super::super::CliError;
 use super::super::load::{LoadError, LoadReport, Progress, latency_words, run};
 use super::super::output::ColorDepth;
 use super::super::running::{self, RunningNode, Signals};
+use super::super::talk::say;
 use super::super::text::thousands;
 use super::watch::Watch;
 use super::{DemoOptions, LOG};
@@ -49,7 +50,7 @@ async fn remove(temporary: tempfile::TempDir) {
             _ => return,
         }
     }
-    eprintln!("keyviz: cannot remove {}", path.display());
+    say!("keyviz: cannot remove {}", path.display());
 }
 
 async fn run_in(
@@ -106,7 +107,7 @@ async fn show(
     if options.load.is_some() {
         let findings = report.findings();
         let errors = thousands(report.errors);
-        eprintln!(
+        say!(
             "keyviz: {} writes, {} reads, {errors} errors, p99 {}",
             thousands(report.writes_acked),
             thousands(report.reads_ok + report.scans_ok),

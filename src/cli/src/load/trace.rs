@@ -37,7 +37,7 @@ pub enum TraceError {
         path: PathBuf,
     },
     /// A line is no operation.
-    #[error("{}: line {line}: {fault} (--skip-bad goes on without it)", path.display())]
+    #[error("{}: line {line}: {fault} (--skip-bad skips it)", path.display())]
     Line {
         /// The file.
         path: PathBuf,

@@ -60,7 +60,7 @@ fn a_gzipped_trace_that_was_cut_off_is_an_error() {
 fn a_bad_line_is_named_with_its_number() {
     let lines = |line: &str| check(&format!("t_s,op,key,value_bytes\n0,read,a,1\n{line}\n"), false);
     let fault = |line: &str| lines(line).unwrap_err();
-    let named = |what: &str| format!("TRACE: line 3: {what} (--skip-bad goes on without it)");
+    let named = |what: &str| format!("TRACE: line 3: {what} (--skip-bad skips it)");
     assert_eq!(fault("0,read,a"), named("3 fields, expected 4"));
     assert_eq!(fault("0,read,a,1,2"), named("5 fields, expected 4"));
     assert_eq!(fault("x,read,a,1"), named("t_s \"x\" is not a number of seconds from 0"));

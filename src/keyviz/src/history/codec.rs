@@ -1,7 +1,7 @@
 //! Columns and chunks of slots as bytes to store.
 //!
 //! ```text
-//! record:  'K' 'V' | kind u8 ('a' chunk, 'c' column) | version u8 (1) | body
+//! record:  'K' 'V' | kind u8 ('a' chunk, 'c' column, 'f' forgotten) | version u8 (1) | body
 //!          | CRC-32 of all before, u32 LE
 //!
 //! chunk:   bounds | unbounded u8
@@ -16,6 +16,8 @@
 //!                | runs | per run: chunks | per chunk: index | leads | per lead: group, term
 //!                      | cells, see `cells`
 //! ```
+//! forgotten: kind 'f', before_ms
+//!
 //! Numbers without a type are varints; plurals are counts. Nothing is allocated by a count that is
 //! not backed by as many bytes, and trailing bytes are an error.
 
@@ -42,6 +44,7 @@ const MAX_AXIS_SLOTS: usize = 1 << 28;
 
 pub(crate) const CHUNK: u8 = b'a';
 pub(crate) const COLUMN: u8 = b'c';
+pub(crate) const FORGOTTEN: u8 = b'f';
 
 /// A stored record that cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -102,6 +105,20 @@ fn body(kind: u8, record: &[u8]) -> Result<&[u8], RecordError> {
         }
         _ => Err(RecordError::Kind { kind: char::from(kind) }),
     }
+}
+
+/// The record that says up to when columns were forgotten.
+pub(crate) fn encode_forgotten(before_ms: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(9);
+    put_varint(before_ms, &mut out);
+    record(FORGOTTEN, &out)
+}
+
+/// Reads [`encode_forgotten`].
+pub(crate) fn decode_forgotten(record: &[u8]) -> Result<u64, RecordError> {
+    let mut rest = body(FORGOTTEN, record)?;
+    let before_ms = take_varint(&mut rest).ok_or(RecordError::Malformed)?;
+    if rest.is_empty() { Ok(before_ms) } else { Err(RecordError::Malformed) }
 }
 
 /// A chunk's record.

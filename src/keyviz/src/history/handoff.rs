@@ -39,9 +39,7 @@ impl HistoryHandoff {
     /// The handoff as records for an ordered key-value store, newest column first, what a column
     /// refers to before it, and the summary last. Packs one column at a time.
     pub fn records(self) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
-        let mut summary = vec![SUMMARY_VERSION];
-        summary.extend(self.incarnation.0.to_be_bytes());
-        summary.extend(self.forgotten_before_ms.to_be_bytes());
+        let summary = HistoryHandoff::summary(self.incarnation, self.forgotten_before_ms);
         let mut archive = Archive::default();
         let columns = self.columns.into_iter().rev();
         let of = move |column: Arc<Column>| {
@@ -50,7 +48,20 @@ impl HistoryHandoff {
             column.set_closed(true);
             archive.batch([&column], &[]).puts
         };
-        columns.flat_map(of).chain([(SUMMARY.to_vec(), summary)])
+        columns.flat_map(of).chain([summary])
+    }
+
+    /// The record that makes an handoff of the records of a node's own history.
+    pub fn summary(incarnation: Incarnation, forgotten_before_ms: u64) -> (Vec<u8>, Vec<u8>) {
+        let mut summary = vec![SUMMARY_VERSION];
+        summary.extend(incarnation.0.to_be_bytes());
+        summary.extend(forgotten_before_ms.to_be_bytes());
+        (SUMMARY.to_vec(), summary)
+    }
+
+    /// Whether the record of this key is the one that [`HistoryHandoff::summary`] makes.
+    pub fn is_summary(key: &[u8]) -> bool {
+        key == SUMMARY
     }
 
     /// The handoff of `node` in these records, and how many of them are damaged; `None` without a
@@ -79,7 +90,8 @@ impl HistoryHandoff {
         let handoff = HistoryHandoff {
             node,
             incarnation: Incarnation(u64::from_be_bytes(incarnation.try_into().ok()?)),
-            forgotten_before_ms: u64::from_be_bytes(forgotten.try_into().ok()?),
+            forgotten_before_ms: u64::from_be_bytes(forgotten.try_into().ok()?)
+                .max(opened.forgotten_before_ms),
             columns,
         };
         Some((handoff, opened.damaged))
@@ -105,9 +117,10 @@ impl Kept {
     fn answering(&self, node: NodeId) -> Answering {
         let holdings = Holdings {
             columns: self.columns.len() as u64,
-            oldest_ms: self.columns.oldest_ms().unwrap_or(0),
+            oldest_ms: self.columns.oldest_ms().unwrap_or(u64::MAX),
             // Nothing is counted any more.
             open_ms: u64::MAX,
+            newest_ms: self.columns.newest_ms().unwrap_or(0),
             forgotten_before_ms: self.forgotten_before_ms(),
             bytes: self.columns.bytes(),
         };

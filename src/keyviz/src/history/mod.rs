@@ -68,6 +68,8 @@ pub struct History {
     config: HistoryConfig,
     node: NodeId,
     incarnation: Incarnation,
+    /// The sampler counts; else all columns of this incarnation are partial.
+    counts: bool,
     state: Mutex<State>,
     interner: Arc<AxisInterner>,
     handed_over: HandedOver,
@@ -101,7 +103,23 @@ impl History {
         let open = OpenColumn::new(ColumnId::at(now_ms, config.step_ms), incarnation);
         let state = Mutex::new(State { closed: Tiers::new(config.step_ms), open });
         let (interner, handed_over) = (Arc::new(AxisInterner::new()), HandedOver::default());
-        Ok(History { config, node, incarnation, state, interner, handed_over })
+        Ok(History { config, node, incarnation, counts: true, state, interner, handed_over })
+    }
+
+    /// The same, of a sampler that `counts` or does not. The columns of one that does not are partial:
+    /// what happened in them nobody knows.
+    #[must_use]
+    pub fn counting(mut self, counts: bool) -> Self {
+        self.counts = counts;
+        if !counts {
+            self.lock().open.miss();
+        }
+        self
+    }
+
+    /// Takes note that everything before `at_ms` is gone, whatever it was.
+    pub fn forget_before(&self, at_ms: u64) {
+        self.lock().closed.forget_before(at_ms);
     }
 
     /// How much is kept.
@@ -253,6 +271,11 @@ impl History {
         }
     }
 
+    /// What is kept for nodes that have left.
+    pub fn kept_estates(&self) -> Vec<HistoryHandoff> {
+        self.handed_over().handoffs()
+    }
+
     /// All that this node counted, with the column in progress, and all that it keeps for others.
     /// `peek` as in [`History::totals`].
     pub fn handoffs(&self, peek: Harvest) -> Vec<HistoryHandoff> {
@@ -280,6 +303,7 @@ impl History {
             Some(column) => OpenColumn::reopen(Arc::unwrap_or_clone(column), self.incarnation),
             None => OpenColumn::new(next, self.incarnation),
         };
+        let reopened = self.marked(reopened);
         let ended = std::mem::replace(&mut state.open, reopened);
         state.closed.add(ended.end(interner), interner);
         let gap = next.start_ms.saturating_sub(passed_ms) / self.config.step_ms;
@@ -287,10 +311,17 @@ impl History {
         for start_ms in (0..missed).map(|i| passed_ms + i * self.config.step_ms) {
             let id = ColumnId { start_ms, end_ms: start_ms + self.config.step_ms };
             if !state.closed.contains(id) {
-                let empty = OpenColumn::new(id, self.incarnation).end(interner);
+                let empty = self.marked(OpenColumn::new(id, self.incarnation)).end(interner);
                 state.closed.add(empty, interner);
             }
         }
+    }
+
+    fn marked(&self, mut column: OpenColumn) -> OpenColumn {
+        if !self.counts {
+            column.miss();
+        }
+        column
     }
 
     fn shrink(&self, state: &mut State) {
@@ -310,8 +341,9 @@ impl State {
     }
 
     fn holdings(&self) -> Holdings {
-        let open_ms = self.open.id().start_ms;
+        let ColumnId { start_ms: open_ms, end_ms } = self.open.id();
         Holdings {
+            newest_ms: self.closed.newest_ms().unwrap_or(0).max(end_ms),
             columns: self.closed.len() as u64 + 1,
             oldest_ms: self.closed.oldest_ms().unwrap_or(open_ms).min(open_ms),
             open_ms,

@@ -58,6 +58,11 @@ impl OpenColumn {
         }
     }
 
+    /// Marks what this incarnation has in the column as partial: it did not count all of the time.
+    pub fn miss(&mut self) {
+        Arc::make_mut(&mut self.packed).part(self.incarnation).partial = true;
+    }
+
     pub fn id(&self) -> ColumnId {
         self.packed.id()
     }

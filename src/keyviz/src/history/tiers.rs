@@ -72,6 +72,17 @@ impl Tiers {
         self.columns.first_key_value().map(|(id, _)| id.start_ms)
     }
 
+    /// End of the newest column.
+    pub fn newest_ms(&self) -> Option<u64> {
+        // The last of a tier ends last in it.
+        self.ids.iter().filter_map(|ids| ids.last()).map(|id| id.end_ms).max()
+    }
+
+    /// Everything before `at_ms` is gone.
+    pub fn forget_before(&mut self, at_ms: u64) {
+        self.forgotten_before_ms = self.forgotten_before_ms.max(at_ms);
+    }
+
     /// End of the newest column that was forgotten.
     pub fn forgotten_before_ms(&self) -> u64 {
         self.forgotten_before_ms

@@ -16,6 +16,8 @@ pub struct Holdings {
     pub oldest_ms: u64,
     /// Start of the open column.
     pub open_ms: u64,
+    /// End of the newest column. A clock that was set back leaves columns after the open one.
+    pub newest_ms: u64,
     /// End of the newest column that was dropped for space; 0: none was.
     pub forgotten_before_ms: u64,
     /// Bytes of all columns and what they share.

@@ -40,6 +40,8 @@ pub struct Merge {
 #[derive(Clone, Debug)]
 struct Coverage {
     covers: ColumnSet,
+    /// The members that answered for it: the node itself, or those that keep its columns.
+    held_by: BTreeSet<NodeId>,
     /// The longest memory among its answers.
     forgotten_before_ms: u64,
 }
@@ -76,12 +78,15 @@ impl Merge {
             let (from, to) = (contribution.covers.start, contribution.covers.end);
             return Err(ContributionError::Covers { from, to, columns });
         }
-        let NodeColumns { node, covers, forgotten_before_ms, keys, parts, .. } = contribution;
-        let coverage = self
-            .nodes
-            .entry(node)
-            .or_insert(Coverage { covers: ColumnSet::new(), forgotten_before_ms });
+        let NodeColumns { node, held_by, covers, forgotten_before_ms, keys, parts, .. } =
+            contribution;
+        let coverage = self.nodes.entry(node).or_insert_with(|| Coverage {
+            covers: ColumnSet::new(),
+            held_by: BTreeSet::new(),
+            forgotten_before_ms,
+        });
         coverage.covers.insert(covers);
+        coverage.held_by.insert(held_by);
         coverage.forgotten_before_ms = coverage.forgotten_before_ms.min(forgotten_before_ms);
         let table: Arc<[u32]> = keys.into_iter().map(|key| self.id(key, node)).collect();
         for part in parts {
@@ -133,7 +138,7 @@ impl Merge {
         statuses.sort();
         statuses.dedup();
         let everywhere = self.missing(&statuses);
-        self.tell_what_is_forgotten(&mut statuses);
+        self.tell_what_is_forgotten(query, &mut statuses);
         let Summed { rows, mut partial, unattributed, conflicts, shares } = self.sums().finish();
         partial.insert_all(&everywhere);
         let planned = self.rows.rows().iter().zip(rows);
@@ -168,14 +173,17 @@ impl Merge {
         sums
     }
 
-    fn tell_what_is_forgotten(&self, statuses: &mut [NodeStatus]) {
-        let Some(first) = self.columns.columns().first() else { return };
+    /// Says of each member up to when it, or a node whose columns it keeps, has forgotten. The window
+    /// that was asked for decides, and not the columns, which begin where anybody holds any.
+    fn tell_what_is_forgotten(&self, query: &Query, statuses: &mut [NodeStatus]) {
+        let from_ms = query.window.from_ms;
+        let first = self.columns.columns().first().map_or(from_ms, |first| first.start_ms);
         for status in statuses {
-            let Some(coverage) = status.node.and_then(|node| self.nodes.get(&node)) else {
-                continue;
-            };
-            status.forgotten_before_ms = coverage.forgotten_before_ms;
-            status.past_history = first.start_ms < coverage.forgotten_before_ms;
+            let Some(node) = status.node else { continue };
+            let held = self.nodes.values().filter(|coverage| coverage.held_by.contains(&node));
+            let forgotten = held.map(|coverage| coverage.forgotten_before_ms).max();
+            status.forgotten_before_ms = forgotten.unwrap_or(0);
+            status.past_history = first.min(from_ms) < status.forgotten_before_ms;
         }
     }
 

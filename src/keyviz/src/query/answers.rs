@@ -49,6 +49,8 @@ impl HistoryView {
         let mut totals = totals(&self.answering, &columns, query, wanted)?;
         let oldest = self.handed_over.iter().map(|(left, _)| left.holdings.oldest_ms);
         totals.oldest_ms = oldest.chain([totals.oldest_ms]).min().unwrap_or(totals.oldest_ms);
+        let newest = self.handed_over.iter().map(|(left, _)| left.holdings.newest_ms);
+        totals.newest_ms = newest.chain([totals.newest_ms]).max().unwrap_or(totals.newest_ms);
         Some(totals)
     }
 

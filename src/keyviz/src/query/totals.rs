@@ -38,6 +38,8 @@ pub struct NodeTotals {
     pub oldest_ms: u64,
     /// Start of the open one: what is counted from now on is not in earlier columns.
     pub open_ms: u64,
+    /// End of the newest one; 0: the node does not say.
+    pub newest_ms: u64,
     /// End of the newest column dropped for space; 0: none.
     pub forgotten_before_ms: u64,
     /// Operations in the window's columns without a route.
@@ -127,6 +129,7 @@ pub(crate) fn totals(
         columns: holdings.columns,
         oldest_ms: holdings.oldest_ms,
         open_ms: holdings.open_ms,
+        newest_ms: holdings.newest_ms,
         forgotten_before_ms: holdings.forgotten_before_ms,
         unattributed,
         ranges: ranges(base, lists, &query.range),

@@ -133,6 +133,32 @@ impl Roster {
         Ok(())
     }
 
+    /// Whether what answers at another address than the member's is this member on its disk; changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// Who or what it is instead, in words.
+    pub fn vouch(
+        &self,
+        node: NodeId,
+        cluster: &str,
+        answer: &proto::RaftIdentity,
+    ) -> Result<(), String> {
+        if answer.node != node.0 {
+            return Err(format!("node {} answers there", answer.node));
+        }
+        if !answer.cluster_id.is_empty() && answer.cluster_id != cluster {
+            return Err(format!("a node {node} of cluster {} answers there", answer.cluster_id));
+        }
+        let Some(shown) = answer.start.as_ref().and_then(Start::from_proto) else {
+            return Err(Doubt::ShowsNone { node }.to_string());
+        };
+        let past: Vec<PastStart> = answer.history.iter().map(PastStart::from_proto).collect();
+        let peers = self.inner.peers.lock();
+        let Some(peer) = peers.get(&node) else { return Ok(()) };
+        peer.judge(node, &shown, &past, self.inner.checks).map_err(|doubt| doubt.to_string())
+    }
+
     async fn take(
         &self,
         node: NodeId,

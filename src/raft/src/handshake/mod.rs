@@ -34,6 +34,7 @@ mod identify;
 mod record;
 mod roster;
 mod rounds;
+mod silence;
 mod start;
 
 pub(crate) use identify::identity_to_proto;

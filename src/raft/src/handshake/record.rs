@@ -1,4 +1,4 @@
-//! What a node stores of its own mark and of its peers.
+//! The stored record of a node's own mark and of its peers.
 //!
 //! ```text
 //! handshake: byte 0     format, 1

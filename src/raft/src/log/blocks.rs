@@ -1,5 +1,5 @@
-//! Which blocks of a group's log are on disk, and writing, reading, cutting and sweeping them.
-//! The log-writer thread is the only one that writes; readers find blocks through the tree.
+//! The blocks of a group's log on disk: writing, reading, truncating and purging them. Only the
+//! log-writer thread writes; readers find blocks through the tree.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,7 +17,7 @@ pub(crate) fn write(tree: &Tree, log: &LogShared, block: BlockBuilder) -> io::Re
     let (first, end) = (block.first(), block.next_index());
     let bytes = block.finish();
     let parts = bytes.len().div_ceil(RECORD_BYTES);
-    // Part 0 last: it makes the block exist.
+    // Part 0 is last, because it makes the block exist.
     for (part, chunk) in bytes.chunks(RECORD_BYTES).enumerate().rev() {
         let part = u16::try_from(part).expect("checked when the block was finished");
         tree.put(&Key::Block { first, part }.encode(log.group()), chunk)?;
@@ -32,7 +32,7 @@ pub(crate) fn write(tree: &Tree, log: &LogShared, block: BlockBuilder) -> io::Re
     Ok(bytes.len() as u64)
 }
 
-/// Removes the entries from `from` on, last block first, so that a crash leaves no hole.
+/// Removes the entries from `from` on, last block first, so that a crash leaves no gap.
 pub(crate) fn truncate(tree: &Tree, log: &LogShared, from: u64) -> io::Result<()> {
     let group = log.group();
     let mut index = log.blocks().lock();
@@ -46,7 +46,7 @@ pub(crate) fn truncate(tree: &Tree, log: &LogShared, from: u64) -> io::Result<()
             index.blocks.remove(&first);
             continue;
         }
-        // The cut goes through this block: write what stays over it.
+        // The truncation is within this block: overwrite it with the remaining entries.
         let kept = read(tree, group, first)?;
         let mut block = BlockBuilder::new(first);
         block.set_committed(kept.committed);
@@ -66,7 +66,7 @@ pub(crate) fn mark_purged(log: &LogShared, upto: u64) {
     index.purged_before = index.purged_before.max(upto + 1);
 }
 
-/// Removes at most `budget` purged blocks, lowest first. Returns how many; 0: none are left.
+/// Removes at most `budget` purged blocks, lowest first. Returns their number; 0: none are left.
 pub(crate) fn sweep(tree: &Tree, log: &LogShared, budget: usize) -> io::Result<usize> {
     let mut index = log.blocks().lock();
     let mut removed = 0;
@@ -133,7 +133,7 @@ pub(crate) fn read_range(
     Ok(entries)
 }
 
-/// What a group's log holds when it is opened.
+/// The contents of a group's log at open.
 #[derive(Debug, Default)]
 pub(crate) struct Recovered {
     pub(crate) vote: Option<Vote>,
@@ -146,7 +146,7 @@ pub(crate) struct Recovered {
     pub(crate) index: BlockIndex,
 }
 
-/// Reads and checks every record of a group's log, and removes what a crash left half written.
+/// Reads and checks every record of a group's log, and removes partial writes of a crash.
 pub(crate) fn recover(tree: &Tree, group: GroupId, tail_bytes: usize) -> io::Result<Recovered> {
     let mut found = Recovered::default();
     if let Some(vote) = tree.get(&Key::Vote.encode(group))? {
@@ -228,7 +228,7 @@ fn block_keys(tree: &Tree, group: GroupId) -> io::Result<(Heads, Heads)> {
     Ok((heads, orphans))
 }
 
-/// What a group's log holds, as far as it is sound.
+/// The sound contents of a group's log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LogExtent {
     pub(crate) entries: u64,
@@ -252,7 +252,7 @@ pub(crate) fn groups(tree: &Tree) -> io::Result<(BTreeSet<GroupId>, Vec<Vec<u8>>
     Ok((groups, strange))
 }
 
-/// Reads every record of a group's log and changes nothing. All that is damaged is named.
+/// Reads every record of a group's log without changing it, and reports all damage.
 pub(crate) fn check(tree: &Tree, group: GroupId) -> (LogExtent, Vec<CorruptLog>) {
     let (mut extent, mut damage) = (LogExtent::default(), Vec::new());
     let mut note = |index, error: io::Error| {
@@ -283,7 +283,7 @@ pub(crate) fn check(tree: &Tree, group: GroupId) -> (LogExtent, Vec<CorruptLog>)
     for row in tree.range(&from[..]..=&to[..]) {
         let first = match row.map(|(key, _)| Key::decode(group, &key)) {
             Ok(Some(Key::Block { first, part: 0 })) => first,
-            // Parts are read with their head; without one they are what a crash left.
+            // Parts are read with their head; parts without a head are leftovers of a crash.
             Ok(_) => continue,
             Err(error) => {
                 note(begins_by, error);
@@ -303,7 +303,7 @@ pub(crate) fn check(tree: &Tree, group: GroupId) -> (LogExtent, Vec<CorruptLog>)
             }
             Err(error) => {
                 note(first, error);
-                // What follows a damaged block is judged by itself.
+                // Blocks after a damaged one are checked independently.
                 begins_by = u64::MAX;
             }
         }

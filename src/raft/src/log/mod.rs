@@ -1,5 +1,5 @@
-//! The replicated logs of all groups of a node: their bytes, the thread that makes them durable,
-//! and the view that openraft has of one of them.
+//! The replicated logs of all groups of a node: their encoding, the thread that makes them durable,
+//! and the log storage of one group for openraft.
 
 mod blocks;
 pub(super) mod record;

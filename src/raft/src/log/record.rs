@@ -9,8 +9,8 @@
 //! part    u16 big-endian   0 for the other kinds
 //! ```
 //!
-//! A block holds consecutive entries of one group, those that one write made durable together.
-//! One block costs the tree as much as one entry would. Numbers are little-endian:
+//! A block holds consecutive entries of one group that one write made durable. A block costs the
+//! tree as much as a single entry. Numbers are little-endian:
 //!
 //! ```text
 //! offset  size
@@ -30,9 +30,9 @@
 //!                  payload: nothing, the command, or a `RaftMembership` message
 //! ```
 //!
-//! A block longer than one record may be is cut into parts of [`RECORD_BYTES`]; it then holds one
-//! entry. Part 0 is written last and removed first, so that a crash leaves either the whole block
-//! or parts without a head, which are swept when the log is opened.
+//! A block longer than a record is split into parts of [`RECORD_BYTES`]; it then holds one entry.
+//! Part 0 is written last and removed first, so that a crash leaves either the whole block or parts
+//! without a head, which are removed when the log is opened.
 //!
 //! A vote record is version, CRC-32 of the rest, term u64, node u64, committed u8. A purged record
 //! is version, CRC-32 of the rest, term u64, index u64: entries up to it are gone, whether or not
@@ -55,7 +55,7 @@ const KIND_BLANK: u8 = 0;
 const KIND_COMMAND: u8 = 1;
 const KIND_MEMBERSHIP: u8 = 2;
 
-/// A record of a group's log does not read as what was written.
+/// A record of a group's log is damaged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the log of group {group} is corrupt at entry {index}: {what}")]
 pub struct CorruptLog {

@@ -1,4 +1,4 @@
-//! What the log writer did, for metrics.
+//! Counters of the log writer, for metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! One group's log as openraft uses it.
 //!
 //! The newest entries are kept in memory, so that replication and apply do not read the disk; an
-//! entry leaves memory only when it is on disk and the budget is used up. All writes go through
-//! the node's [`Writer`], in the order in which openraft issues them.
+//! entry is evicted only when it is on disk and the budget is exhausted. All writes go through the
+//! node's [`Writer`], in the order in which openraft issues them.
 
 use std::fmt::Debug;
 use std::io;
@@ -23,8 +23,8 @@ use crate::storage::{FaultLatch, Tree};
 use crate::types::{Entry, IoFlushed, LogId, Types, Vote};
 use keyviz_types::GroupId;
 
-/// The most bytes of entries that one append request carries. Small enough that a catching-up
-/// follower of one group does not hold up the heartbeats of the others for long.
+/// Maximum bytes of entries in one append request, small enough that a lagging follower of one
+/// group does not delay the heartbeats of the others for long.
 const READ_BYTES: usize = 256 * 1024;
 
 /// One group's log. Clones share it.
@@ -98,8 +98,8 @@ impl GroupLog {
         self.shared.state().purged.map(|at| at.index)
     }
 
-    /// Returns when the entries up to `index` are durable in this node's log. Others may have them
-    /// durable before, and have them committed.
+    /// Returns when the entries up to `index` are durable in this node's log. They may be durable
+    /// at other nodes and committed before.
     pub(crate) async fn durable(&self, index: u64) -> io::Result<()> {
         if index < *self.shared.durable_end.borrow() {
             return self.faults.check().map_err(Into::into);
@@ -111,7 +111,7 @@ impl GroupLog {
         }
     }
 
-    /// The entry at `index`, by its id, where that is at hand without reading the disk.
+    /// The id of the entry at `index`, if it is in memory.
     pub(crate) fn log_id_at(&self, index: u64) -> Option<LogId> {
         let state = self.shared.state();
         if let Some(last) = state.last.filter(|last| last.index == index) {
@@ -124,7 +124,7 @@ impl GroupLog {
         state.cache.get(usize::try_from(at).ok()?).map(|entry| entry.log_id)
     }
 
-    /// Tells when nothing uses the log any more.
+    /// Signals when the log is no longer used.
     pub(crate) fn released(&self) -> Released {
         Released(Arc::downgrade(&self.shared))
     }
@@ -251,8 +251,7 @@ impl RaftLogStorage<Types> for GroupLog {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
-        // Travels to the disk with the next block: it saves work after a restart and nothing
-        // rests on it.
+        // Written with the next block: it saves work after a restart, but nothing depends on it.
         self.shared.state().committed = committed;
         Ok(())
     }

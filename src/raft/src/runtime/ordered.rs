@@ -1,5 +1,5 @@
-//! A watch channel that wakes those who wait in the order in which they came. Tokio's wakes them in
-//! an order of its own, which no seed decides.
+//! A watch channel that wakes waiters in the order in which they came. The order of Tokio's channel
+//! cannot be controlled by a seed.
 
 use std::future::poll_fn;
 use std::sync::Arc;

@@ -8,8 +8,8 @@ use super::current::{Changes, KeyValue};
 use super::keyspace::{Keyspace, KeyspaceError, Page, PageLimit, check_key};
 use crate::types::{LogPosition, StoredMembership};
 
-/// Changes to a [`Keyspace`], written together with the log position they bring it to. Reads
-/// through the batch see its earlier changes.
+/// Changes to a [`Keyspace`], written together with the resulting log position. Reads through the
+/// batch see its earlier changes.
 #[derive(Debug)]
 pub struct Batch<'a> {
     keyspace: &'a Keyspace,
@@ -54,11 +54,10 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Says that this command changes the same rows in the same way whatever they hold, and that
-    /// applying it a second time, from where a crash cut it short, is no harm: it was decided
-    /// neither by rows nor by what the machine keeps in memory, and readers may see its changes
-    /// one by one. Such commands are cheaper to write. Without this call a command's changes are
-    /// applied exactly once.
+    /// Declares that the changes of this command depend neither on rows nor on the memory of the
+    /// machine, so that applying it again after a crash is harmless, and that readers may see its
+    /// changes one by one. Such commands are cheaper to write. Without this call the changes of a
+    /// command are applied exactly once.
     pub fn allow_replay(&mut self) {
         self.replayable = true;
     }

@@ -12,6 +12,7 @@ use super::engine::{Engine, JOURNAL, META, ROWS, SYNC_KEY, Tree, names_damaged_f
 use super::fault::FaultLatch;
 use super::folder::Folder;
 use super::keyspace::Keyspace;
+use super::scarce::Scarce;
 use super::upgrade::SIDE_PREFIX;
 use super::{LOG, OpenError, SideRows, group_of, redo, side, unseal, value};
 use crate::log::{LogExtent, check_log, log_groups};
@@ -83,6 +84,13 @@ pub fn check_folder(dir: &Path, verify: &dyn Verify) -> Result<CheckReport, Open
     check.trees(&generations, &logs);
     check.sides(dir).map_err(|error| OpenError::from_io(dir, error))?;
     check.report.groups = check.groups.len() as u64;
+    if Scarce::was_seen() && !check.report.damage.is_empty() {
+        // What could not be read for want of something is listed among the damage, which it is not.
+        let mut found = check.report.damage.into_iter().map(|damage| damage.what);
+        let said = found.find(|what| what.contains(Scarce::WORDS));
+        let cause = said.unwrap_or_else(|| format!("{} enough of something", Scarce::WORDS));
+        return Err(OpenError::Scarce { dir: dir.to_path_buf(), cause });
+    }
     Ok(check.report)
 }
 

@@ -12,7 +12,7 @@ pub(super) fn mark_key(group: GroupId) -> Vec<u8> {
 }
 
 impl Storage {
-    /// Remembers that a group is not to be opened here again. Erasing the group forgets it.
+    /// Records that a group must not be opened here again. Erasing the group removes the record.
     pub(crate) async fn close_group(&self, group: GroupId, reason: &str) -> io::Result<()> {
         self.put_meta(mark_key(group), seal(reason.as_bytes())).await
     }

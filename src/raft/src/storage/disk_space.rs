@@ -1,5 +1,4 @@
-//! DiskSpaceMonitor on the disk: what is refused, and by whom, before the database meets a full
-//! one.
+//! Free space of the disk: what is refused, and by whom, before the database meets a full disk.
 //!
 //! sled does not outlive a write that finds no room: it refuses everything from then on. So the
 //! free space is looked at ten times a second, and what can wait is refused while there is still

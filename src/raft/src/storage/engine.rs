@@ -28,6 +28,7 @@ use super::database::{Database as Given, Db, DbIter, DbTree};
 use super::fault::FaultLatch;
 use super::interference::Interference;
 use super::pool::{self, Calls};
+use super::scarce::Scarce;
 use super::synced::Synced;
 use super::{seal, unseal};
 
@@ -127,16 +128,26 @@ pub(crate) type Row = (sled::IVec, sled::IVec);
 
 fn to_io(file: &str, error: sled::Error) -> io::Error {
     match error {
-        sled::Error::Io(error) => error,
+        sled::Error::Io(error) => match Scarce::of(&error) {
+            Some(scarce) => scarce.error(error),
+            None => error,
+        },
         sled::Error::Corruption { at, .. } => {
             let place = at.map_or_else(String::new, |at| format!(" at offset {}", at.lid()));
             io::Error::new(io::ErrorKind::InvalidData, format!("{}{place}", corrupt_file(file)))
         }
-        other => io::Error::other(other.to_string()),
+        other => {
+            let said = other.to_string();
+            match Scarce::of_words(&said) {
+                Some(scarce) => scarce.error(said),
+                None => io::Error::other(said),
+            }
+        }
     }
 }
 
-/// sled panics on some damage; that is an error like the others.
+/// sled panics on some damage, and where the system gives it no thread; that is an error like the
+/// others.
 fn guarded<T>(file: &str, work: impl FnOnce() -> sled::Result<T>) -> io::Result<T> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(done) => done.map_err(|error| to_io(file, error)),
@@ -144,6 +155,9 @@ fn guarded<T>(file: &str, work: impl FnOnce() -> sled::Result<T>) -> io::Result<
             let said = panic.downcast_ref::<String>().map(String::as_str);
             let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
             let said = said.unwrap_or("it panicked");
+            if let Some(scarce) = Scarce::of_words(said).or_else(Scarce::of_pressure) {
+                return Err(scarce.error(said));
+            }
             let what = format!("{}: {said}", corrupt_file(file));
             Err(io::Error::new(io::ErrorKind::InvalidData, what))
         }

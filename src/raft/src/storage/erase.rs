@@ -1,8 +1,8 @@
-//! Removing a group's rows and log from a node that does not hold it any more.
+//! Removes the rows and the log of a group from a node that no longer holds it.
 //!
-//! A mark (`e/<group>` in `meta`) is durable before anything is removed and goes last, so that an
-//! erasure that a crash cut short is finished before the group is opened again: rows without the
-//! log that they came from, or the other way round, must never be taken for a replica.
+//! A mark (`e/<group>` in `meta`) is durable before anything is removed and is removed last, so
+//! that an erasure interrupted by a crash is completed before the group is opened again: rows
+//! without their log, or a log without its rows, must never be taken for a replica.
 
 use std::collections::BTreeSet;
 use std::io;

@@ -1,8 +1,8 @@
-//! Fail-stop: the first failed write or sync of a node decides for all that follow.
+//! Fail-stop: after the first failed write or sync, all later ones fail too.
 //!
-//! After a failed sync the kernel may have dropped the dirty pages and report the next sync as
-//! good, so retrying could acknowledge what is not on the disk. The only safe continuation is a
-//! restart that reads what is there.
+//! After a failed sync the kernel may have dropped the dirty pages and report success for the next
+//! sync, so a retry could acknowledge data that is not on the disk. Only a restart, which reads
+//! what is on the disk, is safe.
 
 use std::fmt;
 use std::io;
@@ -26,7 +26,7 @@ impl From<Fault> for io::Error {
     }
 }
 
-/// Holds the first fault for ever. Clones share it.
+/// Latches the first fault. Clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct FaultLatch(Arc<OnceLock<Fault>>);
 
@@ -44,7 +44,7 @@ impl FaultLatch {
         }
     }
 
-    /// Latches `error` unless something failed before it, and returns what is latched.
+    /// Latches `error` unless an earlier fault is latched, and returns the latched fault.
     pub(crate) fn latch(&self, doing: &'static str, error: &io::Error) -> Fault {
         let fault = self.0.get_or_init(|| {
             let fault = Fault { doing, cause: error.to_string(), kind: error.kind() };

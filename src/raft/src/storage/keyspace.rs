@@ -1,8 +1,8 @@
 //! The rows of one group's state machine.
 //!
-//! One writer, the group's apply; any number of readers. A batch that changes more than one row
-//! for one command is written under a lock that readers share, so that nobody sees half of it; a
-//! batch of single-row commands is not, since each row changes in one step anyway.
+//! There is one writer, the group's apply, and any number of readers. A batch with a command that
+//! changes several rows is written under a lock that readers share, so that they never see half of
+//! it; a batch of single-row commands is not, because each row changes atomically.
 //!
 //! The tree is named by group and generation. A snapshot is received into the next generation,
 //! and one durable record makes that the current one.
@@ -135,8 +135,9 @@ impl Keyspace {
     /// before that.
     pub(crate) fn await_view(&self, index: u64) -> Result<AwaitedView, NoView> {
         let view = AwaitedViews::wait(&self.inner.awaited, index)?;
-        // Whoever applies moves the position under a lock that this takes, and looks for those who
-        // wait after it. So either the entry is seen to be applied here, or this one is seen there.
+        // The applying task updates the position under a lock that this takes, and checks for
+        // waiters after that. So either this sees that the entry is applied, or the applying task
+        // sees this waiter.
         match self.applied() {
             Some(at) if at.index >= index => Err(NoView::Missed { applied: at.index }),
             _ => Ok(view),

@@ -37,6 +37,7 @@ mod keyspace;
 mod leaf_order;
 mod pool;
 pub(super) mod redo;
+mod scarce;
 mod seed;
 mod side;
 mod synced;
@@ -74,6 +75,7 @@ pub(crate) use fault::FaultLatch;
 pub use folder::{FORMAT_VERSION as DATA_FORMAT, OpenError};
 pub(crate) use keyspace::check_key;
 pub use keyspace::{Keyspace, KeyspaceError, Page, PageLimit};
+pub use scarce::Scarce;
 pub use seed::{Seed, SeedError, SeedPoint};
 pub use side::SideRows;
 pub use value::{MAX_STORED_KEY_BYTES, RESERVED_PREFIX};
@@ -90,6 +92,11 @@ const LOG: &str = "log";
 /// The journal has this part of the cache, a sixteenth: entries that are read again soon are kept
 /// beside it ([`StorageOptions::log_cache_bytes`]).
 const JOURNAL_CACHE_PART: u64 = 16;
+
+/// Threads that an open storage needs: those of sled's pool and the one that watches them, one of sled
+/// for each of its two databases, one that makes logs durable, and one that looks at the room on the
+/// disk. Each database beside the store has one more.
+pub const THREADS: usize = pool::POOL + 1 + 2 + 1 + 1;
 
 /// Bounds of a node's storage.
 #[derive(Clone, Copy, Debug)]
@@ -190,6 +197,10 @@ impl Storage {
     pub fn open(dir: impl AsRef<Path>, options: StorageOptions) -> Result<Self, OpenError> {
         let dir = dir.as_ref();
         let folder = Folder::open(dir)?;
+        for path in folder.close_to_others() {
+            let path = path.display();
+            tracing::warn!("{path} is open to other users, and this one may not change that");
+        }
         let faults = FaultLatch::default();
         let opened = || -> io::Result<Inner> {
             let monitor = DiskSpaceMonitor::of(dir, options.min_free_bytes)?;

@@ -24,7 +24,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 /// Threads of sled's pool that never end.
-const POOL: usize = 7;
+pub(super) const POOL: usize = 7;
 
 /// Threads that are free whatever there is to do.
 const LEAST_FREE: usize = 2;

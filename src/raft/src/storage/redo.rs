@@ -1,10 +1,10 @@
 //! The record that makes a batch of row changes atomic.
 //!
-//! A batch's effects, and the log position they bring the tree to, are first written as one
-//! record, then row by row. After a crash the record is applied again: its effects are plain puts
-//! and deletes, so a second time changes nothing. (sled's own `apply_batch` would do, at the
-//! price of two extra disk writes a batch.) A batch of commands that may be applied again needs
-//! no effects in its record, which then goes last.
+//! The effects of a batch and the resulting log position are first written as one record, then row
+//! by row. After a crash the record is applied again: its effects are plain puts and deletes, so
+//! this is idempotent. (sled's own `apply_batch` would need two extra disk writes per batch.) A
+//! batch of commands that may be applied again needs no effects in its record, which is then
+//! written last.
 //!
 //! ```text
 //! record \0raft\0redo, numbers little-endian:

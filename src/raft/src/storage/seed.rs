@@ -1,4 +1,4 @@
-//! Groups put into an empty folder as if they had been there, for a node that is restored.
+//! Creates groups in an empty folder, for a node that is restored.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +18,7 @@ pub struct Seed {
     rows: Current,
 }
 
-/// Where a seeded group goes on from. The same on all of its members.
+/// The position from which a seeded group continues. The same on all of its members.
 #[derive(Clone, Debug)]
 pub struct SeedPoint {
     /// The last entry that the rows contain; the log before it is gone.

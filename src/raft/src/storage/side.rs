@@ -1,9 +1,9 @@
-//! Rows of a node that belong to no group: written in atomic batches like those of a group, and
-//! never replicated.
+//! Rows of a node outside of groups: written in atomic batches like those of a group, and never
+//! replicated.
 //!
-//! Each set has a database and a folder of its own, and fails for itself: the visualizer keeps its
-//! history here, and neither a full disk nor a damaged file of it is to harm the store. Removing a
-//! folder gives all of its room back at once, and asks for none.
+//! Each set has its own database and folder and fails independently: the visualizer keeps its
+//! history here, and neither a full disk nor a damaged file of it may harm the store. Removing a
+//! folder releases all of its space at once and needs none.
 
 use std::collections::HashMap;
 use std::io;
@@ -56,7 +56,7 @@ fn database(name: &str) -> Database {
 
 /// The database of a set and its tree.
 pub(super) fn open_database(dir: &Path, name: &str) -> io::Result<(Engine, Tree)> {
-    // Its own latch: what fails here stops nothing else.
+    // Its own latch: a failure here stops nothing else.
     let engine = Engine::open(dir, &database(name), CACHE_BYTES, FaultLatch::default())?;
     let tree = engine.tree(ROWS)?;
     Ok((engine, tree))

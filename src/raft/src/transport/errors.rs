@@ -1,4 +1,4 @@
-//! What went wrong on the way to a peer, as openraft wants to know it.
+//! Maps errors of peers to those of openraft.
 
 use openraft::errors::{NetworkError, RPCError, Unreachable};
 
@@ -14,7 +14,7 @@ pub(super) fn network(error: impl ToString) -> RpcError {
     RPCError::Network(NetworkError::from_string(error))
 }
 
-/// What the peer or the way to it did wrong, as openraft wants to know it.
+/// An error of the peer or of the network, for openraft.
 pub(super) fn call_failed(status: tonic::Status) -> RpcError {
     use tonic::Code;
     match status.code() {

@@ -1,4 +1,4 @@
-//! Who this node is to its peers, and who they are.
+//! The identities of this node and of its peers.
 
 use arc_swap::ArcSwap;
 use tonic::Status;
@@ -10,7 +10,7 @@ use keyviz_proto::raft_transport_client::RaftTransportClient;
 use keyviz_security::AuthChannel;
 use keyviz_types as ids;
 
-/// Who this node is to its peers, and who they are.
+/// The identities of this node and of its peers.
 pub(crate) struct Identity {
     pub(super) node: RaftNodeId,
     pub(super) cluster_id: ArcSwap<String>,

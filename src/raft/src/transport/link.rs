@@ -246,7 +246,7 @@ impl Life {
         let cause: Arc<str> = match self.exchange(channel, queue).await {
             Ok(()) => "the peer closed the stream".into(),
             Err(status) => {
-                let cause: Arc<str> = reason(&status).into();
+                let cause: Arc<str> = status_words(&status).into();
                 self.warn_if_refused(&status, &cause);
                 cause
             }
@@ -307,7 +307,8 @@ impl Life {
     }
 }
 
-fn reason(status: &tonic::Status) -> String {
+/// What a status says in the words of its innermost cause.
+pub(crate) fn status_words(status: &tonic::Status) -> String {
     let mut text = status.message().to_owned();
     let mut source = std::error::Error::source(status);
     while let Some(error) = source {

@@ -1,4 +1,4 @@
-//! How fast a node sends the rows of its groups to others, all of them together.
+//! The rate at which a node sends rows to others, over all its groups.
 
 use std::time::Duration;
 

@@ -238,6 +238,25 @@ impl Peers {
         Ok(client.identify(request).await?.into_inner())
     }
 
+    /// Asks who answers at an address where `node` may have moved to, over a connection of its own, so
+    /// that the one to the member stays as it is.
+    ///
+    /// # Errors
+    /// Nobody answers, or an earlier version does (`UNIMPLEMENTED`).
+    pub async fn ask_elsewhere(
+        &self,
+        node: ids::NodeId,
+        addr: &str,
+    ) -> Result<proto::RaftIdentity, Status> {
+        let endpoint = self.endpoint(node.0, addr);
+        let endpoint = endpoint.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let PeersOptions { tls, credentials } = &self.inner.options;
+        let channel = connect_lazy(endpoint, tls.as_ref());
+        let mut client = RaftTransportClient::new(AuthChannel::new(channel, credentials.clone()));
+        let request = self.inner.identity.identify_request(node.0, false);
+        Ok(client.identify(request).await?.into_inner())
+    }
+
     pub(crate) fn link(&self, node: RaftNodeId, addr: &str) -> Result<Arc<Link>, PeerError> {
         self.with_peer(node, addr, |peer| peer.link.clone())
     }

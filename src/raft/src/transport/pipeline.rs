@@ -219,7 +219,8 @@ mod tests {
         let peers = Peers::anonymous(1, "", PeersOptions::default());
         let answers = peers.detach(2, "peer:1");
         let (group, pace) = (GroupId(1), Pace::new(0).into());
-        let mut networks = GroupNetwork { peers, group, pace, hold: HOLD };
+        let mut networks =
+            GroupNetwork { peers, group, pace, hold: HOLD, pulse: Default::default() };
         (networks.new_client(2, &Member::grpc("peer:1")).await, answers)
     }
 

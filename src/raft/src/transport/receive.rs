@@ -1,10 +1,10 @@
-//! A snapshot on the wire: cut into checksummed chunks on one side, joined on the other.
+//! Receives a snapshot in checksummed chunks.
 //!
 //! A chunk is a run of rows, each as length u32 little-endian and bytes of the key, then of the
 //! value. The trailer has the number of rows and a checksum over the chunk checksums, so a missing,
-//! doubled or reordered chunk is found, and rows must ascend. Nothing of the receiving group
-//! changes before the trailer was checked. What a cut leaves staged is the start of the next
-//! snapshot, see `held.rs`.
+//! doubled or reordered chunk is found, and rows must ascend. The receiving group does not change
+//! before the trailer has been checked. The staged rows of an interrupted snapshot are reused by
+//! the next one, see `held.rs`.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! A snapshot on its way out: rows as chunks, or word that the receiver has them already.
+//! Sends a snapshot: rows as chunks, or a note that the receiver has them already.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

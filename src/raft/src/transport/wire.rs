@@ -1,4 +1,4 @@
-//! Messages between the groups of two nodes, where something else than gRPC carries them.
+//! Messages between the groups of two nodes over a transport other than gRPC.
 
 use futures::future::BoxFuture;
 use tonic::Status;

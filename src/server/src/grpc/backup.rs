@@ -1,5 +1,6 @@
-//! The `Backup` service: what of this node goes into a backup.
+//! The `Backup` service: sends the data and the history of this node.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use keyviz_proto as proto;
 use keyviz_raft::{Dump, Groups, KeyValue, ReadError};
 use keyviz_types::GroupId;
 
-/// Parts that wait for the client to take them, of 256 KiB and one row each.
+/// Parts that wait for the client, of 256 KiB and one row each.
 const PARTS_QUEUED: usize = 4;
 
 /// Bytes of history records in one part.
@@ -31,7 +32,7 @@ pub(crate) struct BackupService {
 type Parts = BoxStream<'static, Result<proto::BackupPart, Status>>;
 type Taken = mpsc::Sender<Result<proto::BackupPart, Status>>;
 
-/// Runs what blocks on the database beside the runtime; its parts as a stream.
+/// Runs blocking work off the runtime, and streams its parts.
 fn stream(work: impl FnOnce(&Taken) -> Result<(), Status> + Send + 'static) -> Response<Parts> {
     let (taken, parts) = mpsc::channel(PARTS_QUEUED);
     tokio::task::spawn_blocking(move || {
@@ -68,7 +69,7 @@ fn dump_group(group: GroupId, mut dump: Dump, taken: &Taken) -> Result<(), Statu
     give(taken, Part::Group(header))?;
     let mut count = 0;
     loop {
-        // More was written meanwhile than is kept for a dump: it has to be made anew.
+        // More was written meanwhile than is kept for a dump: it has to be restarted.
         let run = dump.next_run().map_err(|error| Status::aborted(error.to_string()))?;
         if run.is_empty() {
             return give(taken, end(count));
@@ -78,11 +79,26 @@ fn dump_group(group: GroupId, mut dump: Dump, taken: &Taken) -> Result<(), Statu
     }
 }
 
-fn dump_history(local: &LocalMatrix, taken: &Taken) -> Result<(), Status> {
-    let (node, incarnation) = (local.history().node(), local.history().incarnation());
-    let header = proto::BackupHistory { node_id: node.0, incarnation: incarnation.0 };
+/// The node's own history, also of a node whose sampler is off, and those that it keeps for nodes that
+/// have left.
+fn dump_histories(local: &LocalMatrix, taken: &Taken) -> Result<(), Status> {
+    let (node_id, incarnation) = (local.history().node().0, local.history().incarnation().0);
+    let own = proto::BackupHistory { node_id, incarnation, held_by: 0 };
+    dump_history(own, local.export(), taken)?;
+    for (left, incarnation, records) in local.export_kept() {
+        let (left, incarnation) = (left.0, incarnation.0);
+        let kept = proto::BackupHistory { node_id: left, incarnation, held_by: node_id };
+        dump_history(kept, records, taken)?;
+    }
+    Ok(())
+}
+
+fn dump_history(
+    header: proto::BackupHistory,
+    records: BTreeMap<Vec<u8>, Vec<u8>>,
+    taken: &Taken,
+) -> Result<(), Status> {
     give(taken, Part::History(header))?;
-    let records = if local.enabled() { local.export() } else { Default::default() };
     let count = records.len() as u64;
     let (mut part, mut bytes) = (Vec::new(), 0);
     for (key, value) in records {
@@ -124,6 +140,6 @@ impl proto::backup_server::Backup for BackupService {
         _request: Request<proto::DumpHistoryRequest>,
     ) -> Result<Response<Parts>, Status> {
         let local = Arc::clone(&self.local);
-        Ok(stream(move |taken| dump_history(&local, taken)))
+        Ok(stream(move |taken| dump_histories(&local, taken)))
     }
 }

@@ -1,4 +1,4 @@
-//! The `Cluster` service, and what this node says of itself to others.
+//! The `Cluster` service, and the status of this node.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,8 @@ use keyviz_directory::{Directory, MembershipState};
 use keyviz_kv::{Coordinator, KvError};
 use keyviz_proto as proto;
 use keyviz_proto::{join_response, propose_response};
-use keyviz_raft::{Group, Groups, Member, Storage};
+use keyviz_raft::{Group, Groups, Member, NotServed, Storage};
+use keyviz_security::Security;
 use keyviz_types::{DiskId, GroupId, NodeId};
 
 use crate::grpc::routes::change_status;
@@ -31,8 +32,9 @@ pub(crate) struct ClusterService {
     pub(crate) peers: Arc<PeerClient>,
     pub(crate) handoffs: Handoffs,
     pub(crate) storage: Storage,
+    pub(crate) security: Security,
     pub(crate) verification: Arc<Verification>,
-    /// Where this node serves HTTP; empty: nowhere.
+    /// HTTP address of this node; empty: none.
     pub(crate) http: String,
     pub(crate) started: Instant,
     pub(crate) timeout: Duration,
@@ -40,7 +42,7 @@ pub(crate) struct ClusterService {
 }
 
 impl ClusterService {
-    /// Whether this node can serve; else why not.
+    /// Checks whether this node can serve.
     pub(crate) fn readiness(&self) -> Result<(), String> {
         if let Some(failure) = self.loops.failure() {
             return Err(failure.to_owned());
@@ -63,15 +65,13 @@ impl ClusterService {
             replicas.is_none_or(|replicas| replicas.contains(&self.node))
         };
         // A replica that comes or goes serves nobody yet, or no more.
-        let mut groups = self.groups.list().into_iter().filter(|group| placed(&group.id()));
-        let leaderless = groups.find(|group| group.leader().is_none());
-        match leaderless {
-            Some(group) => Err(format!("Raft group {} has no leader", group.id())),
-            None => Ok(()),
-        }
+        let groups = self.groups.list().into_iter().filter(|group| placed(&group.id()));
+        let unserved: Vec<_> =
+            groups.filter_map(|group| Some((group.id(), group.served_by().err()?))).collect();
+        if unserved.is_empty() { Ok(()) } else { Err(unserved_words(&unserved)) }
     }
 
-    /// Why this node serves nothing any more; `None`: it is a member.
+    /// Why this node no longer serves; `None`: it is a member.
     pub(crate) fn removed(&self) -> Option<String> {
         match self.directory.membership_state() {
             MembershipState::Member | MembershipState::Asking => None,
@@ -80,13 +80,13 @@ impl ClusterService {
         }
     }
 
-    /// Why this node takes part in nothing; empty: it does.
+    /// Why this node is excluded; empty: it is not.
     pub(crate) fn refused(&self) -> String {
         let refused = self.directory.membership_state() == MembershipState::Refused;
         if refused { self.directory.refusal().as_str().to_owned() } else { String::new() }
     }
 
-    /// Why this node takes no writes; `None`: it does.
+    /// Why this node accepts no writes; `None`: it does.
     pub(crate) fn read_only(&self) -> Option<String> {
         self.storage.check_space().err().map(|full| full.to_string())
     }
@@ -121,10 +121,10 @@ impl ClusterService {
                 .ok_or_else(|| Status::invalid_argument("a disk id has 16 bytes"))?;
             self.admit_disk(&group, NodeId(id), disk).await?;
         }
-        if members.get(&NodeId(id)).is_some_and(|known| known.address == address) {
-            return Ok(Ok(()));
-        }
         let member = Member { addr: address, http };
+        if let Some(known) = group.status().members.get(&id) {
+            return self.move_member(&group, NodeId(id), known, member).await.map(Ok);
+        }
         let added = tokio::time::timeout(self.timeout, group.add_learner(id, member)).await;
         match added {
             Ok(Ok(())) => Ok(Ok(())),
@@ -135,7 +135,7 @@ impl ClusterService {
         }
     }
 
-    /// Whether a node that asks for itself may have this id: nobody else does, and nobody else did.
+    /// Checks that a joining node may have this id: no other node has it or had it.
     async fn admit_disk(&self, group: &Group, id: NodeId, disk: DiskId) -> Result<(), Status> {
         let in_use = || {
             Status::failed_precondition(format!(
@@ -150,7 +150,8 @@ impl ClusterService {
         match known {
             Some(known) if known == disk => return Ok(()),
             Some(_) => return Err(in_use()),
-            // It was a member before anybody saw its disk. What was sent to it, it must still have.
+            // It was a member before its disk was recorded, and must still have the entries that
+            // were sent to it.
             None if status.members.contains_key(&id.0)
                 && status.matched.get(&id.0).copied().flatten().is_some() =>
             {
@@ -188,6 +189,20 @@ impl ClusterService {
             Some(join_response::Outcome::ClusterId(_)) => Ok(()),
             _ => Err(no_leader()),
         }
+    }
+}
+
+/// Most groups that are named one by one.
+const MOST_NAMED: usize = 8;
+
+fn unserved_words(unserved: &[(GroupId, NotServed)]) -> String {
+    let named = unserved.iter().take(MOST_NAMED);
+    let named = named.map(|(group, why)| format!("Raft group {group}: {why}"));
+    let mut words = format!("{} of the Raft groups here cannot be served: ", unserved.len());
+    words += &named.collect::<Vec<_>>().join("; ");
+    match unserved.len().saturating_sub(MOST_NAMED) {
+        0 => words,
+        more => format!("{words}; and {more} more"),
     }
 }
 
@@ -246,15 +261,7 @@ impl proto::cluster_server::Cluster for SharedCluster {
         request: Request<proto::TransferLeaderRequest>,
     ) -> Result<Response<proto::TransferLeaderResponse>, Status> {
         let transfer = request.into_inner();
-        let id = GroupId(transfer.group_id);
-        let group = self.0.groups.get(id).ok_or_else(|| {
-            Status::not_found(format!(
-                "this node has no replica of Raft group {id}; ask one that has"
-            ))
-        })?;
-        let moved = group.transfer_leader(transfer.to, self.0.timeout).await;
-        moved.map_err(|error| Status::failed_precondition(error.to_string()))?;
-        let term = group.status().term.0;
+        let term = self.0.transfer(GroupId(transfer.group_id), NodeId(transfer.to)).await?;
         Ok(Response::new(proto::TransferLeaderResponse { leader: transfer.to, term }))
     }
 }

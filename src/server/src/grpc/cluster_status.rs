@@ -8,6 +8,7 @@ use futures::future::join_all;
 use tonic::Status;
 
 use keyviz_proto as proto;
+use keyviz_raft::SERVED_WITHIN;
 use keyviz_types::{GroupId, NodeId};
 
 use crate::grpc::cluster::ClusterService;
@@ -57,7 +58,9 @@ impl ClusterService {
                 voter: voters.contains(&id.0),
                 uptime_ms: ok.map_or(0, |said| said.uptime_ms),
                 read_only: ok.map_or_else(String::new, |said| said.read_only.clone()),
-                latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
+                not_ready: ok.map_or_else(String::new, |said| said.not_ready.clone()),
+                warning: ok.map_or_else(String::new, |said| said.warning.clone()),
+                latency_ms: millis(*latency),
                 leaving: placed.departures().contains_key(id),
             }
         });
@@ -117,7 +120,9 @@ impl ClusterService {
         let views: BTreeMap<u64, &proto::PeerGroupStatus> =
             said.iter().filter_map(|(node, said)| Some((*node, view(said, group)?))).collect();
         let newest = views.values().max_by_key(|view| (view.term, view.applied_index));
-        let leader = newest.and_then(|view| (view.leader != 0).then_some(view.leader));
+        let leader = newest
+            .map(|view| view.leader)
+            .filter(|leader| views.get(leader).is_some_and(|view| leads_with_quorum(view)));
         let head = leader.and_then(|leader| views.get(&leader)).map(|view| view.last_log_index);
         let voters = newest
             .map(|view| view.voters.clone())
@@ -169,7 +174,9 @@ impl ClusterService {
             http: self.http.clone(),
             read_only: self.read_only().unwrap_or_default(),
             refused: self.refused(),
-            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            not_ready: self.readiness().err().unwrap_or_default(),
+            warning: self.security.warning().unwrap_or_default(),
+            uptime_ms: millis(self.started.elapsed()),
             groups: self.peer_groups(),
         }
     }
@@ -187,6 +194,17 @@ fn said_by(said: &Said) -> SaidBy<'_> {
     said.iter().filter_map(|(id, _, said, _)| Some((id.0, said.as_ref().ok()?))).collect()
 }
 
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn view(said: &proto::PeerStatusResponse, group: GroupId) -> Option<&proto::PeerGroupStatus> {
     said.groups.iter().find(|view| view.group_id == group.0)
+}
+
+/// Whether a replica says that it leads, with a quorum that it heard of lately. One of an earlier
+/// version says nothing of its quorum.
+fn leads_with_quorum(view: &proto::PeerGroupStatus) -> bool {
+    let fresh = |age| u128::from(age) <= SERVED_WITHIN.as_millis();
+    view.role == "leader" && view.quorum_age_ms.is_none_or(fresh)
 }

@@ -3,10 +3,11 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status};
 
-use keyviz_kv::{CasOutcome, Consistency, Coordinator, InvalidRequest, KvWrite, Row};
+use keyviz_kv::{CasOutcome, Consistency, Coordinator, InvalidRequest, KvWrite, RangeDeleted, Row};
 use keyviz_proto as proto;
 use keyviz_proto::batch_operation::Operation;
 
@@ -20,11 +21,11 @@ pub(crate) struct KvService {
 }
 
 impl KvService {
-    /// The answer to a request for `key`, with who leads its group where that is another node.
+    /// The answer to a request for `key`, with the leader of its group if that is another node.
     fn answer<T>(&self, key: &[u8], message: T) -> Response<T> {
         let mut response = Response::new(message);
         let leader = self.coordinator.led_elsewhere(key);
-        // An address that is no metadata is no address.
+        // An address that is not valid metadata is left out.
         if let Some(leader) = leader.and_then(|leader| leader.address.try_into().ok()) {
             response.metadata_mut().insert(LEADER_METADATA, leader);
         }
@@ -64,12 +65,17 @@ impl proto::kv_server::Kv for KvService {
             let consistency = Consistency::try_from(get.consistency).map_err(invalid)?;
             let key = get.key.clone();
             let value = self.coordinator.get(get.key, consistency).await.map_err(kv_status)?;
+            // Held until the client has taken it.
+            let bytes = value.as_ref().map_or(0, Bytes::len);
+            let held = Arc::new(self.coordinator.admit_answer(bytes).map_err(kv_status)?);
             let answer = proto::GetResponse { value };
-            Ok(match consistency {
-                // Every replica serves it as well as the leader.
+            let mut answer = match consistency {
+                // Every replica can serve it.
                 Consistency::Stale => Response::new(answer),
                 Consistency::Linearizable | Consistency::Lease => self.answer(&key, answer),
-            })
+            };
+            answer.extensions_mut().insert(held);
+            Ok(answer)
         };
         self.requests.observe(RequestKind::Get, work).await
     }
@@ -96,9 +102,10 @@ impl proto::kv_server::Kv for KvService {
         let range = request.into_inner();
         let work = async {
             let _admitted = self.coordinator.admit(range.start.len()).map_err(kv_status)?;
-            let deleted = self.coordinator.delete_range(&range.start, range.end.as_deref()).await;
-            let deleted = deleted.map_err(kv_status)?;
-            Ok(self.answer(&range.start, proto::DeleteRangeResponse { deleted }))
+            let (start, end) = (&range.start, range.end.as_deref());
+            let done = self.coordinator.delete_range(start, end, range.max_keys).await;
+            let RangeDeleted { deleted, next } = done.map_err(kv_status)?;
+            Ok(self.answer(start, proto::DeleteRangeResponse { deleted, next }))
         };
         self.requests.observe(RequestKind::DeleteRange, work).await
     }
@@ -122,7 +129,7 @@ impl proto::kv_server::Kv for KvService {
         let (rows, admitted) = begin().inspect_err(|refused| running.outcome = refused.code())?;
         let in_flight = (self.coordinator.enter(), admitted);
         let pages = rows.map(|page| page.map(scan_response).map_err(kv_status));
-        // A client that goes away before the end has cancelled the scan.
+        // A client that disconnects before the end has cancelled the scan.
         let start = (Box::pin(pages), running, in_flight);
         let pages = futures::stream::unfold(start, |(mut pages, mut running, held)| async move {
             let page = pages.next().await;

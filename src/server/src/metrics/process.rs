@@ -1,4 +1,5 @@
-//! What the system says of this process. Linux has it in `/proc`; elsewhere nothing is told.
+//! Statistics of this process from the operating system. On Linux they are in `/proc`; elsewhere
+//! there are none.
 
 use std::fs;
 
@@ -11,7 +12,7 @@ pub(crate) struct Process {
     pub(crate) virtual_bytes: u64,
     /// Open files and sockets.
     pub(crate) open_fds: u64,
-    /// The most of them that it may open; `None`: unlimited or not told.
+    /// Maximum number of open files; `None`: unlimited or unknown.
     pub(crate) max_fds: Option<u64>,
     /// Threads.
     pub(crate) threads: u64,
@@ -19,7 +20,7 @@ pub(crate) struct Process {
     pub(crate) cpu_seconds: f64,
 }
 
-/// What Linux reports times in, for every program and whatever the kernel's own tick is.
+/// The unit of times in `/proc`, independent of the kernel's tick.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 impl Process {

@@ -1,7 +1,7 @@
-//! Requests of clients by kind and outcome, with the time they took.
+//! Requests of clients by kind and outcome, with their latency.
 //!
-//! A count is one relaxed addition and a time one short lock (prometheus-client's histogram), some
-//! hundred nanoseconds beside a request that costs tens of microseconds.
+//! A count is one relaxed addition, and a latency one short lock (prometheus-client's histogram):
+//! some hundred nanoseconds, compared with tens of microseconds for a request.
 
 use std::fmt;
 use std::ops::Deref;
@@ -96,7 +96,7 @@ impl fmt::Debug for Requests {
 }
 
 impl Requests {
-    /// Runs a request and notes how it ended. One that is dropped was cancelled by its client.
+    /// Runs a request and records its outcome. A dropped request was cancelled by its client.
     pub(crate) async fn observe<T>(
         &self,
         kind: RequestKind,
@@ -108,7 +108,7 @@ impl Requests {
         answer
     }
 
-    /// Notes a request that runs until the value is dropped.
+    /// Records a request that runs until the value is dropped.
     pub(crate) fn begin(self: &Arc<Self>, kind: RequestKind) -> Running<Arc<Self>> {
         Running::of(Arc::clone(self), kind)
     }
@@ -125,7 +125,7 @@ pub(crate) struct Running<R: Deref<Target = Requests>> {
     requests: R,
     kind: RequestKind,
     started: Instant,
-    /// How it will have ended, unless that is changed.
+    /// The outcome, unless it is changed.
     pub(crate) outcome: Code,
 }
 
@@ -156,7 +156,7 @@ impl Collector for RequestsCollector {
         for (kind, name) in KINDS {
             for (code, outcome) in OUTCOMES.iter().enumerate() {
                 let count = self.0.kinds[kind as usize].outcomes[code].load(Ordering::Relaxed);
-                // What never happened is not listed, except that nothing went well yet.
+                // Outcomes with a count of 0 are left out, except for OK.
                 if count == 0 && code != 0 {
                     continue;
                 }

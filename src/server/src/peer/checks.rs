@@ -6,8 +6,8 @@ use keyviz_directory::Directory;
 use keyviz_proto as proto;
 use keyviz_types::NodeId;
 
-/// A peer must be of this cluster. Either side may not know its cluster yet, while the first
-/// members come up.
+/// Checks that a peer belongs to this cluster. While the first members start, either side may not
+/// know its cluster yet.
 pub(crate) fn check_cluster(directory: &Directory, theirs: &str) -> Result<(), Status> {
     let ours = directory.cluster_id();
     if theirs.is_empty() || ours.is_empty() || ours.as_str() == theirs {

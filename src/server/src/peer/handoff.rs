@@ -1,4 +1,4 @@
-//! Columns of a node that leaves, on their way to one that stays.
+//! Hands the columns of a leaving node to a remaining one.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use keyviz_types::NodeId;
 use super::checks::check_cluster;
 use keyviz_peer::{PeerClient, answers::passed_on};
 
-/// Bytes of records in one message, one record more at most.
+/// Bytes of records in one message, plus at most one record.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Messages that wait to be sent.
@@ -53,7 +53,7 @@ impl Handoffs {
                     let (cluster_id, records) = (cluster_id.clone(), chunk);
                     let chunk = proto::InheritChunk { cluster_id, node_id, records };
                     if chunks.blocking_send(chunk).is_err() {
-                        // The heir does not listen any more; its answer says why.
+                        // The receiver has stopped; its answer says why.
                         return;
                     }
                 }

@@ -1,4 +1,4 @@
-//! What this node does for other nodes. A peer's request is never passed on.
+//! Serves requests of other nodes. A peer's request is never forwarded.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ impl proto::kv_peer_server::KvPeer for KvPeerService {
         let coordinator = Arc::clone(&self.coordinator);
         let answers =
             propose_all(coordinator, group, batch.commands, batch.request_ids).map(move |answer| {
-                // The batch counts as under way until its last answer.
+                // The batch counts as in progress until its last answer.
                 let _under_way = &admitted;
                 answer
             });
@@ -84,6 +84,7 @@ impl proto::kv_peer_server::KvPeer for KvPeerService {
                 max_bytes: page.max_bytes,
                 keys_only: page.keys_only,
                 continued: page.continued,
+                uncounted: page.uncounted,
             }),
             None => return Err(Status::invalid_argument("a peer read of nothing")),
         };
@@ -93,7 +94,7 @@ impl proto::kv_peer_server::KvPeer for KvPeerService {
     }
 }
 
-/// A group that holds data: the catalog's log takes no key-value commands.
+/// Checks that a group holds data: the catalog group accepts no key-value commands.
 fn data_group(group: u64) -> Result<GroupId, Status> {
     if group == GroupId::CATALOG.0 {
         return Err(Status::invalid_argument("group 0 is the catalog's and holds no keys"));

@@ -1,4 +1,5 @@
-//! This node's part in other nodes' matrices. A peer's question is never passed on.
+//! Serves the contributions of this node to matrices of other nodes. A peer's query is never
+//! forwarded.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use keyviz_peer::matrix_wire::{
 };
 use keyviz_peer::totals_wire::totals_chunks;
 
-/// Answers both rounds from what this node counted.
+/// Answers both rounds from the counts of this node.
 #[derive(Clone)]
 pub struct MatrixPeer {
     local: Arc<LocalMatrix>,
@@ -28,7 +29,7 @@ pub struct MatrixPeer {
 }
 
 impl MatrixPeer {
-    /// Answers from `local` to nodes of the cluster that `directory` names.
+    /// Answers from `local` to nodes of the cluster in `directory`.
     pub fn new(local: Arc<LocalMatrix>, directory: Arc<Directory>) -> Self {
         MatrixPeer { local, directory }
     }

@@ -1,4 +1,4 @@
-//! What this node does for other nodes. A peer's request is never passed on.
+//! Serves requests of other nodes. A peer's request is never forwarded.
 
 pub(crate) mod checks;
 pub(crate) mod handoff;

@@ -1,4 +1,4 @@
-//! A peer's batch of commands, proposed here: all at once, each with its own outcome.
+//! Proposes a batch of commands of a peer, concurrently, each with its own outcome.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,12 +19,12 @@ use super::checks::not_leader;
 use keyviz_peer::request_id;
 use keyviz_peer::status::{is_disk_full, is_not_applied, kv_status};
 
-/// Replies in one chunk: a quarter of the largest message, so that the last one added, at most a
-/// value, cannot exceed it.
+/// Bytes of replies in one chunk: a quarter of the maximum message, so that the last reply, at most
+/// a value, cannot exceed it.
 const CHUNK_BYTES: usize = MAX_MESSAGE_BYTES / 4;
 
-/// Proposes `commands`, in order, and streams what came of them. Dropping the stream does not take
-/// back what was proposed. The log tells of each under its request's id, where the peer gave one.
+/// Proposes `commands`, in order, and streams their outcomes. Dropping the stream does not cancel
+/// the proposals. The log shows each with its request id, if the peer gave one.
 pub(crate) fn propose_all(
     coordinator: Arc<Coordinator>,
     group: GroupId,
@@ -66,7 +66,7 @@ fn tell(group: GroupId, outcome: &proto::ProposeOutcome, took: Duration) {
     }
 }
 
-/// Whatever is known by the time the first is leaves with it.
+/// All outcomes that are known with the first one are sent with it.
 fn chunks(
     outcomes: impl Stream<Item = proto::ProposeOutcome> + Send + Unpin + 'static,
 ) -> impl Stream<Item = Result<proto::ProposeBatchChunk, Status>> + Send {

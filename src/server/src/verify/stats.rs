@@ -1,4 +1,4 @@
-//! What verifications came to, for the metrics.
+//! Results of verifications, for the metrics.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +11,16 @@ use super::verdict::{GroupReport, Verdict};
 /// What verifications of this node came to.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Totals {
-    /// Verifications of a group, by what they came to.
+    /// Verifications of a group, by result.
     pub(crate) runs: [(&'static str, u64); 3],
     /// Groups whose replicas were compared.
     pub(crate) compared: BTreeMap<GroupId, Compared>,
 }
 
-/// When a group's replicas were compared last.
+/// The last comparison of a group's replicas.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Compared {
-    /// Replicas that have other rows than the majority, or than others where there is none.
+    /// Replicas with other rows than the majority, or than other replicas if there is no majority.
     pub(crate) differing: u64,
     /// When, in milliseconds since 1970.
     pub(crate) at_ms: u64,
@@ -40,7 +40,7 @@ struct Inner {
 }
 
 impl Stats {
-    /// A group was verified. One that is incomplete says nothing new of its replicas.
+    /// Records a verification. An incomplete one does not change the number of differing replicas.
     pub(crate) fn note(&self, report: &GroupReport, at_ms: u64) {
         let mut inner = self.inner.lock();
         match report.verdict {

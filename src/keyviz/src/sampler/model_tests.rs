@@ -38,7 +38,7 @@ fn byte_table(cuts: &[u8], first_id: u64) -> Vec<RouteSpec> {
     let starts: Vec<_> = std::iter::once(Bytes::new()).chain(cuts.iter().map(key)).collect();
     (0..starts.len())
         .map(|n| RouteSpec {
-            id: RouteId::new(first_id + n as u64).unwrap(),
+            id: RouteId::new(first_id + n as u64).expect("ids are above 0"),
             range: KeyRange { start: starts[n].clone(), end: starts.get(n + 1).cloned() },
             group: GroupId(n as u64 % 3 + 1),
         })
@@ -51,7 +51,11 @@ struct Model(BTreeMap<(GroupId, Option<Term>), Counts>);
 
 impl Model {
     fn count(&mut self, epoch: &Epoch, key: &[u8], late: Option<Term>, counts: &Counts) {
-        let route = epoch.routes().iter().find(|route| route.range.contains(key)).unwrap();
+        let route = epoch
+            .routes()
+            .iter()
+            .find(|route| route.range.contains(key))
+            .expect("a route is published");
         let lead = late.or_else(|| epoch.lead(route.group));
         self.0.entry((route.group, lead)).or_default().add(counts);
     }

@@ -1,9 +1,9 @@
 //! What history costs in memory and a matrix in time, each figure beside its bound.
 //!
-//! Settings: times are those of one thread on a core, except of
-//! flushes and in criterion's own lines; 65,536 operations a column, spread at random over 10,000 routes (655,360 over
-//! 100,000), half reads and half writes, values of 1 to 2,000 bytes; routes of three groups in
-//! turn, all led; one axis. Run with `cargo bench --bench matrix`.
+//! Settings: times are those of one thread on a core, except of flushes and in criterion's own
+//! lines; 65,536 operations a column, spread at random over 10,000 routes (655,360 over 100,000),
+//! half reads and half writes, values of 1 to 2,000 bytes; routes of three groups in turn, all led;
+//! one axis. Run with `cargo bench --bench matrix`.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -130,8 +130,8 @@ fn peak_bytes() -> Option<usize> {
     Some(kib << 10)
 }
 
-/// Time that this thread spent on a core so far, which other processes do not add to; the time of day
-/// where the system does not tell.
+/// Time that this thread spent on a core so far, which other processes do not add to; the time of
+/// day where the system does not tell.
 fn on_core(since: Instant) -> Duration {
     std::fs::read_to_string("/proc/thread-self/schedstat")
         .ok()
@@ -248,7 +248,8 @@ fn flushes() {
     });
 }
 
-/// The asker's own work for 100 nodes, each leading 1,000 of 100,000 routes and serving reads of 3,000.
+/// The asker's own work for 100 nodes, each leading 1,000 of 100,000 routes and serving reads of
+/// 3,000.
 fn hundred_nodes() {
     let routes = routes(100_000);
     let asked = day(1_440, Series::Writes);
@@ -260,6 +261,7 @@ fn hundred_nodes() {
         columns: 1_440,
         oldest_ms: START_MS,
         open_ms: 0,
+        newest_ms: 0,
         forgotten_before_ms: 0,
         unattributed: 0,
         ranges: routes
@@ -307,7 +309,7 @@ fn hundred_nodes() {
         let contribution = PackedColumns::from(contribution(node));
         let start = on_core(since);
         let sound = contribution.checked(&rows.axis(), &columns).expect("fits the axes");
-        merge.add_sound(sound).expect("checked for these axes");
+        merge.add_checked(sound).expect("checked for these axes");
         merging += on_core(since) - start;
     }
     let statuses = (0..100).map(|node| NodeStatus {

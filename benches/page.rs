@@ -1,5 +1,6 @@
-//! The JSON that the page asks for, at its largest: 1,024 rows of 1,440 columns, packed. Each figure
-//! beside its bound. Times are those of one thread, the least of ten. `cargo bench --bench page`.
+//! The JSON that the page asks for, at its largest: 1,024 rows of 1,440 columns, packed. Each
+//! figure beside its bound. Times are those of one thread, the least of ten.
+//! `cargo bench --bench page`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -100,7 +101,8 @@ fn main() {
             );
         });
         println!(
-            "  {name}: {:.2} MiB (bound {:.2}), plain {:.2}; {:.2} on the wire; built in {:.1} ms (bound {})",
+            "  {name}: {:.2} MiB (bound {:.2}), plain {:.2}; {:.2} on the wire; \
+             built in {:.1} ms (bound {})",
             packed.len() as f64 / (1 << 20) as f64,
             BOUND_BYTES as f64 / (1 << 20) as f64,
             plain.len() as f64 / (1 << 20) as f64,

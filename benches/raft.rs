@@ -2,7 +2,8 @@
 //! linearizable gets through the Raft layer alone.
 //!
 //! ```text
-//! cargo bench --bench raft -- [--groups 4] [--clients 64] [--seconds 5] [--value-bytes 256] [--mode put|get|lease|idle]
+//! cargo bench --bench raft -- [--groups 4] [--clients 64] [--seconds 5] [--value-bytes 256] \
+//!     [--mode put|get|lease|idle]
 //! ```
 //!
 //! A put counts when it is durable on a majority and applied at the leader; a get when a quorum
@@ -18,8 +19,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use clap::Parser;
 use keyviz_raft::{
-    Batch, Consistency, Group, GroupOptions, Groups, LogPosition, Machine, MachineError, Member,
-    NodeId, Peers, PeersOptions, Space, Storage, StorageOptions, WriterStats,
+    Batch, Group, GroupOptions, Groups, Keyspace, LogPosition, Machine, MachineError, Member,
+    Peers, PeersOptions, RaftNodeId, ReadGuarantee, Storage, StorageOptions, WriterStats,
 };
 use keyviz_types::GroupId;
 
@@ -49,7 +50,7 @@ struct Options {
 struct Map;
 
 impl Machine for Map {
-    fn restore(&mut self, _: &Space) -> Result<(), MachineError> {
+    fn restore(&mut self, _: &Keyspace) -> Result<(), MachineError> {
         Ok(())
     }
 
@@ -92,7 +93,7 @@ impl Cluster {
                 tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await;
             let listener = listener.expect("a free port");
             let addr = listener.local_addr().expect("a bound socket has an address");
-            members.insert(node as NodeId, Member::grpc(addr.to_string()));
+            members.insert(node as RaftNodeId, Member::grpc(addr.to_string()));
             let storage = Storage::open(dir.join(node.to_string()), StorageOptions::default())
                 .expect("the folder opens");
             let peers = Peers::anonymous(node, "bench", PeersOptions::default());
@@ -192,14 +193,14 @@ async fn run(options: Options) {
                     }
                     mode => {
                         let consistency = if mode == "lease" {
-                            Consistency::Lease
+                            ReadGuarantee::Lease
                         } else {
-                            Consistency::Linearizable
+                            ReadGuarantee::Linearizable
                         };
                         let read = group.confirm_read(consistency, limit).await;
                         let read = read.map_err(|error| error.to_string());
                         read.and_then(|()| {
-                            group.space().get(&key).map(drop).map_err(|error| error.to_string())
+                            group.keyspace().get(&key).map(drop).map_err(|error| error.to_string())
                         })
                     }
                 };
@@ -234,7 +235,8 @@ async fn run(options: Options) {
     };
     let done = done.load(Ordering::Relaxed);
     println!(
-        "{} {} clients {} groups: {:.0}/s, p50 {:?} p99 {:?} p99.9 {:?}, errors {}, {:.2} cores, {:.0} us CPU each, {} MiB",
+        "{} {} clients {} groups: {:.0}/s, p50 {:?} p99 {:?} p99.9 {:?}, errors {}, \
+         {:.2} cores, {:.0} us CPU each, {} MiB",
         options.mode,
         options.clients,
         options.groups,
@@ -250,7 +252,8 @@ async fn run(options: Options) {
     for (node, (before, after)) in before.iter().zip(cluster.writers()).enumerate() {
         let batches = (after.batches - before.batches).max(1);
         println!(
-            "  node {}: {:.0} syncs/s, {:.1} entries and {:.1} operations a sync, write {:.0} us, sync {:.0} us",
+            "  node {}: {:.0} syncs/s, {:.1} entries and {:.1} operations a sync, \
+             write {:.0} us, sync {:.0} us",
             node + 1,
             batches as f64 / elapsed,
             (after.entries - before.entries) as f64 / batches as f64,

@@ -376,7 +376,7 @@ fn slow_path_bounds() {
         let lead = best_of(ROUNDS, || {
             term += 1;
             let start = Instant::now();
-            sampler.set_leads(&[(GroupId(1), Some(keyviz_types::Term(term)))]);
+            sampler.set_leader_terms(&[(GroupId(1), Some(keyviz_types::Term(term)))]);
             start.elapsed()
         });
         row_ms(&format!("publish a term, {count} routes"), lead, bound);

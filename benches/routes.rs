@@ -64,7 +64,7 @@ async fn puts(cluster: &Cluster, stretch: Duration) -> (f64, Vec<Duration>) {
 async fn published(address: &str) -> watch::Receiver<u64> {
     let (seen, version) = watch::channel(0);
     let mut client = RoutesClient::new(channel(address).await);
-    let request = WatchRoutesRequest { after_version: 0 };
+    let request = WatchRoutesRequest { after_version: 0, ..Default::default() };
     let mut events = client.watch_routes(request).await.expect("a watch").into_inner();
     tokio::spawn(async move {
         while let Ok(Some(message)) = events.message().await {

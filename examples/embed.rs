@@ -1,8 +1,8 @@
 //! A small store that shows where its keys are hot:
 //! `cargo run --release -p keyviz-core --example embed`.
 //!
-//! The store is a `BTreeMap` in one process. It records every operation that it serves, and adds the
-//! counts to the history once a second. The clock is simulated, so that a minute takes no time.
+//! The store is a `BTreeMap` in one process. It records every operation that it serves, and adds
+//! the counts to the history once a second. The clock is simulated, so that a minute takes no time.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -27,7 +27,7 @@ impl Store {
         // A store with shards publishes each as a route; this one has a single route and leads it.
         let route = RouteSpec { id: RouteId::FIRST, range: KeyRange::all(), group: GroupId(1) };
         sampler.publish_routes(1, vec![route])?;
-        sampler.set_leads(&[(GroupId(1), Some(Term(1)))]);
+        sampler.set_leader_terms(&[(GroupId(1), Some(Term(1)))]);
         let config = HistoryConfig { step_ms: STEP_MS, ..HistoryConfig::default() };
         let history = History::new(config, NodeId(1), Incarnation(now_ms), now_ms)?;
         Ok(Store { map: Mutex::default(), sampler, history })

@@ -1,9 +1,10 @@
-//! The same load on keyviz and on etcd: closed-loop clients, one request each at a time, over the same
-//! gRPC client, so that only the servers differ. A client of keyviz goes to the node that leads its
-//! key's group once an answer has told it which (`spread` keeps it at its own, as one of etcd is, whose
-//! nodes do not say). Run by `benches/peers/compare`.
+//! The same load on keyviz and on etcd: closed-loop clients, one request each at a time, over the
+//! same gRPC client, so that only the servers differ. A client of keyviz goes to the node that
+//! leads its key's group once an answer has told it which (`spread` keeps it at its own, as one of
+//! etcd is, whose nodes do not say). Run by `benches/peers/compare`.
 //!
-//! `cargo run --release --example peers -- keyviz|etcd put|get|fill NODE,NODE,NODE CLIENTS SECONDS [spread]`
+//! `cargo run --release --example peers -- keyviz|etcd put|get|fill NODE,NODE,NODE CLIENTS SECONDS
+//! [spread]`
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -3,8 +3,8 @@
 //!
 //! A hot spot of a thousand routes wanders over the keys, a second one jumps every half hour, and a
 //! twentieth of the load is spread over all routes; leaders change. The clock is injected, sampler
-//! and history are the real ones. Checked at the end: every call is in exactly one cell, the history
-//! stayed inside its budget and forgot nothing.
+//! and history are the real ones. Checked at the end: every call is in exactly one cell, the
+//! history stayed inside its budget and forgot nothing.
 
 use std::error::Error;
 use std::io::Write as _;
@@ -73,7 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for step in 0..STEPS {
         if step % 900 == 0 {
             let group = GroupId(step / 900 % GROUPS + 1);
-            sampler.set_leads(&[(group, Some(Term(step / 900 + 1)))]);
+            sampler.set_leader_terms(&[(group, Some(Term(step / 900 + 1)))]);
         }
         for _ in 0..CALLS_A_STEP {
             let key = format!("user/{:05}/x", numbers.user(step));
@@ -114,7 +114,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert!(most_bytes <= HISTORY_BYTES, "the budget held at every step");
     assert_eq!(holdings.forgotten_before_ms, 0, "nothing was forgotten");
     println!(
-        "{} columns held; history {:.1} MiB at most, of {:.0}; counters {:.1} MiB at most; {} epochs",
+        "{} columns held; history {:.1} MiB at most, of {:.0}; counters \
+         {:.1} MiB at most; {} epochs",
         holdings.columns,
         most_bytes as f64 / MIB,
         HISTORY_BYTES as f64 / MIB,

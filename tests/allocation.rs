@@ -41,7 +41,7 @@ fn free_hot_path_recording_and_locating_allocate_nothing() {
 fn free_hot_path_a_new_epoch_costs_a_thread_one_small_allocation() {
     let sampler = sampler();
     sampler.epoch();
-    sampler.set_leads(&[(GroupId(1), Some(Term(1)))]);
+    sampler.set_leader_terms(&[(GroupId(1), Some(Term(1)))]);
     let seen = measure(|| drop(sampler.epoch()));
     assert_eq!(seen.count_total, 1);
     assert!(seen.bytes_total < 128);
@@ -53,7 +53,7 @@ fn free_hot_path_an_old_epoch_is_recorded_under_without_allocation() {
     let old = std::thread::scope(|scope| {
         scope.spawn(|| sampler.epoch_full()).join().expect("loading does not panic")
     });
-    sampler.set_leads(&[(GroupId(1), Some(Term(1)))]);
+    sampler.set_leader_terms(&[(GroupId(1), Some(Term(1)))]);
     sampler.epoch();
     let located = old.locate(b"key/000500").expect("published");
     let seen = measure(|| sampler.record_write(&old, located, b"key/000500", 1, 100));

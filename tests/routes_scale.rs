@@ -35,7 +35,7 @@ async fn bounds_a_hundred_thousand_routes_are_served_listed_and_watched_and_one_
 
     let list = client.list_routes(ListRoutesRequest {}).await.expect("a list").into_inner();
     assert_eq!(list.routes.len(), ROUTES);
-    let request = WatchRoutesRequest { after_version: 0 };
+    let request = WatchRoutesRequest { after_version: 0, ..Default::default() };
     let mut watch = client.watch_routes(request).await.expect("a watch").into_inner();
     let mut seen = 0;
     loop {

@@ -71,8 +71,10 @@ export class RouteChanges {
     this.route = route;
     this.ids = [route.id];
     this.version = catalog.version;
+    // At an equal version a restored cluster has other routes.
+    this.cluster = catalog.cluster;
     this.run = () => change("routes/split", {
-      route_id: route.id, key: this.part("key").value, expected_version: this.version, request_id: this.requestId });
+      route_id: route.id, key: this.part("key").value, expected_version: this.version, cluster_id: this.cluster, request_id: this.requestId });
     this.part("do").disabled = true;
     this.part("halves").replaceChildren(element("dt", {}, "Halves"), element("dd", {}, "asking where the load is…"));
     const opened = this.requestId;
@@ -97,12 +99,14 @@ export class RouteChanges {
     this.open(`Merge routes ${route.id} and ${next.id}`, `One new route in group ${route.group} takes the place of both.`, "Merge", false);
     this.ids = [route.id, next.id];
     this.version = catalog.version;
+    // At an equal version a restored cluster has other routes.
+    this.cluster = catalog.cluster;
     this.part("do").disabled = false;
     this.part("halves").replaceChildren(
       element("dt", {}, "From"), keyElement(showStart(route.start), "dd"),
       element("dt", {}, "To"), keyElement(showEnd(next.end), "dd"));
     this.run = () => change("routes/merge", {
-      left_id: route.id, right_id: next.id, expected_version: this.version, request_id: this.requestId });
+      left_id: route.id, right_id: next.id, expected_version: this.version, cluster_id: this.cluster, request_id: this.requestId });
   }
 
   /** The halves that the key in the field would make. */

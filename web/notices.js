@@ -54,6 +54,11 @@ function problems(matrix, zone) {
       list.push(["warn", `Node ${node.id} forgot`, `what it counted before ${stamp(Number(node.forgotten_before_ms), zone)}: its history is full.`]);
     }
   }
+  for (const node of matrix.nodes) {
+    if (node.ok && node.beyond_end) {
+      list.push(["warn", `Node ${node.id} is ahead`, `it has counted up to ${stamp(Number(node.newest_ms), zone)} by a clock that is or was ahead; what it counted after the last column is not shown.`]);
+    }
+  }
   for (const { group_id: group, term, nodes } of matrix.conflicts) {
     list.push(["warn", "Conflict", `nodes ${[...nodes].join(" and ")} both claim term ${term} of group ${group}; the larger count is shown.`]);
   }

@@ -20,7 +20,7 @@ export function readRoutes(json) {
     ms: Number(route.created_ms),
   }));
   routes.forEach((route, at) => Object.assign(route, { at, bytes: keyBytes(route.start) }));
-  return { version: Number(json?.catalog_version ?? 0), routes };
+  return { cluster: String(json?.cluster_id ?? ""), version: Number(json?.catalog_version ?? 0), routes };
 }
 
 /** The position of the route that holds a key. */
@@ -196,11 +196,12 @@ export function showCluster(cluster, { line, members, groups }, linked, does) {
 /** How a member is: a full disk makes it read-only, and one that was asked to leave is on its way. */
 function stateText(member) {
   if (!member.ok) return `does not answer: ${member.error}`;
-  const states = [member.read_only ? `read-only: ${member.read_only}` : "", member.leaving ? "leaving" : ""];
+  const states = [member.read_only ? `read-only: ${member.read_only}` : "", member.leaving ? "leaving" : "",
+    member.not_ready ? `not ready: ${member.not_ready}` : ""];
   return states.filter((state) => state !== "").join("; ") || "answers";
 }
 
-const stateClass = (member) => (!member.ok || member.read_only ? "bad" : "good");
+const stateClass = (member) => (!member.ok || member.read_only || member.not_ready ? "bad" : "good");
 
 /** Changes of replicas that are left; `null` is what the node does not know. */
 function movesText({ moves_left: left, moves_waiting: waiting }) {

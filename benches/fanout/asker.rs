@@ -1,5 +1,6 @@
-//! The process that asks: `fanout ask SERIES ROUTES GROUPS FROM TO ADDRESS...`. For each line that it reads it
-//! asks once and prints milliseconds, milliseconds on a core, the most MiB that it had, and the cells that it got.
+//! The process that asks: `fanout ask SERIES ROUTES GROUPS FROM TO ADDRESS...`. For each line that
+//! it reads it asks once and prints milliseconds, milliseconds on a core, the most MiB that it had,
+//! and the cells that it got.
 
 use std::collections::BTreeMap;
 use std::io::BufRead as _;

@@ -1,16 +1,19 @@
 //! What a matrix of many nodes costs, over real gRPC on loopback, each figure beside its bound.
 //!
-//! Three nodes: 10,000 routes, 1,440 columns of a minute with 65,536 operations each, half reads and
-//! half writes, spread at random; a route's writes are counted by the node that leads it, its reads by any of the
-//! three. The yardstick is one node that counted all of it, asked in turn with the three, in the same run.
+//! Three nodes: 10,000 routes, 1,440 columns of a minute with 65,536 operations each, half reads
+//! and half writes, spread at random; a route's writes are counted by the node that leads it, its
+//! reads by any of the three. The yardstick is one node that counted all of it, asked in turn with
+//! the three, in the same run.
 //!
-//! Hundred nodes: 100,000 routes in groups in turn, each node leads 1,000 of them and serves reads of 3,000 (the
-//! replicas of three groups), all of them in every column: the most cells that there can be, since every node has
-//! counts in every row and column of the answer. The asker is a process of its own, which leads nothing, so
-//! that its memory and its time on a core are its own; the nodes share the cores with it.
+//! Hundred nodes: 100,000 routes in groups in turn, each node leads 1,000 of them and serves reads
+//! of 3,000 (the replicas of three groups), all of them in every column: the most cells that there
+//! can be, since every node has counts in every row and column of the answer. The asker is a
+//! process of its own, which leads nothing, so that its memory and its time on a core are its own;
+//! the nodes share the cores with it.
 //!
-//! `cargo bench --bench fanout`; a part by its name: `-- three`, `-- hundred`, `-- curves DIR` (also draws the
-//! two curves into DIR). Without `--bench`, as in `cargo test --bench fanout`, all of it small and once.
+//! `cargo bench --bench fanout`; a part by its name: `-- three`, `-- hundred`, `-- curves DIR`
+//! (also draws the two curves into DIR). Without `--bench`, as in `cargo test --bench fanout`, all
+//! of it small and once.
 
 mod asker;
 mod counting;

@@ -208,8 +208,8 @@ impl Crowd {
         Crowd { addresses, routes: nodes * led, columns, sent, _runtime: runtime }
     }
 
-    /// Has a process of its own ask the first `nodes` for all columns, `runs` times and once before to
-    /// connect.
+    /// Has a process of its own ask the first `nodes` for all columns, `runs` times and once before
+    /// to connect.
     pub fn ask(&self, nodes: u64, series: Series, runs: usize) -> Asked {
         let series = if series == Series::Reads { "reads" } else { "writes" };
         let groups = self.addresses.len() as u64;

@@ -1,13 +1,14 @@
 //! Three `keyviz serve` processes through cycles of load and idleness, with routes split and
-//! merged, a short step and a history budget that wraps: memory, files, tasks and disk must stay flat.
+//! merged, a short step and a history budget that wraps: memory, files, tasks and disk must stay
+//! flat.
 //!
 //! ```text
 //! cargo build --release && cargo run --release --example soak -- 20m 400 docs/images/soak.svg
 //! ```
 //!
 //! Arguments: how long, operations a second under load, and the picture to draw. Samples go to the
-//! standard output as CSV, and at the end the growth of each curve: the mean of the last quarter over
-//! that of the second, so a run should be a multiple of four cycles. Needs Linux.
+//! standard output as CSV, and at the end the growth of each curve: the mean of the last quarter
+//! over that of the second, so a run should be a multiple of four cycles. Needs Linux.
 
 mod plot;
 

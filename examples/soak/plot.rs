@@ -58,7 +58,8 @@ pub fn svg(samples: &[Sample]) -> String {
                 |(at, nodes): &Sample| format!("{:.1},{:.1}", x(*at), y(nodes[node][curve]));
             let points = samples.iter().map(point).collect::<Vec<_>>().join(" ");
             add(format!(
-                "<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.2\"/>"
+                "<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\" \
+                 stroke-width=\"1.2\"/>"
             ));
         }
     }

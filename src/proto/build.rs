@@ -18,6 +18,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(&files, [root])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("keyviz_descriptor.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .codec_path("crate::codec::MessageCodec")
+        // Decoded by hand, within bounds.
+        .extern_path(".keyviz.v1.BatchRequest", "crate::BatchRequest")
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -50,7 +50,8 @@ pub(crate) enum Action {
         group: u64,
         node: usize,
     },
-    /// From here on the node records under the epoch that it has now, as a call that takes long does.
+    /// From here on the node records under the epoch that it has now, as a call that takes long
+    /// does.
     Hold {
         node: usize,
     },

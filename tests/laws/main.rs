@@ -188,7 +188,8 @@ proptest! {
                     let exact = world.sum(series, |event| {
                         within(event, span) && row.range.contains(&event.key)
                     });
-                    prop_assert_eq!(row.values[index as usize], exact, "{} {:?}", row.bucket_id, span);
+                    let value = row.values[index as usize];
+                    prop_assert_eq!(value, exact, "{} {:?}", row.bucket_id, span);
                 }
             }
         }

@@ -263,7 +263,7 @@ impl World {
     fn lead(&self, node: usize) {
         let lead = |(&group, &(leader, term))| (group, (leader == node).then_some(term));
         let leads: Vec<_> = self.leaders.iter().map(lead).collect();
-        self.nodes[node].sampler.set_leads(&leads);
+        self.nodes[node].sampler.set_leader_terms(&leads);
     }
 
     fn split(&mut self, key: &[u8], late: Option<usize>) {

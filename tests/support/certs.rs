@@ -1,6 +1,7 @@
 //! A certificate authority and its certificates, made anew for each test.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -16,6 +17,8 @@ pub enum Use {
     Client,
     /// A node whose certificate ended long ago.
     Expired,
+    /// A node whose certificate ends in ten days.
+    EndsSoon,
 }
 
 /// A certificate authority.
@@ -57,6 +60,11 @@ impl Authority {
         if what == Use::Expired {
             params.not_before = date_time_ymd(2020, 1, 1);
             params.not_after = date_time_ymd(2020, 2, 1);
+        }
+        if what == Use::EndsSoon {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("later");
+            let end = now + Duration::from_secs(10 * 86_400);
+            params.not_after = date_time_ymd(1970, 1, 1) + end;
         }
         let key = KeyPair::generate().expect("a key");
         let cert = params.signed_by(&key, &self.0).expect("a certificate");

@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,8 @@ pub const KEYVIZ: &str = env!("CARGO_BIN_EXE_keyviz");
 /// Long enough for an election on a busy machine; a test that waits this long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Ports for nodes: below those that the system gives to outgoing connections (on Linux from 32768 on),
-/// one of which would otherwise take a node's port while that node is down.
+/// Ports for nodes: below those that the system gives to outgoing connections (on Linux from 32768
+/// on), one of which would otherwise take a node's port while that node is down.
 const PORTS: std::ops::Range<u32> = 12_000..31_000;
 
 /// Addresses that were free a moment ago, and are given to nobody else in this process.
@@ -169,13 +169,20 @@ impl Cluster {
             .append(true)
             .open(self.log_path(index))
             .expect("the temporary folder takes a file");
-        let child = self
+        self.spawn_saying_to(index, log.into());
+    }
+
+    /// Starts node `index`; its talk goes there.
+    pub fn spawn_saying_to(&mut self, index: usize, stderr: Stdio) -> Option<ChildStderr> {
+        let mut child = self
             .serve_command(index)
             .stdout(Stdio::null())
-            .stderr(log)
+            .stderr(stderr)
             .spawn()
             .expect("the binary starts");
+        let said = child.stderr.take();
         self.nodes[index] = Some(child);
+        said
     }
 
     pub fn log_path(&self, index: usize) -> PathBuf {
@@ -262,6 +269,13 @@ impl Cluster {
         self.json_on(index, &arguments)
     }
 
+    /// One number of `/metrics` at node `index`; `sample` is its name with its labels.
+    pub fn metric(&self, index: usize, sample: &str) -> Option<f64> {
+        let page = http_get(&self.http[index], "/metrics");
+        let value = page.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))?;
+        value.trim().parse().ok()
+    }
+
     pub fn total(&self, index: usize, series: &str, more: &[&str]) -> u64 {
         self.heat(index, series, more)["total"].as_u64().expect("a matrix has a total")
     }
@@ -315,8 +329,8 @@ pub fn faketime() -> Option<PathBuf> {
     folders.chain(["/usr/lib/faketime/libfaketimeMT.so.1".into()]).find(|path| path.exists())
 }
 
-/// Variables that set a node's time of day apart with that library; timeouts and leases are measured
-/// by the monotonic clock, which stays as it is.
+/// Variables that set a node's time of day apart with that library; timeouts and leases are
+/// measured by the monotonic clock, which stays as it is.
 pub fn clock_apart(library: &Path, seconds: f64) -> Vec<(OsString, OsString)> {
     vec![
         ("LD_PRELOAD".into(), library.into()),

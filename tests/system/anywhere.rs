@@ -1,5 +1,5 @@
-//! The same exact matrix from every node: while a node is stopped and after it goes on, while leaders move
-//! and clocks are apart, and after kills.
+//! The same exact matrix from every node: while a node is stopped and after it goes on, while
+//! leaders move and clocks are apart, and after kills.
 //!
 //! Brief in `cargo test`. As long as one likes:
 //!
@@ -210,8 +210,8 @@ fn proposed(http: &str) -> u64 {
     number.parse().expect("a whole number")
 }
 
-/// A node becomes a member for a third of the time, leads a group for a while, and is removed again; what
-/// it proposed.
+/// A node becomes a member for a third of the time, leads a group for a while, and is removed
+/// again; what it proposed.
 fn visit(cluster: &Cluster, index: usize, lasting: Duration) -> u64 {
     let id = (index + 1).to_string();
     let run = |node, arguments: &[&str]| {

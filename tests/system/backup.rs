@@ -239,3 +239,152 @@ fn a_start_that_failed_does_not_stand_in_the_way_of_a_restore_and_a_node_does() 
     let left: Vec<_> = new.folder.path().read_dir().expect("it is there").flatten().collect();
     assert_eq!(left.len(), 1, "{left:?}");
 }
+
+/// Columns in which the only row is marked as partial.
+fn partial(matrix: &Value) -> usize {
+    let rows = matrix["rows"].as_array().expect("rows");
+    rows.iter().map(|row| row["partial"].as_array().map_or(0, Vec::len)).max().unwrap_or(0)
+}
+
+#[test]
+fn conservation_a_backup_has_the_history_of_nodes_that_left_and_fewer_nodes_keep_all_of_it() {
+    let mut old = Cluster::start(
+        3,
+        &["--groups", "3", "--split-at", "h,q", "--replication", "2", "--keyviz-step", "1s"],
+    );
+    let load = old.json(&["load", "--operations", "900", "--read-ratio", "0", "--keys", "200"]);
+    assert_eq!(load["errors"], 0, "{load}");
+    for key in ["a", "k", "x"] {
+        assert!(old.run(&["put", key, "value"]).status.success());
+    }
+    let left = old.run(&["cluster", "remove-node", "3"]);
+    assert!(left.status.success(), "{}", stderr(&left));
+    assert_eq!(old.stop(2), Some(0));
+    std::thread::sleep(std::time::Duration::from_millis(2_500));
+    let before = old.total(0, "writes", &[]);
+    assert!(before >= 903, "{before}");
+    let file = old.folder.path().join("backup");
+    let made = backup(&old, &file);
+    assert_eq!(made["histories"], serde_json::json!([1, 2]));
+    assert_eq!(made["histories_kept"], serde_json::json!([3]));
+    // One node takes all three histories; restored again, they go on.
+    let new = restored(1, &file);
+    let matrix = new.heat(0, "writes", &[]);
+    assert_eq!(matrix["total"], before);
+    let again = new.folder.path().join("again");
+    assert_eq!(backup(&new, &again)["histories_kept"], serde_json::json!([2, 3]));
+    let third = restored(2, &again);
+    assert_eq!(third.total(1, "writes", &[]), before);
+}
+
+#[test]
+fn honest_partiality_history_that_a_backup_lacks_is_told_and_marked() {
+    let flags = ["--groups", "1", "--replication", "3", "--keyviz-step", "1s"];
+    let mut old = Cluster::start(3, &flags);
+    assert!(old.run(&["put", "a", "value"]).status.success());
+    std::thread::sleep(std::time::Duration::from_millis(2_500));
+    old.kill(2);
+    let file = old.folder.path().join("backup");
+    let out = ["backup", "--out", text(&file), "--format", "json"];
+    eventually("the others make a backup", || old.run_on(0, &out).status.code() == Some(6));
+    for count in [1, 3] {
+        let new = Cluster::prepare(count, &[]);
+        let made: Vec<Value> = (0..count)
+            .map(|index| {
+                let made = restore(&new, index, &file, &new.data(index));
+                assert!(stderr(&made).contains("lacks the history of node 3"), "{}", stderr(&made));
+                serde_json::from_slice(&made.stdout).expect("JSON")
+            })
+            .collect();
+        assert!(made.iter().all(|made| made["history_left_out"] == serde_json::json!([3])));
+    }
+    let new = restored(1, &file);
+    assert!(new.run(&["put", "b", "value"]).status.success());
+    let matrix = new.heat(0, "writes", &[]);
+    assert_eq!(matrix["nodes"][0]["past_history"], true, "{matrix}");
+    assert!(partial(&matrix) > 0, "{matrix}");
+}
+
+/// A catalog version goes with the cluster that it is of.
+#[test]
+fn a_catalog_version_from_before_a_restore_is_refused() {
+    use keyviz_proto::routes_client::RoutesClient;
+    use keyviz_proto::watch_routes_response::Event;
+    use keyviz_proto::{RouteHistoryRequest, SplitRouteRequest, WatchRoutesRequest};
+    use tonic::Code;
+
+    let old = Cluster::start(1, &["--groups", "1", "--replication", "1"]);
+    let file = old.folder.path().join("backup");
+    backup(&old, &file);
+    // After the backup, so the new cluster does not know of it.
+    let split = old.run(&["routes", "split", "1", "m"]);
+    assert!(split.status.success(), "{}", stderr(&split));
+    let list = old.json(&["routes", "list"]);
+    let (id, version) = (list["cluster_id"].as_str().expect("an id").to_owned(), 2);
+    assert_eq!(list["catalog_version"], version);
+    let new = restored(1, &file);
+    // Another change makes the same version.
+    assert!(new.run(&["routes", "split", "1", "f"]).status.success());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
+    runtime.block_on(async {
+        let url = format!("http://{}", new.grpc[0]);
+        let mut client = RoutesClient::connect(url).await.expect("the node listens");
+        let of = |cluster_id: &str| WatchRoutesRequest {
+            after_version: version,
+            cluster_id: cluster_id.to_owned(),
+        };
+        let mut first = async |request| {
+            let mut events = client.watch_routes(request).await.expect("it serves").into_inner();
+            events.message().await.expect("it serves").expect("an event")
+        };
+        let foreign = first(of(&id)).await;
+        let Some(Event::Snapshot(table)) = foreign.event else { panic!("{foreign:?}") };
+        assert!(table.reset && table.routes[1].start.as_ref() == b"f");
+        let ours = foreign.cluster_id;
+        assert!(!ours.is_empty() && ours != id);
+        // One of this cluster, or one that does not say, goes on from there.
+        for cluster_id in [ours.as_str(), ""] {
+            let next = first(of(cluster_id)).await;
+            assert!(matches!(next.event, Some(Event::Progress(_))), "{next:?}");
+        }
+        let split = |cluster_id: &str| SplitRouteRequest {
+            route_id: 3,
+            key: "t".into(),
+            expected_version: version,
+            cluster_id: cluster_id.to_owned(),
+            ..Default::default()
+        };
+        let refused = client.split_route(split(&id)).await.expect_err("another cluster's");
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{}", refused.message());
+        let history = RouteHistoryRequest { after_version: 1, limit: 0, cluster_id: id.clone() };
+        let refused = client.route_history(history).await.expect_err("another cluster's");
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{}", refused.message());
+        let done = client.split_route(split(&ours)).await.expect("it is this cluster's");
+        assert_eq!(done.into_inner().cluster_id, ours);
+    });
+    let refused = new.run(&[
+        "routes",
+        "split",
+        "4",
+        "z",
+        "--expected-version",
+        "3",
+        "--expected-cluster",
+        &id,
+    ]);
+    assert_eq!(refused.status.code(), Some(5), "{}", stderr(&refused));
+
+    // The same backup for the same members, once more: only a name tells the two apart.
+    let other = Cluster::prepare(1, &[]);
+    let members = format!("1={}", new.advertised[0]);
+    let made = |name: &str, into: &str| {
+        let (from, into) = (text(&file), other.folder.path().join(into));
+        let named = ["--id", "1", "--bootstrap", &members, "--format", "json", "--as", name];
+        let made =
+            keyviz(&[&["restore", "--from", from, "--data", text(&into)], &named[..]].concat());
+        let made: Value = serde_json::from_slice(&made.stdout).expect("JSON");
+        made["cluster_id"].as_str().expect("an id").to_owned()
+    };
+    assert_ne!(made("", "a"), made("second", "b"));
+    assert_eq!(made("second", "c"), made("second", "d"));
+}

@@ -28,7 +28,7 @@ impl Local {
         let routes: Vec<_> = (0..starts.len()).map(route).collect();
         let sampler = Sampler::new(sampler).expect("inside the bounds");
         sampler.publish_routes(1, routes).expect("a table");
-        sampler.set_leads(&[(GroupId(1), Some(Term(1)))]);
+        sampler.set_leader_terms(&[(GroupId(1), Some(Term(1)))]);
         let history = History::new(history, NodeId(1), Incarnation(1), NOW_MS).expect("in bounds");
         Local { sampler, history, recorded: 0 }
     }

@@ -344,7 +344,8 @@ fn output_that_cannot_be_written_exits_with_1() {
 }
 
 /// Three gRPC ports in a row that are free, and those 100 above them. They lie above those of
-/// [`free_addresses`], where no other test of this process takes one between this look and the start.
+/// [`free_addresses`], where no other test of this process takes one between this look and the
+/// start.
 fn demo_port() -> u16 {
     const BLOCKS: u32 = 8;
     const PORTS_IN_BLOCK: u32 = 33;
@@ -373,7 +374,8 @@ fn a_demo_ends_in_time_with_a_heatmap_whose_hot_band_is_where_the_pattern_puts_i
         .expect("the binary starts");
     let picture = stdout(&output);
     assert!(started.elapsed() >= Duration::from_secs(12));
-    // One per cent of the keys from 60,000 on are hot; how finely their routes are drawn is what the load taught.
+    // One per cent of the keys from 60,000 on are hot; how finely their routes are drawn is what
+    // the load taught.
     let hottest = |line: &&str| line.starts_with("demo/") && line.contains('@');
     let hottest: Vec<_> = picture.lines().filter(hottest).collect();
     let hot = |line: &&str| ("demo/00059375".."demo/00062500").contains(line);

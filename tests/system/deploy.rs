@@ -1,6 +1,6 @@
-//! What `deploy/` and the operator's handbook say is what the program takes: every file parses, every
-//! flag and variable exists, and each node that they describe starts as far as its certificates, which
-//! are not here.
+//! What `deploy/` and the operator's handbook say is what the program takes: every file parses,
+//! every flag and variable exists, and each node that they describe starts as far as its
+//! certificates, which are not here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -244,7 +244,26 @@ fn the_kubernetes_manifests_fit_together_and_start_nodes() {
         for path in env.values().filter(|value| value.starts_with('/')) {
             assert!(mounts.iter().any(|mount| path.starts_with(mount)), "{path} is not mounted");
         }
-        wants_certificate(&run(command[0], &command[1..], &env), "/etc/keyviz/tls/tls.crt");
+        // The volume is here.
+        let volume = tempfile::TempDir::new().expect("a folder");
+        let here =
+            |text: &str| text.replace("/var/lib/keyviz", &volume.path().display().to_string());
+        let arguments: Vec<String> = command[1..].iter().map(|text| here(text)).collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let env = env.into_iter().map(|(name, value)| (name, here(&value))).collect();
+        let kept = volume.path().join("id");
+        let start =
+            || wants_certificate(&run(command[0], &arguments, &env), "/etc/keyviz/tls/tls.crt");
+        start();
+        // The first three have their ordinals until they come back with an empty volume; what joins has
+        // an id of its own, and keeps it.
+        assert_eq!(kept.exists(), ordinal > 3);
+        if ordinal > 3 {
+            let id = std::fs::read_to_string(&kept).expect("it is there");
+            assert!(id.trim().parse::<u64>().is_ok_and(|id| id > 1_000_000), "{id}");
+            start();
+            assert_eq!(std::fs::read_to_string(&kept).expect("it is there"), id);
+        }
     }
     assert_eq!(yaml("deploy/kubernetes/certificate.yaml").len(), 4);
 }

@@ -28,8 +28,8 @@ fn read_only(status: &Value) -> usize {
     members.iter().filter(|member| member["read_only"] != "").count()
 }
 
-/// The keys that were acknowledged are there, and the matrix answers, from every node, with at least what
-/// is `counted` still.
+/// The keys that were acknowledged are there, and the matrix answers, from every node, with at
+/// least what is `counted` still.
 fn assert_reads_go_on(cluster: &Cluster, acknowledged: u64, counted: u64) {
     for node in 0..cluster.len() {
         for key in [0, acknowledged / 2, acknowledged - 1] {

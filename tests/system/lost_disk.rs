@@ -1,5 +1,6 @@
 //! Law 9 against disks that forgot: an emptied folder, an older copy of a folder, a copy that runs
-//! beside the original, and folders of other clusters. On real processes, as an operator would do it.
+//! beside the original, and folders of other clusters. On real processes, as an operator would do
+//! it.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -14,18 +14,27 @@ mod bad_peers;
 mod client;
 mod cluster;
 mod command;
+mod counted;
 mod deploy;
 mod docs;
+mod edge;
 mod full_disk;
 mod leaders;
+#[cfg(target_os = "linux")]
+mod limits;
 mod lost_disk;
 mod members;
+#[cfg(target_os = "linux")]
+mod memory;
+mod moved;
+mod readiness;
 mod request_ids;
 mod restart;
 mod routes;
 mod routes_refused;
 mod salvage;
 mod security;
+mod stderr;
 mod stream;
 #[path = "../support/mod.rs"]
 mod support;

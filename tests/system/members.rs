@@ -11,7 +11,8 @@ use serde_json::Value;
 const FLAGS: &[&str] =
     &["--groups", "4", "--split-at", "key/0750,key/1500,key/2250", "--keyviz-step", "2s"];
 
-/// A workload that writes, on the first members alone, so that it may outlive those that come and go.
+/// A workload that writes, on the first members alone, so that it may outlive those that come and
+/// go.
 fn load(nodes: &[String], seconds: u64, rate: &str) -> Child {
     Command::new(KEYVIZ)
         .args(["load", "--pattern", "uniform", "--keys", "3000", "--read-ratio", "0.2"])
@@ -134,8 +135,8 @@ fn no_lost_write_when_a_dead_node_is_replaced_by_a_new_id() {
     });
 }
 
-/// An address that leads to `target`, but whose first connections are reset once so many bytes of answers
-/// have come.
+/// An address that leads to `target`, but whose first connections are reset once so many bytes of
+/// answers have come.
 fn reset_at_first(target: String, limits: Vec<u64>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a port");
     let address = listener.local_addr().expect("it is bound").to_string();
@@ -294,4 +295,60 @@ fn a_node_that_was_removed_while_it_was_down_learns_of_it_and_refuses_in_words()
         assert!(!got.status.success(), "{}", String::from_utf8_lossy(&got.stdout));
         refused(&cluster, stale)
     });
+}
+
+#[test]
+fn a_node_that_lost_its_disk_comes_back_at_its_address_under_a_new_id() {
+    let mut cluster = Cluster::start(3, &["--groups", "2", "--split-at", "m"]);
+    for key in ["a", "x"] {
+        assert!(cluster.run(&["put", key, "before"]).status.success());
+    }
+    cluster.kill(2);
+    std::fs::remove_dir_all(cluster.data(2)).expect("its disk is lost");
+    let command = |more: &[&str]| {
+        let mut command = std::process::Command::new(support::KEYVIZ);
+        command
+            .args(["serve", "--id", "30", "--listen", &cluster.grpc[2], "--http", &cluster.http[2]])
+            .args(["--join", &cluster.grpc[0]])
+            .args(more)
+            .arg("--data")
+            .arg(cluster.data(2))
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null());
+        command
+    };
+    // Its address is taken, unless it says that it takes the place.
+    let refused = command(&[]).output().expect("the binary starts");
+    let said = support::stderr(&refused);
+    assert!(!refused.status.success() && said.contains("is the address of node 3"), "{said}");
+    std::fs::remove_dir_all(cluster.data(2)).expect("what was begun");
+    let log = std::fs::File::create(cluster.log_path(2)).expect("a file");
+    let mut back = command(&["--replace-lost"]).stderr(log).spawn().expect("the binary starts");
+    let others = cluster.grpc[..2].join(",");
+    let status = || {
+        let output = std::process::Command::new(support::KEYVIZ)
+            .args(["cluster", "status", "--format", "json", "--node", &others])
+            .output()
+            .expect("the binary starts");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default()
+    };
+    eventually("it is a member with replicas of all groups, and node 3 is none", || {
+        let status = status();
+        let ids = |list: &Value, name: &str| -> Vec<u64> {
+            let list = list.as_array().into_iter().flatten();
+            list.filter_map(|item| item[name].as_u64()).collect()
+        };
+        let groups = status["groups"].as_array().cloned().unwrap_or_default();
+        ids(&status["members"], "id") == [1, 2, 30]
+            && !groups.is_empty()
+            && groups.iter().all(|group| ids(&group["replicas"], "node_id") == [1, 2, 30])
+    });
+    for key in ["a", "x"] {
+        eventually("it serves what was acknowledged", || {
+            let found = cluster.run_on(2, &["get", key, "--consistency", "stale", "--raw"]);
+            found.status.success() && found.stdout.starts_with(b"before")
+        });
+    }
+    back.kill().expect("the process is ours");
+    back.wait().expect("the process is ours");
 }

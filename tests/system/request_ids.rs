@@ -122,7 +122,8 @@ struct EarlierBatch {
     commands: Vec<bytes::Bytes>,
 }
 
-/// While nodes are replaced one by one, batches go both ways between such with ids and such without.
+/// While nodes are replaced one by one, batches go both ways between such with ids and such
+/// without.
 #[test]
 fn batches_with_and_without_ids_are_understood_on_both_sides() {
     let command = |key: &str| KvCommand::Put { key: key.as_bytes(), value: b"v" }.encode();

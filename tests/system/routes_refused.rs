@@ -73,7 +73,8 @@ async fn every_bad_change_has_its_status_and_changes_nothing() {
         assert_eq!(status.code(), code, "{what}: {}", status.message());
         assert!(status.message().len() > 10, "it says why: {}", status.message());
     }
-    let ahead = client.watch_routes(WatchRoutesRequest { after_version: 3 }).await;
+    let ahead =
+        client.watch_routes(WatchRoutesRequest { after_version: 3, ..Default::default() }).await;
     assert_eq!(ahead.expect_err("ahead").code(), Code::OutOfRange);
     assert_eq!(routes(&cluster), before);
 }

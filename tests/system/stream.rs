@@ -90,8 +90,8 @@ fn conservation_streams_tell_each_write_once_and_resume_on_another_node() {
     assert_eq!(cluster.stop(0), Some(0));
     while next(&mut first).is_some() {}
 
-    // While a member is missing, the cursor of those who listen waits for it. Who comes now begins later than
-    // that, and is told of the seconds as they pass all the same.
+    // While a member is missing, the cursor of those who listen waits for it. Who comes now begins
+    // later than that, and is told of the seconds as they pass all the same.
     let missing = |matrix: &Value| matrix["responded"] == 2;
     while !missing(&next(&mut resumed).expect("the stream goes on").1) {}
     std::thread::sleep(Duration::from_secs(3));

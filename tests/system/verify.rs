@@ -1,5 +1,5 @@
-//! `cluster verify` on real processes: replicas that agree under load, a row that was changed by hand in
-//! one replica's database, and a replica that does not answer.
+//! `cluster verify` on real processes: replicas that agree under load, a row that was changed by
+//! hand in one replica's database, and a replica that does not answer.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -33,8 +33,8 @@ fn put(cluster: &Cluster, index: usize, key: &str, value: &str) {
     assert!(put.status.success(), "{}", stderr(&put));
 }
 
-/// Changes the value of a key in the database of a stopped node, as no program would: a short value is
-/// a zero byte and its bytes. Everything else, the number of the last sync too, stays as it was.
+/// Changes the value of a key in the database of a stopped node, as no program would: a short value
+/// is a zero byte and its bytes. Everything else, the number of the last sync too, stays as it was.
 fn change_by_hand(data: &Path, tree: &str, key: &[u8], value: &[u8]) {
     let path = data.join("db");
     assert!(path.exists(), "{}", path.display());

@@ -1,8 +1,8 @@
 //! Damage to the files of a node that is down, and what the node must make of it.
 //!
-//! A damaged node has to say so and not to start, or to go on with the very same data where the damage
-//! hit nothing that counts, or to close the group whose record it hit. Then it is replaced the way
-//! the handbook says: a new node joins, the old one is removed.
+//! A damaged node has to say so and not to start, or to go on with the very same data where the
+//! damage hit nothing that counts, or to close the group whose record it hit. Then it is replaced
+//! the way the handbook says: a new node joins, the old one is removed.
 
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -74,8 +74,8 @@ impl Nemesis<'_> {
             let said = told.lines().last().unwrap_or_default();
             println!("{:>9}  {file} at byte {place}: {said}", "");
         } else {
-            // A flip may hit what counts no more, and so may a cut: rows that were not synced since are
-            // in the log. What it serves is judged with everything else that was read.
+            // A flip may hit what counts no more, and so may a cut: rows that were not synced since
+            // are in the log. What it serves is judged with everything else that was read.
             std::thread::sleep(SERVES);
             self.kill(node);
             println!("{:>9}  {file} at byte {place}: it serves", "");

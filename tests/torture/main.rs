@@ -1,10 +1,10 @@
 //! Faults on three real processes under load, and the proof that nothing was lost.
 //!
-//! Sixteen clients put, get (linearizable and by lease), compare-and-swap and delete a few keys,
-//! at any node, while processes are killed, paused and restarted, links are cut, one way too,
-//! delayed and broken, disks fill up, files are damaged, and folders are emptied or put back from
-//! copies. Afterwards every key's history must be linearizable, every acknowledged write among them,
-//! and the totals of the matrix must lie within what the clients were told.
+//! Sixteen clients put, get (linearizable and by lease), compare-and-swap and delete a few keys, at
+//! any node, while processes are killed, paused and restarted, links are cut, one way too, delayed
+//! and broken, disks fill up, files are damaged, and folders are emptied or put back from copies.
+//! Afterwards every key's history must be linearizable, every acknowledged write among them, and
+//! the totals of the matrix must lie within what the clients were told.
 //!
 //! One seed decides the faults and the workload. `cargo test` runs it briefly; longer:
 //!
@@ -52,8 +52,8 @@ const BRIEF: Duration = Duration::from_secs(12);
 /// From here on a run may pause a node for half a minute.
 const LONG: Duration = Duration::from_secs(180);
 
-/// What the clocks of two nodes differ by at most; in brief runs less, because counts of the one that
-/// is ahead show when the others have come there.
+/// What the clocks of two nodes differ by at most; in brief runs less, because counts of the one
+/// that is ahead show when the others have come there.
 const APART: Duration = Duration::from_secs(60);
 const BRIEFLY_APART: Duration = Duration::from_secs(6);
 
@@ -124,7 +124,8 @@ fn no_lost_write_and_linearizable_and_conservation_under_faults() {
     check_counts(&nemesis, apart);
     let tally = workload.tally.lock().expect("no panic under it");
     println!(
-        "torture: passed with seed {seed}: {faults} faults, {} kills, {} nodes replaced, {} writes and {} \
+        "torture: passed with seed {seed}: {faults} faults, {} kills, {} nodes replaced, \
+         {} writes and {} \
          reads acknowledged, {} writes of unknown outcome, {} refused, {} keys",
         nemesis.kills.len(),
         nemesis.replaced.len(),
@@ -188,7 +189,8 @@ fn partial_cells(matrix: &serde_json::Value) -> usize {
     rows.iter().filter_map(|row| row["partial"].as_array()).map(Vec::len).sum()
 }
 
-/// How many of `acks` came while a count could be lost, or so shortly before that it was not stored.
+/// How many of `acks` came while a count could be lost, or so shortly before that it was not
+/// stored.
 fn at_risk(acks: &[u64], windows: impl Iterator<Item = (u64, u64)> + Clone) -> u64 {
     let within = |at: u64| windows.clone().any(|(from, to)| at + CHECKPOINT_US >= from && at <= to);
     acks.iter().filter(|at| within(**at)).count() as u64

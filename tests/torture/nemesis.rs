@@ -15,8 +15,8 @@ use crate::support::disk::SmallDisk;
 use crate::support::{Cluster, clock_apart, eventually, faketime, http_answer};
 use crate::workload::Workload;
 
-/// Sets the clocks of nodes, with libfaketime: each has one of its own for the whole run, so that what it
-/// counted is never ahead of it.
+/// Sets the clocks of nodes, with libfaketime: each has one of its own for the whole run, so that
+/// what it counted is never ahead of it.
 pub struct Clocks {
     rng: StdRng,
     library: PathBuf,
@@ -163,8 +163,8 @@ impl Nemesis<'_> {
         self.cluster.signal(node, "CONT");
     }
 
-    /// Somebody else takes the disks, and gives them back. A node first stops to take writes; with still
-    /// less it gives up what it put aside, and then takes nothing but votes and marks.
+    /// Somebody else takes the disks, and gives them back. A node first stops to take writes; with
+    /// still less it gives up what it put aside, and then takes nothing but votes and marks.
     fn fill_disks(&mut self, members: &[usize], all_but_votes: bool, full: Duration) {
         let nodes: Vec<usize> = members.iter().map(|at| self.members[*at]).collect();
         let disks: Vec<&SmallDisk> = nodes.iter().filter_map(|node| self.disks.get(node)).collect();

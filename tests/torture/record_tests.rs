@@ -6,14 +6,7 @@ use super::linear::{self, Event, Op, Outcome};
 use super::record::{self, BadLine};
 use super::support::{Cluster, stderr};
 
-const LINES: &str = r#"{"client":0,"sequence":0,"op":"write","key":"a","digest":"000000000000000a","start_us":1,"end_us":3,"outcome":"ok","status":"OK","attempts":1,"node":"n"}
-{"client":1,"sequence":1,"op":"read","key":"a","digest":"000000000000000a","start_us":4,"end_us":5,"outcome":"ok","status":"OK","attempts":1,"node":"n"}
-{"client":1,"sequence":2,"op":"delete","key":"a","digest":null,"start_us":6,"end_us":7,"outcome":"ok","status":"OK","attempts":1,"node":"n"}
-{"client":1,"sequence":3,"op":"read","key":"a","digest":null,"start_us":8,"end_us":9,"outcome":"ok","status":"OK","attempts":1,"node":"n"}
-{"client":0,"sequence":4,"op":"write","key":"a","digest":"000000000000000b","start_us":8,"end_us":9,"outcome":"failed","status":"UNAVAILABLE","attempts":3,"node":"n"}
-{"client":0,"sequence":5,"op":"write","key":"b","digest":"000000000000000c","start_us":8,"end_us":9,"outcome":"unknown","status":"UNKNOWN","attempts":1,"node":"n"}
-{"client":0,"sequence":6,"op":"scan","key":"a","digest":null,"start_us":8,"end_us":9,"outcome":"ok","status":"OK","attempts":1,"node":"n"}
-"#;
+const LINES: &str = include_str!("record.jsonl");
 
 #[test]
 fn a_record_is_read_as_the_histories_of_its_keys() {

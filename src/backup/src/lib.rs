@@ -10,7 +10,7 @@ mod writer;
 
 pub use error::BackupError;
 pub use reader::BackupReader;
-pub use writer::{BackupWriter, Place};
+pub use writer::{BackupWriter, FilePosition};
 
 use keyviz_proto as proto;
 

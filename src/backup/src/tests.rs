@@ -39,7 +39,7 @@ fn sound() -> Vec<u8> {
         writer.write(part).unwrap();
     }
     assert_eq!(writer.rows(), 3);
-    let length = writer.finish().unwrap();
+    let length = writer.finish(vec![7]).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     assert_eq!(bytes.len() as u64, length);
     bytes

@@ -22,7 +22,7 @@ pub struct BackupWriter {
 
 /// A place between two sections.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct FilePosition {
     chunks: u64,
     bytes: u64,
     sections: u64,
@@ -66,16 +66,16 @@ impl BackupWriter {
     }
 
     /// The offset of the next section.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> FilePosition {
         let &BackupWriter { chunks, bytes, sections, rows, .. } = self;
-        Place { chunks, bytes, sections, rows }
+        FilePosition { chunks, bytes, sections, rows }
     }
 
     /// Truncates the file to `place`.
     ///
     /// # Errors
     /// An error of the operating system.
-    pub fn back_to(&mut self, place: Place) -> io::Result<()> {
+    pub fn back_to(&mut self, place: FilePosition) -> io::Result<()> {
         self.file.flush()?;
         self.file.get_mut().set_len(place.bytes)?;
         self.file.seek(SeekFrom::Start(place.bytes))?;
@@ -89,12 +89,14 @@ impl BackupWriter {
         self.rows
     }
 
-    /// Writes the end, makes the file durable and returns its length.
+    /// Writes the end, which names the members whose history is missing, makes the file durable and
+    /// returns its length.
     ///
     /// # Errors
     /// An error of the operating system.
-    pub fn finish(mut self) -> io::Result<u64> {
-        let end = proto::BackupEnd { sections: self.sections, rows: self.rows };
+    pub fn finish(mut self, histories_missing: Vec<u64>) -> io::Result<u64> {
+        let (sections, rows) = (self.sections, self.rows);
+        let end = proto::BackupEnd { sections, rows, histories_missing };
         self.write(Part::End(end))?;
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;

@@ -1,7 +1,7 @@
 //! Fuzz targets: decoders of the catalog's bytes from the log, the disk and peers.
 
-use super::codec::{self, Kind};
 use super::{Catalog, CatalogCommand, DiskCommand, Disks, PlaceCommand, Placement, Retention};
+use crate::machine::codec::{self, Kind};
 use keyviz_testkit::fuzz::Target;
 use keyviz_types::RouteId;
 

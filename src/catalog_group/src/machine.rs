@@ -14,7 +14,7 @@ use keyviz_catalog::{
     AppliedCatalog, Catalog, CatalogCommand, CodecError, Delta, DeltaKind, DiskCommand,
     PlaceCommand, RecordChange, Retention,
 };
-use keyviz_raft::{Batch, LogPosition, Machine, MachineError, PageLimit, Space};
+use keyviz_raft::{Batch, Keyspace, LogPosition, Machine, MachineError, PageLimit};
 
 use super::replies;
 
@@ -44,11 +44,11 @@ impl CatalogMachine {
 }
 
 impl Machine for CatalogMachine {
-    fn restore(&mut self, space: &Space) -> Result<(), MachineError> {
+    fn restore(&mut self, keyspace: &Keyspace) -> Result<(), MachineError> {
         let mut records = Vec::new();
         let mut from = Bound::Unbounded;
         loop {
-            let page = space.scan(
+            let page = keyspace.scan(
                 from.as_ref().map(|key: &Bytes| key.as_ref()),
                 Bound::Unbounded,
                 PAGE,
@@ -102,7 +102,7 @@ impl Machine for CatalogMachine {
         Ok(replies::encode(&outcome.map(|applied| answer(&applied.delta))))
     }
 
-    fn written(&mut self, _space: &Space, last: LogPosition) {
+    fn written(&mut self, _keyspace: &Keyspace, last: LogPosition) {
         self.applied.publish_placement();
         self.applied.publish_disks();
         if let Err(error) = self.publish() {

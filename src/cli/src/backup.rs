@@ -5,6 +5,7 @@
 //! entry that covers everything acknowledged until then; if the leader fails, the group is dumped
 //! again. The file is renamed to its final name once it is complete and has been read back.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use tonic::{Status, Streaming};
 use super::client::{self, Client, Effect, MAX_ANSWER_BYTES, NodeArgs};
 use super::cluster;
 use super::kv::OneFormat;
+use super::talk::say;
 use super::values::Address;
 use super::{CliError, output, text};
 use keyviz_backup::{BackupError, BackupReader, BackupWriter, Part};
@@ -83,6 +85,8 @@ struct BackupJson {
     groups: u64,
     rows: u64,
     histories: Vec<u64>,
+    /// Nodes that have left, whose history members keep.
+    histories_kept: Vec<u64>,
     /// Members that did not answer; their history is not in the file.
     histories_missing: Vec<u64>,
 }
@@ -128,7 +132,7 @@ pub async fn run(args: BackupArgs) -> Result<(), CliError> {
                 text::inert(&json.file),
                 text::thousands(json.rows),
                 json.groups,
-                json.histories.len(),
+                json.histories.len() + json.histories_kept.len(),
                 json.catalog_version,
                 text::short_bytes(json.bytes),
             )?;
@@ -176,21 +180,24 @@ async fn write(
     };
     let mut writer =
         File::create(aside).and_then(|file| BackupWriter::new(file, start)).map_err(wrote)?;
-    let (mut histories, mut missing) = (Vec::new(), Vec::new());
+    let (mut answered, mut missing, mut kept) = (Vec::new(), Vec::new(), BTreeSet::new());
     for member in &status.members {
         let place = writer.place();
         let dumped = match member.address.parse::<Address>() {
-            Ok(address) if member.ok => history(client, &address, &mut writer).await,
+            Ok(address) if member.ok => histories(client, &address, &mut writer).await,
             _ => Err(Cut::Node(member.error.clone())),
         };
         match dumped {
-            Ok(()) => histories.push(member.id),
+            Ok(kept_here) => {
+                answered.push(member.id);
+                kept.extend(kept_here);
+            }
             Err(Cut::File(source)) => return Err(wrote(source).into()),
             Err(Cut::Node(reason)) => {
                 writer.back_to(place).map_err(wrote)?;
                 missing.push(member.id);
                 let reason = text::inert(&reason).into_owned();
-                eprintln!("keyviz: the history of node {} is left out: {reason}", member.id);
+                say!("keyviz: the history of node {} is left out: {reason}", member.id);
             }
         }
     }
@@ -201,8 +208,8 @@ async fn write(
     for group in ids {
         let rows = group_rows(client, group, &mut writer, &wrote).await?;
         match group {
-            0 => eprintln!("keyviz: catalog: {} records", text::thousands(rows)),
-            _ => eprintln!("keyviz: group {group}: {} rows", text::thousands(rows)),
+            0 => say!("keyviz: catalog: {} records", text::thousands(rows)),
+            _ => say!("keyviz: group {group}: {} rows", text::thousands(rows)),
         }
     }
     let json = BackupJson {
@@ -212,10 +219,11 @@ async fn write(
         catalog_version: status.catalog_version,
         groups: groups + 1,
         rows: writer.rows() - in_histories,
-        histories,
+        histories: answered,
+        histories_kept: kept.into_iter().collect(),
         histories_missing: missing,
     };
-    Ok((writer.finish().map_err(wrote)?, json))
+    Ok((writer.finish(json.histories_missing.clone()).map_err(wrote)?, json))
 }
 
 /// Dumps a group at its current leader, and returns the number of rows.
@@ -272,12 +280,20 @@ async fn dump_group(
             .dump_group(request)
             .await
     });
-    let parts = parts.await.map_err(|error| Cut::Node(error.to_string()))?.into_inner();
+    let mut parts = parts.await.map_err(|error| Cut::Node(error.to_string()))?.into_inner();
     let wanted = |part: &Part| matches!(part, Part::Group(found) if found.group_id == group);
-    section(parts, client.timeout(), wanted, writer).await
+    match section(&mut parts, client.timeout(), wanted, writer).await? {
+        true => Ok(()),
+        false => Err(Cut::Node("it sent nothing".into())),
+    }
 }
 
-async fn history(client: &Client, address: &Address, writer: &mut BackupWriter) -> Result<(), Cut> {
+/// The node's own history, and those that it keeps of nodes that have left: the ids of these.
+async fn histories(
+    client: &Client,
+    address: &Address,
+    writer: &mut BackupWriter,
+) -> Result<Vec<u64>, Cut> {
     let node = client.at(address.clone());
     let parts = node.call(Effect::Read, |channel| async move {
         BackupClient::new(channel)
@@ -285,22 +301,40 @@ async fn history(client: &Client, address: &Address, writer: &mut BackupWriter) 
             .dump_history(proto::DumpHistoryRequest {})
             .await
     });
-    let parts = parts.await.map_err(|error| Cut::Node(error.to_string()))?.into_inner();
-    section(parts, client.timeout(), |part| matches!(part, Part::History(_)), writer).await
+    let mut parts = parts.await.map_err(|error| Cut::Node(error.to_string()))?.into_inner();
+    let (mut sections, mut kept) = (0, Vec::new());
+    let mut is_history = |part: &Part| match part {
+        Part::History(history) => {
+            if history.held_by != 0 {
+                kept.push(history.node_id);
+            }
+            true
+        }
+        _ => false,
+    };
+    while section(&mut parts, client.timeout(), &mut is_history, writer).await? {
+        sections += 1;
+    }
+    // An earlier version sends its own history alone.
+    if sections == 0 { Err(Cut::Node("it sent nothing".into())) } else { Ok(kept) }
 }
 
-/// Receives one section: its header, its rows and its end.
+/// Receives one section: its header, its rows and its end. Returns
+/// whether there was one.
 async fn section(
-    mut parts: Streaming<proto::BackupPart>,
+    parts: &mut Streaming<proto::BackupPart>,
     timeout: Duration,
-    is_header: impl Fn(&Part) -> bool,
+    mut is_header: impl FnMut(&Part) -> bool,
     writer: &mut BackupWriter,
-) -> Result<(), Cut> {
+) -> Result<bool, Cut> {
     let strange = || Cut::Node("it sent something else than was asked for".into());
     let mut begun = false;
     loop {
         let next = tokio::time::timeout(timeout, parts.message()).await;
         let next = next.map_err(|_| client::local_timeout(timeout))??;
+        if next.is_none() && !begun {
+            return Ok(false);
+        }
         let Some(part) = next.and_then(|next| next.part) else {
             return Err(Cut::Node("it stopped half way".into()));
         };
@@ -312,7 +346,7 @@ async fn section(
         }
         writer.write(part).map_err(Cut::File)?;
         if ends {
-            return Ok(());
+            return Ok(true);
         }
     }
 }

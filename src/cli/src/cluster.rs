@@ -366,7 +366,13 @@ fn members(status: &proto::ClusterStatus) -> Table {
 fn state(member: &proto::Member) -> String {
     match (member.ok, member.read_only.as_str()) {
         (false, _) => format!("no answer: {}", text::inert(&member.error)),
+        (true, "") if !member.not_ready.is_empty() => {
+            format!("not ready: {}", text::inert(&member.not_ready))
+        }
         (true, "") if member.leaving => "leaving".into(),
+        (true, "") if !member.warning.is_empty() => {
+            format!("ok; {}", text::inert(&member.warning))
+        }
         (true, "") => "ok".into(),
         (true, reason) => format!("read-only: {}", text::inert(reason)),
     }

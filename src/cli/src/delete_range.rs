@@ -1,5 +1,4 @@
-//! `delete-range`: removes all keys of a range, route by route, so that a failure says how far it
-//! came.
+//! `delete-range`: deletes all keys of a range, in parts, so that a failure says how far it came.
 
 use std::io::Write as _;
 
@@ -16,8 +15,8 @@ use keyviz_json::Key;
 /// `delete-range`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Atomic in each route, not across routes. Where it fails on the way, stderr says how far it came and
-the command exits with 6; run it again to remove the rest.")]
+Atomic in each step (at most 1,024 keys or 1 MiB), not across steps. Where it fails on the way, stderr
+says how far it came and the command exits with 6; run it again to remove the rest.")]
 pub struct DeleteRangeArgs {
     /// First key, inclusive; '' is the beginning of the key space
     #[arg(value_parser = values::bound)]

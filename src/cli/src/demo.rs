@@ -146,6 +146,7 @@ impl DemoOptions {
             listen: self.address(id, 0),
             advertise: self.address(id, 0).into(),
             http: Some(self.address(id, HTTP_PORT_OFFSET)),
+            http_hosts: Vec::new(),
             data: data.join(format!("node{id}")),
             start: Start::Bootstrap(Bootstrap {
                 members: members.clone(),

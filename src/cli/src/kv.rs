@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::client::NodeArgs;
 use super::output::{self, Format};
+use super::talk::say;
 use super::value_input::{self, ValueArg};
 use super::{CliError, text, values};
 use keyviz_client::{KeyRange, Scan};
@@ -199,7 +200,7 @@ pub async fn delete(args: DeleteArgs) -> Result<(), CliError> {
             print_json(&DeleteJson { key: Key(&args.key), existed })?;
         }
         OneFormat::Table if !existed && !args.expect_present => {
-            eprintln!("keyviz: there was no such key");
+            say!("keyviz: there was no such key");
         }
         OneFormat::Table => {}
     }

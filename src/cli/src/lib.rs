@@ -21,6 +21,7 @@ mod heat;
 mod heatmap;
 mod keyviz_flags;
 mod kv;
+mod limits;
 mod live;
 pub mod load;
 mod notation;
@@ -32,13 +33,15 @@ mod salvage;
 mod screen;
 mod serve;
 mod storage_flags;
+mod talk;
 mod text;
 mod usage;
 mod value_input;
 mod values;
 
-use std::io::{self, Write as _};
+use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -175,8 +178,8 @@ pub enum CliError {
     },
     /// A range was deleted in part.
     #[error(
-        "{deleted} keys were deleted: all before {next}; those from {next} on may still be there: \
-         {source}"
+        "{deleted} keys were deleted: all before {next}; those from {next} on may still be there \
+         (delete the range from there on again): {source}"
     )]
     DeleteRangeCut {
         /// Keys that were deleted.
@@ -235,6 +238,9 @@ pub enum CliError {
     /// A backup was not restored. Nothing is left of the attempt.
     #[error("nothing was restored: {0}")]
     Restore(#[from] keyviz_node::RestoreError),
+    /// The system gives too few threads.
+    #[error(transparent)]
+    Threads(#[from] limits::TooFewThreads),
     /// Nothing was salvaged. The folders are as they were.
     #[error("nothing was salvaged: {0}")]
     Salvage(#[from] keyviz_node::SalvageError),
@@ -288,7 +294,13 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage_exit(&usage::corrected(error, command(), std::env::args_os())),
     };
-    match run(cli) {
+    let exit = exit_of(run(cli));
+    talk::finish();
+    exit
+}
+
+fn exit_of(ran: Result<(), CliError>) -> ExitCode {
+    match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(CliError::Usage(error)) => {
             let words = format!("{error}\n\nFor more information, try '--help'.\n");
@@ -298,8 +310,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let exit = error.exit();
             if exit != Exit::BrokenPipe {
-                // If stderr is closed too, there is nothing left to do.
-                let _ = writeln!(io::stderr(), "keyviz: {error}");
+                talk::say!("keyviz: {error}");
             }
             exit.into()
         }
@@ -368,11 +379,22 @@ fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Demo(args) => {
             let options = args.options()?;
+            limits::keep_files_private();
+            limits::raise_open_files();
+            let nodes = usize::try_from(options.nodes).unwrap_or(usize::MAX);
+            limits::check_threads_of_nodes(nodes, cores())?;
             many_threads()?.block_on(demo::run_demo(options, color))
         }
         Command::Serve(args) => {
             let options = args.options()?;
-            node_threads()?.block_on(serve::run_serve(options))
+            limits::keep_files_private();
+            limits::raise_open_files();
+            limits::check_threads_of_nodes(1, node_workers())?;
+            let runtime = node_threads()?;
+            let ran = runtime.block_on(serve::run_serve(options));
+            // A storage that hangs must not keep the process from ending.
+            runtime.shutdown_timeout(Duration::from_secs(1));
+            ran
         }
         Command::Put(args) => one_thread()?.block_on(kv::put(args)),
         Command::Get(args) => one_thread()?.block_on(kv::get(args)),
@@ -386,10 +408,24 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Routes(args) => one_thread()?.block_on(routes::run(args)),
         Command::Heat(args) => one_thread()?.block_on(heat::run(args, color)),
         Command::Cluster(args) => one_thread()?.block_on(cluster::run(args)),
-        Command::Backup(args) => one_thread()?.block_on(backup::run(args)),
-        Command::Restore(args) => restore::run(args),
-        Command::Salvage(args) => many_threads()?.block_on(salvage::run(args)),
-        Command::Check(args) => check::run(args),
+        Command::Backup(args) => {
+            limits::keep_files_private();
+            one_thread()?.block_on(backup::run(args))
+        }
+        Command::Restore(args) => {
+            limits::keep_files_private();
+            limits::check_threads_of_folder()?;
+            restore::run(args)
+        }
+        Command::Check(args) => {
+            limits::check_threads_of_folder()?;
+            check::run(args)
+        }
+        Command::Salvage(args) => {
+            limits::keep_files_private();
+            limits::check_threads_of_folder()?;
+            many_threads()?.block_on(salvage::run(args))
+        }
         Command::Load(args) => {
             let (nodes, options) = args.options()?;
             one_thread()?.block_on(load::command(nodes, options))
@@ -406,11 +442,18 @@ fn many_threads() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get())
+}
+
+fn node_workers() -> usize {
+    cores().saturating_sub(1).max(1)
+}
+
 /// One core is left to the log writer and the database, because every write waits for their
 /// threads.
 fn node_threads() -> io::Result<tokio::runtime::Runtime> {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    let workers = cores.saturating_sub(1).max(1);
+    let workers = node_workers();
     tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::kv::OneFormat;
 use super::serve::{self, DEFAULT_REPLICATION, MAX_REPLICATION};
+use super::talk::say;
 use super::values::{self, Address};
 use super::{CliError, UsageError, output, text};
 use keyviz_node::{Restore, Restored};
@@ -43,6 +44,11 @@ pub struct RestoreArgs {
     /// Replicas of each group, 1 to 9 [default: 3, or the number of members]
     #[arg(long, env = "KEYVIZ_REPLICATION", value_name = "N", value_parser = |text: &str| values::number_in(text, 1, MAX_REPLICATION))]
     replication: Option<u64>,
+    /// Goes into the new cluster's id, the same for every member. Needed where this backup was restored
+    /// for these members before: the id would be the same again, and clients that kept a catalog
+    /// version from then would not notice
+    #[arg(long = "as", value_name = "NAME")]
+    name: Option<String>,
     /// How to print the result
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     format: OneFormat,
@@ -55,6 +61,9 @@ struct RestoreJson<'a> {
     groups: u64,
     rows: u64,
     history_records: u64,
+    /// Nodes that are no members and whose history this node keeps.
+    history_kept_for: Vec<u64>,
+    /// Nodes whose history the backup lacks.
     history_left_out: Vec<u64>,
 }
 
@@ -87,6 +96,7 @@ impl RestoreArgs {
             id: NodeId(self.id),
             members,
             replication: usize::try_from(replication).unwrap_or(usize::MAX),
+            name: self.name.unwrap_or_default(),
         };
         Ok((restore, self.format))
     }
@@ -95,30 +105,38 @@ impl RestoreArgs {
 /// Runs `restore`.
 pub fn run(args: RestoreArgs) -> Result<(), CliError> {
     let (restore, format) = args.restore()?;
-    let Restored { cluster_id, catalog_version, groups, rows, history, history_left_out } =
-        restore.run()?;
-    for node in &history_left_out {
-        eprintln!("keyviz: the history of node {node} is left out: it is no member");
+    let restored = restore.run()?;
+    let Restored { catalog_version, groups, rows, .. } = restored;
+    let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect::<Vec<u64>>();
+    for node in &restored.history_kept_for {
+        say!("keyviz: node {node} is no member; this node keeps its history");
+    }
+    for node in &restored.history_left_out {
+        say!(
+            "keyviz: the backup lacks the history of node {node}; heatmaps show the time before the \
+             backup as partial"
+        );
     }
     let mut out = output::stdout();
     match format {
         OneFormat::Json => {
-            let history_left_out = history_left_out.iter().map(|node| node.0).collect();
             let json = RestoreJson {
-                cluster_id: &cluster_id,
+                cluster_id: &restored.cluster_id,
                 catalog_version,
                 groups,
                 rows,
-                history_records: history,
-                history_left_out,
+                history_records: restored.history,
+                history_kept_for: ids(&restored.history_kept_for),
+                history_left_out: ids(&restored.history_left_out),
             };
             output::json_line(&mut out, &json)?;
         }
         OneFormat::Table => writeln!(
             out,
-            "{}: node {} of cluster {cluster_id}, catalog version {catalog_version}, {} rows in {groups} groups",
+            "{}: node {} of cluster {}, catalog version {catalog_version}, {} rows in {groups} groups",
             text::inert(&restore.data.display().to_string()),
             restore.id,
+            restored.cluster_id,
             text::thousands(rows),
         )?,
     }

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::client::{Client, Effect, MAX_ANSWER_BYTES, NodeArgs};
 use super::kv::OneFormat;
 use super::output::{self, Format};
+use super::talk::say;
 use super::{CliError, UsageError, notation, text, values};
 use keyviz_catalog::{SplitChoiceError, split_key_that_halves};
 use keyviz_client::ChangeOptions;
@@ -85,6 +86,10 @@ struct ChangeArgs {
     /// Refuse the change unless the catalog has this version; 0: any
     #[arg(long, value_name = "VERSION", default_value_t = 0)]
     expected_version: u64,
+    /// Cluster whose catalog version that is (`cluster_id` of `routes list --format json`); another
+    /// cluster, or the same after a restore, refuses the change
+    #[arg(long, value_name = "ID", requires = "expected_version")]
+    expected_cluster: Option<String>,
     /// Request id: changes with the same id are made once; absent: a random id
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
@@ -97,8 +102,11 @@ struct ChangeArgs {
 
 impl ChangeArgs {
     fn options(&self) -> ChangeOptions {
-        let (expected_version, request_id) = (self.expected_version, self.request_id.clone());
-        ChangeOptions { expected_version, request_id }
+        ChangeOptions {
+            expected_version: self.expected_version,
+            expected_cluster: self.expected_cluster.clone(),
+            request_id: self.request_id.clone(),
+        }
     }
 }
 
@@ -107,6 +115,10 @@ struct WatchArgs {
     /// Only changes after this catalog version; 0: the whole table first
     #[arg(long, value_name = "VERSION", default_value_t = 0)]
     after: u64,
+    /// Cluster whose catalog version that is (`cluster_id` of the first object of an earlier watch);
+    /// another cluster, or the same after a restore, shows the whole table first
+    #[arg(long, value_name = "ID", requires = "after")]
+    cluster: Option<String>,
     /// How to print; json prints one object per line
     #[arg(long, value_enum, default_value = "table")]
     format: OneFormat,
@@ -154,6 +166,8 @@ async fn fetch(client: &Client) -> Result<proto::ListRoutesResponse, CliError> {
 /// The JSON of `routes list`.
 #[derive(Serialize)]
 struct ListJson<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_id: Option<&'a str>,
     catalog_version: u64,
     /// The column of the loads; absent if they are not known.
     load_from_ms: Option<u64>,
@@ -177,6 +191,7 @@ impl<'a> ListJson<'a> {
             writes: load.and_then(|load| load.writes(route.route_id)),
         };
         ListJson {
+            cluster_id: Some(list.cluster_id.as_str()).filter(|id| !id.is_empty()),
             catalog_version: list.catalog_version,
             load_from_ms: load.map(|load| load.from_ms),
             load_to_ms: load.map(|load| load.to_ms),
@@ -268,14 +283,15 @@ fn print_change(change: &proto::RouteChangeResponse, format: OneFormat) -> Resul
 /// Shows changes until Ctrl-C. If the stream breaks, the watch resumes at any node after the last
 /// version shown.
 async fn watch(args: WatchArgs) -> Result<(), CliError> {
-    let mut watch = args.nodes.client()?.watch_routes_after(args.after);
+    let mut watch =
+        args.nodes.client()?.watch_routes_of(args.after, args.cluster.unwrap_or_default());
     let mut streams = 1;
     loop {
         let from = watch.version();
         let message = watch.next_message().await?;
         if watch.streams() > streams {
             streams = watch.streams();
-            eprintln!("keyviz: the stream ended; going on after version {from}");
+            say!("keyviz: the stream ended; going on after version {from}");
         }
         show_event(&message, args.format)?;
     }

@@ -14,7 +14,7 @@ fn list() -> proto::ListRoutesResponse {
     };
     let routes =
         vec![route(1, b"", Some(b"k")), route(3, b"k", Some(b"m\x1b")), route(4, b"m\x1b", None)];
-    proto::ListRoutesResponse { catalog_version: 4, routes }
+    proto::ListRoutesResponse { catalog_version: 4, routes, ..Default::default() }
 }
 
 fn column(loads: &[(u64, u64)]) -> proto::Matrix {
@@ -86,7 +86,7 @@ fn changes_are_told_in_words_and_in_the_names_of_the_protos() {
         Event::Deltas(proto::RouteDeltas { deltas: vec![delta] }),
         Event::Progress(proto::RouteProgress { catalog_version: 5 }),
     ] {
-        let message = proto::WatchRoutesResponse { event: Some(event) };
+        let message = proto::WatchRoutesResponse { event: Some(event), ..Default::default() };
         event_lines(&mut out, &message).expect("a vector takes everything");
         output::json_line(&mut out, &WatchJson::new(&message)).expect("a vector takes everything");
     }

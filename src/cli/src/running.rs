@@ -11,6 +11,7 @@ use keyviz_node::{
 };
 
 use super::serve::{ServeOptions, Start};
+use super::talk;
 
 /// A node that runs in this process.
 pub struct RunningNode(Node);
@@ -82,6 +83,7 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
             )?)
         }
         Start::Join(through) => Origin::Join(through.to_string()),
+        Start::Replace(through) => Origin::Replace(through.to_string()),
         Start::Resume => Origin::Restart,
     };
     Ok(NodeConfig {
@@ -90,6 +92,7 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
         listen: options.listen,
         advertise: Some(options.advertise.to_string()),
         http: options.http,
+        http_hosts: options.http_hosts,
         origin,
         keyviz: KeyvizConfig { sampler, history },
         move_bytes_per_s: options.move_bytes_per_s,
@@ -99,18 +102,23 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
         queue_bytes: options.storage.queue_bytes,
         request_timeout: DEFAULT_REQUEST_TIMEOUT,
         security: options.security,
+        lost_log_lines: talk::lost_lines,
     })
 }
 
 /// Starts logging to stderr with `filter`.
 ///
 /// # Errors
-/// If the filter is malformed; the flags have checked theirs.
+/// If the filter is malformed (the flags have checked theirs), or no thread can be had.
 pub fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
+    talk::start().context("the system gives no thread to write the log")?;
     let logging = tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_new(filter)?)
+        .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        // An error inside the log is said on stderr, where it would be a panic.
+        .log_internal_errors(false)
+        .with_writer(talk::LogLines);
     // An embedding process may have set up logging already; it is kept.
     let _ = logging.try_init();
     Ok(())

@@ -9,12 +9,15 @@ use bytes::Bytes;
 use clap::Args;
 
 use super::keyviz_flags::{self, KeyvizArgs, KeyvizOptions, SizeError};
-use super::running::{self, Reloads, RunningNode, Signals};
 use super::storage_flags::{DEFAULT_CACHE_BYTES, StorageArgs, StorageFlags};
 use super::values::{self, Address};
-use super::{CliError, UsageError, text};
+use super::{UsageError, text};
 use keyviz_raft::GroupOptions;
 use keyviz_security::{SecurityConfig, TlsFiles};
+
+mod run;
+
+pub use run::run_serve;
 
 /// Default number of data groups.
 pub const DEFAULT_GROUPS: u64 = 4;
@@ -26,8 +29,9 @@ pub const DEFAULT_REPLICATION: u64 = 3;
 pub const MAX_REPLICATION: u64 = 9;
 /// Maximum number of split keys: there is one route more than keys, and at most 100,000 routes.
 pub const MAX_SPLITS: usize = 99_999;
-/// Default log filter. openraft logs every snapshot at info.
-pub const DEFAULT_LOG: &str = "info,openraft=warn";
+/// Default log filter. openraft warns of each attempt of each group to reach a peer, which the node
+/// itself says once.
+pub const DEFAULT_LOG: &str = "info,openraft=error";
 
 /// How a node starts.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +41,8 @@ pub enum Start {
     Bootstrap(Bootstrap),
     /// By asking a member.
     Join(Address),
+    /// The same, in the place of the member that has this node's address.
+    Replace(Address),
     /// From its folder, which must hold a node.
     Resume,
 }
@@ -65,6 +71,8 @@ pub struct ServeOptions {
     pub advertise: Address,
     /// Where to listen for HTTP; `None`: not at all.
     pub http: Option<SocketAddr>,
+    /// More names under which it is reached.
+    pub http_hosts: Vec<String>,
     /// The node's folder.
     pub data: PathBuf,
     /// How it comes to its cluster.
@@ -102,6 +110,17 @@ pub struct ServeArgs {
     /// Where to listen for HTTP: the page, its API and metrics; absent: no HTTP
     #[arg(long, env = "KEYVIZ_HTTP", value_name = "IP:PORT")]
     http: Option<SocketAddr>,
+    /// More names under which --http is reached, such as that of a proxy. Without an admin token, a node
+    /// that listens on loopback refuses requests under names that it does not know, so that no page of
+    /// another site can pass for its own
+    #[arg(
+        long,
+        env = "KEYVIZ_HTTP_HOST",
+        value_name = "NAME,...",
+        value_delimiter = ',',
+        requires = "http"
+    )]
+    http_host: Vec<String>,
     /// Folder of this node; created if it does not exist
     #[arg(long, env = "KEYVIZ_DATA", value_name = "DIR")]
     data: PathBuf,
@@ -119,6 +138,10 @@ pub struct ServeArgs {
     /// Join the cluster of the node at this address
     #[arg(long, env = "KEYVIZ_JOIN", value_name = "HOST:PORT")]
     join: Option<Address>,
+    /// With --join: take the place of the member that has this node's address and has lost its disk. It
+    /// is removed first; its id is never used again
+    #[arg(long, env = "KEYVIZ_REPLACE_LOST", requires = "join")]
+    replace_lost: bool,
     /// Raft groups that hold the data, 1 to 1,024; at bootstrap [default: 4]
     #[arg(long, env = "KEYVIZ_GROUPS", value_name = "N", value_parser = groups)]
     groups: Option<u64>,
@@ -273,6 +296,7 @@ impl ServeArgs {
             listen: self.listen,
             advertise,
             http: self.http,
+            http_hosts: self.http_host,
             data: self.data,
             start,
             insecure: self.insecure,
@@ -349,7 +373,11 @@ impl ServeArgs {
         if let Some((flag, _)) = bootstrap_only.into_iter().find(|(_, given)| *given) {
             return Err(UsageError::Needs { flag, needs: "--bootstrap <ID=HOST:PORT,...>" });
         }
-        Ok(self.join.clone().map_or(Start::Resume, Start::Join))
+        Ok(match (self.join.clone(), self.replace_lost) {
+            (None, _) => Start::Resume,
+            (Some(through), false) => Start::Join(through),
+            (Some(through), true) => Start::Replace(through),
+        })
     }
 
     fn bootstrap(&self, advertise: &Address) -> Result<Bootstrap, UsageError> {
@@ -409,67 +437,6 @@ fn sorted_splits(mut keys: Vec<Bytes>) -> Result<Vec<Bytes>, UsageError> {
         return Err(UsageError::value(FLAG, format!("{} keys", keys.len()), reason));
     }
     Ok(keys)
-}
-
-/// Runs one node until SIGINT or SIGTERM; a second signal ends the wait for a clean stop.
-///
-/// # Errors
-/// Where the node cannot be started, or fails to stop cleanly.
-pub async fn run_serve(options: ServeOptions) -> Result<(), CliError> {
-    running::log_to_stderr(&options.log).map_err(CliError::Node)?;
-    let mut signals = Signals::new()?;
-    let mut reloads = Reloads::new()?;
-    let (insecure, security) = (options.insecure, options.security.clone());
-    let (id, address, http) = (options.id, options.advertise.clone(), options.http);
-    let started = RunningNode::start_unless(options, signals.next()).await;
-    let Some(node) = started.map_err(CliError::Node)? else { return Ok(()) };
-    eprintln!("keyviz: node {id} serves gRPC on {address}");
-    if let Some(http) = http {
-        let scheme = if security.tls.is_some() { "https" } else { "http" };
-        eprintln!("keyviz: heatmap page on {scheme}://{http}/");
-    }
-    eprintln!("keyviz: {}", exposure(&security, insecure));
-    let failure = loop {
-        tokio::select! {
-            failure = node.failed() => break Some(failure),
-            () = signals.next() => break None,
-            () = reloads.next() => node.reload_security().await,
-        }
-    };
-    eprintln!("keyviz: node {id} stops");
-    let stopped = tokio::select! {
-        stopped = node.shutdown() => stopped.map_err(CliError::Node),
-        () = signals.next() => Err(CliError::Node(anyhow::anyhow!("stopped before everything was written"))),
-    };
-    match failure {
-        Some(failure) => Err(CliError::Node(failure)),
-        None => stopped,
-    }
-}
-
-/// What protects the node and what does not, for its operator.
-fn exposure(security: &SecurityConfig, insecure: bool) -> String {
-    let SecurityConfig { tls, admin_token, cluster_secret } = security;
-    let meant = if insecure { " (--insecure)" } else { "; listening on loopback only" };
-    if tls.is_none() && admin_token.is_none() && cluster_secret.is_none() {
-        return format!("nothing is encrypted or authenticated{meant}");
-    }
-    let tls_words = match tls {
-        Some(_) => "TLS on both ports",
-        None => "no TLS: token, secret and data travel in plain text",
-    };
-    let token_words = match admin_token {
-        Some(_) => "changes, heatmaps and /api/ ask for the admin token",
-        None => "no admin token: whoever can connect may change routes and members",
-    };
-    let node_words = match (tls, cluster_secret) {
-        (Some(_), Some(_)) => "nodes show a certificate or the cluster secret",
-        (Some(_), None) => "nodes show a certificate",
-        (None, Some(_)) => "nodes show the cluster secret",
-        (None, None) => "nodes are not authenticated (--cluster-secret-file)",
-    };
-    let meant = if tls.is_some() && admin_token.is_some() { "" } else { meant };
-    format!("{tls_words}; {token_words}; {node_words}{meant}")
 }
 
 #[cfg(test)]

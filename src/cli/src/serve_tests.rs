@@ -1,5 +1,6 @@
 use clap::Parser;
 
+use super::run::exposure;
 use super::*;
 
 #[derive(Parser)]

@@ -16,14 +16,17 @@ use bytes::Bytes;
 use futures::Stream;
 use parking_lot::Mutex;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status};
 
 use crate::Address;
 use keyviz_proto as proto;
 use keyviz_proto::kv_server::{Kv, KvServer};
-use keyviz_proto::metadata::{LEADER_METADATA, NOT_APPLIED_METADATA as NOT_APPLIED, REQUEST_ID};
+use keyviz_proto::metadata::{
+    DELETED_METADATA, LEADER_METADATA, NEXT_METADATA, NOT_APPLIED_METADATA as NOT_APPLIED,
+    REQUEST_ID,
+};
 use keyviz_proto::routes_server::{Routes, RoutesServer};
 
 /// A fault of a node.
@@ -275,14 +278,30 @@ impl Kv for FakeKv {
         &self,
         request: Request<proto::DeleteRangeRequest>,
     ) -> Result<Response<proto::DeleteRangeResponse>, Status> {
-        let proto::DeleteRangeRequest { start, end } = request.into_inner();
-        if self.fault.lock().0 == Fault::RangeCut && start >= "m" {
+        let proto::DeleteRangeRequest { start, end, max_keys } = request.into_inner();
+        let cut = self.fault.lock().0 == Fault::RangeCut;
+        if cut && start >= "m" {
             return Err(Status::unavailable("no leader"));
         }
         let mut map = self.store.map.lock();
-        let before = map.len();
-        map.retain(|key, _| *key < start || end.as_ref().is_some_and(|end| key >= end));
-        Ok(Response::new(proto::DeleteRangeResponse { deleted: (before - map.len()) as u64 }))
+        let inside = |key: &&Bytes| **key >= start && end.as_ref().is_none_or(|end| *key < end);
+        let keys: Vec<Bytes> = map.keys().filter(inside).cloned().collect();
+        let most = usize::try_from(max_keys).unwrap_or(usize::MAX);
+        let most = if most == 0 { usize::MAX } else { most };
+        let mut deleted = 0;
+        for key in keys.iter().take(most) {
+            if cut && *key >= "m" {
+                let mut status = Status::unavailable("no leader");
+                status.metadata_mut().insert(DELETED_METADATA, deleted.into());
+                let next = MetadataValue::from_bytes(b"m");
+                status.metadata_mut().insert_bin(NEXT_METADATA, next);
+                return Err(status);
+            }
+            map.remove(key);
+            deleted += 1;
+        }
+        let next = keys.get(most).cloned();
+        Ok(Response::new(proto::DeleteRangeResponse { deleted, next }))
     }
 
     async fn batch(
@@ -324,6 +343,7 @@ impl Routes for FakeRoutes {
         Ok(Response::new(proto::ListRoutesResponse {
             catalog_version: 1,
             routes: routes.collect(),
+            ..Default::default()
         }))
     }
 

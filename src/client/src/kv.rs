@@ -9,6 +9,7 @@ use super::error::Error;
 use keyviz_proto as proto;
 use keyviz_proto::batch_operation::Operation;
 use keyviz_proto::kv_client::KvClient;
+use keyviz_proto::metadata::{DELETED_METADATA, NEXT_METADATA};
 use keyviz_types::KeyRange;
 
 /// The result of [`Client::cas`].
@@ -169,8 +170,8 @@ impl Client {
         self.keyed(Effect::Write, &key, apply).await.map(|_| ())
     }
 
-    /// Deletes all keys of a range, route by route, and returns their number. Atomic in each route,
-    /// not across routes.
+    /// Deletes all keys of a range and returns their number. Goes in steps of at most 1,024 keys or
+    /// 1 MiB; each step is atomic, the whole is not.
     ///
     /// # Errors
     /// The error says how far it came. Deleting the range again removes the rest.
@@ -186,21 +187,68 @@ impl Client {
         let bounds: Vec<Bytes> = routes.routes.into_iter().map(|route| route.start).collect();
         let mut deleted = 0;
         for part in parts(&range, &bounds) {
-            match self.delete_part(&part).await {
-                Ok(more) => deleted += more,
-                Err(source) => return failed(deleted, &part.start, source),
+            let mut next = Some(part.start);
+            while let Some(start) = next.take() {
+                let rest = KeyRange { start, end: part.end.clone() };
+                match self.delete_part(&rest).await {
+                    Ok(Deleted { keys, next: after, cut: None }) => {
+                        deleted += keys;
+                        next = after;
+                    }
+                    Ok(Deleted { keys, next, cut: Some(source) }) => {
+                        return failed(deleted + keys, &next.unwrap_or(rest.start), source);
+                    }
+                    Err(source) => return failed(deleted, &rest.start, source),
+                }
             }
         }
         Ok(deleted)
     }
 
-    async fn delete_part(&self, part: &KeyRange) -> Result<u64, Error> {
+    /// Deletes the first keys of a range that ends where a route does. A node of an earlier version
+    /// deletes all of them, and says nothing of what it did before it failed.
+    async fn delete_part(&self, part: &KeyRange) -> Result<Deleted, Error> {
         let (start, end) = (part.start.clone(), part.end.clone());
-        let request = &proto::DeleteRangeRequest { start, end };
-        let delete =
-            |channel| async move { KvClient::new(channel).delete_range(request.clone()).await };
-        Ok(self.keyed(Effect::Write, &request.start, delete).await?.deleted)
+        let request = &proto::DeleteRangeRequest { start, end, max_keys: KEYS_A_CALL };
+        let delete = |channel| async move {
+            match KvClient::new(channel).delete_range(request.clone()).await {
+                // Part of it is done, whatever the status means otherwise.
+                Err(status) if progress(&status).is_some() => Ok(Err(status)),
+                answer => answer.map(|answer| Ok(answer.into_inner())),
+            }
+        };
+        let (address, answer) = self.call_where(Effect::Write, delete).await?;
+        Ok(match answer {
+            Ok(proto::DeleteRangeResponse { deleted, next }) => {
+                Deleted { keys: deleted, next, cut: None }
+            }
+            Err(status) => {
+                let (keys, next) = progress(&status).unwrap_or_default();
+                let address = address.clone();
+                let cut = Error::Refused { address, status: Box::new(status) };
+                Deleted { keys, next: Some(next), cut: Some(cut) }
+            }
+        })
     }
+}
+
+/// Keys that one call deletes: a second's work of a busy node.
+const KEYS_A_CALL: u64 = 16 * 1_024;
+
+/// What one call did.
+struct Deleted {
+    keys: u64,
+    /// Where to continue.
+    next: Option<Bytes>,
+    /// Why it went no further, where it failed on its way.
+    cut: Option<Error>,
+}
+
+/// How far a range delete came that failed on its way.
+fn progress(status: &tonic::Status) -> Option<(u64, Bytes)> {
+    let metadata = status.metadata();
+    let deleted = metadata.get(DELETED_METADATA)?.to_str().ok()?.parse().ok()?;
+    Some((deleted, metadata.get_bin(NEXT_METADATA)?.to_bytes().ok()?))
 }
 
 /// A range in parts that end where routes end.

@@ -21,6 +21,8 @@ pub(crate) fn stub(channel: AuthChannel) -> RoutesClient<AuthChannel> {
 pub struct ChangeOptions {
     /// Refuse the change unless the catalog has this version; 0: any.
     pub expected_version: u64,
+    /// The cluster that the version is of; another one refuses the change. `None`: any.
+    pub expected_cluster: Option<String>,
     /// The server makes changes with the same id once. `None`: a random id.
     pub request_id: Option<String>,
 }
@@ -61,6 +63,7 @@ impl Client {
             route_id,
             key: key.into(),
             expected_version: options.expected_version,
+            cluster_id: options.expected_cluster.clone().unwrap_or_default(),
             request_id: options.id(),
         };
         let change = self.call(Effect::Repeatable, |channel| async move {
@@ -85,6 +88,7 @@ impl Client {
             left_id,
             right_id,
             expected_version: options.expected_version,
+            cluster_id: options.expected_cluster.clone().unwrap_or_default(),
             request_id: options.id(),
         };
         let change = self.call(Effect::Repeatable, |channel| async move {

@@ -109,6 +109,8 @@ pub struct RouteWatch {
     client: Client,
     /// The version up to which everything was returned.
     after: u64,
+    /// The cluster that it is a version of; empty: not known.
+    cluster_id: String,
     stream: Option<(Address, Streaming<proto::WatchRoutesResponse>)>,
     /// The node of the last message.
     from: Option<Address>,
@@ -123,22 +125,29 @@ pub struct RouteWatch {
 impl Client {
     /// Follows the route catalog and keeps a table of it; see [`RouteWatch`].
     pub fn watch_routes(&self) -> RouteWatch {
-        RouteWatch::new(self.clone(), 0)
+        RouteWatch::new(self.clone(), 0, String::new())
     }
 
     /// Follows the changes after a catalog version, without a table; see
     /// [`RouteWatch::next_message`].
     pub fn watch_routes_after(&self, version: u64) -> RouteWatch {
-        RouteWatch::new(self.clone(), version)
+        RouteWatch::new(self.clone(), version, String::new())
+    }
+
+    /// The same after a version of this cluster ([`RouteWatch::cluster_id`]): another one, or the
+    /// same after it was restored from a backup, sends its whole table.
+    pub fn watch_routes_of(&self, version: u64, cluster_id: String) -> RouteWatch {
+        RouteWatch::new(self.clone(), version, cluster_id)
     }
 }
 
 impl RouteWatch {
-    pub(crate) fn new(client: Client, after: u64) -> Self {
+    pub(crate) fn new(client: Client, after: u64, cluster_id: String) -> Self {
         let (table, partial) = (RouteTable::default(), Vec::new());
         RouteWatch {
             client,
             after,
+            cluster_id,
             stream: None,
             from: None,
             table,
@@ -161,6 +170,11 @@ impl RouteWatch {
     /// The catalog version up to which everything was returned.
     pub fn version(&self) -> u64 {
         self.after
+    }
+
+    /// The cluster that versions are of; empty before the first message.
+    pub fn cluster_id(&self) -> &str {
+        &self.cluster_id
     }
 
     /// Streams opened so far: above 1 the watch continued after an interruption.
@@ -244,6 +258,9 @@ impl RouteWatch {
             match stream.message().await {
                 Ok(Some(message)) => {
                     self.behind = 0;
+                    if !message.cluster_id.is_empty() {
+                        self.cluster_id.clone_from(&message.cluster_id);
+                    }
                     self.after = version_after(&message).unwrap_or(self.after);
                     return Ok(message);
                 }
@@ -276,9 +293,10 @@ impl RouteWatch {
     }
 
     async fn open(&self) -> Result<(Address, Streaming<proto::WatchRoutesResponse>), Error> {
-        let request = proto::WatchRoutesRequest { after_version: self.after };
+        let (after_version, cluster_id) = (self.after, self.cluster_id.clone());
+        let request = &proto::WatchRoutesRequest { after_version, cluster_id };
         let opened = self.client.call_where(Effect::Read, |channel| async move {
-            stub(channel).watch_routes(request).await
+            stub(channel).watch_routes(request.clone()).await
         });
         let (address, stream) = opened.await?;
         Ok((address.clone(), stream.into_inner()))

@@ -11,7 +11,7 @@ use keyviz_types::{GroupId, NodeId};
 
 /// Whether this node is a member, as far as it knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Standing {
+pub enum MembershipState {
     /// It is a member, as far as it knows.
     #[default]
     Member,
@@ -31,7 +31,7 @@ pub struct Directory {
     placement: ArcSwap<BTreeMap<GroupId, Vec<NodeId>>>,
     cluster_id: ArcSwap<String>,
     hints: Mutex<BTreeMap<GroupId, NodeId>>,
-    standing: watch::Sender<Standing>,
+    standing: watch::Sender<MembershipState>,
     refusal: ArcSwap<String>,
 }
 
@@ -51,27 +51,27 @@ impl Directory {
     }
 
     /// Whether this node is a member.
-    pub fn standing(&self) -> Standing {
+    pub fn membership_state(&self) -> MembershipState {
         *self.standing.borrow()
     }
 
     /// As above, after the other members have answered or could not be reached.
-    pub async fn asked_standing(&self) -> Standing {
+    pub async fn probed_membership_state(&self) -> MembershipState {
         let mut standing = self.standing.subscribe();
-        let asked = standing.wait_for(|standing| *standing != Standing::Asking).await;
+        let asked = standing.wait_for(|standing| *standing != MembershipState::Asking).await;
         // The sender is dropped with the directory.
-        asked.map_or(Standing::Member, |standing| *standing)
+        asked.map_or(MembershipState::Member, |standing| *standing)
     }
 
     /// Sets whether this node is a member.
-    pub fn set_standing(&self, standing: Standing) {
+    pub fn set_membership_state(&self, standing: MembershipState) {
         self.standing.send_if_modified(|known| {
-            *known != Standing::Refused && std::mem::replace(known, standing) != standing
+            *known != MembershipState::Refused && std::mem::replace(known, standing) != standing
         });
     }
 
     /// Why this node is excluded from the cluster; empty unless its standing is
-    /// [`Standing::Refused`].
+    /// [`MembershipState::Refused`].
     pub fn refusal(&self) -> Arc<String> {
         self.refusal.load_full()
     }
@@ -79,7 +79,7 @@ impl Directory {
     /// Excludes this node from the cluster until its process ends.
     pub fn refuse(&self, reason: String) {
         self.refusal.store(Arc::new(reason));
-        self.standing.send_replace(Standing::Refused);
+        self.standing.send_replace(MembershipState::Refused);
     }
 
     /// The id of the cluster; empty before it is known.
@@ -155,15 +155,19 @@ mod tests {
     #[tokio::test]
     async fn who_needs_the_standing_waits_while_the_others_are_asked() {
         let directory = Directory::new();
-        assert_eq!(directory.asked_standing().await, Standing::Member, "nobody is asked");
-        directory.set_standing(Standing::Asking);
+        assert_eq!(
+            directory.probed_membership_state().await,
+            MembershipState::Member,
+            "nobody is asked"
+        );
+        directory.set_membership_state(MembershipState::Asking);
         let waits = tokio::spawn({
             let directory = Arc::clone(&directory);
-            async move { directory.asked_standing().await }
+            async move { directory.probed_membership_state().await }
         });
         tokio::task::yield_now().await;
         assert!(!waits.is_finished());
-        directory.set_standing(Standing::Removed);
-        assert_eq!(waits.await.expect("it does not panic"), Standing::Removed);
+        directory.set_membership_state(MembershipState::Removed);
+        assert_eq!(waits.await.expect("it does not panic"), MembershipState::Removed);
     }
 }

@@ -26,16 +26,16 @@ use keyviz_core::matrix::Merge;
 use keyviz_core::query::{
     ColumnPlan, DEFAULT_ROW_ROUTE_IDS, NodeTotals, PlanRequest, RowPlan, plan, plan_columns,
 };
-use keyviz_core::wire::SoundColumns;
+use keyviz_core::wire::CheckedColumns;
 use keyviz_core::{NodeId, Query, RouteSpec, Window};
-use keyviz_directory::Standing;
+use keyviz_directory::MembershipState;
 
 use super::local::LocalMatrix;
 use super::member::{Member, Planned};
 use super::parts::FanoutParts;
 use super::request::{Axis, MAX_EVENTS, MatrixAnswer, MatrixError, MatrixRequest};
 use super::shared::{Joinable, Ticket};
-use super::work::{Place, off_the_runtime};
+use super::work::{ComputeSlot, off_the_runtime, off_the_runtime_behind_the_store};
 
 /// Time limit of a member for both rounds.
 pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(2);
@@ -102,10 +102,10 @@ impl Fanout {
     /// If the query is refused or this node cannot answer. A member that cannot answer has a status
     /// in the matrix.
     pub async fn cluster(self: &Arc<Self>, request: &MatrixRequest) -> Answer {
-        match self.parts.directory.standing() {
-            Standing::Member | Standing::Asking => {}
-            Standing::Removed => return Err(MatrixError::Removed { node: self.parts.node }),
-            Standing::Refused => {
+        match self.parts.directory.membership_state() {
+            MembershipState::Member | MembershipState::Asking => {}
+            MembershipState::Removed => return Err(MatrixError::Removed { node: self.parts.node }),
+            MembershipState::Refused => {
                 let reason = self.parts.directory.refusal().as_str().to_owned();
                 return Err(MatrixError::Refused { reason });
             }
@@ -161,7 +161,7 @@ impl Fanout {
         let _place = self.place(began + parts.deadline / 2).await?;
         let half = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
 
-        let query = Arc::new(request.query(parts.local.clock().now_ms())?);
+        let query = Arc::new(request.first_query(parts.local.clock().now_ms())?);
         let head_start = if addresses.len() > 1 { HEAD_START } else { Duration::ZERO };
         let mut asks: FuturesUnordered<BoxFuture<'static, Member>> = addresses
             .into_iter()
@@ -182,8 +182,9 @@ impl Fanout {
         }
         // Without an end the window ends now, not when the query arrived.
         let now_ms = parts.local.clock().now_ms();
-        let query = Arc::new(request.query(now_ms)?);
-        let columns = self.plan_columns(request, &query, &members, now_ms)?;
+        let (query, reach_ms) = request.query_up_to(now_ms, newest_ms(&members))?;
+        let query = Arc::new(query);
+        let columns = self.plan_columns(request, &query, &members, now_ms, reach_ms)?;
         let totals = members.iter_mut().filter_map(Member::take_totals).collect();
         let rows = self.plan_rows(request, &query, totals).await?;
         let planned = Planned {
@@ -211,7 +212,7 @@ impl Fanout {
         self.finish(request, planned, merge, members).await
     }
 
-    async fn place(&self, until: Instant) -> Result<Place, MatrixError> {
+    async fn place(&self, until: Instant) -> Result<ComputeSlot, MatrixError> {
         let place = match timeout_at(until, self.parts.local.work().query()).await {
             Ok(place) => place,
             Err(_) => Err(self.parts.local.work().busy()),
@@ -230,8 +231,16 @@ impl Fanout {
         members: Vec<Member>,
     ) -> Answer {
         let (catalog, axis) = (self.parts.catalog.clone(), request.axis);
-        let statuses: Vec<_> = members.into_iter().map(Member::into_status).collect();
-        let answer = off_the_runtime(move |wanted| {
+        let mut statuses: Vec<_> = members.into_iter().map(Member::into_status).collect();
+        let now_ms = self.parts.local.clock().now_ms();
+        if let Some(end_ms) = planned.columns.columns().last().map(|last| last.end_ms)
+            && planned.query.window.to_ms > now_ms
+        {
+            for status in &mut statuses {
+                status.beyond_end = status.newest_ms.is_some_and(|newest_ms| newest_ms > end_ms);
+            }
+        }
+        let answer = off_the_runtime_behind_the_store(move |wanted| {
             if !wanted() {
                 return None;
             }
@@ -257,6 +266,7 @@ impl Fanout {
         query: &Query,
         members: &[Member],
         now_ms: u64,
+        reach_ms: u64,
     ) -> Result<ColumnPlan, MatrixError> {
         let oldest_ms = members.iter().filter_map(Member::totals).map(|totals| totals.oldest_ms);
         let oldest_ms = oldest_ms.min().unwrap_or(now_ms);
@@ -267,7 +277,7 @@ impl Fanout {
         };
         let window = Window { from_ms, ..query.window };
         let step_ms = self.parts.local.history().config().step_ms;
-        plan_columns(window, step_ms, request.max_columns as usize, now_ms)
+        plan_columns(window, step_ms, request.max_columns as usize, reach_ms)
             .map_err(|error| MatrixError::Internal { reason: error.to_string() })
     }
 
@@ -307,21 +317,27 @@ impl Fanout {
     }
 }
 
+/// End of the newest column that any member holds; 0 where none says.
+fn newest_ms(members: &[Member]) -> u64 {
+    let newest = members.iter().filter_map(Member::totals).map(|totals| totals.newest_ms);
+    newest.max().unwrap_or(0)
+}
+
 /// Takes a member's answer into the merge, off the runtime.
 async fn merged(
     mut merge: Merge,
     member: &mut Member,
-    parts: Vec<SoundColumns>,
+    parts: Vec<CheckedColumns>,
 ) -> Result<Merge, MatrixError> {
     if parts.is_empty() {
         return Ok(merge);
     }
-    let (merge, refused) = off_the_runtime(move |wanted| {
+    let (merge, refused) = off_the_runtime_behind_the_store(move |wanted| {
         for part in parts {
             if !wanted() {
                 return None;
             }
-            if let Err(error) = merge.add_sound(part) {
+            if let Err(error) = merge.add_checked(part) {
                 return Some((merge, Some(error)));
             }
         }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use keyviz_catalog::AppliedCatalog;
+use keyviz_core::matrix::NodeStatus;
 use keyviz_core::query::{ColumnPlan, RowAxis};
 use keyviz_core::sampler::{Bucket, Counts, Harvest, Layout, Segment, Slot};
 use keyviz_core::wire::PackedColumns;
@@ -44,6 +45,10 @@ fn local(node: u64, writes: u64, work: Work) -> Arc<LocalMatrix> {
 }
 
 fn count(local: &LocalMatrix, node: u64, writes: u64) {
+    count_at(local, node, writes, NOW_MS);
+}
+
+fn count_at(local: &LocalMatrix, node: u64, writes: u64, now_ms: u64) {
     let slot = Slot {
         range: KeyRange::all(),
         bucket: Bucket::Route(RouteId::FIRST),
@@ -53,7 +58,9 @@ fn count(local: &LocalMatrix, node: u64, writes: u64) {
     let layout = Arc::new(Layout { catalog_version: 1, slots: vec![slot] });
     let segment = Segment { layout, cells: vec![(0, Counts { writes, ..Counts::ZERO })] };
     let harvest = Harvest { segments: vec![segment], unattributed: Counts::ZERO };
-    let _ = local.history().add(NOW_MS, harvest);
+    // Opened first: what is harvested goes to the column that was open.
+    let _ = local.history().add(now_ms, Harvest::default());
+    let _ = local.history().add(now_ms, harvest);
 }
 
 /// Members that answer from a history of their own, after a pause a round.
@@ -189,8 +196,7 @@ async fn ask(cluster: &Cluster) -> (Arc<MatrixAnswer>, Duration) {
 const LATE: &str = "it did not answer within the deadline of 2000 ms";
 
 #[tokio::test(start_paused = true)]
-async fn honest_partiality_a_silent_member_costs_the_others_nothing_and_the_answer_comes_at_the_deadline()
- {
+async fn honest_partiality_a_silent_member_costs_nothing_but_the_wait_for_the_deadline() {
     let prompt = [millis(10), millis(10)];
     let cluster = cluster(&[prompt, [NEVER, NEVER], [millis(900), millis(900)]], Work::default());
     let (answer, took) = ask(&cluster).await;
@@ -322,4 +328,98 @@ async fn bounds_too_many_questions_are_refused_or_told_in_time() {
     let (Err(MatrixError::Busy(busy)), Duration::ZERO) = third else { panic!("{third:?}") };
     assert!(busy.to_string().contains("ask another node"), "{busy}");
     assert_eq!(cluster.fanout.counters().refused.load(Ordering::Relaxed), 2);
+}
+
+/// Three members, the asker first, whose clocks are apart by so much; each counts 10^(n-1) writes.
+fn apart(offsets_ms: [i64; 3]) -> Cluster {
+    let at = |index: usize| {
+        let node = index as u64 + 1;
+        let now_ms = NOW_MS.saturating_add_signed(offsets_ms[index]);
+        let sampler = Sampler::new(SamplerConfig::default()).expect("the defaults are valid");
+        sampler.publish_routes(1, vec![route()]).expect("one route is a table");
+        let config = HistoryConfig { step_ms: STEP_MS, ..HistoryConfig::default() };
+        let history = History::new(config, NodeId(node), Incarnation(1), now_ms).expect("valid");
+        let clock = Clock::of(move || now_ms);
+        let local = Arc::new(LocalMatrix::new(Arc::new(sampler), Arc::new(history), clock, true));
+        count_at(&local, node, 10u64.pow(index as u32), now_ms);
+        local
+    };
+    let nodes = [1, 2].map(|index| (NodeId(index as u64 + 1), (at(index), [millis(1); 2])));
+    let peers = Arc::new(Scripted {
+        nodes: BTreeMap::from(nodes),
+        calls: Default::default(),
+        alive: watch::Sender::new(0),
+    });
+    let directory = Directory::new();
+    let address = |node: u64| MemberAddress { address: format!("n{node}:1"), http: String::new() };
+    directory.set_members((1..=3).map(|node| (NodeId(node), address(node))).collect());
+    let fanout = Fanout::new(FanoutParts {
+        node: NodeId(1),
+        local: at(0),
+        directory,
+        catalog: AppliedCatalog::default(),
+        peers: Arc::clone(&peers) as _,
+        deadline: DEADLINE,
+    });
+    Cluster { fanout, peers }
+}
+
+#[tokio::test(start_paused = true)]
+async fn aligned_time_an_answer_reaches_the_newest_column_whoevers_clock_is_ahead() {
+    for offsets_ms in [[0, 60_000, -60_000], [-60_000, 0, 60_000], [60_000, -60_000, 0]] {
+        let cluster = apart(offsets_ms);
+        let (answer, _) = ask(&cluster).await;
+        assert_eq!(answer.matrix.total, 111, "{offsets_ms:?}");
+        let bounded = MatrixRequest { to_ms: Some(u64::MAX), from_ms: Some(0), ..request() };
+        let answer = cluster.fanout.cluster(&bounded).await.expect("there is an answer");
+        assert_eq!(answer.matrix.total, 111, "{offsets_ms:?} up to the end of time");
+        assert!(answer.matrix.nodes.iter().all(|node| !node.beyond_end));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn aligned_time_columns_that_a_clock_left_in_the_future_are_shown() {
+    let cluster = apart([0; 3]);
+    // Its clock was 50 minutes ahead for a while.
+    count_at(cluster.fanout.local(), 1, 1_000, NOW_MS + 3_000_000);
+    let _ = cluster.fanout.local().history().add(NOW_MS + 3_000_000 + STEP_MS, Harvest::default());
+    let _ = cluster.fanout.local().history().add(NOW_MS, Harvest::default());
+    let (answer, _) = ask(&cluster).await;
+    assert_eq!(answer.matrix.total, 1_111);
+}
+
+#[tokio::test(start_paused = true)]
+async fn honest_partiality_a_member_a_year_ahead_says_so_and_widens_nothing() {
+    const YEAR_MS: i64 = 365 * 24 * 3_600_000;
+    let cluster = apart([0, 0, YEAR_MS]);
+    let (answer, _) = ask(&cluster).await;
+    let matrix = &answer.matrix;
+    assert_eq!(matrix.total, 11);
+    let told: Vec<bool> = matrix.nodes.iter().map(|node| node.beyond_end).collect();
+    assert_eq!(told, [false, false, true]);
+    let ahead_ms = NOW_MS + YEAR_MS.unsigned_abs();
+    let newest_ms = ahead_ms - ahead_ms % STEP_MS + STEP_MS;
+    assert_eq!(matrix.nodes[2].newest_ms, Some(newest_ms));
+    let day_ms = super::request::MAX_AHEAD_MS + 3_600_000;
+    let longest = matrix.columns.iter().map(|column| column.end_ms - column.start_ms).max();
+    assert!(longest <= Some(day_ms / 480 + STEP_MS), "{longest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn honest_partiality_a_window_that_begins_before_what_is_kept_says_so() {
+    let cluster = apart([0; 3]);
+    let (forgetful, _) = &cluster.peers.nodes[&NodeId(2)];
+    forgetful.history().forget_before(NOW_MS - 5_000);
+    let told = |answer: &MatrixAnswer| {
+        let node = |node: &NodeStatus| (node.past_history, node.forgotten_before_ms > 0);
+        answer.matrix.nodes.iter().map(node).collect::<Vec<_>>()
+    };
+    for from_ms in [Some(0), None, Some(NOW_MS - 5_001)] {
+        let answer = cluster.fanout.cluster(&MatrixRequest { from_ms, ..request() }).await;
+        let told = told(&answer.expect("there is an answer"));
+        assert_eq!(told, [(false, false), (true, true), (false, false)], "{from_ms:?}");
+    }
+    let later = MatrixRequest { from_ms: Some(NOW_MS), ..request() };
+    let answer = cluster.fanout.cluster(&later).await.expect("there is an answer");
+    assert_eq!(told(&answer)[1], (false, true));
 }

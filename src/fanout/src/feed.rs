@@ -208,8 +208,8 @@ impl Subscription {
         }
     }
 
-    /// Notes what is told. The poller's cursor may be behind this one's, where it has waited for a member
-    /// for longer: what was told for good here stays so.
+    /// Notes what is told. The poller's cursor may be behind this one's, where it has waited for a
+    /// member for longer: what was told for good here stays so.
     fn tell(&mut self, update: ColumnsUpdate) -> ColumnsUpdate {
         let cursor_ms = self.cursor_ms.map_or(update.cursor_ms, |told| told.max(update.cursor_ms));
         (self.cursor_ms, self.told) = (Some(cursor_ms), Some(update.asked));
@@ -260,7 +260,8 @@ async fn ask(
     Ok(ColumnsUpdate { answer, cursor_ms, asked })
 }
 
-/// Up to when nothing changes any more in `columns` from `from_ms` on, which `nodes` were asked for.
+/// Up to when nothing changes any more in `columns` from `from_ms` on, which `nodes` were asked
+/// for.
 fn settled(from_ms: u64, columns: &[ColumnSpan], nodes: &[NodeStatus]) -> u64 {
     // Before the oldest column that anyone holds there is nothing to resume.
     let oldest_ms = columns.first().map_or(from_ms, |column| column.start_ms);

@@ -15,8 +15,8 @@
 mod cluster;
 #[cfg(test)]
 mod cluster_tests;
-mod estates;
 mod feed;
+mod handoffs;
 mod local;
 mod member;
 mod parts;
@@ -26,12 +26,13 @@ mod shared;
 mod work;
 
 pub use cluster::{DEFAULT_DEADLINE, Fanout, FanoutCounters};
-pub use estates::{EstateError, EstateRecord, EstateStore, Incoming};
 pub use feed::{ColumnsUpdate, FeedError, Feeds, MAX_FEEDS, MAX_SUBSCRIBERS, Subscription};
-pub use local::{Clock, FlushStats, LocalMatrix};
+pub use handoffs::{HandoffError, HandoffRecord, HandoffStore, Incoming};
+pub use local::{Clock, FlushStats, LocalMatrix, StoredRecords};
 pub use parts::FanoutParts;
 pub use peers::{PeerMatrix, PeerTotals};
 pub use request::{Axis, MatrixAnswer, MatrixError, MatrixRequest};
 pub use work::{
-    Asker, Busy, MAX_QUERIES, MAX_WAITING_COMPUTATIONS, MAX_WAITING_QUERIES, Place, Work, WorkError,
+    Asker, Busy, ComputeSlot, MAX_QUERIES, MAX_WAITING_COMPUTATIONS, MAX_WAITING_QUERIES, Work,
+    WorkError,
 };

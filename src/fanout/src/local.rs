@@ -12,13 +12,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-use keyviz_core::history::{Estate, HistoryView};
+use keyviz_core::history::{HistoryHandoff, HistoryView};
 use keyviz_core::query::{ColumnPlan, NodeTotals, RowAxis};
 use keyviz_core::sampler::Harvest;
 use keyviz_core::wire::NodeColumns;
-use keyviz_core::{Archive, Flushed, History, Query, Sampler, Window};
+use keyviz_core::{Archive, Flushed, History, Incarnation, NodeId, Query, Sampler, Window};
 
 use super::work::{Asker, Work, WorkError};
+
+/// Records of a store, by key.
+pub type StoredRecords = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// The time as nodes see it. Injected, so that tests can set it.
 #[derive(Clone)]
@@ -145,13 +148,24 @@ impl LocalMatrix {
         flushed
     }
 
-    /// All that is held as records for a store, by key; the column in progress as of the last flush.
+    /// All that is held as records for a store, by key; the column in progress as of the last
+    /// flush.
     pub fn export(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         // In this order: a column that is closed in between is in both, and then closed it is.
         let open = self.history.checkpoint();
         let closed = self.history.inspect(Window { from_ms: 0, to_ms: u64::MAX });
         let columns = std::iter::once(&open).chain(closed.iter().map(AsRef::as_ref));
-        Archive::default().batch(columns, &[]).puts.into_iter().collect()
+        let mut archive = Archive::default();
+        let puts = archive.batch(columns, &[]).puts;
+        let forgotten = archive.note_forgotten(self.history.holdings().forgotten_before_ms);
+        puts.into_iter().chain(forgotten).collect()
+    }
+
+    /// What is kept for nodes that have left, as records of a store.
+    pub fn export_kept(&self) -> Vec<(NodeId, Incarnation, StoredRecords)> {
+        let kept = self.history.kept_estates().into_iter();
+        kept.map(|handoff| (handoff.node, handoff.incarnation, handoff.records().collect()))
+            .collect()
     }
 
     /// Round one, for this node's own queries.
@@ -208,16 +222,16 @@ impl LocalMatrix {
                 let nothing = Window { from_ms: 0, to_ms: 0 };
                 let view = local.view(columns.window().unwrap_or(nothing));
                 let mut parts = vec![view.columns_while(&query, &rows, &columns, wanted)?];
-                parts.extend(view.inherited_while(&query, &rows, &columns, wanted)?);
+                parts.extend(view.handed_over_while(&query, &rows, &columns, wanted)?);
                 Some(parts)
             })
             .await
     }
 
     /// All that this node counted and keeps for others, for one that takes it over.
-    pub fn estates(&self) -> Vec<Estate> {
+    pub fn handoffs(&self) -> Vec<HistoryHandoff> {
         let _gate = self.gate.lock();
-        self.history.estates(self.sampler.peek())
+        self.history.handoffs(self.sampler.peek())
     }
 
     fn view(&self, window: Window) -> HistoryView {
@@ -226,8 +240,8 @@ impl LocalMatrix {
         self.history.view(window, self.sampler.peek())
     }
 
-    /// Closes the open column where its time has passed and the flush is late, so that nothing more goes
-    /// to a column that an answer tells as closed. Called under the gate.
+    /// Closes the open column where its time has passed and the flush is late, so that nothing more
+    /// goes to a column that an answer tells as closed. Called under the gate.
     fn close_overdue(&self) {
         let now_ms = self.clock.now_ms();
         if self.history.is_overdue(now_ms) {
@@ -242,9 +256,7 @@ impl LocalMatrix {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keyviz_core::{
-        GroupId, HistoryConfig, Incarnation, KeyRange, NodeId, RouteId, RouteSpec, SamplerConfig,
-    };
+    use keyviz_core::{GroupId, HistoryConfig, KeyRange, RouteId, RouteSpec, SamplerConfig};
 
     #[test]
     fn aligned_time_a_question_closes_the_column_whose_flush_is_late() {
@@ -269,7 +281,8 @@ mod tests {
         read(3);
         assert_eq!(open_ms(), 5_000);
         now_ms.store(6_010, Ordering::Relaxed);
-        // Asked before the flush: what is counted from here on is not of the column that is told as closed.
+        // Asked before the flush: what is counted from here on is not of the column that is told as
+        // closed.
         assert_eq!(open_ms(), 6_000);
         read(2);
         let columns = local.flush().closed;

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use keyviz_core::matrix::NodeStatus;
 use keyviz_core::query::{ColumnPlan, NodeTotals, RowAxis};
-use keyviz_core::wire::{PackedColumns, SoundColumns};
+use keyviz_core::wire::{CheckedColumns, PackedColumns};
 use keyviz_core::{NodeId, Query};
 
 use super::parts::FanoutParts;
@@ -120,7 +120,7 @@ impl Member {
     }
 
     /// Round two, for a member that answered round one.
-    pub(super) async fn round_two(mut self, planned: Planned) -> (Self, Vec<SoundColumns>) {
+    pub(super) async fn round_two(mut self, planned: Planned) -> (Self, Vec<CheckedColumns>) {
         let Some(totals) = self.totals.take() else { return (self, Vec::new()) };
         if let Err(error) = unplanned(&totals, &planned) {
             self.fail(error);
@@ -139,11 +139,12 @@ impl Member {
         self.status.columns = totals.columns;
         self.status.oldest_ms = Some(totals.oldest_ms);
         self.status.open_ms = Some(totals.open_ms);
+        self.status.newest_ms = Some(totals.newest_ms).filter(|newest_ms| *newest_ms > 0);
         self.status.incarnation = Some(totals.incarnation);
         (self, parts)
     }
 
-    async fn ask_columns(&self, planned: &Planned) -> Result<Vec<SoundColumns>, String> {
+    async fn ask_columns(&self, planned: &Planned) -> Result<Vec<CheckedColumns>, String> {
         let Planned { query, rows, columns, .. } = planned.clone();
         let sound = |part: PackedColumns| {
             let sound = part.checked(&planned.rows, &planned.columns);

@@ -29,7 +29,8 @@ pub trait PeerMatrix: Send + Sync + 'static {
         query: Arc<Query>,
     ) -> BoxFuture<'static, Result<PeerTotals, String>>;
 
-    /// Round two at `to`, in chunks that together answer for every column. Nothing in them is trusted.
+    /// Round two at `to`, in chunks that together answer for every column. Nothing in them is
+    /// trusted.
     fn columns(
         &self,
         to: NodeId,

@@ -11,6 +11,13 @@ use super::work::{Busy, WorkError};
 /// Window of a matrix when the asker names none.
 const DEFAULT_WINDOW_MS: u64 = 3_600_000;
 
+/// A window without an end reaches at most this far beyond the asker's now, where members hold columns
+/// there: one clock that is a year ahead must not make every column a day wide.
+pub const MAX_AHEAD_MS: u64 = 24 * 3_600_000;
+
+/// Columns end before this time, some 280,000 years from now.
+const MAX_TIME_MS: u64 = 1 << 53;
+
 /// Most splits and merges that an answer lists.
 pub(super) const MAX_EVENTS: usize = 1_024;
 
@@ -137,6 +144,35 @@ impl From<WorkError> for MatrixError {
 }
 
 impl MatrixRequest {
+    /// The question of round one: without an end it is for the newest column too that anybody holds,
+    /// by whatever clock.
+    pub(super) fn first_query(&self, now_ms: u64) -> Result<Query, MatrixError> {
+        let mut query = self.query(now_ms)?;
+        if self.to_ms.is_none() {
+            query.window.to_ms = u64::MAX;
+        }
+        Ok(query)
+    }
+
+    /// The question where members hold columns up to `newest_ms`; the time up to which there are
+    /// columns. A window without an end follows clocks that are ahead, [`MAX_AHEAD_MS`] at most.
+    pub(super) fn query_up_to(
+        &self,
+        now_ms: u64,
+        newest_ms: u64,
+    ) -> Result<(Query, u64), MatrixError> {
+        let mut query = self.query(now_ms)?;
+        let ahead_ms = match self.to_ms {
+            Some(_) => newest_ms.min(MAX_TIME_MS),
+            None => newest_ms.min(now_ms.saturating_add(MAX_AHEAD_MS)),
+        };
+        let reach_ms = now_ms.max(ahead_ms.saturating_sub(1));
+        if self.to_ms.is_none() {
+            query.window.to_ms = query.window.to_ms.max(ahead_ms);
+        }
+        Ok((query, reach_ms))
+    }
+
     /// The question at a moment.
     pub(super) fn query(&self, now_ms: u64) -> Result<Query, MatrixError> {
         if self.max_rows as usize > MAX_ROWS {
@@ -150,7 +186,8 @@ impl MatrixRequest {
                 return Err(MatrixError::KeyTooLong { bytes: key.len() });
             }
         }
-        // Without an end the column in progress belongs to the answer, so the window ends after now.
+        // Without an end the column in progress belongs to the answer, so the window ends after
+        // now.
         let to_ms = self.to_ms.unwrap_or(now_ms.saturating_add(1));
         let from_ms = self.from_ms.unwrap_or(to_ms.saturating_sub(DEFAULT_WINDOW_MS));
         let window = Window { from_ms, to_ms };
@@ -188,6 +225,21 @@ mod tests {
         let query = request().query(10_000_000).expect("the defaults are sound");
         assert_eq!(query.window, Window { from_ms: 6_400_001, to_ms: 10_000_001 });
         assert_eq!(query.range, KeyRange::all());
+    }
+
+    #[test]
+    fn a_window_without_an_end_reaches_the_newest_column_of_clocks_that_are_ahead() {
+        let now_ms = 100 * 3_600_000;
+        let ended = |newest_ms| {
+            let (query, reach_ms) = request().query_up_to(now_ms, newest_ms).expect("it is sound");
+            (query.window.to_ms - now_ms, reach_ms - now_ms)
+        };
+        assert_eq!(ended(now_ms - 1), (1, 0));
+        assert_eq!(ended(now_ms + 60_000), (60_000, 59_999));
+        assert_eq!(ended(u64::MAX), (MAX_AHEAD_MS, MAX_AHEAD_MS - 1));
+        let bounded = MatrixRequest { to_ms: Some(now_ms + 5), ..request() };
+        let (query, _) = bounded.query_up_to(now_ms, now_ms + 60_000).expect("it is sound");
+        assert_eq!(query.window.to_ms, now_ms + 5, "an end that is asked for stays");
     }
 
     #[test]

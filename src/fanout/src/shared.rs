@@ -1,9 +1,9 @@
 //! Identical questions share one answer.
 //!
-//! A question joins an answer on its way only while nothing was counted for it yet: until its round two
-//! begins. So the answer has everything that was acknowledged before the question came, as if it had been asked alone.
-//! The answer is driven by those who wait for it; when the last of them goes away it is dropped, and with
-//! it the calls to all members.
+//! A question joins an answer on its way only while nothing was counted for it yet: until its round
+//! two begins. So the answer has everything that was acknowledged before the question came, as if
+//! it had been asked alone. The answer is driven by those who wait for it; when the last of them
+//! goes away it is dropped, and with it the calls to all members.
 
 use std::future::Future;
 

@@ -9,12 +9,12 @@
 //!
 //! Who comes when the queue is full is refused at once, in words: a queue without a bound would let
 //! every answer come too late. Nothing that holds a place in the second queue waits for one in the
-//! first, so the two cannot block each other. What an asker does to put an answer together (plan and
-//! merge) is bounded by the first and does not wait in the second: it is due at the deadline.
+//! first, so the two cannot block each other. What an asker does to put an answer together (plan
+//! and merge) is bounded by the first and does not wait in the second: it is due at the deadline.
 //!
-//! A computation runs on a thread of its own, which nobody can stop from outside. It looks at a flag
-//! between columns; dropping the future that waits for it (a client that went away, a stream that was
-//! reset, a deadline) sets the flag.
+//! A computation runs on a thread of its own, which nobody can stop from outside. It looks at a
+//! flag between columns; dropping the future that waits for it (a client that went away, a stream
+//! that was reset, a deadline) sets the flag.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -66,6 +66,7 @@ pub enum WorkError {
 pub struct Work {
     queries: Places,
     computations: Places,
+    answers: Places,
     called_off: Arc<AtomicUsize>,
 }
 
@@ -80,7 +81,7 @@ pub enum Asker {
 
 /// A place among those who work; given back when dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct ComputeSlot {
     _permit: OwnedSemaphorePermit,
 }
 
@@ -103,6 +104,7 @@ impl Work {
         Work {
             queries: Places::new("queries", queries, waiting_queries),
             computations: Places::new("computations", computations, waiting_computations),
+            answers: Places::new("answers", queries, waiting_queries),
             called_off: Arc::default(),
         }
     }
@@ -111,7 +113,7 @@ impl Work {
     ///
     /// # Errors
     /// At once where too many wait.
-    pub async fn query(&self) -> Result<Place, Busy> {
+    pub async fn query(&self) -> Result<ComputeSlot, Busy> {
         self.queries.enter(self.queries.most_waiting).await
     }
 
@@ -120,8 +122,9 @@ impl Work {
         self.queries.busy(self.queries.most_waiting)
     }
 
-    /// Computes where no request waits for it, in turn, and behind the store where both want the same core. `compute` is given a check that says whether
-    /// the answer is still wanted, and may return `None` once it is not.
+    /// Computes where no request waits for it, in turn, and behind the store where both want the
+    /// same core. `compute` is given a check that says whether the answer is still wanted, and may
+    /// return `None` once it is not.
     ///
     /// # Errors
     /// At once where it is a peer's and too many wait.
@@ -151,6 +154,20 @@ impl Work {
         .await
     }
 
+    /// Writes an answer down, in turn, as [`Work::compute`] computes: over a million cells take tens of
+    /// milliseconds of a core, and as much memory again. As many answers are written at a time as
+    /// queries are under way.
+    ///
+    /// # Errors
+    /// At once where too many wait.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, WorkError> {
+        let _place = self.answers.enter(self.answers.most_waiting).await?;
+        self.compute(Asker::Own, |_| Some(write())).await
+    }
+
     /// Computations that ended early because nobody waited for them any more.
     pub fn called_off(&self) -> usize {
         self.called_off.load(Ordering::Relaxed)
@@ -172,6 +189,19 @@ impl Work {
     }
 }
 
+/// Computes as [`off_the_runtime`] does, and behind the store.
+pub(super) async fn off_the_runtime_behind_the_store<T: Send + 'static>(
+    compute: impl FnOnce(&(dyn Fn() -> bool + Sync)) -> Option<T> + Send + 'static,
+) -> Result<T, WorkError> {
+    off_the_runtime(move |wanted| {
+        behind_the_store(|| compute(wanted)).unwrap_or_else(|error| {
+            tracing::error!(%error, "there is no thread to compute on");
+            None
+        })
+    })
+    .await
+}
+
 /// Computes where no request waits for it, at once. `compute` as in [`Work::compute`].
 pub(super) async fn off_the_runtime<T: Send + 'static>(
     compute: impl FnOnce(&(dyn Fn() -> bool + Sync)) -> Option<T> + Send + 'static,
@@ -189,12 +219,12 @@ pub(super) async fn off_the_runtime<T: Send + 'static>(
     }
 }
 
-/// How much a computation gives way: against a thread of the store that wants the same core it gets a
-/// quarter of it.
+/// How much a computation gives way: against a thread of the store that wants the same core it gets
+/// a quarter of it.
 const NICE: i32 = 5;
 
-/// Runs `compute` on a thread of its own of low priority, which no thread of the runtime can have, as it
-/// could not get its own back.
+/// Runs `compute` on a thread of its own of low priority, which no thread of the runtime can have,
+/// as it could not get its own back.
 fn behind_the_store<T: Send>(compute: impl FnOnce() -> T + Send) -> std::io::Result<T> {
     std::thread::scope(|scope| {
         let low = || {
@@ -252,17 +282,17 @@ impl Places {
         Busy { what: self.what, running: self.most_running, waiting }
     }
 
-    async fn enter(&self, most_waiting: usize) -> Result<Place, Busy> {
+    async fn enter(&self, most_waiting: usize) -> Result<ComputeSlot, Busy> {
         let never_closed = "the semaphore is never closed";
         if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
-            return Ok(Place { _permit: permit });
+            return Ok(ComputeSlot { _permit: permit });
         }
         let waiting = Waiting::join(&self.waiting);
         if waiting.before >= most_waiting {
             return Err(self.busy(most_waiting));
         }
         let permit = Arc::clone(&self.running).acquire_owned().await.expect(never_closed);
-        Ok(Place { _permit: permit })
+        Ok(ComputeSlot { _permit: permit })
     }
 }
 

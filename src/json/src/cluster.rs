@@ -52,6 +52,8 @@ pub(super) struct MemberJson<'a> {
     latency_ms: u64,
     leaving: bool,
     read_only: &'a str,
+    not_ready: &'a str,
+    warning: &'a str,
 }
 
 impl HasJson for proto::Member {
@@ -71,6 +73,8 @@ impl HasJson for proto::Member {
             latency_ms: self.latency_ms,
             leaving: self.leaving,
             read_only: &self.read_only,
+            not_ready: &self.not_ready,
+            warning: &self.warning,
         }
     }
 }

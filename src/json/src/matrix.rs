@@ -170,6 +170,8 @@ pub(super) struct NodeJson<'a> {
     latency_ms: u64,
     forgotten_before_ms: u64,
     past_history: bool,
+    newest_ms: Option<u64>,
+    beyond_end: bool,
 }
 
 impl HasJson for proto::NodeStatus {
@@ -188,6 +190,8 @@ impl HasJson for proto::NodeStatus {
             latency_ms: self.latency_ms,
             forgotten_before_ms: self.forgotten_before_ms,
             past_history: self.past_history,
+            newest_ms: self.newest_ms,
+            beyond_end: self.beyond_end,
         }
     }
 }

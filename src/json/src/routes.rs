@@ -6,22 +6,36 @@ use super::list::{HasJson, List};
 use super::text::Key;
 use keyviz_proto as proto;
 
+/// An earlier version of the node does not say which cluster it is of.
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it so
+fn is_unknown(cluster_id: &&str) -> bool {
+    cluster_id.is_empty()
+}
+
 /// A [`proto::ListRoutesResponse`] as JSON.
 #[derive(Serialize)]
 pub struct RoutesJson<'a> {
+    #[serde(skip_serializing_if = "is_unknown")]
+    cluster_id: &'a str,
     catalog_version: u64,
     routes: List<'a, proto::Route>,
 }
 
 impl<'a> From<&'a proto::ListRoutesResponse> for RoutesJson<'a> {
     fn from(list: &'a proto::ListRoutesResponse) -> Self {
-        RoutesJson { catalog_version: list.catalog_version, routes: List(&list.routes) }
+        RoutesJson {
+            cluster_id: &list.cluster_id,
+            catalog_version: list.catalog_version,
+            routes: List(&list.routes),
+        }
     }
 }
 
 /// A [`proto::RouteChangeResponse`] as JSON.
 #[derive(Serialize)]
 pub struct RouteChangeJson<'a> {
+    #[serde(skip_serializing_if = "is_unknown")]
+    cluster_id: &'a str,
     catalog_version: u64,
     created: List<'a, proto::Route>,
     retired: &'a [u64],
@@ -30,6 +44,7 @@ pub struct RouteChangeJson<'a> {
 impl<'a> From<&'a proto::RouteChangeResponse> for RouteChangeJson<'a> {
     fn from(change: &'a proto::RouteChangeResponse) -> Self {
         RouteChangeJson {
+            cluster_id: &change.cluster_id,
             catalog_version: change.catalog_version,
             created: List(&change.created),
             retired: &change.retired,
@@ -43,22 +58,31 @@ impl<'a> From<&'a proto::RouteChangeResponse> for RouteChangeJson<'a> {
 pub enum WatchJson<'a> {
     /// The whole table, or a part of it.
     Snapshot {
+        /// In the first object: the cluster that all versions are of.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cluster_id: Option<&'a str>,
         /// Its version.
         catalog_version: u64,
         /// Routes in key order.
         routes: Routes<'a>,
         /// More messages of the same snapshot follow.
         more: bool,
-        /// The subscriber had fallen behind.
+        /// The subscriber had fallen behind, or its version was of another cluster.
         reset: bool,
     },
     /// Contiguous changes.
     Deltas {
+        /// In the first object: the cluster that all versions are of.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cluster_id: Option<&'a str>,
         /// Oldest first.
         deltas: Deltas<'a>,
     },
     /// The subscriber is current up to this version.
     Progress {
+        /// In the first object: the cluster that all versions are of.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cluster_id: Option<&'a str>,
         /// The version.
         catalog_version: u64,
     },
@@ -78,16 +102,20 @@ impl<'a> WatchJson<'a> {
     /// `None` for a message without a known event, as a newer server may send.
     pub fn new(message: &'a proto::WatchRoutesResponse) -> Option<Self> {
         use proto::watch_routes_response::Event;
+        let cluster_id = Some(message.cluster_id.as_str()).filter(|id| !id.is_empty());
         Some(match message.event.as_ref()? {
             Event::Snapshot(snapshot) => WatchJson::Snapshot {
+                cluster_id,
                 catalog_version: snapshot.catalog_version,
                 routes: Routes(List(&snapshot.routes)),
                 more: snapshot.more,
                 reset: snapshot.reset,
             },
-            Event::Deltas(deltas) => WatchJson::Deltas { deltas: Deltas(List(&deltas.deltas)) },
+            Event::Deltas(deltas) => {
+                WatchJson::Deltas { cluster_id, deltas: Deltas(List(&deltas.deltas)) }
+            }
             Event::Progress(progress) => {
-                WatchJson::Progress { catalog_version: progress.catalog_version }
+                WatchJson::Progress { cluster_id, catalog_version: progress.catalog_version }
             }
         })
     }

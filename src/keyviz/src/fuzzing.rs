@@ -15,6 +15,8 @@ pub fn targets() -> Vec<Target> {
 fn run(data: &[u8]) {
     let chunk = codec::record(CHUNK, data);
     let column = codec::record(COLUMN, data);
+    let _ = codec::decode_forgotten(data);
+    let _ = codec::decode_forgotten(&codec::record(codec::FORGOTTEN, data));
     for record in [data, &chunk, &column] {
         let key = archive::chunk_key(codec::decode_chunk(record).map_or(0, |chunk| chunk.digest()));
         let good = good_chunk();

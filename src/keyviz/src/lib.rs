@@ -7,14 +7,17 @@
 //! over 100,000 routes.
 //!
 //! ```
-//! use keyviz_core::{GroupId, History, HistoryConfig, Incarnation, KeyRange, Matrix, MatrixSize, NodeId, Op, Query, RouteId, RouteSpec, Sampler, SamplerConfig, Series, Term, Window};
+//! use keyviz_core::{
+//!     GroupId, History, HistoryConfig, Incarnation, KeyRange, Matrix, MatrixSize, NodeId, Op,
+//!     Query, RouteId, RouteSpec, Sampler, SamplerConfig, Series, Term, Window,
+//! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // A store without shards has one route over all keys, and leads its only group.
 //! let sampler = Sampler::new(SamplerConfig::default())?;
 //! let route = RouteSpec { id: RouteId::FIRST, range: KeyRange::all(), group: GroupId(1) };
 //! sampler.publish_routes(1, vec![route])?;
-//! sampler.set_leads(&[(GroupId(1), Some(Term(1)))]);
+//! sampler.set_leader_terms(&[(GroupId(1), Some(Term(1)))]);
 //!
 //! let start_ms = 1_800_000_000_000;
 //! let config = HistoryConfig { step_ms: 1_000, ..HistoryConfig::default() };
@@ -49,13 +52,14 @@
 //! # What to build
 //!
 //! One [`Sampler`] and one [`History`] a node. The sampler counts; the history keeps the counts by
-//! time. They share nothing but the [`Harvest`](sampler::Harvest) that passes from one to the other.
+//! time. They share nothing but the [`Harvest`](sampler::Harvest) that passes from one to the
+//! other.
 //!
 //! ```text
 //! request ──> Sampler::epoch ─> locate ─> record          any thread, all the time
 //! flusher ──> Sampler::harvest ─> History::add            at least once a step, one thread
 //!             Sampler::replan                             when a column has ended
-//! catalog ──> Sampler::publish_routes, set_leads          when routes or leaderships change
+//! catalog ──> Sampler::publish_routes, set_leader_terms          when routes or leaderships change
 //! viewer  ──> view ─> totals ─> plan ─> columns ─> merge  on request (Matrix::local: all of it)
 //! ```
 //!
@@ -67,8 +71,8 @@
 //!
 //! * [`Sampler::publish_routes`]: once before the first request, then with each version of the
 //!   routes. Ids are never used again: a split or a merge retires the old ids and brings new ones.
-//! * [`Sampler::set_leads`]: when this node begins or ceases to lead a group. A store without
-//!   replicas leads its only group in term 1.
+//! * [`Sampler::set_leader_terms`]: when this node begins or ceases to lead a group. A store
+//!   without replicas leads its only group in term 1.
 //! * [`Sampler::epoch`]: once a request. Keep it no longer than the request, or take
 //!   [`Sampler::epoch_full`] across an await. [`Epoch::locate`](sampler::Epoch::locate) also gives
 //!   the route, so a store that routes by it cannot count an operation under another route than the
@@ -92,8 +96,8 @@
 //! `docs/benchmarks.md` has measurements and bounds. A record takes a few nanoseconds on top of the
 //! search for the route, without a lock, an allocation, a system call or a line that another core
 //! writes. A harvest of all 16,384 default slots takes a few milliseconds at most. A query over a
-//! day of 10,000 routes takes some tens of milliseconds on the calling thread and holds no lock while
-//! it computes.
+//! day of 10,000 routes takes some tens of milliseconds on the calling thread and holds no lock
+//! while it computes.
 //!
 //! Memory: 32 bytes a slot and recording thread ([`SamplerConfig`]), and at most
 //! [`HistoryConfig::bytes`] of history. Over that limit the oldest columns become coarser and are

@@ -60,6 +60,19 @@ impl Admission {
         Ok(Admitted { _permits: [Some(request), pieces] })
     }
 
+    /// Takes on the answer to a request that was taken on, which carries so many bytes: they are held
+    /// until the client has taken them.
+    pub(super) fn answer(&self, bytes: usize) -> Result<Admitted, KvError> {
+        let pieces = match u32::try_from(bytes / PIECE_BYTES).unwrap_or(u32::MAX) {
+            0 => None,
+            pieces => {
+                let pieces = Arc::clone(&self.pieces).try_acquire_many_owned(pieces);
+                Some(pieces.map_err(|_| KvError::Busy { what: "bytes of answers" })?)
+            }
+        };
+        Ok(Admitted { _permits: [None, pieces] })
+    }
+
     /// Takes on a scan.
     pub(super) fn scan(&self) -> Result<Admitted, KvError> {
         let scan = Arc::clone(&self.scans).try_acquire_owned();

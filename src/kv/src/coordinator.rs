@@ -28,12 +28,12 @@ use super::admission::{Admission, Admitted};
 use super::error::KvError;
 use super::peer::{PeerError, PeerKv, PeerOutcome};
 use super::rounds::Rounds;
-use keyviz_directory::{Directory, MemberAddress, Standing};
+use keyviz_directory::{Directory, MemberAddress, MembershipState};
 
 /// Counters of requests since the start of the node.
 #[derive(Default, Debug)]
 pub struct KvCounters {
-    /// Writes proposed by this node as leader.
+    /// Operations of writes proposed by this node as leader: as many as the matrix counts.
     pub proposed: AtomicU64,
     /// Writes forwarded to another node.
     pub forwarded_writes: AtomicU64,
@@ -70,6 +70,7 @@ pub struct Coordinator {
     in_flight: TaskTracker,
     clients: Admission,
     nodes: Admission,
+    answers: Admission,
     read_indexes: Mutex<ReadIndexes>,
 }
 
@@ -95,6 +96,7 @@ impl Coordinator {
             counters: KvCounters::default(),
             clients: Admission::new(parts.queue_bytes),
             nodes: Admission::new(parts.queue_bytes),
+            answers: Admission::new(parts.queue_bytes),
             parts,
             in_flight: TaskTracker::new(),
             read_indexes: Mutex::default(),
@@ -111,8 +113,16 @@ impl Coordinator {
     /// # Errors
     /// If the node is at its limits, or is no longer a member.
     pub fn admit(&self, bytes: usize) -> Result<Admitted, KvError> {
-        self.is_member(self.parts.directory.standing())?;
+        self.is_member(self.parts.directory.membership_state())?;
         self.clients.request(bytes)
+    }
+
+    /// Takes on the answer to a client's request, which carries so many bytes, or refuses it.
+    ///
+    /// # Errors
+    /// Too much waits for clients to take it.
+    pub fn admit_answer(&self, bytes: usize) -> Result<Admitted, KvError> {
+        self.answers.answer(bytes)
     }
 
     /// Admits a client's scan, or refuses it.
@@ -120,7 +130,7 @@ impl Coordinator {
     /// # Errors
     /// If the node is at its limits, or is no longer a member.
     pub fn admit_scan(&self) -> Result<Admitted, KvError> {
-        self.is_member(self.parts.directory.standing())?;
+        self.is_member(self.parts.directory.membership_state())?;
         self.clients.scan()
     }
 
@@ -129,15 +139,15 @@ impl Coordinator {
     /// # Errors
     /// If the node is at its limits, or is no longer a member.
     pub fn admit_node(&self, bytes: usize) -> Result<Admitted, KvError> {
-        self.is_member(self.parts.directory.standing())?;
+        self.is_member(self.parts.directory.membership_state())?;
         self.nodes.request(bytes)
     }
 
-    fn is_member(&self, standing: Standing) -> Result<(), KvError> {
+    fn is_member(&self, standing: MembershipState) -> Result<(), KvError> {
         match standing {
-            Standing::Member | Standing::Asking => Ok(()),
-            Standing::Removed => Err(KvError::Removed { node: self.parts.node }),
-            Standing::Refused => {
+            MembershipState::Member | MembershipState::Asking => Ok(()),
+            MembershipState::Removed => Err(KvError::Removed { node: self.parts.node }),
+            MembershipState::Refused => {
                 let reason = self.parts.directory.refusal().as_str().to_owned();
                 Err(KvError::Refused { reason })
             }
@@ -147,7 +157,7 @@ impl Coordinator {
     /// The check before a stale read, which would not notice otherwise that this node was removed
     /// while it was down.
     pub(super) async fn may_read_stale(&self) -> Result<(), KvError> {
-        self.is_member(self.parts.directory.asked_standing().await)
+        self.is_member(self.parts.directory.probed_membership_state().await)
     }
 
     /// Requests under way, of clients and of other nodes.

@@ -1,6 +1,8 @@
 //! Errors of requests. Writes that were definitely not applied, writes of unknown outcome and
 //! invalid requests stay distinct up to the client.
 
+use bytes::Bytes;
+
 use keyviz_types::{GroupId, NodeId};
 
 use super::limits::InvalidRequest;
@@ -83,6 +85,20 @@ pub enum KvError {
         /// What happened.
         reason: String,
     },
+    /// A range delete failed on its way.
+    #[error(
+        "the range was deleted in part: {deleted} keys were deleted, all before {}; {}; delete the \
+         range from {} on again for the rest",
+        shown(.next), .cause.after_a_part(), shown(.next)
+    )]
+    RangeCut {
+        /// Keys that were removed.
+        deleted: u64,
+        /// First key of what is left.
+        next: Bytes,
+        /// Why it went no further.
+        cause: Box<KvError>,
+    },
     /// The storage of this node failed and it stopped serving.
     #[error("storage failed on this node: {reason}")]
     Storage {
@@ -97,7 +113,25 @@ pub enum KvError {
     },
 }
 
+/// A key in words, so that it can be told from them.
+fn shown(key: &[u8]) -> String {
+    format!("\"{}\"", key.escape_ascii())
+}
+
 impl KvError {
+    /// The reason, where an earlier part of the request was done: then something was changed.
+    fn after_a_part(&self) -> String {
+        match self {
+            KvError::NoLeader { group } => {
+                format!("then no leader of Raft group {group} could be reached in time")
+            }
+            KvError::UnknownOutcome { group, reason } => format!(
+                "the next part was sent to Raft group {group} and its outcome is unknown ({reason})"
+            ),
+            other => format!("then {other}"),
+        }
+    }
+
     /// Whether it is certain that nothing was written.
     pub fn not_applied(&self) -> bool {
         match self {
@@ -112,6 +146,7 @@ impl KvError {
             | KvError::Busy { .. }
             | KvError::DiskFull { .. } => true,
             KvError::UnknownOutcome { .. }
+            | KvError::RangeCut { .. }
             | KvError::Storage { .. }
             | KvError::Undecodable { .. } => false,
         }

@@ -7,6 +7,7 @@ mod admission;
 mod command;
 mod consistency;
 mod coordinator;
+mod delete_range;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -23,6 +24,7 @@ pub use admission::{Admitted, MAX_REQUESTS, MAX_SCANS};
 pub use command::{CasOutcome, CommandError, KvCommand, KvWrite};
 pub use consistency::Consistency;
 pub use coordinator::{Coordinator, CoordinatorParts, KvCounters};
+pub use delete_range::{DELETE_STEP_BYTES, DELETE_STEP_KEYS, RangeDeleted};
 pub use error::KvError;
 pub use limits::{
     InvalidRequest, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_KEY_BYTES, MAX_VALUE_BYTES,

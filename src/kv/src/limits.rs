@@ -43,9 +43,11 @@ pub enum InvalidRequest {
         index: usize,
     },
     /// Too many operations.
-    #[error("the batch has {operations} operations; batches have 1 to {MAX_BATCH_OPERATIONS}")]
+    #[error(
+        "the batch has {operations} operations or more; batches have 1 to {MAX_BATCH_OPERATIONS}"
+    )]
     BatchTooLong {
-        /// How many.
+        /// How many were read.
         operations: usize,
     },
     /// Too many bytes.

@@ -8,7 +8,7 @@ use std::ops::Bound;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use keyviz_raft::{Batch, LogPosition, Machine, MachineError, PageLimit, Space};
+use keyviz_raft::{Batch, Keyspace, LogPosition, Machine, MachineError, PageLimit};
 
 use super::command::{CasOutcome, KvCommand, KvWrite};
 use super::error::KvError;
@@ -22,7 +22,7 @@ const DELETE_PAGE: PageLimit = PageLimit { rows: 1_024, bytes: 1 << 20 };
 pub struct KvMachine;
 
 impl Machine for KvMachine {
-    fn restore(&mut self, _space: &Space) -> Result<(), MachineError> {
+    fn restore(&mut self, _keyspace: &Keyspace) -> Result<(), MachineError> {
         Ok(())
     }
 
@@ -106,18 +106,18 @@ fn after(key: &[u8]) -> Bytes {
 }
 
 /// The value of `key`, as applied.
-pub fn read_key(space: &Space, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-    space.get(key).map_err(|error| KvError::Storage { reason: error.to_string() })
+pub fn read_key(keyspace: &Keyspace, key: &[u8]) -> Result<Option<Bytes>, KvError> {
+    keyspace.get(key).map_err(|error| KvError::Storage { reason: error.to_string() })
 }
 
 /// One page of a range, as applied. Limits over those of a scan are lowered to them.
-pub fn read_page(space: &Space, range: &ScanRange) -> Result<Page, KvError> {
+pub fn read_page(keyspace: &Keyspace, range: &ScanRange) -> Result<Page, KvError> {
     let limit = PageLimit {
         rows: range.max_rows.clamp(1, SCAN_PAGE_ROWS) as usize,
         bytes: range.max_bytes.min(SCAN_PAGE_BYTES) as usize,
     };
     let to = range.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-    let page = space
+    let page = keyspace
         .scan(Bound::Included(&range.start), to, limit)
         .map_err(|error| KvError::Storage { reason: error.to_string() })?;
     let next = page.rows.last().filter(|_| page.more).map(|(last, _)| after(last));

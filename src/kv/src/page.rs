@@ -22,6 +22,8 @@ pub struct ScanRange {
     pub keys_only: bool,
     /// An earlier page of the scan was counted on this route.
     pub continued: bool,
+    /// No client reads it, so it counts as nothing.
+    pub uncounted: bool,
 }
 
 /// One row of a scan.

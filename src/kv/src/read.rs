@@ -208,15 +208,21 @@ impl Coordinator {
 
     /// Reads from this node's replica, and counts it: one read, and the bytes returned.
     fn serve(&self, local: &Group, read: &PeerRead) -> Result<PeerReadReply, KvError> {
+        if let PeerRead::Page(range) = read
+            && range.uncounted
+        {
+            return Ok(PeerReadReply::Page(read_page(local.keyspace(), range)?));
+        }
         Coordinator::count(&self.counters.reads_served);
+        local.count_read();
         let (key, reads, bytes, reply) = match read {
             PeerRead::Get(key) => {
-                let value = read_key(local.space(), key)?;
+                let value = read_key(local.keyspace(), key)?;
                 let bytes = value.as_ref().map_or(0, Bytes::len) as u64;
                 (key, 1, bytes, PeerReadReply::Value(value))
             }
             PeerRead::Page(range) => {
-                let page = read_page(local.space(), range)?;
+                let page = read_page(local.keyspace(), range)?;
                 let bytes =
                     page.rows.iter().map(|row| row.key.len() + row.value.len()).sum::<usize>();
                 (&range.start, u64::from(!range.continued), bytes as u64, PeerReadReply::Page(page))

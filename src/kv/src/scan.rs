@@ -84,6 +84,7 @@ impl Cursor {
             max_bytes: SCAN_PAGE_BYTES,
             keys_only: self.keys_only,
             continued: self.route == Some(stretch.route),
+            uncounted: false,
         };
         self.route = Some(stretch.route);
         let reply =

@@ -128,7 +128,7 @@ fn run(schedule: &[Actor], key: &[u8]) -> RouteId {
     let (leader, other) = (sampler(&catalog), sampler(&catalog));
     let mut terms = [Some(TERM), None].into_iter();
     if !schedule.contains(&Actor::Leads) {
-        leader.set_leads(&[(GROUP, terms.next().flatten())]);
+        leader.set_leader_terms(&[(GROUP, terms.next().flatten())]);
     }
     let command = KvCommand::Put { key, value: VALUE }.encode();
     let (mut put_step, mut catalog_step) = (0, 0);
@@ -164,7 +164,7 @@ fn run(schedule: &[Actor], key: &[u8]) -> RouteId {
                 catalog_step += 1;
             }
             Actor::OtherNode => publish(&other, &catalog),
-            Actor::Leads => leader.set_leads(&[(GROUP, terms.next().expect("two steps"))]),
+            Actor::Leads => leader.set_leader_terms(&[(GROUP, terms.next().expect("two steps"))]),
             Actor::Harvest => harvests.push(leader.harvest()),
         }
     }

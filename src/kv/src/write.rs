@@ -6,6 +6,7 @@
 //! counted; a write that openraft refused is not.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use keyviz_raft::{Attempts, Group, ProposeError};
 use super::command::{CasOutcome, KvCommand, KvWrite};
 use super::coordinator::{Coordinator, Target};
 use super::error::KvError;
-use super::limits::{check_batch, check_key, check_range, check_value};
+use super::limits::{check_batch, check_key, check_value};
 use super::machine::{decode_cas, decode_count};
 use super::peer::{PeerError, PeerOutcome};
 
@@ -26,10 +27,10 @@ use super::peer::{PeerError, PeerOutcome};
 /// asked once more before a write is refused because of it.
 const HEARD_AGAIN: Duration = Duration::from_secs(1);
 
-async fn replicas_have_room(local: &Group) -> Result<(), KvError> {
+async fn replicas_have_space(local: &Group) -> Result<(), KvError> {
     let until = Instant::now() + HEARD_AGAIN;
     loop {
-        match local.check_replicas_room() {
+        match local.check_replicas_space() {
             Ok(()) => return Ok(()),
             Err(full) if Instant::now() >= until => {
                 return Err(KvError::DiskFull { reason: full.to_string() });
@@ -98,34 +99,8 @@ impl Coordinator {
         first.ok_or(KvError::NotReady)
     }
 
-    /// Removes the keys of `[start, end)`, route by route; how many there were. Each route's part is
-    /// atomic and counts as one write.
-    pub async fn delete_range(&self, start: &[u8], end: Option<&[u8]>) -> Result<u64, KvError> {
-        check_range(start, end)?;
-        let mut deleted = 0u64;
-        let mut next = Some(Bytes::copy_from_slice(start));
-        while let Some(from) = next.take() {
-            if end.is_some_and(|end| from.as_ref() >= end) {
-                break;
-            }
-            let (group, route_end) = {
-                let epoch = self.parts.sampler.epoch();
-                let route = epoch.route(epoch.locate(&from).ok_or(KvError::NotReady)?);
-                (route.group, route.range.end.clone())
-            };
-            let part_end = match (route_end.as_deref(), end) {
-                (Some(route_end), Some(end)) => Some(route_end.min(end)),
-                (route_end, end) => route_end.or(end),
-            };
-            let command = KvCommand::DeleteRange { start: &from, end: part_end }.encode();
-            deleted = deleted.saturating_add(decode_count(&self.write(group, command).await?)?);
-            next = route_end;
-        }
-        Ok(deleted)
-    }
-
     /// Lets the leader of `group` propose `command`; returns the answer of the state machine.
-    async fn write(&self, group: GroupId, command: Bytes) -> Result<Bytes, KvError> {
+    pub(super) async fn write(&self, group: GroupId, command: Bytes) -> Result<Bytes, KvError> {
         let mut attempts = Attempts::until(self.deadline());
         loop {
             let outcome = match self.leader(group, attempts.made()) {
@@ -181,11 +156,11 @@ impl Coordinator {
         command: Bytes,
     ) -> Result<PeerOutcome<Bytes>, KvError> {
         let group = local.id();
-        replicas_have_room(local).await?;
+        replicas_have_space(local).await?;
         let proposal = Proposal::of(&self.parts.sampler, group, &command)?;
+        let proposal = proposal.counted_in(&self.counters.proposed);
         match local.propose(command).await {
             Ok(proposed) => {
-                Coordinator::count(&self.counters.proposed);
                 proposal.accepted(proposed.term);
                 Ok(PeerOutcome::Done(proposed.reply))
             }
@@ -206,7 +181,6 @@ impl Coordinator {
                 Err(KvError::Undecodable { reason: error.to_string() })
             }
             Err(error @ ProposeError::Unknown) => {
-                Coordinator::count(&self.counters.proposed);
                 Err(KvError::UnknownOutcome { group, reason: error.to_string() })
             }
             // It was given up while the proposal was on its way.
@@ -223,6 +197,8 @@ impl Coordinator {
 /// it counts.
 struct Proposal<'a> {
     sampler: &'a Sampler,
+    /// Counts what the matrix counts.
+    counter: Option<&'a AtomicU64>,
     epoch: Arc<Epoch>,
     group: GroupId,
     touches: Touches,
@@ -282,7 +258,12 @@ impl<'a> Proposal<'a> {
             ),
         };
         let term = epoch.lead(group);
-        Ok(Proposal { sampler, touches, group, term, epoch, counts: true })
+        Ok(Proposal { sampler, counter: None, touches, group, term, epoch, counts: true })
+    }
+
+    fn counted_in(mut self, counter: &'a AtomicU64) -> Self {
+        self.counter = Some(counter);
+        self
     }
 
     fn accepted(mut self, term: Term) {
@@ -298,6 +279,10 @@ impl Drop for Proposal<'_> {
     fn drop(&mut self) {
         if !self.counts {
             return;
+        }
+        if let Some(counter) = self.counter {
+            // Relaxed: it is read by itself.
+            counter.fetch_add(self.touches.each().len() as u64, Ordering::Relaxed);
         }
         let published = self.term == self.epoch.lead(self.group);
         for touch in self.touches.each() {

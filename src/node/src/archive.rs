@@ -10,7 +10,7 @@ use keyviz_core::history::{Column, ColumnId};
 use keyviz_core::sampler::Counts;
 use keyviz_core::{Archive, Flushed, History, Window};
 use keyviz_fanout::LocalMatrix;
-use keyviz_raft::{RoomState, SideRows, SpaceError, Storage};
+use keyviz_raft::{DiskSpace, KeyspaceError, SideRows, Storage};
 
 /// The name of the rows.
 pub(super) const ROWS: &str = "history";
@@ -23,7 +23,7 @@ pub enum ArchiveError {
     Open(#[source] io::Error),
     /// The rows could not be read.
     #[error("the stored history could not be read: {0}")]
-    Read(#[from] SpaceError),
+    Read(#[from] KeyspaceError),
     /// What follows from reading them could not be written.
     #[error("the stored history could not be put in order: {0}")]
     Write(#[source] io::Error),
@@ -32,8 +32,8 @@ pub enum ArchiveError {
 /// The stored history of one node. One writer owns it: the flusher.
 pub(super) struct HistoryArchive {
     storage: Storage,
-    /// `None`: the disk is short of room, or storing failed. What was stored is gone, and nothing is
-    /// stored.
+    /// `None`: the disk is short of room, or storing failed. What was stored is gone, and nothing
+    /// is stored.
     rows: Option<SideRows>,
     archive: Archive,
     /// The checkpoint stored last, so that a quiet second writes nothing.
@@ -44,7 +44,11 @@ impl HistoryArchive {
     /// Opens what earlier lives stored and gives it back to the history. Damaged records are
     /// passed over, counted and reported.
     pub(super) fn open(storage: &Storage, local: &LocalMatrix) -> Result<Self, ArchiveError> {
-        if storage.room() < RoomState::Ample {
+        let has_run = local.history().incarnation().0 > 1;
+        if storage.disk_space() < DiskSpace::Ample {
+            if has_run {
+                forget_all(local);
+            }
             storage.remove_side(ROWS).map_err(ArchiveError::Open)?;
             let (archive, storage) = (Archive::default(), storage.clone());
             return Ok(HistoryArchive { storage, rows: None, archive, checkpoint: None });
@@ -76,6 +80,11 @@ impl HistoryArchive {
             archive: opened.archive,
             checkpoint: None,
         };
+        local.history().forget_before(opened.forgotten_before_ms);
+        if opened.columns.is_empty() && opened.forgotten_before_ms == 0 && has_run {
+            // A node that has run before stored columns, unless its disk was short of room.
+            forget_all(local);
+        }
         let restored = local.history().restore(opened.columns);
         let lost = local.history().lose(opened.lost);
         for changed in [restored, lost] {
@@ -84,10 +93,10 @@ impl HistoryArchive {
         Ok(archive)
     }
 
-    /// Where to store; `None`: nowhere. When there is no room any more, what was stored is removed; when
-    /// there is again, all that is in memory is stored.
+    /// Where to store; `None`: nowhere. When there is no room any more, what was stored is removed;
+    /// when there is again, all that is in memory is stored.
     fn rows(&mut self, history: &History) -> io::Result<Option<&SideRows>> {
-        let scarce = self.storage.room() < RoomState::Ample;
+        let scarce = self.storage.disk_space() < DiskSpace::Ample;
         if scarce && self.rows.is_some() {
             tracing::warn!("the stored history is dropped to make room on the disk");
             self.give_way()?;
@@ -96,7 +105,9 @@ impl HistoryArchive {
             self.storage.remove_side(ROWS)?;
             let rows = self.storage.open_side(ROWS)?;
             let columns = history.inspect(Window { from_ms: 0, to_ms: u64::MAX });
-            let batch = self.archive.batch(columns.iter().map(AsRef::as_ref), &[]);
+            let mut batch = self.archive.batch(columns.iter().map(AsRef::as_ref), &[]);
+            let forgotten = history.holdings().forgotten_before_ms;
+            batch.puts.extend(self.archive.note_forgotten(forgotten));
             if let Err(error) = rows.apply(batch.puts, batch.deletes) {
                 drop(rows);
                 self.give_way()?;
@@ -114,8 +125,8 @@ impl HistoryArchive {
         self.storage.remove_side(ROWS)
     }
 
-    /// Stores what a flush changed, and the column in progress. Where that fails, all of the history
-    /// is stored anew with a later flush.
+    /// Stores what a flush changed, and the column in progress. Where that fails, all of the
+    /// history is stored anew with a later flush.
     pub(super) fn store(&mut self, flushed: &Flushed, history: &History) -> io::Result<()> {
         let open = history.checkpoint();
         let checkpoint = (open.id(), open.total());
@@ -143,10 +154,13 @@ impl HistoryArchive {
         quiet: bool,
     ) -> io::Result<()> {
         let Some(rows) = self.rows(history)?.filter(|_| !quiet).cloned() else { return Ok(()) };
-        let batch = self.archive.batch(columns, &flushed.removed);
+        let mut batch = self.archive.batch(columns, &flushed.removed);
+        let forgotten = history.holdings().forgotten_before_ms;
+        batch.puts.extend(self.archive.note_forgotten(forgotten));
         let mut written = rows.apply(batch.puts, batch.deletes);
         if !flushed.closed.is_empty() {
-            // So that a file that loses a closed column is refused, and not taken for a shorter one.
+            // So that a file that loses a closed column is refused, and not taken for a shorter
+            // one.
             written = written.and_then(|()| rows.sync());
         }
         if written.is_err() {
@@ -155,6 +169,13 @@ impl HistoryArchive {
         }
         written
     }
+}
+
+/// What was counted before this start is gone.
+fn forget_all(local: &LocalMatrix) {
+    let now_ms = local.clock().now_ms();
+    tracing::warn!("the stored history is gone: what this node counted before is missing");
+    local.history().forget_before(now_ms);
 }
 
 #[cfg(test)]
@@ -233,6 +254,34 @@ mod tests {
         let third = local(3, later_ms);
         HistoryArchive::open(&storage, &third).expect("all are readable");
         assert_eq!((third.damaged_records(), columns(&third)), (0, expected));
+    }
+
+    #[tokio::test]
+    async fn honest_partiality_what_was_forgotten_is_told_after_a_restart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let storage = Storage::open(folder.path(), StorageOptions::default()).expect("a store");
+        let first = local(1, START_MS);
+        let mut archive = HistoryArchive::open(&storage, &first).expect("an empty archive");
+        let forgotten = |local: &LocalMatrix| local.history().holdings().forgotten_before_ms;
+        assert_eq!(forgotten(&first), 0, "a node that never ran has nothing to forget");
+        first.history().forget_before(START_MS - MINUTE_MS);
+        let flushed = a_minute(&first, 1);
+        archive.store(&flushed, first.history()).expect("the disk works");
+        drop(archive);
+        for life in 2..4 {
+            let again = local(life, START_MS + 10 * MINUTE_MS);
+            HistoryArchive::open(&storage, &again).expect("readable");
+            assert_eq!(forgotten(&again), START_MS - MINUTE_MS, "life {life}");
+        }
+
+        // All of it is gone, as where the disk was short of room.
+        storage.remove_side(ROWS).expect("the disk works");
+        let emptied = local(4, START_MS + 11 * MINUTE_MS);
+        HistoryArchive::open(&storage, &emptied).expect("readable");
+        assert_eq!(forgotten(&emptied), START_MS + 11 * MINUTE_MS);
+        let after = local(5, START_MS + 12 * MINUTE_MS);
+        HistoryArchive::open(&storage, &after).expect("readable");
+        assert_eq!(forgotten(&after), START_MS + 11 * MINUTE_MS);
     }
 
     #[tokio::test]

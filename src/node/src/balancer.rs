@@ -26,7 +26,7 @@ use keyviz_catalog::{
 };
 use keyviz_catalog_group::{CatalogGroup, PlacementChangeError};
 use keyviz_directory::Directory;
-use keyviz_peer::{PeerClient, Picture};
+use keyviz_peer::{ClusterSnapshot, PeerClient};
 use keyviz_raft::{Groups, Member, Reshaped, Shape};
 use keyviz_types::{GroupId, NodeId};
 
@@ -119,21 +119,22 @@ impl Balancer {
         }
         self.catalog.confirm_leading().await.map_err(|error| error.to_string())?;
         let placement = applied.placement();
-        let picture = Picture::take(self.node, &self.groups, &self.directory, &self.client).await;
-        memory.notice(&picture);
-        if let Some(step) = self.shape_catalog(&placement, &picture).await? {
+        let snapshot =
+            ClusterSnapshot::take(self.node, &self.groups, &self.directory, &self.client).await;
+        memory.notice(&snapshot);
+        if let Some(step) = self.shape_catalog(&placement, &snapshot).await? {
             return Ok(step);
         }
         if let Some(moving) = placement.moving() {
-            return self.advance(moving, &placement, &picture, memory).await;
+            return self.advance(moving, &placement, &snapshot, memory).await;
         }
-        if let Some(step) = self.compare(&placement, &picture, memory).await? {
+        if let Some(step) = self.compare(&placement, &snapshot, memory).await? {
             return Ok(step);
         }
-        if let Some(step) = self.let_go(&placement, &picture, memory).await? {
+        if let Some(step) = self.let_go(&placement, &snapshot, memory).await? {
             return Ok(step);
         }
-        let view = picture.balance(&placement);
+        let view = snapshot.balance(&placement);
         if let Some(ReplicaMove { group, to }) = view.next_move() {
             tracing::info!(%group, ?to, "a group begins to move");
             return self.record(&placement, PlaceChange::Move(Moving { group, to })).await;
@@ -189,7 +190,7 @@ impl Balancer {
     async fn shape_catalog(
         &self,
         placement: &Placement,
-        picture: &Picture,
+        snapshot: &ClusterSnapshot,
     ) -> Result<Option<Step>, String> {
         let Some(group) = self.catalog.group() else { return Ok(None) };
         let status = group.status();
@@ -197,7 +198,7 @@ impl Balancer {
         let stay: BTreeSet<NodeId> =
             all.iter().copied().filter(|node| !placement.is_gone(*node)).collect();
         let now: BTreeSet<NodeId> = status.voters.iter().copied().map(NodeId).collect();
-        let answers = |node: &NodeId| picture.answers(*node);
+        let answers = |node: &NodeId| snapshot.answers(*node);
         let ready: BTreeSet<NodeId> = stay
             .iter()
             .copied()
@@ -235,7 +236,7 @@ impl Balancer {
         &self,
         moving: &Moving,
         placement: &Placement,
-        picture: &Picture,
+        snapshot: &ClusterSnapshot,
         memory: &Memory,
     ) -> Result<Step, String> {
         let group = moving.group;
@@ -246,7 +247,7 @@ impl Balancer {
         };
         let back = moving.to.iter().any(lost);
         let to = if back { settled.to_vec() } else { moving.to.clone() };
-        if !self.shape_group(group, &to, placement, picture).await? {
+        if !self.shape_group(group, &to, placement, snapshot).await? {
             return Ok(Step::Waits);
         }
         tracing::info!(%group, ?to, "a group has {}", if back { "moved back" } else { "moved" });
@@ -259,7 +260,7 @@ impl Balancer {
         group: GroupId,
         to: &[NodeId],
         placement: &Placement,
-        picture: &Picture,
+        snapshot: &ClusterSnapshot,
     ) -> Result<bool, String> {
         let members = self.directory.members();
         let address = |node: &NodeId| {
@@ -267,10 +268,10 @@ impl Balancer {
             Ok((node.0, Member { addr: at.address.clone(), http: at.http.clone() }))
         };
         let voters = to.iter().map(address).collect::<Result<BTreeMap<_, _>, String>>()?;
-        let now = picture.voters(group);
+        let now = snapshot.voters(group);
         let to: BTreeSet<NodeId> = to.iter().copied().collect();
         for set in [&now, &to] {
-            let answering = set.iter().filter(|node| picture.answers(**node)).count();
+            let answering = set.iter().filter(|node| snapshot.answers(**node)).count();
             if answering * 2 <= set.len() {
                 return Err(format!(
                     "group {group} cannot change its members while {answering} of {} answer",
@@ -278,7 +279,8 @@ impl Balancer {
                 ));
             }
         }
-        let leader = picture.leader(group).ok_or_else(|| format!("group {group} has no leader"))?;
+        let leader =
+            snapshot.leader(group).ok_or_else(|| format!("group {group} has no leader"))?;
         let shape = Shape { voters, learners: BTreeMap::new() };
         let answer = self.client.reshape(leader, group, placement.revision(), &shape).await;
         match answer.map_err(|error| format!("group {group}: {error}"))? {
@@ -291,18 +293,18 @@ impl Balancer {
     async fn compare(
         &self,
         placement: &Placement,
-        picture: &Picture,
+        snapshot: &ClusterSnapshot,
         memory: &mut Memory,
     ) -> Result<Option<Step>, String> {
         if memory.compared {
             return Ok(None);
         }
         for (group, settled) in placement.groups() {
-            let members = picture.members(*group);
+            let members = snapshot.members(*group);
             let same = members == settled.iter().copied().collect();
             // A group that was not formed yet has no members.
             if !members.is_empty() && !same {
-                self.shape_group(*group, settled, placement, picture).await?;
+                self.shape_group(*group, settled, placement, snapshot).await?;
                 return Ok(Some(Step::Waits));
             }
         }
@@ -310,12 +312,12 @@ impl Balancer {
         Ok(None)
     }
 
-    /// Records as gone what leaves and holds nothing any more, once it has left what it counted to one
-    /// that stays. Nothing is counted any more where nothing is held.
+    /// Records as gone what leaves and holds nothing any more, once it has left what it counted to
+    /// one that stays. Nothing is counted any more where nothing is held.
     async fn let_go(
         &self,
         placement: &Placement,
-        picture: &Picture,
+        snapshot: &ClusterSnapshot,
         memory: &mut Memory,
     ) -> Result<Option<Step>, String> {
         let mut leaving = placement.departures().keys().filter(|node| placement.is_leaving(**node));
@@ -323,12 +325,12 @@ impl Balancer {
             return Ok(None);
         };
         let stays =
-            |heir: &&NodeId| picture.answers(**heir) && !placement.departures().contains_key(heir);
+            |heir: &&NodeId| snapshot.answers(**heir) && !placement.departures().contains_key(heir);
         // The first, so that the next leader would ask the same one.
-        let heir = picture.nodes().iter().find(stays).copied();
-        if let Some(heir) = heir.filter(|_| picture.answers(*node)) {
-            let bequeathed = self.client.bequeath(*node, heir).await;
-            match bequeathed {
+        let heir = snapshot.nodes().iter().find(stays).copied();
+        if let Some(heir) = heir.filter(|_| snapshot.answers(*node)) {
+            let handed_off = self.client.hand_off_history(*node, heir).await;
+            match handed_off {
                 Ok(records) => tracing::info!(%node, %heir, records, "columns were handed over"),
                 Err(error) if memory.failed_bequests < BEQUEST_TRIES => {
                     memory.failed_bequests += 1;
@@ -338,7 +340,8 @@ impl Balancer {
                 }
                 // The store matters more than what is known of its past.
                 Err(error) => {
-                    tracing::error!(%node, %heir, %error, "the columns of a node that left are lost");
+                    let what = "the columns of a node that left are lost";
+                    tracing::error!(%node, %heir, %error, "{what}");
                 }
             }
             memory.failed_bequests = 0;
@@ -368,9 +371,9 @@ impl Balancer {
 }
 
 impl Memory {
-    fn notice(&mut self, picture: &Picture) {
-        let silent = |node: &&NodeId| !picture.answers(**node);
-        let now: BTreeSet<NodeId> = picture.nodes().iter().filter(silent).copied().collect();
+    fn notice(&mut self, snapshot: &ClusterSnapshot) {
+        let silent = |node: &&NodeId| !snapshot.answers(**node);
+        let now: BTreeSet<NodeId> = snapshot.nodes().iter().filter(silent).copied().collect();
         self.silent.retain(|node, _| now.contains(node));
         for node in now {
             self.silent.entry(node).or_insert_with(Instant::now);

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use keyviz_catalog::AppliedCatalog;
 use keyviz_catalog_group::CatalogMachine;
-use keyviz_core::history::{Damaged, Estate};
+use keyviz_core::history::{Damaged, HistoryHandoff};
 use keyviz_core::{Archive, GroupId, NodeId};
 use keyviz_json::key_text;
-use keyviz_raft::{CheckReport, Machine as _, OpenError, SideRows, Space, Verify, check_folder};
+use keyviz_raft::{CheckReport, Keyspace, Machine as _, OpenError, SideRows, Verify, check_folder};
 
-use super::{archive, identity, inheritance};
+use super::{archive, history_handoffs, identity};
 
 /// Reads every record of a stopped node's folder; see [`check_folder`].
 ///
@@ -26,21 +26,22 @@ impl Verify for Contents {
         identity::check_record(name, value)
     }
 
-    fn group(&self, space: &Space) -> Result<(), String> {
-        if space.group() != GroupId::CATALOG {
+    fn group(&self, keyspace: &Keyspace) -> Result<(), String> {
+        if keyspace.group() != GroupId::CATALOG {
             // A row of a data group is arbitrary bytes of a client.
             return Ok(());
         }
         CatalogMachine::of(&AppliedCatalog::default())
-            .restore(space)
+            .restore(keyspace)
             .map_err(|error| error.to_string())
     }
 
     fn side(&self, name: &str, rows: &SideRows) -> Result<Vec<(String, String)>, String> {
-        if let Some(node) = name.strip_prefix(inheritance::ROWS) {
+        if let Some(node) = name.strip_prefix(history_handoffs::ROWS) {
             let node = NodeId(node.parse().map_err(|_| "its name names no node".to_owned())?);
             let rows = rows.rows().map_err(|error| error.to_string())?;
-            let damaged = Estate::of_records(node, rows).map_or_else(Vec::new, |(_, bad)| bad);
+            let damaged =
+                HistoryHandoff::of_records(node, rows).map_or_else(Vec::new, |(_, bad)| bad);
             let named = |row: Damaged| (key_text(&row.key).into_owned(), row.error.to_string());
             return Ok(damaged.into_iter().map(named).collect());
         }

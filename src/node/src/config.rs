@@ -29,6 +29,8 @@ pub struct NodeConfig {
     pub advertise: Option<String>,
     /// Where HTTP listens; `None`: nowhere.
     pub http: Option<SocketAddr>,
+    /// Names under which HTTP is reached beside `http` and the host of `advertise`, such as a proxy's.
+    pub http_hosts: Vec<String>,
     /// How the node comes to its cluster.
     pub origin: Origin,
     /// The sampler and its history.
@@ -47,6 +49,8 @@ pub struct NodeConfig {
     pub request_timeout: Duration,
     /// TLS, tokens and secrets; by default none.
     pub security: SecurityConfig,
+    /// Lines of the log that could not be written so far, for the metrics.
+    pub lost_log_lines: fn() -> u64,
 }
 
 /// How a node comes to its cluster.
@@ -56,6 +60,9 @@ pub enum Origin {
     Bootstrap(BootstrapSpec),
     /// It joins through a member at this address. Harmless once it has joined.
     Join(String),
+    /// The same, in the place of the member that has this node's address. That one has lost its disk,
+    /// and cannot come back while this node listens there.
+    Replace(String),
     /// Its folder knows.
     Restart,
 }

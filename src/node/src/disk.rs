@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use keyviz_directory::Directory;
 use keyviz_peer::PeerClient;
-use keyviz_raft::{Groups, RoomState, Storage};
+use keyviz_raft::{DiskSpace, Groups, Storage};
 use keyviz_types::NodeId;
 
 /// The disk is looked after this often.
@@ -35,7 +35,7 @@ impl DiskWatch {
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut full_before = false;
         while tokio::time::timeout(EVERY, stop.cancelled()).await.is_err() {
-            let full = self.storage.room() == RoomState::Full;
+            let full = self.storage.disk_space() == DiskSpace::Full;
             // Not at once: members on the same disk, or on one as full, notice it a moment later,
             // and a group that moves to such a member loses its leader again.
             let stays_full = full && full_before;
@@ -44,7 +44,7 @@ impl DiskWatch {
             if !stays_full || !leads() {
                 continue;
             }
-            let able = self.members_with_room().await;
+            let able = self.members_with_space().await;
             if able.is_empty() {
                 // No member has space. Reads continue here.
                 continue;
@@ -56,7 +56,7 @@ impl DiskWatch {
         }
     }
 
-    async fn members_with_room(&self) -> BTreeSet<u64> {
+    async fn members_with_space(&self) -> BTreeSet<u64> {
         let members = self.directory.members();
         let others = members.keys().filter(|member| **member != self.node);
         let asked = others.map(|member| async move {

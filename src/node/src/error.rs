@@ -20,7 +20,8 @@ pub enum NodeError {
     ZeroId,
     /// The port is taken, or the address is not this machine's.
     #[error(
-        "cannot listen on {address} for {what}: {source}; choose another address or stop what uses it"
+        "cannot listen on {address} for {what}: {source}; \
+         choose another address or stop what uses it"
     )]
     Listen {
         /// gRPC or HTTP.
@@ -53,7 +54,8 @@ pub enum NodeError {
     Group(#[from] CreateError),
     /// The folder is another node's.
     #[error(
-        "the folder {folder} holds the data of node {found}, not of node {id}; start with --id {found} or another --data"
+        "the folder {folder} holds the data of node {found}, not of node {id}; \
+         start with --id {found} or another --data"
     )]
     OtherNode {
         /// The folder.
@@ -129,7 +131,8 @@ pub enum NodeError {
     },
     /// Records of the folder that do not decode.
     #[error(
-        "the record {name:?} in the folder {folder} is damaged: {reason}. Keep the folder, and do not \
+        "the record {name:?} in the folder {folder} is damaged: {reason}. Keep the folder, \
+         and do not \
          put a copy in its place: a copy has forgotten writes that this node acknowledged. Replace \
          the node: start one with a new id and an empty folder (--join), then run `keyviz cluster \
          replace-node`"

@@ -1,12 +1,13 @@
 //! The first start of a first member: it asks the others whether their cluster exists already.
 //!
-//! An empty folder under `--bootstrap` may be a new node or one that lost its disk. Only the others can
-//! tell, so a majority of the *other* first members must answer before anything is formed (of three
-//! members, both others). Where one knows the cluster, this node is let in only if that cluster has
-//! never seen a disk of it, or this very one; otherwise it has forgotten what it acknowledged, and the start is refused.
+//! An empty folder under `--bootstrap` may be a new node or one that lost its disk. Only the others
+//! can tell, so a majority of the *other* first members must answer before anything is formed (of
+//! three members, both others). Where one knows the cluster, this node is let in only if that
+//! cluster has never seen a disk of it, or this very one; otherwise it has forgotten what it
+//! acknowledged, and the start is refused.
 //!
-//! What stays open: of five first members or more, a minority that does not answer may be all that is
-//! left of the cluster. `docs/operations.md` says so.
+//! What stays open: of five first members or more, a minority that does not answer may be all that
+//! is left of the cluster. `docs/operations.md` says so.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -33,9 +33,9 @@ pub(super) struct Founding {
 }
 
 impl Founding {
-    /// Asks the others whether the cluster exists, unless this node knows, then forms the catalog group
-    /// and writes the first catalog. Every first member does this; one of them succeeds, the others
-    /// find it done.
+    /// Asks the others whether the cluster exists, unless this node knows, then forms the catalog
+    /// group and writes the first catalog. Every first member does this; one of them succeeds, the
+    /// others find it done.
     pub(super) async fn run(self) {
         let knows_cluster =
             self.changes.applied().cluster().is_some() || self.group.is_initialized().await;

@@ -1,8 +1,8 @@
 //! What a node's folder knows of the node: who it is and how it came to its cluster.
 //!
-//! Records in the storage's own tree: `node` and `disk` (below), `cluster` (the cluster id, text, once
-//! it is known), `incarnation` (8 bytes, big endian, one more at each start) and `removed` (1 byte, 1
-//! once the node heard that it is no member any more). Others are those of the handshakes
+//! Records in the storage's own tree: `node` and `disk` (below), `cluster` (the cluster id, text,
+//! once it is known), `incarnation` (8 bytes, big endian, one more at each start) and `removed` (1
+//! byte, 1 once the node heard that it is no member any more). Others are those of the handshakes
 //! (`raft/handshake`).
 //!
 //! ```text
@@ -16,7 +16,7 @@
 
 use std::path::Path;
 
-use keyviz_raft::{OpenError, Roster, Storage};
+use keyviz_raft::{OpenError, Roster, Scarce, Storage};
 use keyviz_types::{DiskId, Incarnation, NodeId};
 
 use super::bootstrap::BootstrapSpec;
@@ -66,7 +66,9 @@ impl Identity {
             folder.next_start(DiskId(rand::random()), known.is_some()).await?;
         let cluster_id = folder.cluster_id()?;
         let join = match &config.origin {
-            Origin::Join(through) if cluster_id.is_none() => Some(through.clone()),
+            Origin::Join(through) | Origin::Replace(through) if cluster_id.is_none() => {
+                Some(through.clone())
+            }
             _ => None,
         };
         let removed = folder.removed()?;
@@ -108,7 +110,8 @@ impl Folder<'_> {
             None => {
                 self.put(DISK, &encode_disk(fresh, number)).await?;
                 if is_old {
-                    tracing::info!(disk = %fresh, "gave the folder of an earlier version a disk id");
+                    let what = "gave the folder of an earlier version a disk id";
+                    tracing::info!(disk = %fresh, "{what}");
                 }
                 (fresh, number)
             }
@@ -124,7 +127,10 @@ impl Folder<'_> {
     }
 
     fn get(&self, name: &'static str) -> Result<Option<Vec<u8>>, NodeError> {
-        self.storage.get_record(name).map_err(|error| self.damaged(name, error.to_string()))
+        self.storage.get_record(name).map_err(|error| match Scarce::of(&error) {
+            Some(_) => OpenError::from_io(self.path, error).into(),
+            None => self.damaged(name, error.to_string()),
+        })
     }
 
     async fn put(&self, name: &'static str, value: &[u8]) -> Result<(), NodeError> {
@@ -171,7 +177,7 @@ impl Folder<'_> {
         let Some(known) = known else {
             return match &config.origin {
                 Origin::Bootstrap(spec) => Ok(Record { id: id.0, spec: Some(spec.clone()) }),
-                Origin::Join(_) => Ok(Record { id: id.0, spec: None }),
+                Origin::Join(_) | Origin::Replace(_) => Ok(Record { id: id.0, spec: None }),
                 Origin::Restart => Err(NodeError::NothingToStart { folder: self.name() }),
             };
         };

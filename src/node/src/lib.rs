@@ -1,5 +1,6 @@
 //! One node: the only place that knows every part, and puts them together.
 
+mod addresses;
 mod archive;
 mod balancer;
 mod bootstrap;
@@ -10,20 +11,20 @@ mod disks;
 mod error;
 mod first_start;
 mod flusher;
-mod follower;
 mod founding;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod history_handoffs;
 mod identity;
-mod inheritance;
 mod join;
-mod leads;
+mod leader_terms;
+mod membership_probe;
+mod placement_reconciler;
 mod restore;
 mod running;
 mod salvage;
 #[cfg(test)]
 mod simulation;
-mod standing;
 mod start;
 mod supervisor;
 mod verifier;
@@ -36,3 +37,8 @@ pub use error::NodeError;
 pub use restore::{Restore, RestoreError, Restored};
 pub use running::Node;
 pub use salvage::{Salvage, SalvageError, Salvaged, SalvagedGroup};
+
+/// Threads that a node needs beside those of its runtime's workers: its storage with the database of
+/// the history, those that compute a matrix and compare replicas, and four in which it waits for the
+/// disk, which the runtime has more of where the system gives them.
+pub const THREADS: usize = keyviz_raft::THREADS + 1 + 2 + 4;

@@ -1,8 +1,8 @@
 //! Makes a node's folder from a backup.
 //!
-//! Each first member of the new cluster makes its own from the same file and the same list of members,
-//! so all begin with the same catalog, the same rows at the same place of each log, and a new
-//! cluster id that follows from both: nodes of the old cluster and of the new never mix.
+//! Each first member of the new cluster makes its own from the same file and the same list of
+//! members, so all begin with the same catalog, the same rows at the same place of each log, and a
+//! new cluster id that follows from both: nodes of the old cluster and of the new never mix.
 //!
 //! The file is read whole before anything is written. The folder is made beside its place and moved
 //! there last, so that there is a restored node or none.
@@ -19,6 +19,8 @@ use keyviz_backup::{BackupError, BackupReader, Part};
 use keyviz_catalog::{
     Catalog, ClusterId, ClusterRecord, LoadError, RelocateError, Relocated, Retention,
 };
+use keyviz_core::history::HistoryHandoff;
+use keyviz_core::{Archive, Incarnation};
 use keyviz_raft::{
     KeyValue, LogPosition, Member, OpenError, Seed, SeedError, SeedPoint, SideRows, Storage,
     StorageOptions,
@@ -27,6 +29,7 @@ use keyviz_types::{GroupId, NodeId, Term};
 
 use super::archive;
 use super::identity;
+use super::inheritance;
 
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -43,6 +46,8 @@ pub struct Restore {
     pub members: BTreeMap<NodeId, String>,
     /// Replicas of each data group.
     pub replication: usize,
+    /// Goes into the new cluster's id; empty: nothing does.
+    pub name: String,
 }
 
 /// What was made.
@@ -58,7 +63,10 @@ pub struct Restored {
     pub rows: u64,
     /// Records of history put into the folder.
     pub history: u64,
-    /// Nodes of the backup that are not in the new cluster: their history is on no node of it.
+    /// Nodes that are not in the new cluster and whose history this node keeps.
+    pub history_kept_for: Vec<NodeId>,
+    /// Nodes whose history is not in the backup, because they did not answer: what they counted is
+    /// shown as missing.
     pub history_left_out: Vec<NodeId>,
 }
 
@@ -66,7 +74,10 @@ pub struct Restored {
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// There is something.
-    #[error("{} holds data already; a backup is restored into a folder that does not exist or is empty", .0.display())]
+    #[error(
+        "{} holds data already; a backup is restored into a folder that does not exist or is empty",
+        .0.display()
+    )]
     Exists(PathBuf),
     /// The list of members lacks this node.
     #[error("node {0} is not in the list of members")]
@@ -121,20 +132,33 @@ struct Contents {
     catalog: Vec<KeyValue>,
     /// Incarnation of each node whose history is there.
     histories: BTreeMap<NodeId, u64>,
+    /// Nodes whose history should be there and is not.
+    histories_missing: Vec<NodeId>,
 }
 
 /// What the rows that come belong to.
 enum Section {
     Group(Seed, Header),
-    History(SideRows),
+    History(HistorySection),
     Other,
+}
+
+/// History that goes into this folder.
+struct HistorySection {
+    side: SideRows,
+    /// The summary, where it is the history of a node that is not in the new cluster, as that node
+    /// told it; what a member kept has its own.
+    summary: Option<(Vec<u8>, Vec<u8>)>,
+    /// It is this node's own, and no summary belongs to it.
+    own: bool,
 }
 
 impl Restore {
     /// Makes the folder. Blocks on the disk.
     ///
     /// # Errors
-    /// Nothing is left behind: a folder that is used, a backup that is damaged, members that do not fit.
+    /// Nothing is left behind: a folder that is used, a backup that is damaged, members that do not
+    /// fit.
     pub fn run(&self) -> Result<Restored, RestoreError> {
         if !self.members.contains_key(&self.id) {
             return Err(RestoreError::NotAMember(self.id));
@@ -166,12 +190,8 @@ impl Restore {
             groups: 0,
             rows: 0,
             history: 0,
-            history_left_out: contents
-                .histories
-                .keys()
-                .filter(|node| !self.members.contains_key(node))
-                .copied()
-                .collect(),
+            history_kept_for: Vec::new(),
+            history_left_out: contents.histories_missing.clone(),
         };
         self.fill(aside.path(), &contents, &cluster, records, &mut restored)?;
         self.put_in_place(aside, parent)?;
@@ -227,7 +247,11 @@ impl Restore {
     fn new_cluster_id(&self, contents: &Contents) -> ClusterId {
         let Contents { cluster_id, created_ms, groups, .. } = contents;
         let points: Vec<_> = groups.values().collect();
-        let text = format!("{cluster_id} at {created_ms}: {points:?} on {:?}", self.members);
+        let mut text = format!("{cluster_id} at {created_ms}: {points:?} on {:?}", self.members);
+        if !self.name.is_empty() {
+            text.push_str(" as ");
+            text.push_str(&self.name);
+        }
         ClusterId(xxhash_rust::xxh3::xxh3_128(text.as_bytes()).to_be_bytes())
     }
 
@@ -254,18 +278,77 @@ impl Restore {
                 }
                 Part::History(history) => {
                     in_catalog = false;
-                    contents.histories.insert(NodeId(history.node_id), history.incarnation);
+                    let before = contents.histories.entry(NodeId(history.node_id)).or_default();
+                    *before = history.incarnation.max(*before);
+                }
+                Part::End(end) => {
+                    contents.histories_missing =
+                        end.histories_missing.into_iter().map(NodeId).collect();
                 }
                 Part::Rows(rows) if in_catalog => {
                     contents.catalog.extend(rows.rows.into_iter().map(|row| (row.key, row.value)));
                 }
-                Part::Rows(_) | Part::SectionEnd(_) | Part::End(_) => {}
+                Part::Rows(_) | Part::SectionEnd(_) => {}
             }
         }
         if contents.catalog.is_empty() {
             return Err(self.lacks("catalog"));
         }
         Ok(contents)
+    }
+
+    /// Who keeps the history of a node: itself, if it is in the new cluster, else who kept it before,
+    /// else each member some.
+    fn keeper(&self, node: NodeId, held_by: NodeId) -> NodeId {
+        let mut known = [node, held_by].into_iter();
+        known.find(|node| self.members.contains_key(node)).unwrap_or_else(|| {
+            let turn = usize::try_from(node.0 % self.members.len() as u64).unwrap_or(0);
+            self.members.keys().nth(turn).copied().unwrap_or(self.id)
+        })
+    }
+
+    /// Where a history goes, if into this folder and not there yet.
+    fn history(
+        &self,
+        storage: &Storage,
+        header: &keyviz_proto::BackupHistory,
+        restored: &mut Restored,
+    ) -> Result<Option<HistorySection>, RestoreError> {
+        let (node, held_by) = (NodeId(header.node_id), NodeId(header.held_by));
+        let io = |error: io::Error| self.write(error);
+        if self.keeper(node, held_by) != self.id || restored.history_kept_for.contains(&node) {
+            return Ok(None);
+        }
+        if node == self.id {
+            let side = storage.open_side(archive::ROWS).map_err(io)?;
+            return Ok(Some(HistorySection { side, summary: None, own: true }));
+        }
+        restored.history_kept_for.push(node);
+        let side = storage.open_side(&format!("{}{node}", history_handoffs::ROWS)).map_err(io)?;
+        let told_by_itself = header.held_by == 0;
+        let summary =
+            told_by_itself.then(|| HistoryHandoff::summary(Incarnation(header.incarnation), 0));
+        Ok(Some(HistorySection { side, summary, own: false }))
+    }
+
+    /// Notes that what the members counted that are missing from the backup is gone.
+    fn mark_missing(&self, storage: &Storage, contents: &Contents) -> Result<(), RestoreError> {
+        let io = |error: io::Error| self.write(error);
+        for &node in &contents.histories_missing {
+            if self.keeper(node, node) != self.id || contents.histories.contains_key(&node) {
+                continue;
+            }
+            let (name, record) = if node == self.id {
+                let forgotten = Archive::default().note_forgotten(contents.created_ms);
+                (archive::ROWS.to_owned(), forgotten)
+            } else {
+                let summary = HistoryHandoff::summary(Incarnation(0), contents.created_ms);
+                (format!("{}{node}", history_handoffs::ROWS), Some(summary))
+            };
+            let side = storage.open_side(&name).map_err(io)?;
+            side.apply(record, []).and_then(|()| side.sync()).map_err(io)?;
+        }
+        Ok(())
     }
 
     fn point(&self, header: &Header, members: impl Iterator<Item = NodeId>) -> SeedPoint {
@@ -310,8 +393,9 @@ impl Restore {
                     let seed = storage.seed(GroupId(header.group_id)).map_err(io)?;
                     section = Section::Group(seed, header);
                 }
-                Part::History(history) if history.node_id == self.id.0 => {
-                    section = Section::History(storage.open_side(archive::ROWS).map_err(io)?);
+                Part::History(header) => {
+                    let history = self.history(&storage, &header, restored)?;
+                    section = history.map_or(Section::Other, Section::History);
                 }
                 Part::Rows(rows) => {
                     let rows = rows.rows.into_iter().map(|row| (row.key, row.value));
@@ -321,18 +405,21 @@ impl Restore {
                             seed.put(&rows)?;
                             restored.rows += rows.len() as u64;
                         }
-                        Section::History(side) => {
+                        Section::History(HistorySection { side, own, .. }) => {
                             restored.history += rows.len() as u64;
+                            let kept =
+                                rows.filter(|(key, _)| !*own || !HistoryHandoff::is_summary(key));
                             let owned = |bytes: Bytes| Vec::from(bytes);
-                            side.apply(rows.map(|(key, value)| (owned(key), owned(value))), [])
+                            side.apply(kept.map(|(key, value)| (owned(key), owned(value))), [])
                                 .map_err(io)?;
                         }
                         Section::Other => {}
                     }
                 }
                 Part::SectionEnd(_) => {
-                    if let Section::History(side) = &section {
-                        side.sync().map_err(io)?;
+                    if let Section::History(HistorySection { side, summary, .. }) = &mut section {
+                        // Last: rows without it are no history of another node.
+                        side.apply(summary.take(), []).and_then(|()| side.sync()).map_err(io)?;
                     }
                     if let Section::Group(seed, header) =
                         std::mem::replace(&mut section, Section::Other)
@@ -342,9 +429,10 @@ impl Restore {
                         restored.groups += 1;
                     }
                 }
-                Part::Start(_) | Part::Group(_) | Part::History(_) | Part::End(_) => {}
+                Part::Start(_) | Part::Group(_) | Part::End(_) => {}
             }
         }
+        self.mark_missing(&storage, contents)?;
         let incarnation = contents.histories.get(&self.id).copied().unwrap_or(0);
         for (name, value) in identity::restored(self.id, &restored.cluster_id, incarnation) {
             storage.seed_record(name, &value).map_err(io)?;

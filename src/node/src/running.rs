@@ -28,7 +28,7 @@ pub struct Node {
     pub(super) address: SocketAddr,
     pub(super) http: Option<SocketAddr>,
     pub(super) coordinator: Arc<Coordinator>,
-    /// Flushes the sampler; `None` where it is off.
+    /// Flushes the sampler.
     pub(super) flusher: Option<JoinHandle<()>>,
     /// Ends the flusher, after the last request.
     pub(super) flushed: CancellationToken,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use keyviz_backup::{BackupWriter, Part};
 use keyviz_catalog::{AppliedCatalog, Catalog, LoadError, Retention};
 use keyviz_catalog_group::CatalogMachine;
+use keyviz_core::history::HistoryHandoff;
 use keyviz_kv::KvMachine;
 use keyviz_proto as proto;
 use keyviz_raft::{
@@ -21,6 +22,7 @@ use keyviz_types::{GroupId, NodeId};
 use super::archive;
 use super::error::NodeError;
 use super::identity;
+use super::inheritance;
 
 /// Bytes of history records in one part.
 const HISTORY_PART_BYTES: usize = 256 << 10;
@@ -304,7 +306,9 @@ impl Salvage {
         };
         section().map_err(SalvageError::Write)?;
         let rows = writer.rows() - in_histories;
-        let bytes = writer.finish().map_err(SalvageError::Write)?;
+        let members = self.groups[0].members.iter();
+        let missing = members.filter(|node| !histories.contains(node)).map(|node| node.0);
+        let bytes = writer.finish(missing.collect()).map_err(SalvageError::Write)?;
         Ok(Salvaged { groups: self.groups.len() as u64, rows, histories, bytes })
     }
 }
@@ -361,15 +365,38 @@ fn end(rows: u64) -> Part {
     Part::SectionEnd(proto::BackupSectionEnd { rows })
 }
 
-/// What the folder's own node counted; whether there is anything.
+/// What the folder's own node counted, and what it keeps for nodes that have left; whether there is
+/// anything of its own.
 fn history(source: &Source, writer: &mut BackupWriter) -> io::Result<bool> {
     let storage = source.survivor.storage();
-    if !storage.side_names(archive::ROWS)?.iter().any(|name| name == archive::ROWS) {
-        return Ok(false);
+    let records = |name: &str| storage.open_side(name)?.rows().map_err(io::Error::other);
+    let (own, mut found) = (source.node, false);
+    if storage.side_names(archive::ROWS)?.iter().any(|name| name == archive::ROWS) {
+        let (node_id, incarnation) = (own.0, source.incarnation);
+        let header = proto::BackupHistory { node_id, incarnation, held_by: 0 };
+        section(header, records(archive::ROWS)?, writer)?;
+        found = true;
     }
-    let records = storage.open_side(archive::ROWS)?.rows().map_err(io::Error::other)?;
-    let (node_id, incarnation) = (source.node.0, source.incarnation);
-    writer.write(Part::History(proto::BackupHistory { node_id, incarnation }))?;
+    for name in storage.side_names(history_handoffs::ROWS)? {
+        let left = name.strip_prefix(history_handoffs::ROWS).and_then(|id| id.parse().ok());
+        let Some(left) = left.map(NodeId) else { continue };
+        let records = records(&name)?;
+        // Without its summary it was never handed over.
+        let Some((handoff, _)) = HistoryHandoff::of_records(left, records.clone()) else {
+            continue;
+        };
+        let (node_id, incarnation) = (left.0, handoff.incarnation.0);
+        section(proto::BackupHistory { node_id, incarnation, held_by: own.0 }, records, writer)?;
+    }
+    Ok(found)
+}
+
+fn section(
+    header: proto::BackupHistory,
+    records: Vec<KeyValue>,
+    writer: &mut BackupWriter,
+) -> io::Result<()> {
+    writer.write(Part::History(header))?;
     let count = records.len() as u64;
     let mut part = Vec::new();
     let mut bytes = 0;
@@ -382,6 +409,5 @@ fn history(source: &Source, writer: &mut BackupWriter) -> io::Result<bool> {
         }
     }
     writer.write(rows(part))?;
-    writer.write(end(count))?;
-    Ok(true)
+    writer.write(end(count))
 }

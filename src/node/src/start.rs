@@ -21,8 +21,9 @@ use keyviz_raft::{
     Roster, Storage,
 };
 use keyviz_security::{self as security, Listener, Security};
-use keyviz_server::{Edge, Services, Verification, VerificationParts};
+use keyviz_server::{ServerDeps, Services, Verification, VerificationParts};
 
+use super::addresses::Addresses;
 use super::archive::HistoryArchive;
 use super::balancer::Balancer;
 use super::bootstrap::BootstrapSpec;
@@ -32,13 +33,13 @@ use super::disks::DiskWatcher;
 use super::error::NodeError;
 use super::first_start::FirstStart;
 use super::flusher::Flusher;
-use super::follower::Follower;
 use super::founding::Founding;
+use super::history_handoffs::HistoryHandoffs;
 use super::identity::Identity;
-use super::inheritance::Inheritance;
 use super::join::join;
+use super::membership_probe::MembershipProbe;
+use super::placement_reconciler::PlacementReconciler;
 use super::running::Node;
-use super::standing::Ask;
 use super::supervisor::{ControlLoop, Supervisor};
 use super::verifier::Verifier;
 
@@ -109,6 +110,8 @@ impl Node {
         let sampler = Arc::new(Sampler::new(config.keyviz.sampler.clone())?);
         let history =
             History::new(config.keyviz.history, config.id, identity.incarnation, clock.now_ms())?;
+        // Also where nothing is counted columns are kept, so that it is known when nothing was.
+        let history = history.counting(config.keyviz.enabled());
         let local = Arc::new(LocalMatrix::new(
             Arc::clone(&sampler),
             Arc::new(history),
@@ -138,6 +141,8 @@ impl Node {
             let watch = security.clone().watch(stop.clone());
             supervisor.run_once(ControlLoop::Credentials, &stop, watch);
         }
+        let watch = security.connections.clone().watch(stop.clone());
+        supervisor.run_once(ControlLoop::Connections, &stop, watch);
         let options = GroupOptions {
             move_bytes_per_s: config.move_bytes_per_s,
             queue_bytes: config.queue_bytes,
@@ -200,7 +205,7 @@ impl Node {
         let handshakes =
             HandshakeLoop { roster: roster.clone(), peers: peers.clone(), stop: stop.clone() };
         let dials = peers.clone();
-        let follower = Follower {
+        let reconciler = PlacementReconciler {
             node: config.id,
             storage: storage.clone(),
             catalog: catalog.clone(),
@@ -215,9 +220,27 @@ impl Node {
             stop: stop.clone(),
         };
         // What is applied already is published before the first request can come in.
-        follower.take_over().await;
-        supervisor.run_once(ControlLoop::Placement, &stop, follower.run());
-        let ask = Ask {
+        reconciler.take_over().await;
+        supervisor.run_once(ControlLoop::Placement, &stop, reconciler.run());
+        let addresses = Addresses {
+            node: config.id,
+            disk: identity.disk,
+            own: Member {
+                addr: advertise.clone(),
+                http: http.as_ref().map(|(_, address)| address.to_string()).unwrap_or_default(),
+            },
+            through: match &config.origin {
+                super::config::Origin::Join(through) => Some(through.clone()),
+                _ => None,
+            },
+            catalog: Arc::clone(&catalog_group),
+            groups: groups.clone(),
+            directory: Arc::clone(&directory),
+            security: security.clone(),
+            stop: stop.clone(),
+        };
+        supervisor.run_once(ControlLoop::Addresses, &stop, addresses.run());
+        let ask = MembershipProbe {
             node: config.id,
             storage: storage.clone(),
             catalog,
@@ -261,41 +284,39 @@ impl Node {
             supervisor.run(ControlLoop::Verifier, &stop, move || Arc::clone(&verifier).run());
         }
         let flushed = CancellationToken::new();
-        let flusher = if local.enabled() {
-            let archive = open_archive(&storage, &local).await;
-            let flusher = Arc::new(Flusher::new(Arc::clone(&local), archive));
-            Some(supervisor.run(ControlLoop::Flusher, &flushed, {
-                let flushed = flushed.clone();
-                move || Arc::clone(&flusher).run(flushed.clone())
-            }))
-        } else {
-            None
-        };
+        let archive = open_archive(&storage, &local).await;
+        let flusher = Arc::new(Flusher::new(Arc::clone(&local), archive));
+        let flusher = supervisor.run(ControlLoop::Flusher, &flushed, {
+            let flushed = flushed.clone();
+            move || Arc::clone(&flusher).run(flushed.clone())
+        });
 
-        let services = Arc::new(Services::new(Edge {
+        let services = Arc::new(Services::new(ServerDeps {
             node: config.id,
             coordinator: Arc::clone(&coordinator),
             catalog: Arc::clone(&catalog_changes),
             fanout,
-            estates: open_inheritance(&storage, &local).await,
+            handoffs: open_handoffs(&storage, &local).await,
             groups: groups.clone(),
             directory: Arc::clone(&directory),
             peers: client,
             storage: storage.clone(),
             verification,
             http: http.as_ref().map(|(_, address)| address.to_string()).unwrap_or_default(),
+            called: config.http_hosts.iter().chain([&advertise]).cloned().collect(),
             security: security.clone(),
             timeout: config.request_timeout,
             loops: supervisor.health(),
             stop: stop.clone(),
+            lost_log_lines: config.lost_log_lines,
         }));
         let failure = supervisor.failure();
-        let grpc = secured(grpc, &security, security::Edge::Grpc, address)?;
+        let grpc = secured(grpc, &security, security::Protocol::Grpc, address)?;
         let serving = serve_grpc(Arc::clone(&services), grpc, supervisor.clone());
         let mut servers = vec![supervisor.run_once(ControlLoop::Grpc, &stop, serving)];
         let http_address = http.as_ref().map(|(_, address)| *address);
         if let Some((listener, address)) = http {
-            let listener = secured(listener, &security, security::Edge::Http, address)?;
+            let listener = secured(listener, &security, security::Protocol::Http, address)?;
             let serving = serve_http(services, listener, supervisor.clone());
             servers.push(supervisor.run_once(ControlLoop::Http, &stop, serving));
         }
@@ -304,7 +325,7 @@ impl Node {
             address,
             http: http_address,
             coordinator,
-            flusher,
+            flusher: Some(flusher),
             flushed,
             groups,
             security: security.clone(),
@@ -351,7 +372,8 @@ impl Node {
                 };
                 if !matches!(joined, Some(Ok(()))) {
                     if let Err(error) = node.shutdown().await {
-                        tracing::warn!(%error, "the storage of a node that did not join did not close");
+                        let what = "the storage of a node that did not join did not close";
+                        tracing::warn!(%error, "{what}");
                     }
                     return match joined {
                         Some(Err(error)) => Err(error),
@@ -385,15 +407,16 @@ async fn listen(
 fn secured(
     listener: TcpListener,
     security: &Security,
-    edge: security::Edge,
+    edge: security::Protocol,
     address: SocketAddr,
 ) -> Result<Listener, NodeError> {
     let what = match edge {
-        security::Edge::Grpc => "gRPC",
-        security::Edge::Http => "HTTP",
+        security::Protocol::Grpc => "gRPC",
+        security::Protocol::Http => "HTTP",
     };
     let failed = |source| NodeError::Listen { what, address, source };
-    Listener::new(listener, security.tls.clone(), edge).map_err(failed)
+    Listener::new(listener, security.tls.clone(), edge, security.connections.clone())
+        .map_err(failed)
 }
 
 async fn open_security(config: &NodeConfig) -> Result<Security, NodeError> {
@@ -410,20 +433,22 @@ async fn open_storage(config: &NodeConfig) -> Result<Storage, NodeError> {
 
 /// The stored history. One that cannot be used is left alone: the store matters more.
 async fn open_archive(storage: &Storage, local: &Arc<LocalMatrix>) -> Option<HistoryArchive> {
-    let (storage, local) = (storage.clone(), Arc::clone(local));
+    let (storage, kept) = (storage.clone(), Arc::clone(local));
+    let local = Arc::clone(local);
     let opened = tokio::task::spawn_blocking(move || HistoryArchive::open(&storage, &local));
     match opened.await.expect("opening the history does not panic") {
         Ok(archive) => Some(archive),
         Err(error) => {
             tracing::error!(%error, "the history is kept in memory only");
+            kept.history().forget_before(kept.clock().now_ms());
             None
         }
     }
 }
 
-async fn open_inheritance(storage: &Storage, local: &Arc<LocalMatrix>) -> Arc<Inheritance> {
+async fn open_handoffs(storage: &Storage, local: &Arc<LocalMatrix>) -> Arc<HistoryHandoffs> {
     let (storage, local) = (storage.clone(), Arc::clone(local));
-    let opened = tokio::task::spawn_blocking(move || Inheritance::open(&storage, &local));
+    let opened = tokio::task::spawn_blocking(move || HistoryHandoffs::open(&storage, &local));
     opened.await.expect("opening what was inherited does not panic")
 }
 

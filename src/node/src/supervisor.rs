@@ -1,14 +1,16 @@
 //! Supervision of the node's control loops.
 //!
-//! A control loop runs until the node stops. If it ends or panics before, one of two things happens:
+//! A control loop runs until the node stops. If it ends or panics before, one of two things
+//! happens:
 //!
 //! * A loop without which the node would serve wrong answers, or ignore changes of the cluster,
 //!   stops the node: [`Supervisor`] logs its name, `/readyz` says it, and the process exits.
-//! * A loop that only improves the cluster, or records what happened, is restarted after a pause and
-//!   counted in `keyviz_loop_restarts_total`. The store goes on meanwhile.
+//! * A loop that only improves the cluster, or records what happened, is restarted after a pause
+//!   and counted in `keyviz_loop_restarts_total`. The store goes on meanwhile.
 //!
-//! A loop that acts for the whole cluster on the leader of the catalog group must not stop the node:
-//! the next leader would run into the same fault, and the cluster would lose one node after the other.
+//! A loop that acts for the whole cluster on the leader of the catalog group must not stop the
+//! node: the next leader would run into the same fault, and the cluster would lose one node after
+//! the other.
 
 use std::any::Any;
 use std::future::Future;
@@ -52,6 +54,10 @@ pub(crate) enum ControlLoop {
     Verifier,
     /// Moves counts from the sampler into the history, and the history to disk.
     Flusher,
+    /// Tells the cluster of another address of this node, and groups of other addresses of members.
+    Addresses,
+    /// Closes connections on which nothing is asked.
+    Connections,
     /// Serves gRPC.
     Grpc,
     /// Serves HTTP.
@@ -82,6 +88,8 @@ impl ControlLoop {
             ControlLoop::Balancer => "balancer",
             ControlLoop::Verifier => "verifier",
             ControlLoop::Flusher => "flusher",
+            ControlLoop::Addresses => "addresses",
+            ControlLoop::Connections => "connections",
             ControlLoop::Grpc => "gRPC server",
             ControlLoop::Http => "HTTP server",
         }
@@ -102,7 +110,9 @@ impl ControlLoop {
             | ControlLoop::Leadership
             | ControlLoop::Balancer
             | ControlLoop::Verifier
-            | ControlLoop::Flusher => Policy::Restart,
+            | ControlLoop::Flusher
+            | ControlLoop::Addresses
+            | ControlLoop::Connections => Policy::Restart,
         }
     }
 }

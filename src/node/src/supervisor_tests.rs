@@ -14,7 +14,7 @@ use keyviz_security::SecurityConfig;
 use keyviz_types::NodeId;
 
 /// Every loop, by name.
-const ALL: [ControlLoop; 13] = [
+const ALL: [ControlLoop; 15] = [
     ControlLoop::Credentials,
     ControlLoop::DiskSpace,
     ControlLoop::Members,
@@ -26,6 +26,8 @@ const ALL: [ControlLoop; 13] = [
     ControlLoop::Balancer,
     ControlLoop::Verifier,
     ControlLoop::Flusher,
+    ControlLoop::Addresses,
+    ControlLoop::Connections,
     ControlLoop::Grpc,
     ControlLoop::Http,
 ];
@@ -85,6 +87,7 @@ async fn start(folder: &TempDir, supervisor: Supervisor) -> Node {
         listen,
         advertise: Some(listen.to_string()),
         http: Some("127.0.0.1:0".parse().expect("it is an address")),
+        http_hosts: Vec::new(),
         origin: Origin::Bootstrap(BootstrapSpec::new(members, 1, 1, Vec::new()).expect("a plan")),
         keyviz: KeyvizConfig {
             sampler: SamplerConfig::default(),
@@ -97,6 +100,7 @@ async fn start(folder: &TempDir, supervisor: Supervisor) -> Node {
         queue_bytes: GroupOptions::QUEUE_BYTES,
         request_timeout: Duration::from_secs(5),
         security: SecurityConfig { admin_token: Some(token), ..SecurityConfig::default() },
+        lost_log_lines: || 0,
     };
     let started = Node::start_supervised(config, std::future::pending(), supervisor).await;
     started.expect("it starts").expect("nothing stops it")

@@ -1,7 +1,8 @@
 //! Verifies the groups one after the other, on the node that leads the catalog group.
 //!
-//! A period has as many turns as there are groups. Turns follow the time of day, so that whoever leads
-//! goes on where its predecessor was, and a node that starts again and again verifies no more often.
+//! A period has as many turns as there are groups. Turns follow the time of day, so that whoever
+//! leads goes on where its predecessor was, and a node that starts again and again verifies no more
+//! often.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,7 +34,8 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    /// Runs until stopped; not with a period of zero. On a node that does not lead the catalog group it only waits.
+    /// Runs until stopped; not with a period of zero. On a node that does not lead the catalog
+    /// group it only waits.
     pub(super) async fn run(self: Arc<Self>) {
         let mut turns = Turns::default();
         let mut led = false;

@@ -52,8 +52,8 @@ fn is_caused_by<E: std::error::Error + 'static>(status: &Status) -> bool {
 }
 
 /// What became of a call to a member, for whoever asked this node. A status that the member gave is
-/// theirs too. One that was made of a connection that broke, or of a time that ran out on either side,
-/// is not: they would take it for their own connection's.
+/// theirs too. One that was made of a connection that broke, or of a time that ran out on either
+/// side, is not: they would take it for their own connection's.
 pub fn passed_on(to: NodeId, status: Status) -> Status {
     let broke = std::error::Error::source(&status).is_some();
     let ran_out = !broke || is_caused_by::<TimeoutExpired>(&status);

@@ -83,7 +83,13 @@ impl PeerClient {
         request.set_timeout(timeout);
         let call = async { ClusterPeerClient::new(channel).node_status(request).await };
         match tokio::time::timeout(timeout, call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Ok(response)) => {
+                let said = response.into_inner();
+                match said.node_id == to.0 {
+                    true => Ok(said),
+                    false => Err(format!("node {} answers at its address", said.node_id)),
+                }
+            }
             Ok(Err(status)) => Err(describe(&status)),
             Err(_) => Err(format!("no answer within {} ms", timeout.as_millis())),
         }
@@ -160,6 +166,7 @@ impl PeerKv for PeerClient {
                     max_bytes: range.max_bytes,
                     keys_only: range.keys_only,
                     continued: range.continued,
+                    uncounted: range.uncounted,
                 }),
             }),
         });

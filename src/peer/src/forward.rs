@@ -1,8 +1,8 @@
 //! Writes on their way to the leader, in batches.
 //!
 //! Two of three writes reach a node that does not lead their group. A call of its own for each
-//! would cost about as much as everything else that is done for it, so the writes to one group gather
-//! while earlier ones are on their way, and share a call.
+//! would cost about as much as everything else that is done for it, so the writes to one group
+//! gather while earlier ones are on their way, and share a call.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use keyviz_kv::{PeerError, PeerOutcome};
 use keyviz_proto as proto;
 use keyviz_proto::kv_peer_client::KvPeerClient;
 use keyviz_proto::propose_outcome::Outcome;
-use keyviz_raft::Gather;
+use keyviz_raft::Batcher;
 use keyviz_security::AuthChannel;
 use keyviz_types::{GroupId, NodeId};
 
@@ -41,7 +41,7 @@ struct Forward {
 /// The writes that wait to be sent, by the node that should propose them and their group.
 #[derive(Default)]
 pub(crate) struct Forwards {
-    gathers: Mutex<HashMap<Goal, Arc<Gather<Forward>>>>,
+    batchers: Mutex<HashMap<Goal, Arc<Batcher<Forward>>>>,
 }
 
 /// How the batches of one gathering are sent.
@@ -54,23 +54,22 @@ pub(crate) struct Way {
 }
 
 impl Forwards {
-    /// Has a command sent with whatever else goes the same way meanwhile, under the id of the request
-    /// that this task serves. What is under way is
-    /// bounded by the requests that clients may have open. Dropping the future does not take the
-    /// command back.
+    /// Has a command sent with whatever else goes the same way meanwhile, under the id of the
+    /// request that this task serves. What is under way is bounded by the requests that clients may
+    /// have open. Dropping the future does not take the command back.
     pub(crate) fn propose(
         &self,
         way: Way,
         command: Bytes,
     ) -> impl Future<Output = Answer> + Send + use<> {
         let to = way.to;
-        let gather = Arc::clone(self.gathers.lock().entry((to, way.group)).or_default());
+        let batcher = Arc::clone(self.batchers.lock().entry((to, way.group)).or_default());
         let (answer, answered) = oneshot::channel();
         let bytes = command.len();
         let way = Arc::new(way);
         let send = move |batch| send(Arc::clone(&way), batch);
         let forward = Forward { command, request_id: request_id::current_text(), answer };
-        let answer = gather.submit(forward, bytes, answered, send);
+        let answer = batcher.submit(forward, bytes, answered, send);
         async move {
             let gone = || PeerError::Lost { node: to, reason: "this node is stopping".to_owned() };
             answer.await.unwrap_or_else(|| Err(gone()))

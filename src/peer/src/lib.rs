@@ -1,5 +1,5 @@
-//! Calls from node to node: the client side of everything that a node does for another, and the forms
-//! that both sides share.
+//! Calls from node to node: the client side of everything that a node does for another, and the
+//! forms that both sides share.
 //!
 //! Knows nothing of clients, HTTP or metrics. `keyviz-server` serves these calls, and the node
 //! assembles both. Addresses are looked up at each call, over the one connection that Raft has to
@@ -21,4 +21,4 @@ pub mod status;
 pub mod totals_wire;
 
 pub use client::PeerClient;
-pub use snapshot::Picture;
+pub use snapshot::ClusterSnapshot;

@@ -18,8 +18,9 @@ use super::matrix_wire::{columns_from_chunk, columns_request, query_to_wire};
 use super::totals_wire::{ranges_in, totals_from_chunks};
 use keyviz_proto::failure::describe;
 
-/// Most cells that one node may contribute to one answer: 1,024 rows x 2,048 columns, four
-/// times over for terms and roles. At no more than 10 bytes a packed cell, 84 MB; 12 MB where counts have nine bits, as most have.
+/// Most cells that one node may contribute to one answer: 1,024 rows x 2,048 columns, four times
+/// over for terms and roles. At no more than 10 bytes a packed cell, 84 MB; 12 MB where counts have
+/// nine bits, as most have.
 const MAX_CELLS: usize = 4 * 1_024 * 2_048;
 
 impl PeerClient {

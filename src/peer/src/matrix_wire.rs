@@ -129,6 +129,8 @@ fn status_to_wire(status: NodeStatus) -> proto::NodeStatus {
         latency_ms: status.latency_ms,
         forgotten_before_ms: status.forgotten_before_ms,
         past_history: status.past_history,
+        newest_ms: status.newest_ms,
+        beyond_end: status.beyond_end,
     }
 }
 

@@ -19,7 +19,7 @@ use keyviz_proto::failure::describe;
 pub const STEP_WITHIN: Duration = Duration::from_secs(4);
 
 /// Time limit for sending and storing a whole history.
-const BEQUEATH_WITHIN: Duration = Duration::from_secs(300);
+const HANDOFF_WITHIN: Duration = Duration::from_secs(300);
 
 /// The result of a node, or the leader as far as it knows.
 pub type LeaderAnswer<T> = Result<T, Option<NodeId>>;
@@ -96,10 +96,10 @@ impl PeerClient {
 
     /// Asks `to`, which is leaving, to hand its columns to another node; returns the number of
     /// records.
-    pub async fn bequeath(&self, to: NodeId, heir: NodeId) -> Result<u64, String> {
+    pub async fn hand_off_history(&self, to: NodeId, heir: NodeId) -> Result<u64, String> {
         let ask = proto::BequeathRequest { cluster_id: self.cluster_id(), heir: heir.0 };
         let mut request = Request::new(ask);
-        request.set_timeout(BEQUEATH_WITHIN);
+        request.set_timeout(HANDOFF_WITHIN);
         let mut client = self.members(to).map_err(|status| describe(&status))?;
         let answer = client.bequeath(request).await.map_err(|status| describe(&status))?;
         Ok(answer.into_inner().records)
@@ -111,15 +111,14 @@ impl PeerClient {
         to: NodeId,
         group: GroupId,
         heir: NodeId,
-    ) -> Result<LeaderAnswer<()>, String> {
+    ) -> Result<LeaderAnswer<()>, Status> {
         let cluster_id = self.cluster_id();
         let ask = proto::HandOverRequest { cluster_id, group_id: group.0, to: heir.0 };
-        let mut client = self.members(to).map_err(|status| describe(&status))?;
-        let answer = client.hand_over(self.request(ask)).await;
-        match answer.map_err(|status| describe(&status))?.into_inner().outcome {
+        let answer = self.members(to)?.hand_over(self.request(ask)).await;
+        match answer.map_err(|status| passed_on(to, status))?.into_inner().outcome {
             Some(hand_over_response::Outcome::Done(_)) => Ok(Ok(())),
             Some(hand_over_response::Outcome::NotLeader(hint)) => Ok(Err(leader_of(&hint))),
-            None => Err("an answer without an outcome".to_owned()),
+            None => Err(Status::internal("an answer without an outcome")),
         }
     }
 }

@@ -30,8 +30,8 @@ pub fn is_plain(id: &[u8]) -> bool {
     (1..=MAX_BYTES).contains(&id.len()) && id.iter().all(plain)
 }
 
-/// The span of a command that a peer passed on for the request `id`. Nobody listens to it if there is
-/// no such id, as from a peer of before request ids.
+/// The span of a command that a peer passed on for the request `id`. Nobody listens to it if there
+/// is no such id, as from a peer of before request ids.
 pub fn passed_on(id: &str) -> Span {
     if is_plain(id.as_bytes()) { tracing::debug_span!("passed_on", id) } else { Span::none() }
 }

@@ -18,12 +18,12 @@ pub const STATUS_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What was said; members that are missing did not answer.
 #[derive(Clone, Default, Debug)]
-pub struct Picture {
+pub struct ClusterSnapshot {
     members: BTreeSet<NodeId>,
     said: BTreeMap<NodeId, Vec<proto::PeerGroupStatus>>,
 }
 
-impl Picture {
+impl ClusterSnapshot {
     /// Asks every member, and takes what this node knows itself.
     pub async fn take(
         node: NodeId,
@@ -39,16 +39,16 @@ impl Picture {
         });
         let own = groups.list().iter().map(|group| group_to_wire(group)).collect();
         let said = join_all(asks).await.into_iter().flatten().chain([(node, own)]);
-        Picture { said: said.collect(), members }
+        ClusterSnapshot { said: said.collect(), members }
     }
 
-    /// A picture of what was asked otherwise.
+    /// A snapshot of what was asked otherwise.
     pub fn of<'a>(
         members: impl IntoIterator<Item = NodeId>,
         said: impl IntoIterator<Item = (u64, &'a proto::PeerStatusResponse)>,
     ) -> Self {
         let said = said.into_iter().map(|(node, said)| (NodeId(node), said.groups.clone()));
-        Picture { members: members.into_iter().collect(), said: said.collect() }
+        ClusterSnapshot { members: members.into_iter().collect(), said: said.collect() }
     }
 
     /// Whether a member answered.
@@ -84,9 +84,9 @@ impl Picture {
         leading.max_by_key(|(_, view)| view.term).map(|(node, _)| node)
     }
 
-    /// The last entry of the catalog group's leader, where most of those who vote answered and nobody
-    /// knows of a later term. Everything that was agreed on before the picture was taken is at or
-    /// before it: a later leader would have asked one of those who answered for its vote.
+    /// The last entry of the catalog group's leader, where most of those who vote answered and
+    /// nobody knows of a later term. Everything that was agreed on before the snapshot was taken is
+    /// at or before it: a later leader would have asked one of those who answered for its vote.
     pub fn catalog_end(&self) -> Option<u64> {
         let leader = self.leader(GroupId::CATALOG)?;
         let leader = self.replica(leader, GroupId::CATALOG)?;
@@ -171,6 +171,13 @@ pub fn group_to_wire(group: &Group) -> proto::PeerGroupStatus {
             .copied()
             .collect(),
         received_bytes: group.received_bytes(),
+        quorum_age_ms: match status.role {
+            Role::Leader => {
+                let age = group.quorum_age().unwrap_or(Duration::MAX).as_millis();
+                Some(u64::try_from(age).unwrap_or(u64::MAX))
+            }
+            _ => None,
+        },
     }
 }
 
@@ -189,15 +196,15 @@ mod tests {
         }
     }
 
-    fn picture(said: &[(u64, proto::PeerGroupStatus)]) -> Picture {
+    fn snapshot(said: &[(u64, proto::PeerGroupStatus)]) -> ClusterSnapshot {
         let said = said.iter().map(|(node, view)| (NodeId(*node), vec![view.clone()]));
-        Picture { members: (1..=3).map(NodeId).collect(), said: said.collect() }
+        ClusterSnapshot { members: (1..=3).map(NodeId).collect(), said: said.collect() }
     }
 
     #[test]
     fn the_end_of_the_catalog_is_known_only_with_its_leader_and_a_majority() {
         let (leads, follows) = (view("leader", 4, 90), view("follower", 4, 70));
-        let end = |said: &[_]| picture(said).catalog_end();
+        let end = |said: &[_]| snapshot(said).catalog_end();
         assert_eq!(end(&[(1, leads.clone()), (3, follows.clone())]), Some(90));
         assert_eq!(end(&[(1, leads.clone())]), None, "the others may have another leader");
         assert_eq!(end(&[(2, follows.clone()), (3, follows)]), None, "nobody leads");

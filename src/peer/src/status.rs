@@ -4,12 +4,32 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 use keyviz_kv::{InvalidRequest, KvError};
-use keyviz_proto::metadata::{DISK_FULL_METADATA, NOT_APPLIED_METADATA};
+use keyviz_proto::metadata::{
+    DELETED_METADATA, DISK_FULL_METADATA, NEXT_METADATA, NOT_APPLIED_METADATA,
+};
 use keyviz_types::GroupId;
 
 /// The status that a client sees.
 pub fn kv_status(error: KvError) -> Status {
-    let code = match &error {
+    let mut status = Status::new(kv_code(&error), error.to_string());
+    if error.not_applied() {
+        status.metadata_mut().insert(NOT_APPLIED_METADATA, MetadataValue::from_static("true"));
+    }
+    match error {
+        KvError::DiskFull { .. } => {
+            status.metadata_mut().insert(DISK_FULL_METADATA, MetadataValue::from_static("true"));
+        }
+        KvError::RangeCut { deleted, next, .. } => {
+            status.metadata_mut().insert(DELETED_METADATA, deleted.into());
+            status.metadata_mut().insert_bin(NEXT_METADATA, MetadataValue::from_bytes(&next));
+        }
+        _ => {}
+    }
+    status
+}
+
+fn kv_code(error: &KvError) -> Code {
+    match error {
         KvError::Invalid(_) => Code::InvalidArgument,
         KvError::CrossGroup { .. } => Code::FailedPrecondition,
         KvError::NotReady
@@ -23,18 +43,11 @@ pub fn kv_status(error: KvError) -> Status {
         KvError::UnknownOutcome { .. } => Code::Unknown,
         KvError::Storage { .. } => Code::Internal,
         KvError::Undecodable { .. } => Code::Internal,
-    };
-    let mut status = Status::new(code, error.to_string());
-    if error.not_applied() {
-        status.metadata_mut().insert(NOT_APPLIED_METADATA, MetadataValue::from_static("true"));
+        KvError::RangeCut { cause, .. } => kv_code(cause),
     }
-    if matches!(error, KvError::DiskFull { .. }) {
-        status.metadata_mut().insert(DISK_FULL_METADATA, MetadataValue::from_static("true"));
-    }
-    status
 }
 
-/// A request that is wrong in itself.
+/// Why a request is invalid.
 pub fn invalid(error: InvalidRequest) -> Status {
     kv_status(KvError::Invalid(error))
 }
@@ -77,6 +90,33 @@ mod tests {
         assert_eq!(status.code(), Code::Unknown);
         assert!(!is_not_applied(&status));
         assert!(matches!(peer_refusal(GROUP, &status), KvError::UnknownOutcome { .. }));
+    }
+
+    #[test]
+    fn a_range_delete_that_was_cut_says_how_far_it_came_and_never_that_nothing_happened() {
+        let cut = |cause| KvError::RangeCut {
+            deleted: 7,
+            next: bytes::Bytes::from_static(b"m\x00"),
+            cause: Box::new(cause),
+        };
+        let full = KvError::DiskFull { reason: "the disk of /data is full".to_owned() };
+        let unknown = KvError::UnknownOutcome { group: GROUP, reason: "cut".to_owned() };
+        for (cause, code) in [
+            (KvError::NoLeader { group: GROUP }, Code::Unavailable),
+            (KvError::Overloaded { group: GROUP }, Code::ResourceExhausted),
+            (full, Code::ResourceExhausted),
+            (KvError::NotReady, Code::Unavailable),
+            (unknown, Code::Unknown),
+        ] {
+            let status = kv_status(cut(cause));
+            assert_eq!(status.code(), code);
+            assert!(!is_not_applied(&status) && !status.message().contains("nothing was changed"));
+            assert!(status.message().contains("7 keys were deleted, all before \"m\\x00\""));
+            let metadata = status.metadata();
+            assert_eq!(metadata.get(DELETED_METADATA).expect("it says how many"), "7");
+            let next = metadata.get_bin(NEXT_METADATA).expect("it says where to go on");
+            assert_eq!(next.to_bytes().expect("it is encoded").as_ref(), b"m\x00");
+        }
     }
 
     #[test]

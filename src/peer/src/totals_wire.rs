@@ -1,8 +1,8 @@
 //! Round one's answer, between [`NodeTotals`] and the wire.
 //!
-//! A node has thousands of ranges, of which nearly all end where the next one begins. An asker that can
-//! read them gets them packed: the keys one after the other, the numbers in lists. One of an older
-//! version gets a message a range.
+//! A node has thousands of ranges, of which nearly all end where the next one begins. An asker that
+//! can read them gets them packed: the keys one after the other, the numbers in lists. One of an
+//! older version gets a message a range.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
@@ -46,6 +46,7 @@ pub fn totals_chunks(
         ranges: Vec::new(),
         cluster_id: cluster_id.to_owned(),
         open_ms: totals.open_ms,
+        newest_ms: totals.newest_ms,
         packed: None,
     };
     if totals.ranges.is_empty() {
@@ -77,6 +78,7 @@ pub(crate) fn totals_from_chunks(
         columns: first.columns,
         oldest_ms: first.oldest_ms,
         open_ms: first.open_ms,
+        newest_ms: first.newest_ms,
         forgotten_before_ms: first.forgotten_before_ms,
         unattributed: first.unattributed,
         ranges: Vec::with_capacity(chunks.iter().map(ranges_in).sum()),
@@ -203,6 +205,7 @@ mod tests {
                 columns: 6,
                 oldest_ms: 7,
                 open_ms: 8,
+                newest_ms: 9,
                 forgotten_before_ms: 9,
                 unattributed: 10,
                 ranges: ranges.collect(),

@@ -3,8 +3,12 @@
 
 #![allow(missing_docs)]
 
+mod batch;
+pub mod codec;
 pub mod failure;
 pub mod metadata;
+
+pub use batch::{BATCH_OPERATIONS_KEPT, BatchRequest};
 
 tonic::include_proto!("keyviz.v1");
 

@@ -1,8 +1,8 @@
 //! How much may be under way: proposals of a group, and bytes of proposals of a node.
 //!
-//! What is admitted counts until its outcome is known, not until its caller loses patience: a caller
-//! that went away has left its entry in the queues, and a disk that stalls would gather them without
-//! end. So what waits for the log writer and for followers is bounded by what is admitted.
+//! What is admitted counts until its outcome is known, not until its caller loses patience: a
+//! caller that went away has left its entry in the queues, and a disk that stalls would gather them
+//! without end. So what waits for the log writer and for followers is bounded by what is admitted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +24,25 @@ pub(crate) struct GroupQueue {
     node: Arc<NodeQueue>,
     limit: u64,
     proposals: AtomicU64,
+    load: LoadCounts,
+}
+
+#[derive(Debug, Default)]
+struct LoadCounts {
+    proposals: AtomicU64,
+    bytes: AtomicU64,
+    reads: AtomicU64,
+}
+
+/// What a group was asked for on this node since it was opened here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct GroupLoad {
+    /// Commands that this node proposed.
+    pub proposals: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Reads that this node served.
+    pub reads: u64,
 }
 
 /// One proposal under way; it counts until this is dropped.
@@ -33,8 +52,9 @@ pub(crate) struct Admitted {
     bytes: u64,
 }
 
-/// Adds unless that exceeds the limit. What is refused is never seen in the counter: it must not make
-/// another caller's smaller amount look too much. Relaxed: the number guards nothing but itself.
+/// Adds unless that exceeds the limit. What is refused is never seen in the counter: it must not
+/// make another caller's smaller amount look too much. Relaxed: the number guards nothing but
+/// itself.
 fn take(counter: &AtomicU64, amount: u64, limit: u64) -> bool {
     let within = |before: u64| before.checked_add(amount).filter(|after| *after <= limit);
     counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()
@@ -52,11 +72,31 @@ impl NodeQueue {
 
 impl GroupQueue {
     pub(crate) fn new(node: Arc<NodeQueue>, limit: u32) -> Arc<Self> {
-        Arc::new(Self { node, limit: limit.into(), proposals: AtomicU64::new(0) })
+        Arc::new(Self {
+            node,
+            limit: limit.into(),
+            proposals: AtomicU64::new(0),
+            load: LoadCounts::default(),
+        })
     }
 
     pub(crate) fn proposals(&self) -> u64 {
         self.proposals.load(Ordering::Relaxed)
+    }
+
+    /// What the group was asked for here.
+    pub(crate) fn load(&self) -> GroupLoad {
+        let load = &self.load;
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        GroupLoad {
+            proposals: read(&load.proposals),
+            bytes: read(&load.bytes),
+            reads: read(&load.reads),
+        }
+    }
+
+    pub(crate) fn count_read(&self) {
+        self.load.reads.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Admits a command of so many bytes; `None`: too much is under way.
@@ -71,6 +111,8 @@ impl GroupQueue {
             return None;
         }
         admitted.bytes = bytes;
+        self.load.proposals.fetch_add(1, Ordering::Relaxed);
+        self.load.bytes.fetch_add(command_bytes as u64, Ordering::Relaxed);
         Some(admitted)
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use super::log::GroupLog;
 use super::machine::Machine;
 use super::runtime::is_reproducible;
-use super::storage::{Batch, Current, SnapshotView, Space, Storage};
+use super::storage::{Batch, Current, Keyspace, SnapshotView, Storage};
 use super::types::{LogId, LogPosition, Payload, Reply, SnapshotMeta, StoredMembership, Types};
 
 /// A run of entries this large or larger is applied on a blocking thread: below it, handing over
@@ -46,14 +46,14 @@ pub(crate) enum Transfer {
 /// A tree that a snapshot was received into. Dropped with the value unless it was installed.
 pub(crate) struct Staged {
     storage: Storage,
-    space: Space,
+    keyspace: Keyspace,
     current: Option<Current>,
 }
 
 impl Staged {
-    pub(crate) fn new(storage: Storage, space: Space) -> io::Result<Self> {
-        let current = storage.stage(space.group())?;
-        Ok(Self { storage, space, current: Some(current) })
+    pub(crate) fn new(storage: Storage, keyspace: Keyspace) -> io::Result<Self> {
+        let current = storage.stage(keyspace.group())?;
+        Ok(Self { storage, keyspace, current: Some(current) })
     }
 
     pub(crate) fn rows(&mut self) -> &mut Current {
@@ -64,17 +64,17 @@ impl Staged {
 impl Drop for Staged {
     fn drop(&mut self) {
         let Some(current) = self.current.take() else { return };
-        drop_tree(self.storage.clone(), self.space.clone(), current);
+        drop_tree(self.storage.clone(), self.keyspace.clone(), current);
     }
 }
 
 /// Drops a tree that is not the current one, off the runtime's threads: it visits every page.
-fn drop_tree(storage: Storage, space: Space, tree: Current) {
+fn drop_tree(storage: Storage, keyspace: Keyspace, tree: Current) {
     let work = move || {
         let generation = tree.generation;
         drop(tree);
-        if let Err(error) = storage.drop_generation(space.group(), generation) {
-            tracing::warn!(group = %space.group(), "dropping an old tree failed: {error}");
+        if let Err(error) = storage.drop_generation(keyspace.group(), generation) {
+            tracing::warn!(group = %keyspace.group(), "dropping an old tree failed: {error}");
         }
     };
     if is_reproducible() {
@@ -92,7 +92,7 @@ pub(crate) struct Applier {
     storage: Storage,
     /// The log that the entries come from.
     log: Option<GroupLog>,
-    space: Space,
+    keyspace: Keyspace,
     machine: Arc<Mutex<Box<dyn Machine>>>,
     applied: Arc<watch::Sender<Option<u64>>>,
 }
@@ -101,17 +101,17 @@ impl Applier {
     /// Opens the rows of the space's group and restores the machine from them.
     pub(crate) fn open(
         storage: Storage,
-        space: Space,
+        keyspace: Keyspace,
         mut machine: Box<dyn Machine>,
     ) -> io::Result<Self> {
-        machine.restore(&space)?;
-        let applied = watch::Sender::new(space.applied().map(|at| at.index));
+        machine.restore(&keyspace)?;
+        let applied = watch::Sender::new(keyspace.applied().map(|at| at.index));
         let machine = Arc::new(Mutex::new(machine));
-        Ok(Self { storage, log: None, space, machine, applied: Arc::new(applied) })
+        Ok(Self { storage, log: None, keyspace, machine, applied: Arc::new(applied) })
     }
 
-    /// Applies no entry before it is durable in `log`, whoever else has it: after a crash the rows must
-    /// not contain what the log does not know of.
+    /// Applies no entry before it is durable in `log`, whoever else has it: after a crash the rows
+    /// must not contain what the log does not know of.
     pub(crate) fn behind(mut self, log: GroupLog) -> Self {
         self.log = Some(log);
         self
@@ -126,10 +126,10 @@ impl Applier {
         if let (Some(log), Some((last, _))) = (&self.log, run.last()) {
             log.durable(last.log_id.index).await?;
         }
-        let (space, machine) = (self.space.clone(), self.machine.clone());
+        let (keyspace, machine) = (self.keyspace.clone(), self.machine.clone());
         let applied = self.applied.clone();
         let inline = run.len() < INLINE_ENTRIES && bytes < INLINE_BYTES;
-        let work = move || apply_entries(&space, &machine, &applied, run);
+        let work = move || apply_entries(&keyspace, &machine, &applied, run);
         let panicked = || io::Error::other("the state machine panicked");
         if inline {
             // A panic stops the group like any other failure, rather than leaving it without its
@@ -140,7 +140,7 @@ impl Applier {
     }
 
     fn view(&self) -> Snapshot {
-        let view = self.space.view();
+        let view = self.keyspace.view();
         let meta = SnapshotMeta {
             last_log_id: view.applied().map(LogId::from),
             last_membership: view.membership().clone(),
@@ -150,7 +150,7 @@ impl Applier {
 }
 
 fn apply_entries(
-    space: &Space,
+    keyspace: &Keyspace,
     machine: &Mutex<Box<dyn Machine>>,
     applied: &watch::Sender<Option<u64>>,
     run: Vec<EntryResponder<Types>>,
@@ -158,10 +158,10 @@ fn apply_entries(
     let mut machine = machine.lock();
     let mut run = run.into_iter().peekable();
     while run.peek().is_some() {
-        let mut batch = Batch::new(space);
+        let mut batch = Batch::new(keyspace);
         let mut answers = Vec::new();
         let mut last = None;
-        let end = space.batch_end();
+        let end = keyspace.batch_end();
         while answers.len() < BATCH_ENTRIES && batch.bytes() < BATCH_BYTES {
             let Some((entry, responder)) = run.next() else { break };
             let at = LogPosition::from(entry.log_id);
@@ -182,9 +182,9 @@ fn apply_entries(
                 break;
             }
         }
-        space.write(&batch.into_changes())?;
+        keyspace.write(&batch.into_changes())?;
         if let Some(last) = last {
-            machine.written(space, last);
+            machine.written(keyspace, last);
             applied.send_replace(Some(last.index));
         }
         for (responder, reply) in answers {
@@ -208,8 +208,8 @@ impl RaftStateMachine<Types> for Applier {
     type SnapshotBuilder = Mark;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
-        let applied = self.space.applied().map(LogId::from);
-        Ok((applied, StoredMembership::clone(&self.space.membership())))
+        let applied = self.keyspace.applied().map(LogId::from);
+        Ok((applied, StoredMembership::clone(&self.keyspace.membership())))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
@@ -246,7 +246,7 @@ impl RaftStateMachine<Types> for Applier {
         let mut staged = match snapshot {
             Transfer::Staged(staged) => staged,
             Transfer::View(mut view) => {
-                let mut staged = Staged::new(self.storage.clone(), self.space.clone())?;
+                let mut staged = Staged::new(self.storage.clone(), self.keyspace.clone())?;
                 loop {
                     let run = view.next_run(RUN_BYTES)?;
                     if run.is_empty() {
@@ -256,24 +256,24 @@ impl RaftStateMachine<Types> for Applier {
                 }
             }
         };
-        let mut changes = Batch::new(&self.space);
+        let mut changes = Batch::new(&self.keyspace);
         changes.set_membership(meta.last_membership.clone());
         if let Some(last) = meta.last_log_id {
             changes.set_applied(last.into());
         }
         staged.rows().write(&changes.into_changes())?;
         let next = staged.rows().generation;
-        self.storage.commit_generation(self.space.group(), next).await?;
+        self.storage.commit_generation(self.keyspace.group(), next).await?;
         let next = staged.current.take().expect("only this takes it");
-        let old = self.space.replace(next);
-        self.machine.lock().restore(&self.space)?;
-        self.applied.send_replace(self.space.applied().map(|at| at.index));
-        drop_tree(self.storage.clone(), self.space.clone(), old);
+        let old = self.keyspace.replace(next);
+        self.machine.lock().restore(&self.keyspace)?;
+        self.applied.send_replace(self.keyspace.applied().map(|at| at.index));
+        drop_tree(self.storage.clone(), self.keyspace.clone(), old);
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        Ok(self.space.applied().map(|_| self.view()))
+        Ok(self.keyspace.applied().map(|_| self.view()))
     }
 }
 

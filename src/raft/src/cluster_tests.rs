@@ -30,7 +30,7 @@ async fn a_proposal_is_readable_on_every_node() {
     }
     assert!(matches!(group.read_index().await, Err(ReadError::NotLeader { .. })));
     let lead = cluster.nodes[&leader].group(GROUP);
-    for consistency in [Consistency::Linearizable, Consistency::Lease, Consistency::Stale] {
+    for consistency in [ReadGuarantee::Linearizable, ReadGuarantee::Lease, ReadGuarantee::Stale] {
         lead.confirm_read(consistency, Duration::from_secs(5)).await.unwrap();
     }
 }
@@ -221,10 +221,10 @@ async fn a_node_without_quorum_refuses_and_keeps_its_term() {
     assert_eq!(group.status().term, term, "several elections are due, none may raise the term");
     let refused = group.propose(Bytes::from("a=2")).await.unwrap_err();
     assert!(refused.is_refusal(), "{refused}");
-    let consistency = Consistency::Linearizable;
+    let consistency = ReadGuarantee::Linearizable;
     assert!(group.confirm_read(consistency, Duration::from_secs(1)).await.is_err());
-    assert!(group.confirm_read(Consistency::Stale, Duration::from_secs(1)).await.is_ok());
-    assert_eq!(group.space().get(b"a").unwrap().unwrap(), "1");
+    assert!(group.confirm_read(ReadGuarantee::Stale, Duration::from_secs(1)).await.is_ok());
+    assert_eq!(group.keyspace().get(b"a").unwrap().unwrap(), "1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -237,10 +237,10 @@ async fn a_leader_that_loses_its_quorum_confirms_no_read() {
     }
     let group = cluster.nodes[&leader].group(GROUP);
     let limit = Duration::from_secs(2);
-    assert!(group.confirm_read(Consistency::Linearizable, limit).await.is_err());
+    assert!(group.confirm_read(ReadGuarantee::Linearizable, limit).await.is_err());
     // The lease was good at first; after it has run out nobody vouches for it any more.
     tokio::time::sleep(quick().election_max).await;
-    assert!(group.confirm_read(Consistency::Lease, limit).await.is_err());
+    assert!(group.confirm_read(ReadGuarantee::Lease, limit).await.is_err());
     let error = group.propose(Bytes::from("a=2")).await.unwrap_err();
     assert!(matches!(error, ProposeError::NotLeader { .. }), "{error}");
 }
@@ -266,7 +266,7 @@ async fn bounds_of_proposals_are_refusals() {
 struct Brittle;
 
 impl Machine for Brittle {
-    fn restore(&mut self, _: &Space) -> Result<(), MachineError> {
+    fn restore(&mut self, _: &Keyspace) -> Result<(), MachineError> {
         Ok(())
     }
 

@@ -46,7 +46,7 @@ fn child_that_writes_until_it_is_killed() {
         for writer in 0..WRITERS {
             let group = groups[(writer % GROUPS) as usize].clone();
             writers.push(tokio::spawn(async move {
-                let old = group.space().get(format!("w{writer}").as_bytes()).unwrap();
+                let old = group.keyspace().get(format!("w{writer}").as_bytes()).unwrap();
                 let mut count = old.map_or(0, |old| old.len());
                 loop {
                     // Appends one byte: the length counts how often it was applied.
@@ -98,7 +98,8 @@ fn no_lost_write_and_none_applied_twice_when_the_process_is_killed() {
         let groups = open(dir.path().to_str().unwrap()).await;
         for (writer, acknowledged) in (0..).zip(acknowledged) {
             let group = &groups[(writer % GROUPS) as usize];
-            let found = group.space().get(format!("w{writer}").as_bytes()).unwrap().unwrap().len();
+            let found =
+                group.keyspace().get(format!("w{writer}").as_bytes()).unwrap().unwrap().len();
             // The next life counts on from what the last one left, so at most one more may have
             // taken effect without an acknowledgement that was read.
             assert!(

@@ -7,10 +7,10 @@
 //!                       +-- X was applied before: missed; time is up: not reached
 //! ```
 //!
-//! The digest is XXH3-128 over the rows in key order, each as the length of its key (u32, little-endian),
-//! the key, the length of its value and the value. Rows of the group's own bookkeeping (members, applied
-//! position) are not part of it, so replicas that agree have the same digest however they came to
-//! their rows.
+//! The digest is XXH3-128 over the rows in key order, each as the length of its key (u32,
+//! little-endian), the key, the length of its value and the value. Rows of the group's own
+//! bookkeeping (members, applied position) are not part of it, so replicas that agree have the same
+//! digest however they came to their rows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,10 +21,10 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::apply::RUN_BYTES;
 use super::group::Group;
-use super::storage::{AwaitedView, NoView, SnapshotView, Space};
+use super::storage::{AwaitedView, Keyspace, NoView, SnapshotView};
 
-/// Old values that are kept for a view take memory, and at eight times as much the view is lost. From
-/// here on it is read without a pause.
+/// Old values that are kept for a view take memory, and at eight times as much the view is lost.
+/// From here on it is read without a pause.
 const HURRY_BYTES: usize = 8 * 1024 * 1024;
 
 /// A pause is looked up from this often.
@@ -65,7 +65,8 @@ pub enum DigestError {
         /// The last applied entry.
         applied: u64,
     },
-    /// More was written while the rows were read than is kept for that, or a snapshot replaced them.
+    /// More was written while the rows were read than is kept for that, or a snapshot replaced
+    /// them.
     #[error("more was written than is kept while the rows were read; try again")]
     Overtaken,
     /// The rows could not be read.
@@ -97,7 +98,7 @@ impl DigestProgress {
 /// A digest that is taken when its entry is applied. Dropped, it is taken back.
 #[derive(Debug)]
 pub struct ArmedDigest {
-    space: Space,
+    keyspace: Keyspace,
     index: u64,
     view: AwaitedView,
 }
@@ -109,19 +110,19 @@ impl Group {
     /// # Errors
     /// [`DigestError::Missed`] and [`DigestError::Busy`], at once.
     pub fn digest_at(&self, index: u64) -> Result<ArmedDigest, DigestError> {
-        ArmedDigest::new(self.space(), index)
+        ArmedDigest::new(self.keyspace(), index)
     }
 }
 
 impl ArmedDigest {
-    pub(crate) fn new(space: &Space, index: u64) -> Result<Self, DigestError> {
-        let view = space.await_view(index).map_err(|none| none_of(space, none))?;
-        Ok(Self { space: space.clone(), index, view })
+    pub(crate) fn new(keyspace: &Keyspace, index: u64) -> Result<Self, DigestError> {
+        let view = keyspace.await_view(index).map_err(|none| none_of(keyspace, none))?;
+        Ok(Self { keyspace: keyspace.clone(), index, view })
     }
 
-    /// Waits for the entry, for `limit` at most, and reads the rows on a thread of low priority, at no
-    /// more than `bytes_per_s` (0: no limit) unless so much is written meanwhile that it has to hurry.
-    /// Batches that follow are not held up. Dropping the future ends the reading.
+    /// Waits for the entry, for `limit` at most, and reads the rows on a thread of low priority, at
+    /// no more than `bytes_per_s` (0: no limit) unless so much is written meanwhile that it has to
+    /// hurry. Batches that follow are not held up. Dropping the future ends the reading.
     ///
     /// # Errors
     /// See [`DigestError`].
@@ -131,7 +132,7 @@ impl ArmedDigest {
         bytes_per_s: u64,
         progress: Arc<DigestProgress>,
     ) -> Result<RowsDigest, DigestError> {
-        let taken = self.view.taken(limit).await.map_err(|none| none_of(&self.space, none))?;
+        let taken = self.view.taken(limit).await.map_err(|none| none_of(&self.keyspace, none))?;
         progress.taken.store(true, Ordering::Relaxed);
         let unwanted = Unwanted(Arc::default());
         let flag = Arc::clone(&unwanted.0);
@@ -154,12 +155,12 @@ impl ArmedDigest {
     }
 }
 
-fn none_of(space: &Space, none: NoView) -> DigestError {
+fn none_of(keyspace: &Keyspace, none: NoView) -> DigestError {
     match none {
         NoView::Busy => DigestError::Busy,
         NoView::Missed { applied } => DigestError::Missed { applied },
         NoView::NotReached => {
-            DigestError::NotReached { applied: space.applied().map_or(0, |at| at.index) }
+            DigestError::NotReached { applied: keyspace.applied().map_or(0, |at| at.index) }
         }
     }
 }

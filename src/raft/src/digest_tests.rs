@@ -17,15 +17,15 @@ const SOON: Duration = Duration::from_secs(30);
 /// No entry is waited for.
 const NONE: u64 = u64::MAX;
 
-fn write(space: &Space, index: u64, rows: &[(&str, Bytes)]) {
-    let mut batch = Batch::new(space);
+fn write(keyspace: &Keyspace, index: u64, rows: &[(&str, Bytes)]) {
+    let mut batch = Batch::new(keyspace);
     for (key, value) in rows {
         batch.begin_command();
         batch.put(Bytes::from(key.to_string()), value.clone()).unwrap();
         batch.end_command();
     }
     batch.set_applied(LogPosition { term: 1, index });
-    space.write(&batch.into_changes()).unwrap();
+    keyspace.write(&batch.into_changes()).unwrap();
 }
 
 fn text(text: &str) -> Bytes {
@@ -63,22 +63,22 @@ async fn until(mut check: impl FnMut() -> bool) {
 struct Opened {
     _dir: tempfile::TempDir,
     storage: Storage,
-    space: Space,
+    keyspace: Keyspace,
 }
 
 fn open() -> Opened {
     let dir = tempfile::tempdir().unwrap();
     let storage = Storage::open(dir.path(), StorageOptions::default()).unwrap();
-    let space = storage.open_space(GroupId(3)).unwrap();
-    write(&space, 5, &[("a", text("1"))]);
-    Opened { _dir: dir, storage, space }
+    let keyspace = storage.open_space(GroupId(3)).unwrap();
+    write(&keyspace, 5, &[("a", text("1"))]);
+    Opened { _dir: dir, storage, keyspace }
 }
 
 /// Installs a snapshot of one row as of an entry.
 async fn install(opened: &Opened, index: u64) {
-    let Opened { storage, space, .. } = opened;
-    let mut applier = Applier::open(storage.clone(), space.clone(), Box::new(Map)).unwrap();
-    let mut staged = Staged::new(storage.clone(), space.clone()).unwrap();
+    let Opened { storage, keyspace, .. } = opened;
+    let mut applier = Applier::open(storage.clone(), keyspace.clone(), Box::new(Map)).unwrap();
+    let mut staged = Staged::new(storage.clone(), keyspace.clone()).unwrap();
     staged.rows().load(&[(text("s"), text("9"))]).unwrap();
     let last_log_id = Some(LogPosition { term: 2, index }.into());
     let meta = SnapshotMeta { last_log_id, last_membership: StoredMembership::default() };
@@ -118,53 +118,53 @@ async fn no_lost_write_goes_unseen_replicas_are_compared_at_exactly_the_entry_un
         let rows = rows.into_iter().map(|(key, value)| (key, Bytes::from(value))).collect();
         assert_eq!(computing.await.unwrap(), Ok(expected(index, &rows)));
     }
-    let applied = leader.space().applied().unwrap().index;
+    let applied = leader.keyspace().applied().unwrap().index;
     assert_eq!(leader.digest_at(applied).unwrap_err(), DigestError::Missed { applied });
-    assert_eq!(leader.space().batch_end(), NONE, "nothing is left");
+    assert_eq!(leader.keyspace().batch_end(), NONE, "nothing is left");
 }
 
 #[tokio::test]
 async fn an_entry_that_is_applied_already_is_missed_and_one_that_does_not_come_is_told() {
     let opened = open();
-    let space = &opened.space;
+    let keyspace = &opened.keyspace;
     for index in [1, 5] {
-        let missed = ArmedDigest::new(space, index).unwrap_err();
+        let missed = ArmedDigest::new(keyspace, index).unwrap_err();
         assert_eq!(missed, DigestError::Missed { applied: 5 });
     }
-    let armed = ArmedDigest::new(space, 9).unwrap();
-    assert_eq!(space.batch_end(), 9);
+    let armed = ArmedDigest::new(keyspace, 9).unwrap();
+    assert_eq!(keyspace.batch_end(), 9);
     let late = armed.compute(Duration::from_millis(20), 0, Arc::default()).await;
     assert_eq!(late, Err(DigestError::NotReached { applied: 5 }));
-    assert_eq!(space.batch_end(), NONE, "it has expired");
+    assert_eq!(keyspace.batch_end(), NONE, "it has expired");
     // A batch that goes past it without ending there, which the cut rules out.
-    let (computing, _) = compute(ArmedDigest::new(space, 9).unwrap(), 0);
-    write(space, 10, &[("a", text("2"))]);
+    let (computing, _) = compute(ArmedDigest::new(keyspace, 9).unwrap(), 0);
+    write(keyspace, 10, &[("a", text("2"))]);
     assert_eq!(computing.await.unwrap(), Err(DigestError::Missed { applied: 10 }));
 }
 
 #[tokio::test]
 async fn bounds_a_few_digests_of_a_group_are_under_way_and_none_outlives_its_caller() {
     let opened = open();
-    let space = &opened.space;
-    let arm = |index| ArmedDigest::new(space, index);
+    let keyspace = &opened.keyspace;
+    let arm = |index| ArmedDigest::new(keyspace, index);
     let mut armed: Vec<_> = [12, 9, 11, 9].into_iter().map(|index| arm(index).unwrap()).collect();
     assert_eq!(arm(10).unwrap_err(), DigestError::Busy);
-    assert_eq!(space.batch_end(), 9);
+    assert_eq!(keyspace.batch_end(), 9);
     armed.truncate(1);
-    assert_eq!(space.batch_end(), 12);
+    assert_eq!(keyspace.batch_end(), 12);
     drop(armed);
-    assert_eq!(space.batch_end(), NONE);
+    assert_eq!(keyspace.batch_end(), NONE);
     // One whose caller goes away while it waits, and one while it reads.
     let waits = compute(arm(90).unwrap(), 0).0;
-    write(space, 6, &[("b", Bytes::from(vec![7; 2 * RUN_BYTES]))]);
+    write(keyspace, 6, &[("b", Bytes::from(vec![7; 2 * RUN_BYTES]))]);
     let (reads, progress) = compute(arm(7).unwrap(), 1);
-    write(space, 7, &[]);
+    write(keyspace, 7, &[]);
     until(|| progress.read().0 > 0).await;
     for computing in [waits, reads] {
         computing.abort();
         assert!(computing.await.unwrap_err().is_cancelled());
     }
-    assert_eq!(space.batch_end(), NONE);
+    assert_eq!(keyspace.batch_end(), NONE);
     let mut all = Vec::new();
     until(|| {
         all.clear();
@@ -177,13 +177,13 @@ async fn bounds_a_few_digests_of_a_group_are_under_way_and_none_outlives_its_cal
 #[tokio::test]
 async fn a_snapshot_that_goes_past_the_entry_misses_it_and_one_that_ends_there_does_not() {
     let opened = open();
-    let at = |index| compute(ArmedDigest::new(&opened.space, index).unwrap(), 0).0;
+    let at = |index| compute(ArmedDigest::new(&opened.keyspace, index).unwrap(), 0).0;
     let (past, exact, later) = (at(8), at(9), at(10));
     install(&opened, 9).await;
     assert_eq!(past.await.unwrap(), Err(DigestError::Missed { applied: 9 }));
     let rows = BTreeMap::from([(text("s"), text("9"))]);
     assert_eq!(exact.await.unwrap(), Ok(expected(9, &rows)));
-    write(&opened.space, 10, &[("t", text("10"))]);
+    write(&opened.keyspace, 10, &[("t", text("10"))]);
     let rows = BTreeMap::from([(text("s"), text("9")), (text("t"), text("10"))]);
     assert_eq!(later.await.unwrap(), Ok(expected(10, &rows)));
 }
@@ -191,15 +191,16 @@ async fn a_snapshot_that_goes_past_the_entry_misses_it_and_one_that_ends_there_d
 #[tokio::test]
 async fn what_is_written_while_the_rows_are_read_does_not_change_the_digest() {
     let opened = open();
-    let space = &opened.space;
+    let keyspace = &opened.keyspace;
     let long = |fill: u8| Bytes::from(vec![fill; RUN_BYTES]);
     // Three runs in a second or so.
-    let (computing, progress) = compute(ArmedDigest::new(space, 6).unwrap(), RUN_BYTES as u64 * 3);
+    let (computing, progress) =
+        compute(ArmedDigest::new(keyspace, 6).unwrap(), RUN_BYTES as u64 * 3);
     let rows = [("b", long(1)), ("c", long(2)), ("d", long(3)), ("e", text("6"))];
-    write(space, 6, &rows);
+    write(keyspace, 6, &rows);
     until(|| progress.read().0 > 0).await;
     assert!(progress.is_taken());
-    write(space, 7, &[("a", text("7")), ("c", text("7")), ("cc", long(7)), ("e", text("7"))]);
+    write(keyspace, 7, &[("a", text("7")), ("c", text("7")), ("cc", long(7)), ("e", text("7"))]);
     assert!(!computing.is_finished());
     let mut before: BTreeMap<Bytes, Bytes> = rows.map(|(key, value)| (text(key), value)).into();
     before.insert(text("a"), text("1"));
@@ -209,22 +210,22 @@ async fn what_is_written_while_the_rows_are_read_does_not_change_the_digest() {
 #[tokio::test]
 async fn a_reader_that_would_lose_its_view_hurries_and_one_whose_rows_are_replaced_is_overtaken() {
     let opened = open();
-    let space = &opened.space;
+    let keyspace = &opened.keyspace;
     let keys: Vec<String> = (0..40).map(|n| format!("b{n:02}")).collect();
     let rows = |value: Bytes| -> Vec<(&str, Bytes)> {
         keys.iter().map(|key| (key.as_str(), value.clone())).collect()
     };
     let long = Bytes::from(vec![1; RUN_BYTES]);
     // Each run would take days at this rate.
-    let (slow, progress) = compute(ArmedDigest::new(space, 6).unwrap(), 1);
-    write(space, 6, &rows(long.clone()));
+    let (slow, progress) = compute(ArmedDigest::new(keyspace, 6).unwrap(), 1);
+    write(keyspace, 6, &rows(long.clone()));
     until(|| progress.read().0 > 0).await;
     assert!(progress.read().1 < 2 * RUN_BYTES as u64);
-    write(space, 7, &rows(text("short")));
+    write(keyspace, 7, &rows(text("short")));
     until(|| progress.read().1 > 3 * RUN_BYTES as u64).await;
     slow.abort();
-    let (lost, progress) = compute(ArmedDigest::new(space, 8).unwrap(), 1);
-    write(space, 8, &rows(long));
+    let (lost, progress) = compute(ArmedDigest::new(keyspace, 8).unwrap(), 1);
+    write(keyspace, 8, &rows(long));
     until(|| progress.read().0 > 0).await;
     install(&opened, 9).await;
     assert_eq!(lost.await.unwrap(), Err(DigestError::Overtaken));

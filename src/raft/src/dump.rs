@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::apply::{RUN_BYTES, Transfer};
 use super::error::ReadError;
-use super::group::{Consistency, Group};
+use super::group::{Group, ReadGuarantee};
 use super::storage::{KeyValue, SnapshotView};
 use super::types::LogPosition;
 use keyviz_types::Term;
@@ -27,7 +27,7 @@ impl std::fmt::Debug for Dump {
 impl Group {
     /// The rows with everything acknowledged before the call. Only the leader can provide them.
     pub async fn dump(self: &Arc<Self>, limit: Duration) -> Result<Dump, ReadError> {
-        self.confirm_read(Consistency::Linearizable, limit).await?;
+        self.confirm_read(ReadGuarantee::Linearizable, limit).await?;
         // Taken by the applying task, so never within a batch.
         let stopped = |reason: String| ReadError::Stopped(reason);
         let snapshot =

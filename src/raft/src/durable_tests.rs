@@ -25,12 +25,12 @@ async fn no_lost_write_a_node_applies_only_what_is_durable_in_its_own_log() {
     let second = cluster.put(GROUP, "k", "2").await;
     tokio::time::sleep(LONG).await;
     let applied = group.status().applied.map(|at| at.index);
-    let row = group.space().get(b"k").expect("reads").expect("it is there");
+    let row = group.keyspace().get(b"k").expect("reads").expect("it is there");
     storage.stall_syncs(false);
     assert!(applied < Some(second.log_index), "{applied:?} is ahead of the log");
     assert_eq!(row, "1", "a row that the log does not know of");
     group.wait_applied(second.log_index, Duration::from_secs(20)).await.expect("it goes on");
-    assert_eq!(group.space().get(b"k").expect("reads").expect("it is there"), "2");
+    assert_eq!(group.keyspace().get(b"k").expect("reads").expect("it is there"), "2");
 }
 
 #[tokio::test]

@@ -4,10 +4,10 @@ use std::io;
 
 use super::options::OptionsError;
 use super::storage::DiskFull;
-use super::types::{Member, NodeId};
+use super::types::{Member, RaftNodeId};
 
 /// The leader as far as this node knows.
-pub type KnownLeader = Option<(NodeId, Member)>;
+pub type KnownLeader = Option<(RaftNodeId, Member)>;
 
 /// Why a proposal was not answered with its reply.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -59,11 +59,11 @@ impl ProposeError {
 )]
 pub struct ReplicasFull {
     /// The replicas that are full.
-    pub full: Vec<NodeId>,
+    pub full: Vec<RaftNodeId>,
 }
 
-fn listed(nodes: &[NodeId]) -> String {
-    let each = |node: &NodeId| format!("the disk of node {node} is full");
+fn listed(nodes: &[RaftNodeId]) -> String {
+    let each = |node: &RaftNodeId| format!("the disk of node {node} is full");
     nodes.iter().map(each).collect::<Vec<_>>().join(", ")
 }
 
@@ -122,7 +122,8 @@ pub enum CreateError {
     /// It was closed on this node, because its leader contradicted what it has committed.
     #[error(
         "the group is closed on this node: {reason}. Run `keyviz cluster verify`, then replace the \
-         node that is wrong (`keyviz cluster replace-node`); keep its folder until all replicas agree"
+         node that is wrong (`keyviz cluster replace-node`); keep its folder until all replicas \
+         agree"
     )]
     Closed {
         /// Both logs.
@@ -138,7 +139,7 @@ pub enum CreateError {
 pub enum InitializeError {
     /// This node is not one of them.
     #[error("node {0} is not among the first members")]
-    NotAMember(NodeId),
+    NotAMember(RaftNodeId),
     /// The group has stopped on this node.
     #[error("the group has stopped on this node: {0}")]
     Stopped(String),

@@ -99,7 +99,7 @@ async fn bounds_a_stalled_disk_under_a_flood_refuses_early_keeps_little_and_reco
     assert!(read(&seen.refused) > 1_000, "{} refused at once", read(&seen.refused));
     assert_eq!(read(&seen.done), 0, "nothing is acknowledged before it is durable");
     assert!(read(&seen.given_up) <= most, "only what was admitted made its caller wait");
-    assert!(group.space().get(b"before").unwrap().is_some(), "stale reads go on");
+    assert!(group.keyspace().get(b"before").unwrap().is_some(), "stale reads go on");
 
     drop(stall);
     let drained = async {

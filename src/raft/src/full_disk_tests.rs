@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::testing::{Cluster, GROUP, quick};
 use super::*;
 
-async fn reached(cluster: &Cluster, node: NodeId, index: u64) {
+async fn reached(cluster: &Cluster, node: RaftNodeId, index: u64) {
     let group = cluster.nodes[&node].group(GROUP);
     group.wait_applied(index, Duration::from_secs(20)).await.unwrap();
 }
@@ -22,7 +22,7 @@ async fn a_full_follower_takes_no_command_and_follows_on_and_a_full_leader_refus
 
     let full = cluster.nodes[&follower].groups.storage().clone();
     full.pretend_free(Some(0));
-    assert_eq!(full.room(), RoomState::Full);
+    assert_eq!(full.disk_space(), DiskSpace::Full);
     let term = cluster.nodes[&leader].group(GROUP).status().term;
     let mut last = first;
     for round in 0..20 {
@@ -67,17 +67,17 @@ async fn a_leader_refuses_early_while_no_majority_of_replicas_has_room() {
     cluster.put(GROUP, "k", "1").await;
     let leader = cluster.leader(GROUP).await;
     let group = cluster.nodes[&leader].group(GROUP);
-    let others: Vec<NodeId> = (1..=3).filter(|node| *node != leader).collect();
-    let pretend = |node: NodeId, free| {
+    let others: Vec<RaftNodeId> = (1..=3).filter(|node| *node != leader).collect();
+    let pretend = |node: RaftNodeId, free| {
         cluster.nodes[&node].groups.storage().pretend_free(free);
     };
-    let eventually_full = async |full: &[NodeId]| {
+    let eventually_full = async |full: &[RaftNodeId]| {
         let expected = match full.len() {
             0 | 1 => Ok(()),
             _ => Err(ReplicasFull { full: full.to_vec() }),
         };
         let told = async {
-            while group.check_replicas_room() != expected {
+            while group.check_replicas_space() != expected {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -88,7 +88,7 @@ async fn a_leader_refuses_early_while_no_majority_of_replicas_has_room() {
     eventually_full(&others[..1]).await;
     pretend(others[1], Some(0));
     eventually_full(&others).await;
-    let said = group.check_replicas_room().expect_err("two of three are full").to_string();
+    let said = group.check_replicas_space().expect_err("two of three are full").to_string();
     for node in &others {
         assert!(said.contains(&format!("the disk of node {node} is full")), "{said}");
     }

@@ -7,11 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::LinearizerOption;
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::errors::{
-    ClientWriteError, Fatal, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
-};
+use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader, RaftError};
 use openraft::raft::{AppendEntriesRequest, VoteRequest, VoteResponse};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -19,16 +16,17 @@ use tonic::Status;
 
 use super::admission::{Admitted, GroupQueue};
 use super::contradiction::{self, Contradiction};
-use super::error::{InitializeError, KnownLeader, ProposeError, ReadError, ReplicasFull};
+use super::error::{InitializeError, KnownLeader, ProposeError, ReplicasFull};
 use super::log::GroupLog;
 use super::options::{GroupOptions, MAX_COMMAND_BYTES};
 use super::proposals::{Proposals, Raft, WriteResult};
+use super::pulse::Pulse;
 use super::reads::Rounds;
 use super::status::{GroupStatus, Leadership};
-use super::storage::{Space, Storage};
+use super::storage::{Keyspace, Storage};
 use super::transport::Peers;
 use super::transport::held::Incoming;
-use super::types::{Command, Member, NodeId, SnapshotMeta, Types, Vote};
+use super::types::{Command, Member, RaftNodeId, SnapshotMeta, Types, Vote};
 use keyviz_types::{GroupId, Term};
 
 /// Between attempts of a leader that has no lease yet: about a round on a LAN.
@@ -36,7 +34,7 @@ const LEASE_RETRY: Duration = Duration::from_millis(5);
 
 /// How much a read asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Consistency {
+pub enum ReadGuarantee {
     /// Everything acknowledged before the read arrived, whatever the clocks do.
     Linearizable,
     /// The same as long as no clock of the quorum runs more than a quarter faster than the
@@ -60,20 +58,21 @@ pub struct Proposed {
 /// One group on this node.
 pub struct Group {
     id: GroupId,
-    node: NodeId,
+    node: RaftNodeId,
     raft: Raft,
     log: GroupLog,
-    space: Space,
+    keyspace: Keyspace,
     storage: Storage,
-    options: GroupOptions,
-    applied: Arc<watch::Sender<Option<u64>>>,
+    pub(super) options: GroupOptions,
+    pub(super) applied: Arc<watch::Sender<Option<u64>>>,
     leadership: watch::Receiver<Leadership>,
     waiting: Proposals,
-    queue: Arc<GroupQueue>,
+    pub(super) queue: Arc<GroupQueue>,
     peers: Peers,
     incoming: Arc<Incoming>,
-    quorum_rounds: Rounds,
-    lease_rounds: Rounds,
+    pulse: Arc<Pulse>,
+    pub(super) quorum_rounds: Rounds,
+    pub(super) lease_rounds: Rounds,
     votes_from: Instant,
     /// Bytes of rows that leaders sent since the group was opened.
     received_bytes: std::sync::atomic::AtomicU64,
@@ -82,10 +81,11 @@ pub struct Group {
 /// What a group has on this node's disk.
 pub(crate) struct Opened {
     pub(crate) log: GroupLog,
-    pub(crate) space: Space,
+    pub(crate) keyspace: Keyspace,
     pub(crate) storage: Storage,
     pub(crate) applied: Arc<watch::Sender<Option<u64>>>,
     pub(crate) peers: Peers,
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 impl std::fmt::Debug for Group {
@@ -109,7 +109,7 @@ impl Group {
         queue: Arc<GroupQueue>,
         options: GroupOptions,
     ) -> Arc<Self> {
-        let Opened { log, space, storage, applied, peers } = opened;
+        let Opened { log, keyspace, storage, applied, peers, pulse } = opened;
         let node = *raft.node_id();
         // Before the restart this node may have promised a leader to vote for nobody else while
         // its lease lasts. The promise was in memory; so the longest one is kept.
@@ -119,16 +119,17 @@ impl Group {
         Arc::new(Self {
             id,
             node,
-            leadership: super::status::watch_leadership(&raft, log.clone()),
+            leadership: super::status::watch_leadership(&raft, log.clone(), pulse.clone()),
             raft,
             log,
-            space,
+            keyspace,
             storage,
             applied,
             waiting: Proposals::default(),
             queue,
             peers,
             incoming: Arc::default(),
+            pulse,
             quorum_rounds: Rounds::default(),
             lease_rounds: Rounds::default(),
             votes_from: Instant::now() + hold,
@@ -143,14 +144,14 @@ impl Group {
     }
 
     /// The node this is.
-    pub fn node(&self) -> NodeId {
+    pub fn node(&self) -> RaftNodeId {
         self.node
     }
 
     /// Its rows, for reading. What a read may assume follows from
     /// [`confirm_read`](Group::confirm_read).
-    pub fn space(&self) -> &Space {
-        &self.space
+    pub fn keyspace(&self) -> &Keyspace {
+        &self.keyspace
     }
 
     /// Where the group stands, as of now.
@@ -183,7 +184,7 @@ impl Group {
     /// The members of different groups start in turn, so that leaders spread over the nodes.
     pub async fn initialize(
         &self,
-        members: BTreeMap<NodeId, Member>,
+        members: BTreeMap<RaftNodeId, Member>,
     ) -> Result<(), InitializeError> {
         if !members.contains_key(&self.node) {
             return Err(InitializeError::NotAMember(self.node));
@@ -227,7 +228,7 @@ impl Group {
         if bytes > MAX_COMMAND_BYTES {
             return Err(ProposeError::TooLong { bytes });
         }
-        self.storage.check_room()?;
+        self.storage.check_space()?;
         let admitted = self.queue.admit(bytes).ok_or(ProposeError::Overloaded)?;
         let limit = self.options.election_min;
         let write = write(self.waiting.clone(), self.raft.clone(), Command(command), limit);
@@ -251,10 +252,10 @@ impl Group {
         }
     }
 
-    /// Fails where so many replicas are full that no majority has room, as far as they have told this
-    /// node as their leader: what is proposed would get no answer. A change of the catalog is not to
-    /// ask, since it may bring a replica that has room.
-    pub fn check_replicas_room(&self) -> Result<(), ReplicasFull> {
+    /// Fails where so many replicas are full that no majority has room, as far as they have told
+    /// this node as their leader: what is proposed would get no answer. A change of the catalog is
+    /// not to ask, since it may bring a replica that has room.
+    pub fn check_replicas_space(&self) -> Result<(), ReplicasFull> {
         let full = self.peers.full();
         if full.is_empty() || !self.is_leader() {
             return Ok(());
@@ -262,7 +263,7 @@ impl Group {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         for voters in metrics.membership_config.membership().get_joint_config() {
-            let without: Vec<NodeId> = voters.intersection(&full).copied().collect();
+            let without: Vec<RaftNodeId> = voters.intersection(&full).copied().collect();
             if (voters.len() - without.len()) * 2 <= voters.len() {
                 return Err(ReplicasFull { full: without });
             }
@@ -284,91 +285,16 @@ impl Group {
         self.queue.proposals()
     }
 
-    /// The index that a linearizable read must have applied, confirmed by a quorum after the call.
-    /// Only the leader can tell. Concurrent calls share rounds.
-    pub async fn read_index(self: &Arc<Self>) -> Result<u64, ReadError> {
-        let option = LinearizerOption::new(Some(Duration::ZERO), true)
-            .with_wait_timeout(self.options.election_max);
-        self.confirm(|group| &group.quorum_rounds, option).await
-    }
-
-    /// Like [`read_index`](Group::read_index), vouched for by the leader's lease where that is
-    /// fresh enough.
-    pub async fn lease_index(self: &Arc<Self>) -> Result<u64, ReadError> {
-        let lease = self.options.lease();
-        let option = LinearizerOption::new(Some(lease), false).with_wait_timeout(Duration::ZERO);
-        match self.confirm(|group| &group.lease_rounds, option).await {
-            Err(ReadError::NoQuorum) => self.read_index().await,
-            answer => answer,
-        }
-    }
-
-    async fn confirm(
-        self: &Arc<Self>,
-        rounds: fn(&Group) -> &Rounds,
-        option: LinearizerOption,
-    ) -> Result<u64, ReadError> {
-        let (answer, start) = rounds(self).join();
-        if start {
-            let group = self.clone();
-            tokio::spawn(async move {
-                rounds(&group).run(|| group.confirm_once(option.clone())).await;
-            });
-        }
-        answer.await.unwrap_or_else(|_| Err(ReadError::Stopped("it is shutting down".into())))
-    }
-
-    async fn confirm_once(&self, option: LinearizerOption) -> Result<u64, ReadError> {
-        match self.raft.get_read_linearizer(option).await {
-            Ok(linearizer) => Ok(linearizer.read_log_id().index()),
-            Err(RaftError::Fatal(fatal)) => Err(ReadError::Stopped(fatal.to_string())),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
-                Err(ReadError::NotLeader { leader: known_leader(forward) })
-            }
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
-                Err(ReadError::NoQuorum)
-            }
-        }
-    }
-
-    /// Waits until the entry at `index` is applied here.
-    pub async fn wait_applied(&self, index: u64, limit: Duration) -> Result<(), ReadError> {
-        let reached = |applied: &Option<u64>| applied.is_some_and(|applied| applied >= index);
-        if reached(&self.applied.borrow()) {
-            return Ok(());
-        }
-        let mut applied = self.applied.subscribe();
-        match tokio::time::timeout(limit, applied.wait_for(reached)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(ReadError::Stopped("its state machine is gone".into())),
-            Err(_) => Err(ReadError::Behind),
-        }
-    }
-
-    /// After this, reading [`space`](Group::space) here gives what `consistency` promises. On a
-    /// node that does not lead, a consistency other than stale is [`ReadError::NotLeader`]: ask
-    /// the leader for its [`read_index`](Group::read_index), then [`wait_applied`](Group::wait_applied).
-    pub async fn confirm_read(
-        self: &Arc<Self>,
-        consistency: Consistency,
-        limit: Duration,
-    ) -> Result<(), ReadError> {
-        let started = Instant::now();
-        let index = match consistency {
-            Consistency::Stale => return Ok(()),
-            Consistency::Linearizable => tokio::time::timeout(limit, self.read_index()).await,
-            Consistency::Lease => tokio::time::timeout(limit, self.lease_index()).await,
-        };
-        let index = index.map_err(|_| ReadError::NoQuorum)??;
-        self.wait_applied(index, limit.saturating_sub(started.elapsed())).await
-    }
-
     pub(crate) fn raft(&self) -> &Raft {
         &self.raft
     }
 
     pub(crate) fn incoming(&self) -> &Arc<Incoming> {
         &self.incoming
+    }
+
+    pub(crate) fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     pub(crate) fn log(&self) -> &GroupLog {
@@ -454,8 +380,8 @@ async fn write(waiting: Proposals, raft: Raft, command: Command, limit: Duration
 
 type Write = Pin<Box<dyn Future<Output = WriteResult> + Send>>;
 
-/// A proposal and what it was admitted with. If its caller goes away, it goes on by itself until its
-/// outcome is known, and counts as under way until then.
+/// A proposal and what it was admitted with. If its caller goes away, it goes on by itself until
+/// its outcome is known, and counts as under way until then.
 struct UnderWay(Option<(Write, Admitted)>);
 
 impl UnderWay {

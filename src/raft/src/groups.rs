@@ -17,9 +17,10 @@ use super::group::{Group, Opened};
 use super::log::GroupLog;
 use super::machine::Machine;
 use super::options::GroupOptions;
-use super::storage::{Space, Storage};
+use super::pulse::Pulse;
+use super::storage::{Keyspace, Storage};
 use super::transport::{COMMIT_HOLD, GroupNetwork, MAX_MESSAGE_BYTES, Pace, Peers, Service};
-use super::types::NodeId;
+use super::types::RaftNodeId;
 use keyviz_proto::raft_transport_server::RaftTransportServer;
 use keyviz_types::GroupId;
 
@@ -72,7 +73,7 @@ impl Groups {
     }
 
     /// The node this is.
-    pub fn node(&self) -> NodeId {
+    pub fn node(&self) -> RaftNodeId {
         self.inner.peers.node()
     }
 
@@ -125,26 +126,29 @@ impl Groups {
         let opening = super::blocking(move || {
             storage.finish_erasing(id)?;
             let log = storage.open_log(id)?.overwriting_committed(overwrites);
-            let space = storage.open_space(id)?;
-            check_rows_reach_log(&log, &space)?;
-            let applier = Applier::open(storage, space.clone(), Box::new(machine))?;
+            let keyspace = storage.open_space(id)?;
+            check_rows_reach_log(&log, &keyspace)?;
+            let applier = Applier::open(storage, keyspace.clone(), Box::new(machine))?;
             let applier = applier.behind(log.clone());
-            Ok::<_, std::io::Error>((log, space, applier))
+            Ok::<_, std::io::Error>((log, keyspace, applier))
         });
-        let (log, space, applier) = opening
+        let (log, keyspace, applier) = opening
             .await
             .unwrap_or_else(|_| Err(std::io::Error::other("opening the group panicked")))?;
         let applied = applier.watch_applied();
         let (peers, pace) = (inner.peers.clone(), inner.pace.clone());
         // Every node's routes follow the catalog: they do not wait.
         let hold = if id == GroupId::CATALOG { Duration::ZERO } else { COMMIT_HOLD };
-        let network = GroupNetwork { peers: peers.clone(), group: id, pace, hold };
+        let pulse = Arc::<Pulse>::default();
+        let told = pulse.clone();
+        let network = GroupNetwork { peers: peers.clone(), group: id, pace, hold, pulse: told };
         let raft = openraft::Raft::new(self.node(), config, network, log.clone(), applier)
             .await
             .map_err(|fatal| CreateError::Raft(fatal.to_string()))?;
+        pulse.attach(&raft);
         let queue = GroupQueue::new(inner.queue.clone(), inner.options.proposals);
         let storage = inner.storage.clone();
-        let opened = Opened { log, space, storage, applied, peers };
+        let opened = Opened { log, keyspace, storage, applied, peers, pulse };
         let group = Group::new(id, raft, opened, queue, inner.options);
         let added = {
             let _changing = inner.changing.lock();
@@ -190,8 +194,8 @@ impl Groups {
         }
     }
 
-    /// Stops one group for good: its data stays, and it is not opened here again. Without the catalog
-    /// group the whole node takes part in nothing.
+    /// Stops one group for good: its data stays, and it is not opened here again. Without the
+    /// catalog group the whole node takes part in nothing.
     pub(crate) async fn close(&self, id: GroupId, reason: String) {
         if self.inner.closed.lock().insert(id, reason.clone()).is_some() {
             return;
@@ -255,13 +259,13 @@ impl Groups {
     /// Hands each group that this node leads to one of `candidates` that votes in it and has all of
     /// its log: another could not be elected, and the group would be without a leader for a while.
     /// Returns how many were handed over.
-    pub async fn hand_over_to(&self, candidates: &BTreeSet<NodeId>, limit: Duration) -> usize {
+    pub async fn hand_over_to(&self, candidates: &BTreeSet<RaftNodeId>, limit: Duration) -> usize {
         let led =
             self.list().into_iter().filter(|group| group.leadership().borrow().leading.is_some());
         let moves = led.map(|group| async move {
             let status = group.status();
             let mut able = status.voters.intersection(candidates);
-            let matched = |voter: &NodeId| status.matched.get(voter).copied().flatten();
+            let matched = |voter: &RaftNodeId| status.matched.get(voter).copied().flatten();
             match able.find(|voter| matched(voter) == status.last_log) {
                 Some(to) => group.transfer_leader(*to, limit).await.is_ok(),
                 None => false,
@@ -289,10 +293,10 @@ impl Groups {
     }
 }
 
-/// What the log has forgotten must be in the rows. They are synced before it forgets, so rows that lack
-/// it were lost.
-fn check_rows_reach_log(log: &GroupLog, space: &Space) -> io::Result<()> {
-    let (applied, purged) = (space.applied().map(|at| at.index), log.purged_index());
+/// What the log has forgotten must be in the rows. They are synced before it forgets, so rows that
+/// lack it were lost.
+fn check_rows_reach_log(log: &GroupLog, keyspace: &Keyspace) -> io::Result<()> {
+    let (applied, purged) = (keyspace.applied().map(|at| at.index), log.purged_index());
     if applied >= purged {
         return Ok(());
     }

@@ -5,15 +5,15 @@ use openraft::storage::RaftStateMachine as _;
 
 use super::KeyValue;
 use super::apply::{Applier, Staged, Transfer};
-use super::storage::{Batch, PageLimit, Space, Storage, StorageOptions};
+use super::storage::{Batch, Keyspace, PageLimit, Storage, StorageOptions};
 use super::testing::Map;
 use super::types::{LogPosition, SnapshotMeta, StoredMembership};
 use keyviz_types::GroupId;
 
-fn rows(space: &Space) -> Vec<KeyValue> {
+fn rows(keyspace: &Keyspace) -> Vec<KeyValue> {
     let limit = PageLimit { rows: usize::MAX, bytes: usize::MAX };
     let (from, to) = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
-    space.scan(from, to, limit).unwrap().rows
+    keyspace.scan(from, to, limit).unwrap().rows
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -23,21 +23,21 @@ async fn a_crash_at_any_write_of_an_installation_leaves_the_old_rows_or_the_new(
     let (mut olds, mut news) = (0, 0);
     for writes in 0.. {
         let group = GroupId(1_000 + writes as u64);
-        let space = storage.open_space(group).unwrap();
-        let mut batch = Batch::new(&space);
+        let keyspace = storage.open_space(group).unwrap();
+        let mut batch = Batch::new(&keyspace);
         batch.begin_command();
         batch.put(Bytes::from("old"), Bytes::from("1")).unwrap();
         batch.put(Bytes::from("both"), Bytes::from("old")).unwrap();
         batch.set_applied(LogPosition { term: 1, index: 5 });
-        space.write(&batch.into_changes()).unwrap();
-        let old = rows(&space);
+        keyspace.write(&batch.into_changes()).unwrap();
+        let old = rows(&keyspace);
         let new: Vec<KeyValue> = [("both", vec![b'n'; 50_000]), ("new", vec![b'2'])]
             .map(|(key, value)| (Bytes::from(key), Bytes::from(value)))
             .into();
 
         storage.crash().after(writes);
-        let mut applier = Applier::open(storage.clone(), space.clone(), Box::new(Map)).unwrap();
-        let mut staged = Staged::new(storage.clone(), space).unwrap();
+        let mut applier = Applier::open(storage.clone(), keyspace.clone(), Box::new(Map)).unwrap();
+        let mut staged = Staged::new(storage.clone(), keyspace).unwrap();
         staged.rows().load(&new).unwrap();
         let last = LogPosition { term: 2, index: 9 };
         let meta = SnapshotMeta {

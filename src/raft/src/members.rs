@@ -9,11 +9,15 @@ use openraft::errors::{ClientWriteError, Fatal, RaftError};
 use super::error::ChangeError;
 use super::group::{Group, known_leader};
 use super::proposals::WriteError;
-use super::types::{Member, NodeId, Types};
+use super::types::{Member, RaftNodeId, Types};
 
 impl Group {
     /// Asks `to` to take over and waits until it leads, or `limit` has passed.
-    pub async fn transfer_leader(&self, to: NodeId, limit: Duration) -> Result<(), ChangeError> {
+    pub async fn transfer_leader(
+        &self,
+        to: RaftNodeId,
+        limit: Duration,
+    ) -> Result<(), ChangeError> {
         if !self.raft().voter_ids().any(|voter| voter == to) {
             return Err(ChangeError::Refused(format!("node {to} is not a voter of the group")));
         }
@@ -39,7 +43,7 @@ impl Group {
     }
 
     /// Adds a node that receives the log but does not vote; waits until it has caught up.
-    pub async fn add_learner(&self, node: NodeId, member: Member) -> Result<(), ChangeError> {
+    pub async fn add_learner(&self, node: RaftNodeId, member: Member) -> Result<(), ChangeError> {
         changed(self.raft().add_learner(node, member, true).await)
     }
 
@@ -47,7 +51,7 @@ impl Group {
     /// `keep_as_learners`.
     pub async fn change_membership(
         &self,
-        voters: impl IntoIterator<Item = NodeId>,
+        voters: impl IntoIterator<Item = RaftNodeId>,
         keep_as_learners: bool,
     ) -> Result<(), ChangeError> {
         let voters = ChangeMembers::ReplaceAllVoters(voters.into_iter().collect());
@@ -57,7 +61,7 @@ impl Group {
     /// Changes where members are reached.
     pub async fn set_addresses(
         &self,
-        members: BTreeMap<NodeId, Member>,
+        members: BTreeMap<RaftNodeId, Member>,
     ) -> Result<(), ChangeError> {
         changed(self.raft().change_membership(ChangeMembers::SetNodes(members), true).await)
     }

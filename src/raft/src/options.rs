@@ -32,15 +32,15 @@ pub struct GroupOptions {
     pub queue_bytes: u64,
     /// How long a proposal may take before its outcome counts as unknown.
     pub proposal_timeout: Duration,
-    /// Bytes a second of rows that this node sends to replicas that need them, over all groups; 0: no
-    /// limit. At least [`GroupOptions::MIN_MOVE_BYTES_PER_S`] otherwise.
+    /// Bytes a second of rows that this node sends to replicas that need them, over all groups; 0:
+    /// no limit. At least [`GroupOptions::MIN_MOVE_BYTES_PER_S`] otherwise.
     pub move_bytes_per_s: u64,
     /// How old a quorum's last word may be for a lease read. `None`: four fifths of
-    /// [`GroupOptions::election_max`], which leaves a margin for clocks that run at different speeds
-    /// and for the time between the check and the read.
+    /// [`GroupOptions::election_max`], which leaves a margin for clocks that run at different
+    /// speeds and for the time between the check and the read.
     pub lease: Option<Duration>,
-    /// Lets a leader overwrite what a replica has committed, rather than to close the group there. For
-    /// simulations that show what it costs.
+    /// Lets a leader overwrite what a replica has committed, rather than to close the group there.
+    /// For simulations that show what it costs.
     pub overwrites_committed: bool,
 }
 

@@ -1,7 +1,7 @@
 //! Proposals of one group on their way into openraft, in batches.
 //!
-//! openraft takes a batch as one message, appends it as one record and replicates it as one request.
-//! Each proposal still has its own answer.
+//! openraft takes a batch as one message, appends it as one record and replicates it as one
+//! request. Each proposal still has its own answer.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use openraft::errors::{ClientWriteError, Fatal, RaftError};
 use tokio::sync::oneshot;
 
 use super::apply::Applier;
-use super::gather::Gather;
+use super::batcher::Batcher;
 use super::types::{Command, LogId, Reply, Types};
 
 /// Where a proposal ended up and what the state machine answered.
@@ -28,7 +28,7 @@ pub(crate) type WriteResult = Result<Written, WriteError>;
 /// The proposals of one group that openraft has not been given yet.
 #[derive(Clone, Default)]
 pub(crate) struct Proposals {
-    gather: Arc<Gather<Proposal>>,
+    batcher: Arc<Batcher<Proposal>>,
 }
 
 struct Proposal {
@@ -44,8 +44,8 @@ impl Proposals {
         let bytes = command.0.len();
         let raft = raft.clone();
         let send = move |batch| propose(raft.clone(), batch);
-        let gather = Arc::clone(&self.gather);
-        let written = gather.submit(Proposal { command, answer }, bytes, written, send).await;
+        let batcher = Arc::clone(&self.batcher);
+        let written = batcher.submit(Proposal { command, answer }, bytes, written, send).await;
         written.unwrap_or(Err(RaftError::Fatal(Fatal::Stopped)))
     }
 }

@@ -15,7 +15,7 @@ use openraft::async_runtime::WatchReceiver as _;
 use super::error::{ChangeError, ReadError};
 use super::group::Group;
 use super::members::changed;
-use super::types::{Member, NodeId};
+use super::types::{Member, RaftNodeId};
 
 /// A learner that lacks no more entries than this may vote: it has the rest within a moment.
 const CAUGHT_UP: u64 = 1_000;
@@ -24,13 +24,13 @@ const CAUGHT_UP: u64 = 1_000;
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Shape {
     /// Those who shall vote; at least one.
-    pub voters: BTreeMap<NodeId, Member>,
+    pub voters: BTreeMap<RaftNodeId, Member>,
     /// Those who shall only receive the log.
-    pub learners: BTreeMap<NodeId, Member>,
+    pub learners: BTreeMap<RaftNodeId, Member>,
 }
 
 impl Shape {
-    fn contains(&self, node: NodeId) -> bool {
+    fn contains(&self, node: RaftNodeId) -> bool {
         self.voters.contains_key(&node) || self.learners.contains_key(&node)
     }
 }
@@ -43,7 +43,7 @@ pub enum Reshaped {
     /// A node receives the log.
     CatchingUp {
         /// The node.
-        node: NodeId,
+        node: RaftNodeId,
         /// The last entry that it is known to have.
         matched: Option<u64>,
         /// The last entry of the log.
@@ -52,7 +52,7 @@ pub enum Reshaped {
     /// The leader goes and has handed over; the next step is its successor's.
     HandedOver {
         /// The successor.
-        to: NodeId,
+        to: RaftNodeId,
     },
 }
 
@@ -80,7 +80,7 @@ impl Group {
             }
         }
         let goes = !shape.voters.contains_key(&self.node());
-        let mut voters: BTreeSet<NodeId> = shape.voters.keys().copied().collect();
+        let mut voters: BTreeSet<RaftNodeId> = shape.voters.keys().copied().collect();
         if goes {
             let heirs = status.voters.iter().filter(|voter| voters.contains(voter));
             let heir = heirs.max_by_key(|voter| status.matched.get(voter).copied().flatten());
@@ -99,7 +99,7 @@ impl Group {
             within(limit, async { changed(changing.await) }).await?;
         }
         let members = self.status().members;
-        let stray: BTreeSet<NodeId> =
+        let stray: BTreeSet<RaftNodeId> =
             members.into_keys().filter(|node| !shape.contains(*node)).collect();
         if !stray.is_empty() && !goes {
             let removing = self.raft().change_membership(ChangeMembers::RemoveNodes(stray), false);
@@ -116,7 +116,7 @@ impl Group {
     }
 
     /// Whether exactly these vote, and a majority has agreed to that.
-    fn has_settled_on(&self, voters: &BTreeSet<NodeId>) -> bool {
+    fn has_settled_on(&self, voters: &BTreeSet<RaftNodeId>) -> bool {
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
         let (now, agreed) = (&metrics.membership_config, &metrics.committed_membership_config);
@@ -124,8 +124,9 @@ impl Group {
         now.log_id() == agreed.log_id() && matches!(configs.as_slice(), [one] if one == voters)
     }
 
-    /// Whether `node` is a member, confirmed by a majority after the call. Only the leader can tell.
-    pub async fn confirms_member(self: &Arc<Self>, node: NodeId) -> Result<bool, ReadError> {
+    /// Whether `node` is a member, confirmed by a majority after the call. Only the leader can
+    /// tell.
+    pub async fn confirms_member(self: &Arc<Self>, node: RaftNodeId) -> Result<bool, ReadError> {
         self.read_index().await?;
         Ok(self.status().members.contains_key(&node))
     }

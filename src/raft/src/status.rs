@@ -1,6 +1,7 @@
 //! Where a group stands, in this layer's words.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ServerState;
@@ -10,8 +11,9 @@ use tokio::sync::watch;
 use super::apply::Applier;
 use super::error::KnownLeader;
 use super::log::GroupLog;
+use super::pulse::Pulse;
 use super::transport::SnapshotProgress;
-use super::types::{LogPosition, Member, NodeId, StoredMembership, Types, Vote};
+use super::types::{LogPosition, Member, RaftNodeId, StoredMembership, Types, Vote};
 use keyviz_types::{GroupId, Term};
 
 /// What this node is in a group.
@@ -65,17 +67,17 @@ pub struct GroupStatus {
     /// The last entry that is gone from the log.
     pub purged: Option<LogPosition>,
     /// Those who vote; in a change, those of either set.
-    pub voters: BTreeSet<NodeId>,
+    pub voters: BTreeSet<RaftNodeId>,
     /// Voters and learners.
-    pub members: BTreeMap<NodeId, Member>,
+    pub members: BTreeMap<RaftNodeId, Member>,
     /// On the leader: the last entry that each member is known to have. A member that is not here
     /// or has `None` was not reached yet.
-    pub matched: BTreeMap<NodeId, Option<u64>>,
+    pub matched: BTreeMap<RaftNodeId, Option<u64>>,
     /// How far the snapshot is that this node receives; `None`: it receives none.
     pub receiving: Option<SnapshotProgress>,
 }
 
-fn known_leader(leader: Option<NodeId>, membership: &StoredMembership) -> KnownLeader {
+fn known_leader(leader: Option<RaftNodeId>, membership: &StoredMembership) -> KnownLeader {
     let leader = leader?;
     Some((leader, membership.get_node(&leader).cloned().unwrap_or_default()))
 }
@@ -120,14 +122,23 @@ const VOTE_POLL: Duration = Duration::from_millis(2);
 pub(crate) fn watch_leadership(
     raft: &openraft::Raft<Types, Applier>,
     log: GroupLog,
+    pulse: Arc<Pulse>,
 ) -> watch::Receiver<Leadership> {
     let mut metrics = raft.server_metrics();
     let (sender, receiver) = watch::channel(leadership(&metrics.borrow_watched(), log.vote()));
     tokio::spawn(async move {
+        let mut seen: Option<(RaftNodeId, Term)> = None;
         loop {
             let now = leadership(&metrics.borrow_watched(), log.vote());
             let waits_for_disk =
                 now.leading.is_none() && metrics.borrow_watched().state.is_leader();
+            let led = now.leader.as_ref().map(|(leader, _)| (*leader, now.term));
+            if led.is_some() && led != seen {
+                if seen.is_some() {
+                    pulse.note_leader_change();
+                }
+                seen = led;
+            }
             sender.send_if_modified(|last| {
                 let changed = *last != now;
                 *last = now;

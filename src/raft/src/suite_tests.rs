@@ -16,8 +16,8 @@ impl StoreBuilder<Types, GroupLog, Applier, tempfile::TempDir> for Builder {
         let dir = tempfile::tempdir().unwrap();
         let storage = Storage::open(dir.path(), StorageOptions::default()).unwrap();
         let log = storage.open_log(GROUP).unwrap();
-        let space = storage.open_space(GROUP).unwrap();
-        let applier = Applier::open(storage, space, Box::new(Map)).unwrap();
+        let keyspace = storage.open_space(GROUP).unwrap();
+        let applier = Applier::open(storage, keyspace, Box::new(Map)).unwrap();
         Ok((dir, log, applier))
     }
 }

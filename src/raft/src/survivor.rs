@@ -1,10 +1,10 @@
 //! Reads the rows of a node that does not run, for a group that has lost its majority.
 //!
 //! A replica's rows end at the last entry that it applied, and its log may go on: the leader's
-//! commit index reaches a follower one message after the entry does. An entry that a client was told
-//! of is in the log of a majority, so the entries after the applied one may be acknowledged writes.
-//! [`Survivor::replay`] applies them all, as a leader that is elected from this log would. Entries
-//! that were never acknowledged may be among them.
+//! commit index reaches a follower one message after the entry does. An entry that a client was
+//! told of is in the log of a majority, so the entries after the applied one may be acknowledged
+//! writes. [`Survivor::replay`] applies them all, as a leader that is elected from this log would.
+//! Entries that were never acknowledged may be among them.
 //!
 //! Works on a copy of the folder: a replica that applied entries which its group never committed
 //! could not return to that group.
@@ -49,9 +49,9 @@ pub struct Survivor {
 }
 
 impl Survivor {
-    /// Copies the folder of a node that does not run to `copy`, an empty folder, and opens the copy.
-    /// The folder itself is locked meanwhile and not changed. `progress` takes the bytes copied so
-    /// far. Blocks on the disk; the log writer runs on a thread of its own.
+    /// Copies the folder of a node that does not run to `copy`, an empty folder, and opens the
+    /// copy. The folder itself is locked meanwhile and not changed. `progress` takes the bytes
+    /// copied so far. Blocks on the disk; the log writer runs on a thread of its own.
     ///
     /// # Errors
     /// The folder is in use, is no node's, or cannot be read; or the copy cannot be written.
@@ -106,8 +106,8 @@ impl Survivor {
             io::Error::new(io::ErrorKind::NotFound, format!("there is no replica of group {group}"))
         })?;
         let mut log = self.storage.open_log(group)?;
-        let space = self.storage.open_space(group)?;
-        let mut applier = Applier::open(self.storage.clone(), space.clone(), Box::new(machine))?;
+        let keyspace = self.storage.open_space(group)?;
+        let mut applier = Applier::open(self.storage.clone(), keyspace.clone(), Box::new(machine))?;
         let mut next = replica.applied.map_or(0, |at| at.index + 1);
         while next <= replica.last.index {
             let end = (next + RUN_ENTRIES).min(replica.last.index + 1);
@@ -125,7 +125,7 @@ impl Survivor {
             applier.apply(stream::iter(run)).await?;
             next = last + 1;
         }
-        Dump::of(space.view(), replica.term)
+        Dump::of(keyspace.view(), replica.term)
     }
 }
 

@@ -19,7 +19,7 @@ use keyviz_types::GroupId;
 pub(crate) struct Map;
 
 impl Machine for Map {
-    fn restore(&mut self, _: &Space) -> Result<(), MachineError> {
+    fn restore(&mut self, _: &Keyspace) -> Result<(), MachineError> {
         Ok(())
     }
 
@@ -69,8 +69,8 @@ impl Node {
 
 pub(crate) struct Cluster {
     dir: tempfile::TempDir,
-    pub(crate) addrs: BTreeMap<NodeId, SocketAddr>,
-    pub(crate) nodes: BTreeMap<NodeId, Node>,
+    pub(crate) addrs: BTreeMap<RaftNodeId, SocketAddr>,
+    pub(crate) nodes: BTreeMap<RaftNodeId, Node>,
     pub(crate) options: GroupOptions,
     pub(crate) groups: Vec<GroupId>,
 }
@@ -107,17 +107,17 @@ impl Cluster {
         cluster
     }
 
-    pub(crate) fn members(&self) -> BTreeMap<NodeId, Member> {
+    pub(crate) fn members(&self) -> BTreeMap<RaftNodeId, Member> {
         let member = |addr: &SocketAddr| Member::grpc(addr.to_string());
         self.addrs.iter().map(|(node, addr)| (*node, member(addr))).collect()
     }
 
-    pub(crate) fn folder(&self, node: NodeId) -> PathBuf {
+    pub(crate) fn folder(&self, node: RaftNodeId) -> PathBuf {
         self.dir.path().join(node.to_string())
     }
 
     /// Starts a node, on its old folder and port if it has them.
-    pub(crate) async fn start_node(&mut self, node: NodeId) {
+    pub(crate) async fn start_node(&mut self, node: RaftNodeId) {
         let addr = self.addrs.get(&node).copied();
         let addr = addr.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
         let listener = TcpListener::bind(addr).await.unwrap();
@@ -140,12 +140,12 @@ impl Cluster {
         self.nodes.insert(node, Node { groups, server, stop_server });
     }
 
-    pub(crate) async fn stop_node(&mut self, node: NodeId) {
+    pub(crate) async fn stop_node(&mut self, node: RaftNodeId) {
         self.nodes.remove(&node).expect("it runs").stop().await;
     }
 
     /// Waits for a leader that all running nodes agree on.
-    pub(crate) async fn leader(&self, id: GroupId) -> NodeId {
+    pub(crate) async fn leader(&self, id: GroupId) -> RaftNodeId {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
         loop {
             let known: Vec<_> = self
@@ -181,12 +181,12 @@ impl Cluster {
     }
 
     /// Reads at `node`, linearizably, by way of the leader.
-    pub(crate) async fn get(&self, node: NodeId, id: GroupId, key: &str) -> Option<Bytes> {
+    pub(crate) async fn get(&self, node: RaftNodeId, id: GroupId, key: &str) -> Option<Bytes> {
         let leader = self.leader(id).await;
         let index = self.nodes[&leader].group(id).read_index().await.unwrap();
         let group = self.nodes[&node].group(id);
         group.wait_applied(index, Duration::from_secs(10)).await.unwrap();
-        group.space().get(key.as_bytes()).unwrap()
+        group.keyspace().get(key.as_bytes()).unwrap()
     }
 }
 
@@ -207,5 +207,5 @@ async fn open(dir: PathBuf) -> Storage {
 /// All rows of a group on a node.
 pub(crate) fn rows(group: &Group) -> Vec<KeyValue> {
     let all = PageLimit { rows: usize::MAX, bytes: usize::MAX };
-    group.space().scan(Bound::Unbounded, Bound::Unbounded, all).unwrap().rows
+    group.keyspace().scan(Bound::Unbounded, Bound::Unbounded, all).unwrap().rows
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// A member of the cluster, as Raft knows it.
-pub type NodeId = u64;
+pub type RaftNodeId = u64;
 
 /// A command, opaque to Raft. An empty command does not allocate.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,10 +77,10 @@ openraft::declare_raft_types!(
     pub Types:
         D = Command,
         R = Reply,
-        NodeId = NodeId,
+        NodeId = RaftNodeId,
         Node = Member,
         Term = u64,
-        LeaderId = openraft::impls::leader_id_std::LeaderId<u64, NodeId>,
+        LeaderId = openraft::impls::leader_id_std::LeaderId<u64, RaftNodeId>,
         AsyncRuntime = crate::runtime::Runtime,
 );
 
@@ -88,8 +88,8 @@ pub(crate) type CommittedLeaderId = openraft::alias::CommittedLeaderIdOf<Types>;
 pub(crate) type LogId = openraft::alias::LogIdOf<Types>;
 pub(crate) type Vote = openraft::alias::VoteOf<Types>;
 pub(crate) type Entry = openraft::alias::EntryOf<Types>;
-pub(crate) type Payload = openraft::EntryPayload<Command, NodeId, Member>;
-pub(crate) type Membership = openraft::Membership<NodeId, Member>;
+pub(crate) type Payload = openraft::EntryPayload<Command, RaftNodeId, Member>;
+pub(crate) type Membership = openraft::Membership<RaftNodeId, Member>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
 pub(crate) type IoFlushed = openraft::storage::IOFlushed<Types>;

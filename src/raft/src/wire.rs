@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use openraft::raft::{AppendEntriesRequest, VoteRequest, VoteResponse};
 
 use super::types::{
-    Command, Entry, LogId, LogPosition, Member, Membership, NodeId, Payload, StoredMembership,
+    Command, Entry, LogId, LogPosition, Member, Membership, Payload, RaftNodeId, StoredMembership,
     Types, Vote,
 };
 use keyviz_proto as proto;
@@ -67,9 +67,9 @@ pub(crate) fn membership_to_proto(membership: &Membership) -> proto::RaftMembers
 pub(crate) fn membership_from_proto(
     membership: proto::RaftMembership,
 ) -> Result<Membership, Invalid> {
-    let configs: Vec<BTreeSet<NodeId>> =
+    let configs: Vec<BTreeSet<RaftNodeId>> =
         membership.configs.into_iter().map(|voters| voters.nodes.into_iter().collect()).collect();
-    let members: BTreeMap<NodeId, Member> = membership
+    let members: BTreeMap<RaftNodeId, Member> = membership
         .members
         .into_iter()
         .map(|member| (member.node, Member { addr: member.addr, http: member.http }))
@@ -128,6 +128,7 @@ pub(crate) fn append_to_proto(
         previous: append.prev_log_id.map(log_id_to_proto),
         entries: append.entries.into_iter().map(entry_to_proto).collect(),
         committed: append.leader_commit.map(log_id_to_proto),
+        quorum_age_ms: None,
     }
 }
 

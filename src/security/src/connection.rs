@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use super::connections::{ConnectionHandle, Entry};
 use super::verdict::CallerCertificate;
 
 /// The caller of a connection. Requests carry it as an extension.
@@ -19,12 +20,15 @@ pub struct Caller {
     pub address: SocketAddr,
     /// The verdict on its certificate.
     pub certificate: CallerCertificate,
+    /// The connection.
+    pub connection: ConnectionHandle,
 }
 
 /// An accepted connection.
 pub struct Connection {
     pub(super) stream: Stream,
     pub(super) caller: Caller,
+    pub(super) entry: Entry,
 }
 
 pub(super) enum Stream {
@@ -46,6 +50,9 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.entry.poll_closed(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),

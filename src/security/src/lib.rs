@@ -19,7 +19,9 @@
 
 mod channel;
 mod connection;
+mod connections;
 mod error;
+mod expiry;
 mod listener;
 mod plain;
 mod secrets;
@@ -29,8 +31,10 @@ mod watch;
 
 pub use channel::{AuthChannel, Credentials, SECRET_HEADER, connect, connect_lazy};
 pub use connection::{Caller, Connection};
+pub use connections::{ConnectionCounts, ConnectionHandle, Connections, Protocol, UnderWay};
 pub use error::SecurityError;
-pub use listener::{Edge, Listener};
+pub use expiry::Validity;
+pub use listener::Listener;
 pub use secrets::{SecretFile, Secrets};
 pub use tls::{ClientTls, Tls, TlsFiles};
 pub use verdict::CallerCertificate;

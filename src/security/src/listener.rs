@@ -1,11 +1,12 @@
 //! Accepts connections, plain or TLS.
 //!
-//! Handshakes run concurrently, with a time limit each and a limit on their number, so that a
-//! caller that never completes its handshake does not delay others for long.
+//! Handshakes run concurrently, with a time limit each and a limit on their number, of which a
+//! caller that has sent nothing takes no part; so a caller that never completes its handshake does
+//! not delay others for long.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{Stream as FuturesStream, StreamExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,6 +14,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::{Caller, Connection, Stream};
+use super::connections::{Connections, Entry, Protocol};
 use super::plain;
 use super::tls::Tls;
 use super::verdict::CallerCertificate;
@@ -29,14 +31,8 @@ const READY: usize = 64;
 /// The pause after accepting failed, for example for want of file handles.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
-/// The kind of a port.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Edge {
-    /// gRPC, which requests a certificate from callers.
-    Grpc,
-    /// HTTP, which does not.
-    Http,
-}
+/// The log says at most this often that none could be given.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// A port that accepts connections.
 pub struct Listener {
@@ -45,7 +41,7 @@ pub struct Listener {
 }
 
 enum Source {
-    Plain(TcpListener),
+    Plain(TcpListener, Protocol, Connections),
     Tls(mpsc::Receiver<Connection>),
 }
 
@@ -54,14 +50,19 @@ impl Listener {
     ///
     /// # Errors
     /// If the address of the listener cannot be determined.
-    pub fn new(listener: TcpListener, tls: Option<Tls>, edge: Edge) -> std::io::Result<Self> {
+    pub fn new(
+        listener: TcpListener,
+        tls: Option<Tls>,
+        edge: Protocol,
+        connections: Connections,
+    ) -> std::io::Result<Self> {
         let local = listener.local_addr()?;
         let source = match tls {
-            None => Source::Plain(listener),
+            None => Source::Plain(listener, edge, connections),
             Some(tls) => {
-                let (ready, connections) = mpsc::channel(READY);
-                tokio::spawn(take(listener, tls, edge, ready));
-                Source::Tls(connections)
+                let (ready, shaken) = mpsc::channel(READY);
+                tokio::spawn(take(listener, tls, edge, connections, ready));
+                Source::Tls(shaken)
             }
         };
         Ok(Listener { local, source })
@@ -70,10 +71,11 @@ impl Listener {
     /// The next connection. Cancel safe.
     pub async fn next(&mut self) -> Connection {
         match &mut self.source {
-            Source::Plain(listener) => {
-                let (stream, address) = accept(listener).await;
-                let caller = Caller { address, certificate: CallerCertificate::Absent };
-                Connection { stream: Stream::Plain(stream), caller }
+            Source::Plain(listener, edge, connections) => {
+                let (stream, address, entry) = accept(listener, *edge, connections).await;
+                let (certificate, connection) = (CallerCertificate::Absent, entry.handle());
+                let caller = Caller { address, certificate, connection };
+                Connection { stream: Stream::Plain(stream), caller, entry }
             }
             Source::Tls(connections) => match connections.recv().await {
                 Some(connection) => connection,
@@ -110,15 +112,28 @@ impl axum::serve::Listener for Listener {
     }
 }
 
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+impl axum::extract::connect_info::Connected<axum::serve::IncomingStream<'_, Listener>> for Caller {
+    fn connect_info(stream: axum::serve::IncomingStream<'_, Listener>) -> Self {
+        stream.io().caller.clone()
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    edge: Protocol,
+    connections: &Connections,
+) -> (TcpStream, SocketAddr, Entry) {
     use std::io::ErrorKind;
+    let mut told: Option<Instant> = None;
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "a connection keeps its delays");
                 }
-                return (stream, address);
+                if let Some(entry) = connections.enter(edge) {
+                    return (stream, address, entry);
+                }
             }
             // The error concerns one connection, which is closed.
             Err(error)
@@ -129,7 +144,10 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
                         | ErrorKind::ConnectionRefused
                 ) => {}
             Err(error) => {
-                tracing::warn!(%error, "no connection could be taken");
+                if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                    told = Some(Instant::now());
+                    tracing::warn!(%error, "no connection could be taken");
+                }
                 tokio::time::sleep(EXHAUSTED).await;
             }
         }
@@ -137,17 +155,22 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 }
 
 /// Accepts connections until the server stops.
-async fn take(listener: TcpListener, tls: Tls, edge: Edge, ready: mpsc::Sender<Connection>) {
+async fn take(
+    listener: TcpListener,
+    tls: Tls,
+    edge: Protocol,
+    connections: Connections,
+    ready: mpsc::Sender<Connection>,
+) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     loop {
-        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
-        let (stream, address) = tokio::select! {
-            taken = accept(&listener) => taken,
+        let (stream, address, entry) = tokio::select! {
+            taken = accept(&listener, edge, &connections) => taken,
             () = ready.closed() => return,
         };
-        let (tls, ready) = (tls.clone(), ready.clone());
+        let (tls, ready, handshakes) = (tls.clone(), ready.clone(), Arc::clone(&handshakes));
         tokio::spawn(async move {
-            let shaken = handshake(stream, address, &tls, edge);
+            let shaken = handshake(stream, address, entry, &handshakes, &tls, edge);
             match tokio::time::timeout(HANDSHAKE_WITHIN, shaken).await {
                 Ok(Ok(Some(connection))) => {
                     // If the server has stopped, the connection is dropped.
@@ -157,7 +180,6 @@ async fn take(listener: TcpListener, tls: Tls, edge: Edge, ready: mpsc::Sender<C
                 Ok(Err(error)) => tracing::debug!(%address, %error, "a TLS handshake failed"),
                 Err(_) => tracing::debug!(%address, "a TLS handshake took too long"),
             }
-            drop(permit);
         });
     }
 }
@@ -166,21 +188,26 @@ async fn take(listener: TcpListener, tls: Tls, edge: Edge, ready: mpsc::Sender<C
 async fn handshake(
     stream: TcpStream,
     address: SocketAddr,
+    entry: Entry,
+    handshakes: &Semaphore,
     tls: &Tls,
-    edge: Edge,
+    edge: Protocol,
 ) -> std::io::Result<Option<Connection>> {
-    if plain::speaks_plain(&stream).await? {
+    // Waits for the first byte: who says nothing takes no handshake's place.
+    let plain = plain::speaks_plain(&stream).await?;
+    let Ok(_one) = handshakes.acquire().await else { return Ok(None) };
+    if plain {
         tracing::debug!(%address, "a caller speaks plain text to a TLS port");
         plain::refuse(stream).await;
         return Ok(None);
     }
     let settings = tls.settings();
     let config = match edge {
-        Edge::Grpc => &settings.grpc,
-        Edge::Http => &settings.http,
+        Protocol::Grpc => &settings.grpc,
+        Protocol::Http => &settings.http,
     };
     let stream = TlsAcceptor::from(Arc::clone(config)).accept(stream).await?;
     let certificate = settings.judge.judge(stream.get_ref().1.peer_certificates());
-    let caller = Caller { address, certificate };
-    Ok(Some(Connection { stream: Stream::Tls(Box::new(stream)), caller }))
+    let caller = Caller { address, certificate, connection: entry.handle() };
+    Ok(Some(Connection { stream: Stream::Tls(Box::new(stream)), caller, entry }))
 }

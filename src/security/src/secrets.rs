@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use ring::hmac;
 use subtle::{Choice, ConstantTimeEq as _};
 use tonic::codegen::http::HeaderValue;
 
@@ -23,6 +24,9 @@ const MAX_SECRET_BYTES: usize = 1024;
 
 /// Shorter secrets are accepted with a warning.
 const SHORT_SECRET_BYTES: usize = 16;
+
+/// What secrets are derived for, see [`Secrets::derived`].
+const DERIVED_FOR: &[u8] = b"keyviz: a node shows that it is one";
 
 /// Maximum size of a credential file.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -68,14 +72,24 @@ impl Secrets {
         let Some(first) = all.first() else {
             return Err(SecurityError::Empty { what, path: path.to_owned() });
         };
-        let header = |bytes: &[u8]| {
-            let mut value = HeaderValue::from_bytes(bytes).expect("visible ASCII is a header");
-            // Sensitive headers are not printed and not added to the HPACK table.
-            value.set_sensitive(true);
-            value
-        };
         let (bearer, bare) = (header(&[b"Bearer ", &first[..]].concat()), header(first));
         Ok(Secrets { all, bearer, bare })
+    }
+
+    /// Secrets that follow from these and do not tell them. What followed from the *last* is
+    /// presented: while a file of admin tokens is replaced on one node after the other, the old
+    /// token is its last line, and all nodes accept what follows from that.
+    fn derived(&self) -> Self {
+        let of = |secret: &[u8]| -> Box<[u8]> {
+            let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+            let tag = hmac::sign(&key, DERIVED_FOR);
+            let hex = tag.as_ref().iter().map(|byte| format!("{byte:02x}"));
+            hex.collect::<String>().into_bytes().into()
+        };
+        let all: Vec<Box<[u8]>> = self.all.iter().map(|secret| of(secret)).collect();
+        let last = all.last().expect("there is a secret");
+        let (bearer, bare) = (header(&[b"Bearer ", &last[..]].concat()), header(last));
+        Secrets { all, bearer, bare }
     }
 
     /// Whether `offered` is one of them, in constant time.
@@ -99,6 +113,13 @@ impl Secrets {
     }
 }
 
+fn header(bytes: &[u8]) -> HeaderValue {
+    let mut value = HeaderValue::from_bytes(bytes).expect("visible ASCII is a header");
+    // Neither printed nor put into the header tables of connections.
+    value.set_sensitive(true);
+    value
+}
+
 impl PartialEq for Secrets {
     fn eq(&self, other: &Self) -> bool {
         // The order matters, because the first is presented.
@@ -112,11 +133,21 @@ pub struct SecretFile {
     inner: Arc<Inner>,
 }
 
+/// Where secrets come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Origin {
+    /// The file.
+    File,
+    /// What follows from those of the file is shown and accepted, not they.
+    Derived,
+    /// No file.
+    Fixed,
+}
+
 struct Inner {
     what: &'static str,
     path: PathBuf,
-    /// Whether the secrets come from the file.
-    is_file: bool,
+    origin: Origin,
     current: ArcSwap<Secrets>,
 }
 
@@ -141,7 +172,7 @@ impl SecretFile {
             );
         }
         warn_if_readable_by_others(what, path);
-        Ok(SecretFile::of(secrets, what, path, true))
+        Ok(SecretFile::of(secrets, what, path, Origin::File))
     }
 
     /// Secrets that do not come from a file.
@@ -150,12 +181,18 @@ impl SecretFile {
     /// As [`Secrets::parse`]; `origin` is named instead of the file.
     pub fn fixed(what: &'static str, text: &str, origin: &str) -> Result<Self, SecurityError> {
         let path = Path::new(origin);
-        Ok(SecretFile::of(Secrets::parse(text, what, path)?, what, path, false))
+        Ok(SecretFile::of(Secrets::parse(text, what, path)?, what, path, Origin::Fixed))
     }
 
-    fn of(secrets: Secrets, what: &'static str, path: &Path, is_file: bool) -> Self {
-        let current = ArcSwap::from_pointee(secrets);
-        SecretFile { inner: Arc::new(Inner { what, path: path.to_owned(), is_file, current }) }
+    /// The secrets that follow from those of this file, as long as the file has them.
+    pub(super) fn derive(&self, what: &'static str) -> Self {
+        let secrets = self.inner.current.load().derived();
+        SecretFile::of(secrets, what, &self.inner.path, Origin::Derived)
+    }
+
+    fn of(secrets: Secrets, what: &'static str, path: &Path, origin: Origin) -> Self {
+        let (path, current) = (path.to_owned(), ArcSwap::from_pointee(secrets));
+        SecretFile { inner: Arc::new(Inner { what, path, origin, current }) }
     }
 
     /// Whether `offered` is accepted now.
@@ -179,11 +216,12 @@ impl SecretFile {
     /// # Errors
     /// As [`SecretFile::open`]; the former secrets stay in force.
     pub fn reload(&self) -> Result<bool, SecurityError> {
-        let Inner { what, path, is_file, current } = &*self.inner;
-        if !is_file {
+        let Inner { what, path, origin, current } = &*self.inner;
+        if *origin == Origin::Fixed {
             return Ok(false);
         }
         let secrets = Secrets::parse(&read_text(what, path)?, what, path)?;
+        let secrets = if *origin == Origin::Derived { secrets.derived() } else { secrets };
         let changed = **current.load() != secrets;
         if changed {
             current.store(Arc::new(secrets));
@@ -297,5 +335,21 @@ mod tests {
         std::fs::write(&path, "two\n").expect("a file");
         assert_eq!(file.reload(), Ok(true));
         assert!(!file.accepts(b"one"));
+    }
+
+    #[test]
+    fn what_follows_from_tokens_tells_nothing_of_them_and_outlasts_their_rotation() {
+        let of = |text| Secrets::parse(text, "token", Path::new("token")).expect("secrets");
+        let derived = |text| of(text).derived();
+        let (old, both, new) =
+            (derived("old-token"), derived("new-token\nold-token"), derived("new-token"));
+        assert!(!old.accepts(b"old-token") && old.bare() != of("old-token").bare());
+        // Each pair of steps that two nodes may be at accepts the other.
+        for (one, other) in [(&old, &both), (&both, &new), (&old, &old), (&new, &new)] {
+            assert!(one.accepts(other.bare().as_bytes()) || other.accepts(one.bare().as_bytes()));
+        }
+        assert!(old.accepts(both.bare().as_bytes()) && both.accepts(old.bare().as_bytes()));
+        assert!(both.accepts(new.bare().as_bytes()));
+        assert!(!old.accepts(new.bare().as_bytes()));
     }
 }

@@ -15,6 +15,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::error::SecurityError;
+use super::expiry;
 use super::secrets::{read, warn_if_readable_by_others};
 use super::verdict::{AskForCertificate, Judge, reason};
 
@@ -51,6 +52,8 @@ pub(super) struct Settings {
     pub(super) grpc: Arc<ServerConfig>,
     pub(super) http: Arc<ServerConfig>,
     pub(super) judge: Arc<Judge>,
+    /// Seconds since 1970.
+    ends_at: Option<u64>,
 }
 
 impl fmt::Debug for Tls {
@@ -93,6 +96,11 @@ impl Tls {
         self.inner.current.store(Arc::new(settings));
         self.inner.client.0.current.store(client);
         Ok(true)
+    }
+
+    /// When the certificate, or one that links it to the CA, ends; seconds since 1970.
+    pub fn ends_at(&self) -> Option<u64> {
+        self.inner.current.load().ends_at
     }
 
     pub(super) fn settings(&self) -> Arc<Settings> {
@@ -219,12 +227,13 @@ fn load(files: &TlsFiles) -> Result<(Settings, Arc<ClientConfig>), SecurityError
         ca: files.ca.clone(),
         cause: reason(&error),
     })?;
+    let ends_at = expiry::ends_at(&judge, first, intermediates);
     let client = client_config(&roots, Some(own.clone()));
     let ask = Arc::new(AskForCertificate(Arc::clone(&judge)));
     let grpc = server_config(own.clone(), Some(ask), b"h2");
     // If asked for a certificate, browsers would prompt their users to choose one.
     let http = server_config(own, None, b"http/1.1");
-    Ok((Settings { contents, grpc, http, judge }, client))
+    Ok((Settings { contents, grpc, http, judge, ends_at }, client))
 }
 
 fn roots(pem: &[u8], path: &Path) -> Result<RootCertStore, SecurityError> {

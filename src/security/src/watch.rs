@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::pki_types::UnixTime;
 use tokio_util::sync::CancellationToken;
 
 use super::channel::Credentials;
+use super::connections::Connections;
 use super::error::SecurityError;
+use super::expiry::{Reminder, Validity};
 use super::secrets::SecretFile;
 use super::tls::{ClientTls, Tls, TlsFiles};
 
@@ -32,8 +35,11 @@ pub struct Security {
     pub tls: Option<Tls>,
     /// The admin token; `None`: none is required.
     pub admin_token: Option<SecretFile>,
-    /// The cluster secret; `None`: none is required.
+    /// The cluster secret; `None`: none is required. With an admin token and neither a secret nor
+    /// TLS, what follows from the token.
     pub cluster_secret: Option<SecretFile>,
+    /// The connections of callers.
+    pub connections: Connections,
 }
 
 impl Security {
@@ -45,11 +51,16 @@ impl Security {
         let secret = |what, path: &Option<PathBuf>| {
             path.as_deref().map(|path| SecretFile::open(what, path)).transpose()
         };
-        Ok(Security {
-            tls: config.tls.as_ref().map(Tls::open).transpose()?,
-            admin_token: secret("admin token", &config.admin_token)?,
-            cluster_secret: secret("cluster secret", &config.cluster_secret)?,
-        })
+        let tls = config.tls.as_ref().map(Tls::open).transpose()?;
+        let admin_token = secret("admin token", &config.admin_token)?;
+        let mut cluster_secret = secret("cluster secret", &config.cluster_secret)?;
+        if tls.is_none() && cluster_secret.is_none() {
+            // Who may not change members without the token may not pass for one either.
+            let token = admin_token.as_ref();
+            cluster_secret = token.map(|token| token.derive("node secret of the admin token"));
+        }
+        let connections = Connections::default();
+        Ok(Security { tls, admin_token, cluster_secret, connections })
     }
 
     /// The credentials that this node presents to others.
@@ -92,6 +103,8 @@ impl Security {
             return;
         }
         let mut told = Vec::new();
+        let mut reminder = Reminder::default();
+        self.remind(&mut reminder);
         while tokio::time::timeout(READ_EVERY, stop.cancelled()).await.is_err() {
             let security = self.clone();
             let reloaded = tokio::task::spawn_blocking(move || security.reload()).await;
@@ -105,6 +118,20 @@ impl Security {
                 tracing::error!("{error}; what was read before stays in force");
             }
             told = errors;
+            self.remind(&mut reminder);
+        }
+    }
+
+    /// What an operator has to know of the certificate; `None`: nothing.
+    pub fn warning(&self) -> Option<String> {
+        Validity::at(UnixTime::now().as_secs(), self.tls.as_ref()?.ends_at()?).warning()
+    }
+
+    fn remind(&self, reminder: &mut Reminder) {
+        let Some(tls) = &self.tls else { return };
+        let Some(end) = tls.ends_at() else { return };
+        if let Some(said) = reminder.due(UnixTime::now().as_secs(), end) {
+            tracing::warn!("{said} ({})", tls.describe());
         }
     }
 }

@@ -2,19 +2,20 @@
 //!
 //! | call | needs |
 //! |---|---|
-//! | `RaftTransport`, `KvPeer`, `KeyVizPeer`, `ClusterPeer` | a node's certificate or the cluster secret, where either is set up |
-//! | `KeyViz`, `Backup`, `Cluster.Verify`; of `Routes` and `Cluster` everything that changes anything | the admin token, where there is one |
+//! | `RaftTransport`, `KvPeer`, `KeyVizPeer`, `ClusterPeer` | a node's certificate or the secret |
+//! | `KeyViz`, `Backup`, `Cluster.Verify`; changes by `Routes` and `Cluster` | the admin token |
 //! | `Cluster.AddNode` | the same, or what a node shows: a node that joins asks for itself |
 //! | `Kv`, reading `Routes` and `Cluster.GetStatus`, health, reflection | nothing |
 //! | `/api/` of HTTP | the admin token, where there is one |
 //!
 //! What is not named here needs the most: a service or a call that is added without a thought is
-//! closed. A caller whose certificate does not hold gets nothing at all. Checks look at headers alone,
-//! so that a refused call has done nothing.
+//! closed. A caller whose certificate does not hold gets nothing at all. Checks look at headers
+//! alone, so that a refused call has done nothing.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -74,9 +75,31 @@ impl Need {
     }
 }
 
+/// What refused calls lack, as the metrics name it.
+const LACKING: [&str; 3] = ["certificate", "token", "node"];
+
+/// The places in it.
+#[derive(Clone, Copy)]
+enum Lacking {
+    Certificate,
+    Token,
+    Node,
+}
+
+impl Lacking {
+    fn of(certificate: &CallerCertificate, need: Need) -> Self {
+        match (certificate, need) {
+            (CallerCertificate::Refused(_), _) => Lacking::Certificate,
+            (_, Need::Node) => Lacking::Node,
+            _ => Lacking::Token,
+        }
+    }
+}
+
 /// Lets calls in, or does not.
 pub(crate) struct Gate {
     security: Security,
+    refused: [AtomicU64; LACKING.len()],
     told: Mutex<Told>,
 }
 
@@ -89,9 +112,11 @@ struct Told {
 impl Gate {
     /// `None` where nothing is set up: then there is nothing to check.
     pub(crate) fn new(security: Security) -> Option<Arc<Self>> {
-        let Security { tls, admin_token, cluster_secret } = &security;
+        let Security { tls, admin_token, cluster_secret, .. } = &security;
         let open = tls.is_none() && admin_token.is_none() && cluster_secret.is_none();
-        (!open).then(|| Arc::new(Gate { security, told: Mutex::default() }))
+        (!open).then(|| {
+            Arc::new(Gate { security, refused: Default::default(), told: Mutex::default() })
+        })
     }
 
     /// Whether a call may go on. `caller` is absent only where a connection says nothing of itself,
@@ -116,11 +141,18 @@ impl Gate {
             }),
         };
         admitted.map_err(|reason| {
+            self.refused[Lacking::of(certificate, need) as usize].fetch_add(1, Ordering::Relaxed);
             self.tell(need, caller.map(|caller| caller.address.ip()), &reason);
             let mut status = Status::unauthenticated(reason);
             status.metadata_mut().insert(NOT_APPLIED_METADATA, MetadataValue::from_static("true"));
             status
         })
+    }
+
+    /// Calls that were refused, by what they lacked.
+    pub(crate) fn refused(&self) -> [(&'static str, u64); LACKING.len()] {
+        let count = |at: usize| self.refused[at].load(Ordering::Relaxed);
+        std::array::from_fn(|at| (LACKING[at], count(at)))
     }
 
     fn token(&self, headers: &HeaderMap) -> Result<(), String> {

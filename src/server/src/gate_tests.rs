@@ -11,7 +11,12 @@ use keyviz_security::SecretFile;
 
 fn security(token: Option<&str>, secret: Option<&str>) -> Security {
     let file = |text: &str| SecretFile::fixed("secret", text, "test").expect("a secret");
-    Security { tls: None, admin_token: token.map(file), cluster_secret: secret.map(file) }
+    Security {
+        tls: None,
+        admin_token: token.map(file),
+        cluster_secret: secret.map(file),
+        connections: Default::default(),
+    }
 }
 
 fn gate(token: Option<&str>, secret: Option<&str>) -> Arc<Gate> {
@@ -26,7 +31,7 @@ fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
 }
 
 fn caller(certificate: CallerCertificate) -> Caller {
-    Caller { address: ([127, 0, 0, 1], 9).into(), certificate }
+    Caller { address: ([127, 0, 0, 1], 9).into(), certificate, connection: Default::default() }
 }
 
 /// Every call of every service, with what it needs. A call that is added has to be added here too.

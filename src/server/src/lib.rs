@@ -1,9 +1,13 @@
 //! The edge: gRPC and HTTP. Protobuf and JSON stop here; below are the types of each layer.
 
+mod activity;
 mod gate;
 mod grpc;
+mod health;
 mod http;
+mod intake;
 mod loops;
+mod malformed;
 mod metrics;
 mod peer;
 mod request_id;
@@ -12,5 +16,5 @@ mod verify;
 
 pub use loops::LoopHealth;
 pub use peer::matrix::MatrixPeer;
-pub use server::{Edge, Services};
+pub use server::{ServerDeps, Services};
 pub use verify::{GroupReport, Replicas, Verdict, Verification, VerificationParts};

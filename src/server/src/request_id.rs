@@ -2,9 +2,9 @@
 //!
 //! It is the one that the caller gave as `x-request-id`, or else one of this node's making. It
 //! comes back in the answer's metadata (HTTP: its headers), also of a refusal, goes along when the
-//! request is passed on to a peer, and names the span in which the request is served. Writes travel in
-//! batches, so there an id goes with each command. Where nobody listens to spans, what is left is a
-//! header in and a header out.
+//! request is passed on to a peer, and names the span in which the request is served. Writes travel
+//! in batches, so there an id goes with each command. Where nobody listens to spans, what is left
+//! is a header in and a header out.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};

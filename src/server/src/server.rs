@@ -1,23 +1,26 @@
 //! The servers: every gRPC service on one port, HTTP on another.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
+use tower::util::MapResponseLayer;
 
 use keyviz_catalog_group::CatalogGroup;
 use keyviz_directory::Directory;
-use keyviz_fanout::{EstateStore, Fanout, Feeds};
+use keyviz_fanout::{Fanout, Feeds, HandoffStore};
 use keyviz_kv::Coordinator;
 use keyviz_proto as proto;
 use keyviz_raft::{
     CONNECTION_WINDOW_BYTES, Groups, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_MESSAGE_BYTES,
     STREAM_WINDOW_BYTES, Storage,
 };
-use keyviz_security::{Listener, Security};
+use keyviz_security::{Caller, Listener, Security};
 use keyviz_types::NodeId;
 
+use crate::activity::ActivityLayer;
 use crate::gate::{Gate, GateLayer};
 use crate::grpc::backup::BackupService;
 use crate::grpc::cluster::{ClusterService, SharedCluster};
@@ -25,18 +28,32 @@ use crate::grpc::keyviz::{KeyVizService, SharedKeyViz};
 use crate::grpc::kv::KvService;
 use crate::grpc::leaders::LeaderLog;
 use crate::grpc::routes::{RoutesService, SharedRoutes};
-use crate::http::{self, HttpState};
+use crate::health;
+use crate::http::{self, HttpState, Names};
+use crate::intake::IntakeLayer;
 use crate::loops::LoopHealth;
+use crate::malformed;
 use crate::metrics::{Metrics, MetricsParts, Requests};
-use crate::peer::handoff::Estates;
+use crate::peer::handoff::Handoffs;
 use crate::peer::kv::KvPeerService;
 use crate::peer::matrix::MatrixPeer;
 use crate::request_id::RequestIdLayer;
 use crate::verify::Verification;
 use keyviz_peer::client::PeerClient;
 
+/// Calls that a connection may have open.
+const STREAMS: u32 = 256;
+
+/// Bytes of a call's headers.
+const HEADER_BYTES: u32 = 8 << 10;
+
+/// Calls that a client gave up before they were begun, of one connection at once: with more the
+/// connection is closed. A client may give up all that it has open many times over while a busy node
+/// does not get to them; each takes its headers until it is begun.
+const RESET_STREAMS: usize = 8_192;
+
 /// Everything that the edge serves.
-pub struct Edge {
+pub struct ServerDeps {
     /// This node.
     pub node: NodeId,
     /// The key-value plane.
@@ -46,7 +63,7 @@ pub struct Edge {
     /// Cluster matrices.
     pub fanout: Arc<Fanout>,
     /// Where the columns of nodes that left are kept.
-    pub estates: Arc<dyn EstateStore>,
+    pub handoffs: Arc<dyn HandoffStore>,
     /// Raft groups held here.
     pub groups: Groups,
     /// Members and placement.
@@ -59,6 +76,8 @@ pub struct Edge {
     pub verification: Arc<Verification>,
     /// Where HTTP is served; empty: nowhere.
     pub http: String,
+    /// Names under which clients reach the node, beside the address of HTTP.
+    pub called: Vec<String>,
     /// Who may call.
     pub security: Security,
     /// Time that a request may take.
@@ -67,6 +86,8 @@ pub struct Edge {
     pub loops: Arc<LoopHealth>,
     /// Ends the streams that never end by themselves.
     pub stop: CancellationToken,
+    /// Lines of the log that could not be written so far.
+    pub lost_log_lines: fn() -> u64,
 }
 
 /// The edge's services, ready to be served.
@@ -82,19 +103,23 @@ pub struct Services {
     backup: BackupService,
     groups: Groups,
     gate: Option<Arc<Gate>>,
+    names: Arc<Names>,
     stop: CancellationToken,
 }
 
 impl Services {
     /// The services of an edge.
-    pub fn new(edge: Edge) -> Self {
-        let Edge { node, coordinator, catalog, fanout, groups, directory, .. } = edge;
-        let Edge { peers, estates, storage, http, security, timeout, loops, stop, .. } = edge;
-        let verification = edge.verification;
+    pub fn new(edge: ServerDeps) -> Self {
+        let ServerDeps { node, coordinator, catalog, fanout, groups, directory, .. } = edge;
+        let ServerDeps { peers, handoffs, storage, http, security, timeout, loops, stop, .. } =
+            edge;
+        let (verification, lost_log_lines) = (edge.verification, edge.lost_log_lines);
+        let called = edge.called.iter().map(String::as_str);
+        let names = Names::new(&http, security.admin_token.is_some(), called);
         let served = groups.clone();
-        let estates = Estates {
+        let handoffs = Handoffs {
             local: Arc::clone(fanout.local()),
-            store: estates,
+            store: handoffs,
             directory: Arc::clone(&directory),
         };
         let leaders = Arc::new(LeaderLog::default());
@@ -108,6 +133,7 @@ impl Services {
         let requests = Arc::<Requests>::default();
         let backup =
             BackupService { groups: groups.clone(), local: Arc::clone(fanout.local()), timeout };
+        let gate = Gate::new(security.clone());
         let metrics = Metrics::new(MetricsParts {
             coordinator: Arc::clone(&coordinator),
             groups: groups.clone(),
@@ -117,6 +143,10 @@ impl Services {
             storage: storage.clone(),
             verification: Arc::clone(&verification),
             loops: Arc::clone(&loops),
+            lost_log_lines,
+            security: security.clone(),
+            gate: gate.clone(),
+            started: SystemTime::now(),
         });
         Services {
             kv: Arc::clone(&coordinator),
@@ -144,8 +174,9 @@ impl Services {
                 groups,
                 directory: Arc::clone(&directory),
                 peers,
-                estates,
+                handoffs,
                 storage,
+                security: security.clone(),
                 verification,
                 http,
                 started: Instant::now(),
@@ -155,7 +186,8 @@ impl Services {
             metrics: Arc::new(metrics),
             directory,
             groups: served,
-            gate: Gate::new(security),
+            gate,
+            names,
             stop,
         }
     }
@@ -175,6 +207,10 @@ impl Services {
                 $server::new($service)
                     .max_decoding_message_size(MAX_MESSAGE_BYTES)
                     .max_encoding_message_size(usize::MAX)
+                    .accept_compressed(CompressionEncoding::Gzip)
+                    .accept_compressed(CompressionEncoding::Zstd)
+                    .send_compressed(CompressionEncoding::Gzip)
+                    .send_compressed(CompressionEncoding::Zstd)
             };
         }
         let kv =
@@ -185,9 +221,9 @@ impl Services {
             coordinator: Arc::clone(&self.kv),
             directory: Arc::clone(&self.directory),
         };
-        let (health_reporter, health) = tonic_health::server::health_reporter();
-        health_reporter.set_serving::<KvServer<KvService>>().await;
-        health_reporter.set_serving::<KeyVizServer<SharedKeyViz>>().await;
+        let (health_reporter, health_service) = tonic_health::server::health_reporter();
+        let readiness = Arc::clone(&self.cluster);
+        tokio::spawn(health::follow(readiness, health_reporter, self.stop.clone()));
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(proto::DESCRIPTOR_SET)
@@ -197,27 +233,29 @@ impl Services {
         let reflection_v1 = reflection().build_v1().expect(sound);
         let reflection_v1alpha = reflection().build_v1alpha().expect(sound);
         Server::builder()
-            // First, so that a refusal has an id too.
+            .layer(ActivityLayer)
+            .layer(MapResponseLayer::new(malformed::as_invalid))
+            // First of what answers, so that a refusal has an id too.
             .layer(RequestIdLayer)
+            .layer(IntakeLayer::new())
             .layer(GateLayer(self.gate.clone()))
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .http2_max_pending_accept_reset_streams(Some(RESET_STREAMS))
+            .http2_max_header_list_size(HEADER_BYTES)
+            .max_concurrent_streams(STREAMS)
             .add_service(sized!(KvServer, kv))
             .add_service(sized!(RoutesServer, SharedRoutes(Arc::clone(&self.routes))))
-            .add_service(
-                sized!(KeyVizServer, keyviz)
-                    .accept_compressed(tonic::codec::CompressionEncoding::Zstd)
-                    .send_compressed(tonic::codec::CompressionEncoding::Zstd),
-            )
+            .add_service(sized!(KeyVizServer, keyviz))
             .add_service(sized!(ClusterServer, cluster.clone()))
             .add_service(sized!(KvPeerServer, peer))
             .add_service(self.matrix_peer.clone().into_server())
             .add_service(sized!(ClusterPeerServer, cluster))
             .add_service(sized!(BackupServer, self.backup.clone()))
             .add_service(self.groups.service())
-            .add_service(health)
+            .add_service(health_service)
             .add_service(reflection_v1)
             .add_service(reflection_v1alpha)
             .serve_with_incoming_shutdown(
@@ -235,8 +273,10 @@ impl Services {
             cluster: Arc::clone(&self.cluster),
             metrics: Arc::clone(&self.metrics),
             gate: self.gate.clone(),
+            names: Arc::clone(&self.names),
         });
-        axum::serve(listener, router)
+        let router = router.layer(ActivityLayer);
+        axum::serve(listener, router.into_make_service_with_connect_info::<Caller>())
             .with_graceful_shutdown(self.stop.clone().cancelled_owned())
             .await
     }

@@ -322,9 +322,9 @@ async fn a_peer_that_forgot_the_beginning_of_the_window() {
     assert!(answer.matrix.rows.iter().all(|row| partial(row) == [0]));
 }
 
-/// A peer whose connection is reset after each number of bytes that it sends or is sent, from none to
-/// the whole exchange. Every number is tried: a reset is a reset wherever in a frame it comes, but
-/// only trying shows it.
+/// A peer whose connection is reset after each number of bytes that it sends or is sent, from none
+/// to the whole exchange. Every number is tried: a reset is a reset wherever in a frame it comes,
+/// but only trying shows it.
 async fn resets(direction: proxy::Direction) {
     let third = Serving::peer(peer(3, CLUSTER)).await;
     let (whole, carried) = proxy::start(third.address.clone(), direction, usize::MAX).await;

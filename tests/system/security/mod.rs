@@ -1,6 +1,7 @@
 //! TLS, the admin token and the cluster secret, on real processes: what is let in, what is refused
 //! and with which status, and that all of it can be replaced while the nodes run.
 
+mod handbook;
 mod secured;
 
 use std::path::Path;
@@ -404,4 +405,39 @@ fn a_node_with_another_clusters_secret_is_refused_until_it_has_ours() {
     eventually("the third node is one of ours", || third_member()["ok"] == true);
     let log = cluster.log(2);
     assert!(log.contains("took over the changed cluster secret") && !log.contains(SECRET), "{log}");
+}
+
+#[test]
+fn a_token_alone_keeps_strangers_from_passing_for_nodes() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let write = |content: &str| write_file(folder.path(), "token", content);
+    let token = write(TOKEN);
+    let flags = ["--groups", "1", "--admin-token-file", text(&token)];
+    let cluster = Cluster::start(3, &flags);
+    assert!(cluster.log(0).contains("nodes show what follows from the admin token"));
+    let strangers = |shown: &[Option<&str>]| {
+        for secret in shown {
+            let code = peer_call(&cluster.grpc[0], None, *secret);
+            assert_eq!(code, Code::Unauthenticated, "{secret:?}");
+        }
+    };
+    // Not even the token itself, which clients send.
+    strangers(&[None, Some("x"), Some(TOKEN)]);
+    done(&cluster.run(&["put", "a", "1"]));
+    // The token is replaced, and nodes go on knowing each other.
+    let mut steps = 0;
+    for content in [&*format!("the-new-admin-token\n{TOKEN}\n"), "the-new-admin-token\n"] {
+        write(content);
+        steps += 1;
+        eventually("all take it over", || {
+            let taken =
+                |node| cluster.log(node).matches("took over the changed node secret").count();
+            (0..3).all(|node| taken(node) == steps)
+        });
+        done(&cluster.run(&["put", "a", "2"]));
+    }
+    strangers(&[None, Some("the-new-admin-token")]);
+    let status = cluster.json(&["cluster", "status"]);
+    let members = status["members"].as_array().expect("members");
+    assert!(members.iter().all(|member| member["ok"] == true), "{status}");
 }

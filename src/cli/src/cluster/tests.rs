@@ -15,6 +15,8 @@ fn status() -> proto::ClusterStatus {
         uptime_ms: 61_500,
         latency_ms: 2,
         leaving: id == 2,
+        not_ready: String::new(),
+        warning: String::new(),
         read_only: if id == 1 { "the disk of /data is full".into() } else { String::new() },
     };
     let replica = |node_id, role: &str, lag| proto::Replica {

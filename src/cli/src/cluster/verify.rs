@@ -11,6 +11,7 @@ use tonic::{Status, Streaming};
 
 use super::super::keyviz_flags::{SizeError, size_in};
 use super::super::kv::OneFormat;
+use super::super::talk::say;
 use super::super::{CliError, output, text};
 use crate::client::{self, Effect, NodeArgs};
 use keyviz_proto as proto;
@@ -181,7 +182,7 @@ async fn follow(
                 if bar.is_hidden() {
                     let at = verified.index;
                     let verdict = word(verified.verdict());
-                    eprintln!("group {}: {verdict} at entry {at}", name(verified.group_id));
+                    say!("group {}: {verdict} at entry {at}", name(verified.group_id));
                 }
                 bar.inc(1);
                 groups.push(verified);

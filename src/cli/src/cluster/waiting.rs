@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::super::CliError;
 use super::super::client::Client;
+use super::super::talk::say;
 use super::super::text::{self, thousands};
 use super::current::status;
 use keyviz_proto as proto;
@@ -99,7 +100,7 @@ pub(super) async fn wait(client: &Client, until: Until) -> Result<Waited, CliErr
                 let words = words(&status, until);
                 bar.set_message(words.clone());
                 if bar.is_hidden() && words != shown {
-                    eprintln!("{words}");
+                    say!("{words}");
                 }
                 shown = words;
                 if gives_up || until.has_come(&status) {
@@ -113,7 +114,7 @@ pub(super) async fn wait(client: &Client, until: Until) -> Result<Waited, CliErr
             }
             Err(error) if answered.elapsed() > PATIENCE => {
                 bar.abandon();
-                eprintln!("the cluster goes on by itself; look again with: keyviz cluster status");
+                say!("the cluster goes on by itself; look again with: keyviz cluster status");
                 return Err(error);
             }
             Err(_) => {}

@@ -13,6 +13,7 @@ use super::super::load::{Progress, progress_line};
 use super::super::output::{self, ColorDepth};
 use super::super::running::Signals;
 use super::super::screen::Screen;
+use super::super::talk::say;
 use super::super::text::{self, inert, thousands};
 use super::super::values::Address;
 use super::{DemoOptions, HTTP_PORT_OFFSET, TIMEOUT};
@@ -167,7 +168,7 @@ impl<'a> Watch<'a> {
             (None, Err(error)) => {
                 let words = error.to_string();
                 if self.failure.as_ref() != Some(&words) {
-                    eprintln!("keyviz: {words}");
+                    say!("keyviz: {words}");
                 }
                 self.failure = Some(words);
             }
@@ -182,7 +183,7 @@ impl<'a> Watch<'a> {
                 continue;
             }
             self.told_ms = column.end_ms;
-            eprintln!("{}", column_line(matrix, at, column));
+            say!("{}", column_line(matrix, at, column));
         }
     }
 
@@ -197,7 +198,7 @@ impl<'a> Watch<'a> {
         let matrix = match self.ask(&drawing).await {
             Ok(matrix) => matrix,
             Err(error @ CliError::HeatUnavailable(_)) if !self.options.keyviz.enabled => {
-                eprintln!("keyviz: {error}");
+                say!("keyviz: {error}");
                 return Ok(());
             }
             Err(error) => return Err(error),

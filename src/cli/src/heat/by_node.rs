@@ -63,7 +63,11 @@ fn state(node: &proto::NodeStatus) -> String {
     if !node.ok {
         return format!("no answer: {}", text::inert(&node.error));
     }
-    if node.past_history { "ok, past its history".into() } else { "ok".into() }
+    match (node.past_history, node.beyond_end) {
+        (true, _) => "ok, past its history".into(),
+        (false, true) => "ok, its clock is or was ahead".into(),
+        (false, false) => "ok".into(),
+    }
 }
 
 /// One line per row; nodes by id.

@@ -217,6 +217,15 @@ pub(super) fn header(matrix: &proto::Matrix, width: usize) -> Vec<String> {
         );
         lines.extend(text::wrap(&fact, width));
     }
+    for node in matrix.nodes.iter().filter(|node| node.beyond_end) {
+        let fact = format!(
+            "node {} has counted up to {} by a clock that is or was ahead: what it counted after the \
+             last column is not shown",
+            node.id,
+            axis::time(node.newest_ms.unwrap_or_default())
+        );
+        lines.extend(text::wrap(&fact, width));
+    }
     for conflict in &matrix.conflicts {
         let fact = format!(
             "conflict: nodes {} claim to have led group {} in term {}; the larger count is shown",

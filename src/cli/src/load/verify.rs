@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
+use super::super::talk::say;
 use super::super::text;
 use super::error::LoadError;
 use super::ledger::{Ledger, Verdict};
@@ -72,7 +73,7 @@ pub(super) async fn run(
         all.unread += verified.unread;
     }
     for line in bad.lock().iter().take(NAMED) {
-        eprintln!("keyviz: {line}");
+        say!("keyviz: {line}");
     }
     Ok(all)
 }

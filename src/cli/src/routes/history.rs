@@ -17,6 +17,9 @@ pub(super) struct HistoryArgs {
     /// Only changes after this catalog version
     #[arg(long, value_name = "VERSION", default_value_t = 0)]
     after: u64,
+    /// Cluster whose catalog version that is; another cluster, or the same after a restore, refuses
+    #[arg(long, value_name = "ID", requires = "after")]
+    cluster: Option<String>,
     /// Maximum number of changes and of retired routes, the newest ones, at most 1,024
     #[arg(long, value_name = "CHANGES", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     limit: u32,
@@ -30,9 +33,14 @@ pub(super) struct HistoryArgs {
 /// Runs `routes history`.
 pub(super) async fn run(args: HistoryArgs) -> Result<(), CliError> {
     let client = args.nodes.client()?;
-    let request = proto::RouteHistoryRequest { after_version: args.after, limit: args.limit };
-    let history = client
-        .call(Effect::Read, |channel| async move { stub(channel).route_history(request).await });
+    let request = &proto::RouteHistoryRequest {
+        after_version: args.after,
+        limit: args.limit,
+        cluster_id: args.cluster.unwrap_or_default(),
+    };
+    let history = client.call(Effect::Read, |channel| async move {
+        stub(channel).route_history(request.clone()).await
+    });
     let history = history.await?.into_inner();
     let mut out = output::stdout();
     match args.format {

@@ -1,12 +1,14 @@
 //! What is stored of a history, as records for any ordered key-value store.
 //!
-//! A column's record names the chunks of slots that it counts in, which are records of their own, written once.
-//! The archive knows which chunks are stored and who needs them, so that each batch has just the
-//! records that change. Each batch has to be applied as one: a fold replaces columns by their sum.
+//! A column's record names the chunks of slots that it counts in, which are records of their own,
+//! written once. The archive knows which chunks are stored and who needs them, so that each batch
+//! has just the records that change. Each batch has to be applied as one: a fold replaces columns
+//! by their sum.
 //!
 //! ```text
 //! keys:  'a' | digest u128, big-endian                a chunk of slots
 //!        'c' | start_ms u64, big-endian | end_ms u64  a column
+//!        'f'                                          up to when columns were forgotten
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
@@ -25,6 +27,8 @@ pub struct Archive {
     chunks: HashMap<u128, usize>,
     /// The chunks that each stored column needs.
     columns: BTreeMap<ColumnId, Vec<u128>>,
+    /// Up to when columns are stored as forgotten.
+    forgotten_before_ms: u64,
 }
 
 /// Changes to the store, to be applied together.
@@ -57,6 +61,9 @@ pub struct Opened {
     pub damaged: Vec<Damaged>,
     /// The columns among them, for [`super::History::lose`].
     pub lost: Vec<ColumnId>,
+    /// End of the newest column that was dropped for space, for [`super::History::forget_before`];
+    /// 0: none was.
+    pub forgotten_before_ms: u64,
     /// Chunks that no readable column needs, to be deleted.
     pub garbage: Batch,
 }
@@ -82,6 +89,13 @@ impl Archive {
                     Ok(_) => RecordError::Malformed,
                     Err(error) => error,
                 },
+                Some(&codec::FORGOTTEN) if key.len() == 1 => match codec::decode_forgotten(value) {
+                    Ok(forgotten_before_ms) => {
+                        archive.forgotten_before_ms = forgotten_before_ms;
+                        continue;
+                    }
+                    Err(error) => error,
+                },
                 _ => {
                     let find = |digest| chunks.get(&digest).cloned();
                     match codec::decode_column(value, &mut interner, find) {
@@ -100,11 +114,12 @@ impl Archive {
         }
         let deletes = archive.collect();
         let garbage = Batch { puts: Vec::new(), deletes };
-        Opened { archive, columns, damaged, lost, garbage }
+        let forgotten_before_ms = archive.forgotten_before_ms;
+        Opened { archive, columns, damaged, lost, forgotten_before_ms, garbage }
     }
 
-    /// The records for columns that were closed or changed, or are a checkpoint of the open one, and for
-    /// ids of columns that are no longer kept.
+    /// The records for columns that were closed or changed, or are a checkpoint of the open one,
+    /// and for ids of columns that are no longer kept.
     pub fn batch<'a>(
         &mut self,
         columns: impl IntoIterator<Item = &'a Column>,
@@ -124,6 +139,16 @@ impl Archive {
         }
         batch.deletes.extend(self.collect());
         batch
+    }
+
+    /// The record for what is forgotten, where it is not stored so yet. It goes with the columns that
+    /// were forgotten.
+    pub fn note_forgotten(&mut self, before_ms: u64) -> Option<(Vec<u8>, Vec<u8>)> {
+        if before_ms == self.forgotten_before_ms {
+            return None;
+        }
+        self.forgotten_before_ms = before_ms;
+        Some((vec![codec::FORGOTTEN], codec::encode_forgotten(before_ms)))
     }
 
     /// Notes a column as stored in the place of an earlier one; the chunks that are new.

@@ -1,8 +1,9 @@
 //! Whole numbers in few bits: the streams that packed cells are made of.
 //!
-//! Numbers come in blocks of up to [`BLOCK`]. A block has one bit width for all (frame of reference) and, for the
-//! few numbers that need more, their upper bits apart ("patched", as PFOR in Zukowski et al., Super-Scalar
-//! RAM-CPU Cache Compression, 2006), so that one hot cell does not widen its neighbours.
+//! Numbers come in blocks of up to [`BLOCK`]. A block has one bit width for all (frame of
+//! reference) and, for the few numbers that need more, their upper bits apart ("patched", as PFOR
+//! in Zukowski et al., Super-Scalar RAM-CPU Cache Compression, 2006), so that one hot cell does not
+//! widen its neighbours.
 //!
 //! ```text
 //! block:   width u8 (0..=64) | patches u8 | count * width bits, little-endian, padded to a byte
@@ -128,8 +129,8 @@ pub(crate) fn skip_block(input: &mut &[u8], count: usize) -> Option<()> {
     Some(())
 }
 
-/// As [`take_block`], and adds each number times `unit` to its sum, saturating. Half the cost of the two steps, as no
-/// number is written down in between.
+/// As [`take_block`], and adds each number times `unit` to its sum, saturating. Half the cost of
+/// the two steps, as no number is written down in between.
 pub(crate) fn add_block(input: &mut &[u8], unit: u64, sums: &mut [u64]) -> Option<()> {
     let [width, patches, rest @ ..] = input else { return None };
     let (width, patches, count) = (usize::from(*width), usize::from(*patches), sums.len());
@@ -163,8 +164,8 @@ fn unpack(packed: &[u8], width: usize, out: &mut [u64]) {
     each_number(packed, width, out, |out, value| *out = value);
 }
 
-/// Calls `place` with each element of `out` and its number. Widths are spelled out, so that the shifts of eight
-/// numbers, which begin at a byte, are constants.
+/// Calls `place` with each element of `out` and its number. Widths are spelled out, so that the
+/// shifts of eight numbers, which begin at a byte, are constants.
 fn each_number(packed: &[u8], width: usize, out: &mut [u64], place: impl Fn(&mut u64, u64)) {
     macro_rules! narrow {
         ($($width:literal)*) => {

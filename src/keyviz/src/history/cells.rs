@@ -1,8 +1,9 @@
 //! The non-zero cells of one axis, packed by series.
 //!
-//! Five streams of blocks (see [`super::bitpack`]) in one buffer: the gaps between the slots that have counts,
-//! then each series. A dense run of slots costs no bits for its gaps. Bytes are mostly so many a
-//! read or write, so a block of a byte series may hold the difference to `operations * unit` instead.
+//! Five streams of blocks (see [`super::bitpack`]) in one buffer: the gaps between the slots that
+//! have counts, then each series. A dense run of slots costs no bits for its gaps. Bytes are mostly
+//! so many a read or write, so a block of a byte series may hold the difference to
+//! `operations * unit` instead.
 //!
 //! ```text
 //! gaps | reads | writes            blocks
@@ -73,8 +74,8 @@ const WELL_FORMED: &str = "cells are packed here or checked when decoded";
 impl Cells {
     /// Packs cells with ascending slots, none of them zero.
     ///
-    /// Gaps cost time at every reading, so where nearly all slots have counts the others get a zero, as long as
-    /// that takes no more than an eighth more room.
+    /// Gaps cost time at every reading, so where nearly all slots have counts the others get a
+    /// zero, as long as that takes no more than an eighth more room.
     pub fn new(cells: &[(u32, Counts)]) -> Self {
         let packed = Self::pack(cells);
         let ([(first, _), ..], [.., (last, _)]) = (cells, cells) else { return packed };
@@ -225,7 +226,8 @@ impl Cells {
         out.extend_from_slice(data);
     }
 
-    /// Takes cells of an axis of `slots` slots off the front of `input`; `None` if they are malformed.
+    /// Takes cells of an axis of `slots` slots off the front of `input`; `None` if they are
+    /// malformed.
     pub fn decode(input: &mut &[u8], slots: usize) -> Option<Self> {
         let count = u32::try_from(take_varint(input)?).ok()?;
         let length = usize::try_from(take_varint(input)?).ok()?;
@@ -433,7 +435,8 @@ mod tests {
         let few: Vec<_> = some(16).map(cell).collect();
         let packed = Cells::new(&few);
         assert_eq!((packed.len(), packed.to_vec()), (4_995, few));
-        // A hole in every second slot, and holes that would take as many bytes as counts of all sizes.
+        // A hole in every second slot, and holes that would take as many bytes as counts of all
+        // sizes.
         let many: Vec<_> = some(40).map(cell).collect();
         assert_eq!(Cells::new(&many).len(), many.len());
         let large: Vec<_> = some(16).map(sized).collect();

@@ -1,17 +1,25 @@
 //! Columns and chunks of slots as bytes to store.
 //!
 //! ```text
-//! record:  'K' 'V' | kind u8 ('a' chunk, 'c' column) | version u8 (1) | body | CRC-32 of all before, u32 LE
+//! record:  'K' 'V' | kind u8 ('a' chunk, 'c' column, 'f' forgotten) | version u8 (1) | body
+//!          | CRC-32 of all before, u32 LE
 //!
-//! chunk:   bounds | unbounded u8 | per bound: shared, rest, rest bytes      (front coding: `shared` bytes
-//!          | slots | per slot: next range * 2 + aggregate, group, route       of the bound before, then the rest;
-//!                                                                            route: zigzag difference)
-//! column:  start_ms | end_ms - start_ms | closed u8 | chunks | per chunk: digest u128 LE | parts | per part:
-//!          incarnation | partial u8 | catalog version | unattributed: reads, writes, read bytes, write bytes | runs | per run:
-//!          chunks | per chunk: index | leads | per lead: group, term | cells, see `cells`
+//! chunk:   bounds | unbounded u8
+//!          | per bound: shared, rest, rest bytes
+//!                (front coding: `shared` bytes of the bound before, then the rest)
+//!          | slots
+//!          | per slot: next range * 2 + aggregate, group, route (zigzag difference)
+//! column:  start_ms | end_ms - start_ms | closed u8
+//!          | chunks | per chunk: digest u128 LE
+//!          | parts | per part: incarnation | partial u8 | catalog version
+//!                | unattributed: reads, writes, read bytes, write bytes
+//!                | runs | per run: chunks | per chunk: index | leads | per lead: group, term
+//!                      | cells, see `cells`
 //! ```
-//! Numbers without a type are varints; plurals are counts. Nothing is allocated by a count that is not backed by
-//! as many bytes, and trailing bytes are an error.
+//! forgotten: kind 'f', before_ms
+//!
+//! Numbers without a type are varints; plurals are counts. Nothing is allocated by a count that is
+//! not backed by as many bytes, and trailing bytes are an error.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,9 +28,9 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::bitpack::{put_varint, take_varint};
 use super::cells::Cells;
-use super::column::{Column, Part, Run};
+use super::column::{CellRun, Column, Part};
 use super::config::MAX_TIME_MS;
-use super::slots::{Chunk, ChunkSlot, Interner, Leads, MAX_CHUNK_SLOTS, chunk_body};
+use super::slots::{Chunk, ChunkSlot, Interner, LeaderTerms, MAX_CHUNK_SLOTS, chunk_body};
 use crate::sampler::counts::Counts;
 use keyviz_types::{GroupId, Incarnation, RouteId, Term};
 
@@ -36,6 +44,7 @@ const MAX_AXIS_SLOTS: usize = 1 << 28;
 
 pub(crate) const CHUNK: u8 = b'a';
 pub(crate) const COLUMN: u8 = b'c';
+pub(crate) const FORGOTTEN: u8 = b'f';
 
 /// A stored record that cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -96,6 +105,20 @@ fn body(kind: u8, record: &[u8]) -> Result<&[u8], RecordError> {
         }
         _ => Err(RecordError::Kind { kind: char::from(kind) }),
     }
+}
+
+/// The record that says up to when columns were forgotten.
+pub(crate) fn encode_forgotten(before_ms: u64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(9);
+    put_varint(before_ms, &mut out);
+    record(FORGOTTEN, &out)
+}
+
+/// Reads [`encode_forgotten`].
+pub(crate) fn decode_forgotten(record: &[u8]) -> Result<u64, RecordError> {
+    let mut rest = body(FORGOTTEN, record)?;
+    let before_ms = take_varint(&mut rest).ok_or(RecordError::Malformed)?;
+    if rest.is_empty() { Ok(before_ms) } else { Err(RecordError::Malformed) }
 }
 
 /// A chunk's record.
@@ -259,7 +282,7 @@ fn take_parts(
     Some(column)
 }
 
-fn take_run(input: &mut &[u8], chunks: &[Arc<Chunk>], interner: &mut Interner) -> Option<Run> {
+fn take_run(input: &mut &[u8], chunks: &[Arc<Chunk>], interner: &mut Interner) -> Option<CellRun> {
     let mut own = Vec::new();
     let mut slots = 0;
     for _ in 0..take_varint(input)? {
@@ -275,7 +298,7 @@ fn take_run(input: &mut &[u8], chunks: &[Arc<Chunk>], interner: &mut Interner) -
     }
     let axis = interner.axis(&own);
     let cells = Cells::decode(input, axis.len())?;
-    Some(Run { axis, leads: interner.leads(Leads::new(leads)), cells })
+    Some(CellRun { axis, leads: interner.leads(LeaderTerms::new(leads)), cells })
 }
 
 fn take_bytes<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {

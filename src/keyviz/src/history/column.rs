@@ -1,8 +1,8 @@
 //! One column: what one node counted in one interval of Unix time.
 //!
 //! A column is made of parts, one for each incarnation of the node that recorded in the interval,
-//! so that (node, incarnation, column) names each count for ever, whichever incarnation serves it. A part
-//! is made of runs, one for each axis and set of leaderships under which it counted.
+//! so that (node, incarnation, column) names each count for ever, whichever incarnation serves it.
+//! A part is made of runs, one for each axis and set of leaderships under which it counted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem::size_of;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::cells::Cells;
 use super::config::MAX_TIME_MS;
-use super::slots::{Chunk, Interner, LayoutAxis, Leads, SlotAxis, leads_of, variant};
+use super::slots::{Chunk, Interner, LayoutAxis, LeaderTerms, SlotAxis, leader_terms_of, variant};
 use crate::sampler::counts::{Counts, Segment, Series};
 use keyviz_types::{GroupId, Incarnation, KeyRange, RouteId, Term};
 
@@ -50,14 +50,14 @@ pub(crate) struct Part {
     /// The newest catalog version under which it counted; 0: it counted nothing.
     pub catalog_version: u64,
     pub unattributed: Counts,
-    pub runs: Vec<Run>,
+    pub runs: Vec<CellRun>,
 }
 
 /// Cells under one axis and one set of leaderships.
 #[derive(Clone, Debug)]
-pub(crate) struct Run {
+pub(crate) struct CellRun {
     pub axis: Arc<SlotAxis>,
-    pub leads: Arc<Leads>,
+    pub leads: Arc<LeaderTerms>,
     pub cells: Cells,
 }
 
@@ -131,7 +131,7 @@ impl Column {
 
     /// All cells, in no particular order. Unpacks them: for inspection, not for queries.
     pub fn cells(&self) -> impl Iterator<Item = ColumnCell> {
-        let of_run = |incarnation, run: &Run| {
+        let of_run = |incarnation, run: &CellRun| {
             let cell = |(slot, counts)| {
                 let (chunk, slot) = run.axis.slot(slot);
                 ColumnCell {
@@ -208,7 +208,8 @@ impl Column {
 
     /// Bytes of the column, without the axes, which are shared.
     pub(crate) fn bytes(&self) -> usize {
-        let run_bytes = |run: &Run| size_of::<Run>() + run.cells.bytes() + run.leads.bytes();
+        let run_bytes =
+            |run: &CellRun| size_of::<CellRun>() + run.cells.bytes() + run.leads.bytes();
         let part_bytes =
             |part: &Part| size_of::<Part>() + part.runs.iter().map(run_bytes).sum::<usize>();
         size_of::<Column>() + self.parts.iter().map(part_bytes).sum::<usize>()
@@ -245,8 +246,8 @@ impl Part {
 }
 
 /// Packs a segment: one run, unless its layout has several terms of a group.
-pub(crate) fn pack(segment: &Segment, layout: &LayoutAxis) -> Vec<Run> {
-    let run = |leads: &Arc<Leads>, cells: &[(u32, Counts)]| Run {
+pub(crate) fn pack(segment: &Segment, layout: &LayoutAxis) -> Vec<CellRun> {
+    let run = |leads: &Arc<LeaderTerms>, cells: &[(u32, Counts)]| CellRun {
         axis: Arc::clone(&layout.axis),
         leads: Arc::clone(leads),
         cells: Cells::new(cells),
@@ -263,14 +264,14 @@ pub(crate) fn pack(segment: &Segment, layout: &LayoutAxis) -> Vec<Run> {
     (0..layout.leads.len()).map(of).collect()
 }
 
-/// The sum of runs. Chunks that several have are added up slot by slot; where a group had several terms, the
-/// counts of the second are in a second run.
-fn join(runs: &[Run], interner: &mut Interner) -> Vec<Run> {
+/// The sum of runs. Chunks that several have are added up slot by slot; where a group had several
+/// terms, the counts of the second are in a second run.
+fn join(runs: &[CellRun], interner: &mut Interner) -> Vec<CellRun> {
     let axis = join_axes(runs, interner);
     let first = &runs[0];
     if runs.iter().all(|run| Arc::ptr_eq(&run.axis, &axis) && run.leads == first.leads) {
         let cells = sum_slots(runs, axis.len());
-        return vec![Run { axis, leads: Arc::clone(&first.leads), cells: Cells::new(&cells) }];
+        return vec![CellRun { axis, leads: Arc::clone(&first.leads), cells: Cells::new(&cells) }];
     }
     let places: HashMap<u128, u32> = axis
         .chunks()
@@ -291,16 +292,16 @@ fn join(runs: &[Run], interner: &mut Interner) -> Vec<Run> {
             sums[variant].entry(place).or_default().add(&counts);
         }
     }
-    let run = |(sums, leads): (BTreeMap<u32, Counts>, Leads)| Run {
+    let run = |(sums, leads): (BTreeMap<u32, Counts>, LeaderTerms)| CellRun {
         axis: Arc::clone(&axis),
         leads: interner.leads(leads),
         cells: Cells::new(&sums.into_iter().collect::<Vec<_>>()),
     };
-    sums.into_iter().zip(leads_of(&seen)).map(run).collect()
+    sums.into_iter().zip(leader_terms_of(&seen)).map(run).collect()
 }
 
 /// The sums of runs of one axis, which has `slots` slots.
-fn sum_slots(runs: &[Run], slots: usize) -> Vec<(u32, Counts)> {
+fn sum_slots(runs: &[CellRun], slots: usize) -> Vec<(u32, Counts)> {
     let mut sums = Series::ALL.map(|series| {
         let mut sums = vec![0; slots];
         runs.iter().for_each(|run| run.cells.add_to(series, &mut sums));
@@ -315,7 +316,7 @@ fn sum_slots(runs: &[Run], slots: usize) -> Vec<(u32, Counts)> {
 }
 
 /// The axis that has the chunks of all runs, each once, by their first keys.
-fn join_axes(runs: &[Run], interner: &mut Interner) -> Arc<SlotAxis> {
+fn join_axes(runs: &[CellRun], interner: &mut Interner) -> Arc<SlotAxis> {
     let first = &runs[0].axis;
     if runs.iter().all(|run| Arc::ptr_eq(&run.axis, first)) {
         return Arc::clone(first);

@@ -28,8 +28,8 @@ pub struct HistoryConfig {
     /// Closed columns kept as they are, 1 to [`MAX_HISTORY_COLUMNS`]; older ones are folded into
     /// coarser tiers.
     pub columns: usize,
-    /// Bytes of all tiers, at least [`MIN_HISTORY_BYTES`]; over it the oldest are folded, and at last forgotten. The
-    /// open column may take half of them before it does so on top.
+    /// Bytes of all tiers, at least [`MIN_HISTORY_BYTES`]; over it the oldest are folded, and at
+    /// last forgotten. The open column may take half of them before it does so on top.
     pub bytes: usize,
 }
 

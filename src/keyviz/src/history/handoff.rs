@@ -1,9 +1,10 @@
 //! Columns of nodes that have left, kept by one that stays.
 //!
 //! They stay those of the node that counted them: contributions are keyed by (node, incarnation,
-//! column), so it changes nothing if the node that leaves still answers too, or if two nodes were given
-//! the same columns. All histories that are kept for others have a quarter of the node's own byte budget
-//! on top of it, in equal parts, and over it become coarser and at last are forgotten as the own ones do.
+//! column), so it changes nothing if the node that leaves still answers too, or if two nodes were
+//! given the same columns. All histories that are kept for others have a quarter of the node's own
+//! byte budget on top of it, in equal parts, and over it become coarser and at last are forgotten
+//! as the own ones do.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::archive::{Archive, Damaged};
 use super::column::Column;
 use super::config::HistoryConfig;
-use super::open::Shared;
+use super::open::AxisInterner;
 use super::tiers::Tiers;
 use super::view::{Answering, Holdings};
 use super::window::Window;
@@ -19,7 +20,7 @@ use keyviz_types::{Incarnation, NodeId};
 
 /// All that one node counted, on its way to another node or to the disk.
 #[derive(Clone, Debug)]
-pub struct Estate {
+pub struct HistoryHandoff {
     /// Who counted.
     pub node: NodeId,
     /// Its last life.
@@ -30,17 +31,15 @@ pub struct Estate {
     pub columns: Vec<Arc<Column>>,
 }
 
-/// Key of the record that says what an estate is. It is written last, and what lacks it is none.
+/// Key of the record that says what an handoff is. It is written last, and what lacks it is none.
 const SUMMARY: &[u8] = b"e";
 const SUMMARY_VERSION: u8 = 1;
 
-impl Estate {
-    /// The estate as records for an ordered key-value store, newest column first, what a column refers
-    /// to before it, and the summary last. Packs one column at a time.
+impl HistoryHandoff {
+    /// The handoff as records for an ordered key-value store, newest column first, what a column
+    /// refers to before it, and the summary last. Packs one column at a time.
     pub fn records(self) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
-        let mut summary = vec![SUMMARY_VERSION];
-        summary.extend(self.incarnation.0.to_be_bytes());
-        summary.extend(self.forgotten_before_ms.to_be_bytes());
+        let summary = HistoryHandoff::summary(self.incarnation, self.forgotten_before_ms);
         let mut archive = Archive::default();
         let columns = self.columns.into_iter().rev();
         let of = move |column: Arc<Column>| {
@@ -49,10 +48,23 @@ impl Estate {
             column.set_closed(true);
             archive.batch([&column], &[]).puts
         };
-        columns.flat_map(of).chain([(SUMMARY.to_vec(), summary)])
+        columns.flat_map(of).chain([summary])
     }
 
-    /// The estate of `node` in these records, and how many of them are damaged; `None` without a
+    /// The record that makes an handoff of the records of a node's own history.
+    pub fn summary(incarnation: Incarnation, forgotten_before_ms: u64) -> (Vec<u8>, Vec<u8>) {
+        let mut summary = vec![SUMMARY_VERSION];
+        summary.extend(incarnation.0.to_be_bytes());
+        summary.extend(forgotten_before_ms.to_be_bytes());
+        (SUMMARY.to_vec(), summary)
+    }
+
+    /// Whether the record of this key is the one that [`HistoryHandoff::summary`] makes.
+    pub fn is_summary(key: &[u8]) -> bool {
+        key == SUMMARY
+    }
+
+    /// The handoff of `node` in these records, and how many of them are damaged; `None` without a
     /// summary.
     pub fn of_records<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         node: NodeId,
@@ -75,19 +87,20 @@ impl Estate {
         }
         let mut columns: Vec<Arc<Column>> = opened.columns.into_iter().map(Arc::new).collect();
         columns.sort_by_key(|column| column.id());
-        let estate = Estate {
+        let handoff = HistoryHandoff {
             node,
             incarnation: Incarnation(u64::from_be_bytes(incarnation.try_into().ok()?)),
-            forgotten_before_ms: u64::from_be_bytes(forgotten.try_into().ok()?),
+            forgotten_before_ms: u64::from_be_bytes(forgotten.try_into().ok()?)
+                .max(opened.forgotten_before_ms),
             columns,
         };
-        Some((estate, opened.damaged))
+        Some((handoff, opened.damaged))
     }
 }
 
 /// The histories of others.
 #[derive(Default, Debug)]
-pub(crate) struct Inherited(Mutex<BTreeMap<NodeId, Kept>>);
+pub(crate) struct HandedOver(Mutex<BTreeMap<NodeId, Kept>>);
 
 #[derive(Debug)]
 struct Kept {
@@ -104,9 +117,10 @@ impl Kept {
     fn answering(&self, node: NodeId) -> Answering {
         let holdings = Holdings {
             columns: self.columns.len() as u64,
-            oldest_ms: self.columns.oldest_ms().unwrap_or(0),
+            oldest_ms: self.columns.oldest_ms().unwrap_or(u64::MAX),
             // Nothing is counted any more.
             open_ms: u64::MAX,
+            newest_ms: self.columns.newest_ms().unwrap_or(0),
             forgotten_before_ms: self.forgotten_before_ms(),
             bytes: self.columns.bytes(),
         };
@@ -114,24 +128,24 @@ impl Kept {
     }
 }
 
-impl Inherited {
+impl HandedOver {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Kept>> {
         // A panic elsewhere leaves the map whole: each change is one insertion.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn keep(&self, estate: Estate, config: &HistoryConfig, shared: &Shared) {
+    pub fn keep(&self, handoff: HistoryHandoff, config: &HistoryConfig, interner: &AxisInterner) {
         let mut columns = Tiers::new(config.step_ms);
-        let now_ms = estate.columns.last().map_or(0, |column| column.end_ms());
-        let interner = &mut shared.lock();
-        for column in estate.columns {
+        let now_ms = handoff.columns.last().map_or(0, |column| column.end_ms());
+        let interner = &mut interner.lock();
+        for column in handoff.columns {
             let mut column = Arc::unwrap_or_clone(column);
             // What was open when the node left is as complete as it will be.
             column.set_closed(true);
             column.intern(interner);
             columns.add(column, interner);
         }
-        let Estate { node, incarnation, forgotten_before_ms, .. } = estate;
+        let HistoryHandoff { node, incarnation, forgotten_before_ms, .. } = handoff;
         let mut kept = self.lock();
         kept.insert(node, Kept { incarnation, forgotten_before_ms, columns });
         let each = config.bytes / 4 / kept.len();
@@ -149,10 +163,10 @@ impl Inherited {
         kept.iter().map(of).collect()
     }
 
-    pub fn estates(&self) -> Vec<Estate> {
+    pub fn handoffs(&self) -> Vec<HistoryHandoff> {
         let all = Window { from_ms: 0, to_ms: u64::MAX };
         let kept = self.lock();
-        let of = |(node, kept): (&NodeId, &Kept)| Estate {
+        let of = |(node, kept): (&NodeId, &Kept)| HistoryHandoff {
             node: *node,
             incarnation: kept.incarnation,
             forgotten_before_ms: kept.forgotten_before_ms(),

@@ -50,7 +50,7 @@ fn ask(histories: &[&History], series: Series) -> Matrix {
     for history in histories {
         let view = history.view(window, Harvest::default());
         parts.push(view.columns(&query, &rows.axis(), &columns));
-        parts.extend(view.inherited(&query, &rows.axis(), &columns));
+        parts.extend(view.handed_over(&query, &rows.axis(), &columns));
     }
     let status = |history: &&History| NodeStatus {
         node: Some(history.node()),
@@ -72,8 +72,8 @@ fn conservation_and_once_over_a_hand_over_told_by_both_or_twice() {
         assert_eq!(ask(&[&stays, &leaves], series).total, 23);
         assert_eq!(ask(&[&stays], series).total, 5);
     }
-    for estate in leaves.estates(Harvest::default()) {
-        stays.inherit(estate);
+    for handoff in leaves.handoffs(Harvest::default()) {
+        stays.take_handoff(handoff);
     }
     for series in [Series::Writes, Series::Reads] {
         let alone = ask(&[&stays], series);
@@ -83,11 +83,11 @@ fn conservation_and_once_over_a_hand_over_told_by_both_or_twice() {
         assert_eq!((both.total, both.conflicts.len()), (23, 0), "{series:?} told by both");
     }
     // Handed over again, and on to a third with all that was kept.
-    for estate in leaves.estates(Harvest::default()) {
-        stays.inherit(estate);
+    for handoff in leaves.handoffs(Harvest::default()) {
+        stays.take_handoff(handoff);
     }
-    for estate in stays.estates(Harvest::default()) {
-        third.inherit(estate);
+    for handoff in stays.handoffs(Harvest::default()) {
+        third.take_handoff(handoff);
     }
     for asked in [&[&third][..], &[&stays, &third], &[&third, &leaves]] {
         assert_eq!(ask(asked, Series::Reads).total, 23);
@@ -105,12 +105,12 @@ fn bounds_what_is_kept_for_others_has_its_own_budget() {
         for at in 0..4_000 {
             let _ = leaves.add(NOW + at * STEP, writes(node, at + 1));
         }
-        for estate in leaves.estates(Harvest::default()) {
-            stays.inherit(estate);
+        for handoff in leaves.handoffs(Harvest::default()) {
+            stays.take_handoff(handoff);
         }
         let all = Window { from_ms: 0, to_ms: u64::MAX };
         let kept: usize =
-            stays.inherited().view(all).iter().map(|(left, _)| left.holdings.bytes).sum();
+            stays.handed_over().view(all).iter().map(|(left, _)| left.holdings.bytes).sum();
         assert!(kept <= MIN_HISTORY_BYTES / 4, "{kept} bytes are kept for others");
     }
     assert_eq!(stays.holdings(), before, "its own history is left alone");

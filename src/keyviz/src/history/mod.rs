@@ -3,27 +3,29 @@
 //! # Aligned time
 //!
 //! Columns are the intervals `[n*step, (n+1)*step)` of Unix time. The caller harvests its sampler
-//! as often as it likes and hands each harvest to [`History::add`] with the time. What was harvested
-//! counts for the column that was open until then, so a harvest at a boundary still belongs to the
-//! column that ends there. If that time lies in another column, the open one is closed and the
-//! other is opened.
+//! as often as it likes and hands each harvest to [`History::add`] with the time. What was
+//! harvested counts for the column that was open until then, so a harvest at a boundary still
+//! belongs to the column that ends there. If that time lies in another column, the open one is
+//! closed and the other is opened.
 //!
-//! A clock that jumps loses nothing: a column is found by its time, and counts of a time that already
-//! has a column are added to it (a column that was closed is reopened, and returned as closed
-//! again with more in it). A clock that runs ahead and is set back leaves a column in the future, which
-//! queries of the present do not touch. Up to [`MAX_STALL_COLUMNS`] columns that pass without a call are
-//! known to be empty; a longer gap is taken for a jump, which leaves no columns behind.
+//! A clock that jumps loses nothing: a column is found by its time, and counts of a time that
+//! already has a column are added to it (a column that was closed is reopened, and returned as
+//! closed again with more in it). A clock that runs ahead and is set back leaves a column in the
+//! future, which queries of the present do not touch. Up to [`MAX_STALL_COLUMNS`] columns that pass
+//! without a call are known to be empty; a longer gap is taken for a jump, which leaves no columns
+//! behind.
 //!
 //! # Locking
 //!
 //! | lock | guards | held by |
 //! |---|---|---|
-//! | `state` | the open column and the map of closed ones | `add` and `restore`; a query only to clone pointers |
-//! | `inherited` | what is kept for nodes that have left | `inherit`; a query only to clone pointers |
-//! | `shared` | axes that columns have in common | whoever packs, to look an axis up |
+//! | `state` | the open column, the closed ones | `add`, `restore`; a query, to clone pointers |
+//! | `inherited` | columns of nodes that have left | `inherit`; a query, to clone pointers |
+//! | `interner` | axes that columns have in common | whoever packs, to look an axis up |
 //!
-//! `state` is taken before `shared`. Closed columns are immutable behind an `Arc`, the open one is cheap to
-//! clone, and queries compute and pack without a lock, so none delays `add` by more than that.
+//! `state` is taken before `interner`. Closed columns are immutable behind an `Arc`, the open one
+//! is cheap to clone, and queries compute and pack without a lock, so none delays `add` by more
+//! than that.
 
 pub(crate) mod archive;
 pub(crate) mod bitpack;
@@ -41,9 +43,9 @@ pub(crate) mod window;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::sampler::counts::Harvest;
-use handoff::Inherited;
+use handoff::HandedOver;
 use keyviz_types::{Incarnation, NodeId};
-use open::{OpenColumn, Shared};
+use open::{AxisInterner, OpenColumn};
 use tiers::Tiers;
 use view::Answering;
 
@@ -55,7 +57,7 @@ pub use config::{
     HistoryConfigError, MAX_HISTORY_COLUMNS, MAX_STALL_COLUMNS, MAX_STEP_MS, MIN_HISTORY_BYTES,
     MIN_STEP_MS,
 };
-pub use handoff::Estate;
+pub use handoff::HistoryHandoff;
 pub use tiers::{LAST_TIER_MS, MIDDLE_TIER_MS};
 pub use view::{HistoryView, Holdings};
 pub use window::Window;
@@ -66,9 +68,11 @@ pub struct History {
     config: HistoryConfig,
     node: NodeId,
     incarnation: Incarnation,
+    /// The sampler counts; else all columns of this incarnation are partial.
+    counts: bool,
     state: Mutex<State>,
-    shared: Arc<Shared>,
-    inherited: Inherited,
+    interner: Arc<AxisInterner>,
+    handed_over: HandedOver,
 }
 
 /// What a call changed, to be stored as one: see [`Archive::batch`].
@@ -98,8 +102,24 @@ impl History {
         config.validate()?;
         let open = OpenColumn::new(ColumnId::at(now_ms, config.step_ms), incarnation);
         let state = Mutex::new(State { closed: Tiers::new(config.step_ms), open });
-        let (shared, inherited) = (Arc::new(Shared::new()), Inherited::default());
-        Ok(History { config, node, incarnation, state, shared, inherited })
+        let (interner, handed_over) = (Arc::new(AxisInterner::new()), HandedOver::default());
+        Ok(History { config, node, incarnation, counts: true, state, interner, handed_over })
+    }
+
+    /// The same, of a sampler that `counts` or does not. The columns of one that does not are partial:
+    /// what happened in them nobody knows.
+    #[must_use]
+    pub fn counting(mut self, counts: bool) -> Self {
+        self.counts = counts;
+        if !counts {
+            self.lock().open.miss();
+        }
+        self
+    }
+
+    /// Takes note that everything before `at_ms` is gone, whatever it was.
+    pub fn forget_before(&self, at_ms: u64) {
+        self.lock().closed.forget_before(at_ms);
     }
 
     /// How much is kept.
@@ -136,7 +156,7 @@ impl History {
     }
 
     fn advance(&self, state: &mut State, now_ms: u64, harvest: Harvest) {
-        state.open.add(harvest, &self.shared);
+        state.open.add(harvest, &self.interner);
         let next = ColumnId::at(now_ms, self.config.step_ms);
         if next != state.open.id() {
             self.turn(state, next);
@@ -144,8 +164,8 @@ impl History {
         }
     }
 
-    /// As [`History::add`], and ends the open column, for a stop in good order: what is stored of it
-    /// is complete for this incarnation.
+    /// As [`History::add`], and ends the open column, for a stop in good order: what is stored of
+    /// it is complete for this incarnation.
     pub fn close(&self, now_ms: u64, harvest: Harvest) -> Flushed {
         let mut flushed = self.add(now_ms, harvest);
         let open = {
@@ -153,27 +173,27 @@ impl History {
             state.open.close();
             state.open.clone()
         };
-        flushed.closed.push(Arc::new(open.pack(&self.shared)));
+        flushed.closed.push(Arc::new(open.pack(&self.interner)));
         flushed
     }
 
-    /// The open column as it stands, to be stored in the place of the one before. Also while nothing is
-    /// counted in it and at once after it was opened, so that an end without notice is known to have
-    /// happened in it.
+    /// The open column as it stands, to be stored in the place of the one before. Also while
+    /// nothing is counted in it and at once after it was opened, so that an end without notice is
+    /// known to have happened in it.
     pub fn checkpoint(&self) -> Column {
         let open = self.lock().open.clone();
-        open.pack(&self.shared)
+        open.pack(&self.interner)
     }
 
     /// Takes in columns that earlier incarnations stored. A column that was not closed is marked
-    /// partial. What this incarnation has in the same intervals is added to, not replaced. Returns what it
-    /// changed in turn: marks, and what went over a budget that is smaller now.
+    /// partial. What this incarnation has in the same intervals is added to, not replaced. Returns
+    /// what it changed in turn: marks, and what went over a budget that is smaller now.
     pub fn restore(&self, columns: impl IntoIterator<Item = Column>) -> Flushed {
         let mut state = self.lock();
         for mut column in columns {
             let (id, closed) = (column.id(), column.closed());
             column.mark_unclosed();
-            let interner = &mut self.shared.lock();
+            let interner = &mut self.interner.lock();
             column.intern(interner);
             if id == state.open.id() {
                 state.open.absorb(&column);
@@ -200,7 +220,7 @@ impl History {
             if id == state.open.id() {
                 state.open.absorb(&column);
             } else {
-                state.closed.add(column, &mut self.shared.lock());
+                state.closed.add(column, &mut self.interner.lock());
             }
         }
         self.shrink(&mut state);
@@ -212,9 +232,9 @@ impl History {
         self.lock().holdings()
     }
 
-    /// What is held of `window` now, to answer from later. Clones pointers only, so that whoever keeps
-    /// harvests and questions apart need not do so for as long as an answer takes. `peek` as in
-    /// [`History::totals`].
+    /// What is held of `window` now, to answer from later. Clones pointers only, so that whoever
+    /// keeps harvests and questions apart need not do so for as long as an answer takes. `peek` as
+    /// in [`History::totals`].
     pub fn view(&self, window: Window, peek: Harvest) -> HistoryView {
         let state = self.lock();
         let id = state.open.id();
@@ -224,8 +244,8 @@ impl History {
             answering: Answering { node, incarnation, holdings: state.holdings() },
             closed: state.closed.overlapping(window),
             open: open.then(|| (state.open.clone(), peek)),
-            inherited: self.inherited.view(window),
-            shared: Arc::clone(&self.shared),
+            handed_over: self.handed_over.view(window),
+            interner: Arc::clone(&self.interner),
         }
     }
 
@@ -235,34 +255,39 @@ impl History {
         self.lock().closed.overlapping(window)
     }
 
-    pub(crate) fn inherited(&self) -> &Inherited {
-        &self.inherited
+    pub(crate) fn handed_over(&self) -> &HandedOver {
+        &self.handed_over
     }
 
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.shared
+    pub(crate) fn interner(&self) -> &AxisInterner {
+        &self.interner
     }
 
     /// Keeps what a node that leaves has counted, in the place of what was kept of it before.
-    pub fn inherit(&self, estate: Estate) {
+    pub fn take_handoff(&self, handoff: HistoryHandoff) {
         // What this node counted itself it has.
-        if estate.node != self.node() {
-            self.inherited().keep(estate, self.config(), self.shared());
+        if handoff.node != self.node() {
+            self.handed_over().keep(handoff, self.config(), self.interner());
         }
     }
 
-    /// All that this node counted, with the column in progress, and all that it keeps for others. `peek`
-    /// as in [`History::totals`].
-    pub fn estates(&self, peek: Harvest) -> Vec<Estate> {
+    /// What is kept for nodes that have left.
+    pub fn kept_estates(&self) -> Vec<HistoryHandoff> {
+        self.handed_over().handoffs()
+    }
+
+    /// All that this node counted, with the column in progress, and all that it keeps for others.
+    /// `peek` as in [`History::totals`].
+    pub fn handoffs(&self, peek: Harvest) -> Vec<HistoryHandoff> {
         let all = Window { from_ms: 0, to_ms: u64::MAX };
         let columns = self.view(all, peek).columns_held();
-        let own = Estate {
+        let own = HistoryHandoff {
             node: self.node(),
             incarnation: self.incarnation(),
             forgotten_before_ms: self.holdings().forgotten_before_ms,
             columns,
         };
-        std::iter::once(own).chain(self.inherited().estates()).collect()
+        std::iter::once(own).chain(self.handed_over().handoffs()).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -272,12 +297,13 @@ impl History {
 
     /// Closes the open column and opens that of `next`.
     fn turn(&self, state: &mut State, next: ColumnId) {
-        let interner = &mut self.shared.lock();
+        let interner = &mut self.interner.lock();
         let passed_ms = state.open.id().end_ms;
         let reopened = match state.closed.remove(next) {
             Some(column) => OpenColumn::reopen(Arc::unwrap_or_clone(column), self.incarnation),
             None => OpenColumn::new(next, self.incarnation),
         };
+        let reopened = self.marked(reopened);
         let ended = std::mem::replace(&mut state.open, reopened);
         state.closed.add(ended.end(interner), interner);
         let gap = next.start_ms.saturating_sub(passed_ms) / self.config.step_ms;
@@ -285,17 +311,24 @@ impl History {
         for start_ms in (0..missed).map(|i| passed_ms + i * self.config.step_ms) {
             let id = ColumnId { start_ms, end_ms: start_ms + self.config.step_ms };
             if !state.closed.contains(id) {
-                let empty = OpenColumn::new(id, self.incarnation).end(interner);
+                let empty = self.marked(OpenColumn::new(id, self.incarnation)).end(interner);
                 state.closed.add(empty, interner);
             }
         }
+    }
+
+    fn marked(&self, mut column: OpenColumn) -> OpenColumn {
+        if !self.counts {
+            column.miss();
+        }
+        column
     }
 
     fn shrink(&self, state: &mut State) {
         let open = state.open.bytes().min(self.config.bytes / 2);
         let bytes = self.config.bytes - open;
         let now_ms = state.open.id().start_ms;
-        state.closed.shrink(self.config.columns, bytes, now_ms, &mut self.shared.lock());
+        state.closed.shrink(self.config.columns, bytes, now_ms, &mut self.interner.lock());
     }
 }
 
@@ -308,8 +341,9 @@ impl State {
     }
 
     fn holdings(&self) -> Holdings {
-        let open_ms = self.open.id().start_ms;
+        let ColumnId { start_ms: open_ms, end_ms } = self.open.id();
         Holdings {
+            newest_ms: self.closed.newest_ms().unwrap_or(0).max(end_ms),
             columns: self.closed.len() as u64 + 1,
             oldest_ms: self.closed.oldest_ms().unwrap_or(open_ms).min(open_ms),
             open_ms,

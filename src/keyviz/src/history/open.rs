@@ -23,14 +23,14 @@ pub(crate) struct OpenColumn {
     closed: bool,
 }
 
-/// The interner of a history. Apart from its columns, so that a query which packs the open column does not
-/// hold those.
+/// The interner of a history. Apart from its columns, so that a query which packs the open column
+/// does not hold those.
 #[derive(Debug)]
-pub(crate) struct Shared(Mutex<Interner>);
+pub(crate) struct AxisInterner(Mutex<Interner>);
 
-impl Shared {
+impl AxisInterner {
     pub fn new() -> Self {
-        Shared(Mutex::new(Interner::new()))
+        AxisInterner(Mutex::new(Interner::new()))
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Interner> {
@@ -58,6 +58,11 @@ impl OpenColumn {
         }
     }
 
+    /// Marks what this incarnation has in the column as partial: it did not count all of the time.
+    pub fn miss(&mut self) {
+        Arc::make_mut(&mut self.packed).part(self.incarnation).partial = true;
+    }
+
     pub fn id(&self) -> ColumnId {
         self.packed.id()
     }
@@ -67,11 +72,11 @@ impl OpenColumn {
         self.closed = true;
     }
 
-    pub fn add(&mut self, harvest: Harvest, shared: &Shared) {
+    pub fn add(&mut self, harvest: Harvest, interner: &AxisInterner) {
         self.take(harvest);
         if self.segments.len() > MAX_LAYOUTS {
-            let mut column = self.pack(shared);
-            column.join(&mut shared.lock());
+            let mut column = self.pack(interner);
+            column.join(&mut interner.lock());
             let closed = self.closed;
             *self = OpenColumn { closed, ..Self::reopen(column, self.incarnation) };
         }
@@ -100,8 +105,8 @@ impl OpenColumn {
     }
 
     /// The column as it stands. Packs it without the lock, which is only held to find the axes.
-    pub fn pack(&self, shared: &Shared) -> Column {
-        self.packed(|segment| shared.lock().layout(&segment.layout))
+    pub fn pack(&self, interner: &AxisInterner) -> Column {
+        self.packed(|segment| interner.lock().layout(&segment.layout))
     }
 
     /// The column at its end.
@@ -126,9 +131,9 @@ impl OpenColumn {
     }
 
     /// The column with what was not harvested yet.
-    pub fn peek(mut self, peek: Harvest, shared: &Shared) -> Column {
+    pub fn peek(mut self, peek: Harvest, interner: &AxisInterner) -> Column {
         self.take(peek);
-        self.pack(shared)
+        self.pack(interner)
     }
 
     /// Bytes of the cells, about: without layouts, which the sampler holds as well.

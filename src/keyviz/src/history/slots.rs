@@ -1,10 +1,11 @@
 //! What packed cells are cells of: slots, shared by all columns that have the same ones.
 //!
-//! A layout has tens of thousands of slots, and each split, learned boundary or change of leaders makes another
-//! layout that is nearly the same. So a layout is cut into chunks, at slots whose first key hashes to a certain
-//! remainder (content-defined chunking, as in Muthitacharoen et al., LBFS, 2001), and equal chunks are kept
-//! once: a change costs the chunks that it touches. Who leads which group changes with other
-//! things than the keys do, and is kept apart, as [`Leads`].
+//! A layout has tens of thousands of slots, and each split, learned boundary or change of leaders
+//! makes another layout that is nearly the same. So a layout is cut into chunks, at slots whose
+//! first key hashes to a certain remainder (content-defined chunking, as in Muthitacharoen et al.,
+//! LBFS, 2001), and equal chunks are kept once: a change costs the chunks that it touches. Who
+//! leads which group changes with other things than the keys do, and is kept apart, as
+//! [`LeaderTerms`].
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -52,8 +53,8 @@ pub(crate) struct ChunkSlot {
     pub route: RouteId,
 }
 
-/// A sequence of chunks; slots are numbered through. Chunks are those of one layout in order, or of several where
-/// columns of different layouts were joined: then they may overlap.
+/// A sequence of chunks; slots are numbered through. Chunks are those of one layout in order, or of
+/// several where columns of different layouts were joined: then they may overlap.
 #[derive(Debug)]
 pub(crate) struct SlotAxis {
     chunks: Vec<Arc<Chunk>>,
@@ -64,14 +65,14 @@ pub(crate) struct SlotAxis {
 
 /// The groups that a node led, and in which term.
 #[derive(PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Leads(Vec<(GroupId, Term)>);
+pub(crate) struct LeaderTerms(Vec<(GroupId, Term)>);
 
-/// A layout as axis and leads. Where one layout has two terms for a group, which no sampler makes, the
-/// slots of the second have other leads.
+/// A layout as axis and leads. Where one layout has two terms for a group, which no sampler makes,
+/// the slots of the second have other leads.
 #[derive(Debug)]
 pub(crate) struct LayoutAxis {
     pub axis: Arc<SlotAxis>,
-    pub leads: Vec<Arc<Leads>>,
+    pub leads: Vec<Arc<LeaderTerms>>,
     /// Index into `leads` for each slot; none if all are 0.
     pub variants: Vec<u16>,
 }
@@ -178,12 +179,12 @@ impl SlotAxis {
     }
 }
 
-impl Leads {
+impl LeaderTerms {
     /// Sorted and without doubles.
     pub fn new(mut leads: Vec<(GroupId, Term)>) -> Self {
         leads.sort_unstable();
         leads.dedup_by_key(|(group, _)| *group);
-        Leads(leads)
+        LeaderTerms(leads)
     }
 
     pub fn get(&self, group: GroupId) -> Option<Term> {
@@ -196,7 +197,7 @@ impl Leads {
     }
 
     pub fn bytes(&self) -> usize {
-        size_of::<Leads>() + self.0.len() * size_of::<(GroupId, Term)>()
+        size_of::<LeaderTerms>() + self.0.len() * size_of::<(GroupId, Term)>()
     }
 }
 
@@ -232,8 +233,9 @@ impl<K: Hash + Eq, T> Pool<K, T> {
 pub(crate) struct Interner {
     chunks: Pool<u128, Chunk>,
     axes: Pool<u128, SlotAxis>,
-    leads: Pool<Vec<(GroupId, Term)>, Leads>,
-    /// Of the layouts seen last. A weak reference holds the address, so that no other layout gets it.
+    leads: Pool<Vec<(GroupId, Term)>, LeaderTerms>,
+    /// Of the layouts seen last. A weak reference holds the address, so that no other layout gets
+    /// it.
     layouts: Vec<(Weak<Layout>, Arc<LayoutAxis>)>,
 }
 
@@ -252,7 +254,7 @@ impl Interner {
     }
 
     /// The one copy of equal leads.
-    pub fn leads(&mut self, leads: Leads) -> Arc<Leads> {
+    pub fn leads(&mut self, leads: LeaderTerms) -> Arc<LeaderTerms> {
         self.leads.get(leads.0.clone(), || Arc::new(leads))
     }
 
@@ -344,7 +346,7 @@ fn pieces(slots: &[Slot]) -> Vec<&[Slot]> {
 }
 
 /// The leads of slots: the term of each group, and further ones where a group has several.
-fn leads(slots: &[Slot]) -> (Vec<Leads>, Vec<u16>) {
+fn leads(slots: &[Slot]) -> (Vec<LeaderTerms>, Vec<u16>) {
     let mut seen: HashMap<GroupId, Vec<Option<Term>>> = HashMap::new();
     let mut variants = Vec::with_capacity(slots.len());
     for slot in slots {
@@ -353,7 +355,7 @@ fn leads(slots: &[Slot]) -> (Vec<Leads>, Vec<u16>) {
     if variants.iter().all(|&variant| variant == 0) {
         variants = Vec::new();
     }
-    (leads_of(&seen), variants)
+    (leader_terms_of(&seen), variants)
 }
 
 /// The number of a group's lead among its leads in order of appearance.
@@ -371,13 +373,13 @@ pub(crate) fn variant(
 }
 
 /// For each variant the leads of the groups that have it; at least one.
-pub(crate) fn leads_of(seen: &HashMap<GroupId, Vec<Option<Term>>>) -> Vec<Leads> {
+pub(crate) fn leader_terms_of(seen: &HashMap<GroupId, Vec<Option<Term>>>) -> Vec<LeaderTerms> {
     let count = seen.values().map(Vec::len).max().unwrap_or(1);
     let of = |variant: usize| {
         let lead = |(&group, leads): (&GroupId, &Vec<Option<Term>>)| {
             leads.get(variant).copied().flatten().map(|term| (group, term))
         };
-        Leads::new(seen.iter().filter_map(lead).collect())
+        LeaderTerms::new(seen.iter().filter_map(lead).collect())
     };
     (0..count).map(of).collect()
 }

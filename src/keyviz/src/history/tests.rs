@@ -372,3 +372,27 @@ proptest! {
         prop_assert!(matrix.columns.len() == 61 || matrix.columns.len() == 60);
     }
 }
+
+#[test]
+fn honest_partiality_the_time_in_which_a_node_did_not_count_is_partial() {
+    let layout = layout(2);
+    let first = history(config(), 1, NOW);
+    let stored = first.close(NOW + STEP / 2, one(&layout, 7)).closed;
+    // Switched off for three minutes, in which the clock also stalls and is set back once.
+    let off = history(config(), 2, NOW + STEP / 2).counting(false);
+    let _ = off.restore(stored.iter().map(|column| Column::clone(column)));
+    let mut kept: BTreeMap<u64, Column> = BTreeMap::new();
+    for now_ms in [NOW + STEP, NOW + 3 * STEP, NOW + 2 * STEP, NOW + 3 * STEP + 1] {
+        let closed = off.add(now_ms, Harvest::default()).closed;
+        kept.extend(closed.iter().map(|column| (column.start_ms(), Column::clone(column))));
+    }
+    let closed = off.close(NOW + 3 * STEP + 2, Harvest::default()).closed;
+    kept.extend(closed.iter().map(|column| (column.start_ms(), Column::clone(column))));
+    let on = history(config(), 3, NOW + 4 * STEP);
+    let _ = on.restore(kept.into_values());
+    let _ = on.add(NOW + 5 * STEP, one(&layout, 5));
+    let matrix = asked(&on, NOW, NOW + 6 * STEP);
+    let partial: Vec<u32> = matrix.rows[0].partial.iter().collect();
+    assert_eq!(partial, [0, 1, 2, 3], "and what was counted afterwards is whole");
+    assert_eq!(matrix.total, 12);
+}

@@ -1,8 +1,9 @@
 //! The closed columns, in tiers: as they were flushed, then by five minutes, then by the hour.
 //!
-//! Over a budget the oldest columns of a tier are folded into one of the next, exactly; what is folded out of
-//! the last tier is forgotten, and that it is gone is remembered. Raw columns have a budget of columns and half
-//! of the bytes, each coarser tier a quarter, and what one tier does not use the others may.
+//! Over a budget the oldest columns of a tier are folded into one of the next, exactly; what is
+//! folded out of the last tier is forgotten, and that it is gone is remembered. Raw columns have a
+//! budget of columns and half of the bytes, each coarser tier a quarter, and what one tier does not
+//! use the others may.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use super::column::{Column, ColumnId};
 use super::slots::{Interner, SlotAxis};
 use super::window::Window;
 
-/// Length of a column of the second tier, about: a whole number of steps. The newest column of a tier
-/// may be shorter, as it ends where the last column folded into it did.
+/// Length of a column of the second tier, about: a whole number of steps. The newest column of a
+/// tier may be shorter, as it ends where the last column folded into it did.
 pub const MIDDLE_TIER_MS: u64 = 300_000;
 /// Length of a column of the third tier, about: a whole number of columns of the second.
 pub const LAST_TIER_MS: u64 = 3_600_000;
@@ -69,6 +70,17 @@ impl Tiers {
 
     pub fn oldest_ms(&self) -> Option<u64> {
         self.columns.first_key_value().map(|(id, _)| id.start_ms)
+    }
+
+    /// End of the newest column.
+    pub fn newest_ms(&self) -> Option<u64> {
+        // The last of a tier ends last in it.
+        self.ids.iter().filter_map(|ids| ids.last()).map(|id| id.end_ms).max()
+    }
+
+    /// Everything before `at_ms` is gone.
+    pub fn forget_before(&mut self, at_ms: u64) {
+        self.forgotten_before_ms = self.forgotten_before_ms.max(at_ms);
     }
 
     /// End of the newest column that was forgotten.
@@ -151,13 +163,15 @@ impl Tiers {
         self.lengths_ms[..last].iter().filter(|&&tier_ms| length_ms > tier_ms).count()
     }
 
-    /// Folds and forgets the oldest until there are at most `columns` raw ones, and at most `bytes`. What cannot
-    /// be folded, as the only column of an interval that has not passed at `now_ms`, stays.
+    /// Folds and forgets the oldest until there are at most `columns` raw ones, and at most
+    /// `bytes`. What cannot be folded, as the only column of an interval that has not passed at
+    /// `now_ms`, stays.
     pub fn shrink(&mut self, columns: usize, bytes: usize, now_ms: u64, interner: &mut Interner) {
         while self.ids[0].len() > columns && self.give_way(0, now_ms, interner) {}
         while self.bytes() > bytes {
             let over = |tier: &usize| self.bytes[*tier] > bytes / 4 * QUARTERS[*tier];
-            // With no tier over its own budget axes fill the bytes, and the oldest columns the oldest.
+            // With no tier over its own budget axes fill the bytes, and the oldest columns the
+            // oldest.
             let (full, rest): (Vec<_>, Vec<_>) = (0..TIERS).partition(over);
             let mut tiers = full.into_iter().chain(rest);
             if !tiers.any(|tier| self.give_way(tier, now_ms, interner)) {
@@ -166,8 +180,8 @@ impl Tiers {
         }
     }
 
-    /// Folds the oldest columns of a tier into one of the next, or forgets the oldest; whether that was
-    /// possible.
+    /// Folds the oldest columns of a tier into one of the next, or forgets the oldest; whether that
+    /// was possible.
     fn give_way(&mut self, tier: usize, now_ms: u64, interner: &mut Interner) -> bool {
         let Some(&oldest) = self.ids[tier].first() else { return false };
         let Some(&length_ms) = self.lengths_ms.get(tier + 1) else {

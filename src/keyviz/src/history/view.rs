@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::column::Column;
-use super::open::{OpenColumn, Shared};
+use super::open::{AxisInterner, OpenColumn};
 use crate::sampler::counts::Harvest;
 use keyviz_types::{Incarnation, NodeId};
 
@@ -16,6 +16,8 @@ pub struct Holdings {
     pub oldest_ms: u64,
     /// Start of the open column.
     pub open_ms: u64,
+    /// End of the newest column. A clock that was set back leaves columns after the open one.
+    pub newest_ms: u64,
     /// End of the newest column that was dropped for space; 0: none was.
     pub forgotten_before_ms: u64,
     /// Bytes of all columns and what they share.
@@ -30,7 +32,8 @@ pub(crate) struct Answering {
     pub holdings: Holdings,
 }
 
-/// A consistent picture of the columns in a window, taken under the history's lock and read without it.
+/// A consistent picture of the columns in a window, taken under the history's lock and read without
+/// it.
 #[derive(Debug)]
 pub struct HistoryView {
     pub(crate) answering: Answering,
@@ -39,8 +42,8 @@ pub struct HistoryView {
     /// The open column and what was not harvested yet, if it is in the window.
     pub(crate) open: Option<(OpenColumn, Harvest)>,
     /// What is kept of it for nodes that have left.
-    pub(crate) inherited: Vec<(Answering, Vec<Arc<Column>>)>,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) handed_over: Vec<(Answering, Vec<Arc<Column>>)>,
+    pub(crate) interner: Arc<AxisInterner>,
 }
 
 impl HistoryView {
@@ -54,7 +57,7 @@ impl HistoryView {
         let mut columns = self.closed.clone();
         if let Some((open, peek)) = &self.open {
             let at = columns.partition_point(|column| column.id() < open.id());
-            columns.insert(at, Arc::new(open.clone().peek(peek.clone(), &self.shared)));
+            columns.insert(at, Arc::new(open.clone().peek(peek.clone(), &self.interner)));
         }
         columns
     }

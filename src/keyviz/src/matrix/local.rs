@@ -30,7 +30,8 @@ pub enum MatrixError {
 }
 
 impl Matrix {
-    /// The matrix of one process: everything that `sampler` has counted, also since its last harvest.
+    /// The matrix of one process: everything that `sampler` has counted, also since its last
+    /// harvest.
     ///
     /// Hold whatever lock keeps [`Sampler::harvest`] and [`History::add`] together, or the counts
     /// between the two are missing. `now_ms` is the present as Unix time.
@@ -75,7 +76,7 @@ mod tests {
         let sampler = Sampler::new(SamplerConfig::default()).expect("valid");
         let route = RouteSpec { id: RouteId::FIRST, range: KeyRange::all(), group: GroupId(1) };
         sampler.publish_routes(1, vec![route]).expect("one route covers all keys");
-        sampler.set_leads(&[(GroupId(1), Some(Term(1)))]);
+        sampler.set_leader_terms(&[(GroupId(1), Some(Term(1)))]);
         let config = HistoryConfig { step_ms: 1_000, ..HistoryConfig::default() };
         let history = History::new(config, NodeId(1), Incarnation(1), NOW_MS).expect("valid");
         (sampler, history)

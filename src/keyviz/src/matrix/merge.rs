@@ -1,10 +1,11 @@
 //! The contributions of all nodes as one matrix.
 //!
-//! The state is a map from (node, incarnation, column) to what was counted, and adding to it takes the larger
-//! of two entries under one key, by a total order. That makes it a join of a semilattice: associative,
-//! commutative and idempotent, so asking a node twice, under two addresses or after a restart
-//! changes nothing. Only [`Merge::finish`] adds up: terms and reads add, and of two nodes that claim one
-//! (group, term) in a cell the larger claim counts. Until then all is kept, packed as it came.
+//! The state is a map from (node, incarnation, column) to what was counted, and adding to it takes
+//! the larger of two entries under one key, by a total order. That makes it a join of a
+//! semilattice: associative, commutative and idempotent, so asking a node twice, under two
+//! addresses or after a restart changes nothing. Only [`Merge::finish`] adds up: terms and reads
+//! add, and of two nodes that claim one (group, term) in a cell the larger claim counts. Until then
+//! all is kept, packed as it came.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,14 +13,14 @@ use std::sync::Arc;
 
 use super::label::label;
 use super::part::{Claimants, Part};
-use super::sums::{RowSum, Summed, Sums};
+use super::sums::{MatrixSums, RowSum, Summed};
 use super::{Matrix, NodeStatus, Row};
 use crate::query::Query;
 use crate::query::axis::{ColumnPlan, RowAxis};
 use crate::query::column_set::ColumnSet;
 use crate::query::contribution::{CellKey, ContributionError, NodeColumns};
 use crate::query::row_plan::{PlannedRow, RowKind, RowPlan};
-use crate::wire::{PackedColumns, SoundColumns};
+use crate::wire::{CheckedColumns, PackedColumns};
 use keyviz_types::{Incarnation, NodeId};
 
 /// Contributions on their way to a matrix.
@@ -39,6 +40,8 @@ pub struct Merge {
 #[derive(Clone, Debug)]
 struct Coverage {
     covers: ColumnSet,
+    /// The members that answered for it: the node itself, or those that keep its columns.
+    held_by: BTreeSet<NodeId>,
     /// The longest memory among its answers.
     forgotten_before_ms: u64,
 }
@@ -58,29 +61,32 @@ impl Merge {
         }
     }
 
-    /// Takes in a contribution or a chunk of one. Errors, and changes nothing, where it does not fit the
-    /// axes.
+    /// Takes in a contribution or a chunk of one. Errors, and changes nothing, where it does not
+    /// fit the axes.
     pub fn add(&mut self, contribution: NodeColumns) -> Result<(), ContributionError> {
         contribution.check(&self.axis, &self.columns)?;
         let packed = PackedColumns::from(contribution);
-        self.add_sound(packed.checked(&self.axis, &self.columns)?)
+        self.add_checked(packed.checked(&self.axis, &self.columns)?)
     }
 
-    /// As [`Merge::add`], of what was checked already. Errors, and changes nothing, where it was checked for axes of another
-    /// size.
-    pub fn add_sound(&mut self, contribution: SoundColumns) -> Result<(), ContributionError> {
+    /// As [`Merge::add`], of what was checked already. Errors, and changes nothing, where it was
+    /// checked for axes of another size.
+    pub fn add_checked(&mut self, contribution: CheckedColumns) -> Result<(), ContributionError> {
         let (contribution, axes) = contribution.into_inner();
         let columns = self.columns.len();
         if axes != (self.axis.len(), columns) {
             let (from, to) = (contribution.covers.start, contribution.covers.end);
             return Err(ContributionError::Covers { from, to, columns });
         }
-        let NodeColumns { node, covers, forgotten_before_ms, keys, parts, .. } = contribution;
-        let coverage = self
-            .nodes
-            .entry(node)
-            .or_insert(Coverage { covers: ColumnSet::new(), forgotten_before_ms });
+        let NodeColumns { node, held_by, covers, forgotten_before_ms, keys, parts, .. } =
+            contribution;
+        let coverage = self.nodes.entry(node).or_insert_with(|| Coverage {
+            covers: ColumnSet::new(),
+            held_by: BTreeSet::new(),
+            forgotten_before_ms,
+        });
         coverage.covers.insert(covers);
+        coverage.held_by.insert(held_by);
         coverage.forgotten_before_ms = coverage.forgotten_before_ms.min(forgotten_before_ms);
         let table: Arc<[u32]> = keys.into_iter().map(|key| self.id(key, node)).collect();
         for part in parts {
@@ -125,14 +131,14 @@ impl Merge {
         }
     }
 
-    /// The matrix. `statuses` has one entry for each member asked (or more, by address); a member without a good answer makes
-    /// every cell partial, one that broke off those columns that it did not answer for, and one that dropped
-    /// old columns for space those.
+    /// The matrix. `statuses` has one entry for each member asked (or more, by address); a member
+    /// without a good answer makes every cell partial, one that broke off those columns that it did
+    /// not answer for, and one that dropped old columns for space those.
     pub fn finish(self, query: &Query, mut statuses: Vec<NodeStatus>) -> Matrix {
         statuses.sort();
         statuses.dedup();
         let everywhere = self.missing(&statuses);
-        self.tell_what_is_forgotten(&mut statuses);
+        self.tell_what_is_forgotten(query, &mut statuses);
         let Summed { rows, mut partial, unattributed, conflicts, shares } = self.sums().finish();
         partial.insert_all(&everywhere);
         let planned = self.rows.rows().iter().zip(rows);
@@ -157,23 +163,27 @@ impl Merge {
         }
     }
 
-    fn sums(&self) -> Sums<'_> {
+    fn sums(&self) -> MatrixSums<'_> {
         let size = (self.rows.rows().len(), self.columns.len());
-        let mut sums = Sums::new(size, &self.keys, &self.claimants, self.nodes.keys().copied());
+        let mut sums =
+            MatrixSums::new(size, &self.keys, &self.claimants, self.nodes.keys().copied());
         for (&(node, _, column), part) in &self.parts {
             sums.add(node, column, part);
         }
         sums
     }
 
-    fn tell_what_is_forgotten(&self, statuses: &mut [NodeStatus]) {
-        let Some(first) = self.columns.columns().first() else { return };
+    /// Says of each member up to when it, or a node whose columns it keeps, has forgotten. The window
+    /// that was asked for decides, and not the columns, which begin where anybody holds any.
+    fn tell_what_is_forgotten(&self, query: &Query, statuses: &mut [NodeStatus]) {
+        let from_ms = query.window.from_ms;
+        let first = self.columns.columns().first().map_or(from_ms, |first| first.start_ms);
         for status in statuses {
-            let Some(coverage) = status.node.and_then(|node| self.nodes.get(&node)) else {
-                continue;
-            };
-            status.forgotten_before_ms = coverage.forgotten_before_ms;
-            status.past_history = first.start_ms < coverage.forgotten_before_ms;
+            let Some(node) = status.node else { continue };
+            let held = self.nodes.values().filter(|coverage| coverage.held_by.contains(&node));
+            let forgotten = held.map(|coverage| coverage.forgotten_before_ms).max();
+            status.forgotten_before_ms = forgotten.unwrap_or(0);
+            status.past_history = first.min(from_ms) < status.forgotten_before_ms;
         }
     }
 
@@ -230,8 +240,8 @@ fn total(rows: &[Row]) -> (u64, bool) {
     }
 }
 
-/// Merges contributions to one matrix. A contribution that does not fit the axes is left out, and its
-/// node's status says why.
+/// Merges contributions to one matrix. A contribution that does not fit the axes is left out, and
+/// its node's status says why.
 pub fn merge(
     rows: RowPlan,
     columns: ColumnPlan,

@@ -235,6 +235,7 @@ fn totals_that_cannot_be_are_refused() {
             columns: 1,
             oldest_ms: 0,
             open_ms: 0,
+            newest_ms: 0,
             forgotten_before_ms: 0,
             unattributed: 0,
             ranges,

@@ -1,5 +1,5 @@
-//! A cluster made of lists, for tests: routes that split and merge, leaders that change, samplers that
-//! resolve routes finer or coarser, and beside it all a plain list of what happened.
+//! A cluster made of lists, for tests: routes that split and merge, leaders that change, samplers
+//! that resolve routes finer or coarser, and beside it all a plain list of what happened.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use crate::wire::{PackedCells, PackedPart};
 use keyviz_types::NodeId;
 
 /// Why a part can be read.
-const SOUND: &str = "only columns that were checked are merged";
+const CHECKED: &str = "only columns that were checked are merged";
 
 /// Whose answers name a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,7 +38,7 @@ impl Part {
             total += values.iter().map(|&value| u128::from(value)).sum::<u128>();
             Some(())
         };
-        part.cells.values(sum).expect(SOUND);
+        part.cells.values(sum).expect(CHECKED);
         Part {
             total,
             partial: part.partial,
@@ -51,7 +51,7 @@ impl Part {
 
     /// The keys of the merge, one a cell.
     pub fn keys(&self) -> Vec<u32> {
-        let keys = self.cells.keys().expect(SOUND);
+        let keys = self.cells.keys().expect(CHECKED);
         keys.into_iter().map(|key| self.table[key as usize]).collect()
     }
 
@@ -61,7 +61,7 @@ impl Part {
             visit(values);
             Some(())
         };
-        self.cells.values(all).expect(SOUND);
+        self.cells.values(all).expect(CHECKED);
     }
 
     /// More counted is larger, then complete; what is left decides so that order never does.

@@ -1,12 +1,13 @@
 //! What all parts of a merge add up to.
 //!
-//! Parts come node by node, and in a node column by column. Nearly every key is named by one node only, or counts
-//! reads, which add: its cells go into two sums, that of the cell and that of the node. Where several nodes name one
-//! (row, group, term), they claim the same writes, and the larger claim of each column counts: those cells
-//! are put aside until all parts are in, and then gone through column by column.
+//! Parts come node by node, and in a node column by column. Nearly every key is named by one node
+//! only, or counts reads, which add: its cells go into two sums, that of the cell and that of the
+//! node. Where several nodes name one (row, group, term), they claim the same writes, and the
+//! larger claim of each column counts: those cells are put aside until all parts are in, and then
+//! gone through column by column.
 //!
-//! All sums saturate. Counts are never negative, so what comes out is the true sum or the largest number, in whatever
-//! order they were added.
+//! All sums saturate. Counts are never negative, so what comes out is the true sum or the largest
+//! number, in whatever order they were added.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,7 +42,7 @@ pub(crate) struct RowSum {
 }
 
 /// Adds parts up.
-pub(crate) struct Sums<'a> {
+pub(crate) struct MatrixSums<'a> {
     keys: &'a [CellKey],
     claimants: &'a [Claimants],
     /// By column, then row.
@@ -49,15 +50,15 @@ pub(crate) struct Sums<'a> {
     rows: Vec<RowSum>,
     partial: ColumnSet,
     unattributed: u64,
-    shares: Vec<Share>,
+    shares: Vec<ShareSum>,
     /// What the parts since the keys last changed have in common.
-    run: Option<Run<'a>>,
+    run: Option<SameKeys<'a>>,
     /// Parts with claims that several nodes make: column, share, and which.
     contested: Vec<(u32, usize, &'a Part)>,
 }
 
 /// What one node counted.
-struct Share {
+struct ShareSum {
     node: NodeId,
     unattributed: u64,
     /// By row.
@@ -65,7 +66,7 @@ struct Share {
 }
 
 /// Parts of a node with the same keys.
-struct Run<'a> {
+struct SameKeys<'a> {
     share: usize,
     table: &'a Arc<[u32]>,
     cells: &'a PackedCells,
@@ -77,16 +78,18 @@ struct Run<'a> {
     sums: Vec<u64>,
 }
 
-impl<'a> Sums<'a> {
-    /// Nothing added yet: rows, columns, the keys of the merge and who claims each, and the nodes in order.
+impl<'a> MatrixSums<'a> {
+    /// Nothing added yet: rows, columns, the keys of the merge and who claims each, and the nodes
+    /// in order.
     pub fn new(
         (rows, columns): (usize, usize),
         keys: &'a [CellKey],
         claimants: &'a [Claimants],
         nodes: impl Iterator<Item = NodeId>,
     ) -> Self {
-        let share = |node| Share { node, unattributed: 0, rows: vec![RoleTotals::default(); rows] };
-        Sums {
+        let share =
+            |node| ShareSum { node, unattributed: 0, rows: vec![RoleTotals::default(); rows] };
+        MatrixSums {
             keys,
             claimants,
             // One more row for what is put aside.
@@ -100,7 +103,8 @@ impl<'a> Sums<'a> {
         }
     }
 
-    /// Adds one incarnation's part in a column. Cheapest node by node, and column by column within one.
+    /// Adds one incarnation's part in a column. Cheapest node by node, and column by column within
+    /// one.
     pub fn add(&mut self, node: NodeId, column: u32, part: &'a Part) {
         let share = self.shares.partition_point(|share| share.node < node);
         self.unattributed = self.unattributed.saturating_add(part.unattributed);
@@ -131,7 +135,7 @@ impl<'a> Sums<'a> {
 
     /// Goes on with the run at hand, or begins the one that a part belongs to.
     fn go_on(&mut self, share: usize, part: &'a Part) {
-        let goes_on = |run: &Run<'_>| {
+        let goes_on = |run: &SameKeys<'_>| {
             run.share == share
                 && Arc::ptr_eq(run.table, &part.table)
                 && run.cells.has_keys_of(&part.cells)
@@ -150,7 +154,7 @@ impl<'a> Sums<'a> {
         let contested = rows.contains(&aside);
         let sums = vec![0; keys.len()];
         let (table, cells) = (&part.table, &part.cells);
-        self.run = Some(Run { share, table, cells, keys, rows, contested, sums });
+        self.run = Some(SameKeys { share, table, cells, keys, rows, contested, sums });
     }
 
     /// Counts what a run brought to its node.
@@ -178,12 +182,12 @@ impl<'a> Sums<'a> {
             }
         }
         let (rows, partial, unattributed) = (self.rows, self.partial, self.unattributed);
-        let shares = self.shares.into_iter().map(Share::told).collect();
+        let shares = self.shares.into_iter().map(ShareSum::told).collect();
         Summed { rows, partial, unattributed, conflicts, shares }
     }
 }
 
-impl Share {
+impl ShareSum {
     fn told(self) -> NodeShare {
         let mut roles = RoleTotals::default();
         let of_row = |row: &RoleTotals| {
@@ -215,7 +219,7 @@ fn role(source: Source) -> Role {
 
 /// The claims that several nodes make, column by column.
 struct Contest<'s, 'a> {
-    sums: &'s mut Sums<'a>,
+    sums: &'s mut MatrixSums<'a>,
     contested: BTreeMap<(GroupId, Term), BTreeSet<NodeId>>,
     /// By key: claims on the column at hand.
     claims: BTreeMap<u32, Claim>,
@@ -239,7 +243,7 @@ impl Claim {
 }
 
 impl<'s, 'a> Contest<'s, 'a> {
-    fn new(sums: &'s mut Sums<'a>) -> Self {
+    fn new(sums: &'s mut MatrixSums<'a>) -> Self {
         Contest { sums, contested: BTreeMap::new(), claims: BTreeMap::new() }
     }
 

@@ -176,7 +176,8 @@ proptest! {
         for row in rows {
             prop_assert!(!row.range.is_empty());
             let members: Vec<_> = world.routes.iter().filter(|route| {
-                let past = |end: &Option<Bytes>, key: &Bytes| end.as_ref().is_none_or(|end| end > key);
+                let past =
+                    |end: &Option<Bytes>, key: &Bytes| end.as_ref().is_none_or(|end| end > key);
                 past(&route.range.end, &row.range.start) && past(&row.range.end, &route.range.start)
             }).map(|route| route.id).collect();
             prop_assert_eq!(row.route_count, members.len() as u64);
@@ -193,7 +194,8 @@ proptest! {
 
     #[test]
     fn honest_partiality_of_every_member_that_did_not_answer(
-        actions in actions(40), series in series(), silent in 0..NODES as usize, chunk in 1usize..50,
+        actions in actions(40), series in series(), silent in 0..NODES as usize,
+        chunk in 1usize..50,
     ) {
         let world = world(&actions);
         let query = world.everything(series);

@@ -14,8 +14,8 @@ use crate::history::window::Window;
 use crate::sampler::counts::Harvest;
 
 impl History {
-    /// Round one: what this node carried in the window, by key range. `peek` is what was counted since
-    /// the last harvest; it belongs to the open column.
+    /// Round one: what this node carried in the window, by key range. `peek` is what was counted
+    /// since the last harvest; it belongs to the open column.
     pub fn totals(&self, query: &Query, peek: Harvest) -> NodeTotals {
         self.view(query.window, peek).totals(query)
     }
@@ -43,12 +43,14 @@ impl HistoryView {
     /// As [`HistoryView::totals`]; `None` once `wanted`, which is asked between columns, says no.
     pub fn totals_while(&self, query: &Query, wanted: &dyn Fn() -> bool) -> Option<NodeTotals> {
         let mut columns = self.columns_held();
-        let others = self.inherited.iter().flat_map(|(_, columns)| columns);
+        let others = self.handed_over.iter().flat_map(|(_, columns)| columns);
         columns.extend(others.cloned());
         columns.sort_by_key(|column| column.id());
         let mut totals = totals(&self.answering, &columns, query, wanted)?;
-        let oldest = self.inherited.iter().map(|(left, _)| left.holdings.oldest_ms);
+        let oldest = self.handed_over.iter().map(|(left, _)| left.holdings.oldest_ms);
         totals.oldest_ms = oldest.chain([totals.oldest_ms]).min().unwrap_or(totals.oldest_ms);
+        let newest = self.handed_over.iter().map(|(left, _)| left.holdings.newest_ms);
+        totals.newest_ms = newest.chain([totals.newest_ms]).max().unwrap_or(totals.newest_ms);
         Some(totals)
     }
 
@@ -69,17 +71,18 @@ impl HistoryView {
     }
 
     /// The contributions of the nodes that have left, whose columns are kept here.
-    pub fn inherited(
+    pub fn handed_over(
         &self,
         query: &Query,
         rows: &RowAxis,
         columns: &ColumnPlan,
     ) -> Vec<NodeColumns> {
-        self.inherited_while(query, rows, columns, &|| true).expect("it is wanted throughout")
+        self.handed_over_while(query, rows, columns, &|| true).expect("it is wanted throughout")
     }
 
-    /// As [`HistoryView::inherited`]; `None` once `wanted`, which is asked between columns, says no.
-    pub fn inherited_while(
+    /// As [`HistoryView::inherited`]; `None` once `wanted`, which is asked between columns, says
+    /// no.
+    pub fn handed_over_while(
         &self,
         query: &Query,
         rows: &RowAxis,
@@ -91,6 +94,6 @@ impl HistoryView {
             let counted = summing::columns(left, held, query, rows, columns, wanted)?;
             Some(NodeColumns { held_by, ..counted })
         };
-        self.inherited.iter().map(of).collect()
+        self.handed_over.iter().map(of).collect()
     }
 }

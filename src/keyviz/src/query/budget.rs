@@ -2,13 +2,13 @@
 //!
 //! The *cut* is the smallest weight with which the budget holds: an atom heavier than the cut stays
 //! alone, and no interval of several atoms weighs more than the cut. So no joined interval hides
-//! anything that is hotter than the cut. It is found by bisection over a greedy sweep, which makes the fewest
-//! intervals for a given cut, as any part of an allowed interval is allowed. What the sweep leaves of the budget
-//! is spent on splitting the heaviest joined intervals again.
+//! anything that is hotter than the cut. It is found by bisection over a greedy sweep, which makes
+//! the fewest intervals for a given cut, as any part of an allowed interval is allowed. What the
+//! sweep leaves of the budget is spent on splitting the heaviest joined intervals again.
 //!
-//! Atoms come in *units* (a route and its sub-ranges): an interval is some whole units, or a part of one.
-//! A unit that weighs no more than the cut is not broken up by the sweep, a heavier one borders on
-//! intervals of its own.
+//! Atoms come in *units* (a route and its sub-ranges): an interval is some whole units, or a part
+//! of one. A unit that weighs no more than the cut is not broken up by the sweep, a heavier one
+//! borders on intervals of its own.
 
 use std::collections::BinaryHeap;
 
@@ -17,7 +17,8 @@ pub(crate) type Interval = (usize, usize);
 
 /// Intervals of at most `budget`, in order, without gap, and the cut.
 ///
-/// `units` holds the index of the first atom of each unit, ascending from 0. `budget` is at least 1.
+/// `units` holds the index of the first atom of each unit, ascending from 0. `budget` is at least
+/// 1.
 pub(crate) fn fit(weights: &[u64], units: &[usize], budget: usize) -> (Vec<Interval>, u64) {
     assert!(budget > 0, "nothing fits no interval at all");
     if weights.len() <= budget {
@@ -187,7 +188,9 @@ mod tests {
         #[test]
         fn bounds_hold_and_nothing_hotter_than_the_cut_is_hidden(
             weights in prop::collection::vec(
-                prop_oneof![3 => Just(0u64), 3 => 0u64..20, 1 => 0u64..10_000, 1 => any::<u64>()], 1..80),
+                prop_oneof![3 => Just(0u64), 3 => 0u64..20, 1 => 0u64..10_000, 1 => any::<u64>()],
+                1..80,
+            ),
             sizes in prop::collection::vec(1usize..6, 80),
             budget in 1usize..60,
         ) {

@@ -1,9 +1,9 @@
 //! Round two of a cluster query: a node's contribution, already on the asker's axes.
 //!
-//! Cells are split by what merging has to tell apart: writes by (group, term), since one leader a term
-//! accounts for them, and reads by role, since every node accounts for its own. Only non-zero cells
-//! are held, and each key (row and source) is named once a contribution, so that a cell costs one small number for its
-//! key and one for its value.
+//! Cells are split by what merging has to tell apart: writes by (group, term), since one leader a
+//! term accounts for them, and reads by role, since every node accounts for its own. Only non-zero
+//! cells are held, and each key (row and source) is named once a contribution, so that a cell costs
+//! one small number for its key and one for its value.
 
 use std::ops::Range;
 
@@ -19,8 +19,8 @@ pub const MAX_KEYS: usize = 1 << 20;
 /// Who accounts for a count.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Source {
-    /// Writes that the leader of `group` proposed in `term`; no term where the node counted them without
-    /// being known to lead.
+    /// Writes that the leader of `group` proposed in `term`; no term where the node counted them
+    /// without being known to lead.
     LeaderWrite {
         /// The group.
         group: GroupId,
@@ -61,8 +61,8 @@ pub struct ColumnPart {
     pub apportioned: Vec<u32>,
 }
 
-/// One node's answer in round two, or a chunk of it, with parts as they are counted or as they travel
-/// ([`PackedColumns`](crate::wire::PackedColumns)).
+/// One node's answer in round two, or a chunk of it, with parts as they are counted or as they
+/// travel ([`PackedColumns`](crate::wire::PackedColumns)).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeColumns<Part = ColumnPart> {
     /// The node that counted.
@@ -167,8 +167,8 @@ impl NodeColumns {
     }
 
     /// Splits the contribution by columns into chunks of at most `max_cells` cells each, where one
-    /// column has no more than that. Each chunk names only the keys that it needs. There is always at
-    /// least one.
+    /// column has no more than that. Each chunk names only the keys that it needs. There is always
+    /// at least one.
     pub fn chunks(self, max_cells: usize) -> Vec<NodeColumns> {
         let Range { mut start, end } = self.covers;
         let mut chunks = Vec::new();
@@ -204,8 +204,8 @@ impl NodeColumns {
 }
 
 impl<Part> NodeColumns<Part> {
-    /// Errors where something other than the contents of a part does not fit; `head` tells a part's column and
-    /// incarnation.
+    /// Errors where something other than the contents of a part does not fit; `head` tells a part's
+    /// column and incarnation.
     pub(crate) fn check_frame(
         &self,
         rows: usize,

@@ -2,8 +2,9 @@
 //! those it was split into, or by several nodes with learned boundaries of their own.
 //!
 //! The boundaries of all ranges cut the key space into cells. Load of a range that is one cell is
-//! exact; load of a wider one is spread over its cells by the exact load, or evenly where there is none.
-//! The result serves to choose rows and to weigh cells that a boundary cuts; no answer's value comes from it.
+//! exact; load of a wider one is spread over its cells by the exact load, or evenly where there is
+//! none. The result serves to choose rows and to weigh cells that a boundary cuts; no answer's
+//! value comes from it.
 
 use std::collections::HashMap;
 
@@ -41,8 +42,9 @@ pub(crate) struct Density {
 }
 
 impl Density {
-    /// The cells made by `base` (sorted; first key of the whole) and the bounds of all `loads`, each list
-    /// sorted by start and without overlap in itself. All loads lie between the first of `base` and `end`.
+    /// The cells made by `base` (sorted; first key of the whole) and the bounds of all `loads`,
+    /// each list sorted by start and without overlap in itself. All loads lie between the first of
+    /// `base` and `end`.
     pub fn new(base: Vec<Bytes>, end: Option<Bytes>, lists: &[&[RangeTotal]]) -> Self {
         let Bounded { starts, spans } = Bounded::new(base, end.as_ref(), lists);
         let cells = starts.len();
@@ -113,8 +115,8 @@ struct Bounded {
 }
 
 impl Bounded {
-    /// `base` and the bounds of all loaded ranges, sorted, each once, all below `end`. Most bounds of the ranges
-    /// are in `base`, so they are looked up by hash rather than searched for.
+    /// `base` and the bounds of all loaded ranges, sorted, each once, all below `end`. Most bounds
+    /// of the ranges are in `base`, so they are looked up by hash rather than searched for.
     fn new<'a>(base: Vec<Bytes>, end: Option<&Bytes>, lists: &[&'a [RangeTotal]]) -> Self {
         const END: usize = usize::MAX;
         let mut extra: Vec<Bytes> = Vec::new();
@@ -129,7 +131,8 @@ impl Bounded {
                     next
                 })
             };
-            // A range mostly begins where the one before it ends, and ends at the next bound of the base.
+            // A range mostly begins where the one before it ends, and ends at the next bound of the
+            // base.
             let mut before: Option<(&Bytes, usize)> = None;
             let span = |load: &'a RangeTotal| {
                 let start = &load.range.start;

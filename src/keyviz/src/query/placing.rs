@@ -1,8 +1,8 @@
 //! Where the slots of packed cells go on the rows of a question.
 //!
-//! Rows are looked up once for a chunk, whoever leads; the sources once for an axis and a set of leaderships. Both are kept
-//! within a budget of bytes while a query goes through the columns in order of time, so that a history of ever
-//! changing layouts costs time, not memory.
+//! Rows are looked up once for a chunk, whoever leads; the sources once for an axis and a set of
+//! leaderships. Both are kept within a budget of bytes while a query goes through the columns in
+//! order of time, so that a history of ever changing layouts costs time, not memory.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use super::axis::RowAxis;
 use super::contribution::{CellKey, Source};
 use super::resample::{Share, between, position};
 use super::{Query, Role};
-use crate::history::column::Run;
-use crate::history::slots::{Chunk, Leads, SlotAxis};
+use crate::history::column::CellRun;
+use crate::history::slots::{Chunk, LeaderTerms, SlotAxis};
 use keyviz_types::{GroupId, KeyRange, Term};
 
 /// Bytes of placed chunks, and of placed axes, that are kept.
@@ -61,7 +61,7 @@ pub(crate) struct Placing<'a> {
     rows: &'a RowAxis,
     keys: Vec<CellKey>,
     index: HashMap<CellKey, u32>,
-    chunks: HashMap<u128, Arc<[Place]>>,
+    chunks: HashMap<u128, Arc<[Fit]>>,
     chunk_bytes: usize,
     placed: HashMap<(usize, usize), Arc<Placed>>,
     placed_bytes: usize,
@@ -69,7 +69,7 @@ pub(crate) struct Placing<'a> {
 
 /// Where a slot lies.
 #[derive(Clone, Debug)]
-enum Place {
+enum Fit {
     Outside,
     Row(u32),
     /// First row, and how the rows cut the range.
@@ -108,7 +108,7 @@ impl<'a> Placing<'a> {
     }
 
     /// Where the slots of a run go.
-    pub fn run(&mut self, run: &Run) -> Arc<Placed> {
+    pub fn run(&mut self, run: &CellRun) -> Arc<Placed> {
         // The columns hold axis and leads as long as the query runs.
         let key = (Arc::as_ptr(&run.axis).addr(), Arc::as_ptr(&run.leads).addr());
         if let Some(placed) = self.placed.get(&key) {
@@ -125,7 +125,7 @@ impl<'a> Placing<'a> {
         placed
     }
 
-    fn place(&mut self, axis: &SlotAxis, leads: &Leads) -> Placed {
+    fn place(&mut self, axis: &SlotAxis, leads: &LeaderTerms) -> Placed {
         let mut targets = Vec::with_capacity(axis.len());
         let mut local: HashMap<(u32, GroupId), u32> = HashMap::new();
         let (mut keys, mut cuts) = (Vec::new(), Vec::new());
@@ -137,12 +137,12 @@ impl<'a> Placing<'a> {
                 let lead = leads.get(slot.group);
                 let target = match place {
                     _ if !self.query.wants(lead) => NOWHERE,
-                    Place::Outside => NOWHERE,
-                    Place::Row(row) => *local.entry((*row, slot.group)).or_insert_with(|| {
+                    Fit::Outside => NOWHERE,
+                    Fit::Row(row) => *local.entry((*row, slot.group)).or_insert_with(|| {
                         keys.push(self.key(*row, slot.group, lead));
                         keys.len() as u32 - 1
                     }),
-                    Place::Rows(first, edges) => {
+                    Fit::Rows(first, edges) => {
                         let count = edges.weights.len() as u32;
                         let rows = *first..first + count;
                         cuts.push(Cut {
@@ -183,14 +183,14 @@ impl<'a> Placing<'a> {
         })
     }
 
-    fn chunk(&mut self, chunk: &Chunk) -> Arc<[Place]> {
+    fn chunk(&mut self, chunk: &Chunk) -> Arc<[Fit]> {
         if let Some(places) = self.chunks.get(&chunk.digest()) {
             return Arc::clone(places);
         }
-        let ranges: Vec<Place> =
+        let ranges: Vec<Fit> =
             (0..chunk.ranges()).map(|index| self.range(&chunk.range(index))).collect();
         let of = |slot: &crate::history::slots::ChunkSlot| ranges[usize::from(slot.range)].clone();
-        let places: Arc<[Place]> = chunk.slots().iter().map(of).collect();
+        let places: Arc<[Fit]> = chunk.slots().iter().map(of).collect();
         let bytes = size_of_val(&places[..]);
         if self.chunk_bytes + bytes > KEPT_BYTES {
             self.chunks.clear();
@@ -201,10 +201,10 @@ impl<'a> Placing<'a> {
         places
     }
 
-    fn range(&self, range: &KeyRange) -> Place {
+    fn range(&self, range: &KeyRange) -> Fit {
         let overlap = self.rows.overlapping(range);
         if overlap.is_empty() {
-            return Place::Outside;
+            return Fit::Outside;
         }
         let first = u32::try_from(overlap.start).expect("an axis has at most MAX_ROWS rows");
         let starts_inside = self.rows.starts()[overlap.start] <= range.start;
@@ -214,9 +214,9 @@ impl<'a> Placing<'a> {
             (Some(end), Some(row)) => end <= row,
         };
         if overlap.len() == 1 && starts_inside && ends_inside {
-            return Place::Row(first);
+            return Fit::Row(first);
         }
-        Place::Rows(first, Arc::new(Edges::new(self.rows, range, overlap)))
+        Fit::Rows(first, Arc::new(Edges::new(self.rows, range, overlap)))
     }
 }
 

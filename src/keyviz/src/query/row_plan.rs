@@ -1,10 +1,10 @@
-//! The rows of a matrix: one key axis for all nodes, planned from the catalog's routes and what each
-//! node carried.
+//! The rows of a matrix: one key axis for all nodes, planned from the catalog's routes and what
+//! each node carried.
 //!
-//! Today's routes are the axis, so that what retired routes counted lands on their descendants. Where
-//! nodes measured finer, and the budget of rows allows, a route has several rows; over the budget
-//! neighbouring cold routes share one. A row is therefore a part of one route, a route, or several
-//! whole routes. See [`super::budget`] for what may be joined.
+//! Today's routes are the axis, so that what retired routes counted lands on their descendants.
+//! Where nodes measured finer, and the budget of rows allows, a route has several rows; over the
+//! budget neighbouring cold routes share one. A row is therefore a part of one route, a route, or
+//! several whole routes. See [`super::budget`] for what may be joined.
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
@@ -139,8 +139,8 @@ impl RowPlan {
     }
 }
 
-/// Plans rows from the routes and the (checked) totals of all nodes that answered; the order of `totals` does
-/// not matter, and one node's totals given twice only weigh twice.
+/// Plans rows from the routes and the (checked) totals of all nodes that answered; the order of
+/// `totals` does not matter, and one node's totals given twice only weigh twice.
 pub fn plan(request: &PlanRequest<'_>, totals: &[NodeTotals]) -> Result<RowPlan, PlanError> {
     let PlanRequest { routes, catalog_version, range, max_rows, max_route_ids } = *request;
     if max_rows > MAX_ROWS {
@@ -257,8 +257,8 @@ fn atoms(density: &Density, routes: &[RouteSpec]) -> Vec<Atom> {
     atoms
 }
 
-/// Whether the route that cell `cell` opens joins the atom before it: nobody measured the boundary, and both
-/// sides are whole routes.
+/// Whether the route that cell `cell` opens joins the atom before it: nobody measured the boundary,
+/// and both sides are whole routes.
 fn joins(density: &Density, routes: &[RouteSpec], atom: &Atom, cell: usize, route: usize) -> bool {
     let ends_route = |cell: usize, route: usize| match routes.get(route + 1) {
         None => cell + 1 == density.starts.len(),

@@ -1,8 +1,8 @@
 //! A node's side of round two: its columns, summed onto the asker's axes.
 //!
-//! The counts of a slot that lies in one row are just added under its key. Slots that a row boundary
-//! or an edge of the range cuts are summed by themselves over all that one axis brings to an output column, then
-//! cut once, so that rounding moves as little as can be.
+//! The counts of a slot that lies in one row are just added under its key. Slots that a row
+//! boundary or an edge of the range cuts are summed by themselves over all that one axis brings to
+//! an output column, then cut once, so that rounding moves as little as can be.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::contribution::{CellKey, ColumnPart, NodeColumns, pruned};
 use super::placing::{Cut, Placed, Placing};
 use super::resample::{Share, apportion, between};
 use crate::history::cells::Slots;
-use crate::history::column::{Column, Part, Run};
+use crate::history::column::{CellRun, Column, Part};
 use crate::history::view::Answering;
 use crate::history::window::Window;
 use keyviz_types::Incarnation;
@@ -45,7 +45,7 @@ pub(crate) fn columns(
             }
         }
     }
-    let mut sums = Sums::new(Placing::new(query, rows));
+    let mut sums = ColumnSums::new(Placing::new(query, rows));
     let mut parts: Vec<ColumnPart> = Vec::with_capacity(work.len());
     for ((column, incarnation), work) in work {
         if !wanted() {
@@ -134,8 +134,8 @@ impl TimeCut {
     }
 }
 
-/// Sums of one output column, reused for the next.
-struct Sums<'a> {
+/// ColumnSums of one output column, reused for the next.
+struct ColumnSums<'a> {
     placing: Placing<'a>,
     /// By key.
     values: Vec<u64>,
@@ -151,9 +151,9 @@ struct Sums<'a> {
     parts: Vec<u64>,
 }
 
-impl<'a> Sums<'a> {
+impl<'a> ColumnSums<'a> {
     fn new(placing: Placing<'a>) -> Self {
-        Sums {
+        ColumnSums {
             placing,
             values: Vec::new(),
             touched: Vec::new(),
@@ -187,7 +187,7 @@ impl<'a> Sums<'a> {
         ColumnPart { column, incarnation, partial, unattributed, keys, values, apportioned }
     }
 
-    fn run(&mut self, run: &Run, cut: TimeCut) {
+    fn run(&mut self, run: &CellRun, cut: TimeCut) {
         let placed = self.placing.run(run);
         if self.placed.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &placed)) {
             self.settle();

@@ -1,5 +1,5 @@
-//! Round one of a cluster query: what a node carried in the window, by key range, so that the asker can
-//! plan one key axis for all.
+//! Round one of a cluster query: what a node carried in the window, by key range, so that the asker
+//! can plan one key axis for all.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::Query;
 use super::budget::coarsen;
 use super::density::{Density, RangeTotal};
 use super::resample::{Share, between, position};
-use crate::history::column::{Column, Run};
+use crate::history::column::{CellRun, Column};
 use crate::history::slots::Chunk;
 use crate::history::view::Answering;
 use keyviz_types::{Incarnation, KeyRange, NodeId};
@@ -19,7 +19,8 @@ use keyviz_types::{Incarnation, KeyRange, NodeId};
 /// routes and a full budget of sub-ranges.
 pub const MAX_TOTALS: usize = 131_072;
 
-/// Sums by run that are kept while columns are gone through; over it they are settled by chunk.
+/// RangeSums by run that are kept while columns are gone through; over it they are settled by
+/// chunk.
 const KEPT_SUMS: usize = 1 << 20;
 
 /// One node's answer in round one.
@@ -37,6 +38,8 @@ pub struct NodeTotals {
     pub oldest_ms: u64,
     /// Start of the open one: what is counted from now on is not in earlier columns.
     pub open_ms: u64,
+    /// End of the newest one; 0: the node does not say.
+    pub newest_ms: u64,
     /// End of the newest column dropped for space; 0: none.
     pub forgotten_before_ms: u64,
     /// Operations in the window's columns without a route.
@@ -69,8 +72,8 @@ pub enum TotalsError {
 }
 
 impl NodeTotals {
-    /// Errors where another node's answer to a question about `asked` is not as agreed. An answer is to
-    /// be checked before it is planned with.
+    /// Errors where another node's answer to a question about `asked` is not as agreed. An answer
+    /// is to be checked before it is planned with.
     pub fn check(&self, asked: &KeyRange) -> Result<(), TotalsError> {
         if self.ranges.len() > MAX_TOTALS {
             return Err(TotalsError::TooMany { ranges: self.ranges.len() });
@@ -104,7 +107,7 @@ pub(crate) fn totals(
     query: &Query,
     wanted: &dyn Fn() -> bool,
 ) -> Option<NodeTotals> {
-    let mut sums = Sums { query, runs: HashMap::new(), chunks: HashMap::new() };
+    let mut sums = RangeSums { query, runs: HashMap::new(), chunks: HashMap::new() };
     let (mut unattributed, mut catalog_version) = (0u64, 0);
     for part in columns.iter().flat_map(|column| column.parts()) {
         if !wanted() {
@@ -126,22 +129,23 @@ pub(crate) fn totals(
         columns: holdings.columns,
         oldest_ms: holdings.oldest_ms,
         open_ms: holdings.open_ms,
+        newest_ms: holdings.newest_ms,
         forgotten_before_ms: holdings.forgotten_before_ms,
         unattributed,
         ranges: ranges(base, lists, &query.range),
     })
 }
 
-/// Sums over the window: by run while they come, then by chunk, which runs share.
-struct Sums<'a> {
+/// RangeSums over the window: by run while they come, then by chunk, which runs share.
+struct RangeSums<'a> {
     query: &'a Query,
     /// By the addresses of axis and leads, which the snapshot holds.
-    runs: HashMap<(usize, usize), (&'a Run, Vec<u64>)>,
+    runs: HashMap<(usize, usize), (&'a CellRun, Vec<u64>)>,
     chunks: HashMap<u128, (&'a Arc<Chunk>, Vec<u64>)>,
 }
 
-impl<'a> Sums<'a> {
-    fn run(&mut self, run: &'a Run) {
+impl<'a> RangeSums<'a> {
+    fn run(&mut self, run: &'a CellRun) {
         let key = (Arc::as_ptr(&run.axis).addr(), Arc::as_ptr(&run.leads).addr());
         let new = !self.runs.contains_key(&key);
         let kept: usize = self.runs.values().map(|(_, sums)| sums.len()).sum();

@@ -28,7 +28,7 @@ pub(crate) struct Piece {
     pub(crate) start: Bytes,
     pub(crate) end: Option<Bytes>,
     /// Operations lately.
-    pub(crate) heat: u64,
+    pub(crate) load: u64,
 }
 
 /// What a piece should carry: an even share of the slots that are left, but not so little that
@@ -43,7 +43,7 @@ pub(crate) fn quantum(total_heat: u64, room: usize, samples: usize) -> u64 {
 pub(crate) fn refine(pieces: Vec<Piece>, samples: &[Sample], quantum: u64) -> Vec<Piece> {
     let mut refined = Vec::with_capacity(pieces.len());
     for piece in pieces {
-        if piece.heat <= quantum.saturating_mul(TOO_HOT) {
+        if piece.load <= quantum.saturating_mul(TOO_HOT) {
             refined.push(piece);
             continue;
         }
@@ -53,16 +53,16 @@ pub(crate) fn refine(pieces: Vec<Piece>, samples: &[Sample], quantum: u64) -> Ve
             None => samples.len(),
         };
         let inside = &samples[from..to];
-        let parts = (piece.heat / quantum).min((inside.len() / SAMPLES_A_PART) as u64);
+        let parts = (piece.load / quantum).min((inside.len() / SAMPLES_A_PART) as u64);
         let cuts = match inside.len() {
             SAMPLES_TO_CUT.. => cuts(inside, parts, &piece.start, piece.end.as_ref()),
             _ => Vec::new(),
         };
-        let heat = piece.heat / (cuts.len() as u64 + 1);
+        let load = piece.load / (cuts.len() as u64 + 1);
         let ends = cuts.iter().cloned().map(Some).chain([piece.end]);
         let starts = [piece.start].into_iter().chain(cuts.iter().cloned());
         let route = piece.route;
-        refined.extend(starts.zip(ends).map(|(start, end)| Piece { route, start, end, heat }));
+        refined.extend(starts.zip(ends).map(|(start, end)| Piece { route, start, end, load }));
     }
     refined
 }
@@ -73,8 +73,8 @@ pub(crate) fn fit(pieces: Vec<Piece>, limit: usize) -> Vec<Piece> {
     if pieces.len() <= limit {
         return pieces;
     }
-    let heat = pieces.iter().map(|piece| piece.heat).collect();
-    let mut joiner = Joiner::new(heat, |piece| pieces[piece].route == pieces[piece - 1].route);
+    let load = pieces.iter().map(|piece| piece.load).collect();
+    let mut joiner = Joiner::new(load, |piece| pieces[piece].route == pieces[piece - 1].route);
     for _ in limit..pieces.len() {
         let Some((left, right)) = joiner.coldest() else { break };
         joiner.join(left, right);
@@ -84,14 +84,14 @@ pub(crate) fn fit(pieces: Vec<Piece>, limit: usize) -> Vec<Piece> {
         .into_iter()
         .map(|joined| Piece {
             end: pieces[joined.end - 1].end.clone(),
-            heat: pieces[joined.clone()].iter().map(|piece| piece.heat).sum(),
+            load: pieces[joined.clone()].iter().map(|piece| piece.load).sum(),
             ..pieces[joined.start].clone()
         })
         .collect()
 }
 
 /// Samples of one key.
-struct Run<'a> {
+struct Stretch<'a> {
     key: &'a Bytes,
     /// Weight of the samples before, and up to the last of this key.
     before: u64,
@@ -100,14 +100,14 @@ struct Run<'a> {
 
 /// Cuts a range into about `parts` of equal weight: ascending, all inside the range.
 fn cuts(samples: &[Sample], parts: u64, start: &Bytes, end: Option<&Bytes>) -> Vec<Bytes> {
-    let mut runs: Vec<Run> = Vec::new();
+    let mut runs: Vec<Stretch> = Vec::new();
     let mut total = 0u64;
     for sample in samples {
         let before = total;
         total = total.saturating_add(sample.weight);
         match runs.last_mut() {
             Some(run) if run.key == &sample.key => run.after = total,
-            _ => runs.push(Run { key: &sample.key, before, after: total }),
+            _ => runs.push(Stretch { key: &sample.key, before, after: total }),
         }
     }
     // `borders[n]` is before run n, the last after all of them.

@@ -11,8 +11,8 @@ fn samples(keys: &[&str]) -> Vec<Sample> {
     all
 }
 
-fn piece(start: &'static str, end: Option<&'static str>, heat: u64) -> Piece {
-    Piece { route: 0, start: start.into(), end: end.map(Bytes::from), heat }
+fn piece(start: &'static str, end: Option<&'static str>, load: u64) -> Piece {
+    Piece { route: 0, start: start.into(), end: end.map(Bytes::from), load }
 }
 
 fn starts(pieces: &[Piece]) -> Vec<&str> {
@@ -25,7 +25,7 @@ fn a_hot_piece_is_cut_at_its_quantiles_by_the_shortest_keys() {
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     let cut = refine(vec![piece("", None, 4_000)], &samples(&keys), 1_000);
     assert_eq!(starts(&cut), ["", "user/profile/1", "user/profile/2", "user/profile/3"]);
-    assert!(cut.iter().all(|piece| piece.heat == 1_000));
+    assert!(cut.iter().all(|piece| piece.load == 1_000));
     assert_eq!(cut[1].end.as_deref(), Some(&b"user/profile/2"[..]));
 }
 
@@ -79,7 +79,7 @@ proptest! {
     #[test]
     fn cuts_ascend_inside_the_piece_and_part_the_samples_evenly(
         keys in proptest::collection::vec("[ab]{0,6}", 8..200),
-        heat in 1..100_000u64,
+        load in 1..100_000u64,
         quantum in 1..10_000u64,
         bounds in proptest::collection::btree_set("[ab]{1,6}", 0..3),
     ) {
@@ -89,7 +89,7 @@ proptest! {
         bounds.truncate(2);
         let end = (bounds.len() == 2).then(|| bounds[1].clone());
         let start = bounds.first().cloned().unwrap_or_default();
-        let whole = Piece { route: 3, start: start.clone(), end: end.clone(), heat };
+        let whole = Piece { route: 3, start: start.clone(), end: end.clone(), load };
         let parts = refine(vec![whole], &all, quantum);
         prop_assert_eq!(&parts[0].start, &start);
         prop_assert_eq!(&parts[parts.len() - 1].end, &end);
@@ -98,8 +98,8 @@ proptest! {
         }
         for part in &parts {
             prop_assert!(part.end.as_ref().is_none_or(|end| part.start < *end));
-            prop_assert!(part.heat <= heat && part.route == 3);
+            prop_assert!(part.load <= load && part.route == 3);
         }
-        prop_assert!(parts.len() as u64 <= (2 * heat / quantum).max(1) + 1);
+        prop_assert!(parts.len() as u64 <= (2 * load / quantum).max(1) + 1);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64 as Number, Ordering as NumberOrdering};
 use super::layout::Layout;
 use super::shard::{Counters, Lease, Op, Shards};
 use super::sync::Arc;
-use super::table::{Place, Table};
+use super::table::{RouteSlot, Table};
 use keyviz_types::{GroupId, KeyRange, RouteSpec, Term};
 
 /// Numbers all epochs of the process, so that a [`Located`] of another epoch, or of another
@@ -23,7 +23,7 @@ static NEXT_EPOCH: Number = Number::new(1);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Located {
     epoch: u64,
-    place: Place,
+    place: RouteSlot,
 }
 
 impl Located {

@@ -21,7 +21,7 @@ use std::sync::Arc as Shared;
 use super::counts::{Counts, Harvest, Segment};
 use super::epoch::Epoch;
 use super::layout::Layout;
-use super::load::Heat;
+use super::load::DecayedLoad;
 use super::shard::Op;
 use super::sync::Arc;
 use keyviz_types::{GroupId, Term};
@@ -125,7 +125,7 @@ pub(crate) struct Ledger {
     late: Vec<Late>,
     taken_unattributed: Counts,
     /// What the harvests of the last columns say, by the rows of the live epoch.
-    heat: Heat,
+    load: DecayedLoad,
     sums: Vec<Counts>,
 }
 
@@ -133,7 +133,7 @@ impl Ledger {
     /// Opens the account of the epoch that is about to be the live one.
     pub(crate) fn open(&mut self, epoch: Arc<Epoch>) {
         self.close_drained();
-        self.heat.align(epoch.layout());
+        self.load.align(epoch.layout());
         self.accounts.push(Account { epoch, taken: Vec::new(), taken_records: 0 });
     }
 
@@ -170,7 +170,7 @@ impl Ledger {
         let sums = &mut self.sums;
         segments.extend(self.accounts.iter_mut().filter_map(|account| account.delta(true, sums)));
         segments.extend(self.late.drain(..).map(|late| late.segment()));
-        segments.iter().for_each(|segment| self.heat.add(segment));
+        segments.iter().for_each(|segment| self.load.add(segment));
         let taken = std::mem::replace(&mut self.taken_unattributed, unattributed);
         Harvest { segments, unattributed: difference(&unattributed, &taken) }
     }
@@ -197,9 +197,9 @@ impl Ledger {
         Harvest { segments, unattributed: difference(&unattributed, &self.taken_unattributed) }
     }
 
-    /// Heat of the live epoch's rows.
-    pub(crate) fn heat(&mut self) -> &mut Heat {
-        &mut self.heat
+    /// The decayed load of the live epoch's rows.
+    pub(crate) fn load(&mut self) -> &mut DecayedLoad {
+        &mut self.load
     }
 
     /// Epochs that were replaced and may still be recorded under.

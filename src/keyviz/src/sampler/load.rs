@@ -1,9 +1,9 @@
-//! Heat: how many operations each row got lately. Decides resolution, and is no count that anybody
-//! is shown.
+//! The decayed load: how many operations each row got lately. Decides resolution, and is no count
+//! that anybody is shown.
 //!
 //! A row is a distinct key range of a layout (an aggregate's slots for several groups are one row).
-//! Heat halves at every re-plan, so it remembers about two columns. When the rows change, heat goes
-//! with the keys: all of it where a row lies in a new one, else in equal parts.
+//! The load halves at every re-plan, so it remembers about two columns. When the rows change, load
+//! goes with the keys: all of it where a row lies in a new one, else in equal parts.
 
 use bytes::Bytes;
 use std::borrow::Borrow;
@@ -14,7 +14,7 @@ use super::layout::Layout;
 use keyviz_types::KeyRange;
 
 #[derive(Clone, Default)]
-pub(crate) struct Heat {
+pub(crate) struct DecayedLoad {
     layout: Option<Arc<Layout>>,
     row_of_slot: Vec<u32>,
     /// First key of each row, ascending from the empty key.
@@ -22,13 +22,13 @@ pub(crate) struct Heat {
     ops: Vec<u64>,
 }
 
-impl Heat {
+impl DecayedLoad {
     /// Operations of each row, in key order.
     pub(crate) fn rows(&self) -> &[u64] {
         &self.ops
     }
 
-    /// The same heat over ranges that begin at `starts`, which ascend from the empty key.
+    /// The same load over ranges that begin at `starts`, which ascend from the empty key.
     pub(crate) fn onto(&self, starts: &[&Bytes]) -> Vec<u64> {
         let mut rows = vec![0; starts.len()];
         for (row, start) in self.starts.iter().enumerate() {
@@ -39,7 +39,7 @@ impl Heat {
 
     /// Takes the rows of another layout.
     pub(crate) fn align(&mut self, layout: &Arc<Layout>) {
-        let mut rows = Heat { layout: Some(Arc::clone(layout)), ..Heat::default() };
+        let mut rows = DecayedLoad { layout: Some(Arc::clone(layout)), ..DecayedLoad::default() };
         for slot in &layout.slots {
             if rows.starts.last() != Some(&slot.range.start) {
                 rows.starts.push(slot.range.start.clone());
@@ -120,25 +120,25 @@ mod tests {
 
     #[test]
     fn heat_goes_with_the_keys_when_the_rows_change() {
-        let mut heat = Heat::default();
+        let mut load = DecayedLoad::default();
         let wide = layout(&["", "m", "m"]);
-        heat.align(&wide);
-        heat.add(&segment(&wide, &[10, 5, 6]));
-        assert_eq!(heat.rows(), [10, 11]);
-        heat.align(&layout(&["", "f", "k", "m"]));
-        assert_eq!(heat.rows(), [4, 3, 3, 11]);
-        heat.add(&segment(&wide, &[3, 0, 1]));
-        assert_eq!(heat.rows(), [5, 4, 4, 12]);
-        heat.align(&layout(&["", "p"]));
-        assert_eq!(heat.rows(), [19, 6]);
-        heat.halve();
-        assert_eq!(heat.rows(), [9, 3]);
+        load.align(&wide);
+        load.add(&segment(&wide, &[10, 5, 6]));
+        assert_eq!(load.rows(), [10, 11]);
+        load.align(&layout(&["", "f", "k", "m"]));
+        assert_eq!(load.rows(), [4, 3, 3, 11]);
+        load.add(&segment(&wide, &[3, 0, 1]));
+        assert_eq!(load.rows(), [5, 4, 4, 12]);
+        load.align(&layout(&["", "p"]));
+        assert_eq!(load.rows(), [19, 6]);
+        load.halve();
+        assert_eq!(load.rows(), [9, 3]);
     }
 
     #[test]
     fn heat_without_rows_takes_nothing() {
-        let mut heat = Heat::default();
-        heat.add(&segment(&layout(&[""]), &[7]));
-        assert!(heat.rows().is_empty());
+        let mut load = DecayedLoad::default();
+        load.add(&segment(&layout(&[""]), &[7]));
+        assert!(load.rows().is_empty());
     }
 }

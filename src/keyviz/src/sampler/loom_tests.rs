@@ -35,7 +35,7 @@ fn write(sampler: &Sampler) {
 }
 
 fn lead(sampler: &Sampler, term: u64) {
-    sampler.set_leads(&[(GroupId(1), Some(Term(term)))]);
+    sampler.set_leader_terms(&[(GroupId(1), Some(Term(term)))]);
 }
 
 /// Writes in a harvest; each of them has its bytes in the end, though not in each harvest.

@@ -1,9 +1,9 @@
 //! The sampler: exact counts of the traffic on every route, without a lock on the way.
 //!
 //! ```text
-//!   recorders            publisher (catalog, leads, replan)       flusher
-//!   epoch() -> locate    builds an epoch, opens its account,      harvest(): differences of all
-//!   -> record            swaps it in                              open accounts; closes drained ones
+//!   recorders            publisher (catalog, leads, replan)    flusher
+//!   epoch() -> locate    builds an epoch, opens its account,   harvest(): differences of all
+//!   -> record            swaps it in                           open accounts; closes drained ones
 //! ```
 //!
 //! Recorders take none of the locks below. Publishers serialise on `publisher`; publishers (for
@@ -138,15 +138,15 @@ impl Sampler {
         if same || catalog_version < published.catalog_version {
             return Ok(());
         }
-        let heat = self.ledger.lock().heat().clone();
-        publisher.plan = resolution::carried(&publisher.plan, routes, &heat, &self.config);
+        let load = self.ledger.lock().load().clone();
+        publisher.plan = resolution::carried(&publisher.plan, routes, &load, &self.config);
         self.publish_plan(&mut publisher, catalog_version);
         Ok(())
     }
 
     /// States which groups this node leads, and in which term (`None`: it does not). Groups that
     /// are not named keep what was last said of them. Publishes only when something changed.
-    pub fn set_leads(&self, leads: &[(GroupId, Option<Term>)]) {
+    pub fn set_leader_terms(&self, leads: &[(GroupId, Option<Term>)]) {
         let mut publisher = self.publisher.lock();
         let before = publisher.leads.clone();
         publisher.leads.extend(leads.iter().copied());
@@ -162,14 +162,14 @@ impl Sampler {
     pub fn replan(&self) -> bool {
         let mut publisher = self.publisher.lock();
         publisher.memory.add(self.shards.take_samples());
-        let heat = {
+        let load = {
             let mut ledger = self.ledger.lock();
-            let heat = ledger.heat().clone();
-            ledger.heat().halve();
-            heat
+            let load = ledger.load().clone();
+            ledger.load().halve();
+            load
         };
         let samples = publisher.memory.sorted();
-        let plan = resolution::relearned(&publisher.plan, &heat, &samples, &self.config);
+        let plan = resolution::relearned(&publisher.plan, &load, &samples, &self.config);
         if plan.spans == publisher.plan.spans {
             return false;
         }
@@ -257,7 +257,8 @@ impl Sampler {
 
     /// Counts a call in a term that `epoch` does not have for the key's group, such as a write
     /// that was proposed in a term that ended before it was published. Takes a lock.
-    #[allow(clippy::too_many_arguments)] // One call's worth of facts; no two of one type adjoin but ops and bytes.
+    // One call's worth of facts; no two of one type adjoin but ops and bytes.
+    #[allow(clippy::too_many_arguments)]
     pub fn record_late(
         &self,
         op: Op,

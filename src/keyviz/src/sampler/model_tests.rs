@@ -103,7 +103,7 @@ proptest! {
                 }
                 Step::Lead { group, term } => {
                     let term = (term > 0).then_some(Term(term));
-                    sampler.set_leads(&[(GroupId(group), term)]);
+                    sampler.set_leader_terms(&[(GroupId(group), term)]);
                 }
                 Step::Replan => {
                     sampler.replan();

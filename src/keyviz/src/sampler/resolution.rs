@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use super::config::SamplerConfig;
 use super::cuts::{self, Piece};
-use super::load::Heat;
+use super::load::DecayedLoad;
 use super::samples::Sample;
-use super::spans::{self, Budget, Packing};
+use super::spans::{self, Budget, RowPacking};
 use keyviz_types::RouteSpec;
 
 /// Neighbouring routes that are resolved together.
@@ -54,7 +54,7 @@ impl Plan {
 pub(crate) fn carried(
     old: &Plan,
     routes: Arc<[RouteSpec]>,
-    heat: &Heat,
+    load: &DecayedLoad,
     config: &SamplerConfig,
 ) -> Plan {
     let budget = Budget::new(config, routes.len());
@@ -62,20 +62,20 @@ pub(crate) fn carried(
         alone(routes.len())
     } else {
         let starts: Vec<_> = routes.iter().map(|route| &route.range.start).collect();
-        let packing = Packing::new(&routes, &heat.onto(&starts), budget);
+        let packing = RowPacking::new(&routes, &load.onto(&starts), budget);
         match old.routes.is_empty() {
             true => packing.fresh(budget),
             false => packing.fit(spans::carried(&old.routes, &old.rows(), &routes), budget),
         }
     };
-    let pieces = pieces(&routes, &rows, old.cuts(), heat);
+    let pieces = pieces(&routes, &rows, old.cuts(), load);
     with_cuts(routes, rows, pieces, config)
 }
 
 /// The plan that follows from the heat of the old plan's rows and from sampled keys, sorted.
 pub(crate) fn relearned(
     old: &Plan,
-    heat: &Heat,
+    load: &DecayedLoad,
     samples: &[Sample],
     config: &SamplerConfig,
 ) -> Plan {
@@ -84,13 +84,13 @@ pub(crate) fn relearned(
     let rows = if budget.all_alone() {
         alone(routes.len())
     } else {
-        let packing = Packing::new(&routes, &estimated(old, heat, samples), budget);
+        let packing = RowPacking::new(&routes, &estimated(old, load, samples), budget);
         packing.fit(packing.relieve(old.rows(), budget), budget)
     };
     let room = room(&routes, &rows, config);
-    let total = heat.rows().iter().fold(0u64, |total, &ops| total.saturating_add(ops));
+    let total = load.rows().iter().fold(0u64, |total, &ops| total.saturating_add(ops));
     let quantum = cuts::quantum(total, room, samples.len());
-    let pieces = cuts::refine(pieces(&routes, &rows, old.cuts(), heat), samples, quantum);
+    let pieces = cuts::refine(pieces(&routes, &rows, old.cuts(), load), samples, quantum);
     with_cuts(routes, rows, pieces, config)
 }
 
@@ -114,15 +114,15 @@ fn group_count(members: &[RouteSpec]) -> usize {
     groups.len()
 }
 
-/// Heat of each route: where it is alone, what its row has. In an aggregate only samples tell the
+/// Load of each route: where it is alone, what its row has. In an aggregate only samples tell the
 /// members apart; what they prove of a route (two standard deviations and two samples below what
 /// they say) is its own, the rest is divided evenly.
-fn estimated(plan: &Plan, heat: &Heat, samples: &[Sample]) -> Vec<u64> {
+fn estimated(plan: &Plan, load: &DecayedLoad, samples: &[Sample]) -> Vec<u64> {
     let mut estimates = vec![0; plan.routes.len()];
-    let mut of_row = heat.rows().iter();
+    let mut of_row = load.rows().iter();
     let mut sample = samples.iter().peekable();
     for span in &plan.spans {
-        let heat: u64 = of_row.by_ref().take(span.cuts.len() + 1).sum();
+        let load: u64 = of_row.by_ref().take(span.cuts.len() + 1).sum();
         let members = span.routes.len();
         let mut seen = vec![0u64; members];
         for (route, seen) in span.routes.clone().zip(&mut seen) {
@@ -135,8 +135,8 @@ fn estimated(plan: &Plan, heat: &Heat, samples: &[Sample]) -> Vec<u64> {
         let all = seen.iter().sum::<u64>().max(1);
         let proven = |seen: u64| seen.saturating_sub(2 * seen.isqrt() + 2);
         let own =
-            |seen: u64| (u128::from(heat) * u128::from(proven(seen)) / u128::from(all)) as u64;
-        let rest = heat - seen.iter().map(|&seen| own(seen)).sum::<u64>();
+            |seen: u64| (u128::from(load) * u128::from(proven(seen)) / u128::from(all)) as u64;
+        let rest = load - seen.iter().map(|&seen| own(seen)).sum::<u64>();
         for (route, seen) in span.routes.clone().zip(seen) {
             estimates[route] = own(seen) + rest / members as u64;
         }
@@ -149,7 +149,7 @@ fn pieces<'a>(
     routes: &[RouteSpec],
     rows: &[Range<usize>],
     cuts: impl Iterator<Item = &'a Bytes>,
-    heat: &Heat,
+    load: &DecayedLoad,
 ) -> Vec<Piece> {
     let mut cuts = cuts.peekable();
     let mut starts = Vec::with_capacity(rows.len());
@@ -168,10 +168,10 @@ fn pieces<'a>(
             }
         }
     }
-    let heat = heat.onto(&starts);
+    let load = load.onto(&starts);
     let piece = |n: usize| {
         let (start, end) = (starts[n].clone(), starts.get(n + 1).map(|end| (*end).clone()));
-        owners[n].map(|route| Piece { route, start, end, heat: heat[n] })
+        owners[n].map(|route| Piece { route, start, end, load: load[n] })
     };
     (0..starts.len()).filter_map(piece).collect()
 }

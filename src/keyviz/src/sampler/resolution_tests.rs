@@ -3,7 +3,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::sampler::layout::{Bucket, Slot};
+use crate::sampler::counts::{Counts, Segment};
+use crate::sampler::layout::{Bucket, Layout, Slot};
 use crate::sampler::table::Table;
 use keyviz_types::{GroupId, KeyRange, RouteId};
 
@@ -64,14 +65,14 @@ fn assert_right(table: &Table, config: &SamplerConfig) {
 #[test]
 fn a_route_that_is_split_leaves_its_cuts_to_its_children() {
     let config = SamplerConfig::default();
-    let heat = Heat::default();
-    let mut plan = carried(&Plan::empty(), routes(&[100].into(), 1, 1), &heat, &config);
+    let load = DecayedLoad::default();
+    let mut plan = carried(&Plan::empty(), routes(&[100].into(), 1, 1), &load, &config);
     let cut = |byte: u8| Bytes::copy_from_slice(&[byte]);
     plan.spans[0].cuts = vec![cut(20), cut(40), cut(60)];
-    let plan = carried(&plan, routes(&[40, 100].into(), 3, 1), &heat, &config);
+    let plan = carried(&plan, routes(&[40, 100].into(), 3, 1), &load, &config);
     let cuts: Vec<_> = plan.spans.iter().map(|span| span.cuts.clone()).collect();
     assert_eq!(cuts, [vec![cut(20)], vec![cut(60)], vec![]]);
-    let merged = carried(&plan, routes(&[100].into(), 6, 1), &heat, &config);
+    let merged = carried(&plan, routes(&[100].into(), 6, 1), &load, &config);
     assert_eq!(merged.spans[0].cuts, [cut(20), cut(60)]);
 }
 
@@ -79,22 +80,19 @@ fn a_route_that_is_split_leaves_its_cuts_to_its_children() {
 fn samples_prove_which_member_of_an_aggregate_is_hot() {
     let config = SamplerConfig { max_tracked_routes: 8, ..SamplerConfig::default() };
     let starts: BTreeSet<u8> = (1..200).collect();
-    let plan = carried(&Plan::empty(), routes(&starts, 1, 2), &Heat::default(), &config);
+    let plan = carried(&Plan::empty(), routes(&starts, 1, 2), &DecayedLoad::default(), &config);
     assert!(plan.spans.iter().all(|span| span.routes.len() > 1));
     let table = Table::new(1, &plan, 4);
-    let layout = crate::sampler::layout::Layout { catalog_version: 1, slots: table.slots };
+    let layout = Layout { catalog_version: 1, slots: table.slots };
     let layout = Arc::new(layout);
-    let mut heat = Heat::default();
-    heat.align(&layout);
-    let counts = crate::sampler::counts::Counts { writes: 10_000, ..Default::default() };
+    let mut load = DecayedLoad::default();
+    load.align(&layout);
+    let counts = Counts { writes: 10_000, ..Default::default() };
     let hot = layout.slots.iter().position(|slot| slot.range.contains(&[77, 5])).expect("covers");
-    heat.add(&crate::sampler::counts::Segment {
-        layout: Arc::clone(&layout),
-        cells: vec![(hot as u32, counts)],
-    });
+    load.add(&Segment { layout: Arc::clone(&layout), cells: vec![(hot as u32, counts)] });
     let key = Bytes::from_static(&[77, 5]);
     let samples = vec![Sample { key, weight: 100 }; 100];
-    let next = relearned(&plan, &heat, &samples, &config);
+    let next = relearned(&plan, &load, &samples, &config);
     let span = next.spans.iter().find(|span| span.routes.contains(&77)).expect("covers");
     assert_eq!(span.routes, 77..78);
     assert_right(
@@ -137,33 +135,39 @@ proptest! {
             ..SamplerConfig::default()
         };
         let mut plan = carried(
-            &Plan::empty(), routes(&BTreeSet::new(), 1, groups), &Heat::default(), &config,
+            &Plan::empty(), routes(&BTreeSet::new(), 1, groups), &DecayedLoad::default(), &config,
         );
-        let mut heat = Heat::default();
+        let mut load = DecayedLoad::default();
         let mut samples = Vec::new();
         let mut next_id = 1_000;
         for step in steps {
             match step {
                 Step::Routes(starts) => {
                     next_id += 256;
-                    plan = carried(&plan, routes(&starts, next_id, groups), &heat, &config);
+                    plan = carried(&plan, routes(&starts, next_id, groups), &load, &config);
                 }
                 Step::Load { keys, ops } => {
                     let starts: Vec<Bytes> =
-                        (0..=255u8).map(|start| if start == 0 { Bytes::new() } else { Bytes::copy_from_slice(&[start]) }).collect();
-                    let layout = Arc::new(crate::sampler::layout::Layout {
+                        (0..=255u8).map(|start| match start {
+                            0 => Bytes::new(),
+                            start => Bytes::copy_from_slice(&[start]),
+                        }).collect();
+                    let layout = Arc::new(Layout {
                         catalog_version: 1,
                         slots: (0..starts.len()).map(|n| Slot {
-                            range: KeyRange { start: starts[n].clone(), end: starts.get(n + 1).cloned() },
+                            range: KeyRange {
+                                start: starts[n].clone(),
+                                end: starts.get(n + 1).cloned(),
+                            },
                             bucket: Bucket::Route(RouteId::FIRST),
                             group: GroupId(1),
                             lead: None,
                         }).collect(),
                     });
                     let cells: std::collections::BTreeMap<u32, _> = keys.iter().map(|(key, _)| {
-                        (u32::from(*key), crate::sampler::counts::Counts { reads: ops, ..Default::default() })
+                        (u32::from(*key), Counts { reads: ops, ..Default::default() })
                     }).collect();
-                    heat.add(&crate::sampler::counts::Segment { layout, cells: cells.into_iter().collect() });
+                    load.add(&Segment { layout, cells: cells.into_iter().collect() });
                     samples.extend(keys.iter().map(|&(key, tail)| Sample {
                         key: Bytes::copy_from_slice(&[key, tail]),
                         weight: ops,
@@ -171,14 +175,14 @@ proptest! {
                 }
                 Step::Replan => {
                     samples.sort();
-                    plan = relearned(&plan, &heat, &samples, &config);
+                    plan = relearned(&plan, &load, &samples, &config);
                     samples.clear();
-                    heat.halve();
+                    load.halve();
                 }
             }
             let table = Table::new(1, &plan, max_member_routes_per_slot);
             assert_right(&table, &config);
-            heat.align(&Arc::new(crate::sampler::layout::Layout { catalog_version: 1, slots: table.slots }));
+            load.align(&Arc::new(Layout { catalog_version: 1, slots: table.slots }));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Which neighbouring routes share a row, where there are more routes than rows or slots.
 //!
-//! A route's weight is its share of the heat plus its share of the number, so that cold routes
+//! A route's weight is its share of the load plus its share of the number, so that cold routes
 //! spread evenly over the rows that the hot ones leave. The *tight bound* is the smallest weight
 //! such that rows filled up to it, from the left, fit the budget; a route above it is alone in any
 //! such packing. It is the yardstick for everything else:
@@ -21,9 +21,9 @@ use keyviz_types::{GroupId, RouteSpec};
 const HEAVY_ROW: u64 = 4;
 /// or has a member that weighs more than this many.
 const HEAVY_MEMBER: u64 = 2;
-/// Weight that a route has for being there, and that it has on average for its heat.
+/// Weight that a route has for being there, and that it has on average for its load.
 const UNIT_WEIGHT: u128 = 16;
-/// Below so many operations a row, heat is noise and counts for less.
+/// Below so many operations a row, load is noise and counts for less.
 pub(crate) const SIGNIFICANT_OPS: u64 = 256;
 
 /// How many rows and slots whole routes may take.
@@ -63,24 +63,24 @@ pub(crate) struct Size {
 }
 
 /// The routes of a table as they weigh against each other.
-pub(crate) struct Packing {
+pub(crate) struct RowPacking {
     weights: Vec<u64>,
     /// The routes' groups, numbered from 0.
     groups: Vec<u32>,
     group_count: usize,
 }
 
-impl Packing {
-    /// `heat`: operations of each route.
-    pub(crate) fn new(routes: &[RouteSpec], heat: &[u64], budget: Budget) -> Self {
-        let total: u128 = heat.iter().map(|&heat| u128::from(heat)).sum();
+impl RowPacking {
+    /// `load`: operations of each route.
+    pub(crate) fn new(routes: &[RouteSpec], load: &[u64], budget: Budget) -> Self {
+        let total: u128 = load.iter().map(|&load| u128::from(load)).sum();
         let rows = budget.rows.min(budget.slots).min(routes.len());
         let total = total.max(u128::from(SIGNIFICANT_OPS) * rows as u128).max(1);
         let scale = UNIT_WEIGHT * routes.len() as u128;
-        let weights = heat
+        let weights = load
             .iter()
             // At most UNIT_WEIGHT * (routes + 1), which fits: there are fewer than 2^32 routes.
-            .map(|&heat| (UNIT_WEIGHT + u128::from(heat) * scale / total) as u64)
+            .map(|&load| (UNIT_WEIGHT + u128::from(load) * scale / total) as u64)
             .collect();
         let mut numbers: HashMap<GroupId, u32> = HashMap::new();
         let groups = routes
@@ -90,7 +90,7 @@ impl Packing {
                 *numbers.entry(route.group).or_insert(next)
             })
             .collect();
-        Packing { weights, groups, group_count: numbers.len() }
+        RowPacking { weights, groups, group_count: numbers.len() }
     }
 
     /// The packing at the tight bound.
@@ -98,7 +98,8 @@ impl Packing {
         self.pack(0..self.weights.len(), self.tight_bound(budget))
     }
 
-    /// Packs anew the rows that are too heavy. May need more than the budget: see [`Packing::fit`].
+    /// Packs anew the rows that are too heavy. May need more than the budget: see
+    /// [`RowPacking::fit`].
     pub(crate) fn relieve(&self, rows: Vec<Range<usize>>, budget: Budget) -> Vec<Range<usize>> {
         let tight = self.tight_bound(budget);
         let too_heavy = |row: &Range<usize>| {

@@ -28,10 +28,10 @@ fn budget(rows: usize, slots: usize) -> Budget {
 #[test]
 fn hot_routes_stay_alone_and_cold_ones_spread_evenly() {
     let routes = routes(&numbered(12), 1);
-    let mut heat = vec![0; 12];
-    heat[5] = 1_000_000;
+    let mut load = vec![0; 12];
+    load[5] = 1_000_000;
     let budget = budget(5, 100);
-    let packing = Packing::new(&routes, &heat, budget);
+    let packing = RowPacking::new(&routes, &load, budget);
     assert_eq!(packing.fresh(budget), [0..3, 3..5, 5..6, 6..9, 9..12]);
 }
 
@@ -39,7 +39,7 @@ fn hot_routes_stay_alone_and_cold_ones_spread_evenly() {
 fn without_heat_rows_have_equal_numbers() {
     let routes = routes(&numbered(12), 1);
     let budget = budget(4, 100);
-    let packing = Packing::new(&routes, &[0; 12], budget);
+    let packing = RowPacking::new(&routes, &[0; 12], budget);
     assert_eq!(packing.fresh(budget), [0..3, 3..6, 6..9, 9..12]);
 }
 
@@ -47,7 +47,7 @@ fn without_heat_rows_have_equal_numbers() {
 fn a_shared_row_takes_a_slot_for_each_group() {
     let routes = routes(&numbered(12), 3);
     let budget = budget(12, 7);
-    let packing = Packing::new(&routes, &[0; 12], budget);
+    let packing = RowPacking::new(&routes, &[0; 12], budget);
     let rows = packing.fresh(budget);
     assert_eq!(rows, [0..6, 6..12]);
     assert_eq!(packing.size(&rows), Size { rows: 2, slots: 6 });
@@ -56,9 +56,9 @@ fn a_shared_row_takes_a_slot_for_each_group() {
 #[test]
 fn fitting_joins_the_coldest_neighbours_only() {
     let routes = routes(&numbered(6), 1);
-    let heat = [500, 0, 0, 500, 20, 500];
+    let load = [500, 0, 0, 500, 20, 500];
     let budget = budget(5, 100);
-    let packing = Packing::new(&routes, &heat, budget);
+    let packing = RowPacking::new(&routes, &load, budget);
     let alone: Vec<_> = (0..6).map(|route| route..route + 1).collect();
     assert_eq!(packing.fit(alone, budget), [0..1, 1..3, 3..4, 4..5, 5..6]);
 }
@@ -67,7 +67,7 @@ fn fitting_joins_the_coldest_neighbours_only() {
 fn fitting_falls_back_to_a_fresh_packing_where_no_pair_frees_a_slot() {
     let routes = routes(&numbered(12), 3);
     let budget = budget(12, 7);
-    let packing = Packing::new(&routes, &[0; 12], budget);
+    let packing = RowPacking::new(&routes, &[0; 12], budget);
     let rows = vec![0..1, 1..2, 2..3, 3..6, 6..7, 7..8, 8..9, 9..12];
     let fitted = packing.fit(rows, budget);
     assert!(packing.size(&fitted).slots <= 7, "{fitted:?}");
@@ -78,11 +78,11 @@ fn relieving_packs_a_row_anew_only_when_a_member_is_hot() {
     let routes = routes(&numbered(16), 1);
     let budget = budget(5, 100);
     let rows = vec![0..4, 4..8, 8..12, 12..16];
-    let mut heat = vec![100; 16];
-    let calm = Packing::new(&routes, &heat, budget);
+    let mut load = vec![100; 16];
+    let calm = RowPacking::new(&routes, &load, budget);
     assert_eq!(calm.relieve(rows.clone(), budget), rows);
-    heat[6] = 50_000;
-    let hot = Packing::new(&routes, &heat, budget);
+    load[6] = 50_000;
+    let hot = RowPacking::new(&routes, &load, budget);
     assert_eq!(hot.relieve(rows, budget), [0..4, 4..6, 6..7, 7..8, 8..12, 12..16]);
 }
 
@@ -108,25 +108,28 @@ fn a_merge_over_a_border_keeps_what_comes_after_apart() {
 proptest! {
     #[test]
     fn bounds_rows_fit_and_cover_whatever_the_heat(
-        heat in proptest::collection::vec(prop_oneof![Just(0u64), 0..1_000u64, 0..1_000_000u64], 1..200),
+        load in proptest::collection::vec(
+            prop_oneof![Just(0u64), 0..1_000u64, 0..1_000_000u64],
+            1..200,
+        ),
         rows in 1..60usize,
         slots in 8..80usize,
         groups in 1..8u64,
         cuts in proptest::collection::btree_set(1..200usize, 0..60),
     ) {
-        let routes = routes(&numbered(heat.len() as u16), groups);
+        let routes = routes(&numbered(load.len() as u16), groups);
         let budget = budget(rows, slots);
-        let packing = Packing::new(&routes, &heat, budget);
+        let packing = RowPacking::new(&routes, &load, budget);
         let heads: Vec<_> =
-            std::iter::once(0).chain(cuts.into_iter().filter(|&cut| cut < heat.len())).collect();
-        let any = ranges(&heads, heat.len());
+            std::iter::once(0).chain(cuts.into_iter().filter(|&cut| cut < load.len())).collect();
+        let any = ranges(&heads, load.len());
         for rows in [
             packing.fresh(budget),
             packing.fit(any.clone(), budget),
             packing.fit(packing.relieve(any, budget), budget),
         ] {
             prop_assert!(budget.holds(packing.size(&rows)));
-            prop_assert_eq!((rows[0].start, rows[rows.len() - 1].end), (0, heat.len()));
+            prop_assert_eq!((rows[0].start, rows[rows.len() - 1].end), (0, load.len()));
             prop_assert!(rows.windows(2).all(|pair| pair[0].end == pair[1].start));
             prop_assert!(rows.iter().all(|row| !row.is_empty()));
         }

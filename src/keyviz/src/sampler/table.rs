@@ -12,7 +12,7 @@ use keyviz_types::{KeyRange, LayoutError, RouteId, RouteSpec};
 
 /// Where a key is counted: its route's position in the table, and its slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Place {
+pub(crate) struct RouteSlot {
     pub(crate) route: u32,
     pub(crate) slot: u32,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Table {
     /// Slots in order; every `lead` is `None`.
     pub(crate) slots: Vec<Slot>,
     /// One place for each start key of `locator`: the starts of all routes and sub-ranges.
-    places: Box<[Place]>,
+    places: Box<[RouteSlot]>,
     locator: Locator,
 }
 
@@ -52,7 +52,7 @@ impl Table {
                 let route = span.routes.start as u32;
                 for (slot, sub_range) in slots.iter().enumerate().skip(first_slot) {
                     starts.push(sub_range.range.start.clone());
-                    places.push(Place { route, slot: slot as u32 });
+                    places.push(RouteSlot { route, slot: slot as u32 });
                 }
                 continue;
             }
@@ -61,7 +61,7 @@ impl Table {
                     .binary_search_by_key(&member.group, |slot| slot.group)
                     .expect("an aggregate has a slot for each group of its members");
                 starts.push(member.range.start.clone());
-                places.push(Place { route: route as u32, slot: (first_slot + in_span) as u32 });
+                places.push(RouteSlot { route: route as u32, slot: (first_slot + in_span) as u32 });
             }
         }
         let locator = Locator::new(&starts);
@@ -69,7 +69,7 @@ impl Table {
     }
 
     #[inline]
-    pub(crate) fn place(&self, key: &[u8]) -> Option<Place> {
+    pub(crate) fn place(&self, key: &[u8]) -> Option<RouteSlot> {
         self.locator.find(key).map(|index| self.places[index])
     }
 }

@@ -149,9 +149,9 @@ fn only_a_change_publishes_an_epoch() {
     sampler.publish_routes(3, table(1, &["m"], 2)).unwrap();
     sampler.publish_routes(2, table(9, &["c"], 2)).unwrap();
     assert_eq!(sampler.stats().epochs_published, 1);
-    sampler.set_leads(&[(GroupId(1), Some(Term(4))), (GroupId(2), None)]);
-    sampler.set_leads(&[(GroupId(1), Some(Term(4)))]);
-    sampler.set_leads(&[(GroupId(2), None)]);
+    sampler.set_leader_terms(&[(GroupId(1), Some(Term(4))), (GroupId(2), None)]);
+    sampler.set_leader_terms(&[(GroupId(1), Some(Term(4)))]);
+    sampler.set_leader_terms(&[(GroupId(2), None)]);
     assert_eq!(sampler.stats().epochs_published, 2);
     let epoch = sampler.epoch();
     assert_eq!(epoch.lead(GroupId(1)), Some(Term(4)));
@@ -164,10 +164,10 @@ fn only_a_change_publishes_an_epoch() {
 fn once_a_count_belongs_to_the_term_of_its_epoch() {
     let sampler = sampler(small());
     sampler.publish_routes(1, table(1, &[], 1)).unwrap();
-    sampler.set_leads(&[(GroupId(1), Some(Term(1)))]);
+    sampler.set_leader_terms(&[(GroupId(1), Some(Term(1)))]);
     let proposed_under = sampler.epoch_full();
     let located = proposed_under.locate(b"k").unwrap();
-    sampler.set_leads(&[(GroupId(1), Some(Term(2)))]);
+    sampler.set_leader_terms(&[(GroupId(1), Some(Term(2)))]);
     write(&sampler, "k", 3);
     sampler.record_write(&proposed_under, located, b"k", 1, 5);
     let harvested = cells(&sampler.harvest());
@@ -206,7 +206,7 @@ fn bounds_a_storm_of_epochs_between_two_harvests_keeps_no_counters() {
     write(&sampler, "a", 1);
     let of_one_epoch = sampler.stats().counter_bytes;
     for term in 1..500 {
-        sampler.set_leads(&[(GroupId(1), Some(Term(term)))]);
+        sampler.set_leader_terms(&[(GroupId(1), Some(Term(term)))]);
         write(&sampler, "a", 1);
         assert!(sampler.stats().counter_bytes <= 2 * of_one_epoch);
         assert!(sampler.stats().draining <= 1);
@@ -223,7 +223,7 @@ fn a_guard_holds_its_epoch_and_rest_lets_it_go() {
     sampler.publish_routes(1, table(1, &[], 1)).unwrap();
     let guard = sampler.epoch();
     let located = guard.locate(b"k").unwrap();
-    sampler.set_leads(&[(GroupId(1), Some(Term(1)))]);
+    sampler.set_leader_terms(&[(GroupId(1), Some(Term(1)))]);
     let _ = sampler.harvest();
     assert_eq!(sampler.stats().draining, 1);
     guard.record_read(located, b"k", 1, 4);
@@ -248,7 +248,7 @@ fn arc_swap_counts_outstanding_guards_when_the_writer_swaps() {
 fn once_a_late_count_keeps_its_own_term() {
     let sampler = sampler(small());
     sampler.publish_routes(1, table(1, &["m"], 2)).unwrap();
-    sampler.set_leads(&[(GroupId(1), Some(Term(5)))]);
+    sampler.set_leader_terms(&[(GroupId(1), Some(Term(5)))]);
     let epoch = sampler.epoch_full();
     let a = epoch.locate(b"a").unwrap();
     let z = epoch.locate(b"z").unwrap();
@@ -440,7 +440,7 @@ fn conservation_holds_while_epochs_change_under_the_recorders() {
                 version += 1;
                 let starts: &[&str] = if version % 2 == 0 { &["k3", "k7"] } else { &["k5"] };
                 sampler.publish_routes(version, table(version * 3, starts, 2)).unwrap();
-                sampler.set_leads(&[(GroupId(1), Some(Term(version)))]);
+                sampler.set_leader_terms(&[(GroupId(1), Some(Term(version)))]);
                 sampler.replan();
                 std::thread::yield_now();
             }

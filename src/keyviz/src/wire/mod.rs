@@ -1,18 +1,20 @@
 //! A contribution in few bytes: as it travels, and as the asker keeps it until all have answered.
 //!
-//! A plain cell takes twelve bytes, and an asker holds those of every node at once. Packed it takes little more than one:
-//! values are blocks of numbers in as many bits as they need, and the columns of a busy node all have the same keys,
-//! which are named once. Protobuf's own lists of numbers would travel as well in three and a half bytes, but
-//! cost several times as much to read, and would have to be unpacked to be kept.
+//! A plain cell takes twelve bytes, and an asker holds those of every node at once. Packed it takes
+//! little more than one: values are blocks of numbers in as many bits as they need, and the columns
+//! of a busy node all have the same keys, which are named once. Protobuf's own lists of numbers
+//! would travel as well in three and a half bytes, but cost several times as much to read, and
+//! would have to be unpacked to be kept.
 //!
 //! ```text
-//! keys:   blocks of gaps (the key less the one before it, less 1); of none where the part has the keys of the part before
+//! keys:   blocks of gaps (the key less the one before it, less 1); no blocks where the part has
+//!         the keys of the part before
 //! values: blocks of values
 //! blocks: up to 128 numbers each, as the columns of the history are packed, without padding
 //! ```
 //!
-//! What comes from another node is gone through once, number by number, by [`PackedColumns::checked`]. Only what
-//! that made, [`SoundColumns`], can be merged.
+//! What comes from another node is gone through once, number by number, by
+//! [`PackedColumns::checked`]. Only what that made, [`CheckedColumns`], can be merged.
 
 use std::sync::Arc;
 
@@ -61,8 +63,8 @@ impl Numbers {
         Numbers { data: data.into() }
     }
 
-    /// Calls `visit` with `count` numbers, a block at a time; `None` where there are not exactly as many, or `visit` says
-    /// so.
+    /// Calls `visit` with `count` numbers, a block at a time; `None` where there are not exactly as
+    /// many, or `visit` says so.
     fn each(&self, count: usize, mut visit: impl FnMut(&[u64]) -> Option<()>) -> Option<()> {
         let (mut input, mut left, mut block) = (&self.data[..], count, [0; BLOCK]);
         while left > 0 {
@@ -84,7 +86,8 @@ impl Numbers {
 pub struct PackedCells {
     /// How many.
     pub count: u32,
-    /// Gaps between indices into [`NodeColumns::keys`]. Shared with the part before where both have the same.
+    /// Gaps between indices into [`NodeColumns::keys`]. Shared with the part before where both have
+    /// the same.
     pub keys: Numbers,
     /// The counts, one a key.
     pub values: Numbers,
@@ -112,14 +115,14 @@ pub type PackedColumns = NodeColumns<PackedPart>;
 
 /// Packed columns that fit axes of so many rows and columns.
 #[derive(Clone, Debug)]
-pub struct SoundColumns {
+pub struct CheckedColumns {
     columns: PackedColumns,
     axes: (usize, usize),
 }
 
 impl PackedCells {
-    /// Whether both name their keys with the same bytes in memory, so that what is known of one goes for the
-    /// other.
+    /// Whether both name their keys with the same bytes in memory, so that what is known of one
+    /// goes for the other.
     pub fn has_keys_of(&self, other: &PackedCells) -> bool {
         self.count == other.count && self.keys.is_same(&other.keys)
     }
@@ -135,7 +138,8 @@ impl PackedCells {
         Some(keys)
     }
 
-    /// Calls `visit` with the values, a block at a time; `None` where they are malformed, or `visit` says so.
+    /// Calls `visit` with the values, a block at a time; `None` where they are malformed, or
+    /// `visit` says so.
     pub(crate) fn values(&self, visit: impl FnMut(&[u64]) -> Option<()>) -> Option<()> {
         self.values.each(self.count as usize, visit)
     }
@@ -194,7 +198,7 @@ impl PackedColumns {
         self,
         rows: &RowAxis,
         columns: &ColumnPlan,
-    ) -> Result<SoundColumns, ContributionError> {
+    ) -> Result<CheckedColumns, ContributionError> {
         let axes = (rows.len(), columns.len());
         let head = |part: &PackedPart| (part.column, part.incarnation);
         self.check_frame(axes.0, axes.1, head)?;
@@ -211,7 +215,7 @@ impl PackedColumns {
             }
             before = Some(cells);
         }
-        Ok(SoundColumns { columns: self, axes })
+        Ok(CheckedColumns { columns: self, axes })
     }
 }
 
@@ -225,7 +229,7 @@ fn named(cells: &PackedCells, keys: usize) -> Option<()> {
     indices.last().is_none_or(|&last| (last as usize) < keys).then_some(())
 }
 
-impl SoundColumns {
+impl CheckedColumns {
     /// What was checked, for axes of so many rows and columns.
     pub(crate) fn into_inner(self) -> (PackedColumns, (usize, usize)) {
         (self.columns, self.axes)
@@ -273,7 +277,7 @@ mod tests {
         (rows, ColumnPlan::new(1_000, &bounds, false).expect("in order"))
     }
 
-    fn checked(columns: NodeColumns) -> Result<SoundColumns, ContributionError> {
+    fn checked(columns: NodeColumns) -> Result<CheckedColumns, ContributionError> {
         let (rows, plan) = axes();
         assert_eq!(columns.check(&rows, &plan).is_ok(), {
             let packed = PackedColumns::from(columns.clone());

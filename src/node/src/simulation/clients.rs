@@ -25,8 +25,9 @@ pub(super) const CLIENTS: u64 = 10;
 /// long that nobody would be left to see what such a leader answers to reads.
 const READERS_FROM: u64 = 6;
 
-/// Clients before this one stay at one host each: those that go about are all held up by a leader that
-/// is cut off before another is elected, and then nobody writes what such a leader does not know.
+/// Clients before this one stay at one host each: those that go about are all held up by a leader
+/// that is cut off before another is elected, and then nobody writes what such a leader does not
+/// know.
 const AT_HOME_UNTIL: u64 = 3;
 
 /// Keys in use at a time, half of them in each group.

@@ -1,8 +1,8 @@
 //! A [`Database`] in memory that can lose what was not synced.
 //!
-//! What the disk promises is what keyviz-raft's `engine.rs` says of sled: one write is atomic, writes
-//! survive a crash as a prefix of their order, and those before the last completed sync survive for
-//! certain. How much of the rest survives is the test's choice.
+//! What the disk promises is what keyviz-raft's `engine.rs` says of sled: one write is atomic,
+//! writes survive a crash as a prefix of their order, and those before the last completed sync
+//! survive for certain. How much of the rest survives is the test's choice.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -131,7 +131,8 @@ impl Copied {
     }
 }
 
-/// The disk of a node: its two databases, of whose unsynced writes a crash keeps what it likes of each.
+/// The disk of a node: its two databases, of whose unsynced writes a crash keeps what it likes of
+/// each.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disks {
     pub(crate) rows: Disk,
@@ -341,8 +342,8 @@ impl DatabaseTree for Tree {
         state.note(Undo::Row { tree: self.name.clone(), key, before });
     }
 
-    /// What was written survives the process, though not a power loss, which the memory does not tell
-    /// apart.
+    /// What was written survives the process, though not a power loss, which the memory does not
+    /// tell apart.
     fn flush(&self) -> io::Result<()> {
         Database::flush(&self.process)
     }

@@ -8,8 +8,8 @@ use super::faults::Forgets;
 use super::host::Host;
 use super::world::{Bug, Scope};
 
-/// Two of three hosts lose their disks and come up while the third is down. They must not form a new
-/// cluster, then or when the third is back.
+/// Two of three hosts lose their disks and come up while the third is down. They must not form a
+/// new cluster, then or when the third is back.
 pub(super) fn lose_two(seed: u64, bug: Option<Bug>) -> Result<(), String> {
     let _scope = Scope::enter(bug);
     let mut cluster = Cluster::new(seed, false);
@@ -87,7 +87,8 @@ impl Cluster {
         }
     }
 
-    /// Whether every other host has heard, durably, of a later start or mark than a copied journal has.
+    /// Whether every other host has heard, durably, of a later start or mark than a copied journal
+    /// has.
     fn others_know_more(&self, host: u64, copied: &Copied) -> bool {
         let number = copied.node_record("incarnation").and_then(|record| record.first_chunk());
         let number = number.map_or(0, |number| u64::from_be_bytes(*number));

@@ -1,7 +1,8 @@
 //! One simulated host: a disk that stays, and processes that come and go on a runtime of their own.
 //!
-//! A process is what `start.rs` assembles, without the edge: groups, catalog, coordinator, sampler and
-//! history, over a simulated disk and wire. Killing it drops its runtime and with it every task.
+//! A process is what `start.rs` assembles, without the edge: groups, catalog, coordinator, sampler
+//! and history, over a simulated disk and wire. Killing it drops its runtime and with it every
+//! task.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -22,9 +23,9 @@ use crate::archive::HistoryArchive;
 use crate::disks::DiskWatcher;
 use crate::first_start::FirstStart;
 use crate::flusher::Flusher;
-use crate::follower::Follower;
 use crate::founding as node_founding;
 use crate::identity::simulated_start;
+use crate::placement_reconciler::PlacementReconciler;
 use crate::start::{follow_members, set_members};
 use crate::supervisor::Supervisor;
 use keyviz_catalog::AppliedCatalog;
@@ -371,7 +372,7 @@ impl Assembly {
         };
         let handshakes =
             HandshakeLoop { roster: roster.clone(), peers: peers.clone(), stop: stop.clone() };
-        let follower = Follower {
+        let reconciler = PlacementReconciler {
             node,
             storage: storage.clone(),
             catalog: catalog.clone(),
@@ -386,8 +387,8 @@ impl Assembly {
             supervisor: Supervisor::default(),
             stop: stop.clone(),
         };
-        follower.take_over().await;
-        tokio::spawn(follower.run());
+        reconciler.take_over().await;
+        tokio::spawn(reconciler.run());
         let archive = HistoryArchive::open(&storage, &local).map_err(|e| text(&e))?;
         let flusher = Arc::new(Flusher::new(Arc::clone(&local), Some(archive)));
         tokio::spawn(flusher.run(stop.clone()));

@@ -1,5 +1,5 @@
-//! A whole cluster on one thread, in simulated time, where one seed decides everything: the network,
-//! the disks, the clocks, the elections, the faults and the clients.
+//! A whole cluster on one thread, in simulated time, where one seed decides everything: the
+//! network, the disks, the clocks, the elections, the faults and the clients.
 //!
 //! ```text
 //!   every millisecond:  due messages are handed over, then each host's runtime runs for that long
@@ -10,14 +10,14 @@
 //! ```
 //!
 //! Real: openraft with its log, votes, snapshots and leases, the log writer's order of work, the
-//! state machines, the catalog, the coordinator, sampler and history. Simulated: gRPC, sled, threads,
-//! time and randomness. When the faults are over everything heals, and then must hold:
+//! state machines, the catalog, the coordinator, sampler and history. Simulated: gRPC, sled,
+//! threads, time and randomness. When the faults are over everything heals, and then must hold:
 //!
 //! * every key's history is linearizable, each key read once more on each host;
 //! * all replicas hold the same rows and the catalogs are equal;
 //! * no group ever had two leaders in one term;
-//! * the matrix counts at least the acknowledged writes, less what kills may cost, and at most those
-//!   and the unknown ones, and nothing is unattributed;
+//! * the matrix counts at least the acknowledged writes, less what kills may cost, and at most
+//!   those and the unknown ones, and nothing is unattributed;
 //! * nothing panicked, and every process could start on what its disk kept.
 //!
 //! `KEYVIZ_SIM_SEEDS=1000` runs so many seeds, `KEYVIZ_SIM_SEED=7` runs one and prints its faults.

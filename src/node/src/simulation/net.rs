@@ -1,8 +1,9 @@
 //! The network between the hosts, in simulated milliseconds.
 //!
-//! A message is a closure that the receiving host runs, and its answer travels back the same way. How
-//! long it takes and what becomes of it is a function of the seed, the stream it is part of, and its
-//! number in that stream: so it does not depend on which of two tasks happened to send first.
+//! A message is a closure that the receiving host runs, and its answer travels back the same way.
+//! How long it takes and what becomes of it is a function of the seed, the stream it is part of,
+//! and its number in that stream: so it does not depend on which of two tasks happened to send
+//! first.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,8 +22,8 @@ pub(super) struct Endpoint {
     pub(super) life: u64,
 }
 
-/// Streams from this one on carry requests that a connection brings once or not at all; below it are
-/// Raft's own, which may come twice.
+/// Streams from this one on carry requests that a connection brings once or not at all; below it
+/// are Raft's own, which may come twice.
 pub(super) const REQUESTS: u64 = 0x5000;
 
 /// The streams of appends keep several under way.
@@ -249,9 +250,9 @@ impl Net {
 
 /// An answer that somebody waits for.
 ///
-/// When a process is killed its tasks are dropped, in an order that no seed decides: Tokio's, which goes
-/// by numbers that all threads of the test draw from. So whoever waits for one of them is not told by the
-/// drop but by the network, a moment later and in the order of the messages.
+/// When a process is killed its tasks are dropped, in an order that no seed decides: Tokio's, which
+/// goes by numbers that all threads of the test draw from. So whoever waits for one of them is not
+/// told by the drop but by the network, a moment later and in the order of the messages.
 struct Pending<R: Send + 'static> {
     net: Net,
     to: Endpoint,

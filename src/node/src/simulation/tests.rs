@@ -11,7 +11,8 @@ use super::world::Bug;
 /// How a seed is run again.
 fn again(seed: u64) -> String {
     format!(
-        "KEYVIZ_SIM_SEED={seed} cargo test --release -p keyviz-node simulation::tests::no_lost -- --nocapture"
+        "KEYVIZ_SIM_SEED={seed} cargo test --release -p keyviz-node \
+         simulation::tests::no_lost -- --nocapture"
     )
 }
 

@@ -16,8 +16,9 @@ pub(super) struct Kill {
     pub(super) stopped_ms: u64,
 }
 
-/// What a kill may cost: counts since the last checkpoint, taken every second of the host's clock, and
-/// that checkpoint, if the database had not passed it on to the system yet, which it does every second.
+/// What a kill may cost: counts since the last checkpoint, taken every second of the host's clock,
+/// and that checkpoint, if the database had not passed it on to the system yet, which it does every
+/// second.
 const CHECKPOINT_MS: u64 = 1_000 + 1_000 + 200;
 
 fn groups(cluster: &Cluster) -> Vec<Vec<std::sync::Arc<Group>>> {
@@ -118,7 +119,7 @@ pub(super) fn check_who_takes_part(cluster: &Cluster) -> Result<(), String> {
 
 fn rows(group: &Group) -> Result<Vec<KeyValue>, String> {
     let all = PageLimit { rows: usize::MAX, bytes: usize::MAX };
-    let page = group.space().scan(Bound::Unbounded, Bound::Unbounded, all);
+    let page = group.keyspace().scan(Bound::Unbounded, Bound::Unbounded, all);
     Ok(page.map_err(|error| error.to_string())?.rows)
 }
 
@@ -146,8 +147,8 @@ fn check_replicas(cluster: &Cluster) -> Result<(), String> {
     }
 }
 
-/// Laws 1 and 2. A read whose answer was lost on its way between hosts is served, and counted, again; so
-/// reads have no upper bound here.
+/// Laws 1 and 2. A read whose answer was lost on its way between hosts is served, and counted,
+/// again; so reads have no upper bound here.
 fn check_counts(cluster: &Cluster) -> Result<(), String> {
     let tally = cluster.workload.tally();
     let at_risk = |at: u64| {

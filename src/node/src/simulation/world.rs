@@ -15,7 +15,8 @@ pub(crate) enum Bug {
     VoteNotPersisted,
     /// A leader takes its lease for valid however long ago a quorum confirmed it.
     StaleLease,
-    /// A lease is taken to last until a follower may vote again by the leader's clock, whatever theirs.
+    /// A lease is taken to last until a follower may vote again by the leader's clock, whatever
+    /// theirs.
     NoDriftMargin,
     /// At open the last block of a log is taken for torn and dropped, though it was synced.
     LostTail,

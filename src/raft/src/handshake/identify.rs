@@ -78,7 +78,8 @@ impl Roster {
         self.inner.peers.lock().entry(node).or_default().doubt = Some(doubt);
     }
 
-    /// A member lacks what it acknowledged. Said once; a status names it until it is identified anew.
+    /// A member lacks what it acknowledged. Said once; a status names it until it is identified
+    /// anew.
     pub(crate) fn note_loss(&self, node: NodeId, what: &str) {
         let mut peers = self.inner.peers.lock();
         let peer = peers.entry(node).or_default();
@@ -130,6 +131,32 @@ impl Roster {
         }
         (peer.is_older, peer.doubt) = (true, None);
         Ok(())
+    }
+
+    /// Whether what answers at another address than the member's is this member on its disk; changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// Who or what it is instead, in words.
+    pub fn vouch(
+        &self,
+        node: NodeId,
+        cluster: &str,
+        answer: &proto::RaftIdentity,
+    ) -> Result<(), String> {
+        if answer.node != node.0 {
+            return Err(format!("node {} answers there", answer.node));
+        }
+        if !answer.cluster_id.is_empty() && answer.cluster_id != cluster {
+            return Err(format!("a node {node} of cluster {} answers there", answer.cluster_id));
+        }
+        let Some(shown) = answer.start.as_ref().and_then(Start::from_proto) else {
+            return Err(Doubt::ShowsNone { node }.to_string());
+        };
+        let past: Vec<PastStart> = answer.history.iter().map(PastStart::from_proto).collect();
+        let peers = self.inner.peers.lock();
+        let Some(peer) = peers.get(&node) else { return Ok(()) };
+        peer.judge(node, &shown, &past, self.inner.checks).map_err(|doubt| doubt.to_string())
     }
 
     async fn take(
@@ -210,7 +237,7 @@ impl Roster {
 /// The answer of a node to a caller of whom it thinks nothing bad.
 pub(crate) fn identity_to_proto(
     cluster: &str,
-    node: types::NodeId,
+    node: types::RaftNodeId,
     start: Option<Start>,
 ) -> proto::RaftIdentity {
     proto::RaftIdentity {

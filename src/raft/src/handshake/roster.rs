@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use super::record::{RECORD, Record, STARTS, decode, encode};
+use super::silence::Silences;
 use super::start::{Doubt, PastStart, Start, judge};
 use crate::storage::Storage;
 use keyviz_proto as proto;
@@ -59,6 +60,7 @@ pub(super) struct Inner {
     pub(super) participation: watch::Sender<Participation>,
     pub(super) peers: Mutex<BTreeMap<NodeId, Peer>>,
     pub(super) addresses: Mutex<Arc<BTreeMap<NodeId, String>>>,
+    pub(super) silences: Silences,
     /// One at a time stores, so that an older state never replaces a newer one.
     pub(super) storing: tokio::sync::Mutex<()>,
 }
@@ -139,8 +141,8 @@ impl std::fmt::Debug for Roster {
 }
 
 impl Roster {
-    /// Reads what the folder knows, and writes that it starts. `number` is of this start and durable
-    /// already; `nonce` is random.
+    /// Reads what the folder knows, and writes that it starts. `number` is of this start and
+    /// durable already; `nonce` is random.
     ///
     /// # Errors
     /// The record cannot be read or written, or does not decode.
@@ -188,6 +190,7 @@ impl Roster {
             participation: watch::Sender::new(participation),
             peers: Mutex::new(peers),
             addresses: Mutex::default(),
+            silences: Silences::default(),
             storing: tokio::sync::Mutex::default(),
         };
         let roster = Self { inner: Arc::new(inner) };
@@ -336,6 +339,11 @@ impl Roster {
         self.inner.storage.put_record(FOUNDED, &[1]).await?;
         self.inner.founded.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether a member did not answer when it was last asked who it is.
+    pub fn is_silent(&self, node: NodeId) -> bool {
+        self.inner.silences.is_silent(node)
     }
 
     /// The nonce by which a message to `to` names the start that it is meant for; 0: none.

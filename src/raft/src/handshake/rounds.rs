@@ -6,10 +6,11 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::roster::{Participation, Roster};
-use crate::transport::Peers;
+use super::silence::tell;
+use crate::transport::{Peers, status_words};
 use keyviz_types::NodeId;
 
 /// A node that starts asks the others for this long at most. Those that do not answer by then are
@@ -23,8 +24,8 @@ const CHECK_AGAIN: Duration = Duration::from_millis(100);
 const MARK_EVERY: Duration = Duration::from_secs(1);
 
 /// All members are identified again after so many pauses without a mark, so that a status names a
-/// member that came back with another disk though no group speaks to it.
-const ROUND_AT_LEAST_EVERY: u32 = 10;
+/// member that came back with another disk, or does not answer, though no group speaks to it.
+const ROUND_AT_LEAST_EVERY: u32 = 3;
 
 /// What keeps a node's handshakes going.
 #[derive(Clone, Debug)]
@@ -72,10 +73,23 @@ impl HandshakeLoop {
     async fn ask(&self, others: BTreeMap<NodeId, String>) -> BTreeMap<NodeId, String> {
         let asks = others.into_iter().map(|(node, address)| async move {
             let answer = self.peers.identify(node, &address, true, true).await;
-            let silent = answer.is_err_and(|status| status.code() != Code::FailedPrecondition);
-            silent.then_some((node, address))
+            let silent = answer.err().filter(|status| status.code() != Code::FailedPrecondition);
+            self.note(node, &address, silent.as_ref());
+            silent.map(|_| (node, address))
         });
         join_all(asks).await.into_iter().flatten().collect()
+    }
+
+    /// Notes whether a member answered.
+    fn note(&self, node: NodeId, address: &str, silent: Option<&Status>) {
+        let (silences, now) = (&self.roster.inner.silences, Instant::now());
+        let news = match silent {
+            Some(_) => silences.missed(node, now),
+            None => silences.answered(node, now),
+        };
+        if let Some(news) = news {
+            tell(node, address, news, &silent.map(status_words).unwrap_or_default());
+        }
     }
 
     async fn mark(&self) {
@@ -95,7 +109,9 @@ impl HandshakeLoop {
             }
             if wrote || pauses >= ROUND_AT_LEAST_EVERY {
                 pauses = 0;
-                self.ask(self.roster.others()).await;
+                let others = self.roster.others();
+                self.roster.inner.silences.keep(&others);
+                self.ask(others).await;
             }
         }
     }

@@ -95,9 +95,9 @@ impl std::fmt::Display for Remedy {
 }
 
 /// Compares a start that `node` shows, and the starts before it, with the last one that was
-/// identified and with the disk that the cluster has on record. A later start of the same disk knows
-/// of the one that was identified, and of every mark that it made. A number or a mark alone would not
-/// do: a disk that went back can start again, and make marks, until it has caught up.
+/// identified and with the disk that the cluster has on record. A later start of the same disk
+/// knows of the one that was identified, and of every mark that it made. A number or a mark alone
+/// would not do: a disk that went back can start again, and make marks, until it has caught up.
 ///
 /// # Errors
 /// The start cannot be a later one of the same disk.

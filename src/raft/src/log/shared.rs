@@ -38,8 +38,8 @@ pub(crate) struct LogShared {
     pub(super) state: Mutex<State>,
     pub(super) blocks: Mutex<BlockIndex>,
     pub(super) budget: Arc<CacheBudget>,
-    /// Entries before this index are durable; [`FAILED`]: nothing will be any more. Changed under the
-    /// lock of the state.
+    /// Entries before this index are durable; [`FAILED`]: nothing will be any more. Changed under
+    /// the lock of the state.
     pub(super) durable_end: watch::Sender<u64>,
 }
 
@@ -63,7 +63,8 @@ impl Appended {
         self.log.durable_end.send_if_modified(|end| {
             let now = match durable {
                 false => FAILED,
-                // A truncation issued since means that these entries are about to go; others follow.
+                // A truncation issued since means that these entries are about to go; others
+                // follow.
                 true if state.truncations != self.truncations => *end,
                 true => (*end).max(self.end),
             };

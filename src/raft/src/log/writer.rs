@@ -29,8 +29,9 @@ use crate::types::{Entry, IoFlushed, LogId, Vote};
 /// more than about a millisecond.
 const SWEEP_BLOCKS: usize = 64;
 
-/// After a batch of so many operations, threads that are ready to hand over more run before the next
-/// one is taken: with many groups each hands over little, and a sync costs the same for all of it.
+/// After a batch of so many operations, threads that are ready to hand over more run before the
+/// next one is taken: with many groups each hands over little, and a sync costs the same for all of
+/// it.
 const IN_COMPANY: usize = 4;
 
 type Done = oneshot::Sender<io::Result<()>>;
@@ -128,7 +129,7 @@ impl std::fmt::Debug for Writer {
 impl Writer {
     pub(crate) fn start(engine: Engine, tree: Tree, faults: FaultLatch) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
-        let run = Run { shared: shared.clone(), engine, tree, faults, unswept: Vec::new() };
+        let run = WriterLoop { shared: shared.clone(), engine, tree, faults, unswept: Vec::new() };
         let thread = std::thread::Builder::new().name("log-writer".into()).spawn(|| run.run())?;
         Ok(Self { shared, thread: Arc::new(Mutex::new(Some(thread))) })
     }
@@ -137,7 +138,7 @@ impl Writer {
     /// take.
     pub(crate) fn start_task(engine: Engine, tree: Tree, faults: FaultLatch) -> Self {
         let shared = Arc::new(Shared { woken: Some(Default::default()), ..Shared::default() });
-        let run = Run { shared: shared.clone(), engine, tree, faults, unswept: Vec::new() };
+        let run = WriterLoop { shared: shared.clone(), engine, tree, faults, unswept: Vec::new() };
         tokio::spawn(run.run_task());
         Self { shared, thread: Arc::default() }
     }
@@ -188,7 +189,7 @@ enum Report {
     Done(Done),
 }
 
-struct Run {
+struct WriterLoop {
     shared: Arc<Shared>,
     engine: Engine,
     tree: Tree,
@@ -197,7 +198,7 @@ struct Run {
     unswept: Vec<Arc<LogShared>>,
 }
 
-impl Run {
+impl WriterLoop {
     fn run(mut self) {
         let mut last = 0;
         while let Some(ops) = self.next_batch(last) {
@@ -209,7 +210,7 @@ impl Run {
         }
     }
 
-    /// The same as [`Run::run`], with a sync that takes time and that a crash can interrupt.
+    /// The same as [`WriterLoop::run`], with a sync that takes time and that a crash can interrupt.
     async fn run_task(mut self) {
         loop {
             let ops = std::mem::take(&mut self.shared.queue.lock().ops);
@@ -235,8 +236,8 @@ impl Run {
         }
     }
 
-    /// Everything that has gathered, `last` operations being those of the batch before; empty: nothing
-    /// to write but something to sweep. `None` once stopped and drained.
+    /// Everything that has gathered, `last` operations being those of the batch before; empty:
+    /// nothing to write but something to sweep. `None` once stopped and drained.
     fn next_batch(&self, last: usize) -> Option<Vec<Op>> {
         let mut queue = self.shared.queue.lock();
         while queue.ops.is_empty() && !queue.stopping && self.unswept.is_empty() {

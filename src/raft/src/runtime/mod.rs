@@ -20,9 +20,9 @@ thread_local! {
     static DRAW: Cell<Option<fn() -> u64>> = const { Cell::new(None) };
 }
 
-/// While it lives, what groups do on this thread is decided by its inputs alone: random numbers come
-/// from one source, who waits for a channel is woken in the order of waiting, and work that may
-/// block runs at once, on this thread. For simulations.
+/// While it lives, what groups do on this thread is decided by its inputs alone: random numbers
+/// come from one source, who waits for a channel is woken in the order of waiting, and work that
+/// may block runs at once, on this thread. For simulations.
 #[derive(Debug)]
 pub struct Reproducible(());
 

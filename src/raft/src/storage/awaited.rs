@@ -94,7 +94,8 @@ impl AwaitedViews {
         self.publish(&waiting);
     }
 
-    /// Answers those who wait for an entry up to `applied`. `view` takes one of the rows as they are.
+    /// Answers those who wait for an entry up to `applied`. `view` takes one of the rows as they
+    /// are.
     pub(super) fn answer(&self, applied: u64, view: impl Fn() -> SnapshotView) {
         let mut waiting = self.waiting.lock();
         for wait in waiting.views.extract_if(.., |wait| wait.index <= applied) {

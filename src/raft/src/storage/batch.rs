@@ -5,14 +5,14 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 use super::current::{Changes, KeyValue};
-use super::space::{Page, PageLimit, Space, SpaceError, check_key};
+use super::keyspace::{Keyspace, KeyspaceError, Page, PageLimit, check_key};
 use crate::types::{LogPosition, StoredMembership};
 
-/// Changes to a [`Space`], written together with the resulting log position. Reads through the
-/// batch see its earlier changes.
+/// Changes to a [`Keyspace`], written together with the log position they bring it to. Reads
+/// through the batch see its earlier changes.
 #[derive(Debug)]
 pub struct Batch<'a> {
-    space: &'a Space,
+    keyspace: &'a Keyspace,
     changes: Changes,
     changes_of_command: usize,
     bytes: usize,
@@ -20,9 +20,9 @@ pub struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    pub(crate) fn new(space: &'a Space) -> Self {
+    pub(crate) fn new(keyspace: &'a Keyspace) -> Self {
         Self {
-            space,
+            keyspace,
             changes: Changes::default(),
             changes_of_command: 0,
             bytes: 0,
@@ -31,15 +31,15 @@ impl<'a> Batch<'a> {
     }
 
     /// The value of `key` as of the changes so far.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, SpaceError> {
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KeyspaceError> {
         match self.changes.rows.get(key) {
             Some(changed) => Ok(changed.clone()),
-            None => self.space.get(key),
+            None => self.keyspace.get(key),
         }
     }
 
     /// Puts a row.
-    pub fn put(&mut self, key: Bytes, value: Bytes) -> Result<(), SpaceError> {
+    pub fn put(&mut self, key: Bytes, value: Bytes) -> Result<(), KeyspaceError> {
         check_key(&key)?;
         self.bytes += key.len() + value.len();
         self.change(key, Some(value));
@@ -47,7 +47,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Deletes a row, if it is there.
-    pub fn delete(&mut self, key: Bytes) -> Result<(), SpaceError> {
+    pub fn delete(&mut self, key: Bytes) -> Result<(), KeyspaceError> {
         check_key(&key)?;
         self.bytes += key.len();
         self.change(key, None);
@@ -74,8 +74,8 @@ impl<'a> Batch<'a> {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
         limit: PageLimit,
-    ) -> Result<Page, SpaceError> {
-        let current = self.space.current();
+    ) -> Result<Page, KeyspaceError> {
+        let current = self.keyspace.current();
         let mut stored = current.rows(from, to).peekable();
         let mut changed = self
             .changes

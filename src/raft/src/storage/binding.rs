@@ -1,4 +1,5 @@
-//! What binds the two databases of a folder to each other: either may be put back from a copy alone.
+//! What binds the two databases of a folder to each other: either may be put back from a copy
+//! alone.
 //!
 //! ```text
 //! b/start   0  16  disk id

@@ -11,7 +11,8 @@ use super::current::{Current, MEMBERSHIP_KEY};
 use super::engine::{Engine, JOURNAL, META, ROWS, SYNC_KEY, Tree, names_damaged_file};
 use super::fault::FaultLatch;
 use super::folder::Folder;
-use super::space::Space;
+use super::keyspace::Keyspace;
+use super::scarce::Scarce;
 use super::upgrade::SIDE_PREFIX;
 use super::{LOG, OpenError, SideRows, group_of, redo, side, unseal, value};
 use crate::log::{LogExtent, check_log, log_groups};
@@ -25,7 +26,7 @@ pub trait Verify {
     /// A record of the node.
     fn record(&self, name: &str, value: &[u8]) -> Result<(), String>;
     /// The rows of a group.
-    fn group(&self, space: &Space) -> Result<(), String>;
+    fn group(&self, keyspace: &Keyspace) -> Result<(), String>;
     /// Rows beside the groups: the damaged ones and what is wrong with them.
     fn side(&self, name: &str, rows: &SideRows) -> Result<Vec<(String, String)>, String>;
 }
@@ -61,7 +62,7 @@ pub struct CheckReport {
 /// Checks the folder of a node that does not run.
 ///
 /// # Errors
-/// The folder is in use, is no node's, or its database does not open at all.
+/// If the folder is in use, does not belong to a node, or its database cannot be opened.
 pub fn check_folder(dir: &Path, verify: &dyn Verify) -> Result<CheckReport, OpenError> {
     let folder = Folder::open_existing(dir)?;
     // In format 1 everything was in one file.
@@ -83,6 +84,13 @@ pub fn check_folder(dir: &Path, verify: &dyn Verify) -> Result<CheckReport, Open
     check.trees(&generations, &logs);
     check.sides(dir).map_err(|error| OpenError::from_io(dir, error))?;
     check.report.groups = check.groups.len() as u64;
+    if Scarce::was_seen() && !check.report.damage.is_empty() {
+        // What could not be read for want of something is listed among the damage, which it is not.
+        let mut found = check.report.damage.into_iter().map(|damage| damage.what);
+        let said = found.find(|what| what.contains(Scarce::WORDS));
+        let cause = said.unwrap_or_else(|| format!("{} enough of something", Scarce::WORDS));
+        return Err(OpenError::Scarce { dir: dir.to_path_buf(), cause });
+    }
     Ok(check.report)
 }
 
@@ -209,8 +217,8 @@ impl Check<'_> {
             self.damaged(Some(group), place("the last batch"), what);
         }
         if self.rows(group, &tree, &place("its rows")) {
-            let space = Space::new(group, Current::unopened(tree, generation, last.applied));
-            if let Err(what) = self.verify.group(&space) {
+            let keyspace = Keyspace::new(group, Current::unopened(tree, generation, last.applied));
+            if let Err(what) = self.verify.group(&keyspace) {
                 self.damaged(Some(group), place("its rows"), what);
             }
         }

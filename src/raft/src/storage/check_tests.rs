@@ -19,7 +19,7 @@ impl Verify for Anything {
         Ok(())
     }
 
-    fn group(&self, _: &Space) -> Result<(), String> {
+    fn group(&self, _: &Keyspace) -> Result<(), String> {
         Ok(())
     }
 
@@ -52,14 +52,14 @@ async fn folder() -> tempfile::TempDir {
     log.put(&sample("log-key-vote"), sample("vote").as_ref()).unwrap();
     log.put(&sample("log-key-purged"), sample("purged").as_ref()).unwrap();
     log.put(&sample("log-key-block"), sample("block").as_ref()).unwrap();
-    let space = storage.open_space(GROUP).unwrap();
-    let mut batch = Batch::new(&space);
+    let keyspace = storage.open_space(GROUP).unwrap();
+    let mut batch = Batch::new(&keyspace);
     batch.begin_command();
     batch.put(Bytes::from("k"), Bytes::from("v")).unwrap();
     batch.put(Bytes::from("long"), Bytes::from(vec![7; 50_000])).unwrap();
     batch.set_applied(LogPosition { term: 3, index: 301 });
-    space.write(&batch.into_changes()).unwrap();
-    drop(space);
+    keyspace.write(&batch.into_changes()).unwrap();
+    drop(keyspace);
     storage.close().await.unwrap();
     dir
 }

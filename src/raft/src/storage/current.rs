@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::engine::Tree;
-use super::filling::filling_order;
+use super::leaf_order::leaf_order;
 use super::{redo, value};
 use crate::types::{LogPosition, StoredMembership};
 use crate::wire;
@@ -92,7 +92,7 @@ impl Current {
         if record_first {
             redo::write(&self.tree, self.sequence, batch.applied, batch.rows.iter())?;
         }
-        for (key, value) in filling_order(batch.rows.iter()) {
+        for (key, value) in leaf_order(batch.rows.iter()) {
             self.change(key, value.as_ref())?;
         }
         if !record_first {
@@ -107,11 +107,11 @@ impl Current {
 
     /// Writes ascending rows of a received snapshot, which is not current yet.
     pub(crate) fn load(&mut self, rows: &[KeyValue]) -> io::Result<()> {
-        filling_order(rows.iter()).try_for_each(|(key, value)| self.change(key, Some(value)))
+        leaf_order(rows.iter()).try_for_each(|(key, value)| self.change(key, Some(value)))
     }
 
-    /// Removes the rows after `from` up to and with `to` of a received snapshot, which is not current
-    /// yet. An absent end is open.
+    /// Removes the rows after `from` up to and with `to` of a received snapshot, which is not
+    /// current yet. An absent end is open.
     pub(crate) fn clear(&mut self, from: Option<&[u8]>, to: Option<&[u8]>) -> io::Result<()> {
         let to = to.map_or(Bound::Unbounded, Bound::Included);
         let mut from = from.map(Bytes::copy_from_slice);

@@ -32,7 +32,7 @@ async fn fill(dir: &Path, life: u64) {
     storage.put_record("node", &[life as u8; 9]).await.unwrap();
     for group in GROUPS {
         let mut log = storage.open_log(group).unwrap();
-        let space = storage.open_space(group).unwrap();
+        let keyspace = storage.open_space(group).unwrap();
         log.save_vote(&Vote::new(life + 1, 1)).await.unwrap();
         let last = log.get_log_state().await.unwrap().last_log_id;
         let first = last.map_or(0, |last| last.index + 1);
@@ -44,12 +44,12 @@ async fn fill(dir: &Path, life: u64) {
             let entry = Entry { log_id: at.into(), payload };
             log.append([entry], IoFlushed::signal(done)).await.unwrap();
             waiter.await.unwrap().unwrap();
-            let mut batch = Batch::new(&space);
+            let mut batch = Batch::new(&keyspace);
             batch.begin_command();
             batch.put(Bytes::from(format!("k{}", index % 9)), Bytes::from(value)).unwrap();
             batch.put(Bytes::from(format!("at{index}")), Bytes::from("x")).unwrap();
             batch.set_applied(at);
-            space.write(&batch.into_changes()).unwrap();
+            keyspace.write(&batch.into_changes()).unwrap();
         }
         if life == 1 {
             log.purge(LogPosition { term: 1, index: 3 }.into()).await.unwrap();
@@ -60,11 +60,11 @@ async fn fill(dir: &Path, life: u64) {
 
 async fn content(storage: &Storage, group: GroupId) -> io::Result<Content> {
     let mut log = storage.open_log(group)?;
-    let space = storage.open_space(group)?;
+    let keyspace = storage.open_space(group)?;
     let all = PageLimit { rows: usize::MAX, bytes: usize::MAX };
-    let rows = space.scan(std::ops::Bound::Unbounded, std::ops::Bound::Unbounded, all)?.rows;
+    let rows = keyspace.scan(std::ops::Bound::Unbounded, std::ops::Bound::Unbounded, all)?.rows;
     let entries = log.try_get_log_entries(..).await?;
-    Ok(Content { rows, applied: space.applied(), vote: log.vote(), entries })
+    Ok(Content { rows, applied: keyspace.applied(), vote: log.vote(), entries })
 }
 
 /// Opens a folder; what each group gives back.
@@ -136,8 +136,8 @@ async fn sound() -> (tempfile::TempDir, PathBuf, BTreeMap<GroupId, Content>) {
     (dir, base, content)
 }
 
-/// Every record of the log and of the rows: cut by a byte, emptied, and flipped at its first, middle and
-/// last byte, one at a time.
+/// Every record of the log and of the rows: cut by a byte, emptied, and flipped at its first,
+/// middle and last byte, one at a time.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_record_that_is_flipped_or_cut_is_served_as_data() {
     let (_dir, base, sound) = sound().await;

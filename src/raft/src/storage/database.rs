@@ -10,9 +10,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use sled::IVec;
 
-/// A database in the place of a node's own, such as one in memory that can lose what was not synced.
-/// One write is atomic; writes survive a crash as a prefix of their order, and those before the last
-/// completed sync survive for certain.
+/// A database in the place of a node's own, such as one in memory that can lose what was not
+/// synced. One write is atomic; writes survive a crash as a prefix of their order, and those before
+/// the last completed sync survive for certain.
 pub trait Database: Debug + Send + Sync + 'static {
     /// Opens a tree, or makes it.
     fn open_tree(&self, name: &str) -> io::Result<Arc<dyn DatabaseTree>>;

@@ -4,8 +4,8 @@
 //!
 //! * One insert is atomic; inserts of one thread survive a crash as a prefix of their order.
 //!   Nothing here relies on `apply_batch`, which rolls sled's write buffer to disk twice a call.
-//! * A node has two databases ([`ROWS`], [`JOURNAL`]), each with its own writes and syncs. Nothing is
-//!   promised of the order between them but what the layers above wait for.
+//! * A node has two databases ([`ROWS`], [`JOURNAL`]), each with its own writes and syncs. Nothing
+//!   is promised of the order between them but what the layers above wait for.
 //! * `flush` of sled 0.34 ends in `sync_file_range`, which does not make a write survive a power
 //!   loss. [`Engine::sync`] follows it with an `fdatasync` of the database file through a second
 //!   handle.
@@ -28,6 +28,7 @@ use super::database::{Database as Given, Db, DbIter, DbTree};
 use super::fault::FaultLatch;
 use super::interference::Interference;
 use super::pool::{self, Calls};
+use super::scarce::Scarce;
 use super::synced::Synced;
 use super::{seal, unseal};
 
@@ -45,8 +46,9 @@ pub(crate) struct Database {
     clean_every_ms: u64,
 }
 
-/// Rows. A row that changes leaves room in a segment among rows that stay: with a tenth of a second,
-/// changes of 20 MiB/s are kept up with; with a quarter, the file grows to three times that.
+/// Rows. A row that changes leaves room in a segment among rows that stay: with a tenth of a
+/// second, changes of 20 MiB/s are kept up with; with a quarter, the file grows to three times
+/// that.
 pub(super) const ROWS: Database = Database { file: Cow::Borrowed("db"), clean_every_ms: 100 };
 
 /// Logs, votes and node records. Entries go in the order in which they came, so segments empty by
@@ -126,16 +128,26 @@ pub(crate) type Row = (sled::IVec, sled::IVec);
 
 fn to_io(file: &str, error: sled::Error) -> io::Error {
     match error {
-        sled::Error::Io(error) => error,
+        sled::Error::Io(error) => match Scarce::of(&error) {
+            Some(scarce) => scarce.error(error),
+            None => error,
+        },
         sled::Error::Corruption { at, .. } => {
             let place = at.map_or_else(String::new, |at| format!(" at offset {}", at.lid()));
             io::Error::new(io::ErrorKind::InvalidData, format!("{}{place}", corrupt_file(file)))
         }
-        other => io::Error::other(other.to_string()),
+        other => {
+            let said = other.to_string();
+            match Scarce::of_words(&said) {
+                Some(scarce) => scarce.error(said),
+                None => io::Error::other(said),
+            }
+        }
     }
 }
 
-/// sled panics on some damage; that is an error like the others.
+/// sled panics on some damage, and where the system gives it no thread; that is an error like the
+/// others.
 fn guarded<T>(file: &str, work: impl FnOnce() -> sled::Result<T>) -> io::Result<T> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(done) => done.map_err(|error| to_io(file, error)),
@@ -143,6 +155,9 @@ fn guarded<T>(file: &str, work: impl FnOnce() -> sled::Result<T>) -> io::Result<
             let said = panic.downcast_ref::<String>().map(String::as_str);
             let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
             let said = said.unwrap_or("it panicked");
+            if let Some(scarce) = Scarce::of_words(said).or_else(Scarce::of_pressure) {
+                return Err(scarce.error(said));
+            }
             let what = format!("{}: {said}", corrupt_file(file));
             Err(io::Error::new(io::ErrorKind::InvalidData, what))
         }
@@ -162,7 +177,10 @@ fn guarded_write<T>(
 /// sled's threads may hold its lock for a moment after the last handle of a database is dropped.
 /// Other processes are kept out by the folder's own lock.
 fn open_unlocked(config: &sled::Config) -> sled::Result<sled::Db> {
-    let held = |error: &sled::Error| matches!(error, sled::Error::Io(error) if error.to_string().contains("acquire lock"));
+    let held = |error: &sled::Error| match error {
+        sled::Error::Io(error) => error.to_string().contains("acquire lock"),
+        _ => false,
+    };
     for _ in 0..LOCK_TRIES {
         match config.open() {
             Err(error) if held(&error) => std::thread::sleep(LOCK_PAUSE),
@@ -352,8 +370,8 @@ impl Tree {
         Rows { rows: self.tree.range(range), file: Arc::clone(&self.file) }
     }
 
-    /// Hands everything that was written to the system, so that it survives the process. It need not
-    /// survive a power loss. A failure latches.
+    /// Hands everything that was written to the system, so that it survives the process. It need
+    /// not survive a power loss. A failure latches.
     pub(crate) fn flush(&self) -> io::Result<()> {
         self.faults.check()?;
         let flushed = guarded_write(&self.file, &self.calls, || self.tree.flush());

@@ -1,11 +1,15 @@
-//! What a node keeps on disk: one folder, two databases and some beside them, one thread that makes logs durable.
+//! What a node keeps on disk: one folder, two databases and some beside them, one thread that makes
+//! logs durable.
 //!
 //! | database | tree | holds |
 //! |---|---|---|
-//! | `log/db`, the journal | `meta` | node records (`r/<name>`), the current generation of each group (`g/<group>`) and groups whose erasure has begun (`e/<group>`) |
+//! | `log/db`, the journal | `meta` | see below |
 //! | | `log` | the logs and votes of all groups |
 //! | `db`, the rows | `g<group>.<generation>` | the rows of a group's state machine |
 //! | `side/<name>/db` | `rows` | rows that belong to no group, which fail for themselves |
+//!
+//! `meta` has the node records (`r/<name>`), the current generation of each group (`g/<group>`) and
+//! the groups whose erasure has begun (`e/<group>`).
 //!
 //! The journal is synced before anything is answered; the rows are synced only before the log that
 //! they came from is forgotten, because until then they can be had from it again. So that a crash
@@ -23,18 +27,19 @@ mod check;
 mod closed;
 pub(super) mod current;
 mod database;
+mod disk_space;
 mod engine;
 mod erase;
 mod fault;
-mod filling;
 mod folder;
 mod interference;
+mod keyspace;
+mod leaf_order;
 mod pool;
 pub(super) mod redo;
-mod room;
+mod scarce;
 mod seed;
 mod side;
-mod space;
 mod synced;
 mod upgrade;
 mod value;
@@ -62,17 +67,18 @@ pub(crate) use check_tests::format_samples;
 pub(crate) use current::Current;
 pub use current::KeyValue;
 pub use database::{Database, DatabaseRows, DatabaseTree, Databases};
+pub(crate) use disk_space::DiskSpaceMonitor;
+pub use disk_space::{DiskFull, DiskSpace};
 pub(crate) use engine::{Engine, JOURNAL, RECORD_BYTES, Tree};
 pub use fault::Fault;
 pub(crate) use fault::FaultLatch;
 pub use folder::{FORMAT_VERSION as DATA_FORMAT, OpenError};
-pub(crate) use room::Room;
-pub use room::{DiskFull, RoomState};
+pub(crate) use keyspace::check_key;
+pub use keyspace::{Keyspace, KeyspaceError, Page, PageLimit};
+pub use scarce::Scarce;
 pub use seed::{Seed, SeedError, SeedPoint};
 pub use side::SideRows;
-pub(crate) use space::check_key;
-pub use space::{Page, PageLimit, Space, SpaceError};
-pub use value::{MAX_KEY_BYTES, RESERVED_PREFIX};
+pub use value::{MAX_STORED_KEY_BYTES, RESERVED_PREFIX};
 pub(crate) use view::SnapshotView;
 
 use super::log::{CacheBudget, GroupLog, Op, Writer, WriterStats, stopped};
@@ -86,6 +92,11 @@ const LOG: &str = "log";
 /// The journal has this part of the cache, a sixteenth: entries that are read again soon are kept
 /// beside it ([`StorageOptions::log_cache_bytes`]).
 const JOURNAL_CACHE_PART: u64 = 16;
+
+/// Threads that an open storage needs: those of sled's pool and the one that watches them, one of sled
+/// for each of its two databases, one that makes logs durable, and one that looks at the room on the
+/// disk. Each database beside the store has one more.
+pub const THREADS: usize = pool::POOL + 1 + 2 + 1 + 1;
 
 /// Bounds of a node's storage.
 #[derive(Clone, Copy, Debug)]
@@ -132,7 +143,7 @@ struct Inner {
     log: Tree,
     writer: Writer,
     faults: FaultLatch,
-    room: Room,
+    monitor: DiskSpaceMonitor,
     budget: Arc<CacheBudget>,
     /// The highest generation given out for each group, so that two snapshots never share one.
     generations: Mutex<std::collections::HashMap<GroupId, u64>>,
@@ -186,9 +197,13 @@ impl Storage {
     pub fn open(dir: impl AsRef<Path>, options: StorageOptions) -> Result<Self, OpenError> {
         let dir = dir.as_ref();
         let folder = Folder::open(dir)?;
+        for path in folder.close_to_others() {
+            let path = path.display();
+            tracing::warn!("{path} is open to other users, and this one may not change that");
+        }
         let faults = FaultLatch::default();
         let opened = || -> io::Result<Inner> {
-            let room = Room::of(dir, options.min_free_bytes)?;
+            let monitor = DiskSpaceMonitor::of(dir, options.min_free_bytes)?;
             let journal_cache = options.cache_bytes / JOURNAL_CACHE_PART;
             let open = |database, cache| Engine::open(dir, database, cache, faults.clone());
             // In this order: rows without a journal are damage.
@@ -202,7 +217,7 @@ impl Storage {
             journal.sync()?;
             rows.sync()?;
             let writer = Writer::start(journal.clone(), log.clone(), faults.clone())?;
-            room.watch()?;
+            monitor.watch()?;
             Ok(Inner {
                 dir: dir.to_path_buf(),
                 rows,
@@ -212,7 +227,7 @@ impl Storage {
                 log,
                 writer,
                 faults,
-                room,
+                monitor,
                 budget: CacheBudget::new(options.log_cache_bytes),
                 generations: Mutex::default(),
                 _folder: Some(folder),
@@ -243,7 +258,7 @@ impl Storage {
                 log,
                 writer,
                 faults,
-                room: Room::unlimited(),
+                monitor: DiskSpaceMonitor::unlimited(),
                 budget: CacheBudget::new(options.log_cache_bytes),
                 generations: Mutex::default(),
                 _folder: None,
@@ -270,8 +285,8 @@ impl Storage {
     }
 
     /// Writes into the database of rows whose they are, and compares with what is there: the two
-    /// databases of a folder must be of one disk, and the journal, which is written first, must not be
-    /// behind. `since`: the start in which the rows were bound first.
+    /// databases of a folder must be of one disk, and the journal, which is written first, must not
+    /// be behind. `since`: the start in which the rows were bound first.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] where they do not belong together.
@@ -300,28 +315,28 @@ impl Storage {
     }
 
     /// How much room the disk has.
-    pub fn room(&self) -> RoomState {
-        self.inner.room.state()
+    pub fn disk_space(&self) -> DiskSpace {
+        self.inner.monitor.state()
     }
 
     /// Bytes that are free on the disk, and the bytes below which writes are refused.
     pub fn free_bytes(&self) -> (u64, u64) {
-        (self.inner.room.free_bytes(), self.inner.room.min_free_bytes())
+        (self.inner.monitor.free_bytes(), self.inner.monitor.min_free_bytes())
     }
 
     /// Fails while the disk is full, so that what can wait is refused before the database fails.
-    pub fn check_room(&self) -> Result<(), DiskFull> {
-        self.inner.room.check()
+    pub fn check_space(&self) -> Result<(), DiskFull> {
+        self.inner.monitor.check()
     }
 
     /// The same for what a leader has proposed already, which is refused later.
-    pub(crate) fn check_room_to_follow(&self) -> Result<(), DiskFull> {
-        self.inner.room.check_to_follow()
+    pub(crate) fn check_space_to_follow(&self) -> Result<(), DiskFull> {
+        self.inner.monitor.check_to_follow()
     }
 
     #[cfg(test)]
     pub(crate) fn pretend_free(&self, free: Option<u64>) {
-        self.inner.room.pretend(free);
+        self.inner.monitor.pretend(free);
     }
 
     /// What the log writer did since the folder was opened.
@@ -384,7 +399,7 @@ impl Storage {
     }
 
     /// Opens the rows of a group and drops what unfinished snapshots left.
-    pub(crate) fn open_space(&self, group: GroupId) -> io::Result<Space> {
+    pub(crate) fn open_space(&self, group: GroupId) -> io::Result<Keyspace> {
         let generation = match self.inner.meta.get(&generation_key(group))? {
             Some(record) => {
                 let bytes: [u8; 8] = unseal(&record)?.try_into().map_err(|_| {
@@ -402,7 +417,7 @@ impl Storage {
         }
         self.inner.generations.lock().insert(group, generation);
         let tree = self.inner.rows.tree(&tree_name(group, generation))?;
-        Ok(Space::new(group, Current::open(tree, generation)?))
+        Ok(Keyspace::new(group, Current::open(tree, generation)?))
     }
 
     /// An empty tree to receive a snapshot of a group into.
@@ -444,7 +459,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.room.stop();
+        self.monitor.stop();
         self.writer.stop();
     }
 }

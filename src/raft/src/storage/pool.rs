@@ -1,16 +1,16 @@
 //! Lets most of sled's threads sleep.
 //!
-//! sled 0.34 gives each write of a buffer to a pool of the process, which has seven threads or more, and
-//! wakes all that wait there for it: six of them for nothing. Of a cluster with one client that was
-//! more than half of all context switches, and with many clients a tenth of the processor time. No
-//! option of it changes that. But a thread of the pool that completes a future calls the future's
-//! waker, and a waker of [`Bench`] returns only once the thread is wanted again.
+//! sled 0.34 gives each write of a buffer to a pool of the process, which has seven threads or
+//! more, and wakes all that wait there for it: six of them for nothing. Of a cluster with one
+//! client that was more than half of all context switches, and with many clients a tenth of the
+//! processor time. No option of it changes that. But a thread of the pool that completes a future
+//! calls the future's waker, and a waker of [`Bench`] returns only once the thread is wanted again.
 //!
 //! Nothing may hang on it:
 //!
 //! * Threads stay free for half of the process's databases at least, and never fewer than two. What
-//!   the pool does never waits for other work of the pool, but it may wait for a lock whose holder does
-//!   (in `SegmentAccountant::next`), so two are not always enough.
+//!   the pool does never waits for other work of the pool, but it may wait for a lock whose holder
+//!   does (in `SegmentAccountant::next`), so two are not always enough.
 //! * When a call into a database has not come back in time, and no other one since, all threads go
 //!   back to work, until no call has been late for some time. A slow disk has the same effect.
 
@@ -24,7 +24,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 /// Threads of sled's pool that never end.
-const POOL: usize = 7;
+pub(super) const POOL: usize = 7;
 
 /// Threads that are free whatever there is to do.
 const LEAST_FREE: usize = 2;

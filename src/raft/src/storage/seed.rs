@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::current::{Changes, Current, KeyValue};
-use super::space::check_key;
+use super::keyspace::check_key;
 use super::{Storage, record_key, seal};
 use crate::log::{purged_record, vote_record};
-use crate::types::{LogId, LogPosition, Member, Membership, NodeId, StoredMembership, Vote};
+use crate::types::{LogId, LogPosition, Member, Membership, RaftNodeId, StoredMembership, Vote};
 use keyviz_types::{GroupId, Term};
 
 /// A group that is being put into a folder that no node has used yet.
@@ -26,7 +26,7 @@ pub struct SeedPoint {
     /// No leader of an earlier life had a later term.
     pub term: Term,
     /// The voters.
-    pub members: BTreeMap<NodeId, Member>,
+    pub members: BTreeMap<RaftNodeId, Member>,
 }
 
 /// A group cannot be seeded.
@@ -72,7 +72,7 @@ impl Seed {
     ///
     /// The node has voted for itself in the latest known term, so the first leader has a later
     /// term, and counts of the old and the restored group cannot be confused.
-    pub fn finish(mut self, node: NodeId, point: &SeedPoint) -> Result<(), SeedError> {
+    pub fn finish(mut self, node: RaftNodeId, point: &SeedPoint) -> Result<(), SeedError> {
         let voters = point.members.keys().copied().collect();
         let membership = Membership::new(vec![voters], point.members.clone())
             .map_err(|_| SeedError::Membership)?;

@@ -18,7 +18,7 @@ use super::Storage;
 use super::current::{Changes, Current, KeyValue};
 use super::engine::{Database, Engine, Tree};
 use super::fault::FaultLatch;
-use super::space::{PageLimit, Space, SpaceError};
+use super::keyspace::{Keyspace, KeyspaceError, PageLimit};
 use keyviz_types::GroupId;
 
 /// The folder of these, in a node's folder.
@@ -39,7 +39,7 @@ pub struct SideRows {
 
 #[derive(Debug)]
 struct Open {
-    space: Space,
+    keyspace: Keyspace,
     // Closes with the last handle.
     engine: Engine,
 }
@@ -104,7 +104,7 @@ impl Storage {
             return Ok(SideRows { open });
         }
         let (engine, tree) = self.open_side_database(name)?;
-        let open = Arc::new(Open { space: space(Current::open(tree, 0)?), engine });
+        let open = Arc::new(Open { keyspace: keyspace(Current::open(tree, 0)?), engine });
         sides.insert(name.to_owned(), Arc::downgrade(&open));
         Ok(SideRows { open })
     }
@@ -141,24 +141,24 @@ fn given_tree(name: &str) -> String {
 }
 
 // The number names no group: it is only shown in messages.
-fn space(rows: Current) -> Space {
-    Space::new(GroupId(u64::MAX), rows)
+fn keyspace(rows: Current) -> Keyspace {
+    Keyspace::new(GroupId(u64::MAX), rows)
 }
 
 impl SideRows {
     /// Rows as they lie in a tree, for reading.
     pub(super) fn unopened(engine: Engine, tree: Tree) -> Self {
-        let space = space(Current::unopened(tree, 0, None));
-        SideRows { open: Arc::new(Open { space, engine }) }
+        let keyspace = keyspace(Current::unopened(tree, 0, None));
+        SideRows { open: Arc::new(Open { keyspace, engine }) }
     }
 
     /// All rows in key order. Reads page by page, so writes in between may or may not be seen.
-    pub fn rows(&self) -> Result<Vec<KeyValue>, SpaceError> {
+    pub fn rows(&self) -> Result<Vec<KeyValue>, KeyspaceError> {
         let mut rows: Vec<KeyValue> = Vec::new();
         loop {
             let from = rows.last().map(|(key, _)| key.clone());
             let from = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let page = self.open.space.scan(from, Bound::Unbounded, PAGE)?;
+            let page = self.open.keyspace.scan(from, Bound::Unbounded, PAGE)?;
             rows.extend(page.rows);
             if !page.more {
                 return Ok(rows);
@@ -179,8 +179,8 @@ impl SideRows {
         let puts =
             puts.into_iter().map(|(key, value)| (Bytes::from(key), Some(Bytes::from(value))));
         let rows = deletes.chain(puts).collect();
-        self.open.space.write(&Changes { rows, several: true, ..Changes::default() })?;
-        self.open.space.current().tree.flush()
+        self.open.keyspace.write(&Changes { rows, several: true, ..Changes::default() })?;
+        self.open.keyspace.current().tree.flush()
     }
 
     /// Returns when everything written before the call survives a power loss.

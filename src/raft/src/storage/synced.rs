@@ -1,14 +1,15 @@
 //! How far a database was durable, told by a file beside it.
 //!
-//! sled drops the end of its log where it is damaged, and whatever a damaged page hides behind older
-//! ones, without a word: it cannot tell damage from a write that a crash cut short. But an end that was
-//! synced was acknowledged, and a node that lost it must not come back as if it had not: it would vote
-//! and count entries against its word. So every sync has a number, which is written into the
-//! database with it and, once it is done, into the file `SYNCED`.
+//! sled drops the end of its log where it is damaged, and whatever a damaged page hides behind
+//! older ones, without a word: it cannot tell damage from a write that a crash cut short. But an
+//! end that was synced was acknowledged, and a node that lost it must not come back as if it had
+//! not: it would vote and count entries against its word. So every sync has a number, which is
+//! written into the database with it and, once it is done, into the file `SYNCED`.
 //!
-//! The contents of the file are not synced: they survive the process, and after a power loss they are
-//! at worst older than the database, which proves less and never too much. Its name in the folder is
-//! synced before the first sync is numbered, so a file that is missing was taken away: damage, too.
+//! The contents of the file are not synced: they survive the process, and after a power loss they
+//! are at worst older than the database, which proves less and never too much. Its name in the
+//! folder is synced before the first sync is numbered, so a file that is missing was taken away:
+//! damage, too.
 //!
 //! ```text
 //! SYNCED   0  8  number of the last sync, little-endian
@@ -60,18 +61,20 @@ impl Synced {
         Ok(Self { file: Some(file), path, number })
     }
 
-    /// Compares with what the database says, makes the file where it has to be, and goes on from the
-    /// later of both.
+    /// Compares with what the database says, makes the file where it has to be, and goes on from
+    /// the later of both.
     pub(super) fn check(&mut self, database: &str, in_database: u64) -> io::Result<()> {
         if self.file.is_none() && in_database > 0 {
             return Err(corrupt(&format!(
-                "the file SYNCED beside the file {database} is missing, so it cannot be told whether \
+                "the file SYNCED beside the file {database} is missing, so it cannot be told \
+                 whether \
                  the database has lost what was durable"
             )));
         }
         if in_database < self.number {
             return Err(corrupt(&format!(
-                "the file {database} has lost what was durable: it goes back to sync {in_database}, and \
+                "the file {database} has lost what was durable: it goes back to sync \
+                 {in_database}, and \
                  sync {} was done",
                 self.number
             )));

@@ -1,12 +1,12 @@
 //! A folder of data format 1 becomes one of format 2 when it is opened.
 //!
 //! Format 1 had one database, with the logs, the node records and the rows of no group beside the
-//! rows of groups. They are copied to where they belong and made durable there; then `FORMAT` says 2;
-//! then they are removed from where they were. A crash before the second step leaves a folder of
+//! rows of groups. They are copied to where they belong and made durable there; then `FORMAT` says
+//! 2; then they are removed from where they were. A crash before the second step leaves a folder of
 //! format 1, and the copy is made anew; one after it leaves only the third step to do.
 //!
-//! Rows of no group that cannot be read, or find no room where they belong, are left behind: they are
-//! the visualizer's, which must not keep the store from starting.
+//! Rows of no group that cannot be read, or find no room where they belong, are left behind: they
+//! are the visualizer's, which must not keep the store from starting.
 
 use std::io;
 
@@ -34,7 +34,8 @@ impl Folder {
             for tree in rows.tree_names() {
                 let Some(name) = tree.strip_prefix(SIDE_PREFIX) else { continue };
                 if let Err(error) = self.copy_side(rows, &tree, name) {
-                    tracing::warn!(name, %error, "rows of no group were left behind: they are gone");
+                    let what = "rows of no group were left behind: they are gone";
+                    tracing::warn!(name, %error, "{what}");
                     side::remove(self.dir(), name)?;
                 }
             }

@@ -3,7 +3,7 @@
 //! ```text
 //! key                                value
 //! any key not below \0raft\0         0, bytes                          a value that fits a record
-//!                                    1, length u32, CRC-32 u32         a longer one; numbers little-endian
+//!                                    1, length u32, CRC-32 u32         a longer one; little-endian
 //! \0raft\0p, len u16, key, n u16     part n of the value of `key`      numbers big-endian
 //! \0raft\0redo                       the last batch, see `space.rs`
 //! \0raft\0redo, slot u8, n u16       part n of the last or the last but one batch
@@ -22,7 +22,7 @@ use super::engine::{RECORD_BYTES, Tree};
 pub const RESERVED_PREFIX: &[u8] = b"\0raft\0";
 
 /// The longest key of a row: that of the key-value interface and room for a layer's own prefix.
-pub const MAX_KEY_BYTES: usize = 4096 + 64;
+pub const MAX_STORED_KEY_BYTES: usize = 4096 + 64;
 
 const INLINE: u8 = 0;
 const PARTED: u8 = 1;
@@ -30,7 +30,7 @@ const PARTED: u8 = 1;
 pub(crate) const PART_PREFIX: &[u8] = b"\0raft\0p";
 
 pub(super) fn part_key(key: &[u8], part: u16) -> Vec<u8> {
-    let length = u16::try_from(key.len()).expect("keys are bounded by MAX_KEY_BYTES");
+    let length = u16::try_from(key.len()).expect("keys are bounded by MAX_STORED_KEY_BYTES");
     let mut bytes = Vec::with_capacity(PART_PREFIX.len() + 4 + key.len());
     bytes.extend_from_slice(PART_PREFIX);
     bytes.extend_from_slice(&length.to_be_bytes());

@@ -88,8 +88,8 @@ impl SnapshotView {
         self.undo.lock().abandoned
     }
 
-    /// Whether so many bytes of old values are kept for it that it should be read soon, or it is too
-    /// late for that.
+    /// Whether so many bytes of old values are kept for it that it should be read soon, or it is
+    /// too late for that.
     pub(crate) fn is_urgent(&self, bytes: usize) -> bool {
         let undo = self.undo.lock();
         undo.abandoned || undo.old_bytes >= bytes
@@ -100,8 +100,9 @@ impl SnapshotView {
         Ok(self.run_to(None, bytes)?.rows)
     }
 
-    /// The next rows in key order up to and with `to`, about `bytes` of them; `None`: up to the last.
-    pub(crate) fn run_to(&mut self, to: Option<&Bytes>, bytes: usize) -> io::Result<Run> {
+    /// The next rows in key order up to and with `to`, about `bytes` of them; `None`: up to the
+    /// last.
+    pub(crate) fn run_to(&mut self, to: Option<&Bytes>, bytes: usize) -> io::Result<RowRun> {
         let mut undo = self.undo.lock();
         if undo.abandoned {
             return Err(io::Error::other(
@@ -109,7 +110,7 @@ impl SnapshotView {
             ));
         }
         if undo.finished || to.is_some_and(|to| undo.read_to.as_ref() >= Some(to)) {
-            return Ok(Run { rows: Vec::new(), complete: true });
+            return Ok(RowRun { rows: Vec::new(), complete: true });
         }
         let from = undo.read_to.clone();
         let from = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
@@ -161,13 +162,13 @@ impl SnapshotView {
                 None => undo.finished = true,
             }
         }
-        Ok(Run { rows: run, complete })
+        Ok(RowRun { rows: run, complete })
     }
 }
 
 /// Rows that were read in one go.
 #[derive(Debug)]
-pub(crate) struct Run {
+pub(crate) struct RowRun {
     pub(crate) rows: Vec<KeyValue>,
     /// There are no more up to the key that was asked for.
     pub(crate) complete: bool,

@@ -1,8 +1,8 @@
 //! What a node holds of a snapshot that was cut, so that the next one need not send it again.
 //!
 //! The next snapshot is another one: it is taken later, perhaps by another leader, and rows have
-//! changed. So the receiver tells which ranges of keys it holds, each with a digest of its rows; the
-//! sender reads the same ranges of its own rows, and sends only those that differ.
+//! changed. So the receiver tells which ranges of keys it holds, each with a digest of its rows;
+//! the sender reads the same ranges of its own rows, and sends only those that differ.
 //!
 //! One snapshot of a group is received at a time. A new one ends the one before, whose connection
 //! may be dead without anybody having noticed.

@@ -4,7 +4,7 @@ use arc_swap::ArcSwap;
 use tonic::Status;
 
 use crate::handshake::Roster;
-use crate::types::NodeId;
+use crate::types::RaftNodeId;
 use keyviz_proto as proto;
 use keyviz_proto::raft_transport_client::RaftTransportClient;
 use keyviz_security::AuthChannel;
@@ -12,14 +12,14 @@ use keyviz_types as ids;
 
 /// The identities of this node and of its peers.
 pub(crate) struct Identity {
-    pub(super) node: NodeId,
+    pub(super) node: RaftNodeId,
     pub(super) cluster_id: ArcSwap<String>,
     /// `None`: this node shows no disk, as in tests of this layer alone.
     pub(super) roster: Option<Roster>,
 }
 
 impl Identity {
-    pub(crate) fn hello(&self, to: NodeId) -> proto::RaftHello {
+    pub(crate) fn hello(&self, to: RaftNodeId) -> proto::RaftHello {
         let cluster_id = self.cluster_id.load().as_ref().clone();
         let start = self.roster.as_ref().map(|roster| roster.own().to_proto());
         let to_nonce = self.roster.as_ref().map_or(0, |roster| roster.nonce_of(ids::NodeId(to)));
@@ -38,7 +38,7 @@ impl Identity {
     /// Identifies a peer at the other end of a channel. `fresh`: also where it was before.
     pub(crate) async fn identify(
         &self,
-        node: NodeId,
+        node: RaftNodeId,
         channel: AuthChannel,
         fresh: bool,
     ) -> Result<(), Status> {
@@ -54,7 +54,7 @@ impl Identity {
 
     pub(super) fn identify_request(
         &self,
-        to: NodeId,
+        to: RaftNodeId,
         identify_me: bool,
     ) -> proto::RaftIdentifyRequest {
         // To whoever answers there.

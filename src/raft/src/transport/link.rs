@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::identity::Identity;
 use super::wire::RaftReply;
 use super::{MAX_MESSAGE_BYTES, RETRY_FIRST, RETRY_LAST};
-use crate::types::NodeId;
+use crate::types::RaftNodeId;
 use keyviz_proto as proto;
 use keyviz_proto::raft_transport_client::RaftTransportClient;
 use keyviz_security::AuthChannel;
@@ -36,7 +36,7 @@ const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("node {node} cannot be reached: {cause}")]
 pub(crate) struct LinkError {
-    pub(crate) node: NodeId,
+    pub(crate) node: RaftNodeId,
     pub(crate) cause: Arc<str>,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct LinkError {
 pub(crate) struct Link {
     // Not the pool, which holds this link.
     identity: Arc<Identity>,
-    node: NodeId,
+    node: RaftNodeId,
     channel: AuthChannel,
     state: Arc<Mutex<State>>,
 }
@@ -87,13 +87,13 @@ impl Pending {
 }
 
 impl Link {
-    pub(crate) fn new(identity: Arc<Identity>, node: NodeId, channel: AuthChannel) -> Self {
+    pub(crate) fn new(identity: Arc<Identity>, node: RaftNodeId, channel: AuthChannel) -> Self {
         Self { identity, node, channel, state: Arc::default() }
     }
 
     /// Queues a request, whose `seq` is given here. A peer that takes nothing has at most
-    /// [`QUEUE_BYTES`] waiting for it; beyond, only requests without entries are taken, which keep its
-    /// leaders known to it.
+    /// [`QUEUE_BYTES`] waiting for it; beyond, only requests without entries are taken, which keep
+    /// its leaders known to it.
     pub(crate) fn send(&self, mut request: proto::RaftAppend) -> Result<Waiter, LinkError> {
         let stream = self.stream()?;
         let (sender, answer) = oneshot::channel();
@@ -173,7 +173,7 @@ impl Link {
     /// A link that leads nowhere.
     pub(crate) fn detached(
         identity: Arc<Identity>,
-        node: NodeId,
+        node: RaftNodeId,
         channel: AuthChannel,
     ) -> (Self, Answers) {
         let link = Self::new(identity, node, channel);
@@ -189,7 +189,7 @@ impl Waiter {
     /// Waits for the answer to a request that was sent over a given wire; calls `lost` where none
     /// comes.
     pub(super) fn over(
-        node: NodeId,
+        node: RaftNodeId,
         sent: impl Future<Output = Result<RaftReply, tonic::Status>> + Send + 'static,
         lost: impl FnOnce() + Send + 'static,
     ) -> Self {
@@ -208,7 +208,7 @@ impl Waiter {
 
 /// Awaits one answer. Dropping it forgets the request.
 pub(crate) struct Waiter {
-    node: NodeId,
+    node: RaftNodeId,
     seq: u64,
     answer: oneshot::Receiver<proto::RaftAppended>,
     pending: Arc<Mutex<Pending>>,
@@ -238,7 +238,7 @@ struct Life {
     pending: Arc<Mutex<Pending>>,
     state: Arc<Mutex<State>>,
     identity: Arc<Identity>,
-    node: NodeId,
+    node: RaftNodeId,
 }
 
 impl Life {
@@ -246,7 +246,7 @@ impl Life {
         let cause: Arc<str> = match self.exchange(channel, queue).await {
             Ok(()) => "the peer closed the stream".into(),
             Err(status) => {
-                let cause: Arc<str> = reason(&status).into();
+                let cause: Arc<str> = status_words(&status).into();
                 self.warn_if_refused(&status, &cause);
                 cause
             }
@@ -307,7 +307,8 @@ impl Life {
     }
 }
 
-fn reason(status: &tonic::Status) -> String {
+/// What a status says in the words of its innermost cause.
+pub(crate) fn status_words(status: &tonic::Status) -> String {
     let mut text = status.message().to_owned();
     let mut source = std::error::Error::source(status);
     while let Some(error) = source {

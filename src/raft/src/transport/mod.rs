@@ -28,6 +28,7 @@ mod wire;
 use std::time::Duration;
 
 pub use held::SnapshotProgress;
+pub(crate) use link::status_words;
 pub(crate) use network::GroupNetwork;
 pub(crate) use pace::Pace;
 pub use peers::{PeerError, Peers, PeersOptions};

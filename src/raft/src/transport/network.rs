@@ -21,7 +21,8 @@ use super::pace::Pace;
 use super::peers::Peers;
 use super::wire::{RaftMessage, Wire};
 use super::{MAX_MESSAGE_BYTES, overheard};
-use crate::types::{LogId, Member, NodeId, Types};
+use crate::pulse::Pulse;
+use crate::types::{LogId, Member, RaftNodeId, Types};
 use crate::wire;
 use keyviz_proto as proto;
 use keyviz_proto::raft_transport_client::RaftTransportClient;
@@ -41,15 +42,18 @@ pub(crate) struct GroupNetwork {
     pub(crate) pace: Arc<Pace>,
     /// How long word of a commit waits for entries to travel with.
     pub(crate) hold: Duration,
+    /// What this node tells of its quorum.
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 impl RaftNetworkFactory<Types> for GroupNetwork {
     type Network = PeerNetwork;
 
-    async fn new_client(&mut self, target: NodeId, node: &Member) -> PeerNetwork {
+    async fn new_client(&mut self, target: RaftNodeId, node: &Member) -> PeerNetwork {
         let (peers, group, pace) = (self.peers.clone(), self.group, self.pace.clone());
         let (addr, hold, acknowledged) = (node.addr.clone(), self.hold, Mutex::default());
-        PeerNetwork { peers, group, target, addr, pace, hold, acknowledged }
+        let pulse = self.pulse.clone();
+        PeerNetwork { peers, group, target, addr, pace, hold, pulse, acknowledged }
     }
 }
 
@@ -57,19 +61,29 @@ impl RaftNetworkFactory<Types> for GroupNetwork {
 pub(crate) struct PeerNetwork {
     pub(super) peers: Peers,
     pub(super) group: GroupId,
-    pub(super) target: NodeId,
+    pub(super) target: RaftNodeId,
+    /// As the group has it.
     addr: String,
     /// Shared by all groups of the node.
     pub(super) pace: Arc<Pace>,
     pub(super) hold: Duration,
-    /// The term in which this node led last, and the last entry that the peer said to have stored in it,
-    /// in answers to this network. A replica that comes back after it was given up has another one.
+    pulse: Arc<Pulse>,
+    /// The term in which this node led last, and the last entry that the peer said to have stored
+    /// in it, in answers to this network. A replica that comes back after it was given up has
+    /// another one.
     acknowledged: Mutex<Option<(u64, LogId)>>,
 }
 
 impl PeerNetwork {
+    /// Where the peer is: as the catalog group has it, which hears first of a member that moves.
+    fn addr(&self) -> String {
+        let roster = self.peers.roster();
+        let moved = roster.and_then(|roster| roster.address(keyviz_types::NodeId(self.target)));
+        moved.unwrap_or_else(|| self.addr.clone())
+    }
+
     pub(super) fn client(&self) -> Result<Client, RpcError> {
-        let channel = self.peers.channel(self.target, &self.addr).map_err(unreachable)?;
+        let channel = self.peers.channel(self.target, &self.addr()).map_err(unreachable)?;
         Ok(RaftTransportClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES))
@@ -102,7 +116,8 @@ impl PeerNetwork {
         action: RPCTypes,
         limit: Duration,
     ) -> Result<proto::RaftHello, RpcError> {
-        match tokio::time::timeout(limit, self.peers.identified(self.target, &self.addr)).await {
+        let addr = self.addr();
+        match tokio::time::timeout(limit, self.peers.identified(self.target, &addr)).await {
             Ok(Ok(())) => Ok(self.peers.hello(self.target)),
             Ok(Err(status)) => Err(call_failed(status)),
             Err(_) => Err(self.timeout(action, limit)),
@@ -143,7 +158,8 @@ impl PeerNetwork {
         // Of an earlier term of this node another leader may have had the peer take entries back.
         let acknowledged = acknowledged.filter(|(of, _)| *of == term).map(|(_, last)| last);
         let empty = append.entries.is_empty();
-        let request = wire::append_to_proto(0, self.group.0, append);
+        let mut request = wire::append_to_proto(0, self.group.0, append);
+        request.quorum_age_ms = Some(self.pulse.age_to_tell());
         if let Some(wire) = self.peers.wire() {
             self.peers.may_take_part().map_err(unreachable)?;
             let identified = self
@@ -151,7 +167,7 @@ impl PeerNetwork {
                 .roster()
                 .is_none_or(|roster| roster.is_identified(keyviz_types::NodeId(self.target)));
             if !identified {
-                let (peers, target, addr) = (self.peers.clone(), self.target, self.addr.clone());
+                let (peers, target, addr) = (self.peers.clone(), self.target, self.addr());
                 tokio::spawn(async move { peers.identified(target, &addr).await });
                 return Err(unreachable("the peer is being identified"));
             }
@@ -166,7 +182,7 @@ impl PeerNetwork {
                 waiter,
             });
         }
-        let link = self.peers.link(self.target, &self.addr).map_err(unreachable)?;
+        let link = self.peers.link(self.target, &self.addr()).map_err(unreachable)?;
         let waiter = link.send(request).map_err(unreachable)?;
         Ok(InFlight { previous, last, acknowledged, term, empty, sent: Instant::now(), waiter })
     }
@@ -185,7 +201,7 @@ impl PeerNetwork {
         request: &InFlight,
         answer: proto::RaftAppended,
     ) -> Result<StreamAppendResult<Types>, RpcError> {
-        self.peers.note_room(self.target, answer.disk_full);
+        self.peers.note_space(self.target, answer.disk_full);
         let outcome = request.outcome(answer)?;
         match &outcome {
             Ok(None) => {}
@@ -195,7 +211,8 @@ impl PeerNetwork {
             }
             Err(StreamAppendError::Conflict(at)) if Some(*at) <= request.acknowledged => {
                 let what = format!(
-                    "node {} acknowledged entry {} of group {} and lacks entry {} now: its disk may \
+                    "node {} acknowledged entry {} of group {} and lacks entry {} now: its disk \
+                     may \
                      have gone back. Run `keyviz cluster verify`, and replace the node",
                     self.target,
                     request.acknowledged.map_or(0, |last| last.index),

@@ -3,7 +3,7 @@
 use tonic::{Response, Status};
 
 use super::wire::{RaftMessage, RaftReply, Wire};
-use crate::types::NodeId;
+use crate::types::RaftNodeId;
 use keyviz_proto as proto;
 
 macro_rules! expect {
@@ -17,7 +17,7 @@ macro_rules! expect {
 
 pub(super) async fn vote(
     wire: &dyn Wire,
-    to: NodeId,
+    to: RaftNodeId,
     request: proto::RaftVoteRequest,
     pre_vote: bool,
 ) -> Result<Response<proto::RaftVoteResponse>, Status> {
@@ -26,7 +26,7 @@ pub(super) async fn vote(
 
 pub(super) async fn snapshot(
     wire: &dyn Wire,
-    to: NodeId,
+    to: RaftNodeId,
     chunks: Vec<proto::RaftSnapshotChunk>,
 ) -> Result<Response<proto::RaftSnapshotResponse>, Status> {
     expect!(wire, to, RaftMessage::Snapshot(chunks), Snapshot)
@@ -34,7 +34,7 @@ pub(super) async fn snapshot(
 
 pub(super) async fn transfer(
     wire: &dyn Wire,
-    to: NodeId,
+    to: RaftNodeId,
     request: proto::RaftTransferRequest,
 ) -> Result<Response<proto::RaftTransferResponse>, Status> {
     expect!(wire, to, RaftMessage::Transfer(request), Transfer)

@@ -16,7 +16,7 @@ use super::{
     STREAM_WINDOW_BYTES,
 };
 use crate::handshake::Roster;
-use crate::types::NodeId;
+use crate::types::RaftNodeId;
 use keyviz_proto as proto;
 use keyviz_proto::raft_transport_client::RaftTransportClient;
 use keyviz_security::{AuthChannel, ClientTls, Credentials, connect_lazy};
@@ -29,7 +29,7 @@ pub enum PeerError {
     #[error("the address {addr:?} of node {node} is not host:port")]
     Address {
         /// The peer.
-        node: NodeId,
+        node: RaftNodeId,
         /// What stands for its address.
         addr: String,
     },
@@ -53,9 +53,9 @@ pub struct Peers {
 struct Inner {
     identity: Arc<Identity>,
     options: PeersOptions,
-    peers: Mutex<HashMap<NodeId, Peer>>,
+    peers: Mutex<HashMap<RaftNodeId, Peer>>,
     /// Who said last that its disk is full.
-    full: ArcSwap<BTreeSet<NodeId>>,
+    full: ArcSwap<BTreeSet<RaftNodeId>>,
     /// What carries the messages of Raft; `None`: gRPC.
     wire: Option<Arc<dyn Wire>>,
 }
@@ -73,10 +73,10 @@ impl std::fmt::Debug for Peers {
 }
 
 impl Peers {
-    /// A pool for `node`, without connections yet. `cluster_id` is empty before there is one. Peers are
-    /// identified before a Raft message is sent to them or taken from them.
+    /// A pool for `node`, without connections yet. `cluster_id` is empty before there is one. Peers
+    /// are identified before a Raft message is sent to them or taken from them.
     pub fn new(
-        node: NodeId,
+        node: RaftNodeId,
         cluster_id: impl Into<String>,
         options: PeersOptions,
         roster: Roster,
@@ -84,13 +84,14 @@ impl Peers {
         Self::of(node, cluster_id, options, Some(roster))
     }
 
-    /// The same for a node that shows no disk and asks for none, as the versions before disk ids did.
-    pub fn anonymous(node: NodeId, cluster_id: &str, options: PeersOptions) -> Self {
+    /// The same for a node that shows no disk and asks for none, as the versions before disk ids
+    /// did.
+    pub fn anonymous(node: RaftNodeId, cluster_id: &str, options: PeersOptions) -> Self {
         Self::of(node, cluster_id, options, None)
     }
 
     fn of(
-        node: NodeId,
+        node: RaftNodeId,
         cluster_id: impl Into<String>,
         options: PeersOptions,
         roster: Option<Roster>,
@@ -108,7 +109,7 @@ impl Peers {
     }
 
     /// A pool whose messages of Raft go over `wire`.
-    pub fn over(node: NodeId, wire: Arc<dyn Wire>, roster: Roster) -> Self {
+    pub fn over(node: RaftNodeId, wire: Arc<dyn Wire>, roster: Roster) -> Self {
         let roster = Some(roster);
         let identity = Identity { node, cluster_id: ArcSwap::default(), roster };
         let (options, peers, full) = Default::default();
@@ -121,7 +122,7 @@ impl Peers {
     }
 
     /// The node that calls.
-    pub fn node(&self) -> NodeId {
+    pub fn node(&self) -> RaftNodeId {
         self.inner.identity.node
     }
 
@@ -137,18 +138,18 @@ impl Peers {
 
     /// The connection to `node` at `addr` (`host:port`), made when it is first used and again when
     /// it breaks. A new address replaces the old connection. Needs a Tokio runtime.
-    pub fn channel(&self, node: NodeId, addr: &str) -> Result<AuthChannel, PeerError> {
+    pub fn channel(&self, node: RaftNodeId, addr: &str) -> Result<AuthChannel, PeerError> {
         self.with_peer(node, addr, |peer| peer.channel.clone())
     }
 
     /// Forgets a peer that left the cluster.
-    pub fn forget(&self, node: NodeId) {
+    pub fn forget(&self, node: RaftNodeId) {
         self.inner.peers.lock().remove(&node);
-        self.note_room(node, false);
+        self.note_space(node, false);
     }
 
     /// A peer said whether its disk is full.
-    pub(crate) fn note_room(&self, node: NodeId, is_full: bool) {
+    pub(crate) fn note_space(&self, node: RaftNodeId, is_full: bool) {
         if self.inner.full.load().contains(&node) == is_full {
             return;
         }
@@ -164,7 +165,7 @@ impl Peers {
     }
 
     /// The peers whose disks are full, as far as they have said.
-    pub(crate) fn full(&self) -> Arc<BTreeSet<NodeId>> {
+    pub(crate) fn full(&self) -> Arc<BTreeSet<RaftNodeId>> {
         self.inner.full.load_full()
     }
 
@@ -179,7 +180,7 @@ impl Peers {
     }
 
     /// Identifies a peer before a message to it, unless it has been.
-    pub(crate) async fn identified(&self, node: NodeId, addr: &str) -> Result<(), Status> {
+    pub(crate) async fn identified(&self, node: RaftNodeId, addr: &str) -> Result<(), Status> {
         let Some(roster) = self.roster() else { return Ok(()) };
         roster.may_take_part()?;
         let node = ids::NodeId(node);
@@ -190,14 +191,14 @@ impl Peers {
     }
 
     /// A message to a peer failed: it may have restarted.
-    pub(crate) fn forget_identity(&self, node: NodeId) {
+    pub(crate) fn forget_identity(&self, node: RaftNodeId) {
         if let Some(roster) = self.roster() {
             roster.forget(ids::NodeId(node));
         }
     }
 
-    /// Asks who answers at an address, and takes it for `node` or refuses. `fresh`: also where it was
-    /// identified before. `identify_me`: the peer does the same with this node first.
+    /// Asks who answers at an address, and takes it for `node` or refuses. `fresh`: also where it
+    /// was identified before. `identify_me`: the peer does the same with this node first.
     ///
     /// # Errors
     /// Nobody answers (`UNAVAILABLE`), or somebody who is not that member (`FAILED_PRECONDITION`).
@@ -237,12 +238,31 @@ impl Peers {
         Ok(client.identify(request).await?.into_inner())
     }
 
-    pub(crate) fn link(&self, node: NodeId, addr: &str) -> Result<Arc<Link>, PeerError> {
+    /// Asks who answers at an address where `node` may have moved to, over a connection of its own, so
+    /// that the one to the member stays as it is.
+    ///
+    /// # Errors
+    /// Nobody answers, or an earlier version does (`UNIMPLEMENTED`).
+    pub async fn ask_elsewhere(
+        &self,
+        node: ids::NodeId,
+        addr: &str,
+    ) -> Result<proto::RaftIdentity, Status> {
+        let endpoint = self.endpoint(node.0, addr);
+        let endpoint = endpoint.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let PeersOptions { tls, credentials } = &self.inner.options;
+        let channel = connect_lazy(endpoint, tls.as_ref());
+        let mut client = RaftTransportClient::new(AuthChannel::new(channel, credentials.clone()));
+        let request = self.inner.identity.identify_request(node.0, false);
+        Ok(client.identify(request).await?.into_inner())
+    }
+
+    pub(crate) fn link(&self, node: RaftNodeId, addr: &str) -> Result<Arc<Link>, PeerError> {
         self.with_peer(node, addr, |peer| peer.link.clone())
     }
 
     /// By peer: append requests that are queued or sent and have no answer yet.
-    pub fn appends_in_flight(&self) -> Vec<(NodeId, u64)> {
+    pub fn appends_in_flight(&self) -> Vec<(RaftNodeId, u64)> {
         let peers = self.inner.peers.lock();
         let mut waiting: Vec<_> =
             peers.iter().map(|(node, peer)| (*node, peer.link.in_flight())).collect();
@@ -250,13 +270,13 @@ impl Peers {
         waiting
     }
 
-    pub(crate) fn hello(&self, to: NodeId) -> proto::RaftHello {
+    pub(crate) fn hello(&self, to: RaftNodeId) -> proto::RaftHello {
         self.inner.identity.hello(to)
     }
 
     fn with_peer<T>(
         &self,
-        node: NodeId,
+        node: RaftNodeId,
         addr: &str,
         use_peer: impl FnOnce(&Peer) -> T,
     ) -> Result<T, PeerError> {
@@ -276,7 +296,7 @@ impl Peers {
 
     /// Puts a link that leads nowhere in the place of the one to `node`.
     #[cfg(test)]
-    pub(crate) fn detach(&self, node: NodeId, addr: &str) -> super::link::Answers {
+    pub(crate) fn detach(&self, node: RaftNodeId, addr: &str) -> super::link::Answers {
         let channel = self.channel(node, addr).expect("the address is one");
         let identity = self.inner.identity.clone();
         let (link, answers) = Link::detached(identity, node, channel);
@@ -285,7 +305,7 @@ impl Peers {
         answers
     }
 
-    fn endpoint(&self, node: NodeId, addr: &str) -> Result<Endpoint, PeerError> {
+    fn endpoint(&self, node: RaftNodeId, addr: &str) -> Result<Endpoint, PeerError> {
         let endpoint = Endpoint::from_shared(format!("http://{addr}"))
             .map_err(|_| PeerError::Address { node, addr: addr.to_owned() })?
             .tcp_nodelay(true)

@@ -1,10 +1,11 @@
 //! Appends of one group on their way to one peer, in order.
 //!
 //! openraft asks for a request without entries whenever an entry was committed and no other follows
-//! at once, so that the peer applies it. Where many groups have a few proposals each, those would be
-//! half of all requests. Such a request is held for a moment: entries that follow carry the same word,
-//! and so does a heartbeat. What a client waits for never waits for it: the leader answers for
-//! its own rows, and a read elsewhere asks the leader, whose round of heartbeats brings the word.
+//! at once, so that the peer applies it. Where many groups have a few proposals each, those would
+//! be half of all requests. Such a request is held for a moment: entries that follow carry the same
+//! word, and so does a heartbeat. What a client waits for never waits for it: the leader answers
+//! for its own rows, and a read elsewhere asks the leader, whose round of heartbeats brings the
+//! word.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -218,7 +219,8 @@ mod tests {
         let peers = Peers::anonymous(1, "", PeersOptions::default());
         let answers = peers.detach(2, "peer:1");
         let (group, pace) = (GroupId(1), Pace::new(0).into());
-        let mut networks = GroupNetwork { peers, group, pace, hold: HOLD };
+        let mut networks =
+            GroupNetwork { peers, group, pace, hold: HOLD, pulse: Default::default() };
         (networks.new_client(2, &Member::grpc("peer:1")).await, answers)
     }
 

@@ -123,7 +123,8 @@ impl RaftNetworkV2<Types> for PeerNetwork {
                 }
                 () = tokio::time::sleep_until(last_progress + SNAPSHOT_TIMEOUT) => {
                     if *progress.borrow() == last_progress {
-                        return Err(self.timeout(RPCTypes::InstallSnapshot, SNAPSHOT_TIMEOUT).into());
+                        let timeout = self.timeout(RPCTypes::InstallSnapshot, SNAPSHOT_TIMEOUT);
+                        return Err(timeout.into());
                     }
                 }
             }

@@ -11,7 +11,7 @@ use super::pace::Pace;
 use super::receive::{self, Receiving};
 use super::send;
 use crate::apply::Staged;
-use crate::storage::{Batch, PageLimit, Space, Storage, StorageOptions};
+use crate::storage::{Batch, Keyspace, PageLimit, Storage, StorageOptions};
 use crate::types::{LogPosition, SnapshotMeta, Vote};
 use keyviz_proto as proto;
 use keyviz_proto::raft_snapshot_chunk::Part;
@@ -23,8 +23,8 @@ fn storage(dir: &tempfile::TempDir) -> Storage {
     Storage::open(dir.path(), StorageOptions::default()).unwrap()
 }
 
-fn write(space: &Space, index: u64, changes: &[(String, Option<Bytes>)]) {
-    let mut batch = Batch::new(space);
+fn write(keyspace: &Keyspace, index: u64, changes: &[(String, Option<Bytes>)]) {
+    let mut batch = Batch::new(keyspace);
     batch.begin_command();
     for (key, value) in changes {
         let key = Bytes::from(key.clone());
@@ -34,18 +34,18 @@ fn write(space: &Space, index: u64, changes: &[(String, Option<Bytes>)]) {
         }
     }
     batch.set_applied(LogPosition { term: 1, index });
-    space.write(&batch.into_changes()).unwrap();
+    keyspace.write(&batch.into_changes()).unwrap();
 }
 
-fn all(space: &Space) -> BTreeMap<Bytes, Bytes> {
+fn all(keyspace: &Keyspace) -> BTreeMap<Bytes, Bytes> {
     let limit = PageLimit { rows: usize::MAX, bytes: usize::MAX };
     let (from, to) = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
-    space.scan(from, to, limit).unwrap().rows.into_iter().collect()
+    keyspace.scan(from, to, limit).unwrap().rows.into_iter().collect()
 }
 
 /// All parts after the header that a sender has for a receiver that holds `held`.
-async fn parts(space: &Space, held: Vec<HeldRange>) -> Vec<Part> {
-    let view = space.view();
+async fn parts(keyspace: &Keyspace, held: Vec<HeldRange>) -> Vec<Part> {
+    let view = keyspace.view();
     let meta = SnapshotMeta {
         last_log_id: view.applied().map(Into::into),
         last_membership: view.membership().clone(),
@@ -86,13 +86,13 @@ fn value(seed: u64, length: usize) -> Option<Bytes> {
 async fn a_cut_snapshot_goes_on_where_it_was_and_holds_the_rows_of_the_last() {
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (leader, follower) = (storage(&here), storage(&there));
-    let space = leader.open_space(GROUP).unwrap();
+    let keyspace = leader.open_space(GROUP).unwrap();
     let target = follower.open_space(GROUP).unwrap();
     let first: Vec<_> = (0..240).map(|n| (format!("k{n:03}"), value(n, 9_000))).collect();
-    write(&space, 1, &first);
-    write(&space, 2, &[("k100".to_owned(), value(1, 60_000))]);
+    write(&keyspace, 1, &first);
+    write(&keyspace, 2, &[("k100".to_owned(), value(1, 60_000))]);
     for cut in 0..=8 {
-        let whole = parts(&space, Vec::new()).await;
+        let whole = parts(&keyspace, Vec::new()).await;
         let count = whole.len() - 1;
         assert!(count >= 8, "{count} chunks");
         let mut receiving = Receiving::new(Staged::new(follower.clone(), target.clone()).unwrap());
@@ -114,18 +114,22 @@ async fn a_cut_snapshot_goes_on_where_it_was_and_holds_the_rows_of_the_last() {
             ("a".to_owned(), value(index, 10)),
             ("z".to_owned(), value(index, 30_000)),
         ];
-        write(&space, index, &changes);
+        write(&keyspace, index, &changes);
         let held: Vec<HeldRange> = ranges.iter().cloned().collect();
-        let second = parts(&space, held).await;
+        let second = parts(&keyspace, held).await;
 
         // It is cut once more, in the middle of what was held or after it.
         let again = second.len() / 3;
         let mut receiving = Receiving::resume(Partial { id: 1, staged, ranges });
         second[..again].iter().for_each(|part| take(&mut receiving, part));
         let (staged, ranges) = receiving.into_partial().expect("something is held");
-        write(&space, index + 1, &[("k000".to_owned(), value(index, 20)), ("z".to_owned(), None)]);
-        let expected = all(&space);
-        let third = parts(&space, ranges.iter().cloned().collect()).await;
+        write(
+            &keyspace,
+            index + 1,
+            &[("k000".to_owned(), value(index, 20)), ("z".to_owned(), None)],
+        );
+        let expected = all(&keyspace);
+        let third = parts(&keyspace, ranges.iter().cloned().collect()).await;
         let mut receiving = Receiving::resume(Partial { id: 2, staged, ranges });
         let (last, middle) = third.split_last().unwrap();
         middle.iter().for_each(|part| take(&mut receiving, part));
@@ -147,11 +151,11 @@ async fn a_cut_snapshot_goes_on_where_it_was_and_holds_the_rows_of_the_last() {
 async fn a_keep_of_what_is_not_held_is_refused() {
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (leader, follower) = (storage(&here), storage(&there));
-    let space = leader.open_space(GROUP).unwrap();
+    let keyspace = leader.open_space(GROUP).unwrap();
     let target = follower.open_space(GROUP).unwrap();
     let rows: Vec<_> = (0..90).map(|n| (format!("k{n:03}"), value(n, 9_000))).collect();
-    write(&space, 1, &rows);
-    let whole = parts(&space, Vec::new()).await;
+    write(&keyspace, 1, &rows);
+    let whole = parts(&keyspace, Vec::new()).await;
     let mut receiving = Receiving::new(Staged::new(follower.clone(), target.clone()).unwrap());
     let keep = |to: &Bytes| proto::RaftSnapshotKeep { to: to.clone() };
     assert!(receiving.keep(keep(&Bytes::from("k001"))).is_err(), "nothing is held");

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{FutureExt as _, Stream, StreamExt as _};
-use openraft::raft::{AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -17,8 +19,8 @@ use crate::contradiction::Contradiction;
 use crate::group::Group;
 use crate::groups::Groups;
 use crate::handshake::{Admit, Doubt, identity_to_proto};
-use crate::storage::{DiskFull, RoomState, Storage};
-use crate::types::{Entry, Payload};
+use crate::storage::{DiskFull, DiskSpace, Storage};
+use crate::types::{Entry, Payload, Types};
 use crate::wire;
 use keyviz_proto as proto;
 use keyviz_proto::raft_appended::Outcome;
@@ -27,8 +29,8 @@ use keyviz_proto::raft_snapshot_chunk::Part;
 use keyviz_proto::raft_transport_server::RaftTransport;
 use keyviz_types::{self as ids, GroupId};
 
-/// Appends of one peer that are being worked on; beyond, or beyond the node's queue bytes, its stream
-/// is not read.
+/// Appends of one peer that are being worked on; beyond, or beyond the node's queue bytes, its
+/// stream is not read.
 const IN_WORK: usize = 4096;
 
 /// Answers that leave in one frame.
@@ -48,8 +50,8 @@ impl Service {
         Self { groups }
     }
 
-    /// Whether a message with this greeting is taken. A sender that is not known yet is identified at
-    /// its own address first.
+    /// Whether a message with this greeting is taken. A sender that is not known yet is identified
+    /// at its own address first.
     pub(crate) async fn check(&self, hello: Option<&proto::RaftHello>) -> Result<(), Status> {
         let hello = hello.ok_or(wire::Invalid("it does not say who sends it"))?;
         self.check_cluster(hello)?;
@@ -111,9 +113,25 @@ impl Service {
     }
 
     /// A full disk takes no commands. What a leader needs to lead, it gets: entries without one.
-    fn check_room(&self, entries: &[Entry]) -> Result<(), DiskFull> {
+    fn check_space(&self, entries: &[Entry]) -> Result<(), DiskFull> {
         let commands = entries.iter().any(|entry| matches!(entry.payload, Payload::Normal(_)));
-        if commands { self.groups.storage().check_room_to_follow() } else { Ok(()) }
+        if commands { self.groups.storage().check_space_to_follow() } else { Ok(()) }
+    }
+
+    /// What an append must be before the group gets it; else the answer to it.
+    fn check_to_append(
+        &self,
+        group: &Group,
+        seq: u64,
+        request: &AppendEntriesRequest<Types>,
+    ) -> Result<(), proto::RaftAppended> {
+        if let Err(implausible) = group.check_term(request.vote.leader_id.term) {
+            return Err(answer(seq, Outcome::Invalid, implausible.message().to_owned()));
+        }
+        let room = self.check_space(&request.entries);
+        room.map_err(|full| answer(seq, Outcome::NoRoom, full.to_string()))?;
+        let agrees = group.check_append(request);
+        agrees.map_err(|contradiction| self.close(group, seq, &contradiction))
     }
 
     /// Closes a group whose leader contradicts what it has committed here.
@@ -133,24 +151,22 @@ impl Service {
         self.check(request.hello.as_ref()).await?;
         let group = self.group(request.group)?;
         let request = wire::vote_request_from_proto(request)?;
+        group.check_term(request.vote.leader_id.term)?;
         let response = group.answer_vote(request, pre_vote).await?;
         Ok(Response::new(wire::vote_response_to_proto(response)))
     }
 
     /// Starts one append: it is in the group's queue when this returns, unless that is full.
     pub(crate) fn start(&self, append: proto::RaftAppend) -> InWork {
-        let seq = append.seq;
+        let (seq, quorum_age) = (append.seq, append.quorum_age_ms);
+        let leader = append.vote.as_ref().map(|vote| vote.node);
         let bytes = append_bytes(&append);
         let work = match self.groups.get(GroupId(append.group)) {
             None => Err(answer(seq, Outcome::NoGroup, String::new())),
             Some(group) => match wire::append_from_proto(append) {
-                Ok(request) => match self.check_room(&request.entries) {
-                    Ok(()) => match group.check_append(&request) {
-                        Ok(()) => Ok((group, request)),
-                        Err(contradiction) => Err(self.close(&group, seq, &contradiction)),
-                    },
-                    Err(full) => Err(answer(seq, Outcome::NoRoom, full.to_string())),
-                },
+                Ok(request) => {
+                    self.check_to_append(&group, seq, &request).map(|()| (group, request))
+                }
                 Err(invalid) => Err(answer(seq, Outcome::Invalid, invalid.to_string())),
             },
         };
@@ -165,18 +181,22 @@ impl Service {
                     vote: Some(wire::vote_to_proto(&vote)),
                     ..answer(seq, Outcome::HigherVote, String::new())
                 },
-                Ok(AppendEntriesResponse::Conflict) => {
-                    answer(seq, Outcome::Conflict, String::new())
-                }
-                Ok(AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_)) => {
-                    answer(seq, Outcome::Appended, String::new())
+                Ok(taken) => {
+                    if let Some(leader) = leader {
+                        group.pulse().heard(leader, quorum_age);
+                    }
+                    let outcome = match taken {
+                        AppendEntriesResponse::Conflict => Outcome::Conflict,
+                        _ => Outcome::Appended,
+                    };
+                    answer(seq, outcome, String::new())
                 }
                 Err(error) => answer(seq, Outcome::Stopped, error.to_string()),
             }
         };
         let mut work = work
             .map(move |answered| {
-                let disk_full = storage.room() == RoomState::Full;
+                let disk_full = storage.disk_space() == DiskSpace::Full;
                 proto::RaftAppended { disk_full, ..answered }
             })
             .boxed();
@@ -227,6 +247,7 @@ impl Service {
         self.check(request.hello.as_ref()).await?;
         let group = self.group(request.group)?;
         let from = wire::required_vote(request.from_leader)?;
+        group.check_term(from.leader_id.term)?;
         let last = request.last.map(wire::log_id_from_proto);
         let transfer = TransferLeaderRequest::new(from, request.to, last);
         let outcome = group
@@ -265,8 +286,9 @@ impl Service {
         self.check(header.hello.as_ref()).await?;
         let group = self.group(header.group)?;
         let full = |full: DiskFull| Status::unavailable(full.to_string());
-        self.groups.storage().check_room().map_err(full)?;
+        self.groups.storage().check_space().map_err(full)?;
         let vote = wire::required_vote(header.vote)?;
+        group.check_term(vote.leader_id.term)?;
         let meta = receive::meta(&header)?;
         if let Err(contradiction) = group.check_snapshot(&vote, &meta)? {
             let refused = Status::failed_precondition(contradiction.to_string());
@@ -424,12 +446,12 @@ async fn receive_snapshot(
     partial: Option<Partial>,
     mut chunks: impl Stream<Item = Result<proto::RaftSnapshotChunk, Status>> + Send + Unpin,
 ) -> Result<Staged, Status> {
-    let space = group.space().clone();
+    let keyspace = group.keyspace().clone();
     let mut receiving = blocking(move || {
         if let Some(partial) = partial {
             return Ok(Receiving::resume(partial));
         }
-        let staged = Staged::new(storage, space);
+        let staged = Staged::new(storage, keyspace);
         staged.map(Receiving::new).map_err(|error| Status::internal(error.to_string()))
     })
     .await?;

@@ -5,7 +5,7 @@ use tonic::Status;
 
 use super::Service;
 use crate::groups::Groups;
-use crate::types::NodeId;
+use crate::types::RaftNodeId;
 use keyviz_proto as proto;
 
 /// What one node sends to another.
@@ -48,7 +48,7 @@ pub trait Wire: Send + Sync {
     /// Sends a message to `to`.
     fn send(
         &self,
-        to: NodeId,
+        to: RaftNodeId,
         message: RaftMessage,
     ) -> BoxFuture<'static, Result<RaftReply, Status>>;
 }

@@ -1,5 +1,6 @@
 //! The `Backup` service: sends the data and the history of this node.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,11 +79,26 @@ fn dump_group(group: GroupId, mut dump: Dump, taken: &Taken) -> Result<(), Statu
     }
 }
 
-fn dump_history(local: &LocalMatrix, taken: &Taken) -> Result<(), Status> {
-    let (node, incarnation) = (local.history().node(), local.history().incarnation());
-    let header = proto::BackupHistory { node_id: node.0, incarnation: incarnation.0 };
+/// The node's own history, also of a node whose sampler is off, and those that it keeps for nodes that
+/// have left.
+fn dump_histories(local: &LocalMatrix, taken: &Taken) -> Result<(), Status> {
+    let (node_id, incarnation) = (local.history().node().0, local.history().incarnation().0);
+    let own = proto::BackupHistory { node_id, incarnation, held_by: 0 };
+    dump_history(own, local.export(), taken)?;
+    for (left, incarnation, records) in local.export_kept() {
+        let (left, incarnation) = (left.0, incarnation.0);
+        let kept = proto::BackupHistory { node_id: left, incarnation, held_by: node_id };
+        dump_history(kept, records, taken)?;
+    }
+    Ok(())
+}
+
+fn dump_history(
+    header: proto::BackupHistory,
+    records: BTreeMap<Vec<u8>, Vec<u8>>,
+    taken: &Taken,
+) -> Result<(), Status> {
     give(taken, Part::History(header))?;
-    let records = if local.enabled() { local.export() } else { Default::default() };
     let count = records.len() as u64;
     let (mut part, mut bytes) = (Vec::new(), 0);
     for (key, value) in records {
@@ -124,6 +140,6 @@ impl proto::backup_server::Backup for BackupService {
         _request: Request<proto::DumpHistoryRequest>,
     ) -> Result<Response<Parts>, Status> {
         let local = Arc::clone(&self.local);
-        Ok(stream(move |taken| dump_history(&local, taken)))
+        Ok(stream(move |taken| dump_histories(&local, taken)))
     }
 }

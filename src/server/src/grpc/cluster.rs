@@ -7,17 +7,18 @@ use tonic::{Request, Response, Status};
 
 use keyviz_catalog::DiskError;
 use keyviz_catalog_group::{CatalogGroup, CatalogOutcome, DiskChangeError};
-use keyviz_directory::{Directory, Standing};
+use keyviz_directory::{Directory, MembershipState};
 use keyviz_kv::{Coordinator, KvError};
 use keyviz_proto as proto;
 use keyviz_proto::{join_response, propose_response};
-use keyviz_raft::{Group, Groups, Member, Storage};
+use keyviz_raft::{Group, Groups, Member, NotServed, Storage};
+use keyviz_security::Security;
 use keyviz_types::{DiskId, GroupId, NodeId};
 
 use crate::grpc::routes::change_status;
 use crate::loops::LoopHealth;
 use crate::peer::checks::{check_cluster, not_leader};
-use crate::peer::handoff::Estates;
+use crate::peer::handoff::Handoffs;
 use crate::verify::{Updates, Verification};
 use keyviz_peer::client::PeerClient;
 use keyviz_peer::digests::DigestUpdates;
@@ -29,8 +30,9 @@ pub(crate) struct ClusterService {
     pub(crate) groups: Groups,
     pub(crate) directory: Arc<Directory>,
     pub(crate) peers: Arc<PeerClient>,
-    pub(crate) estates: Estates,
+    pub(crate) handoffs: Handoffs,
     pub(crate) storage: Storage,
+    pub(crate) security: Security,
     pub(crate) verification: Arc<Verification>,
     /// HTTP address of this node; empty: none.
     pub(crate) http: String,
@@ -63,32 +65,30 @@ impl ClusterService {
             replicas.is_none_or(|replicas| replicas.contains(&self.node))
         };
         // A replica that is added or removed does not serve.
-        let mut groups = self.groups.list().into_iter().filter(|group| placed(&group.id()));
-        let leaderless = groups.find(|group| group.leader().is_none());
-        match leaderless {
-            Some(group) => Err(format!("Raft group {} has no leader", group.id())),
-            None => Ok(()),
-        }
+        let groups = self.groups.list().into_iter().filter(|group| placed(&group.id()));
+        let unserved: Vec<_> =
+            groups.filter_map(|group| Some((group.id(), group.served_by().err()?))).collect();
+        if unserved.is_empty() { Ok(()) } else { Err(unserved_words(&unserved)) }
     }
 
     /// Why this node no longer serves; `None`: it is a member.
     pub(crate) fn removed(&self) -> Option<String> {
-        match self.directory.standing() {
-            Standing::Member | Standing::Asking => None,
-            Standing::Removed => Some(KvError::Removed { node: self.node }.to_string()),
-            Standing::Refused => Some(self.directory.refusal().as_str().to_owned()),
+        match self.directory.membership_state() {
+            MembershipState::Member | MembershipState::Asking => None,
+            MembershipState::Removed => Some(KvError::Removed { node: self.node }.to_string()),
+            MembershipState::Refused => Some(self.directory.refusal().as_str().to_owned()),
         }
     }
 
     /// Why this node is excluded; empty: it is not.
     pub(crate) fn refused(&self) -> String {
-        let refused = self.directory.standing() == Standing::Refused;
+        let refused = self.directory.membership_state() == MembershipState::Refused;
         if refused { self.directory.refusal().as_str().to_owned() } else { String::new() }
     }
 
     /// Why this node accepts no writes; `None`: it does.
     pub(crate) fn read_only(&self) -> Option<String> {
-        self.storage.check_room().err().map(|full| full.to_string())
+        self.storage.check_space().err().map(|full| full.to_string())
     }
 
     /// Makes a node a learner of the catalog group. `Err(hint)`: this node does not lead it.
@@ -121,10 +121,10 @@ impl ClusterService {
                 .ok_or_else(|| Status::invalid_argument("a disk id has 16 bytes"))?;
             self.admit_disk(&group, NodeId(id), disk).await?;
         }
-        if members.get(&NodeId(id)).is_some_and(|known| known.address == address) {
-            return Ok(Ok(()));
-        }
         let member = Member { addr: address, http };
+        if let Some(known) = group.status().members.get(&id) {
+            return self.move_member(&group, NodeId(id), known, member).await.map(Ok);
+        }
         let added = tokio::time::timeout(self.timeout, group.add_learner(id, member)).await;
         match added {
             Ok(Ok(())) => Ok(Ok(())),
@@ -192,6 +192,20 @@ impl ClusterService {
     }
 }
 
+/// Most groups that are named one by one.
+const MOST_NAMED: usize = 8;
+
+fn unserved_words(unserved: &[(GroupId, NotServed)]) -> String {
+    let named = unserved.iter().take(MOST_NAMED);
+    let named = named.map(|(group, why)| format!("Raft group {group}: {why}"));
+    let mut words = format!("{} of the Raft groups here cannot be served: ", unserved.len());
+    words += &named.collect::<Vec<_>>().join("; ");
+    match unserved.len().saturating_sub(MOST_NAMED) {
+        0 => words,
+        more => format!("{words}; and {more} more"),
+    }
+}
+
 /// `host:port`, as a member is reached.
 pub(crate) fn check_address(address: &str) -> Result<(), Status> {
     let sound = address.rsplit_once(':').is_some_and(|(host, port)| {
@@ -247,15 +261,7 @@ impl proto::cluster_server::Cluster for SharedCluster {
         request: Request<proto::TransferLeaderRequest>,
     ) -> Result<Response<proto::TransferLeaderResponse>, Status> {
         let transfer = request.into_inner();
-        let id = GroupId(transfer.group_id);
-        let group = self.0.groups.get(id).ok_or_else(|| {
-            Status::not_found(format!(
-                "this node has no replica of Raft group {id}; ask one that has"
-            ))
-        })?;
-        let moved = group.transfer_leader(transfer.to, self.0.timeout).await;
-        moved.map_err(|error| Status::failed_precondition(error.to_string()))?;
-        let term = group.status().term.0;
+        let term = self.0.transfer(GroupId(transfer.group_id), NodeId(transfer.to)).await?;
         Ok(Response::new(proto::TransferLeaderResponse { leader: transfer.to, term }))
     }
 }
@@ -400,7 +406,7 @@ impl proto::cluster_peer_server::ClusterPeer for SharedCluster {
     ) -> Result<Response<proto::BequeathResponse>, Status> {
         let ask = request.into_inner();
         check_cluster(&self.0.directory, &ask.cluster_id)?;
-        let records = self.0.estates.bequeath(NodeId(ask.heir), &self.0.peers).await?;
+        let records = self.0.handoffs.send(NodeId(ask.heir), &self.0.peers).await?;
         Ok(Response::new(proto::BequeathResponse { records }))
     }
 
@@ -408,7 +414,7 @@ impl proto::cluster_peer_server::ClusterPeer for SharedCluster {
         &self,
         request: Request<tonic::Streaming<proto::InheritChunk>>,
     ) -> Result<Response<proto::InheritResponse>, Status> {
-        let records = self.0.estates.inherit(request.into_inner()).await?;
+        let records = self.0.handoffs.receive(request.into_inner()).await?;
         Ok(Response::new(proto::InheritResponse { records }))
     }
 }

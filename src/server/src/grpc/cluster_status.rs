@@ -1,5 +1,5 @@
-//! What `GetStatus` says: every member and every group, asked live, and what this node tells others of
-//! itself.
+//! What `GetStatus` says: every member and every group, asked live, and what this node tells others
+//! of itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -8,10 +8,11 @@ use futures::future::join_all;
 use tonic::Status;
 
 use keyviz_proto as proto;
+use keyviz_raft::SERVED_WITHIN;
 use keyviz_types::{GroupId, NodeId};
 
 use crate::grpc::cluster::ClusterService;
-use keyviz_peer::snapshot::{Picture, STATUS_DEADLINE, group_to_wire};
+use keyviz_peer::snapshot::{ClusterSnapshot, STATUS_DEADLINE, group_to_wire};
 
 /// How long the catalog may take to apply here what its leader has.
 const CURRENT_WITHIN: Duration = Duration::from_millis(500);
@@ -37,12 +38,12 @@ impl ClusterService {
         });
         let said = join_all(asks).await;
         let voters = self.voters(GroupId::CATALOG, &said_by(&said));
-        let picture = Picture::of(said.iter().map(|(id, ..)| *id), said_by(&said));
-        let current = self.is_current(&picture).await;
+        let snapshot = ClusterSnapshot::of(said.iter().map(|(id, ..)| *id), said_by(&said));
+        let current = self.is_current(&snapshot).await;
         // After that, so that it is as new as what was waited for.
         let placed = self.catalog.applied().placement();
-        let moves: Vec<_> = picture.moving(&placed).into_iter().collect();
-        let (left, moves_waiting) = picture.balance(&placed).moves_left();
+        let moves: Vec<_> = snapshot.moving(&placed).into_iter().collect();
+        let (left, moves_waiting) = snapshot.balance(&placed).moves_left();
         let moves_left = current.then_some(left + moves.len() as u64);
         let members = said.iter().map(|(id, address, said, latency)| {
             let ok = said.as_ref().ok();
@@ -57,7 +58,9 @@ impl ClusterService {
                 voter: voters.contains(&id.0),
                 uptime_ms: ok.map_or(0, |said| said.uptime_ms),
                 read_only: ok.map_or_else(String::new, |said| said.read_only.clone()),
-                latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
+                not_ready: ok.map_or_else(String::new, |said| said.not_ready.clone()),
+                warning: ok.map_or_else(String::new, |said| said.warning.clone()),
+                latency_ms: millis(*latency),
                 leaving: placed.departures().contains_key(id),
             }
         });
@@ -92,17 +95,18 @@ impl ClusterService {
         self.groups.peers().roster()?.doubts().remove(&node)
     }
 
-    /// Whether this node has applied all that the catalog group agreed on before the picture was taken,
-    /// its members included. A node that has just started has not, and what it knows of moves is old.
-    async fn is_current(&self, picture: &Picture) -> bool {
-        let (Some(end), Some(group)) = (picture.catalog_end(), self.catalog.group()) else {
+    /// Whether this node has applied all that the catalog group agreed on before the snapshot was
+    /// taken, its members included. A node that has just started has not, and what it knows of
+    /// moves is old.
+    async fn is_current(&self, snapshot: &ClusterSnapshot) -> bool {
+        let (Some(end), Some(group)) = (snapshot.catalog_end(), self.catalog.group()) else {
             return false;
         };
         if group.wait_applied(end, CURRENT_WITHIN).await.is_err() {
             return false;
         }
         let members = group.status().members;
-        members.keys().eq(picture.nodes().iter().map(|node| &node.0))
+        members.keys().eq(snapshot.nodes().iter().map(|node| &node.0))
     }
 
     /// Voters of a group, as the replica with the newest term sees them.
@@ -116,7 +120,9 @@ impl ClusterService {
         let views: BTreeMap<u64, &proto::PeerGroupStatus> =
             said.iter().filter_map(|(node, said)| Some((*node, view(said, group)?))).collect();
         let newest = views.values().max_by_key(|view| (view.term, view.applied_index));
-        let leader = newest.and_then(|view| (view.leader != 0).then_some(view.leader));
+        let leader = newest
+            .map(|view| view.leader)
+            .filter(|leader| views.get(leader).is_some_and(|view| leads_with_quorum(view)));
         let head = leader.and_then(|leader| views.get(&leader)).map(|view| view.last_log_index);
         let voters = newest
             .map(|view| view.voters.clone())
@@ -168,7 +174,9 @@ impl ClusterService {
             http: self.http.clone(),
             read_only: self.read_only().unwrap_or_default(),
             refused: self.refused(),
-            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            not_ready: self.readiness().err().unwrap_or_default(),
+            warning: self.security.warning().unwrap_or_default(),
+            uptime_ms: millis(self.started.elapsed()),
             groups: self.peer_groups(),
         }
     }
@@ -186,6 +194,17 @@ fn said_by(said: &Said) -> SaidBy<'_> {
     said.iter().filter_map(|(id, _, said, _)| Some((id.0, said.as_ref().ok()?))).collect()
 }
 
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn view(said: &proto::PeerStatusResponse, group: GroupId) -> Option<&proto::PeerGroupStatus> {
     said.groups.iter().find(|view| view.group_id == group.0)
+}
+
+/// Whether a replica says that it leads, with a quorum that it heard of lately. One of an earlier
+/// version says nothing of its quorum.
+fn leads_with_quorum(view: &proto::PeerGroupStatus) -> bool {
+    let fresh = |age| u128::from(age) <= SERVED_WITHIN.as_millis();
+    view.role == "leader" && view.quorum_age_ms.is_none_or(fresh)
 }

@@ -21,33 +21,37 @@ pub(crate) struct KeyVizService {
     pub(crate) requests: Arc<Requests>,
 }
 
-impl KeyVizService {
-    /// One matrix from every member.
-    pub(crate) async fn cluster_matrix(
-        &self,
-        request: proto::GetMatrixRequest,
-    ) -> Result<proto::Matrix, Status> {
-        let work = async {
-            let by_node = request.by_node;
-            let request = matrix_request(request)?;
-            let matrix = self.fanout.cluster(&request).await.map_err(matrix_status)?;
-            let matrix = matrix_to_wire(Arc::unwrap_or_clone(matrix), by_node);
-            Ok(self.with_leaders(&request, matrix))
-        };
-        self.requests.observe(RequestKind::Matrix, work).await
-    }
+/// Whose matrix is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Scope {
+    /// That of all members together.
+    Cluster,
+    /// That of this node alone.
+    Node,
+}
 
-    /// The matrix of this node alone.
-    pub(crate) async fn node_matrix(
-        &self,
+impl KeyVizService {
+    /// A matrix, written down by `write` where no request of the store waits for it.
+    pub(crate) async fn matrix<T: Send + 'static>(
+        self: &Arc<Self>,
+        scope: Scope,
         request: proto::GetMatrixRequest,
-    ) -> Result<proto::Matrix, Status> {
+        write: impl FnOnce(proto::Matrix) -> T + Send + 'static,
+    ) -> Result<T, Status> {
         let work = async {
             let by_node = request.by_node;
             let request = matrix_request(request)?;
-            let matrix = self.fanout.node(&request).await.map_err(matrix_status)?;
-            let matrix = matrix_to_wire(Arc::unwrap_or_clone(matrix), by_node);
-            Ok(self.with_leaders(&request, matrix))
+            let answer = match scope {
+                Scope::Cluster => self.fanout.cluster(&request).await,
+                Scope::Node => self.fanout.node(&request).await,
+            };
+            let answer = answer.map_err(matrix_status)?;
+            let service = Arc::clone(self);
+            let written = self.fanout.local().work().write(move || {
+                let matrix = matrix_to_wire(Arc::unwrap_or_clone(answer), by_node);
+                write(service.with_leaders(&request, matrix))
+            });
+            written.await.map_err(|error| matrix_status(error.into()))
         };
         self.requests.observe(RequestKind::Matrix, work).await
     }
@@ -129,14 +133,14 @@ impl proto::key_viz_server::KeyViz for SharedKeyViz {
         &self,
         request: Request<proto::GetMatrixRequest>,
     ) -> Result<Response<proto::Matrix>, Status> {
-        self.0.cluster_matrix(request.into_inner()).await.map(Response::new)
+        self.0.matrix(Scope::Cluster, request.into_inner(), Response::new).await
     }
 
     async fn get_node_matrix(
         &self,
         request: Request<proto::GetMatrixRequest>,
     ) -> Result<Response<proto::Matrix>, Status> {
-        self.0.node_matrix(request.into_inner()).await.map(Response::new)
+        self.0.matrix(Scope::Node, request.into_inner(), Response::new).await
     }
 }
 

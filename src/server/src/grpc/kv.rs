@@ -3,10 +3,11 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status};
 
-use keyviz_kv::{CasOutcome, Consistency, Coordinator, InvalidRequest, KvWrite, Row};
+use keyviz_kv::{CasOutcome, Consistency, Coordinator, InvalidRequest, KvWrite, RangeDeleted, Row};
 use keyviz_proto as proto;
 use keyviz_proto::batch_operation::Operation;
 
@@ -64,12 +65,17 @@ impl proto::kv_server::Kv for KvService {
             let consistency = Consistency::try_from(get.consistency).map_err(invalid)?;
             let key = get.key.clone();
             let value = self.coordinator.get(get.key, consistency).await.map_err(kv_status)?;
+            // Held until the client has taken it.
+            let bytes = value.as_ref().map_or(0, Bytes::len);
+            let held = Arc::new(self.coordinator.admit_answer(bytes).map_err(kv_status)?);
             let answer = proto::GetResponse { value };
-            Ok(match consistency {
+            let mut answer = match consistency {
                 // Every replica can serve it.
                 Consistency::Stale => Response::new(answer),
                 Consistency::Linearizable | Consistency::Lease => self.answer(&key, answer),
-            })
+            };
+            answer.extensions_mut().insert(held);
+            Ok(answer)
         };
         self.requests.observe(RequestKind::Get, work).await
     }
@@ -96,9 +102,10 @@ impl proto::kv_server::Kv for KvService {
         let range = request.into_inner();
         let work = async {
             let _admitted = self.coordinator.admit(range.start.len()).map_err(kv_status)?;
-            let deleted = self.coordinator.delete_range(&range.start, range.end.as_deref()).await;
-            let deleted = deleted.map_err(kv_status)?;
-            Ok(self.answer(&range.start, proto::DeleteRangeResponse { deleted }))
+            let (start, end) = (&range.start, range.end.as_deref());
+            let done = self.coordinator.delete_range(start, end, range.max_keys).await;
+            let RangeDeleted { deleted, next } = done.map_err(kv_status)?;
+            Ok(self.answer(start, proto::DeleteRangeResponse { deleted, next }))
         };
         self.requests.observe(RequestKind::DeleteRange, work).await
     }

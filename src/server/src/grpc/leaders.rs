@@ -1,8 +1,9 @@
-//! Changes of leaders, as this node has seen them since it started: data for the marks of a heatmap.
+//! Changes of leaders, as this node has seen them since it started: data for the marks of a
+//! heatmap.
 //!
 //! Terms and leaders are looked at twice a second, so a mark is late by at most that, and a leader
-//! that came and went between two looks is not marked. The counts do not depend on any of this: they
-//! carry their terms.
+//! that came and went between two looks is not marked. The counts do not depend on any of this:
+//! they carry their terms.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -78,8 +79,8 @@ impl LeaderLog {
         seen.changes.push_back(Change { time_ms, group, leader, term });
     }
 
-    /// Changes from `from_ms` until before `to_ms` of groups that hold keys of the range, each at the
-    /// first of these keys.
+    /// Changes from `from_ms` until before `to_ms` of groups that hold keys of the range, each at
+    /// the first of these keys.
     pub(crate) fn events(
         &self,
         (from_ms, to_ms): (u64, u64),

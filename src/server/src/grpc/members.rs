@@ -2,19 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use tonic::Status;
+use tokio::time::Instant;
+use tonic::{Code, Status};
 
 use keyviz_catalog::{PlaceChange, PlaceError};
 use keyviz_catalog_group::PlacementChangeError;
 use keyviz_proto as proto;
 use keyviz_proto::reshape_response;
-use keyviz_raft::{ChangeError, Member, ReadError, Reshaped, Shape};
+use keyviz_raft::{Attempts, ChangeError, Member, ReadError, Reshaped, Shape};
 use keyviz_types::{GroupId, NodeId};
 
 use crate::grpc::cluster::{ClusterService, check_address};
 use crate::peer::checks::not_leader;
 use keyviz_peer::members::{LeaderAnswer, STEP_WITHIN};
-use keyviz_peer::snapshot::Picture;
+use keyviz_peer::snapshot::{ClusterSnapshot, STATUS_DEADLINE};
 
 /// A decision on a placement that changed meanwhile is made again, this often.
 const DECISIONS: usize = 8;
@@ -41,8 +42,8 @@ impl ClusterService {
                     "node {id} is not a member; the members are {members}"
                 )));
             }
-            let picture = self.picture().await;
-            let view = picture.balance(&placement);
+            let snapshot = self.snapshot().await;
+            let view = snapshot.balance(&placement);
             let voters = status.voters.into_iter().map(NodeId).collect();
             view.may_leave(id, &voters)
                 .map_err(|error| Status::failed_precondition(error.to_string()))?;
@@ -94,8 +95,8 @@ impl ClusterService {
     }
 
     /// What all members say now.
-    pub(crate) async fn picture(&self) -> Picture {
-        Picture::take(self.node, &self.groups, &self.directory, &self.peers).await
+    pub(crate) async fn snapshot(&self) -> ClusterSnapshot {
+        ClusterSnapshot::take(self.node, &self.groups, &self.directory, &self.peers).await
     }
 
     /// Does the next step of a group that this node leads.
@@ -139,8 +140,8 @@ impl ClusterService {
         }
     }
 
-    /// Whether a node is a member of a group that this node leads; of the catalog group any node can
-    /// say that one has left.
+    /// Whether a node is a member of a group that this node leads; of the catalog group any node
+    /// can say that one has left.
     pub(crate) async fn is_member_here(
         &self,
         group: GroupId,
@@ -158,6 +159,62 @@ impl ClusterService {
             }
             Err(error) => Err(Status::unavailable(error.to_string())),
         }
+    }
+
+    /// Has `to` lead a group, through whoever leads it now; the term in which it does.
+    pub(super) async fn transfer(&self, group: GroupId, to: NodeId) -> Result<u64, Status> {
+        let holders = match group {
+            GroupId::CATALOG => self.directory.members().keys().copied().collect(),
+            group => self.directory.replicas(group),
+        };
+        if holders.is_empty() {
+            return Err(Status::not_found(format!("there is no Raft group {group}")));
+        }
+        if !holders.contains(&to) {
+            let holders: Vec<String> = holders.iter().map(NodeId::to_string).collect();
+            return Err(Status::failed_precondition(format!(
+                "node {to} has no replica of Raft group {group}; the nodes that have one are {}",
+                holders.join(", ")
+            )));
+        }
+        let mut attempts = Attempts::until(Instant::now() + self.timeout);
+        let mut hint = self.groups.get(group).and_then(|local| local.leader());
+        loop {
+            let turn = attempts.made() as usize % holders.len();
+            let leader = hint.or_else(|| self.directory.leader_hint(group));
+            let leader = leader.unwrap_or(holders[turn]);
+            let handed = match leader == self.node {
+                true => self.hand_over_here(group, to).await,
+                false => self.peers.hand_over(leader, group, to).await,
+            };
+            // Asking twice changes nothing, so another node may be asked.
+            let failed = match handed {
+                Ok(Ok(())) => return Ok(self.term_of(group, to).await),
+                Ok(Err(next)) => {
+                    hint = next.filter(|next| *next != leader);
+                    Status::unavailable(format!("no leader of Raft group {group} is known"))
+                }
+                Err(status) if status.code() == Code::Unavailable => {
+                    hint = None;
+                    status
+                }
+                Err(status) => return Err(status),
+            };
+            self.directory.hint_leader(group, hint);
+            if !attempts.again().await {
+                return Err(failed);
+            }
+        }
+    }
+
+    /// The term of a group that `leader` leads, as that says; 0 where it does not.
+    async fn term_of(&self, group: GroupId, leader: NodeId) -> u64 {
+        if let Some(local) = self.groups.get(group).filter(|_| leader == self.node) {
+            return local.status().term.0;
+        }
+        let said = self.peers.node_status(leader, STATUS_DEADLINE).await;
+        let groups = said.map(|said| said.groups).unwrap_or_default();
+        groups.iter().find(|said| said.group_id == group.0).map_or(0, |said| said.term)
     }
 
     /// Hands a group that this node leads over.

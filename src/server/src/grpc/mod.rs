@@ -7,4 +7,5 @@ pub(crate) mod keyviz;
 pub(crate) mod kv;
 pub(crate) mod leaders;
 mod members;
+mod moved;
 pub(crate) mod routes;

@@ -14,7 +14,7 @@ use keyviz_catalog::{
     WatchEvent,
 };
 use keyviz_catalog_group::{CatalogChangeError, CatalogGroup};
-use keyviz_directory::{Directory, Standing};
+use keyviz_directory::{Directory, MembershipState};
 use keyviz_kv::KvError;
 use keyviz_proto as proto;
 use keyviz_proto::watch_routes_response::Event;
@@ -49,14 +49,36 @@ pub(crate) struct RoutesService {
 impl RoutesService {
     /// Refuses if this node is no longer a member, because its routes are outdated.
     fn check_member(&self) -> Result<(), Status> {
-        match self.directory.standing() {
-            Standing::Member | Standing::Asking => Ok(()),
-            Standing::Removed => Err(kv_status(KvError::Removed { node: self.node })),
-            Standing::Refused => {
+        match self.directory.membership_state() {
+            MembershipState::Member | MembershipState::Asking => Ok(()),
+            MembershipState::Removed => Err(kv_status(KvError::Removed { node: self.node })),
+            MembershipState::Refused => {
                 let reason = self.directory.refusal().as_str().to_owned();
                 Err(kv_status(KvError::Refused { reason }))
             }
         }
+    }
+
+    /// The cluster that catalog versions are of.
+    fn cluster_id(&self) -> String {
+        self.directory.cluster_id().as_str().to_owned()
+    }
+
+    /// Refuses a catalog version of another cluster, or of this one before it was restored.
+    fn check_cluster(&self, asked: &str) -> Result<(), Status> {
+        let ours = self.directory.cluster_id();
+        if asked.is_empty() || asked == ours.as_str() {
+            return Ok(());
+        }
+        if ours.is_empty() {
+            return Err(kv_status(KvError::NotReady));
+        }
+        let mut status = Status::failed_precondition(format!(
+            "the catalog version is of cluster {asked}, and this is cluster {ours}: another cluster, \
+             or the same after a restore; read the routes again"
+        ));
+        status.metadata_mut().insert(NOT_APPLIED_METADATA, MetadataValue::from_static("true"));
+        Err(status)
     }
 
     /// All routes as applied here.
@@ -68,16 +90,22 @@ impl RoutesService {
         Ok(proto::ListRoutesResponse {
             catalog_version: table.version(),
             routes: table.iter().map(|route| self.route_to_wire(&route)).collect(),
+            cluster_id: self.cluster_id(),
         })
     }
 
     fn route_to_wire(&self, route: &Route) -> proto::Route {
         let group = route.group();
         let leader = match self.groups.get(group) {
-            Some(local) => local.leader(),
-            None => self.directory.leader_hint(group),
+            Some(local) => local.served_by().ok().map(NodeId),
+            None => self.directory.leader_hint(group).filter(|leader| !self.is_silent(*leader)),
         };
         route_to_wire(route, leader)
+    }
+
+    /// Whether a node was not reached when it was last called.
+    fn is_silent(&self, node: NodeId) -> bool {
+        self.groups.peers().roster().is_some_and(|roster| roster.is_silent(node))
     }
 
     fn history(&self, asked: &proto::RouteHistoryRequest) -> proto::RouteHistoryResponse {
@@ -101,6 +129,7 @@ impl RoutesService {
                 changes: changes[skip..].iter().map(|delta| delta_to_wire(delta)).collect(),
                 retired: retired[skip_retired..].iter().map(|old| retired_to_wire(old)).collect(),
                 truncated: hole || skip > 0 || skip_retired > 0,
+                cluster_id: self.cluster_id(),
             }
         })
     }
@@ -112,6 +141,7 @@ impl RoutesService {
             catalog_version: delta.version,
             created: delta.created.iter().map(|route| self.route_to_wire(route)).collect(),
             retired: delta.retired.iter().map(|id| id.get()).collect(),
+            cluster_id: self.cluster_id(),
         })
     }
 }
@@ -169,6 +199,7 @@ impl proto::routes_server::Routes for SharedRoutes {
         request: Request<proto::SplitRouteRequest>,
     ) -> Result<Response<proto::RouteChangeResponse>, Status> {
         let split = request.into_inner();
+        self.0.check_cluster(&split.cluster_id)?;
         let command = CatalogCommand::Split {
             route_id: route_id("route_id", split.route_id)?,
             key: split.key.to_vec(),
@@ -184,6 +215,7 @@ impl proto::routes_server::Routes for SharedRoutes {
         request: Request<proto::MergeRoutesRequest>,
     ) -> Result<Response<proto::RouteChangeResponse>, Status> {
         let merge = request.into_inner();
+        self.0.check_cluster(&merge.cluster_id)?;
         let command = CatalogCommand::Merge {
             left_id: route_id("left_id", merge.left_id)?,
             right_id: route_id("right_id", merge.right_id)?,
@@ -199,7 +231,9 @@ impl proto::routes_server::Routes for SharedRoutes {
         request: Request<proto::RouteHistoryRequest>,
     ) -> Result<Response<proto::RouteHistoryResponse>, Status> {
         self.0.check_member()?;
-        Ok(Response::new(self.0.history(&request.into_inner())))
+        let asked = request.into_inner();
+        self.0.check_cluster(&asked.cluster_id)?;
+        Ok(Response::new(self.0.history(&asked)))
     }
 
     async fn watch_routes(
@@ -207,7 +241,11 @@ impl proto::routes_server::Routes for SharedRoutes {
         request: Request<proto::WatchRoutesRequest>,
     ) -> Result<Response<Self::WatchRoutesStream>, Status> {
         self.0.check_member()?;
-        let after = request.into_inner().after_version;
+        let proto::WatchRoutesRequest { after_version, cluster_id } = request.into_inner();
+        let ours = self.0.cluster_id();
+        // At an equal version another cluster has other routes.
+        let foreign = after_version > 0 && !cluster_id.is_empty() && cluster_id != ours;
+        let after = if foreign { 0 } else { after_version };
         let subscription = self.0.catalog.applied().hub().subscribe(after).map_err(|error| {
             let message = error.to_string();
             match error {
@@ -215,7 +253,7 @@ impl proto::routes_server::Routes for SharedRoutes {
                 ChangesError::Hole { .. } => Status::data_loss(message),
             }
         })?;
-        let watch = Watch { subscription, pending: Vec::new() };
+        let watch = Watch { subscription, pending: Vec::new(), foreign, cluster_id: Some(ours) };
         let stream = futures::stream::unfold(watch, |mut watch| async move {
             watch.next().await.map(|response| (Ok(response), watch))
         });
@@ -229,10 +267,20 @@ struct Watch {
     subscription: Subscription,
     /// The rest of a snapshot, last message first.
     pending: Vec<proto::RouteSnapshot>,
+    /// It came with a version of another cluster, and was not told yet that it is a reset.
+    foreign: bool,
+    /// Until it is told.
+    cluster_id: Option<String>,
 }
 
 impl Watch {
     async fn next(&mut self) -> Option<proto::WatchRoutesResponse> {
+        let mut response = self.next_event().await?;
+        response.cluster_id = self.cluster_id.take().unwrap_or_default();
+        Some(response)
+    }
+
+    async fn next_event(&mut self) -> Option<proto::WatchRoutesResponse> {
         if let Some(part) = self.pending.pop() {
             return Some(response(Event::Snapshot(part)));
         }
@@ -245,6 +293,7 @@ impl Watch {
         };
         Some(response(match event {
             WatchEvent::Snapshot { table, reset } => {
+                let reset = reset || std::mem::take(&mut self.foreign);
                 self.pending = snapshot_messages(&table, reset);
                 self.pending.reverse();
                 Event::Snapshot(self.pending.pop()?)
@@ -261,7 +310,7 @@ impl Watch {
 }
 
 fn response(event: Event) -> proto::WatchRoutesResponse {
-    proto::WatchRoutesResponse { event: Some(event) }
+    proto::WatchRoutesResponse { event: Some(event), cluster_id: String::new() }
 }
 
 /// A table as messages, at least one.

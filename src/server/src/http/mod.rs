@@ -3,25 +3,31 @@
 //! | path | answer |
 //! |---|---|
 //! | `/` and the files of `web/` | the heatmap page, from the binary |
-//! | `/api/v1/matrix` | `GetMatrix` as JSON; `scope=node` for this node alone, `encoding=packed` for few bytes |
+//! | `/api/v1/matrix` | `GetMatrix` as JSON; `scope=node`: this node alone, `encoding=packed` |
 //! | `/api/v1/stream` | `StreamColumns` as server-sent events |
 //! | `/api/v1/routes`, `/api/v1/cluster` | `ListRoutes` and `GetStatus` as JSON |
 //! | `POST /api/v1/routes/split`, `POST /api/v1/routes/merge` | `SplitRoute` and `MergeRoutes` |
 //! | `/metrics` | Prometheus text; it names no keys, so that it needs no token |
 //! | `/healthz` | 200 while the process lives |
-//! | `/readyz` | 200 when the node can serve requests, with the reason where it only reads; else 503 and why |
+//! | `/readyz` | 200 when the node serves, with the reason where it only reads; else 503 and why |
+//!
+//! Without an admin token, a node that listens on loopback answers only to names of its own, and
+//! changes come from its own page or from none (`host.rs`).
 //!
 //! Where there is an admin token, everything under `/api/` needs it: `authorization: Bearer ...`.
 //! Errors are `{"code": "...", "message": "..."}` with the matching status.
 
+mod host;
 mod reply;
 mod route_changes;
 mod state;
 mod stream;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderName, HeaderValue, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
@@ -34,7 +40,10 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use keyviz_proto as proto;
 
 use crate::gate::Need;
+use crate::grpc::keyviz::Scope;
+use crate::metrics::TextForm;
 use crate::request_id::RequestIdLayer;
+pub(crate) use host::Names;
 pub(crate) use state::HttpState;
 
 use keyviz_json::{
@@ -77,6 +86,7 @@ pub(crate) fn router(state: HttpState) -> Router {
         .layer(fixed("content-security-policy", CONTENT_SECURITY_POLICY))
         .layer(fixed("x-content-type-options", "nosniff"))
         .layer(fixed("referrer-policy", "no-referrer"))
+        .layer(from_fn_with_state(Arc::clone(&state.names), host::check))
         .layer(RequestIdLayer)
         .with_state(state)
 }
@@ -185,6 +195,7 @@ impl MatrixParameters {
 
 async fn matrix(
     State(state): State<HttpState>,
+    headers: HeaderMap,
     parameters: Result<Query<MatrixParameters>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
     let answer = async {
@@ -192,17 +203,23 @@ async fn matrix(
             parameters.map_err(|error| Status::invalid_argument(error.body_text()))?;
         let request = parameters.request()?;
         let encoding = Encoding::of(&parameters.encoding)?;
-        let matrix = match parameters.scope.as_deref() {
-            None | Some("cluster") => state.keyviz.cluster_matrix(request).await,
-            Some("node") => state.keyviz.node_matrix(request).await,
-            Some(scope) => Err(bad("scope", scope, "one of cluster, node")),
-        }?;
-        // Over a million cells take tens of milliseconds, in which others want to be served.
-        tokio::task::spawn_blocking(move || encoding.answer(&matrix))
-            .await
-            .map_err(|error| Status::internal(format!("the answer could not be written: {error}")))
+        let scope = match parameters.scope.as_deref() {
+            None | Some("cluster") => Scope::Cluster,
+            Some("node") => Scope::Node,
+            Some(scope) => return Err(bad("scope", scope, "one of cluster, node")),
+        };
+        let gzip = takes_gzip(&headers);
+        state.keyviz.matrix(scope, request, move |matrix| encoding.answer(&matrix, gzip)).await
     };
     answer.await.unwrap_or_else(|status| problem(&status))
+}
+
+/// Whether the caller reads gzip. What else it may say of it is left to the compression of all other
+/// answers.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let said =
+        headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    said.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case("gzip"))
 }
 
 async fn routes(State(state): State<HttpState>) -> Response {
@@ -219,18 +236,21 @@ async fn cluster(State(state): State<HttpState>) -> Response {
     }
 }
 
-async fn metrics(State(state): State<HttpState>) -> Response {
-    let headers =
-        [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-    (headers, state.metrics.encode()).into_response()
+async fn metrics(State(state): State<HttpState>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let form = TextForm::accepted(accept);
+    let headers = [(header::CONTENT_TYPE, form.content_type()), (header::VARY, "accept")];
+    (headers, state.metrics.encode(form)).into_response()
 }
 
 async fn ready(State(state): State<HttpState>) -> Response {
+    let warning = state.cluster.security.warning().map(|words| format!("{words}\n"));
+    let warning = warning.unwrap_or_default();
     match state.cluster.readiness() {
         Ok(()) => match state.cluster.read_only() {
             // Reads and the matrix go on, so traffic may.
-            Some(reason) => format!("ready, read-only: {reason}\n").into_response(),
-            None => "ready\n".into_response(),
+            Some(reason) => format!("ready, read-only: {reason}\n{warning}").into_response(),
+            None => format!("ready\n{warning}").into_response(),
         },
         Err(reason) => problem(&Status::unavailable(reason)),
     }

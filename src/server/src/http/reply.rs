@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use flate2::write::GzEncoder;
 use serde::Serialize;
 use tonic::{Code, Status};
 
@@ -40,11 +41,31 @@ impl Encoding {
         }
     }
 
-    pub(crate) fn answer(self, matrix: &proto::Matrix) -> Response {
-        match self {
-            Encoding::Plain => json(&MatrixJson::from(matrix)),
-            Encoding::Packed => json(&PackedJson::from(matrix)),
+    pub(crate) fn answer(self, matrix: &proto::Matrix, gzip: bool) -> Response {
+        match (self, gzip) {
+            (Encoding::Plain, false) => json(&MatrixJson::from(matrix)),
+            (Encoding::Plain, true) => gzipped(&MatrixJson::from(matrix)),
+            (Encoding::Packed, false) => json(&PackedJson::from(matrix)),
+            (Encoding::Packed, true) => gzipped(&PackedJson::from(matrix)),
         }
+    }
+}
+
+/// A JSON answer, compressed here and not where requests are served.
+fn gzipped(value: &impl Serialize) -> Response {
+    let mut gzip = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let written = serde_json::to_writer(std::io::BufWriter::new(&mut gzip), value);
+    match written.map_err(std::io::Error::other).and_then(|()| gzip.finish()) {
+        Ok(body) => {
+            let headers = [
+                (header::CONTENT_TYPE, "application/json"),
+                (header::CONTENT_ENCODING, "gzip"),
+                (header::VARY, "accept-encoding"),
+                (header::CACHE_CONTROL, "no-store"),
+            ];
+            (headers, body).into_response()
+        }
+        Err(error) => problem(&Status::internal(format!("the answer cannot be written: {error}"))),
     }
 }
 

@@ -1,9 +1,9 @@
 //! `POST /api/v1/routes/split` and `/api/v1/routes/merge`: the page's buttons.
 //!
-//! The body is JSON with the fields of `SplitRouteRequest` and `MergeRoutesRequest`, the key as text
-//! or `hex:...`; the answer is that of `routes split --format json`. Only JSON is taken, and nothing
-//! that a browser says comes from another site: a page elsewhere must not be able to change routes
-//! behind the back of who has this one open.
+//! The body is JSON with the fields of `SplitRouteRequest` and `MergeRoutesRequest`, the key as
+//! text or `hex:...`; the answer is that of `routes split --format json`. Only JSON is taken, and
+//! nothing that a browser says comes from another site: a page elsewhere must not be able to change
+//! routes behind the back of who has this one open.
 
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
@@ -36,6 +36,8 @@ struct Split {
     expected_version: u64,
     #[serde(default)]
     request_id: String,
+    #[serde(default)]
+    cluster_id: String,
 }
 
 #[derive(Deserialize)]
@@ -47,6 +49,8 @@ struct Merge {
     expected_version: u64,
     #[serde(default)]
     request_id: String,
+    #[serde(default)]
+    cluster_id: String,
 }
 
 async fn split(
@@ -55,9 +59,11 @@ async fn split(
     body: Result<Json<Split>, JsonRejection>,
 ) -> Response {
     let changed = async {
-        let Split { route_id, key, expected_version, request_id } = checked(&headers, body)?;
+        let Split { route_id, key, expected_version, request_id, cluster_id } =
+            checked(&headers, body)?;
         let key = parse_key(&key).map_err(|error| bad("key", &key, &error.to_string()))?;
-        let split = proto::SplitRouteRequest { route_id, key, expected_version, request_id };
+        let split =
+            proto::SplitRouteRequest { route_id, key, expected_version, request_id, cluster_id };
         SharedRoutes(state.routes).split_route(Request::new(split)).await
     };
     answer(changed.await)
@@ -69,8 +75,15 @@ async fn merge(
     body: Result<Json<Merge>, JsonRejection>,
 ) -> Response {
     let changed = async {
-        let Merge { left_id, right_id, expected_version, request_id } = checked(&headers, body)?;
-        let merge = proto::MergeRoutesRequest { left_id, right_id, expected_version, request_id };
+        let Merge { left_id, right_id, expected_version, request_id, cluster_id } =
+            checked(&headers, body)?;
+        let merge = proto::MergeRoutesRequest {
+            left_id,
+            right_id,
+            expected_version,
+            request_id,
+            cluster_id,
+        };
         SharedRoutes(state.routes).merge_routes(Request::new(merge)).await
     };
     answer(changed.await)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::host::Names;
 use crate::gate::Gate;
 use crate::grpc::cluster::ClusterService;
 use crate::grpc::keyviz::KeyVizService;
@@ -16,4 +17,5 @@ pub(crate) struct HttpState {
     pub(crate) cluster: Arc<ClusterService>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) gate: Option<Arc<Gate>>,
+    pub(crate) names: Arc<Names>,
 }

@@ -3,12 +3,14 @@
 //! ```text
 //! id: 1700000060000            the cursor: end of the last closed column
 //! event: columns
-//! data: {"series":"writes","columns":[...],"rows":[...],...}      a matrix of what is new; `encoding` as there
+//! data: {"series":"writes","columns":[...],"rows":[...],...}
 //! ```
 //!
+//! `data` is a matrix of what is new, in the encoding that was asked for.
+//!
 //! Who comes back with `last-event-id` (or `after_ms`) misses nothing of the last 512 columns. The
-//! events of a matrix tell of route and leader changes in its columns. A failure is an event `error`
-//! with the JSON of other errors, and the end of the stream.
+//! events of a matrix tell of route and leader changes in its columns. A failure is an event
+//! `error` with the JSON of other errors, and the end of the stream.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -28,7 +30,8 @@ use super::reply::{Encoding, bad, number, problem};
 use super::state::HttpState;
 use keyviz_json::{MatrixJson, PackedJson, parse_key, role_from_name, series_from_name};
 
-/// A line of nothing is sent this often where no column closes, so that a dead connection is noticed.
+/// A line of nothing is sent this often where no column closes, so that a dead connection is
+/// noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// A browser waits this long before it comes back.

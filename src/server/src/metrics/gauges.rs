@@ -1,9 +1,10 @@
-//! Metrics with a gauge for each set of labels.
+//! Metrics with a gauge or a counter for each set of labels.
 
 use std::fmt;
 
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 pub(crate) fn by_group(group: u64) -> [(&'static str, String); 1] {
@@ -20,6 +21,20 @@ pub(crate) fn gauges<const N: usize>(
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (labels, value) in values {
         ConstGauge::new(signed(value)).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+/// One metric with a counter for each set of labels.
+pub(crate) fn counters<const N: usize>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    values: impl Iterator<Item = ([(&'static str, String); N], u64)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, value) in values {
+        ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
     }
     Ok(())
 }

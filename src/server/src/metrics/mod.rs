@@ -1,8 +1,12 @@
 //! `/metrics`: read from the parts at each scrape, so that counting costs them nothing extra.
 
+mod edge;
 mod gauges;
+mod page;
+mod parts;
 mod process;
 mod requests;
+mod text;
 mod verify;
 
 use std::fmt;
@@ -12,34 +16,19 @@ use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use keyviz_catalog::AppliedCatalog;
-use keyviz_fanout::Fanout;
-use keyviz_kv::Coordinator;
-use keyviz_raft::{Group, GroupStatus, Groups, Role, Storage, WriterStats};
+use keyviz_raft::{Group, GroupLoad, GroupStatus, WriterStats};
 
 use crate::loops::LoopHealth;
-use crate::verify::Verification;
-use gauges::{by_group, gauges, signed};
-use process::Process;
+use gauges::{by_group, counters, gauges};
+use page::Page;
+pub(crate) use parts::MetricsParts;
 pub(crate) use requests::{RequestKind, Requests};
-
-/// Where the numbers come from.
-pub(crate) struct MetricsParts {
-    pub(crate) coordinator: Arc<Coordinator>,
-    pub(crate) groups: Groups,
-    pub(crate) fanout: Arc<Fanout>,
-    pub(crate) requests: Arc<Requests>,
-    pub(crate) catalog: AppliedCatalog,
-    pub(crate) storage: Storage,
-    pub(crate) verification: Arc<Verification>,
-    pub(crate) loops: Arc<LoopHealth>,
-}
+pub(crate) use text::TextForm;
 
 /// The node's metrics.
 pub(crate) struct Metrics {
@@ -55,11 +44,14 @@ impl Metrics {
         Metrics { registry }
     }
 
-    /// Everything, in the OpenMetrics text format.
-    pub(crate) fn encode(&self) -> String {
-        let mut text = String::new();
-        encode(&mut text, &self.registry).expect("a string takes text");
-        text
+    /// Everything.
+    pub(crate) fn encode(&self, form: TextForm) -> String {
+        let mut page = String::new();
+        encode(&mut page, &self.registry).expect("a string takes text");
+        match form {
+            TextForm::OpenMetrics => page,
+            TextForm::Plain => text::plain(&page),
+        }
     }
 }
 
@@ -81,7 +73,7 @@ impl Collector for Parts {
         self.fanout(&mut page)?;
         verify::encode(&self.0.verification.totals(), &mut page.0)?;
         loops(&self.0.loops, &mut page.0)?;
-        process(&mut page)
+        edge::encode(&self.0, &mut page)
     }
 }
 
@@ -100,9 +92,6 @@ fn loops(health: &LoopHealth, encoder: &mut DescriptorEncoder<'_>) -> fmt::Resul
 type GroupNumber = (&'static str, &'static str, fn(&GroupStatus) -> u64);
 
 const GROUP_NUMBERS: &[GroupNumber] = &[
-    ("raft_leading", "1 while this node leads the group", |group| {
-        u64::from(group.role == Role::Leader)
-    }),
     ("raft_term", "Current term", |group| group.term.0),
     ("raft_last_log_index", "Last entry in the log", |group| group.last_log.unwrap_or(0)),
     ("raft_commit_index", "Last entry known to be committed", |group| {
@@ -142,8 +131,22 @@ impl Parts {
             let values = statuses.iter().map(|status| (by_group(status.group.0), number(status)));
             gauges(&mut page.0, name, help, values)?;
         }
+        let served = |group: &Arc<Group>| (by_group(group.id().0), group.served_by());
+        let served: Vec<_> = groups.iter().map(served).collect();
+        let here = self.0.groups.node();
+        let leading = served.iter().map(|(labels, leader)| {
+            (labels.clone(), u64::from(leader.as_ref().is_ok_and(|leader| *leader == here)))
+        });
+        let help = "1 while this node leads the group and a quorum confirms it";
+        gauges(&mut page.0, "raft_leading", help, leading)?;
+        let help = "1 while this node knows a leader of the group that a quorum confirmed within \
+                    3 seconds";
+        let quorum = served.iter();
+        let quorum = quorum.map(|(labels, leader)| (labels.clone(), u64::from(leader.is_ok())));
+        gauges(&mut page.0, "raft_quorum", help, quorum)?;
         let help = "On the leader: entries of its log that the member is not known to have";
         gauges(&mut page.0, "raft_follower_lag", help, statuses.iter().flat_map(follower_lags))?;
+        self.load(page, &groups)?;
         let under_way = |group: &Arc<Group>| (by_group(group.id().0), group.proposals_under_way());
         let help = "Proposals made here and not answered yet";
         gauges(&mut page.0, "raft_proposals_under_way", help, groups.iter().map(under_way))?;
@@ -153,6 +156,25 @@ impl Parts {
         let waiting = waiting.map(|(peer, count)| ([("peer", peer.to_string())], count));
         let help = "Append requests queued for or sent to a peer and not answered yet";
         gauges(&mut page.0, "raft_appends_in_flight", help, waiting)
+    }
+
+    fn load(&self, page: &mut Page<'_>, groups: &[Arc<Group>]) -> fmt::Result {
+        let loads: Vec<_> =
+            groups.iter().map(|group| (by_group(group.id().0), group.load())).collect();
+        let numbers = |number: fn(&GroupLoad) -> u64| {
+            loads.iter().map(move |(labels, load)| (labels.clone(), number(load)))
+        };
+        let help = "Commands that this node proposed to the group";
+        counters(&mut page.0, "group_proposals", help, numbers(|load| load.proposals))?;
+        let help = "Bytes of the commands that this node proposed to the group";
+        counters(&mut page.0, "group_proposed_bytes", help, numbers(|load| load.bytes))?;
+        let help = "Reads that this node served from its replica of the group";
+        counters(&mut page.0, "group_reads", help, numbers(|load| load.reads))?;
+        let changes = groups.iter();
+        let changes = changes.map(|group| (by_group(group.id().0), group.leader_changes()));
+        let help =
+            "Elections of the group that this node saw: another leader, or a new term of one";
+        counters(&mut page.0, "raft_leader_changes", help, changes)
     }
 
     fn storage(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -169,7 +191,7 @@ impl Parts {
         page.gauge("disk_free_bytes", "Bytes free on the disk of the data", free)?;
         let help = "Free bytes below which writes are refused; 0: none are";
         page.gauge("disk_min_free_bytes", help, floor)?;
-        let full = u64::from(self.0.storage.check_room().is_err());
+        let full = u64::from(self.0.storage.check_space().is_err());
         page.gauge("disk_full", "1 while writes are refused because the disk is full", full)?;
         let faulty = u64::from(self.0.storage.fault().is_some());
         page.gauge(
@@ -202,7 +224,8 @@ impl Parts {
         let held = local.history().holdings();
         page.gauge("history_columns", "Columns held", held.columns)?;
         page.gauge("history_bytes", "Bytes of history", held.bytes as u64)?;
-        let what = "Stored records of the history that could not be read at the start; 0 unless something is wrong";
+        let what = "Stored records of the history that could not be read at the start; 0 unless \
+                    something is wrong";
         page.gauge("history_damaged_records", what, local.damaged_records())
     }
 
@@ -241,66 +264,17 @@ fn follower_lags(
 }
 
 fn log_histograms(page: &mut Page<'_>, writer: &WriterStats) -> fmt::Result {
-    let bounds =
-        |n| WriterStats::bucket_bound(n).map_or(f64::MAX, |bound: Duration| bound.as_secs_f64());
+    let bounds = |n| {
+        WriterStats::bucket_bound(n).map_or(f64::INFINITY, |bound: Duration| bound.as_secs_f64())
+    };
     let buckets: Vec<_> =
         writer.sync_buckets.iter().enumerate().map(|(n, count)| (bounds(n), *count)).collect();
     let sync = writer.sync_time.as_secs_f64();
     page.histogram("log_sync_seconds", "Time of a durable sync", sync, &buckets)?;
-    let bounds = |n| WriterStats::batch_bound(n).map_or(f64::MAX, |bound| bound as f64);
+    let bounds = |n| WriterStats::batch_bound(n).map_or(f64::INFINITY, |bound| bound as f64);
     let buckets: Vec<_> =
         writer.batch_buckets.iter().enumerate().map(|(n, count)| (bounds(n), *count)).collect();
     let help = "Operations (appends, votes, truncations, purges) that one sync covers";
     page.histogram("log_batch_operations", help, writer.operations as f64, &buckets)?;
     page.seconds("log_write_seconds", "Time in writes before the syncs", writer.write_time)
-}
-
-fn process(page: &mut Page<'_>) -> fmt::Result {
-    let Some(process) = Process::now() else { return Ok(()) };
-    page.gauge("process_resident_bytes", "Memory in use", process.resident_bytes)?;
-    page.gauge("process_virtual_bytes", "Address space", process.virtual_bytes)?;
-    page.gauge("process_open_fds", "Open files and sockets", process.open_fds)?;
-    if let Some(most) = process.max_fds {
-        page.gauge("process_max_fds", "Files and sockets that may be open", most)?;
-    }
-    page.gauge("process_threads", "Threads", process.threads)?;
-    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        let tasks = runtime.metrics().num_alive_tasks() as u64;
-        page.gauge("process_tasks", "Asynchronous tasks that have not ended", tasks)?;
-    }
-    let cpu = Duration::from_secs_f64(process.cpu_seconds);
-    page.seconds("process_cpu_seconds", "Time on a core", cpu)
-}
-
-struct Page<'a>(DescriptorEncoder<'a>);
-
-impl Page<'_> {
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        ConstCounter::new(value).encode(encoder)
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        ConstGauge::new(signed(value)).encode(encoder)
-    }
-
-    /// Seconds spent so far.
-    fn seconds(&mut self, name: &str, help: &str, time: Duration) -> fmt::Result {
-        let encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        ConstCounter::new(time.as_secs_f64()).encode(encoder)
-    }
-
-    /// Buckets are given with their upper bounds and what is in each alone.
-    fn histogram(
-        &mut self,
-        name: &str,
-        help: &str,
-        sum: f64,
-        buckets: &[(f64, u64)],
-    ) -> fmt::Result {
-        let count = buckets.iter().map(|(_, count)| count).sum();
-        let mut encoder = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
-        encoder.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
-    }
 }

@@ -6,7 +6,7 @@ use futures::StreamExt as _;
 use tonic::{Status, Streaming};
 
 use keyviz_directory::Directory;
-use keyviz_fanout::{EstateError, EstateStore, Incoming, LocalMatrix};
+use keyviz_fanout::{HandoffError, HandoffStore, Incoming, LocalMatrix};
 use keyviz_proto as proto;
 use keyviz_proto::cluster_peer_client::ClusterPeerClient;
 use keyviz_types::NodeId;
@@ -21,15 +21,15 @@ const CHUNK_BYTES: usize = 1 << 20;
 const CHUNKS_QUEUED: usize = 4;
 
 /// Both sides of it.
-pub(crate) struct Estates {
+pub(crate) struct Handoffs {
     pub(crate) local: Arc<LocalMatrix>,
-    pub(crate) store: Arc<dyn EstateStore>,
+    pub(crate) store: Arc<dyn HandoffStore>,
     pub(crate) directory: Arc<Directory>,
 }
 
-impl Estates {
+impl Handoffs {
     /// Sends all columns that this node counted or keeps to `heir`; returns the number of records.
-    pub(crate) async fn bequeath(&self, heir: NodeId, peers: &PeerClient) -> Result<u64, Status> {
+    pub(crate) async fn send(&self, heir: NodeId, peers: &PeerClient) -> Result<u64, Status> {
         if !self.local.enabled() {
             return Ok(0);
         }
@@ -38,9 +38,9 @@ impl Estates {
         let (chunks, queue) = tokio::sync::mpsc::channel(CHUNKS_QUEUED);
         let (local, cluster_id) = (Arc::clone(&self.local), peers.cluster_id());
         let packing = tokio::task::spawn_blocking(move || {
-            for estate in local.estates() {
-                let node_id = estate.node.0;
-                let mut records = estate.records().peekable();
+            for handoff in local.handoffs() {
+                let node_id = handoff.node.0;
+                let mut records = handoff.records().peekable();
                 while records.peek().is_some() {
                     let (mut bytes, mut chunk) = (0, Vec::new());
                     while bytes < CHUNK_BYTES
@@ -68,7 +68,7 @@ impl Estates {
     }
 
     /// Receives the columns of a leaving node.
-    pub(crate) async fn inherit(
+    pub(crate) async fn receive(
         &self,
         chunks: Streaming<proto::InheritChunk>,
     ) -> Result<u64, Status> {
@@ -87,7 +87,7 @@ impl Estates {
             let incoming = now.get_or_insert_with(|| Incoming::new(node, &self.local));
             for record in records {
                 let (key, value) = (record.key.into(), record.value.into());
-                incoming.push(key, value).map_err(|error| estate_status(&error))?;
+                incoming.push(key, value).map_err(|error| handoff_status(&error))?;
             }
         }
         Ok(stored + self.finish(now).await?)
@@ -99,14 +99,14 @@ impl Estates {
         let finishing = tokio::task::spawn_blocking(move || incoming.finish(&local, &store));
         let finished =
             finishing.await.map_err(|_| Status::internal("storing the columns panicked"))?;
-        finished.map_err(|error| estate_status(&error))
+        finished.map_err(|error| handoff_status(&error))
     }
 }
 
-fn estate_status(error: &EstateError) -> Status {
+fn handoff_status(error: &HandoffError) -> Status {
     match error {
-        EstateError::Damaged { .. } => Status::data_loss(error.to_string()),
-        EstateError::TooLarge { .. } => Status::resource_exhausted(error.to_string()),
-        EstateError::Store { .. } => Status::internal(error.to_string()),
+        HandoffError::Damaged { .. } => Status::data_loss(error.to_string()),
+        HandoffError::TooLarge { .. } => Status::resource_exhausted(error.to_string()),
+        HandoffError::Store { .. } => Status::internal(error.to_string()),
     }
 }

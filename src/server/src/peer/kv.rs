@@ -84,6 +84,7 @@ impl proto::kv_peer_server::KvPeer for KvPeerService {
                 max_bytes: page.max_bytes,
                 keys_only: page.keys_only,
                 continued: page.continued,
+                uncounted: page.uncounted,
             }),
             None => return Err(Status::invalid_argument("a peer read of nothing")),
         };

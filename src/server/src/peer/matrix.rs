@@ -8,7 +8,7 @@ use futures::Stream;
 use tonic::{Request, Response, Status};
 
 use keyviz_core::Query;
-use keyviz_directory::{Directory, Standing};
+use keyviz_directory::{Directory, MembershipState};
 use keyviz_fanout::{Asker, LocalMatrix, MatrixError, WorkError};
 use keyviz_proto as proto;
 use keyviz_proto::key_viz_peer_server::{KeyVizPeer, KeyVizPeerServer};
@@ -44,7 +44,7 @@ impl MatrixPeer {
     fn query(&self, query: Option<proto::PeerQuery>) -> Result<Arc<Query>, Status> {
         let query = query.ok_or_else(|| Status::invalid_argument("a question without a query"))?;
         check_cluster(&self.directory, &query.cluster_id)?;
-        if self.directory.standing() == Standing::Refused {
+        if self.directory.membership_state() == MembershipState::Refused {
             let reason = self.directory.refusal().as_str().to_owned();
             return Err(matrix_status(MatrixError::Refused { reason }));
         }

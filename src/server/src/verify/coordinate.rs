@@ -22,8 +22,8 @@ use keyviz_peer::snapshot::{STATUS_DEADLINE, group_to_wire};
 /// Entries that are tried before a replica that misses them all gives no digest.
 const ATTEMPTS: u32 = 6;
 
-/// How far ahead of the newest replica the first entry is. Where nothing is written, so many proposals
-/// bring the group there.
+/// How far ahead of the newest replica the first entry is. Where nothing is written, so many
+/// proposals bring the group there.
 const FIRST_AHEAD: u64 = 16;
 
 /// A replica may take so long to say that it is armed.

@@ -1,9 +1,9 @@
 //! Comparing the replicas of a group while they serve.
 //!
-//! Any node can coordinate. It chooses an entry a little ahead of the newest replica, has all replicas
-//! take a digest of their rows when exactly that entry is the last applied one, and has the leader
-//! bring the group there where no writes do. A replica that was past the entry already misses it:
-//! then another one is chosen, further ahead.
+//! Any node can coordinate. It chooses an entry a little ahead of the newest replica, has all
+//! replicas take a digest of their rows when exactly that entry is the last applied one, and has
+//! the leader bring the group there where no writes do. A replica that was past the entry already
+//! misses it: then another one is chosen, further ahead.
 //!
 //! ```text
 //!   ask the replicas how far they are --> X = the newest + some

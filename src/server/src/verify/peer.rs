@@ -1,5 +1,5 @@
-//! What a node does for another that verifies: digests of its replicas, and advancing groups that it
-//! leads.
+//! What a node does for another that verifies: digests of its replicas, and advancing groups that
+//! it leads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +59,7 @@ impl Verification {
             Err(DigestError::Busy) => return Err(busy()),
             Err(error) => return Err(Status::internal(error.to_string())),
         };
-        let applied = group.space().applied().map_or(0, |at| at.index);
+        let applied = group.keyspace().applied().map_or(0, |at| at.index);
         let (taken, updates) = mpsc::channel(4);
         let stop = self.stop.clone();
         tokio::spawn(async move {
@@ -142,8 +142,8 @@ impl Verification {
         }
     }
 
-    /// Proposes a command that changes nothing. It is proposed in the group itself, so nobody counts
-    /// it.
+    /// Proposes a command that changes nothing. It is proposed in the group itself, so nobody
+    /// counts it.
     async fn propose_nothing(&self, group: &Group) -> Result<(), String> {
         if group.id() == GroupId::CATALOG {
             let command = nothing_of_catalog().map_err(|error| error.to_string())?;
@@ -169,8 +169,8 @@ fn nothing_of_data() -> Bytes {
     KvCommand::DeleteRange { start: b"", end: Some(b"") }.encode()
 }
 
-/// A command of the catalog that changes nothing in any version: it was decided on a catalog version
-/// that never comes, so it is refused.
+/// A command of the catalog that changes nothing in any version: it was decided on a catalog
+/// version that never comes, so it is refused.
 fn nothing_of_catalog() -> Result<Bytes, keyviz_catalog::CodecError> {
     let command = CatalogCommand::Split {
         route_id: RouteId::FIRST,

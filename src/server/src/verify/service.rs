@@ -33,7 +33,8 @@ impl Told for watch::Sender<Option<Progress>> {
 }
 
 impl Verification {
-    /// Verifies groups for whoever asks, one after the other. It ends where nobody listens any more.
+    /// Verifies groups for whoever asks, one after the other. It ends where nobody listens any
+    /// more.
     pub(crate) fn stream(
         self: &Arc<Self>,
         request: proto::VerifyRequest,

@@ -78,7 +78,7 @@ impl GroupReport {
         GroupReport { group, index, replicas, verdict }
     }
 
-    /// Replicas that have other rows than the majority, or than others where there is none.
+    /// Replicas with other rows than the majority, or than other replicas if there is no majority.
     pub fn differing(&self) -> &[NodeId] {
         match &self.verdict {
             Verdict::Differ { nodes, .. } => nodes,
@@ -109,7 +109,8 @@ impl GroupReport {
             )),
             Verdict::Differ { nodes, majority: true } => Some(format!(
                 "the replicas of {group} differ at entry {index}: {replicas}. Not as the majority: \
-                 node {}. Stop it and keep its folder to find the cause, replace it (keyviz cluster \
+                 node {}. Stop it and keep its folder to find the cause, \
+                 replace it (keyviz cluster \
                  replace-node), then run keyviz cluster verify again",
                 list(nodes)
             )),

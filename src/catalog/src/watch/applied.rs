@@ -1,0 +1,147 @@
+//! The catalog that a node has applied, and its watchers.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use tokio::sync::watch;
+
+use super::hub::{HubError, WatchHub};
+use crate::limits::Retention;
+use crate::machine::command::CatalogCommand;
+use crate::machine::error::CatalogError;
+use crate::machine::records::RecordChange;
+use crate::machine::state::{Applied, Catalog};
+use crate::members::cluster::ClusterRecord;
+use crate::members::disks::{DiskCommand, DiskError, Disks};
+use crate::members::placement::{PlaceCommand, PlaceError, Placement};
+use crate::routes::route::Delta;
+use crate::routes::table::RouteTable;
+
+/// The catalog as this node has applied it. Shared by the state machine, which writes it, and
+/// readers.
+#[derive(Clone)]
+pub struct AppliedCatalog {
+    catalog: Arc<RwLock<Catalog>>,
+    hub: WatchHub,
+    placements: Arc<watch::Sender<Arc<Placement>>>,
+    disks: Arc<watch::Sender<Arc<Disks>>>,
+}
+
+impl Default for AppliedCatalog {
+    fn default() -> Self {
+        AppliedCatalog {
+            catalog: Arc::new(RwLock::new(Catalog::new(Retention::DEFAULT))),
+            hub: WatchHub::default(),
+            placements: Arc::new(watch::Sender::new(Arc::default())),
+            disks: Arc::new(watch::Sender::new(Arc::default())),
+        }
+    }
+}
+
+impl AppliedCatalog {
+    /// The live routes.
+    pub fn table(&self) -> RouteTable {
+        self.catalog.read().table().clone()
+    }
+
+    /// The parameters of the bootstrap; `None` before it was applied here.
+    pub fn cluster(&self) -> Option<Arc<ClusterRecord>> {
+        self.catalog.read().cluster().cloned()
+    }
+
+    /// The stream of what is applied here.
+    pub fn hub(&self) -> &WatchHub {
+        &self.hub
+    }
+
+    /// Reads the whole catalog; changes wait meanwhile.
+    pub fn with<T>(&self, look: impl FnOnce(&Catalog) -> T) -> T {
+        look(&self.catalog.read())
+    }
+
+    /// The placement of groups, as applied here.
+    pub fn placement(&self) -> Arc<Placement> {
+        self.placements.borrow().clone()
+    }
+
+    /// A watch of the placement.
+    pub fn placements(&self) -> watch::Receiver<Arc<Placement>> {
+        self.placements.subscribe()
+    }
+
+    /// The disk of each member, as applied here.
+    pub fn disks(&self) -> Arc<Disks> {
+        self.disks.borrow().clone()
+    }
+
+    /// A watch of the disks.
+    pub fn watch_disks(&self) -> watch::Receiver<Arc<Disks>> {
+        self.disks.subscribe()
+    }
+
+    /// Replaces the catalog, as after a start or an installed snapshot.
+    ///
+    /// # Errors
+    /// If its routes and retained changes do not match.
+    pub fn replace(&self, catalog: Catalog) -> Result<(), HubError> {
+        let (table, retained) =
+            (catalog.table().clone(), catalog.log().cloned().collect::<Vec<_>>());
+        *self.catalog.write() = catalog;
+        self.publish_placement();
+        self.publish_disks();
+        self.hub.replace(table, &retained)
+    }
+
+    /// Applies a change of the routes. Watchers see it after [`AppliedCatalog::publish`].
+    ///
+    /// # Errors
+    /// As [`Catalog::apply`].
+    pub fn apply(&self, command: CatalogCommand) -> Result<Applied, CatalogError> {
+        self.catalog.write().apply(command)
+    }
+
+    /// Applies a change of the placement. Watchers see it after
+    /// [`AppliedCatalog::publish_placement`].
+    ///
+    /// # Errors
+    /// As [`Catalog::place`].
+    pub fn place(&self, command: &PlaceCommand) -> Result<RecordChange, PlaceError> {
+        self.catalog.write().place(command)
+    }
+
+    /// Records the disk of a member. Watchers see it after [`AppliedCatalog::publish_disks`].
+    ///
+    /// # Errors
+    /// As [`Catalog::record_disk`].
+    pub fn record_disk(&self, command: &DiskCommand) -> Result<RecordChange, DiskError> {
+        self.catalog.write().record_disk(command)
+    }
+
+    /// Publishes the applied disks to watchers.
+    pub fn publish_disks(&self) {
+        let now = self.with(|catalog| Arc::clone(catalog.disks()));
+        self.disks.send_if_modified(|shown| {
+            let changed = *shown != now;
+            *shown = now;
+            changed
+        });
+    }
+
+    /// Publishes applied changes of the routes to watchers.
+    ///
+    /// # Errors
+    /// If they do not follow what was published last.
+    pub fn publish(&self, deltas: &[Arc<Delta>]) -> Result<(), HubError> {
+        self.hub.publish(self.table(), deltas)
+    }
+
+    /// Publishes what was applied to watchers.
+    pub fn publish_placement(&self) {
+        let now = self.with(|catalog| Arc::clone(catalog.placement()));
+        self.placements.send_if_modified(|shown| {
+            let changed = *shown != now;
+            *shown = now;
+            changed
+        });
+    }
+}

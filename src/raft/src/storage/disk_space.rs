@@ -1,0 +1,371 @@
+//! Free space of the disk: what is refused, and by whom, before the database meets a full disk.
+//!
+//! sled does not outlive a write that finds no room: it refuses everything from then on. So the
+//! free space is looked at ten times a second, and what can wait is refused while there is still
+//! room for what cannot: votes, the entries that open a term, the marks that purge a log, entries
+//! that were accepted before.
+//!
+//! | free | |
+//! |---|---|
+//! | from 1.5 x the floor | everything goes on |
+//! | below it | the visualizer stores nothing, and what it stored is dropped |
+//! | below the floor | no proposal is taken, and no entry that carries a command |
+//! | below a quarter of the floor | the ballast is given up |
+//!
+//! The way back has a margin of an eighth of the floor, so that the node does not flutter.
+//!
+//! The ballast is a file of allocated blocks: whoever else fills the disk to the last byte leaves
+//! the node that much. It is taken again when the disk has room for it above the floor.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+/// The free space is looked at this often. A disk takes some 100 MiB in that time at most, which is
+/// less than the default floor.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The floor where none is given: this, or an eighth of the disk where that is less.
+const DEFAULT_FLOOR_BYTES: u64 = 256 * 1024 * 1024;
+
+/// The largest ballast. It has to hold votes and marks, a few hundred bytes each.
+const MAX_BALLAST_BYTES: u64 = 16 * 1024 * 1024;
+
+const BALLAST: &str = "BALLAST";
+
+/// How much room a node's disk has.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum DiskSpace {
+    /// Less than the floor is free: the node is read-only.
+    Full,
+    /// The visualizer's history gives way.
+    Scarce,
+    /// Enough.
+    Ample,
+}
+
+/// A write was refused because the disk is full. Nothing was written.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "the disk of {} is full: {free_bytes} bytes are free, and {min_free_bytes} are kept free; \
+     the node is read-only until there is room", .dir.display()
+)]
+pub struct DiskFull {
+    /// The node's folder.
+    pub dir: PathBuf,
+    /// Bytes that were free at the last look.
+    pub free_bytes: u64,
+    /// Bytes below which writes are refused.
+    pub min_free_bytes: u64,
+}
+
+/// Free space and floor of the disk that holds a node's folder. Clones share it.
+#[derive(Clone)]
+pub(crate) struct DiskSpaceMonitor {
+    shared: Arc<Shared>,
+    watch: Arc<Watch>,
+}
+
+struct Shared {
+    dir: PathBuf,
+    floor: u64,
+    ballast: u64,
+    // Written by the thread that looks; Relaxed, because a look may be late by one anyway.
+    state: AtomicU8,
+    free: AtomicU64,
+    #[cfg(test)]
+    pretended: Mutex<Option<u64>>,
+}
+
+#[derive(Default)]
+struct Watch {
+    stopping: Mutex<bool>,
+    stop: Condvar,
+    stopped: AtomicBool,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for DiskSpaceMonitor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("DiskSpaceMonitor").field(&self.state()).finish()
+    }
+}
+
+/// What the state is after a look. `wanted` are bytes of ballast that are to be taken back first.
+fn next(now: DiskSpace, free: u64, floor: u64, wanted: u64) -> DiskSpace {
+    let scarce = floor + floor / 2;
+    let margin = floor / 8 + wanted;
+    // To leave a state upwards takes the margin, to stay does not.
+    let holds = |state, least: u64| free >= if now >= state { least } else { least + margin };
+    if holds(DiskSpace::Ample, scarce) {
+        DiskSpace::Ample
+    } else if holds(DiskSpace::Scarce, floor) {
+        DiskSpace::Scarce
+    } else {
+        DiskSpace::Full
+    }
+}
+
+fn space(dir: &Path) -> io::Result<(u64, u64)> {
+    let disk = rustix::fs::statvfs(dir)?;
+    let block = disk.f_frsize.max(1);
+    Ok((disk.f_bavail.saturating_mul(block), disk.f_blocks.saturating_mul(block)))
+}
+
+impl DiskSpaceMonitor {
+    /// Looks at the disk of a folder once, and gives the ballast up where the database would not
+    /// even open. `floor` `None`: by the size of the disk; 0: nothing is ever refused.
+    pub(crate) fn of(dir: &Path, floor: Option<u64>) -> io::Result<Self> {
+        let (free, total) = space(dir)?;
+        let floor = floor.unwrap_or_else(|| DEFAULT_FLOOR_BYTES.min(total / 8));
+        let shared = Shared {
+            dir: dir.to_path_buf(),
+            floor,
+            ballast: (floor / 4).min(MAX_BALLAST_BYTES),
+            state: AtomicU8::new(DiskSpace::Ample as u8),
+            free: AtomicU64::new(free),
+            #[cfg(test)]
+            pretended: Mutex::default(),
+        };
+        shared.look();
+        Ok(Self { shared: Arc::new(shared), watch: Arc::default() })
+    }
+
+    /// A disk that is never full.
+    pub(crate) fn unlimited() -> Self {
+        let shared = Shared {
+            dir: PathBuf::new(),
+            floor: 0,
+            ballast: 0,
+            state: AtomicU8::new(DiskSpace::Ample as u8),
+            free: AtomicU64::new(u64::MAX),
+            #[cfg(test)]
+            pretended: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared), watch: Arc::default() }
+    }
+
+    /// Looks again and again until [`DiskSpaceMonitor::stop`].
+    pub(crate) fn watch(&self) -> io::Result<()> {
+        if self.shared.floor == 0 {
+            return Ok(());
+        }
+        let (shared, watch) = (self.shared.clone(), Arc::downgrade(&self.watch));
+        let look = move || {
+            loop {
+                let Some(watch) = watch.upgrade() else { return };
+                let mut stopping = watch.stopping.lock();
+                if !*stopping {
+                    watch.stop.wait_for(&mut stopping, LOOK_EVERY);
+                }
+                if *stopping {
+                    return;
+                }
+                drop(stopping);
+                shared.look();
+            }
+        };
+        let thread = std::thread::Builder::new().name("disk-room".into()).spawn(look)?;
+        *self.watch.thread.lock() = Some(thread);
+        Ok(())
+    }
+
+    /// Ends the looking.
+    pub(crate) fn stop(&self) {
+        if self.watch.stopped.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        *self.watch.stopping.lock() = true;
+        self.watch.stop.notify_all();
+        if let Some(thread) = self.watch.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that looks at the disk panicked");
+        }
+    }
+
+    pub(crate) fn state(&self) -> DiskSpace {
+        self.shared.state()
+    }
+
+    /// Bytes that were free at the last look.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.shared.free.load(Ordering::Relaxed)
+    }
+
+    /// Bytes below which writes are refused; 0: none are.
+    pub(crate) fn min_free_bytes(&self) -> u64 {
+        self.shared.floor
+    }
+
+    /// Fails while the disk is full.
+    pub(crate) fn check(&self) -> Result<(), DiskFull> {
+        match self.state() {
+            DiskSpace::Full => Err(DiskFull {
+                dir: self.shared.dir.clone(),
+                free_bytes: self.free_bytes(),
+                min_free_bytes: self.shared.floor,
+            }),
+            DiskSpace::Scarce | DiskSpace::Ample => Ok(()),
+        }
+    }
+
+    /// Fails while the disk is so full that not even what leaders have proposed already can be
+    /// taken. Most of the floor is there for that: a follower that filled up a moment before its
+    /// leader would otherwise hold up what the next leader must commit before it can serve reads.
+    pub(crate) fn check_to_follow(&self) -> Result<(), DiskFull> {
+        if self.free_bytes() >= self.shared.floor / 8 { Ok(()) } else { self.check() }
+    }
+
+    /// Makes every look from now on find so much free; `None`: what is.
+    #[cfg(test)]
+    pub(crate) fn pretend(&self, free: Option<u64>) {
+        *self.shared.pretended.lock() = free;
+        self.shared.look();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> DiskSpace {
+        match self.state.load(Ordering::Relaxed) {
+            0 => DiskSpace::Full,
+            1 => DiskSpace::Scarce,
+            _ => DiskSpace::Ample,
+        }
+    }
+
+    fn ballast_path(&self) -> PathBuf {
+        self.dir.join(BALLAST)
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        #[cfg(test)]
+        if let Some(free) = *self.pretended.lock() {
+            return Ok(free);
+        }
+        Ok(space(&self.dir)?.0)
+    }
+
+    fn look(&self) {
+        if self.floor == 0 {
+            return;
+        }
+        let free = match self.free() {
+            Ok(free) => free,
+            Err(error) => {
+                tracing::debug!(%error, "the free space of the disk cannot be told");
+                return;
+            }
+        };
+        self.free.store(free, Ordering::Relaxed);
+        let held = self.ballast_path().exists();
+        if held && free < self.floor / 4 {
+            // What fails here is tried again with the next look.
+            let _ = std::fs::remove_file(self.ballast_path());
+        }
+        let before = self.state();
+        let wanted = if held { 0 } else { self.ballast };
+        let now = next(before, free, self.floor, wanted);
+        self.state.store(now as u8, Ordering::Relaxed);
+        if !held && free >= self.floor + self.floor / 8 + self.ballast {
+            self.take_ballast();
+        }
+        let (dir, floor) = (self.dir.display(), self.floor);
+        match (before, now) {
+            (DiskSpace::Full, DiskSpace::Full) => {}
+            (_, DiskSpace::Full) => tracing::error!(
+                %dir, free, floor, "the disk is full: the node is read-only until there is room"
+            ),
+            (DiskSpace::Full, _) => {
+                tracing::warn!(%dir, free, floor, "the disk has room: the node takes writes again");
+            }
+            (DiskSpace::Ample, DiskSpace::Scarce) => {
+                tracing::warn!(%dir, free, floor, "the disk is filling up");
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes the blocks. A file system that cannot promise them leaves the node without.
+    fn take_ballast(&self) {
+        let taken = File::create(self.ballast_path()).and_then(|file| {
+            let flags = rustix::fs::FallocateFlags::empty();
+            Ok(rustix::fs::fallocate(&file, flags, 0, self.ballast)?)
+        });
+        if let Err(error) = taken {
+            tracing::debug!(%error, "no ballast was taken");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DiskSpace::{Ample, Full, Scarce};
+    use super::*;
+
+    #[test]
+    fn bounds_the_state_of_a_disk_falls_at_once_and_rises_with_a_margin() {
+        let floor = 800;
+        for (now, free, wanted, then) in [
+            (Ample, 1_200, 0, Ample),
+            (Ample, 1_199, 0, Scarce),
+            (Ample, 799, 0, Full),
+            (Scarce, 1_299, 0, Scarce),
+            (Scarce, 1_300, 0, Ample),
+            (Scarce, 800, 0, Scarce),
+            (Scarce, 799, 0, Full),
+            (Full, 899, 0, Full),
+            (Full, 900, 0, Scarce),
+            (Full, 900, 50, Full),
+            (Full, 950, 50, Scarce),
+            (Full, 1_400, 50, Ample),
+            (Full, 0, 0, Full),
+        ] {
+            assert_eq!(next(now, free, floor, wanted), then, "{now:?} with {free}, {wanted}");
+        }
+    }
+
+    #[test]
+    fn the_ballast_is_given_up_when_little_is_left_and_taken_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let monitor = DiskSpaceMonitor::of(dir.path(), Some(4096)).unwrap();
+        let ballast = dir.path().join(BALLAST);
+        assert_eq!(monitor.state(), Ample);
+        assert_eq!(std::fs::metadata(&ballast).unwrap().len(), 1024);
+        monitor.pretend(Some(1024));
+        assert!(ballast.exists() && monitor.check().is_err());
+        monitor.pretend(Some(1023));
+        assert!(!ballast.exists());
+        let refusal = monitor.check().unwrap_err();
+        assert_eq!((refusal.free_bytes, refusal.min_free_bytes), (1023, 4096));
+        // DiskSpaceMonitor for the margin, not for the ballast too.
+        monitor.pretend(Some(4096 + 512));
+        assert!(!ballast.exists() && monitor.check().is_err());
+        monitor.pretend(None);
+        assert!(ballast.exists() && monitor.check().is_ok());
+    }
+
+    #[test]
+    fn what_was_proposed_already_is_taken_down_to_an_eighth_of_the_floor() {
+        let dir = tempfile::tempdir().unwrap();
+        let monitor = DiskSpaceMonitor::of(dir.path(), Some(4096)).unwrap();
+        monitor.pretend(Some(512));
+        assert!(monitor.check().is_err() && monitor.check_to_follow().is_ok());
+        monitor.pretend(Some(511));
+        assert!(monitor.check().is_err() && monitor.check_to_follow().is_err());
+    }
+
+    #[test]
+    fn a_floor_of_nothing_refuses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let monitor = DiskSpaceMonitor::of(dir.path(), Some(0)).unwrap();
+        monitor.pretend(Some(0));
+        assert!(monitor.check().is_ok() && !dir.path().join(BALLAST).exists());
+    }
+}

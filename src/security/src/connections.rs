@@ -1,0 +1,310 @@
+//! The connections that callers hold, and which of them are closed.
+//!
+//! A connection takes a descriptor, of which a process has a number. So one that asks for nothing ends:
+//! one that never asked anything after [`FIRST_REQUEST_WITHIN`], one that has nothing under way after
+//! [`IDLE_WITHIN`]. (Whether the other end is still there is what the HTTP/2 pings are for.) And some
+//! descriptors stay free for the node's own use: where callers hold all others, the connection that
+//! has been idle for longest makes room for a new one, so that a peer, which is never idle for long,
+//! always gets in. Where none is idle, the new one is closed.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// The first request of a connection comes within this time.
+const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(30);
+
+/// A connection without a request under way is kept this long.
+const IDLE_WITHIN: Duration = Duration::from_secs(300);
+
+/// The pause between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Descriptors that stay free for files, for connections to other nodes and for listeners; a half of
+/// all where there are few.
+const RESERVE: u64 = 256;
+
+/// The kind of a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protocol {
+    /// gRPC, which requests a certificate from callers.
+    Grpc,
+    /// HTTP, which does not.
+    Http,
+}
+
+/// All connections of callers. Clones share them.
+#[derive(Clone)]
+pub struct Connections(Arc<Inner>);
+
+struct Inner {
+    open: Mutex<HashMap<u64, Arc<Activity>>>,
+    most: usize,
+    next: AtomicU64,
+    closed_idle: AtomicU64,
+    turned_away: AtomicU64,
+    taken: AtomicU64,
+}
+
+/// What one connection is about.
+pub(super) struct Activity {
+    edge: Protocol,
+    state: Mutex<State>,
+    under_way: AtomicUsize,
+    close: CancellationToken,
+}
+
+struct State {
+    since: Instant,
+    asked: bool,
+}
+
+/// One number of each kind, for the metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ConnectionCounts {
+    /// Open to the port of gRPC.
+    pub grpc: u64,
+    /// Open to the port of HTTP.
+    pub http: u64,
+    /// Taken since the node started.
+    pub taken: u64,
+    /// Closed because they were idle.
+    pub closed_idle: u64,
+    /// Closed at once because there were too many.
+    pub turned_away: u64,
+}
+
+impl Default for Connections {
+    /// As many as the limit of open files leaves.
+    fn default() -> Self {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let most = limit.map_or(u64::MAX, |limit| limit - RESERVE.min(limit / 2));
+        Connections::of(usize::try_from(most).unwrap_or(usize::MAX))
+    }
+}
+
+impl std::fmt::Debug for Connections {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Connections").field(&self.counts()).finish()
+    }
+}
+
+impl Connections {
+    /// At most so many.
+    pub fn of(most: usize) -> Self {
+        let inner = Inner {
+            open: Mutex::default(),
+            most,
+            next: AtomicU64::new(0),
+            closed_idle: AtomicU64::new(0),
+            turned_away: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+        };
+        Connections(Arc::new(inner))
+    }
+
+    /// The numbers now.
+    pub fn counts(&self) -> ConnectionCounts {
+        // Relaxed, as all counts here: nothing else hangs on them.
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let (grpc, all) = {
+            let open = self.0.open.lock();
+            let grpc = open.values().filter(|activity| activity.edge == Protocol::Grpc).count();
+            (grpc as u64, open.len() as u64)
+        };
+        ConnectionCounts {
+            grpc,
+            http: all - grpc,
+            taken: read(&self.0.taken),
+            closed_idle: read(&self.0.closed_idle),
+            turned_away: read(&self.0.turned_away),
+        }
+    }
+
+    /// Enters a connection; `None`: there are too many, and none of them is idle.
+    pub(super) fn enter(&self, edge: Protocol) -> Option<Entry> {
+        let activity = Activity::new(edge);
+        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let mut open = self.0.open.lock();
+        if open.len() >= self.0.most {
+            let idle = open.iter().filter_map(|(id, one)| Some((one.idle_since()?, *id)));
+            let Some((_, longest)) = idle.min() else {
+                self.0.turned_away.fetch_add(1, Ordering::Relaxed);
+                return None;
+            };
+            self.close(&mut open, longest);
+        }
+        open.insert(id, Arc::clone(&activity));
+        self.0.taken.fetch_add(1, Ordering::Relaxed);
+        drop(open);
+        let closed = Box::pin(activity.close.clone().cancelled_owned());
+        Some(Entry { all: self.clone(), id, activity, closed })
+    }
+
+    fn close(&self, open: &mut HashMap<u64, Arc<Activity>>, id: u64) {
+        if let Some(activity) = open.remove(&id) {
+            activity.close.cancel();
+            self.0.closed_idle.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Closes what is idle, until stopped.
+    pub async fn watch(self, stop: CancellationToken) {
+        while tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_err() {
+            self.close_idle();
+        }
+    }
+
+    fn close_idle(&self) {
+        let mut open = self.0.open.lock();
+        let late = open.iter().filter(|(_, activity)| activity.is_late()).map(|(id, _)| *id);
+        for id in late.collect::<Vec<_>>() {
+            self.close(&mut open, id);
+        }
+    }
+}
+
+impl Activity {
+    fn new(edge: Protocol) -> Arc<Self> {
+        let state = Mutex::new(State { since: Instant::now(), asked: false });
+        let (under_way, close) = (AtomicUsize::new(0), CancellationToken::new());
+        Arc::new(Activity { edge, state, under_way, close })
+    }
+
+    /// Since when nothing is under way; `None`: something is.
+    fn idle_since(&self) -> Option<Instant> {
+        // Relaxed: a request that begins at this moment may lose its connection, as one that comes a
+        // moment later does.
+        let idle = self.under_way.load(Ordering::Relaxed) == 0;
+        idle.then(|| self.state.lock().since)
+    }
+
+    fn is_late(&self) -> bool {
+        let limit = if self.state.lock().asked { IDLE_WITHIN } else { FIRST_REQUEST_WITHIN };
+        self.idle_since().is_some_and(|since| since.elapsed() >= limit)
+    }
+
+    fn begin(self: &Arc<Self>) -> UnderWay {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        self.state.lock().asked = true;
+        UnderWay(Arc::clone(self))
+    }
+}
+
+/// One connection's place; given back when it is dropped.
+pub(super) struct Entry {
+    all: Connections,
+    id: u64,
+    activity: Arc<Activity>,
+    closed: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Entry {
+    /// Ready once the connection is to end; the task is woken then.
+    pub(super) fn poll_closed(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.closed.as_mut().poll(context)
+    }
+
+    pub(super) fn handle(&self) -> ConnectionHandle {
+        ConnectionHandle(Arc::clone(&self.activity))
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.all.0.open.lock().remove(&self.id);
+    }
+}
+
+/// The connection that a request came by.
+#[derive(Clone)]
+pub struct ConnectionHandle(Arc<Activity>);
+
+impl std::fmt::Debug for ConnectionHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ConnectionHandle")
+    }
+}
+
+/// That of no connection.
+impl Default for ConnectionHandle {
+    fn default() -> Self {
+        ConnectionHandle(Activity::new(Protocol::Grpc))
+    }
+}
+
+impl ConnectionHandle {
+    /// A request is under way until the value is dropped.
+    pub fn begin(&self) -> UnderWay {
+        self.0.begin()
+    }
+}
+
+/// A request under way.
+pub struct UnderWay(Arc<Activity>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.state.lock().since = Instant::now();
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    fn is_closed(entry: &mut Entry) -> bool {
+        std::future::poll_fn(|context| entry.poll_closed(context)).now_or_never().is_some()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bounds_the_connection_that_is_idle_for_longest_makes_room_and_a_busy_one_never() {
+        let connections = Connections::of(2);
+        let mut first = connections.enter(Protocol::Grpc).expect("there is room");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let mut second = connections.enter(Protocol::Http).expect("there is room");
+        let busy = first.handle().begin();
+        let mut third = connections.enter(Protocol::Grpc).expect("the second is idle");
+        assert!(is_closed(&mut second) && !is_closed(&mut first) && !is_closed(&mut third));
+        let _also_busy = third.handle().begin();
+        assert!(connections.enter(Protocol::Grpc).is_none(), "nobody is idle");
+        drop(busy);
+        assert!(connections.enter(Protocol::Grpc).is_some(), "the first is idle now");
+        assert!(is_closed(&mut first));
+        let counts = connections.counts();
+        assert_eq!((counts.taken, counts.closed_idle, counts.turned_away), (4, 2, 1));
+        drop((first, second, third));
+        assert_eq!((connections.counts().grpc, connections.counts().http), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_asks_nothing_ends_and_one_with_a_request_under_way_does_not() {
+        let connections = Connections::of(10);
+        let enter = || connections.enter(Protocol::Grpc).expect("there is room");
+        let (mut silent, mut idle, mut busy) = (enter(), enter(), enter());
+        drop(idle.handle().begin());
+        let under_way = busy.handle().begin();
+        tokio::time::advance(FIRST_REQUEST_WITHIN).await;
+        connections.close_idle();
+        assert!(is_closed(&mut silent) && !is_closed(&mut idle) && !is_closed(&mut busy));
+        tokio::time::advance(IDLE_WITHIN).await;
+        connections.close_idle();
+        assert!(is_closed(&mut idle) && !is_closed(&mut busy));
+        drop(under_way);
+        connections.close_idle();
+        assert!(!is_closed(&mut busy), "its last request has just ended");
+        tokio::time::advance(IDLE_WITHIN).await;
+        connections.close_idle();
+        assert!(is_closed(&mut busy));
+    }
+}

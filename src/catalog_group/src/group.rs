@@ -29,7 +29,7 @@ pub enum CatalogChangeError {
     /// No leader in time; nothing was proposed.
     #[error("no leader of the catalog group could be reached in time; nothing was changed")]
     NoLeader,
-    /// Too much in flight; nothing was proposed.
+    /// Too many requests are in flight; nothing was proposed.
     #[error("the catalog group has too many requests in flight; try again")]
     Overloaded,
     /// The disk of the leader is full; nothing was proposed.

@@ -36,8 +36,8 @@ impl DiskWatch {
         let mut full_before = false;
         while tokio::time::timeout(EVERY, stop.cancelled()).await.is_err() {
             let full = self.storage.disk_space() == DiskSpace::Full;
-            // Not at once: members on the same disk, or as full, find out within a moment, and one
-            // that takes a group over and then fills up leaves it without a leader for a while.
+            // Not at once: members on the same disk, or on one as full, notice it a moment later,
+            // and a group that moves to such a member loses its leader again.
             let stays_full = full && full_before;
             full_before = full;
             let leads = || self.groups.list().iter().any(|group| group.is_leader());

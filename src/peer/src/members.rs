@@ -18,7 +18,7 @@ use keyviz_proto::failure::describe;
 /// Time limit of one step of a group towards its members.
 pub const STEP_WITHIN: Duration = Duration::from_secs(4);
 
-/// A whole history goes over the network and to a disk within this time.
+/// Time limit for sending and storing a whole history.
 const HANDOFF_WITHIN: Duration = Duration::from_secs(300);
 
 /// The result of a node, or the leader as far as it knows.
@@ -94,7 +94,8 @@ impl PeerClient {
         }
     }
 
-    /// Has `to`, which leaves, give all that it counted to another node; the records that took.
+    /// Asks `to`, which is leaving, to hand its columns to another node; returns the number of
+    /// records.
     pub async fn hand_off_history(&self, to: NodeId, heir: NodeId) -> Result<u64, String> {
         let ask = proto::BequeathRequest { cluster_id: self.cluster_id(), heir: heir.0 };
         let mut request = Request::new(ask);

@@ -47,7 +47,7 @@ fn kv_code(error: &KvError) -> Code {
     }
 }
 
-/// A request that is wrong in itself.
+/// Why a request is invalid.
 pub fn invalid(error: InvalidRequest) -> Status {
     kv_status(KvError::Invalid(error))
 }

@@ -28,7 +28,7 @@ impl Group {
     /// The rows with everything acknowledged before the call. Only the leader can provide them.
     pub async fn dump(self: &Arc<Self>, limit: Duration) -> Result<Dump, ReadError> {
         self.confirm_read(ReadGuarantee::Linearizable, limit).await?;
-        // Taken by the one that applies, so never in the middle of a batch.
+        // Taken by the applying task, so never within a batch.
         let stopped = |reason: String| ReadError::Stopped(reason);
         let snapshot =
             self.raft().get_snapshot().await.map_err(|error| stopped(error.to_string()))?;

@@ -16,16 +16,16 @@ use super::{DemoOptions, LOG};
 
 /// Attempts at removing the temporary folder.
 const REMOVALS: u32 = 20;
-/// Time between two of them.
+/// Time between two attempts.
 const REMOVE_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// Runs the cluster until Ctrl-C or the end of its time, and ends it cleanly.
+/// Runs the cluster until Ctrl-C or the end of its time, and stops it cleanly.
 ///
 /// # Errors
-/// Where a node cannot be started or stopped, or the heatmap cannot be drawn.
+/// If a node cannot be started or stopped, or the heatmap cannot be drawn.
 pub async fn run_demo(options: DemoOptions, color: ColorDepth) -> Result<(), CliError> {
     if !io::stdout().is_terminal() {
-        // A log would tear a picture that is drawn in place.
+        // Log lines would corrupt a drawing in place.
         running::log_to_stderr(LOG).map_err(CliError::Node)?;
     }
     let mut signals = Signals::new()?;
@@ -38,8 +38,8 @@ pub async fn run_demo(options: DemoOptions, color: ColorDepth) -> Result<(), Cli
     ran
 }
 
-/// Removes the nodes' folders. A storage engine may still put its last file down after a node has
-/// stopped, which lets the removal of its folder fail for a moment.
+/// Removes the nodes' folders. The storage engine may still write its last file after a node has
+/// stopped, which makes the removal of its folder fail for a moment.
 async fn remove(temporary: tempfile::TempDir) {
     let path = temporary.keep();
     for _ in 0..REMOVALS {
@@ -64,7 +64,7 @@ async fn run_in(
         futures::future::join_all(starts).await.into_iter().partition(Result::is_ok);
     let nodes = nodes.into_iter().flatten().collect();
     if let Some(Err(error)) = failed.into_iter().next() {
-        // The first reason counts; what is running is stopped all the same.
+        // The first reason is reported; running nodes are stopped anyway.
         let _ = stop(nodes).await;
         return Err(CliError::Node(error));
     }

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use super::super::client::CallError;
 use super::trace::TraceError;
 
-/// A run that could not be made or finished.
+/// Why a run could not be started or finished.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// No node takes a connection.
+    /// No node accepts a connection.
     #[error(transparent)]
     NoNode(#[from] CallError),
     /// The trace is bad.
@@ -23,7 +23,7 @@ pub enum LoadError {
         /// Why.
         error: io::Error,
     },
-    /// A client ended early, by a bug.
+    /// A client task panicked.
     #[error("a client of the workload failed: {0}")]
     Client(#[from] tokio::task::JoinError),
 }

@@ -16,11 +16,12 @@ pub(super) struct Shared {
     pub(super) leaders: Leaders,
     pub(super) progress: Arc<Progress>,
     pub(super) stats: Mutex<Stats>,
-    /// Present where writes are verified.
+    /// Present if writes are verified.
     pub(super) ledger: Option<Mutex<Ledger>>,
     pub(super) seed: u64,
     pub(super) timeout: Duration,
-    /// When the last operation is given up; `None`: a run without a duration waits for all.
+    /// Time at which the last operations are given up; `None`: a run without a duration waits for
+    /// all.
     pub(super) cutoff: Option<Instant>,
 }
 

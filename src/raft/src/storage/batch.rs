@@ -8,8 +8,8 @@ use super::current::{Changes, KeyValue};
 use super::keyspace::{Keyspace, KeyspaceError, Page, PageLimit, check_key};
 use crate::types::{LogPosition, StoredMembership};
 
-/// Changes to a [`Keyspace`], written together with the resulting log position. Reads through the
-/// batch see its earlier changes.
+/// Changes to a [`Keyspace`], written together with the log position they bring it to. Reads
+/// through the batch see its earlier changes.
 #[derive(Debug)]
 pub struct Batch<'a> {
     keyspace: &'a Keyspace,

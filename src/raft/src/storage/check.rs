@@ -62,7 +62,7 @@ pub struct CheckReport {
 /// Checks the folder of a node that does not run.
 ///
 /// # Errors
-/// The folder is in use, is no node's, or its database does not open at all.
+/// If the folder is in use, does not belong to a node, or its database cannot be opened.
 pub fn check_folder(dir: &Path, verify: &dyn Verify) -> Result<CheckReport, OpenError> {
     let folder = Folder::open_existing(dir)?;
     // In format 1 everything was in one file.

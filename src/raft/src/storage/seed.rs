@@ -70,8 +70,8 @@ impl Seed {
 
     /// Writes where the group goes on from. Durable once the storage is closed.
     ///
-    /// The node has voted for itself in the latest term that there was, so the first leader's term
-    /// is a later one, and counts of two lives of the group can never be taken for those of one.
+    /// The node has voted for itself in the latest known term, so the first leader has a later
+    /// term, and counts of the old and the restored group cannot be confused.
     pub fn finish(mut self, node: RaftNodeId, point: &SeedPoint) -> Result<(), SeedError> {
         let voters = point.members.keys().copied().collect();
         let membership = Membership::new(vec![voters], point.members.clone())

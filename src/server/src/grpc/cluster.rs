@@ -64,7 +64,7 @@ impl ClusterService {
             let replicas = placement.get(group);
             replicas.is_none_or(|replicas| replicas.contains(&self.node))
         };
-        // A replica that comes or goes serves nobody yet, or no more.
+        // A replica that is added or removed does not serve.
         let groups = self.groups.list().into_iter().filter(|group| placed(&group.id()));
         let unserved: Vec<_> =
             groups.filter_map(|group| Some((group.id(), group.served_by().err()?))).collect();

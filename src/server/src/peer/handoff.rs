@@ -28,7 +28,7 @@ pub(crate) struct Handoffs {
 }
 
 impl Handoffs {
-    /// Sends all that this node counted or keeps to `heir`; how many records that were.
+    /// Sends all columns that this node counted or keeps to `heir`; returns the number of records.
     pub(crate) async fn send(&self, heir: NodeId, peers: &PeerClient) -> Result<u64, Status> {
         if !self.local.enabled() {
             return Ok(0);
@@ -67,7 +67,7 @@ impl Handoffs {
         Ok(stored.map_err(|status| passed_on(heir, status))?.into_inner().records)
     }
 
-    /// Takes over what a node that leaves sends.
+    /// Receives the columns of a leaving node.
     pub(crate) async fn receive(
         &self,
         chunks: Streaming<proto::InheritChunk>,

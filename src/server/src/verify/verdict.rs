@@ -78,7 +78,7 @@ impl GroupReport {
         GroupReport { group, index, replicas, verdict }
     }
 
-    /// Replicas that have other rows than the majority, or than others where there is none.
+    /// Replicas with other rows than the majority, or than other replicas if there is no majority.
     pub fn differing(&self) -> &[NodeId] {
         match &self.verdict {
             Verdict::Differ { nodes, .. } => nodes,

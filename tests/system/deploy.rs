@@ -255,8 +255,8 @@ fn the_kubernetes_manifests_fit_together_and_start_nodes() {
         let start =
             || wants_certificate(&run(command[0], &arguments, &env), "/etc/keyviz/tls/tls.crt");
         start();
-        // The first three have their ordinals until they come back with an empty volume; what joins has
-        // an id of its own, and keeps it.
+        // The first three have their ordinals until they come back with an empty volume; what joins
+        // has an id of its own, and keeps it.
         assert_eq!(kept.exists(), ordinal > 3);
         if ordinal > 3 {
             let id = std::fs::read_to_string(&kept).expect("it is there");

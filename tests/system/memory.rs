@@ -1,5 +1,5 @@
-//! The most that somebody without credentials can make a node hold: each attack on a real process, and
-//! the highest memory that it had, against the bound that `docs/operations.md` states.
+//! The most that somebody without credentials can make a node hold: each attack on a real process,
+//! and the highest memory that it had, against the bound that `docs/operations.md` states.
 
 use std::net::TcpStream;
 use std::pin::Pin;

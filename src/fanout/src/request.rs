@@ -11,8 +11,8 @@ use super::work::{Busy, WorkError};
 /// Window of a matrix when the asker names none.
 const DEFAULT_WINDOW_MS: u64 = 3_600_000;
 
-/// A window without an end reaches at most this far beyond the asker's now, where members hold columns
-/// there: one clock that is a year ahead must not make every column a day wide.
+/// A window without an end reaches at most this far beyond the asker's now, where members hold
+/// columns there: one clock that is a year ahead must not make every column a day wide.
 pub const MAX_AHEAD_MS: u64 = 24 * 3_600_000;
 
 /// Columns end before this time, some 280,000 years from now.
@@ -144,8 +144,8 @@ impl From<WorkError> for MatrixError {
 }
 
 impl MatrixRequest {
-    /// The question of round one: without an end it is for the newest column too that anybody holds,
-    /// by whatever clock.
+    /// The question of round one: without an end it is for the newest column too that anybody
+    /// holds, by whatever clock.
     pub(super) fn first_query(&self, now_ms: u64) -> Result<Query, MatrixError> {
         let mut query = self.query(now_ms)?;
         if self.to_ms.is_none() {

@@ -155,9 +155,9 @@ impl Work {
         .await
     }
 
-    /// Writes an answer down, in turn, as [`Work::compute`] computes: over a million cells take tens of
-    /// milliseconds of a core, and as much memory again. As many answers are written at a time as
-    /// queries are under way.
+    /// Writes an answer down, in turn, as [`Work::compute`] computes: over a million cells take
+    /// tens of milliseconds of a core, and as much memory again. As many answers are written at a
+    /// time as queries are under way.
     ///
     /// # Errors
     /// At once where too many wait.

@@ -60,8 +60,8 @@ impl Admission {
         Ok(Admitted { _permits: [Some(request), pieces] })
     }
 
-    /// Takes on the answer to a request that was taken on, which carries so many bytes: they are held
-    /// until the client has taken them.
+    /// Takes on the answer to a request that was taken on, which carries so many bytes: they are
+    /// held until the client has taken them.
     pub(super) fn answer(&self, bytes: usize) -> Result<Admitted, KvError> {
         let pieces = match u32::try_from(bytes / PIECE_BYTES).unwrap_or(u32::MAX) {
             0 => None,

@@ -29,7 +29,8 @@ pub struct NodeConfig {
     pub advertise: Option<String>,
     /// Where HTTP listens; `None`: nowhere.
     pub http: Option<SocketAddr>,
-    /// Names under which HTTP is reached beside `http` and the host of `advertise`, such as a proxy's.
+    /// Names under which HTTP is reached beside `http` and the host of `advertise`, such as a
+    /// proxy's.
     pub http_hosts: Vec<String>,
     /// How the node comes to its cluster.
     pub origin: Origin,
@@ -60,8 +61,8 @@ pub enum Origin {
     Bootstrap(BootstrapSpec),
     /// It joins through a member at this address. Harmless once it has joined.
     Join(String),
-    /// The same, in the place of the member that has this node's address. That one has lost its disk,
-    /// and cannot come back while this node listens there.
+    /// The same, in the place of the member that has this node's address. That one has lost its
+    /// disk, and cannot come back while this node listens there.
     Replace(String),
     /// Its folder knows.
     Restart,

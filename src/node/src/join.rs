@@ -68,8 +68,8 @@ pub(super) async fn join(
     }
 }
 
-/// Asks the node at an address to add this one, or to learn where it is now. Else why not, and whether
-/// asking again may help.
+/// Asks the node at an address to add this one, or to learn where it is now. Else why not, and
+/// whether asking again may help.
 pub(super) async fn ask_to_add(
     through: &str,
     add: proto::AddNodeRequest,
@@ -93,8 +93,8 @@ async fn client_at(
     Ok(ClusterClient::new(AuthChannel::new(channel, security.as_joiner())))
 }
 
-/// Has the member leave that has this node's address, and fails until it is gone. Nobody can reach it
-/// there: this node listens.
+/// Has the member leave that has this node's address, and fails until it is gone. Nobody can reach
+/// it there: this node listens.
 async fn make_way(
     client: &mut proto::cluster_client::ClusterClient<AuthChannel>,
     own: NodeId,

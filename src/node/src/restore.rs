@@ -297,8 +297,8 @@ impl Restore {
         Ok(contents)
     }
 
-    /// Who keeps the history of a node: itself, if it is in the new cluster, else who kept it before,
-    /// else each member some.
+    /// Who keeps the history of a node: itself, if it is in the new cluster, else who kept it
+    /// before, else each member some.
     fn keeper(&self, node: NodeId, held_by: NodeId) -> NodeId {
         let mut known = [node, held_by].into_iter();
         known.find(|node| self.members.contains_key(node)).unwrap_or_else(|| {

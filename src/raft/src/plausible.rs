@@ -1,6 +1,6 @@
-//! Terms that elections lead to. Each election raises the term of its group by one, so a term that is
-//! far above the own one is no election's: it is a mistake or an attack, and taking it over would leave
-//! the group without a leader for good once no larger one is left.
+//! Terms that elections lead to. Each election raises the term of its group by one, so a term that
+//! is far above the own one is no election's: it is a mistake or an attack, and taking it over
+//! would leave the group without a leader for good once no larger one is left.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,8 @@ use tonic::Status;
 
 use super::group::Group;
 
-/// A term that is further above the own one than this is refused: an election a millisecond would need
+/// A term that is further above the own one than this is refused: an election a millisecond would
+/// need
 /// 49 days for it.
 pub(crate) const MAX_TERM_JUMP: u64 = 1 << 32;
 
@@ -32,8 +33,8 @@ impl Group {
         }
         let group = self.id();
         let reason = format!(
-            "term {term} of group {group} is no election's: this node is in term {own}, and a term may \
-             be at most {MAX_TERM_JUMP} later"
+            "term {term} of group {group} is no election's: this node is in term {own}, and a term \
+             may be at most {MAX_TERM_JUMP} later"
         );
         let mut told = TOLD.lock();
         if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {

@@ -14,8 +14,8 @@
 //! | between nodes | [`MAX_MESSAGE_BYTES`] |
 //! | all others | 64 KiB |
 //!
-//! Calls of clients and calls between nodes have budgets of their own: a flood of the former keeps no
-//! node out.
+//! Calls of clients and calls between nodes have budgets of their own: a flood of the former keeps
+//! no node out.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -41,8 +41,8 @@ use keyviz_raft::MAX_MESSAGE_BYTES;
 
 use super::gate::Need;
 
-/// Calls of clients that may be open, and again calls between nodes. Each takes its headers, 8 KiB at
-/// most, and a task.
+/// Calls of clients that may be open, and again calls between nodes. Each takes its headers, 8 KiB
+/// at most, and a task.
 pub(super) const OPEN_CALLS: usize = 8_192;
 
 /// Bytes of messages of clients that are not whole yet.

@@ -48,8 +48,8 @@ const STREAMS: u32 = 256;
 const HEADER_BYTES: u32 = 8 << 10;
 
 /// Calls that a client gave up before they were begun, of one connection at once: with more the
-/// connection is closed. A client may give up all that it has open many times over while a busy node
-/// does not get to them; each takes its headers until it is begun.
+/// connection is closed. A client may give up all that it has open many times over while a busy
+/// node does not get to them; each takes its headers until it is begun.
 const RESET_STREAMS: usize = 8_192;
 
 /// Everything that the edge serves.

@@ -141,8 +141,8 @@ impl Archive {
         batch
     }
 
-    /// The record for what is forgotten, where it is not stored so yet. It goes with the columns that
-    /// were forgotten.
+    /// The record for what is forgotten, where it is not stored so yet. It goes with the columns
+    /// that were forgotten.
     pub fn note_forgotten(&mut self, before_ms: u64) -> Option<(Vec<u8>, Vec<u8>)> {
         if before_ms == self.forgotten_before_ms {
             return None;

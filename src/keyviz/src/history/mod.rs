@@ -106,8 +106,8 @@ impl History {
         Ok(History { config, node, incarnation, counts: true, state, interner, handed_over })
     }
 
-    /// The same, of a sampler that `counts` or does not. The columns of one that does not are partial:
-    /// what happened in them nobody knows.
+    /// The same, of a sampler that `counts` or does not. The columns of one that does not are
+    /// partial: what happened in them nobody knows.
     #[must_use]
     pub fn counting(mut self, counts: bool) -> Self {
         self.counts = counts;

@@ -173,8 +173,8 @@ impl Merge {
         sums
     }
 
-    /// Says of each member up to when it, or a node whose columns it keeps, has forgotten. The window
-    /// that was asked for decides, and not the columns, which begin where anybody holds any.
+    /// Says of each member up to when it, or a node whose columns it keeps, has forgotten. The
+    /// window that was asked for decides, and not the columns, which begin where anybody holds any.
     fn tell_what_is_forgotten(&self, query: &Query, statuses: &mut [NodeStatus]) {
         let from_ms = query.window.from_ms;
         let first = self.columns.columns().first().map_or(from_ms, |first| first.start_ms);

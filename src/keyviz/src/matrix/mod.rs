@@ -151,12 +151,13 @@ pub struct NodeStatus {
     pub open_ms: Option<u64>,
     /// End of the newest column that it holds.
     pub newest_ms: Option<u64>,
-    /// It holds columns after the end of the matrix, although the window reaches to the asker's now or
-    /// beyond: a clock is or was ahead. What was counted in them is not shown.
+    /// It holds columns after the end of the matrix, although the window reaches to the asker's now
+    /// or beyond: a clock is or was ahead. What was counted in them is not shown.
     pub beyond_end: bool,
     /// Its present life.
     pub incarnation: Option<Incarnation>,
-    /// End of the newest column that it, or a node whose columns it keeps, dropped for space; 0: none.
+    /// End of the newest column that it, or a node whose columns it keeps, dropped for space; 0:
+    /// none.
     pub forgotten_before_ms: u64,
     /// The window begins before that: what the node counted there is gone.
     pub past_history: bool,

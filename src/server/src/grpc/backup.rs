@@ -79,8 +79,8 @@ fn dump_group(group: GroupId, mut dump: Dump, taken: &Taken) -> Result<(), Statu
     }
 }
 
-/// The node's own history, also of a node whose sampler is off, and those that it keeps for nodes that
-/// have left.
+/// The node's own history, also of a node whose sampler is off, and those that it keeps for nodes
+/// that have left.
 fn dump_histories(local: &LocalMatrix, taken: &Taken) -> Result<(), Status> {
     let (node_id, incarnation) = (local.history().node().0, local.history().incarnation().0);
     let own = proto::BackupHistory { node_id, incarnation, held_by: 0 };

@@ -214,8 +214,8 @@ async fn matrix(
     answer.await.unwrap_or_else(|status| problem(&status))
 }
 
-/// Whether the caller reads gzip. What else it may say of it is left to the compression of all other
-/// answers.
+/// Whether the caller reads gzip. What else it may say of it is left to the compression of all
+/// other answers.
 fn takes_gzip(headers: &HeaderMap) -> bool {
     let said =
         headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());

@@ -32,8 +32,8 @@ impl Group {
         }
         let group = self.id();
         let reason = format!(
-            "term {term} of group {group} is no election's: this node is in term {own}, and a term may \
-             be at most {MAX_TERM_JUMP} later"
+            "term {term} of group {group} is no election's: this node is in term {own}, and a term \
+             may be at most {MAX_TERM_JUMP} later"
         );
         let mut told = TOLD.lock();
         if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {

@@ -74,8 +74,8 @@ impl RoutesService {
             return Err(kv_status(KvError::NotReady));
         }
         let mut status = Status::failed_precondition(format!(
-            "the catalog version is of cluster {asked}, and this is cluster {ours}: another cluster, \
-             or the same after a restore; read the routes again"
+            "the catalog version is of cluster {asked}, and this is cluster {ours}: another \
+             cluster, or the same after a restore; read the routes again"
         ));
         status.metadata_mut().insert(NOT_APPLIED_METADATA, MetadataValue::from_static("true"));
         Err(status)

@@ -63,7 +63,7 @@ impl Authority {
         }
         if what == Use::EndsSoon {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("later");
-            let end = now + Duration::from_secs(10 * 86_400);
+            let end = now + Duration::from_secs(10 * 86_400 + 43_200);
             params.not_after = date_time_ymd(1970, 1, 1) + end;
         }
         let key = KeyPair::generate().expect("a key");

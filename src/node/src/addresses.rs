@@ -45,7 +45,7 @@ pub(super) struct Addresses {
 
 impl Addresses {
     /// Runs until stopped.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(self: Arc<Self>) {
         let mut told: Option<(String, tokio::time::Instant)> = None;
         loop {
             self.follow_catalog().await;

@@ -141,8 +141,10 @@ impl Node {
             let watch = security.clone().watch(stop.clone());
             supervisor.run_once(ControlLoop::Credentials, &stop, watch);
         }
-        let watch = security.connections.clone().watch(stop.clone());
-        supervisor.run_once(ControlLoop::Connections, &stop, watch);
+        supervisor.run(ControlLoop::Connections, &stop, {
+            let (connections, stop) = (security.connections.clone(), stop.clone());
+            move || connections.clone().watch(stop.clone())
+        });
         let options = GroupOptions {
             move_bytes_per_s: config.move_bytes_per_s,
             queue_bytes: config.queue_bytes,
@@ -239,7 +241,8 @@ impl Node {
             security: security.clone(),
             stop: stop.clone(),
         };
-        supervisor.run_once(ControlLoop::Addresses, &stop, addresses.run());
+        let addresses = Arc::new(addresses);
+        supervisor.run(ControlLoop::Addresses, &stop, move || Arc::clone(&addresses).run());
         let ask = MembershipProbe {
             node: config.id,
             storage: storage.clone(),

@@ -198,6 +198,15 @@ impl Engine {
         cache_bytes: u64,
         faults: FaultLatch,
     ) -> io::Result<Self> {
+        Self::open_files(folder, database, cache_bytes, faults).map_err(Scarce::told)
+    }
+
+    fn open_files(
+        folder: &Path,
+        database: &Database,
+        cache_bytes: u64,
+        faults: FaultLatch,
+    ) -> io::Result<Self> {
         let file = database.file();
         let path = folder.join(file);
         let dir = path.parent().expect("a file is in a folder");

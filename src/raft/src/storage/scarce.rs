@@ -56,6 +56,14 @@ impl Scarce {
         known.map(|(_, scarce)| *scarce)
     }
 
+    /// An answer of the system as everything above sees it, of this kind or not.
+    pub(super) fn told(error: io::Error) -> io::Error {
+        match Self::of(&error) {
+            Some(scarce) if error.raw_os_error().is_some() => scarce.error(error),
+            _ => error,
+        }
+    }
+
     /// The same for the words of a panic, which hold the answer as `Debug` or `Display` writes it.
     pub(super) fn of_words(words: &str) -> Option<Self> {
         let named = |(errno, _): &&(Errno, Scarce)| {

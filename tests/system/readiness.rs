@@ -44,7 +44,8 @@ fn a_node_without_a_quorum_is_not_ready_says_of_which_groups_and_names_no_dead_l
     };
     eventually("all groups have leaders", || leads(&cluster).len() == 3);
     for at in 0..3 {
-        assert!(serves(&cluster, at, ServingStatus::Serving));
+        // The health service follows within a second.
+        eventually("it serves for gRPC", || serves(&cluster, at, ServingStatus::Serving));
     }
     cluster.kill(1);
     cluster.kill(2);

@@ -128,16 +128,19 @@ fn a_start_says_what_protects_the_node() {
         exposure(&options.security, options.insecure)
     };
     let tls = ["--tls-cert", "c", "--tls-key", "k", "--tls-ca", "a"];
-    let nothing = "nothing is encrypted or authenticated; listening on loopback only";
-    assert_eq!(said(&[]), nothing);
-    assert_eq!(said(&["--insecure"]), "nothing is encrypted or authenticated (--insecure)");
+    let nothing = "nothing is encrypted or authenticated: whoever can connect may read and write \
+                   all data, change members and pass for a node";
+    assert_eq!(said(&[]), format!("{nothing}; listening on loopback only"));
+    assert_eq!(said(&["--insecure"]), format!("{nothing} (--insecure)"));
     assert_eq!(
         said(&[&tls[..], &["--admin-token-file", "t"]].concat()),
         "TLS on both ports; changes, heatmaps and /api/ ask for the admin token; \
          nodes show a certificate"
     );
     let token_only = said(&["--admin-token-file", "t"]);
-    assert!(token_only.contains("plain text") && token_only.contains("not authenticated"));
+    assert!(
+        token_only.contains("plain text") && token_only.contains("follows from the admin token")
+    );
 }
 
 #[test]

@@ -346,7 +346,7 @@ mod tests {
             tokio::task::yield_now().await;
         }
         let refused = work.query().await.expect_err("two wait already");
-        assert!(refused.to_string().contains("1 queries under way, at most 2 waiting"));
+        assert!(refused.to_string().contains("(1 queries in progress, 2 waiting)"));
         drop(place);
         for waiter in waiting {
             waiter.await.expect("no panic").expect("its turn came");

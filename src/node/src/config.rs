@@ -68,6 +68,16 @@ pub enum Origin {
     Restart,
 }
 
+impl Origin {
+    /// The member that it joins through; `None`: it does not join.
+    pub fn through(&self) -> Option<&str> {
+        match self {
+            Origin::Join(through) | Origin::Replace(through) => Some(through),
+            Origin::Bootstrap(_) | Origin::Restart => None,
+        }
+    }
+}
+
 /// The sampler and its history.
 #[derive(Clone, Debug)]
 pub struct KeyvizConfig {

@@ -224,24 +224,20 @@ impl Node {
         // What is applied already is published before the first request can come in.
         reconciler.take_over().await;
         supervisor.run_once(ControlLoop::Placement, &stop, reconciler.run());
-        let addresses = Addresses {
+        let addresses = Arc::new(Addresses {
             node: config.id,
             disk: identity.disk,
             own: Member {
                 addr: advertise.clone(),
                 http: http.as_ref().map(|(_, address)| address.to_string()).unwrap_or_default(),
             },
-            through: match &config.origin {
-                super::config::Origin::Join(through) => Some(through.clone()),
-                _ => None,
-            },
+            through: config.origin.through().map(str::to_owned),
             catalog: Arc::clone(&catalog_group),
             groups: groups.clone(),
             directory: Arc::clone(&directory),
             security: security.clone(),
             stop: stop.clone(),
-        };
-        let addresses = Arc::new(addresses);
+        });
         supervisor.run(ControlLoop::Addresses, &stop, move || Arc::clone(&addresses).run());
         let ask = MembershipProbe {
             node: config.id,

@@ -26,7 +26,8 @@ pub enum NotServed {
     #[error("no quorum has confirmed this node as its leader for {} s", .0.as_secs())]
     NoQuorum(Duration),
     /// Another node leads it, and that node or its quorum has not been heard of.
-    #[error("its leader, node {0}, was not heard to have a quorum for {} s", .1.as_secs())]
+    #[error("its leader, node {0}, was not heard to have a quorum for {after} s",
+        after = .1.as_secs())]
     LeaderSilent(RaftNodeId, Duration),
     /// The same since this node started.
     #[error("nothing was heard of its leader, node {0}, yet")]

@@ -206,8 +206,9 @@ fn the_handbook_describes_every_control_loop() {
             Policy::StopNode => "stops",
             Policy::Restart => "is restarted",
         };
-        let row = handbook.lines().find(|line| line.starts_with(&format!("| {} |", which.name())));
-        let row = row.unwrap_or_else(|| panic!("docs/operations.md has no row for {which:?}"));
-        assert!(row.ends_with(&format!("| {then} |")), "{row}");
+        let (starts, ends) = (format!("| {} |", which.name()), format!("| {then} |"));
+        let described =
+            handbook.lines().any(|line| line.starts_with(&starts) && line.ends_with(&ends));
+        assert!(described, "docs/operations.md has no row for {which:?} that ends with {ends:?}");
     }
 }

@@ -73,8 +73,8 @@ impl Group {
         }
     }
 
-    /// After this, reading [`space`](Group::space) here gives what `consistency` promises. On a
-    /// node that does not lead, a consistency other than stale is [`ReadError::NotLeader`]: ask
+    /// After this, reading [`keyspace`](Group::keyspace) here gives what `consistency` promises. On
+    /// a node that does not lead, a consistency other than stale is [`ReadError::NotLeader`]: ask
     /// the leader for its [`read_index`](Group::read_index), then
     /// [`wait_applied`](Group::wait_applied).
     pub async fn confirm_read(

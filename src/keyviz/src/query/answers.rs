@@ -80,7 +80,7 @@ impl HistoryView {
         self.handed_over_while(query, rows, columns, &|| true).expect("it is wanted throughout")
     }
 
-    /// As [`HistoryView::inherited`]; `None` once `wanted`, which is asked between columns, says
+    /// As [`HistoryView::handed_over`]; `None` once `wanted`, which is asked between columns, says
     /// no.
     pub fn handed_over_while(
         &self,

@@ -31,7 +31,7 @@ pub struct HistoryHandoff {
     pub columns: Vec<Arc<Column>>,
 }
 
-/// Key of the record that says what an handoff is. It is written last, and what lacks it is none.
+/// Key of the record that says what a handoff is. It is written last, and what lacks it is none.
 const SUMMARY: &[u8] = b"e";
 const SUMMARY_VERSION: u8 = 1;
 
@@ -51,7 +51,7 @@ impl HistoryHandoff {
         columns.flat_map(of).chain([summary])
     }
 
-    /// The record that makes an handoff of the records of a node's own history.
+    /// The record that makes a handoff of the records of a node's own history.
     pub fn summary(incarnation: Incarnation, forgotten_before_ms: u64) -> (Vec<u8>, Vec<u8>) {
         let mut summary = vec![SUMMARY_VERSION];
         summary.extend(incarnation.0.to_be_bytes());

@@ -12,10 +12,11 @@ use clap::{Args, Subcommand};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
+use super::CliError;
 use super::client::{Client, Effect, NodeArgs};
-use super::kv::OneFormat;
-use super::values::{self, Address};
-use super::{CliError, output, text};
+use super::data::kv::OneFormat;
+use super::flags::values::{self, Address};
+use super::terminal::{output, text};
 pub(super) use current::status;
 use keyviz_json::ClusterJson;
 use keyviz_proto as proto;

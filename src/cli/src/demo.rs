@@ -11,13 +11,13 @@ use std::time::Duration;
 use clap::Args;
 
 use super::UsageError;
-use super::keyviz_flags::{self, KeyvizArgs, KeyvizOptions};
+use super::flags::keyviz_flags::{self, KeyvizArgs, KeyvizOptions};
+use super::flags::storage_flags::{StorageArgs, StorageFlags};
+use super::flags::values::{self, Address};
 use super::load::{
     DEFAULT_VALUE_BYTES, LoadOptions, Pattern, PatternOptions, Workload, split_keys,
 };
 use super::serve::{self, Bootstrap, DEFAULT_REPLICATION, MAX_REPLICATION, ServeOptions, Start};
-use super::storage_flags::{StorageArgs, StorageFlags};
-use super::values::{self, Address};
 use keyviz_raft::GroupOptions;
 use keyviz_security::SecurityConfig;
 

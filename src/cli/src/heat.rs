@@ -10,10 +10,12 @@ use clap::{Args, ValueEnum};
 use tonic::Code;
 
 use super::client::{Client, Effect, MAX_ANSWER_BYTES, NodeArgs};
+use super::flags::values;
 use super::heatmap::{Drawing, render};
-use super::output::{self, ColorDepth, Format};
-use super::screen::Screen;
-use super::{CallError, CliError, UsageError, live, text, values};
+use super::terminal::output::{self, ColorDepth, Format};
+use super::terminal::screen::Screen;
+use super::terminal::text;
+use super::{CallError, CliError, UsageError, live};
 use keyviz_json::{MatrixJson, key_text};
 use keyviz_proto as proto;
 use keyviz_proto::key_viz_client::KeyVizClient;

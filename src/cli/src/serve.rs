@@ -8,10 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Args;
 
-use super::keyviz_flags::{self, KeyvizArgs, KeyvizOptions, SizeError};
-use super::storage_flags::{DEFAULT_CACHE_BYTES, StorageArgs, StorageFlags};
-use super::values::{self, Address};
-use super::{UsageError, text};
+use super::UsageError;
+use super::flags::keyviz_flags::{self, KeyvizArgs, KeyvizOptions, SizeError};
+use super::flags::storage_flags::{DEFAULT_CACHE_BYTES, StorageArgs, StorageFlags};
+use super::flags::values::{self, Address};
+use super::terminal::text;
 use keyviz_raft::GroupOptions;
 use keyviz_security::{SecurityConfig, TlsFiles};
 

@@ -6,10 +6,12 @@ use clap::Args;
 use serde::Serialize;
 
 use super::super::client::{Effect, NodeArgs};
-use super::super::kv::OneFormat;
-use super::super::{CliError, output, values};
 use super::current::status;
 use super::waiting::{self, Until};
+use crate::CliError;
+use crate::data::kv::OneFormat;
+use crate::flags::values;
+use crate::terminal::output;
 use keyviz_proto as proto;
 use keyviz_proto::cluster_client::ClusterClient;
 

@@ -24,8 +24,8 @@ pub(super) mod palette;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::output::ColorDepth;
-use super::text::{self, fit, inert, thousands};
+use super::terminal::output::ColorDepth;
+use super::terminal::text::{self, fit, inert, thousands};
 use grid::{Cell, Grid, Mark};
 use keyviz_json::series_name;
 use keyviz_proto as proto;

@@ -22,11 +22,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::CliError;
 use super::client::{Client, Effect, MAX_ANSWER_BYTES};
 use super::heat::{self, MAX_ROWS, Query, Scope, live_every, now_ms};
 use super::heatmap::{Drawing, render};
-use super::output::{self, ColorDepth};
-use super::{CliError, text};
+use super::terminal::output::{self, ColorDepth};
+use super::terminal::text;
 use keyviz_proto as proto;
 use keyviz_proto::cluster_client::ClusterClient;
 use keyviz_proto::key_viz_client::KeyVizClient;

@@ -8,18 +8,19 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
-use super::super::access::AccessArgs;
 use super::super::client::{CallError, NodeArgs, Nodes};
-use super::super::keyviz_flags::{SizeError, size_in};
-use super::super::kv::OneFormat;
-use super::super::values::{self, Address, MAX_KEY_BYTES, MAX_VALUE_BYTES, ValueError};
-use super::super::{CliError, UsageError, output};
 use super::pattern::KeyNames;
 use super::{
     DEFAULT_CLIENTS, DEFAULT_DURATION, DEFAULT_KEY_PREFIX, DEFAULT_KEYS, DEFAULT_READ_RATIO,
     DEFAULT_VALUE_BYTES, LoadOptions, MAX_CLIENTS, Pattern, PatternOptions, Progress, TraceOptions,
     Workload, progress_line, run,
 };
+use crate::data::kv::OneFormat;
+use crate::flags::access::AccessArgs;
+use crate::flags::keyviz_flags::{SizeError, size_in};
+use crate::flags::values::{self, Address, MAX_KEY_BYTES, MAX_VALUE_BYTES, ValueError};
+use crate::terminal::output;
+use crate::{CliError, UsageError};
 
 /// Time between two looks at the progress.
 const TICK: Duration = Duration::from_millis(100);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::super::text::thousands;
+use crate::terminal::text::thousands;
 
 /// Maximum recorded latency; the minimum is 1 µs, the precision three digits.
 const LONGEST_US: u64 = 3_600_000_000;

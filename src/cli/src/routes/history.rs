@@ -5,9 +5,10 @@ use std::io::Write;
 use clap::Args;
 
 use super::super::client::{Effect, NodeArgs};
-use super::super::kv::OneFormat;
-use super::super::{CliError, output, text};
 use super::{delta_words, ids, route_words, stub};
+use crate::CliError;
+use crate::data::kv::OneFormat;
+use crate::terminal::{output, text};
 use keyviz_json::RouteHistoryJson;
 use keyviz_proto as proto;
 

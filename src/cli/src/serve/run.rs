@@ -6,8 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::CliError;
 use super::super::running::{self, Reloads, RunningNode, Signals};
-use super::super::talk::say;
 use super::ServeOptions;
+use crate::terminal::talk::say;
 use keyviz_security::SecurityConfig;
 
 /// A start that is called off has this long to end in order.

@@ -92,10 +92,6 @@ const CRATES: &[(&str, &str, &[&str])] = &[
 /// Crates whose files still import in circles.
 const CIRCLES_NOT_YET: &[&str] = &[];
 
-/// Folders and files whose lines are still longer.
-const COLUMNS_NOT_YET: &[&str] =
-    &["clippy.toml", "src/cli/src/", "src/json/src/", "src/main.rs", "web/"];
-
 const MAX_FILES: usize = 20;
 const MAX_LINES: usize = 500;
 const MAX_COLUMNS: usize = 100;
@@ -286,7 +282,6 @@ fn structure_no_folder_holds_more_than_20_files_of_source() {
 #[test]
 fn structure_no_line_is_wider_than_100_columns() {
     let mut wrong = Vec::new();
-    let mut missed: BTreeSet<&str> = COLUMNS_NOT_YET.iter().copied().collect();
     for file in files(root(), &[".rs", ".md", ".js", ".proto", ".toml"]) {
         let path = shown(&file);
         let text = read(&file);
@@ -296,11 +291,7 @@ fn structure_no_line_is_wider_than_100_columns() {
             line.chars().count() > MAX_COLUMNS && !whole
         });
         let Some((at, line)) = wide else { continue };
-        match COLUMNS_NOT_YET.iter().find(|listed| path.starts_with(**listed)) {
-            Some(listed) => drop(missed.remove(listed)),
-            None => wrong.push(format!("{path}:{}: {} columns", at + 1, line.chars().count())),
-        }
+        wrong.push(format!("{path}:{}: {} columns", at + 1, line.chars().count()));
     }
-    wrong.extend(missed.iter().map(|listed| format!("{listed} is fine: take it off the list")));
     assert!(wrong.is_empty(), "lines over {MAX_COLUMNS} columns:\n{}", wrong.join("\n"));
 }

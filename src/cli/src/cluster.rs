@@ -45,8 +45,9 @@ enum ClusterCommand {
     /// Replace a member that lost its disk, or whose disk went back, by a node that has joined: the
     /// member is removed, and its replicas are moved to other nodes
     ReplaceNode(replace::ReplaceNodeArgs),
-    /// Compare all replicas of each group while they serve: each computes a digest of its rows as of
-    /// the same applied entry. Exit code 0: all agree; 1: some differ; 6: some replicas gave no digest
+    /// Compare all replicas of each group while they serve: each computes a digest of its rows as
+    /// of the same applied entry. Exit code 0: all agree; 1: some differ; 6: some replicas gave no
+    /// digest
     Verify(verify::VerifyArgs),
     /// Move the leadership of a Raft group to another of its replicas
     TransferLeader(TransferArgs),

@@ -50,7 +50,12 @@ pub struct HeatArgs {
     series: proto::Series,
     /// Length of the window until now, such as 5m or 1h, including the column in progress [default:
     /// 1h]. A drawing begins at the first count
-    #[arg(long, value_name = "DURATION", value_parser = values::duration, conflicts_with_all = ["from", "to"])]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = values::duration,
+        conflicts_with_all = ["from", "to"],
+    )]
     last: Option<Duration>,
     /// Start of the window: RFC 3339 or Unix milliseconds; absent: 1h before its end
     #[arg(long, value_name = "TIME", value_parser = values::time_ms)]

@@ -117,8 +117,8 @@ struct WatchArgs {
     /// Only changes after this catalog version; 0: the whole table first
     #[arg(long, value_name = "VERSION", default_value_t = 0)]
     after: u64,
-    /// Cluster whose catalog version that is (`cluster_id` of the first object of an earlier watch);
-    /// another cluster, or the same after a restore, shows the whole table first
+    /// Cluster whose catalog version that is (`cluster_id` of the first object of an earlier
+    /// watch); another cluster, or the same after a restore, shows the whole table first
     #[arg(long, value_name = "ID", requires = "after")]
     cluster: Option<String>,
     /// How to print; json prints one object per line

@@ -36,9 +36,9 @@ The file has one operation a line:
   put KEY VALUE
   delete KEY
 
-KEY ends at the first space; VALUE is the rest of the line and may be empty. In both, \\n \\r \\t \\xNN
-\\u{N} are escapes, a backslash is written as \\\\ and a space in a key as \\x20; `hex:` and digits stand
-for any bytes. Empty lines and lines that begin with # are skipped.
+KEY ends at the first space; VALUE is the rest of the line and may be empty. In both,
+\\n \\r \\t \\xNN \\u{N} are escapes, a backslash is written as \\\\ and a space in a key as \\x20;
+`hex:` and digits stand for any bytes. Empty lines and lines that begin with # are skipped.
 All operations are applied or none, in the order of the file: at most 1,024 operations and 4 MiB,
 with all keys in one Raft group (otherwise the batch is refused, exit code 5).")]
 pub struct BatchArgs {

@@ -19,7 +19,9 @@ use keyviz_json::{Key, value_text};
 /// `cas`.
 #[derive(Args, Debug)]
 #[command(
-    group = ArgGroup::new("expected").required(true).args(["expect", "expect_file", "expect_absent"]),
+    group = ArgGroup::new("expected")
+        .required(true)
+        .args(["expect", "expect_file", "expect_absent"]),
     group = ArgGroup::new("then").required(true).args(["new", "value_file", "delete"]),
     override_usage = "keyviz cas [OPTIONS] <KEY> <NEW|--value-file <FILE>|--delete> \
                       <--expect <VALUE>|--expect-file <FILE>|--expect-absent>",

@@ -17,8 +17,8 @@ use keyviz_json::Key;
 /// `delete-range`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Atomic in each step (at most 1,024 keys or 1 MiB), not across steps. Where it fails on the way, stderr
-says how far it came and the command exits with 6; run it again to remove the rest.")]
+Atomic in each step (at most 1,024 keys or 1 MiB), not across steps. If it fails midway, stderr
+says how far it got and the command exits with 6; run it again to remove the rest.")]
 pub struct DeleteRangeArgs {
     /// First key, inclusive; '' is the beginning of the key space
     #[arg(value_parser = values::bound)]

@@ -71,7 +71,9 @@ async fn run_in(
     let shown = show(options, color, signals).await;
     let stopped = tokio::select! {
         stopped = stop(nodes) => stopped,
-        () = signals.next() => Err(CliError::Node(anyhow::anyhow!("stopped before everything was written"))),
+        () = signals.next() => {
+            Err(CliError::Node(anyhow::anyhow!("stopped before everything was written")))
+        }
     };
     shown.and(stopped)
 }

@@ -44,7 +44,11 @@ pub enum ValueError {
     #[error("a duration is a number and a unit, such as 500ms, 60s or 1h ({0})")]
     Duration(String),
     /// A duration out of its range.
-    #[error("must be from {} to {}", crate::terminal::text::duration(*.0), crate::terminal::text::duration(*.1))]
+    #[error(
+        "must be from {} to {}",
+        crate::terminal::text::duration(*.0),
+        crate::terminal::text::duration(*.1)
+    )]
     DurationRange(Duration, Duration),
     /// A duration of no length.
     #[error("must be longer than 0, such as 500ms, 60s or 1h")]

@@ -227,14 +227,16 @@ impl App {
         loop {
             let layout = self.draw(terminal)?;
             let next_stream = self.next_stream.filter(|_| self.streams());
+            let asks = !self.view.paused && self.asking.is_none();
+            let stream_at = next_stream.unwrap_or_else(Instant::now);
             let told = tokio::select! {
                 _ = &mut interrupt => return Ok(()),
                 told = told.recv() => told,
-                () = tokio::time::sleep_until(self.next_ask), if !self.view.paused && self.asking.is_none() => {
+                () = tokio::time::sleep_until(self.next_ask), if asks => {
                     self.ask();
                     continue;
                 }
-                () = tokio::time::sleep_until(next_stream.unwrap_or_else(Instant::now)), if next_stream.is_some() => {
+                () = tokio::time::sleep_until(stream_at), if next_stream.is_some() => {
                     self.open_stream();
                     continue;
                 }

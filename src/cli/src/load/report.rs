@@ -314,7 +314,8 @@ impl LoadReport {
             let keys = thousands(verified);
             writeln!(
                 out,
-                "verified: {keys} keys right, {} missing ({wrong} of them hold another value), {unread} could not be read",
+                "verified: {keys} keys right, {} missing ({wrong} of them hold another value), \
+                 {unread} could not be read",
                 thousands(missing)
             )?;
         }

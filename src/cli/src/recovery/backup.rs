@@ -36,8 +36,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// `backup`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "The file appears when it is whole. `keyviz restore` makes a new cluster's folders from it.\n\
-    Exits with 6 where a member did not answer: the file then lacks what that one counted."
+    after_help = "The file appears once it is complete. `keyviz restore` creates the folders of a\n\
+    new cluster from it. Exits with 6 if a member did not answer: the file then lacks the counts\n\
+    of that member."
 )]
 pub struct BackupArgs {
     /// File to write, which must not exist; or a folder, for a file named after cluster and time

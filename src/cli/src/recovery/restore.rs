@@ -19,8 +19,8 @@ use keyviz_types::NodeId;
 /// `restore`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Run it once for every member, with the same file and the same list; then start each with\n\
-    `keyviz serve --id ID --data DIR --listen ...`, without --bootstrap."
+    after_help = "Run it once for every member, with the same file and the same list; then start\n\
+    each with `keyviz serve --id ID --data DIR --listen ...`, without --bootstrap."
 )]
 pub struct RestoreArgs {
     /// The backup
@@ -30,7 +30,12 @@ pub struct RestoreArgs {
     #[arg(long, env = "KEYVIZ_DATA", value_name = "DIR")]
     data: PathBuf,
     /// The node that the folder is for
-    #[arg(long, env = "KEYVIZ_ID", value_name = "ID", value_parser = |text: &str| values::number_in(text, 1, u64::MAX))]
+    #[arg(
+        long,
+        env = "KEYVIZ_ID",
+        value_name = "ID",
+        value_parser = |text: &str| values::number_in(text, 1, u64::MAX),
+    )]
     id: u64,
     /// All members of the new cluster
     #[arg(
@@ -43,11 +48,16 @@ pub struct RestoreArgs {
     )]
     bootstrap: Vec<(u64, Address)>,
     /// Replicas of each group, 1 to 9 [default: 3, or the number of members]
-    #[arg(long, env = "KEYVIZ_REPLICATION", value_name = "N", value_parser = |text: &str| values::number_in(text, 1, MAX_REPLICATION))]
+    #[arg(
+        long,
+        env = "KEYVIZ_REPLICATION",
+        value_name = "N",
+        value_parser = |text: &str| values::number_in(text, 1, MAX_REPLICATION),
+    )]
     replication: Option<u64>,
-    /// Goes into the new cluster's id, the same for every member. Needed where this backup was restored
-    /// for these members before: the id would be the same again, and clients that kept a catalog
-    /// version from then would not notice
+    /// Goes into the new cluster's id, the same for every member. Needed where this backup was
+    /// restored for these members before: the id would be the same again, and clients that kept a
+    /// catalog version from then would not notice
     #[arg(long = "as", value_name = "NAME")]
     name: Option<String>,
     /// How to print the result
@@ -114,8 +124,8 @@ pub fn run(args: RestoreArgs) -> Result<(), CliError> {
     }
     for node in &restored.history_left_out {
         say!(
-            "keyviz: the backup lacks the history of node {node}; heatmaps show the time before the \
-             backup as partial"
+            "keyviz: the backup lacks the history of node {node}; heatmaps show the time before \
+             the backup as partial"
         );
     }
     let mut out = output::stdout();
@@ -134,7 +144,8 @@ pub fn run(args: RestoreArgs) -> Result<(), CliError> {
         }
         OneFormat::Table => writeln!(
             out,
-            "{}: node {} of cluster {}, catalog version {catalog_version}, {} rows in {groups} groups",
+            "{}: node {} of cluster {}, catalog version {catalog_version}, {} rows in {groups} \
+             groups",
             text::inert(&restore.data.display().to_string()),
             restore.id,
             restored.cluster_id,

@@ -17,10 +17,11 @@ use keyviz_node::{Salvage, SalvagedGroup};
 /// `salvage`.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "For a cluster that has lost a majority of its members for good and has no better backup. Each group\n\
-    comes from the folder whose log of it ends last. Writes that only lost members had are lost, and\n\
-    writes that were never acknowledged may appear. The folders are copied and never changed.\n\
-    Without --accept-loss the command prints what would be saved, and writes nothing.\n\
+    after_help = "For a cluster that has lost a majority of its members for good and has no\n\
+    better backup. Each group is taken from the folder whose log of it goes furthest. Writes that\n\
+    only lost members had are lost, and writes that were never acknowledged may appear. The\n\
+    folders are copied, never changed. Without --accept-loss the command prints what would be\n\
+    saved and writes nothing.\n\
     Exit codes: 0 written; 5 --accept-loss is missing or names another cluster; 1 it failed."
 )]
 pub struct SalvageArgs {
@@ -134,8 +135,8 @@ pub async fn run(args: SalvageArgs) -> Result<(), CliError> {
         }
         OneFormat::Table => writeln!(
             out,
-            "{}: {} rows in {} groups, history of {} nodes, {}. Make a new cluster's folders from it \
-             with `keyviz restore`.",
+            "{}: {} rows in {} groups, history of {} nodes, {}. Create a new cluster's folders \
+             from it with `keyviz restore`.",
             text::inert(&written.file),
             text::thousands(written.rows),
             written.groups,

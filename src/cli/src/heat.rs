@@ -183,10 +183,9 @@ impl Query {
         }
     }
 
-    /// The same question on the rows of its answer.
-    pub fn on_rows_of(&self, matrix: &proto::Matrix) -> Query {
-        let boundaries = matrix.rows.iter().map(|row| row.start.clone()).collect();
-        Query { boundaries, ..self.clone() }
+    /// The same question on rows that are kept.
+    pub(crate) fn on(&self, rows: &LiveRows) -> Query {
+        Query { boundaries: rows.boundaries().to_vec(), ..self.clone() }
     }
 
     /// Asks.
@@ -391,7 +390,7 @@ async fn again(
 ) -> Result<(), CliError> {
     let in_place = format == Format::Table && io::stdout().is_terminal();
     let mut matrix = query.ask(client, drawing(format, color).as_ref()).await?;
-    let mut rows = LiveRows::new(query.clone(), &matrix);
+    let mut rows = LiveRows::new(&query.boundaries, &matrix);
     let mut screen = if in_place { Some(Screen::enter()?) } else { None };
     let mut failure = None;
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
@@ -406,9 +405,10 @@ async fn again(
             _ = &mut interrupt => break,
             () = tokio::time::sleep(every) => {}
         }
+        let kept = query.on(&rows);
         let next = tokio::select! {
             _ = &mut interrupt => break,
-            next = rows.query.ask(client, drawing.as_ref()) => next,
+            next = kept.ask(client, drawing.as_ref()) => next,
         };
         match next {
             Ok(next) => {

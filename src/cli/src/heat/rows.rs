@@ -2,15 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::Query;
+use bytes::Bytes;
+
 use keyviz_proto as proto;
 
 /// The rows of a live heatmap: those of its first answer, so that nothing moves while somebody
 /// looks. Only a picture of few rows, as of a cluster that has just begun, is planned anew.
 #[derive(Debug)]
 pub(crate) struct LiveRows {
-    /// The question, with the rows that are kept.
-    pub(crate) query: Query,
+    /// The keys between the rows that are kept; none: rows are planned.
+    boundaries: Vec<Bytes>,
     kept: bool,
     planned: Instant,
 }
@@ -24,28 +25,32 @@ pub(crate) const GAIN_THAT_PAYS: f64 = 1.5;
 
 impl LiveRows {
     /// Keeps the rows of the answer, unless the question has rows of its own.
-    pub(crate) fn new(query: Query, matrix: &proto::Matrix) -> Self {
-        let mut rows = LiveRows::planned(query);
+    pub(crate) fn new(own: &[Bytes], matrix: &proto::Matrix) -> Self {
+        let mut rows = LiveRows::planned(own);
         rows.keep(matrix);
         rows
     }
 
     /// Keeps the rows of the first answer that is shown.
-    pub(crate) fn planned(query: Query) -> Self {
-        let kept = query.boundaries.is_empty();
-        LiveRows { query, kept, planned: Instant::now() }
+    pub(crate) fn planned(own: &[Bytes]) -> Self {
+        LiveRows { boundaries: own.to_vec(), kept: own.is_empty(), planned: Instant::now() }
+    }
+
+    /// The keys between the rows; none: they are planned.
+    pub(crate) fn boundaries(&self) -> &[Bytes] {
+        &self.boundaries
     }
 
     fn keep(&mut self, matrix: &proto::Matrix) {
         if self.kept && !matrix.rows.is_empty() {
-            self.query = self.query.on_rows_of(matrix);
+            self.boundaries = matrix.rows.iter().map(|row| row.start.clone()).collect();
         }
     }
 
     /// Rows are planned by the next answer.
     pub(crate) fn plan(&mut self) {
         if self.kept {
-            self.query.boundaries.clear();
+            self.boundaries.clear();
             self.planned = Instant::now();
         }
     }
@@ -53,7 +58,7 @@ impl LiveRows {
     /// Keeps rows that were planned; whether rows planned anew would show more, and nothing much is
     /// shown yet.
     pub(crate) fn shown(&mut self, matrix: &proto::Matrix) -> bool {
-        if self.query.boundaries.is_empty() {
+        if self.boundaries.is_empty() {
             self.keep(matrix);
             return false;
         }

@@ -176,7 +176,7 @@ struct App {
     client: Client,
     color: ColorDepth,
     matrix: proto::Matrix,
-    /// The question with the rows that are kept.
+    /// The rows that are kept.
     rows: LiveRows,
     leaders: HashMap<u64, u64>,
     bounds: Vec<Bytes>,
@@ -200,7 +200,7 @@ impl App {
         tell: mpsc::Sender<Told>,
     ) -> Self {
         App {
-            rows: LiveRows::new(query.clone(), &whole.matrix),
+            rows: LiveRows::new(&query.boundaries, &whole.matrix),
             view: View::new(query),
             client,
             color,
@@ -332,7 +332,7 @@ impl App {
     }
 
     fn question_changed(&mut self) {
-        self.rows = LiveRows::planned(self.view.query.clone());
+        self.rows = LiveRows::planned(&self.view.query.boundaries);
         self.plan_anew();
     }
 
@@ -349,7 +349,7 @@ impl App {
 
     fn ask(&mut self) {
         let (query, client, tell) =
-            (self.rows.query.clone(), self.client.clone(), self.tell.clone());
+            (self.view.query.on(&self.rows), self.client.clone(), self.tell.clone());
         let (question, version) = (self.question, self.matrix.catalog_version);
         let version = if self.bounds.is_empty() { 0 } else { version };
         let (width, height) = output::size();
@@ -372,7 +372,7 @@ impl App {
     fn open_stream(&mut self) {
         self.next_stream = None;
         let (query, client, tell) =
-            (self.rows.query.clone(), self.client.clone(), self.tell.clone());
+            (self.view.query.on(&self.rows), self.client.clone(), self.tell.clone());
         self.stream = Some(tokio::spawn(follow(query, client, self.question, tell)));
     }
 

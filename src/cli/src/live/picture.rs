@@ -50,7 +50,7 @@ const HELP: &[(&str, &str)] = &[
     ("Backspace, Home", "the view before; the first view"),
     ("1 2 3 4", "writes, reads, write bytes, read bytes"),
     ("l", "linear or logarithmic"),
-    ("m", "more detail: rows as they would be planned now"),
+    ("m", "rows planned now: more detail"),
     ("Space, p", "pause and go on"),
     ("Esc", "no cursor"),
     ("q, Ctrl-C", "the end"),

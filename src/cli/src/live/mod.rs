@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 use super::CliError;
 use super::client::{Client, Effect, MAX_ANSWER_BYTES};
-use super::heat::{self, MAX_ROWS, Query, Scope, live_every, now_ms};
+use super::heat::{MAX_ROWS, Query, Scope, counted_by, live_every, now_ms};
 use super::heatmap::{Drawing, render};
 use super::terminal::output::{self, ColorDepth};
 use super::terminal::text;
@@ -270,7 +270,7 @@ impl App {
         let layout = Layout::new(&self.matrix, size.width.into(), size.height.into());
         let status = match self.view.query.scope {
             Scope::Cluster => None,
-            Scope::Node => heat::counted_by(&self.matrix),
+            Scope::Node => counted_by(&self.matrix),
         };
         let status = status.into_iter().chain([self.status()]).collect::<Vec<_>>().join(" · ");
         let picture = Picture {

@@ -16,6 +16,7 @@ use crate::history::window::Window;
 use crate::sampler::counts::{Counts, Series};
 use keyviz_types::{KeyRange, Term};
 
+pub use answers::WantedView;
 pub use axis::{AxisError, ColumnPlan, ColumnSpan, RowAxis, plan_columns};
 pub use column_set::ColumnSet;
 pub use density::RangeTotal;

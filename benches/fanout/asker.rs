@@ -15,7 +15,7 @@ use keyviz_core::query::{ColumnPlan, RowAxis};
 use keyviz_core::wire::PackedColumns;
 use keyviz_core::{NodeId, Query, Series};
 use keyviz_directory::{Directory, MemberAddress};
-use keyviz_fanout::{Fanout, FanoutParts, MatrixRequest, PeerMatrix, PeerTotals};
+use keyviz_fanout::{Fanout, FanoutParts, MatrixRequest, PeerMatrix, PeerTotals, RoundError};
 use keyviz_peer::PeerClient;
 use keyviz_raft::{Peers, PeersOptions};
 
@@ -36,7 +36,7 @@ impl PeerMatrix for Counting {
         &self,
         to: NodeId,
         query: Arc<Query>,
-    ) -> BoxFuture<'static, Result<PeerTotals, String>> {
+    ) -> BoxFuture<'static, Result<PeerTotals, RoundError>> {
         self.client.totals(to, query)
     }
 
@@ -46,7 +46,7 @@ impl PeerMatrix for Counting {
         query: Arc<Query>,
         rows: Arc<RowAxis>,
         columns: Arc<ColumnPlan>,
-    ) -> BoxFuture<'static, Result<Vec<PackedColumns>, String>> {
+    ) -> BoxFuture<'static, Result<Vec<PackedColumns>, RoundError>> {
         let cells = Arc::clone(&self.cells);
         let answer = self.client.columns(to, query, rows, columns);
         async move {

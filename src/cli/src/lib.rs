@@ -370,7 +370,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
             limits::raise_open_files();
             let nodes = usize::try_from(options.nodes).unwrap_or(usize::MAX);
             limits::check_threads_of_nodes(nodes, cores())?;
-            many_threads()?.block_on(demo::run_demo(options, color))
+            many_threads()?.block_on(demo::run_demo(options, color, None))
         }
         Command::Serve(args) => {
             let options = args.options()?;
@@ -378,7 +378,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
             limits::raise_open_files();
             limits::check_threads_of_nodes(1, node_workers())?;
             let runtime = node_threads()?;
-            let ran = runtime.block_on(serve::run_serve(options));
+            let ran = runtime.block_on(serve::run_serve(options, None));
             // A storage that hangs must not keep the process from ending.
             runtime.shutdown_timeout(Duration::from_secs(1));
             ran

@@ -102,12 +102,12 @@ impl PeerMatrix for Scripted {
         &self,
         to: NodeId,
         query: Arc<Query>,
-    ) -> BoxFuture<'static, Result<PeerTotals, String>> {
+    ) -> BoxFuture<'static, Result<PeerTotals, RoundError>> {
         let (local, pause, alive) = self.call(to, 0);
         async move {
             let _alive = alive;
             sleep(pause).await;
-            let totals = local.totals(query).await.map_err(|error| error.to_string())?;
+            let totals = local.totals(Asker::Peer, query).await?;
             Ok(PeerTotals { totals, now_ms: NOW_MS + 5, step_ms: STEP_MS })
         }
         .boxed()
@@ -119,12 +119,12 @@ impl PeerMatrix for Scripted {
         query: Arc<Query>,
         rows: Arc<RowAxis>,
         columns: Arc<ColumnPlan>,
-    ) -> BoxFuture<'static, Result<Vec<PackedColumns>, String>> {
+    ) -> BoxFuture<'static, Result<Vec<PackedColumns>, RoundError>> {
         let (local, pause, alive) = self.call(to, 1);
         async move {
             let _alive = alive;
             sleep(pause).await;
-            let parts = local.columns(query, rows, columns).await.map_err(|e| e.to_string())?;
+            let parts = local.columns(Asker::Peer, query, rows, columns).await?;
             Ok(parts.into_iter().map(PackedColumns::from).collect())
         }
         .boxed()

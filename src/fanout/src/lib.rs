@@ -30,7 +30,7 @@ pub use feed::{ColumnsUpdate, FeedError, Feeds, MAX_FEEDS, MAX_SUBSCRIBERS, Subs
 pub use handoffs::{HandoffError, HandoffRecord, HandoffStore, Incoming};
 pub use local::{Clock, FlushStats, LocalMatrix, StoredRecords};
 pub use parts::FanoutParts;
-pub use peers::{PeerMatrix, PeerTotals};
+pub use peers::{PeerMatrix, PeerTotals, RoundError};
 pub use request::{Axis, MatrixAnswer, MatrixError, MatrixRequest};
 pub use work::{
     Asker, Busy, ComputeSlot, MAX_QUERIES, MAX_WAITING_COMPUTATIONS, MAX_WAITING_QUERIES, Work,

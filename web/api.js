@@ -34,7 +34,8 @@ function send(path, parameters, { accept = "application/json", headers = {}, ...
   const query = new URLSearchParams(parameters).toString();
   const all = { accept, ...headers };
   if (token) all.authorization = `Bearer ${token}`;
-  return fetch(`/api/v1/${path}${query ? `?${query}` : ""}`, { headers: all, cache: "no-store", ...options });
+  // Not from the root: a proxy may serve the page under a path of its own.
+  return fetch(`api/v1/${path}${query ? `?${query}` : ""}`, { headers: all, cache: "no-store", ...options });
 }
 
 export const ask = (path, parameters, signal) => answerOf(() => send(path, parameters, { signal }));

@@ -72,9 +72,13 @@ const ORDERS = {
   group: (a, b) => a.group - b.group,
 };
 
-/** Routes that a search means: by id, or the one that holds the key and those that start like it. */
+/**
+ * Routes that a search means: by `#id` that one alone, else by id, or the one that holds the key and
+ * those that start like it.
+ */
 function found(routes, find) {
   if (find === "") return routes;
+  if (/^#\d+$/.test(find)) return routes.filter((route) => `#${route.id}` === find);
   const bytes = keyBytes(find);
   const holder = routes[routeOf(routes, bytes)];
   const starts = (route) => route.bytes.length >= bytes.length
@@ -173,14 +177,15 @@ export function mergeable(routes, route) {
   return next && next.group === route.group ? next : null;
 }
 
-export function showCluster(cluster, { line, members, groups }, linked, does) {
+/** `lost`: nobody answers, and what is shown is from before. */
+export function showCluster(cluster, lost, { line, members, groups }, linked, does) {
   const list = (value) => (Array.isArray(value) ? value : []);
   line.textContent = [`Cluster ${cluster.cluster_id}, catalog version ${exact(Number(cluster.catalog_version))}`,
     movesText(cluster), cluster.removed ?? ""].filter((part) => part !== "").join("; ");
   members.replaceChildren(...list(cluster.members).map((member) => element("tr", {},
     element("td", {}, `${member.id}${member.voter ? "" : " (learner)"}`),
     element("td", {}, String(member.address)),
-    element("td", { class: stateClass(member) }, stateText(member)),
+    element("td", { class: lost ? "dim" : stateClass(member) }, lost ? `not known now; before: ${stateText(member)}` : stateText(member)),
     element("td", {}, String(member.catalog_version)),
     element("td", {}, String(member.version ?? "")),
     element("td", { class: "number" }, member.ok ? span(Number(member.uptime_ms)) : ""),

@@ -49,7 +49,8 @@ pub(crate) use state::HttpState;
 use keyviz_json::{
     ClusterJson, RoutesJson, axis_from_name, parse_key, role_from_name, series_from_name,
 };
-use reply::{Encoding, bad, json, number, problem};
+pub(crate) use reply::problem;
+use reply::{Encoding, bad, json, number};
 
 /// Nothing but the page's own files may run or be asked; keys are data and stay text.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \

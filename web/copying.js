@@ -1,4 +1,5 @@
-// Copying text, also where the page has no clipboard: browsers give one to HTTPS and localhost only.
+// Copying text, also where the page has no clipboard: browsers give one to HTTPS and localhost
+// only.
 
 /** Whether the text was copied. */
 export async function copyText(text) {

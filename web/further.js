@@ -1,6 +1,7 @@
-// Keys that lie further on than those that are shown. Nobody has told of keys there, so the bounds are
-// read as numbers, in the characters that the keys shown are made of, and moved by a share of their
-// distance: beyond key/00025000 to key/00050000 lies key/00022 an eighth before, key/00053 one after.
+// Keys that lie further on than those that are shown. Nobody has told of keys there, so the bounds
+// are read as numbers, in the characters that the keys shown are made of, and moved by a share of
+// their distance: beyond key/00025000 to key/00050000 lies key/00022 an eighth before, and
+// key/00053 one after.
 
 import { keyBytes, keyText } from "./keys.js";
 
@@ -44,7 +45,11 @@ function bound(bounds, start, end, shared, share) {
   const by = ((high - low) * BigInt(Math.round(Math.abs(share) * SCALE))) / BigInt(SCALE);
   const goal = share < 0 ? low - by : high + by;
   if (goal <= 0n || goal >= whole) return null;
-  return Uint8Array.from([...start.subarray(0, shared), ...shortest(goal, by / SLACK, base).map((digit) => alphabet[digit])]);
+  const digits = shortest(goal, by / SLACK, base);
+  return Uint8Array.from([
+    ...start.subarray(0, shared),
+    ...digits.map((digit) => alphabet[digit]),
+  ]);
 }
 
 /** Every character that occurs, with those of its kind: all digits where there is one. */
@@ -54,10 +59,12 @@ function charactersOf(list) {
     for (const byte of bytes) {
       const [first, last] = byte < 0x20 || byte > 0x7e ? [0, 255]
         : CLASSES.find(([low, high]) => byte >= low && byte <= high) ?? [byte, byte];
-      if (!seen.has(first) || !seen.has(last)) for (let each = first; each <= last; each += 1) seen.add(each);
+      if (seen.has(first) && seen.has(last)) continue;
+      for (let each = first; each <= last; each += 1) seen.add(each);
     }
   }
-  return seen.size < 2 ? Array.from({ length: 256 }, (_, byte) => byte) : [...seen].sort((a, b) => a - b);
+  if (seen.size < 2) return Array.from({ length: 256 }, (_, byte) => byte);
+  return [...seen].sort((a, b) => a - b);
 }
 
 /** The digits of a number at most `slack` from the goal that takes fewest. */

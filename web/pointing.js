@@ -1,8 +1,9 @@
-// What is pointed at: the cell under the cursor with its tooltip, the pinned one with its drawer, and
-// what the tables show of both. After a refresh each says what is there now.
+// What is pointed at: the cell under the cursor with its tooltip, the pinned one with its drawer,
+// and what the tables show of both. After a refresh each says what is there now.
 
 import { copyText } from "./copying.js";
-import { Drawer, columnText, element, keysText, movedText, showTooltip, spokenCell } from "./details.js";
+import { Drawer, columnText, element, keysText, movedText } from "./details.js";
+import { showTooltip, spokenCell } from "./details.js";
 import { cellHolding } from "./matrix.js";
 import { linkTables } from "./tables.js";
 
@@ -14,9 +15,9 @@ export class Pointing {
     this.plot = plot;
     this.look = look;
     this.drawer = new Drawer(at("drawer"), { close: () => this.unpin(), ...does });
-    /** The row of the heatmap that the tables point out: the pinned one, else the one under the pointer. */
+    /** The row that the tables highlight: the pinned one, else the one under the pointer. */
     this.linked = null;
-    /** Where the cursor is: under the pointer, which stays, or on a cell that the keys chose, which moves. */
+    /** Where the cursor is: under the pointer, which stays, or on a cell, which moves. */
     this.place = null;
   }
 
@@ -32,7 +33,8 @@ export class Pointing {
       return;
     }
     const { rows, columns } = plot.matrix;
-    this.place = spoken ? { start: rows[cell.row].start, ms: columns[cell.column].start } : { x, y };
+    const chosen = { start: rows[cell.row].start, ms: columns[cell.column].start };
+    this.place = spoken ? chosen : { x, y };
     if (!plot.pinned) this.link(rows[cell.row]);
     showTooltip(tooltip, plot, cell, x, y, { zone, cluster });
     const event = plot.eventAt(x, y);
@@ -50,7 +52,9 @@ export class Pointing {
     if (!this.place) return;
     const { plot, place } = this;
     const byKeys = place.ms !== undefined;
-    const cell = byKeys ? cellHolding(plot.matrix, place.start, place.ms) : plot.cellAt(place.x, place.y);
+    const cell = byKeys
+      ? cellHolding(plot.matrix, place.start, place.ms)
+      : plot.cellAt(place.x, place.y);
     if (!cell || at("tooltip").hidden) {
       plot.cursor = cell;
       at("tooltip").hidden = true;
@@ -86,7 +90,8 @@ export class Pointing {
     }
     const [row, column] = [plot.matrix.rows[cell.row], plot.matrix.columns[cell.column]];
     this.link(row);
-    this.drawer.show(plot.matrix, cell, { ...this.look(), note: movedText(plot.pinned, row, column) });
+    const note = movedText(plot.pinned, row, column);
+    this.drawer.show(plot.matrix, cell, { ...this.look(), note });
   }
 
   unpin() {
@@ -116,7 +121,8 @@ export class Pointing {
     if (!cell) return;
     const row = plot.matrix.rows[cell.row];
     const column = plot.matrix.columns[cell.column];
-    const text = { key: row.start, range: keysText(row), time: new Date(column.start).toISOString() }[what];
+    const time = new Date(column.start).toISOString();
+    const text = { key: row.start, range: keysText(row), time }[what];
     const said = (await copyText(text)) ? `copied the ${what}` : "the browser refused to copy";
     at("spoken").textContent = `${said}, ${columnText(column, this.look().zone)}`;
   }

@@ -22,12 +22,14 @@ mod full_disk;
 mod leaders;
 #[cfg(target_os = "linux")]
 mod limits;
+mod load;
 mod lost_disk;
 mod members;
 #[cfg(target_os = "linux")]
 mod memory;
 mod moved;
 mod readiness;
+mod replaced;
 mod request_ids;
 mod restart;
 mod routes;

@@ -47,9 +47,13 @@ impl Addresses {
     /// Runs until stopped.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut told: Option<(String, tokio::time::Instant)> = None;
+        // A leader of an earlier version leaves an address of HTTP as it was: not again at once.
+        let mut told_http: Option<tokio::time::Instant> = None;
         loop {
             self.follow_catalog().await;
-            if let Some(known) = self.known_elsewhere() {
+            let fresh = told_http.is_none_or(|at| at.elapsed() >= TELL_EVERY);
+            if let Some(known) = self.known_elsewhere(fresh) {
+                told_http = Some(tokio::time::Instant::now());
                 match self.announce(&known).await {
                     Ok(()) => told = None,
                     Err(why) => {
@@ -74,14 +78,20 @@ impl Addresses {
         }
     }
 
-    /// Where the cluster knows this node, if that is elsewhere.
-    fn known_elsewhere(&self) -> Option<Member> {
+    /// Where the cluster knows this node, if that is elsewhere; where it serves HTTP, only if `http`.
+    fn known_elsewhere(&self, http: bool) -> Option<Member> {
         if self.directory.cluster_id().is_empty() {
             return None;
         }
         let members = self.catalog.status().members;
-        // Where it serves HTTP others hear from the node itself.
-        members.get(&self.node.0).filter(|known| known.addr != self.own.addr).cloned()
+        let known = members.get(&self.node.0)?;
+        (known.addr != self.own.addr || http && self.http_moved(known)).then(|| known.clone())
+    }
+
+    /// Whether others are told a wrong address of HTTP while this node is down. Of a first member
+    /// they are told none: they hear it from the node itself.
+    fn http_moved(&self, known: &Member) -> bool {
+        !known.http.is_empty() && !self.own.http.is_empty() && known.http != self.own.http
     }
 
     /// Tells a member where this node is; why none took it.
@@ -106,9 +116,12 @@ impl Addresses {
             match tokio::time::timeout(CHANGE_WITHIN, asked).await {
                 Ok(Ok(())) => {
                     let (own, before) = (&self.own.addr, &known.addr);
-                    tracing::info!(
-                        "told {address} that this node is at {own}, no more at {before}"
-                    );
+                    match own == before {
+                        true => tracing::info!("told {address} where this node serves HTTP"),
+                        false => tracing::info!(
+                            "told {address} that this node is at {own}, no more at {before}"
+                        ),
+                    }
                     return Ok(());
                 }
                 Ok(Err((again, reason))) => {
@@ -141,7 +154,7 @@ impl Addresses {
                 .members
                 .into_iter()
                 .filter_map(|(id, known)| {
-                    let current = current.get(&id).filter(|current| current.addr != known.addr)?;
+                    let current = current.get(&id).filter(|current| **current != known)?;
                     Some((id, current.clone()))
                 })
                 .collect();

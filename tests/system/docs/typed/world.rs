@@ -49,7 +49,8 @@ impl World {
         }
         std::os::unix::fs::symlink(root("deploy"), at("work/deploy")).expect("a link");
         std::fs::write(at("work/photo.jpg"), b"\xff\xd8\x00 a photo").expect("a file");
-        std::fs::write(at("work/changes.txt"), "put user/7 seven\ndelete user/8\n").expect("a file");
+        std::fs::write(at("work/changes.txt"), "put user/7 seven\ndelete user/8\n")
+            .expect("a file");
         World {
             secured,
             folder,
@@ -114,7 +115,9 @@ impl World {
             self.cluster = Some(cluster);
             eventually("all members answer", || self.members_that_answer() == [1, 2, 3]);
             eventually("every group takes writes", || {
-                ["a", "z"].iter().all(|key| self.sh(&format!("keyviz put {key} 1")).status.success())
+                ["a", "z"]
+                    .iter()
+                    .all(|key| self.sh(&format!("keyviz put {key} 1")).status.success())
             });
         }
         self.cluster.as_mut().expect("it was just made")
@@ -155,7 +158,9 @@ impl World {
         }
         let id = argument(text, "--id").and_then(|id| id.parse::<usize>().ok()).unwrap_or(0);
         let of_cluster = self.cluster.as_ref().filter(|cluster| {
-            self.machines == "machine" && text.contains("serve") && (1..=cluster.len()).contains(&id)
+            self.machines == "machine"
+                && text.contains("serve")
+                && (1..=cluster.len()).contains(&id)
         });
         let data = match of_cluster {
             Some(cluster) => cluster.data(id - 1),

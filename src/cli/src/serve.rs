@@ -320,19 +320,11 @@ fn move_rate(text: &str) -> Result<u64, SizeError> {
 }
 
 fn verify_every(text: &str) -> Result<Duration, values::ValueError> {
-    never_or_from(text, Duration::from_secs(1))
+    values::duration_or_never(text, Duration::from_secs(1))
 }
 
 fn replace_after(text: &str) -> Result<Duration, values::ValueError> {
-    never_or_from(text, Duration::from_secs(10))
-}
-
-/// A duration of at least `shortest`, or zero for never.
-fn never_or_from(text: &str, shortest: Duration) -> Result<Duration, values::ValueError> {
-    let longest = Duration::from_secs(366 * 86_400);
-    let given = values::duration_in(text, Duration::ZERO, longest)?;
-    let given = Some(given).filter(|given| given.is_zero() || *given >= shortest);
-    given.ok_or(values::ValueError::DurationRange(shortest, longest))
+    values::duration_or_never(text, Duration::from_secs(10))
 }
 
 /// A rate of reading rows.

@@ -22,8 +22,8 @@ const READ_BACK_FOR: Duration = Duration::from_secs(30);
 /// Maximum number of keys that are named.
 const NAMED: usize = 20;
 
-/// How long a key is waited for. Where one could not be read in all that time, a part of the cluster
-/// is gone, and each of its other keys is not waited for as long again.
+/// How long a key is waited for. Where one could not be read in all that time, a part of the
+/// cluster is gone, and each of its other keys is not waited for as long again.
 #[derive(Default)]
 struct Patience(Mutex<Option<Instant>>);
 

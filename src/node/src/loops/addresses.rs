@@ -78,7 +78,8 @@ impl Addresses {
         }
     }
 
-    /// Where the cluster knows this node, if that is elsewhere; where it serves HTTP, only if `http`.
+    /// Where the cluster knows this node, if that is elsewhere, or, with `http`, serves HTTP
+    /// elsewhere.
     fn known_elsewhere(&self, http: bool) -> Option<Member> {
         if self.directory.cluster_id().is_empty() {
             return None;

@@ -407,8 +407,9 @@ impl Balancer {
             return Ok(None);
         }
         memory.kept = None;
-        let (seconds, what) = (since.as_secs(), "its replicas are made again on others");
-        tracing::warn!(%node, "no answer for {seconds} s (--replace-after): it is removed, and {what}");
+        let seconds = since.as_secs();
+        let what = "(--replace-after): it is removed, and its replicas are made again on others";
+        tracing::warn!(%node, "no answer for {seconds} s {what}");
         self.record(placement, PlaceChange::Leave(node)).await.map(Some)
     }
 

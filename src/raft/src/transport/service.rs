@@ -76,10 +76,10 @@ impl Service {
         if let Err(implausible) = group.check_term(request.vote.leader_id.term) {
             return Err(answer(seq, Outcome::Invalid, implausible.message().to_owned()));
         }
-        let agrees = group.check_append(request);
-        agrees.map_err(|contradiction| self.close(group, seq, &contradiction))?;
         let room = self.take_space(&request.entries);
-        room.map_err(|full| answer(seq, Outcome::NoRoom, full.to_string()))
+        room.map_err(|full| answer(seq, Outcome::NoRoom, full.to_string()))?;
+        let agrees = group.check_append(request);
+        agrees.map_err(|contradiction| self.close(group, seq, &contradiction))
     }
 
     /// Closes a group whose leader contradicts what it has committed here.

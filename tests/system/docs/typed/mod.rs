@@ -2,8 +2,8 @@
 //! typed line by line on fresh nodes, with and without TLS, token and secret.
 //!
 //! What stands between the lines in words (start node 3 again, stop the process) is done by
-//! [`before`] and [`after`]; each names the line that it belongs to, and every one of them has to be
-//! met, so that a page cannot change without this file.
+//! [`before`] and [`after`]; each names the line that it belongs to, and every one of them has to
+//! be met, so that a page cannot change without this file.
 
 mod page;
 mod world;

@@ -92,7 +92,8 @@ fn block_commands(section: &str, lines: &[(usize, &str)]) -> Vec<Typed> {
 #[test]
 fn commands_are_told_from_what_they_print() {
     let page = "## One\n```\nkeyviz get a   # a comment\nkeyviz serve --id 1 \\\n  --data D\n```\n\
-                ```\nnode 1 says\n```\n## Two\n```sh\n$ keyviz x     # exit code 5: why\nsaid\n```\n";
+                ```\nnode 1 says\n```\n## Two\n```sh\n\
+                $ keyviz x     # exit code 5: why\nsaid\n```\n";
     let found = commands(page);
     let told: Vec<(&str, &str, i32)> =
         found.iter().map(|typed| (&*typed.section, &*typed.text, typed.exit)).collect();

@@ -1,5 +1,5 @@
-//! The machines that the pages speak of, on this one: their addresses and files are others here, and
-//! nothing else of a command is.
+//! The machines that the pages speak of, on this one: their addresses and files are others here,
+//! and nothing else of a command is.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;

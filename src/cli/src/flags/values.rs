@@ -154,6 +154,9 @@ pub fn duration_in(text: &str, least: Duration, most: Duration) -> Result<Durati
 }
 
 /// A duration of at least `shortest` and at most a year, or zero for never.
+///
+/// # Errors
+/// If it is not a duration, or neither.
 pub fn duration_or_never(text: &str, shortest: Duration) -> Result<Duration, ValueError> {
     let longest = Duration::from_secs(366 * 86_400);
     let given = duration_in(text, Duration::ZERO, longest)?;

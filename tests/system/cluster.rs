@@ -325,13 +325,3 @@ fn once_a_read_counts_what_it_returned_and_a_scan_one_read_a_route() {
     assert!(cluster.run_on(2, &["scan", "a", "h", "--keys-only"]).status.success());
     assert_eq!((counted("reads"), counted("read-bytes")), (9, 28), "keys alone");
 }
-
-#[test]
-fn an_address_of_http_is_named_as_one() {
-    let cluster = Cluster::start(1, &["--groups", "1"]);
-    let mut get = std::process::Command::new(crate::support::KEYVIZ);
-    let get = get.args(["get", "a", "--node", &cluster.http[0]]).output();
-    let get = get.expect("the binary starts");
-    let said = String::from_utf8_lossy(&get.stderr);
-    assert!(said.contains("is it an address of HTTP?"), "{said}");
-}

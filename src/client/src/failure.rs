@@ -91,10 +91,6 @@ pub fn reason(status: &Status) -> String {
         }
         Some(innermost) => innermost.to_string(),
         None if status.message().is_empty() => code_name(status.code()).to_owned(),
-        // What tonic says to an answer of another server.
-        None if status.message().starts_with("grpc-status header missing") => {
-            format!("it does not speak gRPC ({}); is it an address of HTTP?", status.message())
-        }
         None => status.message().to_owned(),
     }
 }

@@ -138,34 +138,3 @@ fn no_harm_a_full_disk_makes_the_nodes_read_only_in_words_and_room_makes_them_wr
     assert!(rows.status.success(), "{}", stderr(&rows));
     assert!(String::from_utf8_lossy(&rows.stdout).lines().count() as u64 >= acknowledged);
 }
-
-#[test]
-fn no_harm_small_disks_under_a_flood_of_large_values_turn_read_only_and_nothing_fails() {
-    let mut cluster = Cluster::prepare(3, &["--groups", "2", "--split-at", "key/00050000"]);
-    let mut disks = Vec::new();
-    for node in 0..3 {
-        let at = cluster.data(node);
-        let Some(disk) = SmallDisk::mount(&at, 192 << 20) else { return };
-        disks.push(disk);
-    }
-    (0..3).for_each(|node| cluster.spawn(node));
-    cluster.wait_until_serving();
-    // 64 MiB of writes under way are nearly three times what the disk keeps free.
-    let flood = |value: &str| {
-        let args = ["load", "--rate", "800", "--read-ratio", "0", "--duration", "6s"];
-        let more = ["--clients", "64", "--keys", "1000", "--value-bytes", value];
-        let report = cluster.json(&[&args[..], &more].concat());
-        assert_eq!(report["errors_by_kind"]["INTERNAL"], Value::Null, "{report}");
-        report
-    };
-    let report = flood("1MiB");
-    assert!(report["writes_acked"].as_u64() > Some(0), "{report}");
-    flood("4KiB");
-    for node in 0..3 {
-        assert_eq!(metric(&cluster, node, "keyviz_storage_fault"), 0, "node {}", node + 1);
-        assert!(metric(&cluster, node, "keyviz_disk_free_bytes") > 0, "node {}", node + 1);
-    }
-    assert!(cluster.ended().is_empty(), "no node gave up");
-    drop(cluster);
-    drop(disks);
-}

@@ -84,11 +84,6 @@ impl GroupQueue {
         self.proposals.load(Ordering::Relaxed)
     }
 
-    /// Bytes of proposals under way on the node.
-    pub(crate) fn bytes_of_node(&self) -> u64 {
-        self.node.bytes()
-    }
-
     /// What the group was asked for here.
     pub(crate) fn load(&self) -> GroupLoad {
         let load = &self.load;

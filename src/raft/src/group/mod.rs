@@ -242,9 +242,6 @@ impl Group {
         }
         self.storage.check_space()?;
         let admitted = self.queue.admit(bytes).ok_or(ProposeError::Overloaded)?;
-        if !self.storage.take_space(bytes as u64, self.queue.bytes_of_node()) {
-            return Err(ProposeError::Overloaded);
-        }
         let limit = self.options.election_min;
         let write = write(self.waiting.clone(), self.raft.clone(), Command(command), limit);
         let mut under_way = UnderWay(Some((Box::pin(write), admitted)));

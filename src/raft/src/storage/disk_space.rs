@@ -14,10 +14,6 @@
 //!
 //! The way back has a margin of an eighth of the floor, so that the node does not flutter.
 //!
-//! On a small disk what is under way may be as much as the floor. So a command is taken only if it
-//! has room with all that is under way or was taken since the last look, each [`WRITTEN`] times:
-//! a leader keeps half of the floor for what cannot wait, a follower an eighth.
-//!
 //! The ballast is a file of allocated blocks: whoever else fills the disk to the last byte leaves
 //! the node that much. It is taken again when the disk has room for it above the floor.
 
@@ -40,9 +36,6 @@ const DEFAULT_FLOOR_BYTES: u64 = 256 * 1024 * 1024;
 
 /// The largest ballast. It has to hold votes and marks, a few hundred bytes each.
 const MAX_BALLAST_BYTES: u64 = 16 * 1024 * 1024;
-
-/// A command is written to the log and to the rows, and each takes more than its bytes.
-const WRITTEN: u64 = 3;
 
 const BALLAST: &str = "BALLAST";
 
@@ -86,8 +79,6 @@ struct Shared {
     // Written by the thread that looks; Relaxed, because a look may be late by one anyway.
     state: AtomicU8,
     free: AtomicU64,
-    /// Bytes of commands that were taken since the last look.
-    taken: AtomicU64,
     #[cfg(test)]
     pretended: Mutex<Option<u64>>,
 }
@@ -139,7 +130,6 @@ impl DiskSpaceMonitor {
             ballast: (floor / 4).min(MAX_BALLAST_BYTES),
             state: AtomicU8::new(DiskSpace::Ample as u8),
             free: AtomicU64::new(free),
-            taken: AtomicU64::new(0),
             #[cfg(test)]
             pretended: Mutex::default(),
         };
@@ -155,7 +145,6 @@ impl DiskSpaceMonitor {
             ballast: 0,
             state: AtomicU8::new(DiskSpace::Ample as u8),
             free: AtomicU64::new(u64::MAX),
-            taken: AtomicU64::new(0),
             #[cfg(test)]
             pretended: Mutex::default(),
         };
@@ -218,33 +207,20 @@ impl DiskSpaceMonitor {
     /// Fails while the disk is full.
     pub(crate) fn check(&self) -> Result<(), DiskFull> {
         match self.state() {
-            DiskSpace::Full => Err(self.full()),
+            DiskSpace::Full => Err(DiskFull {
+                dir: self.shared.dir.clone(),
+                free_bytes: self.free_bytes(),
+                min_free_bytes: self.shared.floor,
+            }),
             DiskSpace::Scarce | DiskSpace::Ample => Ok(()),
         }
     }
 
-    /// Whether a command has room beside what is `under_way` (with it); it is taken then.
-    pub(crate) fn take(&self, bytes: u64, under_way: u64) -> bool {
-        self.shared.take(bytes, under_way, self.shared.floor / 2)
-    }
-
-    /// Takes commands that a leader has proposed already, unless the disk is so full that not even
-    /// they have room. Most of the floor is there for that: a follower that filled up a moment
-    /// before its leader would otherwise hold up what the next leader must commit before it can
-    /// serve reads.
-    pub(crate) fn take_to_follow(&self, bytes: u64) -> Result<(), DiskFull> {
-        if self.shared.take(bytes, bytes, self.shared.floor / 8) {
-            return Ok(());
-        }
-        Err(self.full())
-    }
-
-    fn full(&self) -> DiskFull {
-        DiskFull {
-            dir: self.shared.dir.clone(),
-            free_bytes: self.free_bytes(),
-            min_free_bytes: self.shared.floor,
-        }
+    /// Fails while the disk is so full that not even what leaders have proposed already can be
+    /// taken. Most of the floor is there for that: a follower that filled up a moment before its
+    /// leader would otherwise hold up what the next leader must commit before it can serve reads.
+    pub(crate) fn check_to_follow(&self) -> Result<(), DiskFull> {
+        if self.free_bytes() >= self.shared.floor / 8 { Ok(()) } else { self.check() }
     }
 
     /// Makes every look from now on find so much free; `None`: what is.
@@ -262,20 +238,6 @@ impl Shared {
             1 => DiskSpace::Scarce,
             _ => DiskSpace::Ample,
         }
-    }
-
-    /// Relaxed: a look may come in between, and then the free space is that of now.
-    fn take(&self, bytes: u64, under_way: u64, keep: u64) -> bool {
-        if self.floor == 0 {
-            return true;
-        }
-        let taken = self.taken.load(Ordering::Relaxed).saturating_add(under_way);
-        let room = self.free.load(Ordering::Relaxed).saturating_sub(keep);
-        if taken.saturating_mul(WRITTEN) > room {
-            return false;
-        }
-        self.taken.fetch_add(bytes, Ordering::Relaxed);
-        true
     }
 
     fn ballast_path(&self) -> PathBuf {
@@ -302,7 +264,6 @@ impl Shared {
             }
         };
         self.free.store(free, Ordering::Relaxed);
-        self.taken.store(0, Ordering::Relaxed);
         let held = self.ballast_path().exists();
         if held && free < self.floor / 4 {
             // What fails here is tried again with the next look.
@@ -394,26 +355,10 @@ mod tests {
     fn what_was_proposed_already_is_taken_down_to_an_eighth_of_the_floor() {
         let dir = tempfile::tempdir().unwrap();
         let monitor = DiskSpaceMonitor::of(dir.path(), Some(4096)).unwrap();
-        monitor.pretend(Some(515));
-        assert!(monitor.check().is_err() && monitor.take_to_follow(1).is_ok());
+        monitor.pretend(Some(512));
+        assert!(monitor.check().is_err() && monitor.check_to_follow().is_ok());
         monitor.pretend(Some(511));
-        assert!(monitor.check().is_err() && monitor.take_to_follow(1).is_err());
-    }
-
-    #[test]
-    fn bounds_a_command_is_taken_only_where_all_that_is_under_way_has_room() {
-        let dir = tempfile::tempdir().unwrap();
-        let monitor = DiskSpaceMonitor::of(dir.path(), Some(4096)).unwrap();
-        // Above half of the floor there is room for 3,000 bytes, each written three times.
-        monitor.pretend(Some(2048 + 9000));
-        assert!(monitor.take(1000, 1000), "nothing else is under way");
-        assert!(!monitor.take(1000, 2001), "taken since the look, and under way");
-        assert!(monitor.take(1000, 2000));
-        assert!(!monitor.take(1000, 1001), "what was taken is not in the free space yet");
-        monitor.pretend(Some(2048 + 9000));
-        assert!(monitor.take(1000, 1000), "a look tells");
-        let unlimited = DiskSpaceMonitor::of(dir.path(), Some(0)).unwrap();
-        assert!(unlimited.take(u64::MAX, u64::MAX));
+        assert!(monitor.check().is_err() && monitor.check_to_follow().is_err());
     }
 
     #[test]

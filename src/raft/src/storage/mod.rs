@@ -315,14 +315,9 @@ impl Storage {
         self.inner.monitor.check()
     }
 
-    /// Whether a command has room on the disk beside what is under way, with it.
-    pub(crate) fn take_space(&self, bytes: u64, under_way: u64) -> bool {
-        self.inner.monitor.take(bytes, under_way)
-    }
-
-    /// Takes commands that a leader has proposed already, which are refused later than others.
-    pub(crate) fn take_space_to_follow(&self, bytes: u64) -> Result<(), DiskFull> {
-        self.inner.monitor.take_to_follow(bytes)
+    /// The same for what a leader has proposed already, which is refused later.
+    pub(crate) fn check_space_to_follow(&self) -> Result<(), DiskFull> {
+        self.inner.monitor.check_to_follow()
     }
 
     #[cfg(test)]

@@ -57,13 +57,9 @@ impl Service {
     }
 
     /// A full disk takes no commands. What a leader needs to lead, it gets: entries without one.
-    fn take_space(&self, entries: &[Entry]) -> Result<(), DiskFull> {
-        let bytes = |entry: &Entry| match &entry.payload {
-            Payload::Normal(command) => Some(command.0.len() as u64),
-            _ => None,
-        };
-        let commands: Option<u64> = entries.iter().filter_map(bytes).reduce(|sum, one| sum + one);
-        commands.map_or(Ok(()), |bytes| self.groups.storage().take_space_to_follow(bytes))
+    fn check_space(&self, entries: &[Entry]) -> Result<(), DiskFull> {
+        let commands = entries.iter().any(|entry| matches!(entry.payload, Payload::Normal(_)));
+        if commands { self.groups.storage().check_space_to_follow() } else { Ok(()) }
     }
 
     /// What an append must be before the group gets it; else the answer to it.
@@ -76,7 +72,7 @@ impl Service {
         if let Err(implausible) = group.check_term(request.vote.leader_id.term) {
             return Err(answer(seq, Outcome::Invalid, implausible.message().to_owned()));
         }
-        let room = self.take_space(&request.entries);
+        let room = self.check_space(&request.entries);
         room.map_err(|full| answer(seq, Outcome::NoRoom, full.to_string()))?;
         let agrees = group.check_append(request);
         agrees.map_err(|contradiction| self.close(group, seq, &contradiction))

@@ -10,8 +10,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
+use super::budget::{Budget, refused};
 use super::port::{BoxError, Port};
-use super::{Budget, refused};
 
 /// A message must be whole within this time; one of a client within it after its call began.
 const WHOLE_WITHIN: Duration = Duration::from_secs(30);
@@ -183,8 +183,6 @@ fn too_long(length: usize, most: usize) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
-
     use super::*;
 
     fn framed(message: usize) -> Vec<u8> {
@@ -223,7 +221,7 @@ mod tests {
         drop(second);
         first.take(&Bytes::from(vec![7; 405])).expect("there is room");
         assert!(!first.due);
-        assert_eq!(budget.bytes.load(Ordering::Relaxed), 0, "whole messages are others'");
+        assert_eq!(budget.held(), 0, "whole messages are others'");
     }
 
     #[test]
@@ -234,6 +232,6 @@ mod tests {
         let refused = incoming.take(&Bytes::from_static(&[7])).expect_err("it is too long");
         assert_eq!(refused.code(), tonic::Code::InvalidArgument);
         drop(incoming);
-        assert_eq!(budget.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(budget.held(), 0);
     }
 }

@@ -20,29 +20,27 @@
 //! Calls of clients, calls between nodes and HTTP have budgets of their own: a flood of one keeps
 //! none of the others out, nor those who ask for the node's health.
 
+mod budget;
 mod incoming;
 mod outgoing;
 mod port;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use axum::extract::ConnectInfo;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use tonic::Status;
 use tonic::codegen::http::{Request, Response};
-use tonic::metadata::MetadataValue;
 use tower::{Layer, Service};
 
 use keyviz_kv::{Admitted, MAX_BATCH_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES};
-use keyviz_proto::metadata::NOT_APPLIED_METADATA;
 use keyviz_raft::MAX_MESSAGE_BYTES;
 use keyviz_security::{Caller, Protocol};
 
 use super::gate::Need;
+use budget::Budget;
 use incoming::Incoming;
 use outgoing::Outgoing;
 use port::Port;
@@ -76,66 +74,6 @@ fn most_bytes(path: &str) -> usize {
         Some(keyviz) if keyviz.starts_with("KeyViz/") => 5 << 20,
         _ if Need::of(path) == Need::Node => MAX_MESSAGE_BYTES,
         _ => SMALL_BYTES,
-    }
-}
-
-/// What one side may hold.
-#[derive(Debug)]
-struct Budget {
-    most_calls: usize,
-    most_bytes: usize,
-    calls: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-impl Budget {
-    fn new(most_calls: usize, most_bytes: usize) -> Arc<Self> {
-        let (calls, bytes) = Default::default();
-        Arc::new(Budget { most_calls, most_bytes, calls, bytes })
-    }
-
-    // Relaxed throughout: each number is read by itself.
-    fn begin(self: &Arc<Self>) -> Result<Place, Status> {
-        if self.calls.fetch_add(1, Ordering::Relaxed) >= self.most_calls {
-            self.calls.fetch_sub(1, Ordering::Relaxed);
-            return Err(refused(Status::resource_exhausted(format!(
-                "this node has {} calls open, the most that it takes; slow down and try again",
-                self.most_calls
-            ))));
-        }
-        Ok(Place(Arc::clone(self)))
-    }
-
-    fn take(&self, bytes: usize) -> Result<(), Status> {
-        if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > self.most_bytes {
-            self.give_back(bytes);
-            return Err(refused(Status::resource_exhausted(format!(
-                "this node is receiving {} MiB of messages, the most that it takes at once; slow \
-                 down and try again",
-                self.most_bytes >> 20
-            ))));
-        }
-        Ok(())
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-/// Nothing was done for it.
-fn refused(mut status: Status) -> Status {
-    status.metadata_mut().insert(NOT_APPLIED_METADATA, MetadataValue::from_static("true"));
-    status
-}
-
-/// A place among the open calls.
-#[derive(Debug)]
-struct Place(Arc<Budget>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.calls.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -228,14 +166,5 @@ mod tests {
         assert!(most_bytes("/keyviz.v1.Kv/Batch") > MAX_BATCH_BYTES + 1_024 * 16);
         assert_eq!(most_bytes("/keyviz.v1.Kv/Get"), 64 << 10);
         assert_eq!(most_bytes("/keyviz.v1.RaftTransport/Append"), MAX_MESSAGE_BYTES);
-    }
-
-    #[test]
-    fn bounds_calls_have_places_that_are_given_back() {
-        let budget = Budget::new(1, 1_000);
-        let place = budget.begin().expect("one call may be open");
-        assert!(budget.begin().is_err());
-        drop(place);
-        assert!(budget.begin().is_ok());
     }
 }

@@ -13,7 +13,7 @@ use tonic::Status;
 use keyviz_kv::Admitted;
 use keyviz_security::UnderWay;
 
-use super::Place;
+use super::budget::Place;
 use super::port::{BoxError, Port};
 
 /// The body of an answer.
@@ -83,7 +83,7 @@ mod tests {
     use futures::FutureExt as _;
     use tonic::body::Body;
 
-    use super::super::Budget;
+    use super::super::budget::Budget;
     use super::*;
 
     #[test]

@@ -75,13 +75,14 @@ fn block_commands(section: &str, lines: &[(usize, &str)]) -> Vec<Typed> {
         let text = text.trim();
         let continues = text.strip_suffix('\\');
         let text = continues.unwrap_or(text).trim();
+        let exit = comment.split_once("exit code ").map_or("0", |(_, code)| code);
+        let digits: String = exit.chars().take_while(char::is_ascii_digit).collect();
+        let exit: i32 = digits.parse().expect("an exit code is a number");
         if goes_on {
             let last = found.last_mut().expect("it continues one");
             last.text = format!("{} {text}", last.text);
+            last.exit = last.exit.max(exit);
         } else if !text.is_empty() && !text.starts_with('#') {
-            let exit = comment.split_once("exit code ").map_or("0", |(_, code)| code);
-            let digits: String = exit.chars().take_while(char::is_ascii_digit).collect();
-            let exit = digits.parse().expect("an exit code is a number");
             found.push(Typed { section: section.to_owned(), at: *at, text: text.to_owned(), exit });
         }
         goes_on = continues.is_some();

@@ -5,7 +5,6 @@ mod configuration;
 mod links;
 mod messages;
 mod samples;
-mod typed;
 
 use std::path::{Path, PathBuf};
 

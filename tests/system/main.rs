@@ -24,6 +24,7 @@ mod leaders;
 mod limits;
 mod load;
 mod lost_disk;
+mod measured;
 mod members;
 #[cfg(target_os = "linux")]
 mod memory;

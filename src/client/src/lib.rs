@@ -74,7 +74,7 @@ pub use error::Error;
 pub use failure::{Meaning, NOT_APPLIED, code_name, reason};
 pub use kv::{Batch, DeleteRangeError, Swap};
 pub use matrix::{
-    Axis, Columns, ColumnsQuery, ColumnsUpdate, Matrix, MatrixQuery, Role, Series, row_of,
+    Axis, Block, Columns, ColumnsQuery, ColumnsUpdate, Matrix, MatrixQuery, Role, Series, row_of,
 };
 pub use nodes::access::Access;
 pub use nodes::address::{Address, AddressError, AddressFault};

@@ -30,8 +30,8 @@ use super::cluster::Fanout;
 use super::request::{MatrixAnswer, MatrixError, MatrixRequest};
 
 /// Maximum number of distinct queries that are polled; each costs the cluster one small query per
-/// second.
-pub const MAX_FEEDS: usize = 16;
+/// second. Each viewer with rows of its own is one.
+pub const MAX_FEEDS: usize = 64;
 
 /// Most subscribers of a node.
 pub const MAX_SUBSCRIBERS: usize = 1_024;

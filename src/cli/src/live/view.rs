@@ -27,6 +27,8 @@ pub(super) enum Act {
     Draw,
     /// The question changed.
     Ask,
+    /// Rows are to be planned anew.
+    Plan,
     /// The end.
     Quit,
 }
@@ -112,6 +114,7 @@ impl View {
             KeyCode::Char('q') => Act::Quit,
             KeyCode::Char('?') => self.draw(|view| view.help = true),
             KeyCode::Char(' ' | 'p') => self.pause(),
+            KeyCode::Char('m') => Act::Plan,
             KeyCode::Char('l') => self.draw(|view| view.linear = !view.linear),
             KeyCode::Char('1') => self.series(proto::Series::Writes),
             KeyCode::Char('2') => self.series(proto::Series::Reads),

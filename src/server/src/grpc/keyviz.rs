@@ -86,6 +86,8 @@ impl KeyVizService {
             end: request.end,
             max_rows: request.max_rows,
             role: request.role,
+            boundaries: request.boundaries,
+            spread: request.spread,
             ..Default::default()
         })?;
         let subscribed = self.feeds.subscribe(question.clone(), after_ms).await;
@@ -155,6 +157,8 @@ pub(crate) fn matrix_status(error: MatrixError) -> Status {
         MatrixError::Internal { .. } => Status::internal(message),
         MatrixError::EmptyWindow { .. }
         | MatrixError::EmptyRange
+        | MatrixError::Boundaries(_)
+        | MatrixError::BoundaryTooLong { .. }
         | MatrixError::KeyTooLong { .. }
         | MatrixError::TooManyRows { .. }
         | MatrixError::TooManyColumns { .. } => Status::invalid_argument(message),
@@ -182,5 +186,7 @@ fn matrix_request(request: proto::GetMatrixRequest) -> Result<MatrixRequest, Sta
         max_rows: request.max_rows,
         max_columns: request.max_columns,
         axis: axis_from_wire(request.axis)?,
+        spread: request.spread,
+        boundaries: request.boundaries.into(),
     })
 }

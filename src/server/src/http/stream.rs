@@ -15,8 +15,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
@@ -26,7 +25,7 @@ use tonic::{Code, Status};
 
 use keyviz_proto as proto;
 
-use super::reply::{Encoding, bad, number, problem};
+use super::reply::{Encoding, bad, flag, keys, number, parameters, problem};
 use super::state::HttpState;
 use keyviz_json::{MatrixJson, PackedJson, parse_key, role_from_name, series_from_name};
 
@@ -47,6 +46,8 @@ pub(crate) struct StreamParameters {
     max_rows: Option<String>,
     role: Option<String>,
     after_ms: Option<String>,
+    spread: Option<String>,
+    boundaries: Option<String>,
     encoding: Option<String>,
 }
 
@@ -77,6 +78,8 @@ impl StreamParameters {
             start: key("start", &self.start)?.unwrap_or_default(),
             end: key("end", &self.end)?,
             max_rows: number("max_rows", &self.max_rows)?.unwrap_or_default(),
+            spread: flag("spread", &self.spread)?,
+            boundaries: keys("boundaries", &self.boundaries)?,
             after_ms: match last.transpose()? {
                 Some(last) => Some(last),
                 None => number("after_ms", &self.after_ms)?,
@@ -88,11 +91,10 @@ impl StreamParameters {
 pub(crate) async fn columns(
     State(state): State<HttpState>,
     headers: HeaderMap,
-    parameters: Result<Query<StreamParameters>, QueryRejection>,
+    request: Request,
 ) -> Response {
     let updates = async {
-        let Query(parameters) =
-            parameters.map_err(|error| Status::invalid_argument(error.body_text()))?;
+        let parameters: StreamParameters = parameters(request).await?;
         let encoding = Encoding::of(&parameters.encoding)?;
         Ok((state.keyviz.stream(parameters.request(&headers)?).await?, encoding))
     };

@@ -15,6 +15,7 @@
 //! | `Kv.Batch` | the largest batch |
 //! | `KeyViz` | 5 MiB |
 //! | between nodes | [`MAX_MESSAGE_BYTES`] |
+//! | `/api/v1/matrix` of HTTP | 16 MiB |
 //! | all others, and HTTP | 64 KiB |
 //!
 //! Calls of clients, calls between nodes and HTTP have budgets of their own: a flood of one keeps
@@ -57,6 +58,11 @@ const NODE_BYTES: usize = 256 << 20;
 
 /// Bytes of a request of HTTP, and of the messages of calls that carry little.
 const SMALL_BYTES: usize = 64 << 10;
+
+/// The path of HTTP under which the keys of rows are sent, and the bytes of such a request: each
+/// byte of a key may take three.
+const MATRIX_PATH: &str = "/api/v1/matrix";
+const MATRIX_BYTES: usize = 16 << 20;
 
 /// Framing of a message, and fields beside key and value.
 const AROUND: usize = 16 << 10;
@@ -133,6 +139,7 @@ where
         };
         let incoming = Incoming::new(Arc::clone(budget));
         let incoming = match (framed, between_nodes) {
+            (false, _) if path == MATRIX_PATH => incoming.unframed(MATRIX_BYTES),
             (false, _) => incoming.unframed(SMALL_BYTES),
             (true, false) => incoming.framed(most_bytes(path), true),
             // Between nodes there are streams, which may be silent.

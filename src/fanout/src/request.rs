@@ -1,4 +1,4 @@
-//! What is asked, what is answered, and why there may be no answer.
+//! The request, the answer, and the errors of a cluster matrix.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use keyviz_core::{KeyRange, Matrix, NodeId, Query, Role, Series, Window};
 
 use super::work::{Busy, WorkError};
 
-/// Window of a matrix when the asker names none.
+/// Default window of a matrix.
 const DEFAULT_WINDOW_MS: u64 = 3_600_000;
 
 /// A window without an end reaches at most this far beyond the asker's now, where members hold
@@ -33,7 +33,7 @@ pub enum Axis {
     Then,
 }
 
-/// A matrix and what happened to its routes meanwhile.
+/// A matrix and the changes of its routes in its window.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MatrixAnswer {
     /// The counts.
@@ -46,7 +46,7 @@ pub struct MatrixAnswer {
     pub spread: bool,
 }
 
-/// What is asked, as the asker wrote it.
+/// The request as received.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MatrixRequest {
     /// Which of the four numbers.
@@ -93,7 +93,7 @@ pub enum MatrixError {
         /// This node.
         node: NodeId,
     },
-    /// This node has forgotten what it acknowledged, and is excluded.
+    /// This node has lost acknowledged entries, and is excluded.
     #[error("this node answers nothing: {reason}")]
     Refused {
         /// Why, and what to do.

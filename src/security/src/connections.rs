@@ -64,7 +64,7 @@ struct Inner {
     unread: AtomicU64,
 }
 
-/// What one connection is about.
+/// The state of one connection.
 pub(super) struct Activity {
     edge: Protocol,
     state: Mutex<State>,
@@ -139,7 +139,7 @@ impl Connections {
 
     /// The numbers now.
     pub fn counts(&self) -> ConnectionCounts {
-        // Relaxed, as all counts here: nothing else hangs on them.
+        // Relaxed, as all counts here: nothing else depends on them.
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let (grpc, all) = {
             let open = self.0.open.lock();

@@ -54,7 +54,7 @@ impl Flusher {
                 Ok(()) if !stopped => {}
                 Ok(()) => return,
                 Err(error) => {
-                    // The supervisor restarts this loop; the store goes on meanwhile.
+                    // The supervisor restarts this loop; the store continues.
                     tracing::error!(%error, "a flush of the sampler failed");
                     return;
                 }

@@ -21,7 +21,7 @@ pub(crate) struct KeyVizService {
     pub(crate) requests: Arc<Requests>,
 }
 
-/// Whose matrix is asked for.
+/// The scope of the requested matrix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Scope {
     /// That of all members together.
@@ -31,7 +31,7 @@ pub(crate) enum Scope {
 }
 
 impl KeyVizService {
-    /// A matrix, written down by `write` where no request of the store waits for it.
+    /// A matrix, encoded by `write` on a thread that no request of the store needs.
     pub(crate) async fn matrix<T: Send + 'static>(
         self: &Arc<Self>,
         scope: Scope,

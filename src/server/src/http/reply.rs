@@ -87,7 +87,7 @@ impl Encoding {
     }
 }
 
-/// A JSON answer, compressed here and not where requests are served.
+/// A JSON answer, compressed off the threads that serve requests.
 fn gzipped(value: &impl Serialize) -> Response {
     let mut gzip = GzEncoder::new(Vec::new(), flate2::Compression::fast());
     let written = serde_json::to_writer(std::io::BufWriter::new(&mut gzip), value);

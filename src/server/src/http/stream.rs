@@ -6,11 +6,11 @@
 //! data: {"series":"writes","columns":[...],"rows":[...],...}
 //! ```
 //!
-//! `data` is a matrix of what is new, in the encoding that was asked for.
+//! `data` is a matrix of the new columns, in the requested encoding.
 //!
-//! Who comes back with `last-event-id` (or `after_ms`) misses nothing of the last 512 columns. The
-//! events of a matrix tell of route and leader changes in its columns. A failure is an event
-//! `error` with the JSON of other errors, and the end of the stream.
+//! A client that reconnects with `last-event-id` (or `after_ms`) misses none of the last 512
+//! columns. The events of a matrix are the route and leader changes in its columns. A failure is an
+//! event `error` with the JSON of other errors, and the end of the stream.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -29,8 +29,7 @@ use super::reply::{Encoding, bad, flag, keys, number, parameters, problem};
 use super::state::HttpState;
 use keyviz_json::{MatrixJson, PackedJson, parse_key, role_from_name, series_from_name};
 
-/// A line of nothing is sent this often where no column closes, so that a dead connection is
-/// noticed.
+/// While no column closes, an empty line is sent this often so that dead connections are noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// A browser waits this long before it comes back.
@@ -102,7 +101,7 @@ pub(crate) async fn columns(
         Ok(updates) => updates,
         Err(status) => return problem(&status),
     };
-    // After a failure nothing follows: the browser comes back and is told by the status.
+    // The stream ends after a failure: the browser reconnects and gets the status.
     let events = updates.scan(false, move |failed, update| {
         let over = std::mem::replace(failed, update.is_err());
         futures::future::ready((!over).then(|| Ok::<_, Infallible>(event(update, encoding))))

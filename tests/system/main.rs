@@ -22,6 +22,7 @@ mod full_disk;
 mod leaders;
 #[cfg(target_os = "linux")]
 mod limits;
+mod load;
 mod lost_disk;
 mod measured;
 mod members;
@@ -29,6 +30,7 @@ mod members;
 mod memory;
 mod moved;
 mod readiness;
+mod replaced;
 mod request_ids;
 mod restart;
 mod routes;

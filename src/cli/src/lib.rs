@@ -233,8 +233,16 @@ pub enum CliError {
     #[error(transparent)]
     NotConfirmed(#[from] recovery::salvage::NotConfirmed),
     /// A node could not be started or stopped.
-    #[error("{0:#}")]
+    #[error("{}", with_causes(.0))]
     Node(anyhow::Error),
+}
+
+/// An error with those of its causes that it does not name itself.
+fn with_causes(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |said, cause| {
+        let cause = cause.to_string();
+        if said.contains(&cause) { said } else { format!("{said}: {cause}") }
+    })
 }
 
 /// Why flags cannot be combined. Names the flag and the value.

@@ -98,6 +98,7 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
         move_bytes_per_s: options.move_bytes_per_s,
         verify_every: options.verify_every,
         verify_bytes_per_s: options.verify_bytes_per_s,
+        replace_after: options.replace_after,
         storage: (&options.storage).into(),
         queue_bytes: options.storage.queue_bytes,
         request_timeout: DEFAULT_REQUEST_TIMEOUT,

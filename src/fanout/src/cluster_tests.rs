@@ -124,7 +124,7 @@ impl PeerMatrix for Scripted {
         async move {
             let _alive = alive;
             sleep(pause).await;
-            let parts = local.columns(Asker::Peer, query, rows, columns).await?;
+            let parts = local.columns(Asker::Peer, query, rows, columns, true).await?;
             Ok(parts.into_iter().map(PackedColumns::from).collect())
         }
         .boxed()

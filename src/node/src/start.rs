@@ -269,6 +269,7 @@ impl Node {
             groups: groups.clone(),
             directory: Arc::clone(&directory),
             client: Arc::clone(&client),
+            replace_after: config.replace_after,
             stop: stop.clone(),
         });
         supervisor.run(ControlLoop::Balancer, &stop, move || Arc::clone(&balancer).run());

@@ -19,10 +19,9 @@ use keyviz_raft::{
     CONNECTION_WINDOW_BYTES, Groups, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_MESSAGE_BYTES,
     STREAM_WINDOW_BYTES, Storage,
 };
-use keyviz_security::{Caller, Listener, Security};
+use keyviz_security::{Caller, Listener, Protocol, Security};
 use keyviz_types::NodeId;
 
-use crate::activity::ActivityLayer;
 use crate::gate::{Gate, GateLayer};
 use crate::grpc::backup::BackupService;
 use crate::grpc::cluster::{ClusterService, SharedCluster};
@@ -238,11 +237,10 @@ impl Services {
         let reflection_v1 = reflection().build_v1().expect(sound);
         let reflection_v1alpha = reflection().build_v1alpha().expect(sound);
         let serving = Server::builder()
-            .layer(ActivityLayer)
             .layer(MapResponseLayer::new(malformed::as_invalid))
             // The outermost layer that can answer, so that refusals have an id too.
             .layer(RequestIdLayer)
-            .layer(IntakeLayer::new())
+            .layer(IntakeLayer::of(Protocol::Grpc))
             .layer(GateLayer(self.gate.clone()))
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -284,7 +282,7 @@ impl Services {
             gate: self.gate.clone(),
             names: Arc::clone(&self.names),
         });
-        let router = router.layer(ActivityLayer);
+        let router = router.layer(IntakeLayer::of(Protocol::Http));
         axum::serve(listener, router.into_make_service_with_connect_info::<Caller>())
             .with_graceful_shutdown(self.stop.clone().cancelled_owned())
             .await

@@ -69,9 +69,13 @@ impl Addresses {
     /// Runs until stopped.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut told: Option<(AnnounceError, tokio::time::Instant)> = None;
+        // A leader of an earlier version keeps the old HTTP address: not again at once.
+        let mut told_http: Option<tokio::time::Instant> = None;
         loop {
             self.follow_catalog().await;
-            if let Some(known) = self.known_elsewhere() {
+            let fresh = told_http.is_none_or(|at| at.elapsed() >= TELL_EVERY);
+            if let Some(known) = self.known_elsewhere(fresh) {
+                told_http = Some(tokio::time::Instant::now());
                 match self.announce(&known).await {
                     Ok(()) => told = None,
                     Err(why) => {
@@ -96,14 +100,20 @@ impl Addresses {
         }
     }
 
-    /// The recorded address of this node, if it differs.
-    fn known_elsewhere(&self) -> Option<Member> {
+    /// The recorded member of this node, if its address differs, or, with `http`, its HTTP address.
+    fn known_elsewhere(&self, http: bool) -> Option<Member> {
         if self.directory.cluster_id().is_empty() {
             return None;
         }
         let members = self.catalog.status().members;
-        // The node itself reports its HTTP address to others.
-        members.get(&self.node.0).filter(|known| known.addr != self.own.addr).cloned()
+        let known = members.get(&self.node.0)?;
+        (known.addr != self.own.addr || http && self.http_moved(known)).then(|| known.clone())
+    }
+
+    /// Whether the recorded HTTP address differs. First members have none on record: the node itself
+    /// reports it.
+    fn http_moved(&self, known: &Member) -> bool {
+        !known.http.is_empty() && !self.own.http.is_empty() && known.http != self.own.http
     }
 
     /// Sends the new address to members until one accepts it.
@@ -128,7 +138,12 @@ impl Addresses {
             match tokio::time::timeout(CHANGE_WITHIN, asked).await {
                 Ok(Ok(())) => {
                     let (own, before) = (&self.own.addr, &known.addr);
-                    tracing::info!("announced the new address {own} to {address}; it was {before}");
+                    match own == before {
+                        true => tracing::info!("announced the HTTP address to {address}"),
+                        false => tracing::info!(
+                            "announced the new address {own} to {address}; it was {before}"
+                        ),
+                    }
                     return Ok(());
                 }
                 Ok(Err((again, reason))) => {
@@ -161,7 +176,7 @@ impl Addresses {
                 .members
                 .into_iter()
                 .filter_map(|(id, known)| {
-                    let current = current.get(&id).filter(|current| current.addr != known.addr)?;
+                    let current = current.get(&id).filter(|current| **current != known)?;
                     Some((id, current.clone()))
                 })
                 .collect();

@@ -9,6 +9,8 @@
 //!     the move under way: one step of Raft membership at the group's leader; settled when done
 //!     a group whose members are not those that are settled (a step of a predecessor came late)
 //!     a node that leaves and holds nothing: it is recorded as gone
+//!     a member that has not answered for `replace_after`: recorded as leaving, where others can
+//!     hold its replicas
 //!     the next move of a replica: recorded
 //!     the next transfer of a leader, after moves
 //! ```
@@ -44,6 +46,12 @@ const STEP_WITHIN: Duration = Duration::from_secs(4);
 /// A new replica's node that does not answer for so long is given up, and the move taken back.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 
+/// Who answers is looked at so many times in `replace_after`, within [`LOOK_EVERY`].
+const LOOKS: u32 = 20;
+
+/// The shortest and the longest pause between two looks.
+const LOOK_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
+
 /// A transfer of a leader is tried so often before it is left where it is.
 const LEADER_TRIES: u32 = 10;
 
@@ -57,6 +65,8 @@ pub(crate) struct Balancer {
     pub(crate) groups: Groups,
     pub(crate) directory: Arc<Directory>,
     pub(crate) client: Arc<PeerClient>,
+    /// A member that has not answered for so long is let go; zero: never.
+    pub(crate) replace_after: Duration,
     pub(crate) stop: CancellationToken,
 }
 
@@ -67,6 +77,10 @@ struct Memory {
     compared: bool,
     /// Since when nodes do not answer.
     silent: BTreeMap<NodeId, Instant>,
+    /// When it was last looked who answers.
+    looked: Option<Instant>,
+    /// Why a dead member was not let go, as the log has it.
+    kept: Option<String>,
     /// Transfers of leaders that failed in a row.
     failed_transfers: u32,
     /// Hand-overs of columns that failed in a row.
@@ -136,9 +150,12 @@ impl Balancer {
 
     async fn step(&self, memory: &mut Memory) -> Result<Step, StepError> {
         let applied = self.catalog.applied();
-        if applied.cluster().is_none() || memory.compared && self.is_at_rest(&applied.placement()) {
+        let rests =
+            memory.compared && !self.is_due(memory) && self.is_at_rest(&applied.placement());
+        if applied.cluster().is_none() || rests {
             return Ok(Step::Rest);
         }
+        memory.looked = Some(Instant::now());
         self.catalog.confirm_leading().await?;
         let placement = applied.placement();
         let snapshot =
@@ -154,6 +171,9 @@ impl Balancer {
             return Ok(step);
         }
         if let Some(step) = self.let_go(&placement, &snapshot, memory).await? {
+            return Ok(step);
+        }
+        if let Some(step) = self.replace_dead(&placement, &snapshot, memory).await? {
             return Ok(step);
         }
         let view = snapshot.balance(&placement);
@@ -362,6 +382,49 @@ impl Balancer {
         }
         tracing::info!(%node, "a node has left");
         self.record(placement, PlaceChange::Gone(*node)).await.map(Some)
+    }
+
+    /// Whether it is time to look who answers, though there is nothing to do.
+    fn is_due(&self, memory: &Memory) -> bool {
+        let every = (self.replace_after / LOOKS).clamp(LOOK_EVERY[0], LOOK_EVERY[1]);
+        !self.replace_after.is_zero() && memory.looked.is_none_or(|at| at.elapsed() >= every)
+    }
+
+    /// Lets a member go that has not answered for `replace_after`, one at a time, where the others
+    /// have a majority and room for its replicas.
+    async fn replace_dead(
+        &self,
+        placement: &Placement,
+        snapshot: &ClusterSnapshot,
+        memory: &mut Memory,
+    ) -> Result<Option<Step>, StepError> {
+        let departures = placement.departures();
+        let one_leaves = departures.keys().any(|node| placement.is_leaving(*node));
+        if self.replace_after.is_zero() || one_leaves {
+            return Ok(None);
+        }
+        let dead = memory.silent.iter().filter(|(node, _)| !departures.contains_key(node));
+        let dead = dead.min_by_key(|(_, since)| **since);
+        let dead = dead.filter(|(_, since)| since.elapsed() >= self.replace_after);
+        let Some((node, since)) = dead.map(|(node, since)| (*node, since.elapsed())) else {
+            memory.kept = None;
+            return Ok(None);
+        };
+        let Some(group) = self.catalog.group() else { return Ok(None) };
+        let voters = group.status().voters.into_iter().map(NodeId).collect();
+        if let Err(why) = snapshot.balance(placement).may_be_replaced(node, &voters) {
+            let why = why.to_string();
+            if memory.kept.as_ref() != Some(&why) {
+                tracing::warn!(%node, "a member that does not answer is not replaced yet: {why}");
+                memory.kept = Some(why);
+            }
+            return Ok(None);
+        }
+        memory.kept = None;
+        let seconds = since.as_secs();
+        let what = "(--replace-after): it is removed, and its replicas are made again on others";
+        tracing::warn!(%node, "no answer for {seconds} s {what}");
+        self.record(placement, PlaceChange::Leave(node)).await.map(Some)
     }
 
     async fn spread_leaders(

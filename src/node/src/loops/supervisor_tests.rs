@@ -97,6 +97,7 @@ async fn start(folder: &TempDir, supervisor: Supervisor) -> Node {
         move_bytes_per_s: GroupOptions::default().move_bytes_per_s,
         verify_every: Duration::from_secs(86_400),
         verify_bytes_per_s: 1 << 20,
+        replace_after: Duration::ZERO,
         storage: StorageOptions { cache_bytes: 1 << 20, ..StorageOptions::default() },
         queue_bytes: GroupOptions::QUEUE_BYTES,
         request_timeout: Duration::from_secs(5),

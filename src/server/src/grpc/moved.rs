@@ -37,7 +37,7 @@ impl ClusterService {
             // The caller does not know it; the node itself reports it.
             next.http.clone_from(&known.http);
         }
-        if known.addr == next.addr {
+        if *known == next {
             return Ok(());
         }
         self.check_moved(id, known, &next).await?;
@@ -45,7 +45,10 @@ impl ClusterService {
         let changed = group.set_addresses([(id.0, next)].into());
         match tokio::time::timeout(self.timeout, changed).await {
             Ok(Ok(())) => {
-                tracing::info!("node {id} is at {to} now, and was at {from}");
+                match to == from {
+                    true => tracing::info!("node {id}, at {to}, serves HTTP elsewhere now"),
+                    false => tracing::info!("node {id} is at {to} now, and was at {from}"),
+                }
                 Ok(())
             }
             Ok(Err(error)) => Err(Status::unavailable(error.to_string())),

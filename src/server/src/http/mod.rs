@@ -49,7 +49,8 @@ pub(crate) use state::HttpState;
 use keyviz_json::{
     ClusterJson, RoutesJson, axis_from_name, parse_key, role_from_name, series_from_name,
 };
-use reply::{Encoding, bad, flag, json, keys, number, parameters, problem};
+pub(crate) use reply::problem;
+use reply::{Encoding, bad, flag, json, keys, number, parameters};
 
 /// Only the page's own files may run or be requested; keys are data and stay text.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \

@@ -102,8 +102,9 @@ fn honest_partiality_a_node_that_leads_nothing_answers_as_the_leader_does_while_
 
     let (from, to) = (from_ms.to_string(), to_ms.to_string());
     let ask = |node: usize, series: &str, more: &[&str]| {
-        let window = ["heat", "--from", &from, "--to", &to, "--by-node", "--series", series];
-        cluster.json_on(node, &[&window[..], more].concat())
+        // As a full grid: what is in a block is in no row.
+        let window = ["heat", "--from", &from, "--to", &to, "--by-node", "--spread"];
+        cluster.json_on(node, &[&window[..], &["--series", series], more].concat())
     };
     // The same from the leader (node 1) and from the one that leads nothing (node 2).
     let same = |series: &str, more: &[&str]| {

@@ -41,15 +41,16 @@ macro_rules! scope {
             self
         }
 
-        /// Rows between these keys, ascending, at most 1,024 of them, whatever is planned today: to
-        /// compare windows, or to keep rows while you look. `axis_gain` of the answer says when rows
-        /// planned anew would show more.
+        /// Rows between these keys, ascending, at most 1,024 of them, whatever is planned today:
+        /// to compare windows, or to keep rows while you look. `axis_gain` of the answer says when
+        /// rows planned anew would show more.
         pub fn boundaries(mut self, keys: impl IntoIterator<Item = impl Into<Bytes>>) -> Self {
             self.0.boundaries = keys.into_iter().map(Into::into).collect();
             self
         }
 
-        /// A full grid: blocks are divided evenly over their cells, which are marked as apportioned.
+        /// A full grid: blocks are divided evenly over their cells, which are marked as
+        /// apportioned.
         pub fn spread(mut self) -> Self {
             self.0.spread = true;
             self

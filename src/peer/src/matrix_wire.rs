@@ -318,14 +318,14 @@ fn source_to_wire(source: Source) -> (u32, u64, u64) {
     }
 }
 
-fn source_from_wire(source: u32, group: u64, term: u64) -> Result<Source, RoundError> {
-    match source {
-        0 => Ok(Source::LeaderWrite { group: GroupId(group), term: Some(Term(term)) }),
-        1 => Ok(Source::LeaderWrite { group: GroupId(group), term: None }),
-        2 => Ok(Source::LeaderRead),
-        3 => Ok(Source::FollowerRead),
-        source => Err(RoundError::Source(source)),
-    }
+fn source_from_wire(source: u32, group: u64, term: u64) -> Option<Source> {
+    Some(match source {
+        0 => Source::LeaderWrite { group: GroupId(group), term: Some(Term(term)) },
+        1 => Source::LeaderWrite { group: GroupId(group), term: None },
+        2 => Source::LeaderRead,
+        3 => Source::FollowerRead,
+        _ => return None,
+    })
 }
 
 fn part_to_wire(part: &PackedPart, before: Option<&PackedPart>) -> proto::ColumnPart {
@@ -376,11 +376,12 @@ pub(crate) fn columns_from_chunk(
     let keys = (0..keys).map(|index| {
         let (group, term) = (chunk.key_groups[index], chunk.key_terms[index]);
         let (source, row) = (chunk.key_sources[index], chunk.key_rows[index]);
-        let (source, place) = match source.checked_sub(BLOCK_SOURCES) {
-            Some(source) => (source, Place::Block(row)),
+        let (of, place) = match source.checked_sub(BLOCK_SOURCES) {
+            Some(of) => (of, Place::Block(row)),
             None => (source, Place::Row(row)),
         };
-        Ok(CellKey { place, source: source_from_wire(source, group, term)? })
+        let of = source_from_wire(of, group, term).ok_or(RoundError::Source(source))?;
+        Ok(CellKey { place, source: of })
     });
     let spans: Result<_, RoundError> = chunk.spans.into_iter().map(span_from_wire).collect();
     let mut parts: Vec<PackedPart> = Vec::with_capacity(chunk.parts.len());

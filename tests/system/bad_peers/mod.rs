@@ -183,8 +183,8 @@ async fn a_peer_of_another_version() {
     assert_told(scripted().total(|chunk| chunk.version = 9), "form 9").await;
     assert_told(scripted().column(|chunk| chunk.version = 0), "form 0").await;
     assert_told(scripted().total(|chunk| chunk.step_ms = 7_000), "7000 ms wide").await;
-    let source = |chunk: &mut proto::ColumnsChunk| chunk.key_sources[0] = 4;
-    assert_told(scripted().column(source), "source 4").await;
+    let source = |chunk: &mut proto::ColumnsChunk| chunk.key_sources[0] = 9;
+    assert_told(scripted().column(source), "source 9").await;
 }
 
 #[tokio::test]

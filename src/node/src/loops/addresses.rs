@@ -110,8 +110,8 @@ impl Addresses {
         (known.addr != self.own.addr || http && self.http_moved(known)).then(|| known.clone())
     }
 
-    /// Whether the recorded HTTP address differs. First members have none on record: the node itself
-    /// reports it.
+    /// Whether the recorded HTTP address differs. First members have none on record: each reports
+    /// its own.
     fn http_moved(&self, known: &Member) -> bool {
         !known.http.is_empty() && !self.own.http.is_empty() && known.http != self.own.http
     }

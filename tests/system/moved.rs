@@ -128,7 +128,7 @@ fn a_member_whose_http_moved_is_shown_there_also_while_it_is_down() {
     cluster.http[joined] = free_addresses(1).remove(0);
     cluster.spawn(joined);
     eventually("it serves again", || is_ready(&cluster.http[joined]));
-    let log = "where this node serves HTTP";
+    let log = "announced the HTTP address";
     eventually("it tells", || cluster.log(joined).contains(log));
     cluster.kill(joined);
     let shown = |at: usize| {

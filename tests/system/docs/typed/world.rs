@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -330,7 +331,7 @@ impl World {
         assert_eq!(status.code(), Some(0), "{listen} stops in good order");
     }
 
-    /// A command that goes on until Ctrl-C: it says something, and ends well.
+    /// A command that goes on until Ctrl-C: it says something, and Ctrl-C ends it.
     fn watch(&mut self, text: &str) -> Result<(), String> {
         let mut command = self.shell(&format!("exec {text}"));
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -338,10 +339,12 @@ impl World {
         std::thread::sleep(WATCHED);
         signal(&child, "INT");
         let output = child.wait_with_output().map_err(|error| error.to_string())?;
-        if output.status.success() && !output.stdout.is_empty() {
+        let ended = output.status.success() || output.status.signal() == Some(2);
+        if ended && !output.stdout.is_empty() {
             return Ok(());
         }
-        Err(format!("{text}\n{:?}\n{}", output.status, stderr(&output)))
+        let said = output.stdout.len();
+        Err(format!("{text}\n{:?}, {said} bytes\n{}", output.status, stderr(&output)))
     }
 }
 

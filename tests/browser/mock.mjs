@@ -34,6 +34,16 @@ export function makeKeys(count, hostile = false) {
   return ["", ...all.sort((a, b) => Buffer.compare(bytes(a), bytes(b)))];
 }
 
+async function bodyOf(request) {
+  let body = "";
+  try {
+    for await (const chunk of request) body += chunk;
+  } catch {
+    // The page does not wait for the answer.
+  }
+  return body;
+}
+
 /** The operations of a cell: cold, but for one hot range that wanders off half way. */
 function load(route, routes, column, series) {
   const hot = Math.floor(routes * (column % 60 < 40 ? 0.3 : 0.7));
@@ -43,7 +53,7 @@ function load(route, routes, column, series) {
 
 export class Mock {
   constructor() {
-    this.mood = { keys: makeKeys(256), mode: "ok", missing: false, split: null, token: "", skew: 0, unattributed: 0, apportioned: false, conflict: false, readOnly: "", leaving: false, moves: [0, 0], removed: "", prefix: "", largeIds: false, fewRoutes: false };
+    this.mood = { keys: makeKeys(256), mode: "ok", missing: false, split: null, token: "", skew: 0, unattributed: 0, apportioned: false, conflict: false, readOnly: "", leaving: false, moves: [0, 0], removed: "", prefix: "", largeIds: false, fewRoutes: false, gain: 1, plansAlways: false };
     this.asked = [];
     this.changed = [];
     this.server = createServer((request, response) => this.answer(request, response));
@@ -69,7 +79,12 @@ export class Mock {
     }
     url.pathname = url.pathname.slice(this.mood.prefix.length);
     if (url.pathname.startsWith("/api/v1/")) {
-      this.call(url, request, response);
+      const form = request.headers["content-type"] === "application/x-www-form-urlencoded";
+      const text = form ? await bodyOf(request) : "";
+      const all = [...url.searchParams, ...new URLSearchParams(text)];
+      // The page asks for something else by now.
+      if (request.socket.destroyed) return;
+      this.call(url, Object.fromEntries(all), request, response);
       return;
     }
     const file = url.pathname === "/" ? "index.html" : url.pathname.slice(1);
@@ -86,9 +101,8 @@ export class Mock {
     }
   }
 
-  call(url, request, response) {
+  call(url, parameters, request, response) {
     const name = url.pathname.slice("/api/v1/".length);
-    const parameters = Object.fromEntries(url.searchParams);
     this.asked.push({ name, parameters });
     const send = (status, body) => {
       const text = typeof body === "string" ? body : JSON.stringify(body);
@@ -134,14 +148,10 @@ export class Mock {
     tell();
   }
 
-  change(name, request, send) {
-    let body = "";
-    request.on("data", (chunk) => { body += chunk; });
-    request.on("end", () => {
-      this.changed.push([name, JSON.parse(body)]);
-      if (this.mood.refuse) send(409, { code: "ABORTED", message: this.mood.refuse });
-      else send(200, { catalog_version: 2, created: [], retired: [] });
-    });
+  async change(name, request, send) {
+    this.changed.push([name, JSON.parse(await bodyOf(request))]);
+    if (this.mood.refuse) send(409, { code: "ABORTED", message: this.mood.refuse });
+    else send(200, { catalog_version: 2, created: [], retired: [] });
   }
 
   version() {
@@ -208,9 +218,26 @@ export class Mock {
     const most = Number(parameters.max_rows ?? 256);
     const each = Math.ceil(inside.length / most);
     const rows = [];
-    for (let at = 0; at < inside.length; at += each) {
-      const members = inside.slice(at, at + each);
-      rows.push(this.row(members, columns, series, ends));
+    if (parameters.boundaries !== undefined && !mood.plansAlways) {
+      const starts = parameters.boundaries.split(",");
+      const lows = starts.map(bytes);
+      const begins = inside.map((key) => bytes(mood.keys[key]));
+      let next = 0;
+      starts.forEach((start, at) => {
+        // A route counts where it begins; the first row also has the one that reaches into it.
+        const members = [];
+        while (next < inside.length && (at + 1 === starts.length || Buffer.compare(begins[next], lows[at + 1]) < 0)) {
+          members.push(inside[next]);
+          next += 1;
+        }
+        const around = inside[Math.max(0, next - 1)];
+        rows.push({ ...this.row(members, columns, series, ends, around), start, end: starts[at + 1] ?? parameters.end ?? null });
+      });
+    } else {
+      for (let at = 0; at < inside.length; at += each) {
+        const members = inside.slice(at, at + each);
+        rows.push(this.row(members, columns, series, ends));
+      }
     }
     if (mood.mode === "empty") rows.forEach((row) => row.values.fill(0));
     const total = rows.reduce((sum, row) => sum + row.values.reduce((a, b) => a + b, 0), 0);
@@ -224,6 +251,7 @@ export class Mock {
       conflicts: mood.conflict ? [{ group_id: 1, term: 2, nodes: [1, 3] }] : [],
       ...(parameters.by_node === "true" ? { by_node: this.shares(rows) } : {}),
       events: this.events(from, to), events_truncated: false, axis: "now",
+      ...(parameters.boundaries === undefined ? {} : { axis_gain: mood.gain }),
     };
   }
 
@@ -237,17 +265,19 @@ export class Mock {
     });
   }
 
-  row(members, columns, series, ends) {
+  /** The row of these routes; where none begins in it, it lies in the one `around`. */
+  row(members, columns, series, ends, around) {
     const { keys, missing, apportioned, conflict } = this.mood;
     const values = columns.map((column) =>
       members.reduce((sum, at) => sum + load(at, keys.length, Math.floor(column.start_ms / STEP), series), 0) * (this.mood.factor ?? 1));
     const all = columns.map((_, at) => at);
-    const first = members[0];
+    const of = members.length > 0 ? members : [around];
+    const first = of[0];
     return {
-      bucket_id: members.length === 1 ? `route:${first + 1}` : `virtual:${first + 1}-abc`, start: keys[first], end: ends[members.at(-1)],
-      label: "", aggregate: members.length > 1, route_ids: members.map((at) => at + 1), route_count: members.length, route_ids_truncated: false,
+      bucket_id: of.length === 1 ? `route:${first + 1}` : `virtual:${first + 1}-abc`, start: keys[first], end: ends[of.at(-1)],
+      label: "", aggregate: of.length > 1, route_ids: of.map((at) => at + 1), route_count: of.length, route_ids_truncated: false,
       roles: { leader_write: values.reduce((a, b) => a + b, 0), leader_read: 0, follower_read: 0 },
-      group_id: members.length === 1 ? 1 + (first % 3) : null, values,
+      group_id: of.length === 1 ? 1 + (first % 3) : null, values,
       apportioned: apportioned && first < keys.length / 4 ? all.slice(0, 5) : [],
       partial: missing && first % 3 === 2 ? all : [],
       conflict: conflict && first === 0 ? [1] : [],

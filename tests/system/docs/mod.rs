@@ -5,6 +5,7 @@ mod configuration;
 mod links;
 mod messages;
 mod samples;
+mod typed;
 
 use std::path::{Path, PathBuf};
 

@@ -210,7 +210,9 @@ impl Worker {
         deadline: Instant,
     ) -> Result<Answer, Status> {
         let request = Request { kind: Kind::Read, key, value: None, stays: false };
-        self.attempts(&request, deadline).await.result
+        let outcome = self.attempts(&request, deadline).await;
+        self.shared.stats.lock().retries += u64::from(outcome.attempts - 1);
+        outcome.result
     }
 
     /// Sends an operation until it succeeds, must not be repeated, or the time is up.

@@ -153,18 +153,18 @@ fn after(world: &mut World, typed: &Typed) {
             let next = world.path("work/pki/admin-token.next");
             copy(&next, &world.path("work/admin-token.next"));
         }
-        "deploy/certificates.sh pki node node1 node1.example.net" if world.secured => {
-            if typed.section == "Rotate credentials" {
-                // The new token alone is in force now.
-                copy(&world.path("work/admin-token.next"), &world.path("home/.keyviz-token"));
-                eventually("the new token is taken", || {
-                    world.sh("keyviz heat --last 5m").status.success()
-                });
-                eventually("the old token is refused", || {
-                    let old = "keyviz heat --last 5m --token-file pki/admin-token";
-                    world.sh(old).status.code() == Some(5)
-                });
-            }
+        "deploy/certificates.sh pki node node1 node1.example.net"
+            if world.secured && typed.section == "Rotate credentials" =>
+        {
+            // The new token alone is in force now.
+            copy(&world.path("work/admin-token.next"), &world.path("home/.keyviz-token"));
+            eventually("the new token is taken", || {
+                world.sh("keyviz heat --last 5m").status.success()
+            });
+            eventually("the old token is refused", || {
+                let old = "keyviz heat --last 5m --token-file pki/admin-token";
+                world.sh(old).status.code() == Some(5)
+            });
         }
         _ if text.starts_with("keyviz serve --id 3 ") => world.await_member(3, "10.0.2.3:7401"),
         _ if text.starts_with("keyviz restore ") => {

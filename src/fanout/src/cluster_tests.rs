@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use keyviz_catalog::AppliedCatalog;
+use keyviz_core::hotkeys::HotKeysQuery;
 use keyviz_core::matrix::NodeStatus;
 use keyviz_core::query::{ColumnPlan, RowAxis};
 use keyviz_core::sampler::{Bucket, Counts, Harvest, Layout, Segment, Slot};
@@ -57,7 +58,7 @@ fn count_at(local: &LocalMatrix, node: u64, writes: u64, now_ms: u64) {
     };
     let layout = Arc::new(Layout { catalog_version: 1, slots: vec![slot] });
     let segment = Segment { layout, cells: vec![(0, Counts { writes, ..Counts::ZERO })] };
-    let harvest = Harvest { segments: vec![segment], unattributed: Counts::ZERO };
+    let harvest = Harvest { segments: vec![segment], ..Harvest::default() };
     // Opened first: what is harvested goes to the column that was open.
     let _ = local.history().add(now_ms, Harvest::default());
     let _ = local.history().add(now_ms, harvest);
@@ -126,6 +127,21 @@ impl PeerMatrix for Scripted {
             sleep(pause).await;
             let parts = local.columns(query, rows, columns).await.map_err(|e| e.to_string())?;
             Ok(parts.into_iter().map(PackedColumns::from).collect())
+        }
+        .boxed()
+    }
+
+    fn hot_keys(
+        &self,
+        to: NodeId,
+        query: Arc<HotKeysQuery>,
+    ) -> BoxFuture<'static, Result<NodeHotKeys, String>> {
+        let (local, pause, alive) = self.call(to, 0);
+        async move {
+            let _alive = alive;
+            sleep(pause).await;
+            let answer = local.hot_keys_for(Asker::Peer, query, "salt").await;
+            answer.map_err(|error| error.to_string())
         }
         .boxed()
     }

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use keyviz_catalog::AppliedCatalog;
+use keyviz_core::hotkeys::HotKeysQuery;
 use keyviz_core::query::{ColumnPlan, RowAxis};
 use keyviz_core::wire::PackedColumns;
 use keyviz_core::{NodeId, Query, Series};
 use keyviz_directory::{Directory, MemberAddress};
-use keyviz_fanout::{Fanout, FanoutParts, MatrixRequest, PeerMatrix, PeerTotals};
+use keyviz_fanout::{Fanout, FanoutParts, MatrixRequest, NodeHotKeys, PeerMatrix, PeerTotals};
 use keyviz_peer::PeerClient;
 use keyviz_raft::{Peers, PeersOptions};
 
@@ -56,6 +57,14 @@ impl PeerMatrix for Counting {
             Ok(parts)
         }
         .boxed()
+    }
+
+    fn hot_keys(
+        &self,
+        to: NodeId,
+        query: Arc<HotKeysQuery>,
+    ) -> BoxFuture<'static, Result<NodeHotKeys, String>> {
+        self.client.hot_keys(to, query)
     }
 }
 

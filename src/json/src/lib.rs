@@ -6,6 +6,7 @@
 //! serialized without copying its cells.
 
 mod cluster;
+mod hot_keys;
 mod list;
 mod matrix;
 mod names;
@@ -14,6 +15,7 @@ mod routes;
 mod text;
 
 pub use cluster::ClusterJson;
+pub use hot_keys::HotKeysJson;
 pub use matrix::MatrixJson;
 pub use names::{
     axis_from_name, axis_name, role_from_name, role_name, series_from_name, series_name,

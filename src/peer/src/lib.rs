@@ -12,6 +12,7 @@ pub mod digests;
 mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+pub mod hot_keys_wire;
 mod matrix;
 pub mod matrix_wire;
 pub mod members;

@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
+use keyviz_core::hotkeys::HotKeysQuery;
 use keyviz_core::query::{ColumnPlan, MAX_TOTALS, RowAxis};
 use keyviz_core::wire::PackedColumns;
 use keyviz_core::{NodeId, Query};
-use keyviz_fanout::{PeerMatrix, PeerTotals};
+use keyviz_fanout::{NodeHotKeys, PeerMatrix, PeerTotals};
 use keyviz_proto as proto;
 use keyviz_proto::key_viz_peer_client::KeyVizPeerClient;
 use keyviz_raft::MAX_MESSAGE_BYTES;
 use keyviz_security::AuthChannel;
 
 use super::client::PeerClient;
+use super::hot_keys_wire;
 use super::matrix_wire::{columns_from_chunk, columns_request, query_to_wire};
 use super::totals_wire::{ranges_in, totals_from_chunks};
 use keyviz_proto::failure::describe;
@@ -22,6 +24,9 @@ use keyviz_proto::failure::describe;
 /// over for terms and roles. At no more than 10 bytes a packed cell, 84 MB; 12 MB where counts have
 /// nine bits, as most have.
 const MAX_CELLS: usize = 4 * 1_024 * 2_048;
+
+/// Most messages of a node's hot keys: 4,096 keys of itself and of some that have left.
+const MAX_HOT_KEYS_CHUNKS: usize = 1_024;
 
 impl PeerClient {
     fn matrix(&self, to: NodeId) -> Result<KeyVizPeerClient<AuthChannel>, String> {
@@ -92,6 +97,32 @@ impl PeerMatrix for PeerClient {
                 return Err(format!("its answer ends after {reached} of {asked} columns"));
             }
             Ok(parts)
+        })
+    }
+
+    fn hot_keys(
+        &self,
+        to: NodeId,
+        query: Arc<HotKeysQuery>,
+    ) -> BoxFuture<'static, Result<NodeHotKeys, String>> {
+        let client = self.matrix(to);
+        let ours = self.cluster_id();
+        let request = hot_keys_wire::query_to_wire(&query, ours.clone());
+        Box::pin(async move {
+            let answer = client?.hot_keys(request).await.map_err(|status| match status.code() {
+                tonic::Code::Unimplemented => {
+                    "its version of keyviz does not know hot keys yet".to_owned()
+                }
+                _ => describe(&status),
+            })?;
+            let (mut stream, mut chunks) = (answer.into_inner(), Vec::new());
+            while let Some(chunk) = stream.message().await.map_err(|status| describe(&status))? {
+                if chunks.len() == MAX_HOT_KEYS_CHUNKS {
+                    return Err("it sent too many hot keys".to_owned());
+                }
+                chunks.push(chunk);
+            }
+            hot_keys_wire::answer_from_chunks(chunks, &ours)
         })
     }
 }

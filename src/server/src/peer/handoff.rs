@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use tonic::{Status, Streaming};
 
+use keyviz_core::history::HistoryHandoff;
 use keyviz_directory::Directory;
 use keyviz_fanout::{HandoffError, HandoffStore, Incoming, LocalMatrix};
 use keyviz_proto as proto;
@@ -33,6 +34,21 @@ impl Handoffs {
         if !self.local.enabled() {
             return Ok(0);
         }
+        match self.send_records(heir, peers, true).await {
+            // An earlier version takes records of hot keys for damaged ones.
+            Err(status) if status.code() == tonic::Code::DataLoss => {
+                self.send_records(heir, peers, false).await
+            }
+            sent => sent,
+        }
+    }
+
+    async fn send_records(
+        &self,
+        heir: NodeId,
+        peers: &PeerClient,
+        hot_keys: bool,
+    ) -> Result<u64, Status> {
         let channel =
             peers.channel(heir).map_err(|error| Status::unavailable(error.to_string()))?;
         let (chunks, queue) = tokio::sync::mpsc::channel(CHUNKS_QUEUED);
@@ -40,7 +56,10 @@ impl Handoffs {
         let packing = tokio::task::spawn_blocking(move || {
             for handoff in local.handoffs() {
                 let node_id = handoff.node.0;
-                let mut records = handoff.records().peekable();
+                let wanted = |record: &(Vec<u8>, Vec<u8>)| {
+                    hot_keys || !HistoryHandoff::is_hot_keys(&record.0)
+                };
+                let mut records = handoff.records().filter(wanted).peekable();
                 while records.peek().is_some() {
                     let (mut bytes, mut chunk) = (0, Vec::new());
                     while bytes < CHUNK_BYTES

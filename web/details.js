@@ -130,22 +130,27 @@ export function showTooltip(tooltip, plot, place, x, y, { zone, cluster }) {
   tooltip.style.transform = `translate(${Math.round(left)}px, ${Math.round(topmost)}px)`;
 }
 
+/** Copies, and says so on the button that was pressed. */
+export async function copyText(text, button) {
+  const label = button.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "The browser refused";
+  }
+  setTimeout(() => {
+    button.textContent = label;
+  }, 1_500);
+}
+
 function copyButton(label, text) {
-  const button = element("button", { type: "button" }, label);
-  button.addEventListener("click", async () => {
-    try {
-      await navigator.clipboard.writeText(text);
-      button.textContent = "Copied";
-    } catch {
-      button.textContent = "The browser refused";
-    }
-    setTimeout(() => { button.textContent = label; }, 1_500);
-  });
-  return button;
+  const onclick = (event) => copyText(text, event.currentTarget);
+  return element("button", { type: "button", onclick }, label);
 }
 
 export class Drawer {
-  /** `does`: close(), zoom(row), route(id). */
+  /** `does`: close(), zoom(row), route(id), hotKeys(place, matrix, row, column, signal). */
   constructor(aside, does) {
     this.aside = aside;
     this.does = does;
@@ -194,6 +199,8 @@ export class Drawer {
       ...rolePairs(row.roles, cell.rowSum),
     );
     const chart = element("canvas", { role: "img", "aria-label": "The row over the window" });
+    const waiting = [element("p", { class: "dim" }, "…")];
+    const hot = element("div", { class: "hot" }, ...(this.known.hot ?? waiting));
     const kept = this.keep();
     this.aside.replaceChildren(
       element(
@@ -213,6 +220,8 @@ export class Drawer {
       ),
       chart,
       list,
+      element("h3", {}, "Hot keys"),
+      hot,
       ...marksOf(cell, matrix.conflicts).map((text) => element("p", { class: "dim" }, `▧ ${text}`)),
       element(
         "div",
@@ -248,6 +257,9 @@ export class Drawer {
     const controller = new AbortController();
     this.controller = controller;
     this.askNodes(matrix, row, counted, role, controller);
+    this.does.hotKeys(hot, matrix, row, column, controller.signal).then(() => {
+      if (!controller.signal.aborted) this.known.hot = [...hot.childNodes];
+    });
     if (missing.length > 0) this.askOthers(missing, cell, totals, role, controller);
   }
 

@@ -5,6 +5,7 @@ import { Drawer, columnText, element, keysText, showTooltip, spokenCell } from "
 import { changes } from "./events.js";
 import { wireExports } from "./export.js";
 import { fieldTime, parseFieldTime } from "./format.js";
+import { hotKeysWith } from "./hot.js";
 import { Interact } from "./interact.js";
 import { follow, slide } from "./live.js";
 import { BadAnswer, readMatrix } from "./matrix.js";
@@ -34,6 +35,7 @@ const drawer = new Drawer(at("drawer"), {
     at("route-tools").elements.find.value = String(id);
     go({ ...state, tab: "routes" });
   },
+  hotKeys: hotKeysWith(() => state.zone, (start, end) => go({ ...state, start, end })),
 });
 
 let state = readState(location.hash);

@@ -19,6 +19,7 @@ mod deploy;
 mod docs;
 mod edge;
 mod full_disk;
+mod hot_keys;
 mod leaders;
 #[cfg(target_os = "linux")]
 mod limits;

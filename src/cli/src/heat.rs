@@ -1,6 +1,7 @@
 //! `heat`: requests a matrix and draws or prints it.
 
 mod by_node;
+pub(crate) mod hot;
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -95,6 +95,7 @@ impl Local {
             range: &query.range,
             max_rows: 256,
             max_route_ids: 256,
+            boundaries: None,
         };
         let view = self.history.view(window, self.sampler.peek());
         let rows = plan(&request, &[view.totals(&query)]).expect("the routes cover the keys");

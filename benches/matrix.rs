@@ -83,7 +83,7 @@ fn history(routes: &[RouteSpec], columns: u64, bytes: usize) -> (History, u64) {
     for column in 1..=columns {
         let segment = segment(&layout, routes.len() as u64 * 65_536 / 10_000, &mut numbers);
         cells += segment.cells.len() as u64;
-        let harvest = Harvest { segments: vec![segment], unattributed: Counts::ZERO };
+        let harvest = Harvest { segments: vec![segment], ..Harvest::default() };
         let _ = history.add(START_MS + column * STEP_MS, harvest);
     }
     (history, cells)
@@ -101,8 +101,14 @@ fn day(columns: u64, series: Series) -> Asked {
 }
 
 fn plan_rows(routes: &[RouteSpec], range: &KeyRange, totals: &[NodeTotals]) -> RowPlan {
-    let request =
-        PlanRequest { routes, catalog_version: 1, range, max_rows: 256, max_route_ids: 256 };
+    let request = PlanRequest {
+        routes,
+        catalog_version: 1,
+        range,
+        max_rows: 256,
+        max_route_ids: 256,
+        boundaries: None,
+    };
     plan(&request, totals).expect("the routes cover the key space")
 }
 
@@ -229,7 +235,7 @@ fn flushes() {
     let mut turn = || {
         now_ms += STEP_MS;
         let segments = vec![segment.clone()];
-        let _ = history.add(now_ms, Harvest { segments, unattributed: Counts::ZERO });
+        let _ = history.add(now_ms, Harvest { segments, ..Harvest::default() });
     };
     let (median, longest) = waits(200, &mut turn);
     figure("closing a column of 10,000 cells: median", millis(median), "-");
@@ -268,7 +274,12 @@ fn hundred_nodes() {
             .iter()
             .skip(node)
             .step_by(100)
-            .map(|route| RangeTotal { range: route.range.clone(), total: 9_000, aggregate: false })
+            .map(|route| RangeTotal {
+                range: route.range.clone(),
+                total: 9_000,
+                aggregate: false,
+                cut: 0,
+            })
             .collect(),
     };
     let totals: Vec<NodeTotals> = (0..100).map(totals).collect();
@@ -278,7 +289,9 @@ fn hundred_nodes() {
     figure("100 nodes, 100,000 routes: planning the rows", millis(planning), "-");
     let keys = |node: u64| {
         let source = Source::LeaderWrite { group: GroupId(node), term: Some(Term(7)) };
-        (0..rows.rows().len() as u32).map(|row| CellKey { row, source }).collect::<Vec<_>>()
+        (0..rows.rows().len() as u32)
+            .map(|row| CellKey { place: Place::Row(row), source })
+            .collect::<Vec<_>>()
     };
     let contribution = |node: u64| NodeColumns {
         node: NodeId(node),
@@ -287,6 +300,7 @@ fn hundred_nodes() {
         covers: 0..columns.len() as u32,
         held: ColumnSet::of(0..columns.len() as u32),
         forgotten_before_ms: 0,
+        spans: Vec::new(),
         keys: keys(node),
         parts: (0..columns.len() as u32)
             .map(|column| ColumnPart {

@@ -149,6 +149,7 @@ fn matrix(
         range: &query.range,
         max_rows,
         max_route_ids: DEFAULT_ROW_ROUTE_IDS,
+        boundaries: None,
     };
     let view = history.view(window, sampler.peek());
     let rows = plan(&request, &[view.totals(&query)])?;

@@ -26,6 +26,7 @@ export class Cells {
     place(context, plot, plot.raster.image(fx, fy), fx, fy);
     if (matrix.marks !== 0) this.drawHatches(context, plot, fx, fy);
     drawGrid(context, plot, shown, cellHeight);
+    drawBlocks(context, plot, cellHeight);
     drawOpen(context, plot);
   }
 
@@ -149,6 +150,41 @@ function drawGrid(context, plot, { firstRow, lastRow }, cellHeight) {
   for (let row = firstRow + 1; row < lastRow; row += 1) {
     context.fillRect(plot.area.left, Math.round(plot.yOf(row)), plot.area.width, 1);
   }
+}
+
+/** Most blocks that are outlined; more are smaller than an outline. */
+const MOST_OUTLINED = 4_000;
+
+/** A block is one rectangle: nothing parts its rows, and a line goes around it. */
+function drawBlocks(context, plot, cellHeight) {
+  const { matrix, area, view } = plot;
+  if (matrix.blocks.length > MOST_OUTLINED || cellHeight < 3) return;
+  context.strokeStyle = plot.colours.dim;
+  context.lineWidth = 1;
+  for (const block of matrix.blocks) {
+    const from = matrix.columns[block.column];
+    const to = matrix.columns[block.column + block.columns - 1];
+    if (block.straddling || to.end <= view.t0 || from.start >= view.t1) continue;
+    const [x, y] = [plot.xOf(from.start), plot.yOf(block.row)];
+    const [wide, high] = [plot.xOf(to.end) - x, plot.yOf(block.row + block.rows) - y];
+    if (y + high < area.top || y > area.top + area.height || wide < 3) continue;
+    const at = block.row * matrix.width + block.column;
+    if (cellHeight >= 9 && isEven(matrix, block)) {
+      context.fillStyle = plot.raster.colour(at);
+      context.fillRect(x, y, wide, high);
+    }
+    context.strokeRect(x + 0.5, y + 0.5, wide - 1, high - 1);
+  }
+}
+
+/** Whether nothing but the block was counted in its rows. */
+function isEven({ painted, width }, block) {
+  for (let row = block.row; row < block.row + block.rows; row += 1) {
+    for (let column = block.column; column < block.column + block.columns; column += 1) {
+      if (painted[row * width + column] !== painted[block.row * width + block.column]) return false;
+    }
+  }
+  return true;
 }
 
 /** The column in progress is not over: a dashed line stands where it begins. */

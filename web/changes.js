@@ -9,11 +9,13 @@ import { mergeable } from "./tables.js";
 
 /** The row start that halves the load best; `null` where the route has one row only. */
 export function middle(matrix) {
+  // Only what was counted for rows of their own is known to lie on one side.
+  const total = matrix.rowSums.reduce((all, each) => all + each, 0);
   let sum = 0;
   let best = null;
   for (let row = 1; row < matrix.height; row += 1) {
     sum += matrix.rowSums[row - 1];
-    const off = Math.abs(2 * sum - matrix.total);
+    const off = Math.abs(2 * sum - total);
     if (best === null || off < best.off) best = { off, key: matrix.rows[row].start };
   }
   return best?.key ?? null;

@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 import { css, ramp } from "./colour.js";
 import { SERIES_NAMES, exact, isBytes, percent, short, span, stamp } from "./format.js";
 import { elide, showEnd, showStart } from "./keys.js";
-import { APPORTIONED, CONFLICT, PARTIAL } from "./matrix.js";
+import { APPORTIONED, BLOCK, CONFLICT, PARTIAL, blocksAt } from "./matrix.js";
 
 /** An element with text or children; text is never markup. */
 export function element(name, attributes = {}, ...children) {
@@ -53,6 +53,25 @@ export function marksOf({ flags, row }, conflicts) {
     .flatMap(([mark, text]) => (mark === CONFLICT && named.length > 0 ? named : [text]));
 }
 
+/** What was counted together with the cell, in words. */
+export function blockTexts(matrix, place) {
+  const keys = ({ start, end }) => `${elide(showStart(start), 60)} to ${elide(showEnd(end), 60)}`;
+  return blocksAt(matrix, place).map((block) => {
+    const time = block.columns > 1 ? ` and ${block.columns} columns` : "";
+    const beyond = ", which reaches beyond what is shown: at most so many are here";
+    const most = block.straddling ? beyond : "";
+    const value = short(block.value, matrix.series);
+    return `${value} counted for ${keys(block)}${time} together${most}`;
+  });
+}
+
+/** The count of a cell: what is its own, and up to what blocks leave open. */
+export function countText(matrix, place, { value, flags }) {
+  const more = blocksAt(matrix, place).reduce((sum, block) => sum + block.value, 0);
+  if ((flags & BLOCK) === 0 && more === 0) return short(value, matrix.series);
+  return `${short(value, matrix.series)} to ${short(value + more, matrix.series)}`;
+}
+
 /** Who counted what of a total: `by_node` of an answer, the largest share first. */
 export function sharesText(shares) {
   const told = shares.map(({ id, total }) => ({ id: Number(id), total: Number(total) }))
@@ -81,7 +100,8 @@ export function spokenCell(matrix, place, zone) {
   const { row, column, value } = cellOf(matrix, place);
   const series = SERIES_NAMES[matrix.series] ?? matrix.series;
   const keys = `from ${elide(showStart(row.start), 60)} to ${elide(showEnd(row.end), 60)}`;
-  return `${exact(value)} ${series}, ${keys}, ${columnText(column, zone)}`;
+  const blocks = blockTexts(matrix, place).map((text) => `; ${text}`).join("");
+  return `${exact(value)} ${series}${blocks}, ${keys}, ${columnText(column, zone)}`;
 }
 
 /** A range as the commands take it: `start..end`, open where it has no end. */
@@ -107,9 +127,10 @@ export function showTooltip(tooltip, plot, place, x, y, { zone, cluster }) {
     element(
       "div",
       { class: "value" },
-      `${short(cell.value, matrix.series)} `,
+      `${countText(matrix, place, cell)} `,
       element("span", { class: "dim" }, `${percent(cell.value, matrix.total)} of the total`),
     ),
+    ...blockTexts(matrix, place).map((text) => element("div", {}, text)),
     element(
       "div",
       {},
@@ -222,6 +243,7 @@ export class Drawer {
       list,
       element("h3", {}, "Hot keys"),
       hot,
+      ...blockTexts(matrix, place).map((text) => element("p", {}, text)),
       ...marksOf(cell, matrix.conflicts).map((text) => element("p", { class: "dim" }, `▧ ${text}`)),
       element(
         "div",
@@ -295,13 +317,20 @@ export class Drawer {
       try {
         const json = await ask("matrix", { ...parameters, series }, controller.signal);
         if (controller.signal.aborted) return;
-        this.known[series] = amount(Number(json.total), series);
+        this.known[series] = rangeText(json, series);
         totals[series].textContent = this.known[series];
       } catch (error) {
         if (error.name !== "AbortError") totals[series].textContent = "not known";
       }
     }));
   }
+}
+
+/** The total of an answer; a range where counts straddle. */
+function rangeText({ total, straddling_total: more }, series) {
+  const [least, most] = [Number(total), Number(total) + Number(more ?? 0)];
+  const [low, high] = [amount(least, series), amount(most, series)];
+  return most > least ? `${low} to ${high}` : low;
 }
 
 /** The question for the keys of a row in one cell. */
@@ -340,7 +369,7 @@ function sparkline(canvas, matrix, { row, column }, colour) {
   canvas.height = height * ratio;
   const context = canvas.getContext("2d");
   context.scale(ratio, ratio);
-  const values = matrix.values.subarray(row * matrix.width, (row + 1) * matrix.width);
+  const values = matrix.painted.subarray(row * matrix.width, (row + 1) * matrix.width);
   const most = values.reduce((max, value) => Math.max(max, value), 0) || 1;
   const wide = width / matrix.width;
   context.fillStyle = colour;

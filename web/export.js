@@ -48,6 +48,14 @@ export function csvText(matrix) {
       lines.push(`${keys},${time},${matrix.values[at]},${marks}`);
     });
   });
+  for (const block of matrix.blocks) {
+    const from = matrix.columns[block.column];
+    const to = matrix.columns[block.column + block.columns - 1];
+    const name = field(block.straddling ? "straddling" : "block");
+    const keys = `${name},${field(block.start)},${block.end === null ? "" : field(block.end)}`;
+    const time = `${from.start},${to.end},${to.open ? 1 : 0}`;
+    lines.push(`${keys},${time},${block.value},0,0,${block.conflict ? 1 : 0}`);
+  }
   return `${lines.join("\n")}\n`;
 }
 

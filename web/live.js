@@ -1,7 +1,7 @@
 // The live heatmap: joins columns that the node pushes to the matrix shown. Pure but for `follow`.
 
 import { ApiError, Unreachable, openStream } from "./api.js";
-import { columnAt, finish } from "./matrix.js";
+import { BLOCK, columnAt, finish } from "./matrix.js";
 import { compareBytes, keyBytes } from "./keys.js";
 
 /** Reads server-sent events until the stream ends; `does.update(json, cursor)` gets each. */
@@ -62,8 +62,10 @@ export function slide(matrix, update, oldestMs) {
     return null;
   const unfinished = matrix.columns.find((column) => column.open);
   if (unfinished && update.columns[0].start > unfinished.start) return null;
-  if (update.version !== matrix.version) return null;
-  const place = places(matrix.rows, update.rows);
+  const named = matrix.axisId !== "" && matrix.axisId === update.axisId;
+  const sameRows = named && matrix.height === update.height;
+  if (!sameRows && (update.version !== matrix.version || update.blocks.length > 0)) return null;
+  const place = sameRows ? update.rows.map((_, row) => row) : places(matrix.rows, update.rows);
   for (let row = 0; row < update.height; row += 1) {
     if (place[row] < 0 && update.rowSums[row] > 0) return null;
   }
@@ -78,10 +80,12 @@ export function slide(matrix, update, oldestMs) {
   const values = new Float64Array(height * width);
   const flags = new Uint8Array(height * width);
   const left = Math.max(0, gone);
+  const blocks = joinBlocks(matrix.blocks, update.blocks, left, kept);
+  if (blocks === null) return null;
   for (let row = 0; row < height; row += 1) {
     for (let x = left; x < kept; x += 1) {
       values[row * width + x - left] = matrix.values[row * matrix.width + x];
-      flags[row * width + x - left] = matrix.flags[row * matrix.width + x];
+      flags[row * width + x - left] = matrix.flags[row * matrix.width + x] & ~BLOCK;
     }
   }
   for (let row = 0; row < update.height; row += 1) {
@@ -92,7 +96,7 @@ export function slide(matrix, update, oldestMs) {
       if (column < 0) continue;
       if (into !== null) {
         values[into * width + column] += update.values[row * update.width + x];
-        flags[into * width + column] |= update.flags[row * update.width + x];
+        flags[into * width + column] |= update.flags[row * update.width + x] & ~BLOCK;
       } else if (update.flags[row * update.width + x] !== 0) {
         return null;
       }
@@ -101,8 +105,14 @@ export function slide(matrix, update, oldestMs) {
   const older = matrix.events.filter(
     (event) => event.time_ms < update.columns[0].start && event.time_ms >= columns[0].start,
   );
+  // Routes may have split or merged: the rows say which ones they have now.
+  const rows = sameRows ? update.rows : matrix.rows;
   return finish({
     ...matrix,
+    rows,
+    version: update.version,
+    axisGain: update.axisGain,
+    blocks,
     columns,
     width,
     values,
@@ -115,6 +125,18 @@ export function slide(matrix, update, oldestMs) {
     conflicts: joined(matrix.conflicts, update.conflicts),
     events: [...older, ...update.events],
   });
+}
+
+/** The blocks of both; `null` where one lies across the columns that go, stay or come. */
+function joinBlocks(known, told, left, kept) {
+  const blocks = [];
+  for (const block of known) {
+    const end = block.column + block.columns;
+    if (end <= left || block.column >= kept) continue;
+    if (block.column < left || end > kept) return null;
+    blocks.push({ ...block, column: block.column - left });
+  }
+  return [...blocks, ...told.map((block) => ({ ...block, column: block.column + kept - left }))];
 }
 
 /** The conflicts of both answers, each once. */

@@ -6,19 +6,20 @@ import { changes } from "./events.js";
 import { wireExports } from "./export.js";
 import { fieldTime, parseFieldTime } from "./format.js";
 import { hotKeysWith } from "./hot.js";
+import { KeptRows } from "./rows.js";
 import { Interact } from "./interact.js";
 import { follow, slide } from "./live.js";
 import { BadAnswer, readMatrix } from "./matrix.js";
 import { banners, describe, setLink, showScreen } from "./notices.js";
 import { Plot } from "./plot.js";
-import { isStreamed, queryName, queryOf, routeQueryOf, streamName } from "./query.js";
+import { isStreamed, queryName, routeQueryOf } from "./query.js";
 import { WINDOWS, readState, rememberState, writeState } from "./state.js";
 import { RouteChanges } from "./changes.js";
 import { linkTables, overlaps, readRoutes, showCluster, showRoutes } from "./tables.js";
 import { committed } from "./window.js";
 
 /** A live heatmap is reloaded now and then: routes, members and totals beside it change too. */
-const REFRESH_MS = { off: 0, live: 15_000, "5s": 5_000, "30s": 30_000 };
+const REFRESH_MS = { off: 0, live: 60_000, "5s": 5_000, "30s": 30_000 };
 const RETRY_MS = [1_000, 2_000, 5_000, 10_000];
 /** Controls that show a part of the state as it is. */
 const SELECTS = "beside refresh scale brightness rows columns role axis palette zone".split(" ");
@@ -40,17 +41,12 @@ const drawer = new Drawer(at("drawer"), {
 
 let state = readState(location.hash);
 let depth = Number(history.state?.depth ?? 0);
-let catalog = { version: 0, routes: [] };
-let cluster = null;
+let [catalog, cluster] = [{ version: 0, routes: [] }, null];
 /** The row that the tables highlight: the pinned one, else the one under the pointer. */
 let linked = null;
-let tokenWanted = false;
-let failures = 0;
-let timer = 0;
-let running = null;
-let stream = null;
-let cursor = null;
-let shownQuery = "";
+let [tokenWanted, failures, timer] = [false, 0, 0];
+let [running, stream, cursor, shownQuery] = [null, null, null, ""];
+const axis = new KeptRows();
 
 // ---- What is asked ---------------------------------------------------------------------------
 
@@ -65,7 +61,7 @@ async function load() {
   try {
     const asked = performance.now();
     const [json, members] = await Promise.all([
-      ask("matrix", { ...queryOf(state), encoding: "packed" }, controller.signal),
+      ask("matrix", { ...axis.query(state), encoding: "packed" }, controller.signal),
       ask("cluster", {}, controller.signal).catch(fallBack),
     ]);
     if (controller.signal.aborted) return;
@@ -75,9 +71,11 @@ async function load() {
     if (interact.busy) return;
     if (members) cluster = members;
     shownQuery = name;
+    axis.answered(name, matrix);
     setLink("good", `answered in ${Math.round(performance.now() - asked)} ms`);
     show(matrix);
     if (!stream) cursor = String(matrix.columns.findLast((column) => !column.open)?.end ?? "");
+    if (axis.isPoor(matrix)) axis.plan();
     listen();
     await askRoutes(controller.signal);
   } catch (error) {
@@ -103,6 +101,7 @@ async function askRoutes(signal) {
 }
 
 function show(matrix) {
+  axis.offer(at("detail"), matrix);
   plot.events = changes(matrix.events);
   plot.setMatrix(matrix);
   describe(matrix, state, theme(), plot.lookColours());
@@ -116,16 +115,16 @@ const isLive = () => isStreamed(state) && !document.hidden;
 
 /** Opens the stream of what is shown, keeps it, or closes it. */
 function listen() {
-  if (stream && (!isLive() || stream.name !== streamName(state))) {
+  if (stream && (!isLive() || stream.name !== axis.streamName(state))) {
     stream.controller.abort();
     stream = null;
   }
   if (!isLive() || stream) return;
   const controller = new AbortController();
-  const mine = { name: streamName(state), controller };
+  const mine = { name: axis.streamName(state), controller };
   stream = mine;
-  // Rows as fine as can be, so that each lies within a row that is shown.
-  const { from_ms: _, max_columns: __, ...parameters } = queryOf(state);
+  // An earlier node plans its own rows: as fine as can be, so that each lies in one shown.
+  const { from_ms: _, max_columns: __, ...parameters } = axis.query(state);
   follow({ ...parameters, max_rows: 1_024, encoding: "packed" }, cursor, controller.signal, {
     update(json, id) {
       cursor = id;
@@ -148,6 +147,7 @@ function join(update) {
     return;
   }
   show(next);
+  if (axis.isPoor(next)) axis.plan(load);
 }
 
 /** Beside the matrix, routes and members may be missing; but a refused token concerns all. */
@@ -465,6 +465,7 @@ at("theme").addEventListener("click", () =>
 at("back").addEventListener("click", back);
 at("reset").addEventListener("click", reset);
 at("box").addEventListener("click", () => setBoxMode(!interact.boxMode));
+at("detail").addEventListener("click", () => axis.plan(load));
 at("help").addEventListener("click", () => at("help-dialog").showModal());
 const exports = { png: at("png"), csv: at("csv"), json: at("json") };
 wireExports(exports, plot, () => ({ ...state, theme: theme() }), failed);

@@ -1,13 +1,15 @@
 // A matrix as the page works on it: typed arrays instead of one array a row, and the sums.
 
 import { BadAnswer } from "./bad.js";
-import { unpackCells, unpackMarks } from "./packed.js";
+import { unpackBlocks, unpackCells, unpackMarks } from "./packed.js";
 
 export { BadAnswer };
 
 export const APPORTIONED = 1;
 export const PARTIAL = 2;
 export const CONFLICT = 4;
+/** Counted together with other cells: the mean of a block. */
+export const BLOCK = 8;
 const MARKS = [["apportioned", APPORTIONED], ["partial", PARTIAL], ["conflict", CONFLICT]];
 
 function list(value, name) {
@@ -42,6 +44,19 @@ const rowOf = (row, end) => ({
   group: row?.group_id ?? null,
 });
 
+/** A block as the API describes it; one that straddles has keys, and perhaps a time, of its own. */
+const blockOf = (block) => ({
+  column: number(block?.column, "column"),
+  columns: number(block?.column_count, "column_count"),
+  row: number(block?.first_row, "first_row"),
+  rows: number(block?.row_count, "row_count"),
+  value: number(block?.value, "value"),
+  conflict: Boolean(block?.conflict),
+  straddling: Boolean(block?.straddling),
+  start: text(block?.start),
+  end: typeof block?.end === "string" ? block.end : null,
+});
+
 /** Columns, rows, cells and marks of the plain form. */
 function readPlain(json) {
   const columns = list(json.columns, "columns").map((each) =>
@@ -65,7 +80,8 @@ function readPlain(json) {
     }
     return rowOf(row, typeof row.end === "string" ? row.end : null);
   });
-  return { columns, rows, values, flags, rounded: false };
+  const blocks = list(json.blocks ?? [], "blocks").map(blockOf);
+  return { columns, rows, values, flags, rounded: false, blocks };
 }
 
 /** The same of the packed form. */
@@ -80,19 +96,33 @@ function readPacked(json) {
   const flags = new Uint8Array(count);
   for (const [name, mark] of MARKS) unpackMarks(json.marks?.[name], flags, mark);
   const rounded = json.cells?.form === "rounded";
-  return { columns, rows, values: unpackCells(json.cells, count), flags, rounded };
+  const blocks = unpackBlocks(json.blocks).map((block) => ({
+    ...block,
+    straddling: false,
+    start: rows[block.row]?.start ?? "",
+    end: rows[block.row + block.rows - 1]?.end ?? null,
+  }));
+  blocks.push(...list(json.straddling ?? [], "straddling").map(blockOf));
+  return { columns, rows, values: unpackCells(json.cells, count), flags, rounded, blocks };
 }
 
 /** Checks and converts the JSON of `/api/v1/matrix`, in either form. */
 export function readMatrix(json) {
   if (json === null || typeof json !== "object") throw new BadAnswer("not an object");
   const cells = json.encoding === "packed" ? readPacked(json) : readPlain(json);
+  const outside = ({ row, rows, column: first, columns }) =>
+    row + rows > cells.rows.length ||
+    first + columns > cells.columns.length ||
+    Math.min(rows, columns) < 1;
+  if (cells.blocks.some(outside)) throw new BadAnswer("a block lies outside the matrix");
   const matrix = finish({
     ...cells,
     width: cells.columns.length,
     height: cells.rows.length,
     series: text(json.series),
     version: number(json.catalog_version, "catalog_version"),
+    axisId: text(json.axis_id),
+    axisGain: number(json.axis_gain, "axis_gain"),
     unattributed: number(json.unattributed, "unattributed"),
     nodes: list(json.nodes ?? [], "nodes"),
     conflicts: list(json.conflicts ?? [], "conflicts"),
@@ -114,6 +144,7 @@ export function readMatrix(json) {
   });
   // The server's own sums: exact where cells are rounded.
   matrix.total = number(json.total, "total");
+  matrix.straddling = number(json.straddling_total, "straddling_total");
   if (cells.rounded) {
     matrix.rowSums = Float64Array.from(matrix.rows, ({ roles }) =>
       ["leader_write", "leader_read", "follower_read"].reduce(
@@ -124,30 +155,75 @@ export function readMatrix(json) {
     matrix.columnSums = Float64Array.from(list(json.column_sums, "column_sums"), (sum) =>
       number(sum, "column_sums"),
     );
+    addBlockSums(matrix);
   }
   return matrix;
 }
 
-/** The same with sums, marks and total computed anew from its cells. */
+/** The same with sums, marks and total computed anew from its cells and blocks. */
 export function finish(matrix) {
-  const { width, height, values, flags } = matrix;
+  const { width, height, values, flags, blocks } = matrix;
   const rowSums = new Float64Array(height);
   const columnSums = new Float64Array(width);
-  let [max, marks, total] = [0, 0, 0];
+  let total = 0;
   for (let row = 0, at = 0; row < height; row += 1) {
     let sum = 0;
     for (let column = 0; column < width; column += 1, at += 1) {
       const value = values[at];
-      marks |= flags[at];
       if (value === 0) continue;
       sum += value;
       columnSums[column] += value;
-      if (value > max) max = value;
     }
     rowSums[row] = sum;
     total += sum;
   }
-  return { ...matrix, rowSums, columnSums, max, marks, total };
+  const painted = paintedOf(matrix);
+  let [max, marks, straddling] = [0, 0, 0];
+  for (let at = 0; at < painted.length; at += 1) {
+    marks |= flags[at];
+    if (painted[at] > max) max = painted[at];
+  }
+  for (const block of blocks) {
+    if (block.straddling) straddling += block.value;
+    else total += block.value;
+  }
+  const done = { ...matrix, painted, rowSums, columnSums, max, marks, total, straddling };
+  addBlockSums(done);
+  return done;
+}
+
+/** What is painted: the cells, and of a block its mean a row and column. Marks its cells. */
+function paintedOf({ width, values, flags, blocks }) {
+  const inside = blocks.filter((block) => !block.straddling);
+  if (inside.length === 0) return values;
+  const painted = values.slice();
+  for (const block of inside) {
+    const mean = block.value / (block.rows * block.columns);
+    for (let row = block.row; row < block.row + block.rows; row += 1) {
+      for (let column = block.column; column < block.column + block.columns; column += 1) {
+        painted[row * width + column] += mean;
+        flags[row * width + column] |= BLOCK | (block.conflict ? CONFLICT : 0);
+      }
+    }
+  }
+  return painted;
+}
+
+/** Adds blocks to the sums of columns; of one over several its mean. A row's sum is its own. */
+function addBlockSums({ columnSums, blocks }) {
+  for (const block of blocks) {
+    if (block.straddling) continue;
+    for (let column = block.column; column < block.column + block.columns; column += 1) {
+      columnSums[column] += block.value / block.columns;
+    }
+  }
+}
+
+/** The blocks that have a part of a cell, those that straddle last. */
+export function blocksAt(matrix, { row, column }) {
+  const covers = (block) => block.row <= row && row < block.row + block.rows
+    && block.column <= column && column < block.column + block.columns;
+  return matrix.blocks.filter(covers).sort((a, b) => Number(a.straddling) - Number(b.straddling));
 }
 
 /** Whether all columns are equally wide and without a gap: they can be drawn as one image. */

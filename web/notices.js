@@ -90,6 +90,14 @@ function problems(matrix, zone) {
   for (const conflict of matrix.conflicts) {
     list.push(["warn", "Conflict", `${conflictText(conflict)}; the larger count is shown.`]);
   }
+  if (matrix.straddling > 0) {
+    list.push([
+      "warn",
+      "Not resolved",
+      `${exact(matrix.straddling)} more were counted together with keys or time beyond what is ` +
+        "shown; at most so many of them are here.",
+    ]);
+  }
   if (matrix.unattributed > 0) {
     list.push([
       "warn",

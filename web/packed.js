@@ -92,3 +92,14 @@ export function unpackMarks(marks, flags, mark) {
   }
   return true;
 }
+
+/** The blocks of an answer that do not straddle. */
+export function unpackBlocks(blocks) {
+  if (blocks === undefined || blocks === null) return [];
+  const numbers = new Numbers(z85(blocks.data));
+  return Array.from({ length: Number(blocks.count) }, () => {
+    const six = [1, 2, 3, 4, 5, 6].map(() => numbers.next());
+    const [column, row, rows, columns, value, conflict] = six;
+    return { column, row, rows, columns, value, conflict: conflict > 0 };
+  });
+}

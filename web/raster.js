@@ -1,7 +1,7 @@
 // The cells of a matrix as images. A screen pixel that covers several cells shows the hottest of
 // them: nearest-neighbour scaling would drop hot rows, and averaging would dim them.
 
-import { ramp, scaler } from "./colour.js";
+import { css, ramp, scaler } from "./colour.js";
 import { APPORTIONED, CONFLICT, PARTIAL } from "./matrix.js";
 
 export const HATCHES = { partial: PARTIAL, apportioned: APPORTIONED, conflict: CONFLICT };
@@ -26,6 +26,12 @@ export class Raster {
         }
       }),
     );
+  }
+
+  /** The colour of one cell. */
+  colour(at) {
+    const step = this.steps.level(1, 1).data[at];
+    return step > 0 ? css(this.colours[step]) : "transparent";
   }
 
   /** Where cells bear a mark, as an opaque mask; `null` where none does. */
@@ -88,9 +94,9 @@ function cached(map, key, make) {
 /** One byte a cell: 0 for nothing, else a step of the ramp, never 0. */
 function steps(matrix, style) {
   const step = scaler(matrix.max, style);
-  const result = new Uint8Array(matrix.values.length);
+  const result = new Uint8Array(matrix.painted.length);
   for (let at = 0; at < result.length; at += 1) {
-    const value = matrix.values[at];
+    const value = matrix.painted[at];
     if (value > 0) result[at] = Math.max(1, step(value));
   }
   return result;

@@ -84,6 +84,8 @@ fn request(columns: u64, series: Series) -> MatrixRequest {
         max_rows: 256,
         max_columns: 480,
         axis: Default::default(),
+        spread: false,
+        boundaries: Default::default(),
     }
 }
 

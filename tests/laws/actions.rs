@@ -1,9 +1,9 @@
-//! What can happen to the two nodes, and how they are set up.
+//! What can happen to the three nodes, and how they are set up.
 
 use keyviz_core::{history::*, sampler::*};
 use proptest::prelude::*;
 
-pub(crate) const NODES: usize = 2;
+pub(crate) const NODES: usize = 3;
 pub(crate) const GROUPS: u64 = 2;
 const HOUR_MS: i64 = 3_600_000;
 const YEAR_MS: i64 = 365 * 24 * HOUR_MS;
@@ -66,6 +66,11 @@ pub(crate) enum Action {
     Kill {
         node: usize,
     },
+    /// A node hands over what it has counted and starts again: both tell of it.
+    HandOver {
+        from: usize,
+        to: usize,
+    },
     /// Somebody asks for a matrix.
     Query,
 }
@@ -99,6 +104,7 @@ pub(crate) fn actions() -> impl Strategy<Value = Vec<Action>> {
         1 => node().prop_map(|node| Action::Release { node }),
         1 => node().prop_map(|node| Action::Restart { node }),
         1 => node().prop_map(|node| Action::Kill { node }),
+        1 => (node(), node()).prop_map(|(from, to)| Action::HandOver { from, to }),
         1 => Just(Action::Query),
     ];
     prop::collection::vec(action, 1..50)

@@ -1,9 +1,10 @@
 //! The laws over the sampler and the history together, through the public API: random histories of
-//! two nodes, and beside them a plain list of what happened.
+//! three nodes, and beside them a plain list of what happened.
 //!
 //! `KEYVIZ_CASES` says how many histories each law is tried on; a long run takes 10,000 in release.
 
 mod actions;
+mod measured;
 mod world;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use actions::{GROUPS, NODES, actions, key, setup};
 use bytes::Bytes;
 use keyviz_core::{history::*, query::*, sampler::*, *};
+use measured::view;
 use proptest::prelude::*;
 use world::{Event, World, within};
 
@@ -32,6 +34,14 @@ fn config() -> ProptestConfig {
     }
 }
 
+/// Whether a block has a part of a cell.
+fn covered(matrix: &Matrix, row: u32, column: u32) -> bool {
+    matrix.blocks.iter().any(|block| {
+        (block.first_row..block.first_row + block.row_count).contains(&row)
+            && (block.column..block.column + block.column_count).contains(&column)
+    })
+}
+
 proptest! {
     #![proptest_config(config())]
 
@@ -45,25 +55,34 @@ proptest! {
         let matrix = world.matrix(&query, rows, columns);
         let of_role = |event: &Event| role.is_none_or(|role| role == event.role);
         let all = world.sum(series, of_role);
-        prop_assert_eq!(matrix.total, all);
-        prop_assert_eq!(matrix.rows.iter().flat_map(|row| &row.values).sum::<u64>(), all);
+        prop_assert_eq!((matrix.total, matrix.straddling_total), (all, 0));
+        let cells = matrix.rows.iter().flat_map(|row| &row.values).sum::<u64>();
+        prop_assert_eq!(cells + matrix.in_blocks().0, all);
+        let mut grid = matrix.clone();
+        grid.spread();
+        prop_assert_eq!(grid.rows.iter().flat_map(|row| &row.values).sum::<u64>(), all);
         prop_assert_eq!((matrix.unattributed, matrix.saturated), (0, false));
         prop_assert!(matrix.conflicts.is_empty(), "{:?}", matrix.conflicts);
         for role in Role::ALL {
-            let shown: u64 = matrix.rows.iter().map(|row| match role {
-                Role::LeaderWrite => row.roles.leader_write,
-                Role::LeaderRead => row.roles.leader_read,
-                Role::FollowerRead => row.roles.follower_read,
+            let roles = matrix.rows.iter().map(|row| row.roles);
+            let roles = roles.chain(matrix.blocks.iter().map(|block| block.roles));
+            let shown: u64 = roles.map(|roles| match role {
+                Role::LeaderWrite => roles.leader_write,
+                Role::LeaderRead => roles.leader_read,
+                Role::FollowerRead => roles.follower_read,
             }).sum();
             let served = world.sum(series, |event| of_role(event) && event.role == role);
             prop_assert_eq!(shown, served, "{:?}", role);
         }
-        // Zoomed to two halves of the keys, nothing is lost or doubled at the cut.
+        // Zoomed to two halves of the keys, nothing is lost or doubled at the cut: what straddles
+        // it is told by both, and counts once.
         let cut = Bytes::from_static(b"b\x00");
         let below = KeyRange { start: Bytes::new(), end: Some(cut.clone()) };
         let above = KeyRange { start: cut, end: None };
-        let half = |range| world.matrix(&Query { range, ..query.clone() }, rows, columns).total;
-        prop_assert_eq!(half(below) + half(above), all);
+        let half = |range| world.matrix(&Query { range, ..query.clone() }, rows, columns);
+        let (below, above) = (half(below), half(above));
+        prop_assert_eq!(below.straddling_total, above.straddling_total);
+        prop_assert_eq!(below.total + above.total + below.straddling_total, all);
     }
 
     #[test]
@@ -139,7 +158,7 @@ proptest! {
         }
         prop_assert!(matrix.rows.iter().all(|row| !row.range.is_empty()));
         prop_assert_eq!(world.matrix(&query, rows, 5), matrix.clone(), "the same again");
-        let reversed = world.answer(&query, rows, 5, &[1, 0]);
+        let reversed = world.answer(&query, rows, 5, &[2, 1, 0]);
         prop_assert_eq!(reversed, matrix, "whoever answers first");
     }
 
@@ -181,10 +200,10 @@ proptest! {
         let matrix = world.matrix(&query, rows, columns);
         for (index, span) in (0u32..).zip(&matrix.columns) {
             let lost = world.events.iter().any(|event| event.lost && within(event, span));
-            for row in &matrix.rows {
+            for (number, row) in (0u32..).zip(&matrix.rows) {
                 prop_assert!(!lost || row.partial.contains(index), "a loss that is not shown");
-                // What is not said to be estimated is exact.
-                if !row.apportioned.contains(index) {
+                // What no block covers is exact.
+                if !covered(&matrix, number, index) {
                     let exact = world.sum(series, |event| {
                         within(event, span) && row.range.contains(&event.key)
                     });
@@ -195,10 +214,51 @@ proptest! {
         }
         let whole = matrix.rows.iter().all(|row| row.partial.is_empty());
         prop_assert!(world.deaths > 0 || whole, "partial, and nobody died");
-        prop_assert_eq!((matrix.responded, matrix.expected), (2, 2));
-        let asked = 1 - silent;
-        let torn = world.answer(&query, rows, columns, &[asked]);
-        prop_assert_eq!((torn.responded, torn.expected), (1, 2));
-        prop_assert!(torn.rows.iter().all(|row| row.partial.len() == torn.columns.len()));
+        prop_assert_eq!((matrix.responded, matrix.expected), (3, 3));
+        let asked: Vec<usize> = (0..NODES).filter(|node| *node != silent).collect();
+        let torn = world.answer(&query, rows, columns, &asked);
+        prop_assert_eq!((torn.responded, torn.expected), (2, 3));
+        // Another may answer for a node that has handed over.
+        let all = torn.rows.iter().all(|row| row.partial.len() == torn.columns.len());
+        prop_assert!(all || world.handed.contains(&silent));
+    }
+
+    #[test]
+    fn law_11_measured_never_invented_the_same_number_in_every_view_or_a_block(
+        setup in setup(), actions in actions(), series in series(), role in role(),
+        views in prop::collection::vec(view(), 2), spread in any::<bool>(),
+    ) {
+        let world = World::of(&setup, &actions);
+        for view in &views {
+            let query = view.query(&world, series, role);
+            let matrix = view.matrix(&world, &query);
+            measured::check(&world, &query, &matrix)?;
+            if spread {
+                let mut grid = matrix.clone();
+                grid.spread();
+                let cells: u64 = grid.rows.iter().flat_map(|row| &row.values).sum();
+                prop_assert_eq!(cells, matrix.total, "a full grid");
+                prop_assert!(grid.blocks.iter().all(|block| block.straddling));
+            }
+        }
+        // A range and a time that both views have, and no block in either, has one number.
+        let [one, other] = [&views[0], &views[1]].map(|view| {
+            view.matrix(&world, &view.query(&world, series, role))
+        });
+        for (number, row) in (0u32..).zip(&one.rows) {
+            let Some(same) = other.rows.iter().position(|other| other.range == row.range) else {
+                continue;
+            };
+            for (index, span) in (0u32..).zip(&one.columns) {
+                let same_time = |other: &ColumnSpan| {
+                    (other.start_ms, other.end_ms) == (span.start_ms, span.end_ms)
+                };
+                let Some(column) = other.columns.iter().position(same_time) else { continue };
+                let is_block = covered(&one, number, index)
+                    || covered(&other, same as u32, column as u32);
+                let (mine, theirs) = (row.values[index as usize], other.rows[same].values[column]);
+                prop_assert!(is_block || mine == theirs, "{} and {}", mine, theirs);
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Two nodes with their samplers, histories and stores, and beside them a list of what happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -48,6 +48,8 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
     pub(crate) events: Vec<Event>,
     pub(crate) deaths: usize,
+    /// Nodes that have handed over.
+    pub(crate) handed: BTreeSet<usize>,
 }
 
 impl World {
@@ -74,6 +76,7 @@ impl World {
             nodes: (0..NODES).map(node).collect(),
             events: Vec::new(),
             deaths: 0,
+            handed: BTreeSet::new(),
         };
         for node in 0..NODES {
             world.publish(node);
@@ -121,6 +124,7 @@ impl World {
                 self.start(*node);
             }
             Action::Kill { node } => self.kill(*node),
+            Action::HandOver { from, to } => self.hand_over(*from, *to),
             Action::Query => {
                 let matrix = self.matrix(&self.everything(Series::Writes), 5, 5);
                 assert_eq!(matrix.total, self.sum(Series::Writes, |_| true), "conservation");
@@ -223,6 +227,17 @@ impl World {
         at.store(&flushed, None);
     }
 
+    /// A node hands over all that it has counted and stops in good order; then it starts again.
+    fn hand_over(&mut self, from: usize, to: usize) {
+        self.store_all(from);
+        self.handed.insert(from);
+        let at = &self.nodes[from];
+        for handoff in at.history.handoffs(at.sampler.peek()) {
+            self.nodes[to].history.take_handoff(handoff);
+        }
+        self.start(from);
+    }
+
     fn kill(&mut self, node: usize) {
         self.deaths += 1;
         for event in std::mem::take(&mut self.nodes[node].unstored) {
@@ -314,6 +329,18 @@ impl World {
         columns: usize,
         asked: &[usize],
     ) -> Matrix {
+        self.on_axis(query, rows, columns, asked, &[])
+    }
+
+    /// The same between `boundaries`; none: planned.
+    pub(crate) fn on_axis(
+        &self,
+        query: &Query,
+        rows: usize,
+        columns: usize,
+        asked: &[usize],
+        boundaries: &[Bytes],
+    ) -> Matrix {
         let views: Vec<_> = (0..NODES)
             .map(|node| {
                 let at = &self.nodes[node];
@@ -327,12 +354,17 @@ impl World {
             range: &query.range,
             max_rows: rows,
             max_route_ids: 3,
+            boundaries: (!boundaries.is_empty()).then_some(boundaries),
         };
         let rows = plan(&request, &totals).expect("the world's routes cover the key space");
         let step_ms = self.setup.history.step_ms;
         let columns = plan_columns(query.window, step_ms, columns, self.latest_ms).expect("few");
-        let contribution = |node: &usize| views[*node].columns(query, &rows.axis(), &columns);
-        let contributions = asked.iter().map(contribution).collect();
+        let axis = rows.axis();
+        let contribution = |node: &usize| {
+            let own = views[*node].columns(query, &axis, &columns);
+            std::iter::once(own).chain(views[*node].handed_over(query, &axis, &columns))
+        };
+        let contributions = asked.iter().flat_map(contribution).collect();
         let status = |node| NodeStatus {
             node: Some(id(node)),
             ok: asked.contains(&node),
@@ -343,12 +375,16 @@ impl World {
     }
 
     pub(crate) fn matrix(&self, query: &Query, rows: usize, columns: usize) -> Matrix {
-        self.answer(query, rows, columns, &[0, 1])
+        self.answer(query, rows, columns, &[0, 1, 2])
     }
 
     pub(crate) fn sum(&self, series: Series, wanted: impl Fn(&Event) -> bool) -> u64 {
         let events = self.events.iter().filter(|event| !event.lost && wanted(event));
         events.map(|event| event.counts.get(series)).sum()
+    }
+
+    pub(crate) fn step_ms(&self) -> u64 {
+        self.setup.history.step_ms
     }
 
     /// Whether no column was folded into a coarser one.

@@ -59,6 +59,7 @@ impl Local {
             range: &query.range,
             max_rows: 0,
             max_route_ids: 8,
+            boundaries: None,
         };
         let view = self.history.view(window, self.sampler.peek());
         let rows = plan(&request, &[view.totals(&query)]).expect("the routes cover the keys");
@@ -107,12 +108,14 @@ fn conservation_of_keys_of_any_bytes_and_length() {
             local.tick(NOW_MS + minute * 60_000);
         }
         let matrix = local.assert_all_shown(NOW_MS + 180_000);
-        for row in &matrix.rows {
+        for (at, row) in (0..).zip(&matrix.rows) {
             assert!(!row.label.chars().any(char::is_control), "{:?}", row.label);
             let exact = keys.iter().filter(|key| row.range.contains(key)).count() as u64 * 300;
-            if row.apportioned.is_empty() {
-                assert_eq!(row.values.iter().sum::<u64>(), exact, "{:?}", row.range);
-            }
+            let own = row.values.iter().sum::<u64>();
+            let covers =
+                |block: &&Block| (block.first_row..block.first_row + block.row_count).contains(&at);
+            let blocks = matrix.blocks.iter().filter(covers).map(|block| block.value);
+            assert!((own..=own + blocks.sum::<u64>()).contains(&exact), "{:?}", row.range);
         }
     }
 }
@@ -141,11 +144,15 @@ fn order_of_routes_without_an_upper_bound() {
     assert_eq!(matrix.rows.last().expect("rows").range.end, None);
     let window = Window { from_ms: NOW_MS - HOUR_MS, to_ms: NOW_MS + HOUR_MS };
     let above = KeyRange { start: Bytes::from(greatest), end: None };
-    // The tail of the last route has what the route measured, apportioned and marked as such.
+    // The tail of the last route was not resolved: it has between nothing and all that the route
+    // counted, and says so.
     let tail = local.matrix(window, above.clone(), NOW_MS);
     let rest = KeyRange { start: Bytes::new(), end: Some(above.start.clone()) };
-    assert_eq!(tail.total + local.matrix(window, rest, NOW_MS).total, local.recorded);
-    assert!(tail.rows.iter().all(|row| row.range == above && !row.apportioned.is_empty()));
+    let rest = local.matrix(window, rest, NOW_MS);
+    assert_eq!((tail.total, tail.straddling_total), (0, 1));
+    assert_eq!(tail.total + rest.total + rest.straddling_total, local.recorded);
+    let [block] = &tail.blocks[..] else { panic!("{:?}", tail.blocks) };
+    assert!(block.straddling && block.range == KeyRange::from(&b"m"[..]..), "{block:?}");
 }
 
 #[test]

@@ -77,8 +77,11 @@ fn assert_counts(cluster: &Cluster, tally: &Tally) {
 
 fn cells(matrix: &Value) -> u64 {
     let rows = matrix["rows"].as_array().expect("rows");
+    let blocks = matrix["blocks"].as_array().expect("blocks").iter();
+    let inside = blocks.filter(|block| block["straddling"] == false);
     rows.iter()
         .flat_map(|row| row["values"].as_array().expect("values"))
+        .chain(inside.map(|block| &block["value"]))
         .map(|value| value.as_u64().expect("whole numbers"))
         .sum()
 }

@@ -182,7 +182,8 @@ fn no_lost_write_after_a_running_voters_folder_was_copied_and_put_back() {
     cluster.kill(leader);
     cluster.kill(rolled);
     put_back(&copied, &cluster.data(rolled));
-    // Nothing about it is judged by the time of day, which goes back with it where that is possible.
+    // Nothing about it is judged by the time of day, which goes back with it where that is
+    // possible.
     match faketime() {
         Some(library) => cluster.environment[rolled] = clock_apart(&library, -3_600.0),
         None => println!("the clock is not set back: libfaketime is not installed"),

@@ -24,6 +24,7 @@ mod leaders;
 #[cfg(target_os = "linux")]
 mod limits;
 mod lost_disk;
+mod measured;
 mod members;
 #[cfg(target_os = "linux")]
 mod memory;

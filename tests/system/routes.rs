@@ -107,7 +107,9 @@ fn assert_total(cluster: &Cluster, series: &str, total: u64) {
             assert_eq!(matrix["unattributed"], 0);
             let rows = matrix["rows"].as_array().expect("rows");
             let cells = rows.iter().flat_map(|row| row["values"].as_array().expect("values"));
-            assert_eq!(cells.map(number).sum::<u64>(), total, "the cells sum to the total");
+            let blocks = matrix["blocks"].as_array().expect("blocks").iter();
+            let counts = cells.chain(blocks.map(|block| &block["value"]));
+            assert_eq!(counts.map(number).sum::<u64>(), total, "cells and blocks sum to the total");
             for pair in rows.windows(2) {
                 assert_eq!(pair[0]["end"], pair[1]["start"], "order: neither gap nor overlap");
             }

@@ -44,7 +44,9 @@ fn closed(matrix: &Value) -> BTreeMap<u64, u64> {
     for (at, column) in columns.iter().enumerate().filter(|(_, column)| column["open"] == false) {
         let start = column["start_ms"].as_u64().expect("a time");
         let values = rows.iter().filter_map(|row| row["values"][at].as_u64());
-        sums.insert(start, values.sum());
+        let blocks = matrix["blocks"].as_array().expect("blocks").iter();
+        let blocks = blocks.filter(|block| block["column"] == at && block["straddling"] == false);
+        sums.insert(start, values.chain(blocks.filter_map(|b| b["value"].as_u64())).sum());
     }
     sums
 }

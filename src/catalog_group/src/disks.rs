@@ -23,7 +23,7 @@ impl CatalogGroup {
     /// Records the disk of a member, if this node leads the catalog group.
     ///
     /// # Errors
-    /// The member is on record with another disk, or nobody can tell whether it was recorded.
+    /// The member is on record with another disk, or the outcome is unknown.
     pub async fn record_disk(&self, node: NodeId, disk: DiskId) -> Result<(), DiskChangeError> {
         let unavailable = |reason: String| DiskChangeError::Unavailable(reason);
         let command = DiskCommand::new(node, disk).encode();

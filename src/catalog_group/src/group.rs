@@ -53,7 +53,7 @@ pub enum CatalogChangeError {
         /// The first fault.
         reason: String,
     },
-    /// Bytes of a peer or the log that mean nothing.
+    /// Bytes of a peer or the log that do not decode.
     #[error("undecodable catalog data: {reason}")]
     Undecodable {
         /// What was wrong.
@@ -73,18 +73,18 @@ impl From<ReplyError> for CatalogChangeError {
     }
 }
 
-/// What a node said to a catalog proposal.
+/// The answer of a node to a catalog proposal.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CatalogOutcome {
     /// The state machine's reply.
     Done(Bytes),
-    /// It does not lead the catalog group; who does, if it knows.
+    /// It does not lead the catalog group; the leader, if known.
     NotLeader(Option<NodeId>),
     /// The request never reached it.
     NotSent(String),
     /// It leads, but its disk is full: which, and how full.
     DiskFull(String),
-    /// Nobody knows.
+    /// The outcome is unknown.
     Unknown(String),
 }
 
@@ -131,7 +131,7 @@ impl CatalogGroup {
         let deadline = Instant::now() + timeout;
         let mut attempts = Attempts::until(deadline);
         let mut hint = None;
-        // Once an attempt may have happened, no later refusal says that nothing did.
+        // Once an attempt may have taken effect, a later refusal does not prove that none did.
         let mut unknown = None;
         loop {
             let outcome = match hint.take().or_else(|| self.leader()) {

@@ -1,5 +1,5 @@
 //! The catalog's own Raft group: the one that is replicated like any other, and whose machine is
-//! the route catalog. Knows Raft and the catalog, and nothing of clients or of the network.
+//! the route catalog. Depends on Raft and the catalog, but not on clients or the network.
 
 mod disks;
 mod group;

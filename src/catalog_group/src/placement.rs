@@ -13,7 +13,7 @@ use keyviz_raft::{KnownLeader, ProposeError, ReadError};
 use super::group::CatalogGroup;
 use super::replies;
 
-/// How long the catalog may take to apply what it has agreed on.
+/// Time limit for the catalog to apply committed entries.
 const APPLY_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why the placement did not change.
@@ -22,7 +22,7 @@ pub enum PlacementChangeError {
     /// It was refused.
     #[error(transparent)]
     Refused(#[from] PlaceError),
-    /// Another node leads the catalog group, or none does.
+    /// Another node leads the catalog group, or none.
     #[error("this node does not lead the catalog group")]
     NotLeader(Option<NodeId>),
     /// It may or may not have happened, or cannot happen now.
@@ -61,7 +61,7 @@ impl CatalogGroup {
     }
 
     /// Waits until everything that the catalog group agreed on before the call is applied here, and
-    /// a majority has said that this node leads. What a new leader decides on is then what its
+    /// a majority has said that this node leads. A new leader then decides on the state that its
     /// predecessor left.
     pub async fn confirm_leading(&self) -> Result<(), PlacementChangeError> {
         let group = self.group().ok_or(PlacementChangeError::NotLeader(None))?;

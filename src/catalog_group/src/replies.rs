@@ -10,7 +10,7 @@ const MAX_REPLY_BYTES: usize = 64 << 10;
 /// Bytes that are no reply.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReplyError {
-    /// They end early, or say something that no reply says.
+    /// They end early, or encode no known reply.
     #[error("a reply of the catalog cannot be decoded: {0}")]
     Undecodable(#[from] bincode::error::DecodeError),
     /// There are more of them.

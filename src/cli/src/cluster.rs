@@ -34,7 +34,7 @@ pub struct ClusterArgs {
 
 #[derive(Subcommand, Debug)]
 enum ClusterCommand {
-    /// Show every member and every group, asked live
+    /// Show every member and every group, queried live
     Status(StatusArgs),
     /// Make a node a member, or cancel its removal, and wait until it has its share of the replicas
     /// and leaders
@@ -158,7 +158,7 @@ async fn add_node(args: AddNodeArgs) -> Result<(), CliError> {
         http: args.http.map(|http| http.to_string()).unwrap_or_default(),
         disk: Default::default(),
     };
-    // Asking again for a node that is a member already changes nothing.
+    // A repeated request for a node that is a member already has no effect.
     let client = args.nodes.client()?;
     let added = client
         .call(Effect::Repeatable, |channel| async move {
@@ -210,7 +210,7 @@ async fn add_node(args: AddNodeArgs) -> Result<(), CliError> {
 async fn remove_node(args: RemoveNodeArgs) -> Result<(), CliError> {
     let request = proto::RemoveNodeRequest { id: args.id };
     let client = args.nodes.client()?;
-    // Asking again for a node that is leaving already changes nothing.
+    // A repeated request for a node that is leaving already has no effect.
     let mut gone = client
         .call(Effect::Repeatable, |channel| async move {
             ClusterClient::new(channel).remove_node(request).await

@@ -1,9 +1,13 @@
 //! `heat`: requests a matrix and draws or prints it.
 
+mod boundaries;
 mod by_node;
+mod csv;
 pub(crate) mod hot;
+mod rows;
 
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -17,9 +21,11 @@ use super::terminal::output::{self, ColorDepth, Format};
 use super::terminal::screen::Screen;
 use super::terminal::text;
 use super::{CallError, CliError, UsageError, live};
-use keyviz_json::{MatrixJson, key_text};
+use keyviz_json::MatrixJson;
 use keyviz_proto as proto;
 use keyviz_proto::key_viz_client::KeyVizClient;
+
+pub(super) use rows::{LiveRows, more_detail};
 
 /// Most rows of a matrix.
 pub const MAX_ROWS: u64 = 1024;
@@ -88,6 +94,15 @@ pub struct HeatArgs {
     /// Routes of the rows: now, those of today; then, those at the start of the window
     #[arg(long, value_name = "AXIS", default_value = "now", value_parser = values::axis)]
     axis: proto::Axis,
+    /// Rows between the keys of this file, one a line, ascending, at most 1,024; `hex:...` as
+    /// elsewhere, and `-` for stdin. Rows stay the same whatever is planned today, so that windows
+    /// can be compared
+    #[arg(long, value_name = "FILE", conflicts_with = "rows")]
+    boundaries: Option<PathBuf>,
+    /// A full grid of estimates: what was counted for several cells together is divided evenly over
+    /// them, and marked
+    #[arg(long)]
+    spread: bool,
     /// Show the share of each node instead of a heatmap: a table of the nodes; csv has one line per
     /// row with a number for each node, json has both
     #[arg(long, conflicts_with = "live")]
@@ -138,6 +153,10 @@ pub struct Query {
     pub axis: proto::Axis,
     /// Also what each node contributed.
     pub by_node: bool,
+    /// The keys between which the rows lie; none: rows are planned.
+    pub boundaries: Vec<Bytes>,
+    /// Blocks are divided evenly over their cells.
+    pub spread: bool,
 }
 
 impl Query {
@@ -160,7 +179,14 @@ impl Query {
             role: self.role.into(),
             axis: self.axis.into(),
             by_node: self.by_node,
+            spread: self.spread,
+            boundaries: self.boundaries.clone(),
         }
+    }
+
+    /// The same question on rows that are kept.
+    pub(crate) fn on(&self, rows: &LiveRows) -> Query {
+        Query { boundaries: rows.boundaries().to_vec(), ..self.clone() }
     }
 
     /// Asks.
@@ -243,6 +269,13 @@ impl HeatArgs {
             scope: self.scope,
             axis: self.axis,
             by_node: self.by_node,
+            boundaries: self
+                .boundaries
+                .as_deref()
+                .map(boundaries::read)
+                .transpose()?
+                .unwrap_or_default(),
+            spread: self.spread,
         })
     }
 }
@@ -322,7 +355,10 @@ fn first_counted(matrix: &proto::Matrix) -> Option<usize> {
             row.values.get(at).is_some_and(|value| *value > 0)
                 || marked(&row.partial)
                 || marked(&row.conflict)
-        })
+        }) || matrix
+            .blocks
+            .iter()
+            .any(|block| (block.column..block.column + block.column_count).contains(&(at as u32)))
     };
     (0..matrix.columns.len()).find(|at| counted(*at))
 }
@@ -340,31 +376,10 @@ fn print(
     drawing: Option<&Drawing>,
 ) -> io::Result<()> {
     match (format, drawing) {
-        (Format::Csv, _) => csv_rows(out, matrix),
+        (Format::Csv, _) => csv::print(out, matrix),
         (Format::Table, Some(drawing)) => out.write_all(render(matrix, drawing).as_bytes()),
         _ => output::json_line(out, &MatrixJson::from(matrix)),
     }
-}
-
-/// One line per row; the header names each column by its start in Unix milliseconds.
-fn csv_rows(out: &mut impl Write, matrix: &proto::Matrix) -> io::Result<()> {
-    let mut csv = csv::WriterBuilder::new().flexible(true).from_writer(out);
-    let fixed = ["bucket_id", "start", "end", "group_id", "route_count", "total"];
-    let starts = matrix.columns.iter().map(|column| column.start_ms.to_string());
-    csv.write_record(fixed.map(str::to_owned).into_iter().chain(starts))?;
-    for row in &matrix.rows {
-        let total = row.values.iter().fold(0u64, |sum, value| sum.saturating_add(*value));
-        let fixed = [
-            key_text(row.bucket_id.as_bytes()).into_owned(),
-            key_text(&row.start).into_owned(),
-            row.end.as_deref().map(key_text).unwrap_or_default().into_owned(),
-            row.group_id.map(|group| group.to_string()).unwrap_or_default(),
-            row.route_count.to_string(),
-            total.to_string(),
-        ];
-        csv.write_record(fixed.into_iter().chain(row.values.iter().map(u64::to_string)))?;
-    }
-    csv.flush()
 }
 
 /// Queries until Ctrl-C. A failure of the first query ends the command; later failures are shown.
@@ -376,6 +391,7 @@ async fn again(
 ) -> Result<(), CliError> {
     let in_place = format == Format::Table && io::stdout().is_terminal();
     let mut matrix = query.ask(client, drawing(format, color).as_ref()).await?;
+    let mut rows = LiveRows::new(&query.boundaries, &matrix);
     let mut screen = if in_place { Some(Screen::enter()?) } else { None };
     let mut failure = None;
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
@@ -390,12 +406,16 @@ async fn again(
             _ = &mut interrupt => break,
             () = tokio::time::sleep(every) => {}
         }
+        let kept = query.on(&rows);
         let next = tokio::select! {
             _ = &mut interrupt => break,
-            next = query.ask(client, drawing.as_ref()) => next,
+            next = kept.ask(client, drawing.as_ref()) => next,
         };
         match next {
-            Ok(next) => (matrix, failure) = (next, None),
+            Ok(next) => {
+                rows.shown(&next);
+                (matrix, failure) = (next, None);
+            }
             Err(error) => failure = Some(error.to_string()),
         }
     }

@@ -14,6 +14,8 @@ fn query() -> Query {
         scope: Scope::Cluster,
         axis: proto::Axis::Now,
         by_node: false,
+        boundaries: vec![],
+        spread: false,
     }
 }
 
@@ -82,7 +84,7 @@ fn csv_has_one_line_a_row() {
         ..proto::Matrix::default()
     };
     let mut out = Vec::new();
-    csv_rows(&mut out, &matrix).expect("a vector takes everything");
+    csv::print(&mut out, &matrix).expect("a vector takes everything");
     let expected = "bucket_id,start,end,group_id,route_count,total,1000,2000\n\
         route:1,,hex:6d2c00,2,1,12,5,7\n";
     assert_eq!(String::from_utf8(out).expect("output is text"), expected);

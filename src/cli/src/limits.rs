@@ -1,4 +1,4 @@
-//! What the system lets a node have: threads, open files, and files that are nobody else's.
+//! System limits of a node: threads, open files, and the permissions of new files.
 //!
 //! A node that is started under a limit too small for it would fail somewhere in the middle, its
 //! storage engine with a panic or a wait that never ends. So the threads that it needs at once are

@@ -1,9 +1,11 @@
 //! `routes`: lists, changes and watches routes.
 
+mod halves;
 mod history;
 mod load;
 
-use std::io::{self, Write};
+use std::io::Write;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
@@ -17,14 +19,12 @@ use super::terminal::output::{self, Format};
 use super::terminal::talk::say;
 use super::terminal::{notation, text};
 use super::{CliError, UsageError};
-use keyviz_catalog::{SplitChoiceError, split_key_that_halves};
 use keyviz_client::ChangeOptions;
 use keyviz_json::{RouteChangeJson, RouteJson, WatchJson, key_text};
 use keyviz_proto as proto;
 use keyviz_proto::routes_client::RoutesClient;
 use keyviz_proto::watch_routes_response::Event;
 use keyviz_security::AuthChannel;
-use keyviz_types::KeyRange;
 
 /// `routes`.
 #[derive(Args, Debug)]
@@ -64,9 +64,17 @@ struct SplitArgs {
     /// First key of the right part; inside the route
     #[arg(value_parser = values::key, required_unless_present = "auto", conflicts_with = "auto")]
     key: Option<Bytes>,
-    /// Split at the key that halves the reads and writes of the last hour
+    /// Split at the key that halves the reads and writes of the window; newer columns weigh more,
+    /// by half a minute
     #[arg(long)]
     auto: bool,
+    /// Window until now whose reads and writes are halved (--auto), with the column in progress
+    #[arg(long, value_name = "DURATION", default_value = "1h", requires = "auto")]
+    #[arg(value_parser = values::duration)]
+    last: Duration,
+    /// Print the key and its halves, and split nothing (--auto)
+    #[arg(long, requires = "auto")]
+    dry_run: bool,
     #[command(flatten)]
     change: ChangeArgs,
 }
@@ -202,57 +210,20 @@ impl<'a> ListJson<'a> {
     }
 }
 
-/// The key that halves the load of a route. The loads are printed on stderr.
-async fn halving_key(client: &Client, route_id: u64) -> Result<Bytes, CliError> {
-    let list = fetch(client).await?;
-    let Some(route) = list.routes.into_iter().find(|route| route.route_id == route_id) else {
-        return Err(CliError::NoSuchRoute { id: route_id, version: list.catalog_version });
-    };
-    let range = KeyRange { start: route.start.clone(), end: route.end.clone() };
-    if notation::is_one_key(&range.start, range.end.as_deref()) {
-        return Err(CliError::NoSplitKey(one_key(route_id, &range.start)));
-    }
-    let loads = load::in_route(client, route.start, route.end).await?;
-    let choice = split_key_that_halves(&range, &loads)
-        .map_err(|error| CliError::NoSplitKey(no_choice(route_id, &error, &loads)))?;
-    let _ = writeln!(
-        io::stderr(),
-        "keyviz: splitting route {route_id} at {}: {} reads and writes before it, {} from it on",
-        notation::shown(&choice.key),
-        text::thousands(choice.left),
-        text::thousands(choice.right),
-    );
-    Ok(choice.key)
-}
-
-/// Why no key halves the load of a route.
-fn no_choice(route_id: u64, error: &SplitChoiceError, loads: &[(KeyRange, u64)]) -> String {
-    let mut loaded = loads.iter().filter(|(_, load)| *load > 0).map(|(range, _)| range);
-    let hottest = loaded.next().filter(|first| loaded.all(|range| range == *first));
-    let single = hottest.filter(|range| notation::is_one_key(&range.start, range.end.as_deref()));
-    match single {
-        Some(range) => {
-            let key = notation::shown(&range.start);
-            format!(
-                "route {route_id}: all reads and writes were of one key, {key}, which no split \
-                 divides; spread its load over several keys"
-            )
-        }
-        None => format!("route {route_id}: {error}"),
-    }
-}
-
-fn one_key(route_id: u64, key: &[u8]) -> String {
-    let key = notation::shown(key);
-    format!("route {route_id} holds one key, {key}; spread its load over several keys")
-}
-
 async fn split(args: SplitArgs) -> Result<(), CliError> {
     let client = args.change.nodes.client()?;
     let options = args.change.options();
     let key = match args.key {
         Some(key) => key,
-        None => halving_key(&client, args.id).await?,
+        None => {
+            let list = fetch(&client).await?;
+            let choice = halves::choose(&client, list, args.id, args.last).await?;
+            if args.dry_run {
+                return choice.print(args.change.format);
+            }
+            say!("keyviz: {choice}");
+            choice.key
+        }
     };
     let change = client.split_route(args.id, key, options).await?;
     print_change(&change, args.change.format)

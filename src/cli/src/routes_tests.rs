@@ -51,15 +51,6 @@ fn a_route_of_one_key_says_so_and_is_not_split() {
     let table = table(&list, None).trim_fmt();
     assert!(table.contains(" k        (one key) "), "{table}");
     assert_eq!(route_words(&list.routes[1]), "route 3 k (one key) in group 2");
-    assert!(one_key(3, b"k").starts_with("route 3 holds one key, k;"));
-    let load = |start: &'static [u8], end: &'static [u8]| {
-        let (start, end) = (Bytes::from_static(start), Some(Bytes::from_static(end)));
-        (KeyRange { start, end }, 9)
-    };
-    let words = |loads: &[_]| no_choice(7, &SplitChoiceError::OneSubRange, loads);
-    assert!(words(&[load(b"k", b"k\0"), load(b"k", b"k\0")]).contains("of one key, k,"));
-    assert!(!words(&[load(b"k", b"m")]).contains("one key"));
-    assert!(!words(&[load(b"a", b"b"), load(b"k", b"k\0")]).contains("one key"));
 }
 
 #[test]

@@ -30,8 +30,8 @@ pub const DEFAULT_REPLICATION: u64 = 3;
 pub const MAX_REPLICATION: u64 = 9;
 /// Maximum number of split keys: there is one route more than keys, and at most 100,000 routes.
 pub const MAX_SPLITS: usize = 99_999;
-/// Default log filter. openraft warns of each attempt of each group to reach a peer, which the node
-/// itself says once.
+/// Default log filter. openraft warns about each attempt of each group to reach a peer, which the
+/// node itself logs once.
 pub const DEFAULT_LOG: &str = "info,openraft=error";
 
 /// How a node starts.
@@ -117,8 +117,8 @@ pub struct ServeArgs {
     #[arg(long, env = "KEYVIZ_HTTP", value_name = "IP:PORT")]
     http: Option<SocketAddr>,
     /// More names under which --http is reached, such as that of a proxy. Without an admin token, a
-    /// node that listens on loopback refuses requests under names that it does not know, so that no
-    /// page of another site can pass for its own
+    /// node that listens on loopback refuses requests under unknown names, so that no page of
+    /// another site can impersonate its own
     #[arg(
         long,
         env = "KEYVIZ_HTTP_HOST",
@@ -366,7 +366,7 @@ impl ServeArgs {
         }
     }
 
-    /// Nothing listens where others could reach it unprotected, unless that was asked for.
+    /// No port is reachable by others without protection, unless explicitly requested.
     fn check_exposure(&self, advertise: &Address) -> Result<(), UsageError> {
         for (flag, address) in
             [("--listen <IP:PORT>", Some(self.listen)), ("--http <IP:PORT>", self.http)]

@@ -89,7 +89,7 @@ impl Client {
 }
 
 impl ClientBuilder {
-    /// gRPC addresses of nodes, `HOST:PORT` each. An IPv6 address goes in brackets. A client needs
+    /// gRPC addresses of nodes, `HOST:PORT` each. An IPv6 address needs brackets. A client needs
     /// one; with several it goes on while some of them are down. May be called repeatedly.
     pub fn nodes<A: AsRef<str>>(mut self, addresses: impl IntoIterator<Item = A>) -> Self {
         self.nodes.extend(addresses.into_iter().map(|address| address.as_ref().to_owned()));

@@ -77,7 +77,7 @@ pub use failure::{Meaning, NOT_APPLIED, code_name, reason};
 pub use hot_keys::{HotKey, HotKeys, HotKeysQuery};
 pub use kv::{Batch, DeleteRangeError, Swap};
 pub use matrix::{
-    Axis, Columns, ColumnsQuery, ColumnsUpdate, Matrix, MatrixQuery, Role, Series, row_of,
+    Axis, Block, Columns, ColumnsQuery, ColumnsUpdate, Matrix, MatrixQuery, Role, Series, row_of,
 };
 pub use nodes::access::Access;
 pub use nodes::address::{Address, AddressError, AddressFault};

@@ -14,7 +14,7 @@ use keyviz_proto as proto;
 use keyviz_proto::key_viz_client::KeyVizClient;
 use keyviz_types::KeyRange;
 
-pub use keyviz_proto::{Axis, ColumnsUpdate, Matrix, Role, Series};
+pub use keyviz_proto::{Axis, Block, ColumnsUpdate, Matrix, Role, Series};
 
 /// The pause before a broken stream is opened again.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -76,6 +76,20 @@ impl MatrixQuery {
         self
     }
 
+    /// Rows between these keys, ascending, at most 1,024 of them, whatever is planned today: to
+    /// compare windows, or to keep rows while you look. `axis_gain` of the answer says when rows
+    /// planned anew would show more.
+    pub fn boundaries(mut self, keys: impl IntoIterator<Item = impl Into<Bytes>>) -> Self {
+        self.0.boundaries = keys.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// A full grid: blocks are divided evenly over their cells, which are marked as apportioned.
+    pub fn spread(mut self) -> Self {
+        self.0.spread = true;
+        self
+    }
+
     /// Also returns the share of each node.
     pub fn by_node(mut self) -> Self {
         self.0.by_node = true;
@@ -112,6 +126,18 @@ impl ColumnsQuery {
     /// Counts of this role only.
     pub fn role(mut self, role: Role) -> Self {
         self.0.role = role.into();
+        self
+    }
+
+    /// Rows between these keys, as [`MatrixQuery::boundaries`]: every update has the same ones.
+    pub fn boundaries(mut self, keys: impl IntoIterator<Item = impl Into<Bytes>>) -> Self {
+        self.0.boundaries = keys.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// A full grid, as [`MatrixQuery::spread`].
+    pub fn spread(mut self) -> Self {
+        self.0.spread = true;
         self
     }
 

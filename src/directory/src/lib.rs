@@ -19,7 +19,7 @@ pub enum MembershipState {
     Asking,
     /// It left or was removed, as agreed by a majority.
     Removed,
-    /// Its disk has forgotten what it acknowledged; see [`Directory::refusal`].
+    /// Its disk has lost acknowledged entries; see [`Directory::refusal`].
     Refused,
 }
 

@@ -238,7 +238,7 @@ impl Fanout {
         merge: Merge,
         members: Vec<Member>,
     ) -> Answer {
-        let (catalog, axis) = (self.parts.catalog.clone(), request.axis);
+        let (catalog, axis, spread) = (self.parts.catalog.clone(), request.axis, request.spread);
         let mut statuses: Vec<_> = members.into_iter().map(Member::into_status).collect();
         let now_ms = self.parts.local.clock().now_ms();
         if let Some(end_ms) = planned.columns.columns().last().map(|last| last.end_ms)
@@ -253,7 +253,10 @@ impl Fanout {
                 return None;
             }
             let query = planned.query;
-            let matrix = merge.finish(&query, statuses);
+            let mut matrix = merge.finish(&query, statuses);
+            if spread {
+                matrix.spread();
+            }
             // The columns are whole steps, so the first may begin before the window asked for.
             let Window { mut from_ms, to_ms } = query.window;
             if let Some(first) = matrix.columns.first() {
@@ -261,7 +264,7 @@ impl Fanout {
             }
             let events =
                 catalog.with(|catalog| catalog.events(from_ms, to_ms, &query.range, MAX_EVENTS));
-            Some(MatrixAnswer { matrix, events, axis })
+            Some(MatrixAnswer { matrix, events, axis, spread })
         });
         Ok(Arc::new(answer.await?))
     }
@@ -301,6 +304,7 @@ impl Fanout {
         }
         let (query, max_rows) = (Arc::clone(query), request.max_rows as usize);
         let (axis, catalog) = (request.axis, self.parts.catalog.clone());
+        let boundaries = Arc::clone(&request.boundaries);
         off_the_runtime(move |wanted| {
             if !wanted() {
                 return None;
@@ -317,6 +321,7 @@ impl Fanout {
                 range: &query.range,
                 max_rows,
                 max_route_ids: DEFAULT_ROW_ROUTE_IDS,
+                boundaries: (!boundaries.is_empty()).then_some(&boundaries),
             };
             Some(plan(&request, &totals))
         })

@@ -191,6 +191,8 @@ fn request() -> MatrixRequest {
         max_rows: 0,
         max_columns: 0,
         axis: Axis::Now,
+        spread: false,
+        boundaries: Arc::default(),
     }
 }
 

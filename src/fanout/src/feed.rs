@@ -30,8 +30,8 @@ use super::cluster::Fanout;
 use super::request::{MatrixAnswer, MatrixError, MatrixRequest};
 
 /// Maximum number of distinct queries that are polled; each costs the cluster one small query per
-/// second.
-pub const MAX_FEEDS: usize = 16;
+/// second. Each viewer with rows of its own is one.
+pub const MAX_FEEDS: usize = 64;
 
 /// Most subscribers of a node.
 pub const MAX_SUBSCRIBERS: usize = 1_024;
@@ -85,7 +85,7 @@ pub struct Feeds {
 
 type Receiver = broadcast::Receiver<ColumnsUpdate>;
 
-/// One question and who listens to it. Subscribers own it; the poller goes when they have gone.
+/// One query and its subscribers. They own it; the poller ends with the last of them.
 struct Feed {
     updates: broadcast::Sender<ColumnsUpdate>,
     done: CancellationToken,
@@ -121,7 +121,7 @@ impl Feeds {
     /// from the last closed column on. The window of the question plays no part.
     ///
     /// # Errors
-    /// Where the question is refused, or a bound of the node is reached.
+    /// The query is refused, or a bound of the node is reached.
     pub async fn subscribe(
         &self,
         question: MatrixRequest,
@@ -177,7 +177,7 @@ impl Subscription {
     /// The next update, or `None` once the node stops.
     ///
     /// # Errors
-    /// Where the visualizer cannot answer any more.
+    /// The visualizer can no longer answer.
     pub async fn next(&mut self) -> Option<Result<ColumnsUpdate, MatrixError>> {
         let stop = self.stop.clone();
         tokio::select! {
@@ -195,7 +195,7 @@ impl Subscription {
                 // It waited in the queue while this one asked for itself.
                 Ok(update) if Some(update.asked) < self.told => continue,
                 Ok(update) if continues(&update, self.cursor_ms) => update,
-                // A gap between what was told here and what the poller tells is asked for.
+                // A gap between this subscriber's columns and the poller's is fetched.
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {
                     ask(&self.fanout, &self.question, self.cursor_ms).await?
                 }

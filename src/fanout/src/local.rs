@@ -242,10 +242,10 @@ impl LocalMatrix {
         rows: Arc<RowAxis>,
         columns: Arc<ColumnPlan>,
     ) -> Result<Vec<NodeColumns>, WorkError> {
-        self.columns_for(Asker::Own, query, rows, columns).await
+        self.columns_for(Asker::Own, query, rows, columns, true).await
     }
 
-    /// Round two, within the bounds for `asker`.
+    /// Round two, within the bounds for `asker`, who understands `blocks` or is given estimates.
     ///
     /// # Errors
     /// Where too much matrix work waits.
@@ -255,6 +255,7 @@ impl LocalMatrix {
         query: Arc<Query>,
         rows: Arc<RowAxis>,
         columns: Arc<ColumnPlan>,
+        blocks: bool,
     ) -> Result<Vec<NodeColumns>, WorkError> {
         let local = Arc::clone(self);
         self.work
@@ -263,6 +264,9 @@ impl LocalMatrix {
                 let view = local.view(columns.window().unwrap_or(nothing));
                 let mut parts = vec![view.columns_while(&query, &rows, &columns, wanted)?];
                 parts.extend(view.handed_over_while(&query, &rows, &columns, wanted)?);
+                if !blocks {
+                    parts = parts.into_iter().map(|part| part.spread(&rows, &columns)).collect();
+                }
                 Some(parts)
             })
             .await

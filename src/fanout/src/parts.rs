@@ -1,4 +1,4 @@
-//! What a fan-out is made of.
+//! The parts of a fan-out.
 
 use std::sync::Arc;
 use std::time::Duration;

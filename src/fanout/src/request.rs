@@ -1,14 +1,16 @@
-//! What is asked, what is answered, and why there may be no answer.
+//! The request, the answer, and the errors of a cluster matrix.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use keyviz_catalog::RouteEvents;
-use keyviz_core::query::{MAX_COLUMNS, MAX_ROWS};
+use keyviz_core::query::{MAX_COLUMNS, MAX_ROWS, PlanError, check_boundaries};
 use keyviz_core::{KeyRange, Matrix, NodeId, Query, Role, Series, Window};
 
 use super::work::{Busy, WorkError};
 
-/// Window of a matrix when the asker names none.
+/// Default window of a matrix.
 pub(super) const DEFAULT_WINDOW_MS: u64 = 3_600_000;
 
 /// A window without an end reaches at most this far beyond the asker's now, where members hold
@@ -31,7 +33,7 @@ pub enum Axis {
     Then,
 }
 
-/// A matrix and what happened to its routes meanwhile.
+/// A matrix and the changes of its routes in its window.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MatrixAnswer {
     /// The counts.
@@ -40,9 +42,11 @@ pub struct MatrixAnswer {
     pub events: RouteEvents,
     /// Which routes the rows are.
     pub axis: Axis,
+    /// Its blocks are spread.
+    pub spread: bool,
 }
 
-/// What is asked, as the asker wrote it.
+/// The request as received.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MatrixRequest {
     /// Which of the four numbers.
@@ -63,6 +67,10 @@ pub struct MatrixRequest {
     pub max_columns: u32,
     /// Which routes the rows are.
     pub axis: Axis,
+    /// Blocks are divided evenly over their cells.
+    pub spread: bool,
+    /// The keys between which the rows lie; none: rows are planned.
+    pub boundaries: Arc<[Bytes]>,
 }
 
 /// Why there is no matrix.
@@ -85,7 +93,7 @@ pub enum MatrixError {
         /// This node.
         node: NodeId,
     },
-    /// This node has forgotten what it acknowledged, and is excluded.
+    /// This node has lost acknowledged entries, and is excluded.
     #[error("this node answers nothing: {reason}")]
     Refused {
         /// Why, and what to do.
@@ -102,6 +110,20 @@ pub enum MatrixError {
     /// The range ends before it starts.
     #[error("the end of the key range is not after its start")]
     EmptyRange,
+    /// Boundaries that make no rows.
+    #[error("the boundaries of the rows are refused: {0}")]
+    Boundaries(PlanError),
+    /// A boundary over the limit.
+    #[error(
+        "boundary {index} of the rows has {bytes} bytes; keys have at most {}",
+        keyviz_types::MAX_KEY_BYTES
+    )]
+    BoundaryTooLong {
+        /// Its index, from 0.
+        index: usize,
+        /// Its length.
+        bytes: usize,
+    },
     /// A key over the limit.
     #[error(
         "a bound of the key range has {bytes} bytes; keys have at most {}",
@@ -198,6 +220,11 @@ impl MatrixRequest {
         if range.is_empty() {
             return Err(MatrixError::EmptyRange);
         }
+        let too_long = |(_, key): &(usize, &Bytes)| key.len() > keyviz_types::MAX_KEY_BYTES;
+        if let Some((index, key)) = self.boundaries.iter().enumerate().find(too_long) {
+            return Err(MatrixError::BoundaryTooLong { index, bytes: key.len() });
+        }
+        check_boundaries(&range, &self.boundaries).map_err(MatrixError::Boundaries)?;
         Ok(Query { window, range, series: self.series, role: self.role })
     }
 }
@@ -217,6 +244,8 @@ mod tests {
             max_rows: 0,
             max_columns: 0,
             axis: Axis::Now,
+            spread: false,
+            boundaries: Arc::default(),
         }
     }
 
@@ -254,5 +283,23 @@ mod tests {
         assert!(refuse(|r| (r.from_ms, r.to_ms) = (Some(5), Some(5))).contains("from_ms"));
         assert!(refuse(|r| r.start = Bytes::from(vec![1; 4_097])).contains("4096"));
         assert!(refuse(|r| r.end = Some(Bytes::new())).contains("range"));
+        let keys = |keys: &[&'static str]| keys.iter().map(|key| Bytes::from(*key)).collect();
+        let bounded = |keys: Arc<[Bytes]>| {
+            let (start, end) = (Bytes::from("b"), Some(Bytes::from("m")));
+            let refused = MatrixRequest { boundaries: keys, start, end, ..request() }.query(1);
+            refused.map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(bounded(keys(&["b", "c", "m"])), Ok(()), "both ends may be named");
+        for (given, said) in [
+            (keys(&["d", "c"]), "boundary 1 is not after"),
+            (keys(&["c", "c"]), "boundary 1 is not after"),
+            (keys(&["a", "c"]), "boundary 0 is outside"),
+            (keys(&["c", "n"]), "boundary 1 is outside"),
+            ((0..1_025u32).map(|n| n.to_be_bytes().to_vec().into()).collect(), "at most 1024"),
+            (Arc::new([Bytes::from(vec![b'c'; 4_097])]), "boundary 0 of the rows has 4097 bytes"),
+        ] {
+            let error = bounded(given).expect_err("refused");
+            assert!(error.contains(said), "{error}");
+        }
     }
 }

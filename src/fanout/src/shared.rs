@@ -1,9 +1,9 @@
-//! Identical questions share one answer.
+//! Identical queries share one answer.
 //!
-//! A question joins an answer on its way only while nothing was counted for it yet: until its round
-//! two begins. So the answer has everything that was acknowledged before the question came, as if
-//! it had been asked alone. The answer is driven by those who wait for it; when the last of them
-//! goes away it is dropped, and with it the calls to all members.
+//! A query joins an answer in progress only until its round two begins. So the answer has
+//! everything that was acknowledged before the query arrived, as if it had run alone. The answer is
+//! driven by its waiters; when the last of them goes away it is dropped, and with it the calls to
+//! all members.
 
 use std::future::Future;
 
@@ -57,7 +57,7 @@ impl<Q: Clone + PartialEq, A: Clone> Joinable<Q, A> {
         (answer, false)
     }
 
-    /// Nobody joins this one any more.
+    /// No query may join this one.
     pub(super) fn close(&self, Ticket(ticket): Ticket) {
         self.open.lock().answers.retain(|(number, _, _)| *number != ticket);
     }

@@ -112,12 +112,12 @@ impl Work {
     /// A place for a query, in turn.
     ///
     /// # Errors
-    /// At once where too many wait.
+    /// Too many wait; returned at once.
     pub async fn query(&self) -> Result<ComputeSlot, Busy> {
         self.queries.enter(self.queries.most_waiting).await
     }
 
-    /// What is said to a query whose turn did not come in time.
+    /// The error of a query whose turn did not come in time.
     pub(super) fn busy(&self) -> Busy {
         self.queries.busy(self.queries.most_waiting)
     }
@@ -147,7 +147,7 @@ impl Work {
             if answer.is_none() {
                 called_off.fetch_add(1, Ordering::Relaxed);
             }
-            // Given back when the thread is free, not when the asker has gone.
+            // Returned when the thread is free, not when the caller goes away.
             drop(place);
             answer
         })
@@ -168,7 +168,7 @@ impl Work {
         self.compute(Asker::Own, |_| Some(write())).await
     }
 
-    /// Computations that ended early because nobody waited for them any more.
+    /// Computations that ended early because their callers had gone away.
     pub fn called_off(&self) -> usize {
         self.called_off.load(Ordering::Relaxed)
     }

@@ -124,7 +124,35 @@ fn a_matrix_has_the_names_of_the_protos() {
             roles: Some(proto::RoleTotals { leader_write: 7, leader_read: 0, follower_read: 0 }),
             rows: vec![7, 0],
             unattributed: 0,
+            blocks: 5,
+            straddling: 800,
         }],
+        blocks: vec![
+            proto::Block {
+                row_count: 2,
+                column_count: 1,
+                value: 5,
+                end: Some(Bytes::from_static(b"m")),
+                conflict: true,
+                ..proto::Block::default()
+            },
+            proto::Block {
+                first_row: 1,
+                row_count: 1,
+                column_count: 1,
+                value: 800,
+                start: Bytes::from_static(b"k\x00"),
+                straddling: true,
+                start_ms: Some(0),
+                end_ms: Some(2),
+                ..proto::Block::default()
+            },
+        ],
+        straddling_total: 800,
+        boundaries: vec![Bytes::from_static(b"k\x00")],
+        axis_id: "00000000000000ab".into(),
+        axis_gain: Some(1.5),
+        spread: false,
     };
     let json = serde_json::to_string_pretty(&MatrixJson::from(&matrix));
     insta::assert_snapshot!(json.expect("it has no map with odd keys"));

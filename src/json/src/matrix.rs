@@ -14,7 +14,16 @@ pub struct MatrixJson<'a> {
     catalog_version: u64,
     columns: List<'a, proto::Column>,
     rows: List<'a, proto::Row>,
+    blocks: List<'a, proto::Block>,
     total: u64,
+    straddling_total: u64,
+    #[serde(skip_serializing_if = "is_false")]
+    spread: bool,
+    axis_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    axis_gain: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boundaries: Option<Keys<'a>>,
     unattributed: u64,
     nodes: List<'a, proto::NodeStatus>,
     responded: u32,
@@ -35,7 +44,13 @@ impl<'a> From<&'a proto::Matrix> for MatrixJson<'a> {
             catalog_version: matrix.catalog_version,
             columns: List(&matrix.columns),
             rows: List(&matrix.rows),
+            blocks: List(&matrix.blocks),
             total: matrix.total,
+            straddling_total: matrix.straddling_total,
+            spread: matrix.spread,
+            axis_id: &matrix.axis_id,
+            axis_gain: matrix.axis_gain,
+            boundaries: matrix.axis_gain.map(|_| Keys(&matrix.boundaries)),
             unattributed: matrix.unattributed,
             nodes: List(&matrix.nodes),
             responded: matrix.responded,
@@ -46,6 +61,59 @@ impl<'a> From<&'a proto::Matrix> for MatrixJson<'a> {
             axis: axis_name(matrix.axis()),
             conflicts: List(&matrix.conflicts),
             by_node: (!matrix.by_node.is_empty()).then_some(List(&matrix.by_node)),
+        }
+    }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// Keys as a list.
+struct Keys<'a>(&'a [bytes::Bytes]);
+
+impl Serialize for Keys<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|key| Key(key)))
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct BlockJson<'a> {
+    first_row: u32,
+    row_count: u32,
+    column: u32,
+    column_count: u32,
+    value: u64,
+    start: Key<'a>,
+    end: Option<Key<'a>>,
+    straddling: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_ms: Option<u64>,
+    #[serde(skip_serializing_if = "is_false")]
+    conflict: bool,
+    roles: RolesJson,
+}
+
+impl HasJson for proto::Block {
+    type Json<'a> = BlockJson<'a>;
+
+    fn json(&self) -> BlockJson<'_> {
+        BlockJson {
+            first_row: self.first_row,
+            row_count: self.row_count,
+            column: self.column,
+            column_count: self.column_count,
+            value: self.value,
+            start: Key(&self.start),
+            end: self.end.as_deref().map(Key),
+            straddling: self.straddling,
+            start_ms: self.start_ms,
+            end_ms: self.end_ms,
+            conflict: self.conflict,
+            roles: self.roles.unwrap_or_default().into(),
         }
     }
 }
@@ -217,6 +285,8 @@ pub(super) struct ShareJson<'a> {
     total: u64,
     roles: RolesJson,
     rows: &'a [u64],
+    blocks: u64,
+    straddling: u64,
     unattributed: u64,
 }
 
@@ -229,6 +299,8 @@ impl HasJson for proto::NodeShare {
             total: self.total,
             roles: self.roles.unwrap_or_default().into(),
             rows: &self.rows,
+            blocks: self.blocks,
+            straddling: self.straddling,
             unattributed: self.unattributed,
         }
     }

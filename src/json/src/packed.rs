@@ -21,11 +21,20 @@
 //! is `end` beside the rows; roles that are 0 are left out; at most [`ROW_ROUTE_IDS`] routes are
 //! named, and `route_count` is exact.
 //!
+//! ```text
+//! blocks { "count": n, "data": z85 }          LEB128, a block: column, first row, rows, columns,
+//!                                             value, 1 for a conflict
+//! ```
+//!
+//! Blocks that straddle are in `straddling`, in the plain encoding: they have keys of their own.
+//! The others are described by the rows and columns that they cover.
+//!
 //! [z85]: https://rfc.zeromq.org/spec/32/
 
 use serde::Serialize;
 
-use super::list::List;
+use super::list::{HasJson, List};
+use super::matrix::BlockJson;
 use super::names::{axis_name, series_name};
 use super::text::Key;
 use keyviz_proto as proto;
@@ -48,8 +57,16 @@ pub struct PackedJson<'a> {
     cells: Data,
     marks: Marks,
     #[serde(skip_serializing_if = "Option::is_none")]
+    blocks: Option<Blocks>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    straddling: Vec<BlockJson<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     column_sums: Option<Vec<u64>>,
     total: u64,
+    straddling_total: u64,
+    axis_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    axis_gain: Option<f64>,
     unattributed: u64,
     nodes: List<'a, proto::NodeStatus>,
     conflicts: List<'a, proto::Conflict>,
@@ -93,6 +110,12 @@ struct Data {
 }
 
 #[derive(Serialize)]
+struct Blocks {
+    count: usize,
+    data: String,
+}
+
+#[derive(Serialize)]
 struct Marks {
     #[serde(skip_serializing_if = "Option::is_none")]
     apportioned: Option<Data>,
@@ -112,7 +135,9 @@ impl<'a> PackedJson<'a> {
     /// As `from`, with another limit for exact cells.
     pub(super) fn within(matrix: &'a proto::Matrix, exact_bytes: usize) -> Self {
         let width = matrix.columns.len();
-        let exact = exact(&matrix.rows, width, exact_bytes);
+        let blocks = blocks(&matrix.blocks);
+        let block_bytes = blocks.as_ref().map_or(0, |blocks| blocks.data.len());
+        let exact = exact(&matrix.rows, width, exact_bytes.saturating_sub(block_bytes));
         let rounds = exact.is_none();
         let marks = |of: fn(&proto::Row) -> &Vec<u32>| marks(&matrix.rows, width, of);
         PackedJson {
@@ -132,8 +157,13 @@ impl<'a> PackedJson<'a> {
                 partial: marks(|row| &row.partial),
                 conflict: marks(|row| &row.conflict),
             },
+            blocks,
+            straddling: matrix.blocks.iter().filter(|b| b.straddling).map(HasJson::json).collect(),
             column_sums: rounds.then(|| column_sums(&matrix.rows, width)),
             total: matrix.total,
+            straddling_total: matrix.straddling_total,
+            axis_id: &matrix.axis_id,
+            axis_gain: matrix.axis_gain,
             unattributed: matrix.unattributed,
             nodes: List(&matrix.nodes),
             conflicts: List(&matrix.conflicts),
@@ -199,6 +229,21 @@ fn exact(rows: &[proto::Row], width: usize, most: usize) -> Option<Data> {
     }
     end_zeros(&mut bytes, &mut zeros);
     (bytes.len() <= most).then(|| Data { form: "exact", data: z85(bytes) })
+}
+
+/// The blocks that do not straddle; `None` without any.
+fn blocks(all: &[proto::Block]) -> Option<Blocks> {
+    let (mut count, mut bytes) = (0, Vec::new());
+    for block in all.iter().filter(|block| !block.straddling) {
+        let (rows, columns) = (block.row_count, block.column_count);
+        for number in [block.column, block.first_row, rows, columns] {
+            leb128(&mut bytes, number.into());
+        }
+        leb128(&mut bytes, block.value);
+        bytes.push(block.conflict.into());
+        count += 1;
+    }
+    (count > 0).then(|| Blocks { count, data: z85(bytes) })
 }
 
 fn end_zeros(bytes: &mut Vec<u8>, zeros: &mut u64) {

@@ -102,6 +102,37 @@ fn z85_is_that_of_its_specification() {
     assert_eq!(z85(vec![0x86, 0x4f, 0xd2, 0x6f, 0xb5, 0x59, 0xf7, 0x5b]), "HelloWorld");
 }
 
+#[test]
+fn blocks_are_packed_and_those_that_straddle_keep_their_keys() {
+    let rows = vec![row(b"", Some(b"m"), vec![1, 2]), row(b"m", None, vec![3, 4])];
+    let block = |value, straddling| proto::Block {
+        row_count: 2,
+        column: 1,
+        column_count: 1,
+        value,
+        start: Bytes::from_static(b"b"),
+        straddling,
+        conflict: !straddling,
+        ..proto::Block::default()
+    };
+    let matrix = proto::Matrix {
+        blocks: vec![block(300, false), block(800, true)],
+        straddling_total: 800,
+        ..matrix(rows, 2)
+    };
+    let packed = PackedJson::from(&matrix);
+    let blocks = packed.blocks.as_ref().expect("one does not straddle");
+    let (bytes, mut at) = (unpack_z85(&blocks.data), 0);
+    let numbers: Vec<u64> = (0..6).map(|_| unpack_leb128(&bytes, &mut at)).collect();
+    assert_eq!((blocks.count, &numbers[..]), (1, &[1, 0, 2, 1, 300, 1][..]));
+    let json = serde_json::to_value(&packed).expect("it is JSON");
+    assert_eq!(
+        (&json["straddling"][0]["value"], &json["straddling"][0]["start"]),
+        (&800.into(), &"b".into())
+    );
+    assert_eq!(json["straddling_total"], 800);
+}
+
 proptest! {
     #[test]
     fn conservation_exact_cells_are_what_was_counted(

@@ -159,12 +159,12 @@ impl<'a> KvWrite<'a> {
     }
 }
 
-/// What a compare-and-swap found.
+/// The outcome of a compare-and-swap.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum CasOutcome {
     /// The value was the expected one and was replaced.
     Swapped,
-    /// It was another one, and nothing changed; the value found.
+    /// The value was another one, and nothing changed; the value found.
     Mismatch(Option<Bytes>),
 }
 

@@ -11,7 +11,7 @@ pub enum Consistency {
     /// The newest acknowledged value while clocks run at similar speed: served by the leader under
     /// its lease.
     Lease,
-    /// What this replica has applied.
+    /// The state that this replica has applied.
     Stale,
 }
 

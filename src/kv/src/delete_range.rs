@@ -1,4 +1,4 @@
-//! Range deletes: in steps that are small enough for other writes to go on beside them.
+//! Range deletes: in steps that are small enough for other writes to proceed in between.
 //!
 //! A step reads a page of the range, confirmed with a quorum, and proposes to delete from the first
 //! key of what is left up to the key after that page, or to the end of the route where the page
@@ -36,7 +36,7 @@ pub struct RangeDeleted {
     pub next: Option<Bytes>,
 }
 
-/// What is to be deleted next, within one route.
+/// The next range to delete, within one route.
 struct Step {
     group: GroupId,
     from: Bytes,
@@ -87,7 +87,7 @@ impl Coordinator {
         Ok(RangeDeleted { deleted, next: None })
     }
 
-    /// Deletes the first keys from `from` on; how many there were, and where to go on.
+    /// Deletes the first keys from `from` on; their number, and where to continue.
     async fn delete_step(
         &self,
         from: &Bytes,
@@ -145,7 +145,7 @@ impl Coordinator {
     }
 }
 
-/// A key from which a request may go on: the key after the longest there can be is too long for
+/// A key from which a request may continue: the key after the longest there can be is too long for
 /// one, and the longest itself, which is deleted, does as well.
 fn resumable(mut next: Bytes) -> Bytes {
     next.truncate(MAX_KEY_BYTES);

@@ -22,7 +22,7 @@ pub struct ScanRange {
     pub keys_only: bool,
     /// An earlier page of the scan was counted on this route.
     pub continued: bool,
-    /// No client reads it, so it counts as nothing.
+    /// No client reads it, so it is not counted.
     pub uncounted: bool,
 }
 
@@ -31,7 +31,7 @@ pub struct ScanRange {
 pub struct Row {
     /// Key.
     pub key: Bytes,
-    /// Value; empty where only keys were asked for.
+    /// Value; empty if only keys were requested.
     pub value: Bytes,
 }
 

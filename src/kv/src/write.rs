@@ -23,8 +23,8 @@ use super::limits::{check_batch, check_key, check_value};
 use super::machine::{decode_cas, decode_count};
 use super::peer::{PeerError, PeerOutcome};
 
-/// Disk states of replicas are as old as their last answer to a heartbeat, so a full replica is
-/// asked once more before a write is refused because of it.
+/// Disk states of replicas are as old as their last heartbeat answer, so a full replica is checked
+/// once more before a write is refused because of it.
 const HEARD_AGAIN: Duration = Duration::from_secs(1);
 
 async fn replicas_have_space(local: &Group) -> Result<(), KvError> {

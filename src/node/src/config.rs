@@ -1,4 +1,4 @@
-//! What a node is started with.
+//! The configuration of a node.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,8 +29,8 @@ pub struct NodeConfig {
     pub advertise: Option<String>,
     /// Where HTTP listens; `None`: nowhere.
     pub http: Option<SocketAddr>,
-    /// Names under which HTTP is reached beside `http` and the host of `advertise`, such as a
-    /// proxy's.
+    /// Further names under which HTTP is reached, such as a proxy's; `http` and the host of
+    /// `advertise` are always accepted.
     pub http_hosts: Vec<String>,
     /// How the node comes to its cluster.
     pub origin: Origin,
@@ -46,7 +46,7 @@ pub struct NodeConfig {
     pub storage: StorageOptions,
     /// Bytes of writes that may be under way.
     pub queue_bytes: u64,
-    /// Time a request may take when the client names none.
+    /// Deadline of a request without one of its own.
     pub request_timeout: Duration,
     /// TLS, tokens and secrets; by default none.
     pub security: SecurityConfig,
@@ -61,8 +61,8 @@ pub enum Origin {
     Bootstrap(BootstrapSpec),
     /// It joins through a member at this address. Harmless once it has joined.
     Join(String),
-    /// The same, in the place of the member that has this node's address. That one has lost its
-    /// disk, and cannot come back while this node listens there.
+    /// The same, in the place of the member that has this node's address. That member has lost its
+    /// disk, and cannot return while this node listens there.
     Replace(String),
     /// Its folder knows.
     Restart,

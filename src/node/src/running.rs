@@ -59,7 +59,7 @@ impl Node {
     /// second or two of a change.
     ///
     /// # Errors
-    /// Of each file that cannot be used; what was read before stays in force.
+    /// Of each file that cannot be used; the previous credentials stay in force.
     pub async fn reload_security(&self) -> Result<(), Vec<SecurityError>> {
         let security = self.security.clone();
         tokio::task::spawn_blocking(move || security.reload())
@@ -67,7 +67,7 @@ impl Node {
             .expect("reading credentials does not panic")
     }
 
-    /// Waits until the node cannot go on, and says why.
+    /// Waits until the node must stop, and returns why.
     pub async fn failed(&self) -> String {
         let mut failure = self.failure.clone();
         match failure.wait_for(Option::is_some).await {
@@ -77,8 +77,8 @@ impl Node {
         }
     }
 
-    /// Stops in good order: takes no more requests, finishes those in flight, hands its groups to
-    /// other leaders, flushes the column in progress, stops its groups and makes everything
+    /// Stops in good order: accepts no further requests, finishes those in flight, hands its groups
+    /// to other leaders, flushes the column in progress, stops its groups and makes everything
     /// durable.
     pub async fn shutdown(mut self) -> Result<(), std::io::Error> {
         self.stop.cancel();

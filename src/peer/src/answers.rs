@@ -1,4 +1,4 @@
-//! What a peer's answer means here.
+//! The meaning of a peer's answer.
 
 use bytes::Bytes;
 use tonic::{Code, Status, TimeoutExpired};
@@ -51,7 +51,7 @@ fn is_caused_by<E: std::error::Error + 'static>(status: &Status) -> bool {
     causes(status).any(|error| error.is::<E>())
 }
 
-/// What became of a call to a member, for whoever asked this node. A status that the member gave is
+/// The outcome of a call to a member, for the caller of this node. A status that the member gave is
 /// theirs too. One that was made of a connection that broke, or of a time that ran out on either
 /// side, is not: they would take it for their own connection's.
 pub fn passed_on(to: NodeId, status: Status) -> Status {

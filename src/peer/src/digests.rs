@@ -18,10 +18,10 @@ use keyviz_types::{GroupId, NodeId};
 use super::client::PeerClient;
 use super::members::LeaderAnswer;
 
-/// What became of a digest so far.
+/// The progress of a digest.
 pub type DigestUpdates = BoxStream<'static, Result<proto::DigestAtUpdate, Status>>;
 
-/// How often it says how far it is.
+/// The interval of progress reports.
 pub const TELL_EVERY: Duration = Duration::from_millis(500);
 
 /// Advancing a group takes so long at most.

@@ -28,7 +28,7 @@ use keyviz_proto::metadata::{DISK_FULL_METADATA, NOT_APPLIED_METADATA};
 
 pub(crate) type Answer = Result<PeerOutcome<Bytes>, PeerError>;
 
-/// Who should propose, and in which group.
+/// The node that should propose, and the group.
 type Goal = (NodeId, GroupId);
 
 struct Forward {
@@ -77,7 +77,7 @@ impl Forwards {
     }
 }
 
-/// Sends a batch and hands out its answers. What no answer came for failed as the call did.
+/// Sends a batch and hands out its answers. Commands without an answer fail like the call.
 async fn send(way: Arc<Way>, batch: Vec<Forward>) {
     let mut request = proto::ProposeBatchRequest {
         cluster_id: way.cluster_id.clone(),
@@ -112,7 +112,7 @@ async fn call(
     while let Some(chunk) = chunks.message().await? {
         for outcome in chunk.outcomes {
             let Some(answer) = answers.next() else { return Ok(()) };
-            // A caller that has gone needs no answer.
+            // The caller may have gone away.
             let _ = answer.send(answer_of(way, outcome));
         }
     }

@@ -66,6 +66,7 @@ fn corpus() -> Vec<Vec<u8>> {
         key_sources: vec![1, 2],
         key_groups: vec![1, 0],
         key_terms: vec![0, 0],
+        spans: vec![proto::BlockSpan { rows: 2, columns: 1, ..Default::default() }],
         held: vec![0, 2],
         covers_to: 3,
         parts: vec![part(0, &[0, 0], &[3, 0, 0b10_1011]), part(1, &[], &[1, 1, 0b11, 1, 7])],
@@ -80,6 +81,7 @@ fn corpus() -> Vec<Vec<u8>> {
             ends: vec![0, 3],
             totals: vec![1, 2],
             aggregates: vec![1],
+            cuts: vec![0, 5],
         }),
         ..Default::default()
     };

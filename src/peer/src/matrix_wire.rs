@@ -9,11 +9,11 @@ use bytes::Bytes;
 use tonic::Status;
 
 use keyviz_catalog::RouteEvent;
-use keyviz_core::matrix::{Conflict, NodeShare, NodeStatus, RoleTotals};
-use keyviz_core::query::{ColumnPlan, ColumnSet, RowAxis};
+use keyviz_core::matrix::{Block, Conflict, NodeShare, NodeStatus, RoleTotals};
+use keyviz_core::query::{BlockSpan, ColumnPlan, ColumnSet, RowAxis};
 use keyviz_core::wire::{
     CONTRIBUTION_VERSION, CellKey, NodeColumns, Numbers, PackedCells, PackedColumns, PackedPart,
-    Source,
+    Place, Source,
 };
 use keyviz_core::{
     GroupId, Incarnation, KeyRange, NodeId, Query, Role, RouteId, Row, Series, Term, Window,
@@ -26,7 +26,7 @@ const CELLS_A_CHUNK: usize = 131_072;
 
 /// The answer to a client, with what each node contributed if it is to be `by_node`.
 pub fn matrix_to_wire(answer: MatrixAnswer, by_node: bool) -> proto::Matrix {
-    let MatrixAnswer { matrix, events, axis } = answer;
+    let MatrixAnswer { matrix, events, axis, spread } = answer;
     let columns = matrix.columns.iter().map(|column| proto::Column {
         start_ms: column.start_ms,
         end_ms: column.end_ms,
@@ -36,6 +36,15 @@ pub fn matrix_to_wire(answer: MatrixAnswer, by_node: bool) -> proto::Matrix {
         series: series_to_wire(matrix.series).into(),
         catalog_version: matrix.catalog_version,
         columns: columns.collect(),
+        boundaries: match matrix.axis_gain {
+            Some(_) => matrix.rows.iter().map(|row| row.range.start.clone()).collect(),
+            None => Vec::new(),
+        },
+        blocks: matrix.blocks.into_iter().map(block_to_wire).collect(),
+        straddling_total: matrix.straddling_total,
+        axis_id: format!("{:016x}", matrix.axis_id),
+        axis_gain: matrix.axis_gain,
+        spread,
         rows: matrix.rows.into_iter().map(row_to_wire).collect(),
         total: matrix.total,
         unattributed: matrix.unattributed,
@@ -67,6 +76,23 @@ fn conflict_to_wire(conflict: Conflict) -> proto::Conflict {
     }
 }
 
+fn block_to_wire(block: Block) -> proto::Block {
+    proto::Block {
+        first_row: block.first_row,
+        row_count: block.row_count,
+        column: block.column,
+        column_count: block.column_count,
+        value: block.value,
+        start: block.range.start,
+        end: block.range.end,
+        straddling: block.straddling,
+        start_ms: block.reach.map(|reach| reach.from_ms),
+        end_ms: block.reach.map(|reach| reach.to_ms),
+        conflict: block.conflict,
+        roles: Some(roles_to_wire(block.roles)),
+    }
+}
+
 fn share_to_wire(share: NodeShare) -> proto::NodeShare {
     proto::NodeShare {
         id: share.node.0,
@@ -74,6 +100,8 @@ fn share_to_wire(share: NodeShare) -> proto::NodeShare {
         roles: Some(roles_to_wire(share.roles)),
         rows: share.rows,
         unattributed: share.unattributed,
+        blocks: share.blocks,
+        straddling: share.straddling,
     }
 }
 
@@ -180,6 +208,7 @@ pub(crate) fn columns_request(
         step_ms: columns.step_ms(),
         column_bounds: bounds.into_iter().chain(spans.iter().map(|span| span.end_ms)).collect(),
         open: spans.last().is_some_and(|last| last.open),
+        spans: true,
     }
 }
 
@@ -221,7 +250,7 @@ pub fn columns_chunks(columns: NodeColumns, cluster_id: &str) -> Vec<proto::Colu
 }
 
 fn columns_chunk(columns: PackedColumns, cluster_id: &str) -> proto::ColumnsChunk {
-    let keys = columns.keys.iter().map(|key| (key.row, source_to_wire(key.source)));
+    let keys = columns.keys.iter().map(|key| (key.place, source_to_wire(key.source)));
     let mut chunk = proto::ColumnsChunk {
         version: CONTRIBUTION_VERSION,
         node_id: columns.held_by.0,
@@ -232,11 +261,16 @@ fn columns_chunk(columns: PackedColumns, cluster_id: &str) -> proto::ColumnsChun
         held: columns.held.spans().flat_map(|span| [span.start, span.end]).collect(),
         forgotten_before_ms: columns.forgotten_before_ms,
         cluster_id: cluster_id.to_owned(),
+        spans: columns.spans.iter().map(span_to_wire).collect(),
         ..proto::ColumnsChunk::default()
     };
-    for (row, (source, group, term)) in keys {
+    for (place, (source, group, term)) in keys {
+        let (row, block) = match place {
+            Place::Row(row) => (row, 0),
+            Place::Block(span) => (span, BLOCK_SOURCES),
+        };
         chunk.key_rows.push(row);
-        chunk.key_sources.push(source);
+        chunk.key_sources.push(source + block);
         chunk.key_groups.push(group);
         chunk.key_terms.push(term);
     }
@@ -244,6 +278,38 @@ fn columns_chunk(columns: PackedColumns, cluster_id: &str) -> proto::ColumnsChun
     let parts = columns.parts.iter().zip(before);
     chunk.parts = parts.map(|(part, before)| part_to_wire(part, before)).collect();
     chunk
+}
+
+/// What the number of a source is more in a block.
+const BLOCK_SOURCES: u32 = 4;
+
+fn span_to_wire(span: &BlockSpan) -> proto::BlockSpan {
+    proto::BlockSpan {
+        first_row: span.first_row,
+        rows: span.rows,
+        columns: span.columns,
+        start: span.range.start.clone(),
+        end: span.range.end.clone(),
+        from_ms: span.reach.map(|reach| reach.from_ms),
+        to_ms: span.reach.map(|reach| reach.to_ms),
+    }
+}
+
+/// Keys are copied, so that a slice does not keep the whole message alive.
+fn span_from_wire(span: proto::BlockSpan) -> Result<BlockSpan, String> {
+    let reach = match (span.from_ms, span.to_ms) {
+        (Some(from_ms), Some(to_ms)) => Some(Window { from_ms, to_ms }),
+        (None, None) => None,
+        _ => return Err("it names half of the time of a block".to_owned()),
+    };
+    let copied = |key: Bytes| Bytes::copy_from_slice(&key);
+    Ok(BlockSpan {
+        first_row: span.first_row,
+        rows: span.rows,
+        columns: span.columns,
+        range: KeyRange { start: copied(span.start), end: span.end.map(copied) },
+        reach,
+    })
 }
 
 fn source_to_wire(source: Source) -> (u32, u64, u64) {
@@ -312,9 +378,14 @@ pub(crate) fn columns_from_chunk(
     }
     let keys = (0..keys).map(|index| {
         let (group, term) = (chunk.key_groups[index], chunk.key_terms[index]);
-        let source = source_from_wire(chunk.key_sources[index], group, term)?;
-        Ok(CellKey { row: chunk.key_rows[index], source })
+        let (source, row) = (chunk.key_sources[index], chunk.key_rows[index]);
+        let (source, place) = match source.checked_sub(BLOCK_SOURCES) {
+            Some(source) => (source, Place::Block(row)),
+            None => (source, Place::Row(row)),
+        };
+        Ok(CellKey { place, source: source_from_wire(source, group, term)? })
     });
+    let spans: Result<_, String> = chunk.spans.into_iter().map(span_from_wire).collect();
     let mut parts: Vec<PackedPart> = Vec::with_capacity(chunk.parts.len());
     for part in chunk.parts {
         parts.push(part_from_wire(part, parts.last()));
@@ -326,6 +397,7 @@ pub(crate) fn columns_from_chunk(
         covers: chunk.covers_from..chunk.covers_to,
         held: held_from_wire(&chunk.held)?,
         forgotten_before_ms: chunk.forgotten_before_ms,
+        spans: spans?,
         keys: keys.collect::<Result<_, String>>()?,
         parts,
     })

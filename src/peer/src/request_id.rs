@@ -13,7 +13,7 @@ tokio::task_local! {
     pub static CURRENT: HeaderValue;
 }
 
-/// The id of the request that this task serves, as a peer is to be told it.
+/// The id of the request that this task serves, as sent to a peer.
 pub fn current() -> Option<MetadataValue<Ascii>> {
     CURRENT.try_with(|id| MetadataValue::try_from(id.as_bytes()).ok()).ok().flatten()
 }

@@ -1,4 +1,4 @@
-//! What the members say of the groups that they hold, at one moment.
+//! The status of all members and their groups at one moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use keyviz_types::{GroupId, NodeId};
 
 use super::client::PeerClient;
 
-/// How long a member may take to say how it is.
+/// Time limit for a member's status.
 pub const STATUS_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What was said; members that are missing did not answer.
@@ -24,7 +24,7 @@ pub struct ClusterSnapshot {
 }
 
 impl ClusterSnapshot {
-    /// Asks every member, and takes what this node knows itself.
+    /// Queries every other member, and adds this node's own status.
     pub async fn take(
         node: NodeId,
         groups: &Groups,
@@ -34,7 +34,7 @@ impl ClusterSnapshot {
         let members: BTreeSet<NodeId> = directory.members().keys().copied().collect();
         let asks = members.iter().filter(|id| **id != node).map(|id| async move {
             let said = peers.node_status(*id, STATUS_DEADLINE).await.ok()?;
-            // A node that takes part in nothing is as good as silent.
+            // A node that does not take part counts as silent.
             said.refused.is_empty().then_some((*id, said.groups))
         });
         let own = groups.list().iter().map(|group| group_to_wire(group)).collect();
@@ -42,7 +42,7 @@ impl ClusterSnapshot {
         ClusterSnapshot { said: said.collect(), members }
     }
 
-    /// A snapshot of what was asked otherwise.
+    /// A snapshot from answers collected elsewhere.
     pub fn of<'a>(
         members: impl IntoIterator<Item = NodeId>,
         said: impl IntoIterator<Item = (u64, &'a proto::PeerStatusResponse)>,
@@ -73,12 +73,12 @@ impl ClusterSnapshot {
         views.max_by_key(|view| (view.term, view.applied_index))
     }
 
-    /// What a node says of its replica.
+    /// The status of a node's replica.
     pub fn replica(&self, node: NodeId, group: GroupId) -> Option<&proto::PeerGroupStatus> {
         self.views(group).find(|(id, _)| *id == node).map(|(_, view)| view)
     }
 
-    /// The node that says of itself that it leads, in the newest term.
+    /// The node that claims to lead in the newest term.
     pub fn leader(&self, group: GroupId) -> Option<NodeId> {
         let leading = self.views(group).filter(|(_, view)| view.role == "leader");
         leading.max_by_key(|(_, view)| view.term).map(|(node, _)| node)
@@ -144,7 +144,7 @@ impl ClusterSnapshot {
     }
 }
 
-/// What this node tells others of a replica.
+/// The status of a replica as sent to others.
 pub fn group_to_wire(group: &Group) -> proto::PeerGroupStatus {
     let status = group.status();
     let role = match status.role {

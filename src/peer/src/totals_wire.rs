@@ -115,6 +115,7 @@ fn range_from_wire(range: proto::TotalsRange) -> RangeTotal {
         range: KeyRange { start: range.start, end: range.end },
         total: range.total,
         aggregate: range.aggregate,
+        cut: 0,
     }
 }
 
@@ -122,7 +123,7 @@ fn pack(ranges: &[RangeTotal]) -> proto::PackedRanges {
     let length = |key: &Bytes| u32::try_from(key.len()).expect("a key fits a message");
     let mut packed = proto::PackedRanges::default();
     let mut keys = BytesMut::new();
-    for (index, RangeTotal { range, total, aggregate }) in ranges.iter().enumerate() {
+    for (index, RangeTotal { range, total, aggregate, cut }) in ranges.iter().enumerate() {
         keys.extend_from_slice(&range.start);
         packed.start_lengths.push(length(&range.start));
         let next = ranges.get(index + 1).map(|next| &next.range.start);
@@ -135,9 +136,13 @@ fn pack(ranges: &[RangeTotal]) -> proto::PackedRanges {
             }
         });
         packed.totals.push(*total);
+        packed.cuts.push(*cut);
         if *aggregate {
             packed.aggregates.push(u32::try_from(index).expect("a chunk has few ranges"));
         }
+    }
+    if packed.cuts.iter().all(|cut| *cut == 0) {
+        packed.cuts.clear();
     }
     packed.keys = keys.freeze();
     packed
@@ -145,8 +150,10 @@ fn pack(ranges: &[RangeTotal]) -> proto::PackedRanges {
 
 /// Adds the ranges of one chunk; `None` where its lists do not fit together.
 fn unpack(packed: proto::PackedRanges, into: &mut Vec<RangeTotal>) -> Option<()> {
-    let proto::PackedRanges { mut keys, start_lengths, ends, totals, aggregates } = packed;
-    if start_lengths.len() != totals.len() || ends.len() != totals.len() {
+    let proto::PackedRanges { mut keys, start_lengths, ends, totals, aggregates, cuts } = packed;
+    // A node of an earlier version names no cuts.
+    let named = cuts.is_empty() || cuts.len() == totals.len();
+    if start_lengths.len() != totals.len() || ends.len() != totals.len() || !named {
         return None;
     }
     let mut take = |length: u32| {
@@ -165,7 +172,11 @@ fn unpack(packed: proto::PackedRanges, into: &mut Vec<RangeTotal>) -> Option<()>
             Some(length) => Some(take(length)?),
             None => None,
         };
-        into.push(RangeTotal { range: KeyRange { start, end }, total, aggregate: false });
+        let range = KeyRange { start, end };
+        into.push(RangeTotal { range, total, aggregate: false, cut: 0 });
+    }
+    for (range, cut) in into[before..].iter_mut().zip(cuts) {
+        range.cut = cut;
     }
     for index in aggregates {
         into.get_mut(before + usize::try_from(index).ok()?)?.aggregate = true;
@@ -179,10 +190,10 @@ mod tests {
 
     use super::*;
 
-    fn any_totals() -> impl Strategy<Value = NodeTotals> {
+    fn any_totals(packed: bool) -> impl Strategy<Value = NodeTotals> {
         let keys = proptest::collection::btree_set(proptest::collection::vec(0u8..3, 0..4), 0..40);
         let each = proptest::collection::vec((1u64..u64::MAX, any::<bool>(), 0u8..4), 40);
-        (keys, each, any::<bool>()).prop_map(|(keys, each, bounded)| {
+        (keys, each, any::<bool>()).prop_map(move |(keys, each, bounded)| {
             let keys: Vec<Bytes> = keys.into_iter().map(Bytes::from).collect();
             let ranges = keys.iter().zip(&each).enumerate().filter_map(|(at, (start, each))| {
                 let &(total, aggregate, kind) = each;
@@ -196,7 +207,8 @@ mod tests {
                     None => bounded.then(short),
                 };
                 let range = KeyRange { start: start.clone(), end };
-                Some(RangeTotal { range, total, aggregate })
+                let cut = if packed && total % 3 > 0 { total / 3 } else { 0 };
+                Some(RangeTotal { range, total, aggregate, cut })
             });
             NodeTotals {
                 node: NodeId(3),
@@ -215,7 +227,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn totals_read_as_they_were_written(totals in any_totals(), packed in any::<bool>()) {
+        fn totals_read_as_they_were_written(
+            (totals, packed) in
+                any::<bool>().prop_flat_map(|packed| (any_totals(packed), Just(packed))),
+        ) {
             let chunks = totals_chunks(totals.clone(), "c", (11, 12), packed);
             let sent: usize = chunks.iter().map(ranges_in).sum();
             prop_assert_eq!(sent, totals.ranges.len());
@@ -233,6 +248,7 @@ mod tests {
             },
             total: 1,
             aggregate: true,
+            cut: 3,
         };
         let sound = pack(&[range(b"a", b"b"), range(b"b", b"c")]);
         assert_eq!(sound.keys.as_ref(), b"abc", "a shared bound is told once");
@@ -248,6 +264,8 @@ mod tests {
         assert!(refused(|packed| packed.ends[1] = END_IS_NEXT));
         assert!(refused(|packed| packed.ends.truncate(1)));
         assert!(refused(|packed| packed.totals.push(1)));
+        assert!(refused(|packed| packed.cuts.truncate(1)));
+        assert!(!refused(|packed| packed.cuts.clear()));
         assert!(refused(|packed| packed.aggregates.push(2)));
     }
 }

@@ -1,6 +1,6 @@
 //! The message of a batch, decoded by hand: eight million empty operations fit into 16 MiB on the
-//! wire and would take over a gigabyte in memory, before anybody could refuse them. What is more
-//! than a batch may have is passed over, so that it takes nothing.
+//! wire and would take over a gigabyte in memory, before anybody could refuse them. Elements beyond
+//! the limit of a batch are skipped, so that they use no memory.
 
 use prost::bytes::{Buf, BufMut};
 use prost::encoding::{DecodeContext, WireType, message, skip_field};

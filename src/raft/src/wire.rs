@@ -1,5 +1,5 @@
-//! Between openraft's types and the messages of `raft.proto`. Nothing here panics on what a peer
-//! or a disk can hold.
+//! Between openraft's types and the messages of `raft.proto`. No bytes from a peer or a disk can
+//! cause a panic here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use super::types::{
 };
 use keyviz_proto as proto;
 
-/// A message that does not decode into what the protocol needs.
+/// A message that does not decode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the message is invalid: {0}")]
 pub(crate) struct Invalid(pub(crate) &'static str);

@@ -1,11 +1,11 @@
 //! The connections that callers hold, and which of them are closed.
 //!
-//! A connection takes a descriptor, of which a process has a number. So one that asks for nothing
-//! ends: one that never asked anything after [`FIRST_REQUEST_WITHIN`], one that has nothing under
-//! way after [`IDLE_WITHIN`]. (Whether the other end is still there is what the HTTP/2 pings are
-//! for.) And some descriptors stay free for the node's own use: where callers hold all others, the
-//! connection that has been idle for longest makes room for a new one, so that a peer, which is
-//! never idle for long, always gets in. Where none is idle, the new one is closed.
+//! A connection takes a descriptor, of which a process has a number. So idle connections are
+//! closed: without any request after [`FIRST_REQUEST_WITHIN`], and with none under way after
+//! [`IDLE_WITHIN`]. (Whether the other end is still there is what the HTTP/2 pings are for.) And
+//! some descriptors stay free for the node's own use: where callers hold all others, the connection
+//! that has been idle for longest makes room for a new one, so that a peer, which is never idle for
+//! long, always gets in. Where none is idle, the new one is closed.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -53,7 +53,7 @@ struct Inner {
     taken: AtomicU64,
 }
 
-/// What one connection is about.
+/// The state of one connection.
 pub(super) struct Activity {
     edge: Protocol,
     state: Mutex<State>,
@@ -112,7 +112,7 @@ impl Connections {
 
     /// The numbers now.
     pub fn counts(&self) -> ConnectionCounts {
-        // Relaxed, as all counts here: nothing else hangs on them.
+        // Relaxed, as all counts here: nothing else depends on them.
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let (grpc, all) = {
             let open = self.0.open.lock();
@@ -155,7 +155,7 @@ impl Connections {
         }
     }
 
-    /// Closes what is idle, until stopped.
+    /// Closes idle connections until stopped.
     pub async fn watch(self, stop: CancellationToken) {
         while tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_err() {
             self.close_idle();

@@ -1,4 +1,4 @@
-//! When a node's certificate ends, and when the log says so.
+//! The expiry of a node's certificate, and its log messages.
 //!
 //! Nothing else would: connections that are open stay open, and those that are made after the end
 //! fail at the others, one after the other.
@@ -13,7 +13,7 @@ use super::verdict::Judge;
 /// From here on the end is soon.
 const SOON_S: u64 = 30 * 86_400;
 
-/// The log says again this often that the end is soon, or was.
+/// An expiry that is near or past is logged again this often.
 const TELL_EVERY_S: u64 = 86_400;
 
 /// The last second of the year 9999, after which no certificate is valid.
@@ -75,7 +75,7 @@ impl Validity {
         }
     }
 
-    /// What an operator has to know; `None`: nothing.
+    /// A warning for the operator; `None`: nothing.
     pub fn warning(self) -> Option<String> {
         let days = |days| match days {
             0 => "less than a day".to_owned(),
@@ -102,7 +102,7 @@ pub(super) struct Reminder {
 }
 
 impl Reminder {
-    /// What to say now, if anything.
+    /// The message to log now, if any.
     pub(super) fn due(&mut self, now_s: u64, end_s: u64) -> Option<String> {
         let validity = Validity::at(now_s, end_s);
         let warning = validity.warning()?;

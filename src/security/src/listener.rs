@@ -31,7 +31,7 @@ const READY: usize = 64;
 /// The pause after accepting failed, for example for want of file handles.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
-/// The log says at most this often that none could be given.
+/// The interval of the log message about refused connections.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// A port that accepts connections.

@@ -25,7 +25,7 @@ const MAX_SECRET_BYTES: usize = 1024;
 /// Shorter secrets are accepted with a warning.
 const SHORT_SECRET_BYTES: usize = 16;
 
-/// What secrets are derived for, see [`Secrets::derived`].
+/// The purpose of derived secrets, see [`Secrets::derived`].
 const DERIVED_FOR: &[u8] = b"keyviz: a node shows that it is one";
 
 /// Maximum size of a credential file.
@@ -200,12 +200,12 @@ impl SecretFile {
         self.inner.current.load().accepts(offered)
     }
 
-    /// What is presented now, as `Bearer ...`.
+    /// The credential presented now, as `Bearer ...`.
     pub fn bearer(&self) -> HeaderValue {
         self.inner.current.load().bearer()
     }
 
-    /// What is presented now, bare.
+    /// The credential presented now, without a scheme.
     pub fn bare(&self) -> HeaderValue {
         self.inner.current.load().bare()
     }

@@ -1,4 +1,4 @@
-//! `grpc.health.v1.Health`: what `/readyz` says, for gRPC probes and load balancers.
+//! `grpc.health.v1.Health`: the state of `/readyz`, for gRPC probes and load balancers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::grpc::cluster::ClusterService;
 
-/// How often it is looked whether the node is ready.
+/// The interval between checks of readiness.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The services that the report has a state for; the empty name is the server as a whole.

@@ -1,5 +1,5 @@
-//! What comes in is bounded before anybody looks at it: the bytes of each message, the bytes of all
-//! messages that are not whole yet, the calls that are open, and the time in which a message comes.
+//! Input is bounded before any handler sees it: the bytes of each message, the bytes of all
+//! incomplete messages, the open calls, and the time in which a message arrives.
 //!
 //! ```text
 //!   connection --> Intake: a place among the open calls; a body that counts --> gate, services
@@ -45,13 +45,13 @@ use super::gate::Need;
 /// at most, and a task.
 pub(super) const OPEN_CALLS: usize = 8_192;
 
-/// Bytes of messages of clients that are not whole yet.
+/// Bytes of incomplete messages of clients.
 pub(super) const CLIENT_BYTES: usize = 64 << 20;
 
-/// Bytes of messages between nodes that are not whole yet.
+/// Bytes of incomplete messages between nodes.
 pub(super) const NODE_BYTES: usize = 256 << 20;
 
-/// A message must be whole within this time; one of a client within it after its call began.
+/// A message must be complete within this time; one of a client within it after its call began.
 const WHOLE_WITHIN: Duration = Duration::from_secs(30);
 
 /// Framing of a message, and fields beside key and value.
@@ -206,7 +206,7 @@ where
     }
 }
 
-/// Where in its messages a body is.
+/// The position of a body within its messages.
 #[derive(Default, Debug)]
 struct Framing {
     prefix: [u8; PREFIX],
@@ -219,7 +219,7 @@ struct Framing {
 }
 
 impl Framing {
-    /// Goes through bytes; whether a message ended in them. Errors where one is too long.
+    /// Goes through bytes; whether a message ended in them. Fails if a message is too long.
     fn go(&mut self, mut bytes: &[u8], most: usize) -> Result<bool, Status> {
         let mut ended = false;
         while !bytes.is_empty() {
@@ -264,7 +264,7 @@ struct Incoming {
     framing: Framing,
     /// A message has begun, or must begin.
     due: bool,
-    /// When it must be whole, once it has been waited for.
+    /// When it must be complete; set by the first wait.
     whole_by: Option<Pin<Box<Sleep>>>,
 }
 
@@ -274,7 +274,7 @@ impl Incoming {
         self.framing.held += bytes.len();
         let ended = self.framing.go(bytes, self.most)?;
         if ended {
-            // Whoever reads it holds it now. What follows of the next message is little.
+            // The reader holds it from here on. What follows of the next message is small.
             self.budget.give_back(std::mem::take(&mut self.framing.held));
             (self.due, self.whole_by) = (false, None);
         }
@@ -326,7 +326,7 @@ impl HttpBody for Incoming {
     }
 }
 
-/// An answer that holds what belongs to the call until it has been taken.
+/// An answer that holds the resources of its call until it has been sent.
 struct Outgoing {
     body: Body,
     _place: Place,

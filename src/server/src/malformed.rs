@@ -1,4 +1,4 @@
-//! A request that is no message of its call is the caller's fault, and says so.
+//! A request that does not decode is answered as the caller's fault.
 
 use tonic::Code;
 use tonic::codegen::http::{HeaderValue, Response};

@@ -1,10 +1,9 @@
 //! Each request has an id, by which its traces on all nodes can be found.
 //!
-//! It is the one that the caller gave as `x-request-id`, or else one of this node's making. It
-//! comes back in the answer's metadata (HTTP: its headers), also of a refusal, goes along when the
-//! request is passed on to a peer, and names the span in which the request is served. Writes travel
-//! in batches, so there an id goes with each command. Where nobody listens to spans, what is left
-//! is a header in and a header out.
+//! It is the caller's `x-request-id`, or one made by this node. It comes back in the answer's
+//! metadata (HTTP: its headers), also of a refusal, goes along when the request is passed on to a
+//! peer, and names the span in which the request is served. Writes travel in batches, so there an
+//! id goes with each command. Without a subscriber of spans, the cost is one header in and one out.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -76,7 +75,7 @@ where
             id = id.to_str().unwrap_or_default(),
             path = request.uri().path()
         );
-        // Made in its scope too: what a handler does before it first waits is part of it.
+        // Made in its scope too: the work of a handler before its first wait is part of it.
         let served = CURRENT.sync_scope(id.clone(), || span.in_scope(|| self.inner.call(request)));
         let served = CURRENT.scope(id.clone(), served);
         let answered = |mut response: Response<R>| {
@@ -115,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    /// A service that answers with what it would tell a peer.
+    /// A service that answers with the id that it would pass to a peer.
     async fn ask(id: Option<&str>) -> (HeaderValue, String) {
         let inner = tower::service_fn(|_: Request<()>| async {
             let seen = current().expect("a request has an id");

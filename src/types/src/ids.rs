@@ -68,12 +68,12 @@ number_id! {
 
 number_id! {
     /// One run of a node's sampler, from start to stop. A restarted node gets a larger number, so
-    /// (node, incarnation, column) identifies a contribution for good.
+    /// (node, incarnation, column) identifies a contribution permanently.
     Incarnation
 }
 
 /// Identifies a data folder: 16 random bytes, created with the folder. The node id identifies a
-/// member; the disk id shows that the member still has what it acknowledged. Written as 32 hex
+/// member; the disk id shows that the member still has its acknowledged entries. Written as 32 hex
 /// digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DiskId(pub [u8; 16]);

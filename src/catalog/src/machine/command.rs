@@ -56,7 +56,7 @@ impl CatalogCommand {
     /// Bytes for the log, at most [`MAX_COMMAND_BYTES`].
     ///
     /// # Errors
-    /// [`CodecError::TooLarge`] where they would be more.
+    /// [`CodecError::TooLarge`] if they would be more.
     pub fn encode(&self) -> Result<Vec<u8>, CodecError> {
         codec::encode::<MAX_COMMAND_BYTES, _>(Kind::Command, self)
     }
@@ -64,7 +64,7 @@ impl CatalogCommand {
     /// The command in `bytes`.
     ///
     /// # Errors
-    /// Where the bytes are not exactly one command of a known version.
+    /// The bytes are not exactly one command of a known version.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         codec::decode::<MAX_COMMAND_BYTES, _>(Kind::Command, bytes)
     }

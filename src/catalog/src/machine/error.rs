@@ -29,7 +29,7 @@ pub enum KeyError {
 /// Checks that a route may start at `key`.
 ///
 /// # Errors
-/// Where the key is empty, too long or reserved.
+/// The key is empty, too long or reserved.
 pub fn check_boundary(key: &[u8]) -> Result<(), KeyError> {
     match key {
         [] => Err(KeyError::Empty),

@@ -1,4 +1,4 @@
-//! Merging two routes: what refuses a merge, and the change that it makes.
+//! Merging two routes: why a merge is refused, and the change that it makes.
 
 use super::error::CatalogError;
 use super::state::Catalog;

@@ -1,5 +1,5 @@
-//! Splitting a route: which key divides its observed load into halves, what refuses a split, and
-//! the change that a split makes.
+//! Splitting a route: the key that divides its observed load into halves, why a split is refused,
+//! and the change that a split makes.
 
 use bytes::Bytes;
 
@@ -42,7 +42,7 @@ pub enum SplitChoiceError {
 /// key could leave all of its load on one side.
 ///
 /// # Errors
-/// Where there is no load, or none of the boundaries divides it.
+/// There is no load, or none of the boundaries divides it.
 pub fn split_key_that_halves(
     route: &KeyRange,
     loads: &[(KeyRange, u64)],

@@ -1,10 +1,10 @@
 //! The catalog as a state machine: commands in, changes and records out.
 //!
 //! [`Catalog::apply`] is total and deterministic: the same commands in the same order make the same
-//! catalog on every replica, and a command that cannot be carried out is refused with a typed
-//! reason and changes nothing. Two numbers carry the guarantees. `version` grows by one with every
-//! change, so that a watcher can tell a hole. Route ids are given out in order and never again, so
-//! that an id in a year-old column still names one range in one span of time.
+//! catalog on every replica, and a command that cannot be applied is refused with a typed reason
+//! and changes nothing. Two numbers carry the guarantees. `version` grows by one with every change,
+//! so a watcher can detect a gap. Route ids are given out in order and never again, so that an id
+//! in a year-old column still names one range in one span of time.
 //!
 //! Time comes with the command, from the clock of the leader that proposed it. Leaders change and
 //! clocks disagree, so a change bears the later of its own time and the time of the change before
@@ -39,7 +39,7 @@ pub struct Applied {
     pub delta: Arc<Delta>,
     /// The same request made the change before; now nothing happened.
     pub replayed: bool,
-    /// What to write, atomically with the log position that was applied. Empty for a replay.
+    /// Records to write, atomically with the applied log position. Empty for a replay.
     pub records: Vec<RecordChange>,
 }
 
@@ -58,7 +58,7 @@ pub struct Catalog {
     pub(crate) lineage: Lineage,
 }
 
-/// What identifies a split or merge among retries.
+/// Identifies a split or merge among retries.
 #[derive(Clone, Copy)]
 enum Change<'a> {
     Split { route_id: RouteId, key: &'a [u8] },
@@ -182,7 +182,7 @@ impl Catalog {
     /// cursor 0).
     ///
     /// # Errors
-    /// Where the cursor is ahead of the catalog, or the retained changes have a hole.
+    /// The cursor is ahead of the catalog, or the retained changes have a gap.
     pub fn changes_since(&self, cursor: u64) -> Result<Changes, ChangesError> {
         let version = self.version();
         if cursor > version {
@@ -197,7 +197,7 @@ impl Catalog {
         self.log.since(cursor, version).map(Changes::Deltas)
     }
 
-    /// Carries out a command, or refuses it and changes nothing.
+    /// Applies a command, or refuses it and changes nothing.
     ///
     /// # Errors
     /// Every reason that a command can be refused for.

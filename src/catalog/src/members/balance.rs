@@ -64,7 +64,7 @@ pub struct LeaderMove {
 }
 
 impl BalanceView {
-    /// The next move of replicas; `None`: nothing needs to move, or nothing can now.
+    /// The next move of replicas; `None`: nothing needs to move, or no move is possible now.
     pub fn next_move(&self) -> Option<ReplicaMove> {
         self.next_departure().or_else(|| self.next_repair()).or_else(|| self.next_spread())
     }
@@ -108,8 +108,8 @@ impl BalanceView {
         self.can_decide(from, &to).then_some(ReplicaMove { group, to })
     }
 
-    /// Moves a replica off a node that leaves; dead nodes first, because their replicas protect
-    /// nothing.
+    /// Moves a replica off a node that leaves; dead nodes first, because their replicas protect no
+    /// data.
     fn next_departure(&self) -> Option<ReplicaMove> {
         let departing = |dead: bool| {
             self.groups.iter().find_map(|(group, view)| {

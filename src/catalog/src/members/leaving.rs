@@ -65,7 +65,7 @@ fn named(group: GroupId) -> String {
 impl BalanceView {
     /// Whether `node` may leave; `voters` are those of the catalog group. A node that does not
     /// answer may leave even if fewer replicas than configured remain, because its replicas protect
-    /// nothing.
+    /// no data.
     ///
     /// # Errors
     /// The reason why it may not.

@@ -1,4 +1,4 @@
-//! Who is in the cluster and who holds which group: as recorded, and what should be changed.
+//! The members of the cluster and the holders of each group: the record, and the changes it needs.
 
 pub(crate) mod balance;
 pub(crate) mod cluster;

@@ -1,11 +1,10 @@
 //! Which nodes hold which data group, as the cluster has agreed, and which nodes are on their way
 //! out.
 //!
-//! Raft alone says who the members of a group are at a moment. What is written here is what they
-//! shall be: a move is first recorded, then carried out, then recorded as done. So whoever carries
-//! moves out can die at any moment and another goes on from what is recorded. At most one group
-//! moves at a time. A node keeps the data of a group while either the settled set or that of the
-//! move names it.
+//! Only Raft has the current members of a group. The placement records the intended ones: a move is
+//! first recorded, then carried out, then recorded as done. After a crash the next leader confirms
+//! its leadership and resumes from the recorded placement. At most one group moves at a time. A
+//! node keeps the data of a group while either the settled set or that of the move names it.
 //!
 //! ```text
 //!            Move{g, to}              Settle{g, to}            (or Settle{g, as before})
@@ -37,7 +36,7 @@ pub const MAX_GONE: usize = 4_096;
 pub enum Departure {
     /// Its replicas move to others.
     Leaving,
-    /// It holds nothing and is no member any more.
+    /// It holds no group and is no longer a member.
     Gone,
 }
 
@@ -46,20 +45,20 @@ pub enum Departure {
 pub struct Moving {
     /// The group.
     pub group: GroupId,
-    /// The nodes that shall hold it.
+    /// The intended holders.
     pub to: Vec<NodeId>,
 }
 
-/// Who holds what, and who goes.
+/// The holders of groups, and the nodes that leave.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Encode, Decode)]
 pub struct Placement {
     revision: u64,
-    /// Replicas that each group shall have, where there are as many nodes.
+    /// The intended number of replicas of each group, if there are as many nodes.
     replication: u64,
     groups: BTreeMap<GroupId, Vec<NodeId>>,
     moving: Option<Moving>,
     departures: BTreeMap<NodeId, Departure>,
-    /// Groups that moved since bootstrap, so that nobody forms them again.
+    /// Groups that moved since bootstrap, which must not be formed again.
     moved: BTreeSet<GroupId>,
     /// Replicas were moved and leaders have not been spread since.
     leaders_due: bool,
@@ -113,7 +112,7 @@ pub enum PlaceError {
     /// There is no cluster yet.
     #[error("the cluster is not bootstrapped")]
     NotBootstrapped,
-    /// The placement moved on since the proposer looked.
+    /// The placement has changed since the proposer read it.
     #[error("decided on revision {expected} of the placement, the current one is {current}")]
     WrongRevision {
         /// What the proposer saw.
@@ -154,13 +153,13 @@ pub enum PlaceError {
         /// The group.
         group: GroupId,
     },
-    /// A replica would go to a node that goes.
+    /// A replica would move to a node that is leaving.
     #[error("node {node} leaves or has left and takes no replicas")]
     Departing {
         /// The node.
         node: NodeId,
     },
-    /// It has not been asked to leave.
+    /// It was not requested to leave.
     #[error("node {node} was not asked to leave")]
     NotLeaving {
         /// The node.
@@ -220,7 +219,7 @@ impl Placement {
         self.moved.contains(&group)
     }
 
-    /// Whether `node` shall leave.
+    /// Whether `node` is to leave.
     pub fn is_leaving(&self, node: NodeId) -> bool {
         self.departures.get(&node) == Some(&Departure::Leaving)
     }
@@ -242,7 +241,7 @@ impl Placement {
         self.groups.keys().copied().find(|group| self.holds(node, *group))
     }
 
-    /// The members that `group` shall have now: those that it moves to, else the settled ones.
+    /// The intended members of `group`: those that it moves to, else the settled ones.
     pub fn wanted(&self, group: GroupId) -> Option<&[NodeId]> {
         let moving = self.moving.as_ref().filter(|moving| moving.group == group);
         moving.map(|moving| moving.to.as_slice()).or(self.groups.get(&group).map(Vec::as_slice))

@@ -1,10 +1,9 @@
 //! The first groups and routes of a cluster, planned before anything is proposed.
 //!
-//! Routes are given to the groups in turn, in key order. Where no boundary is asked for, there is
-//! one route a group: a cluster that was asked for four groups would otherwise run on one, because
-//! later splits stay in their route's group. The boundaries are then spread evenly over printable
-//! text, which is a guess, and the plan says so. Boundaries that are asked for are used as they
-//! are.
+//! Routes are given to the groups in turn, in key order. Without given boundaries there is one
+//! route per group: otherwise a cluster of four groups would run on one, because later splits stay
+//! in their route's group. The boundaries are then spread evenly over printable text, which is a
+//! guess, and the plan is marked as such. Given boundaries are used unchanged.
 
 use std::collections::BTreeSet;
 
@@ -43,7 +42,7 @@ impl BootstrapPlan {
 /// A cluster that cannot be planned.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PlanError {
-    /// Nobody to hold the groups.
+    /// No member to hold the groups.
     #[error("a cluster needs at least one member")]
     NoMembers,
     /// A group needs a replica.
@@ -86,7 +85,7 @@ pub(crate) fn group_of_route(index: usize, groups: usize) -> GroupId {
 /// are spread evenly.
 ///
 /// # Errors
-/// Where a number is 0 or too large, a member is named twice, or a key can be no boundary.
+/// A number is 0 or too large, a member is named twice, or a key cannot be a boundary.
 pub fn plan_bootstrap(
     members: &[NodeId],
     groups: usize,
@@ -141,8 +140,8 @@ fn sorted(split_at: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, PlanError> {
     Ok(keys.into_iter().cloned().collect())
 }
 
-/// `routes - 1` keys that divide two printable characters evenly; one character where that is
-/// enough to tell them apart.
+/// `routes - 1` keys that divide two printable characters evenly; one character if that suffices to
+/// separate them.
 fn printable_boundaries(routes: usize) -> Vec<Vec<u8>> {
     let low = *PRINTABLE.start();
     let letters = PRINTABLE.count();

@@ -1,4 +1,4 @@
-//! A catalog on other nodes: what a restored cluster starts with.
+//! A catalog on other nodes: the initial catalog of a restored cluster.
 
 use super::cluster::{ClusterId, ClusterRecord, PlacementError, check_placement};
 use super::plan::place;
@@ -21,7 +21,7 @@ pub enum RelocateError {
     /// It was never bootstrapped.
     #[error("the catalog has no cluster")]
     NoCluster,
-    /// There is nobody to hold its groups.
+    /// There is no node to hold its groups.
     #[error("a cluster needs at least one member")]
     NoMembers,
     /// The members cannot hold its groups.

@@ -44,9 +44,8 @@ pub struct RouteEvents {
 }
 
 impl Catalog {
-    /// The routes as they were once all changes up to `time_ms` were made. Where the ancestry is
-    /// not remembered that far back, the oldest routes that it still tells; before bootstrap, the
-    /// first.
+    /// The routes as they were once all changes up to `time_ms` were made. If the ancestry does not
+    /// reach back that far, the oldest routes that it still has; before bootstrap, the first.
     pub fn routes_at(&self, time_ms: u64) -> PastRoutes {
         let live =
             || PastRoutes { version: self.version(), routes: Arc::clone(self.table().specs()) };

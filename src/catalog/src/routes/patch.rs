@@ -1,4 +1,4 @@
-//! Many changes to one table in a single pass: what they retire and create is gathered first,
+//! Many changes to one table in a single pass: the retired and created routes are collected first,
 //! checked change by change, and then merged with the routes that stay.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -94,7 +94,7 @@ impl RouteTable {
     /// One change costs one copy of the route array; many cost one more move of it.
     ///
     /// # Errors
-    /// Where a change is missing or would leave a gap, an overlap or an id used twice.
+    /// A change is missing, or would leave a gap, an overlap or an id used twice.
     pub fn advance<'a>(
         &self,
         deltas: impl IntoIterator<Item = &'a Delta>,

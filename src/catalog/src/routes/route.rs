@@ -1,4 +1,4 @@
-//! Routes, what became of them, and the changes between catalog versions.
+//! Routes, their fate, and the changes between catalog versions.
 
 use bincode::{Decode, Encode};
 

@@ -1,10 +1,10 @@
 //! The live routes of one catalog version: immutable, shared, and complete.
 //!
-//! Routes are kept as two parallel arrays. What the sampler and the request path need
-//! ([`RouteSpec`]) is one shared slice, so that publishing a table to them copies nothing; where a
-//! route comes from ([`Origin`]) is plain numbers beside it. A change makes the next table in one
-//! pass over both. A table can only be made by replacing routes with others that cover exactly the
-//! same keys, or from a list that covers the key space, so there is none with a gap or an overlap.
+//! Routes are kept as two parallel arrays. The sampler and the request path share one slice of
+//! [`RouteSpec`]s, so publishing a table copies nothing; the origins of routes ([`Origin`]) are
+//! plain numbers in a parallel slice. A change makes the next table in one pass over both. A table
+//! can only be made by replacing routes with others that cover exactly the same keys, or from a
+//! list that covers the key space, so there is none with a gap or an overlap.
 
 use std::sync::Arc;
 
@@ -137,7 +137,7 @@ impl RouteTable {
     /// A table from all routes of `version`, in key order.
     ///
     /// # Errors
-    /// Where they leave a gap or overlap, an id occurs twice, or they are not of that version.
+    /// They leave a gap or overlap, an id occurs twice, or they are not of that version.
     pub fn from_routes(version: u64, routes: Vec<Route>) -> Result<Self, TableError> {
         let (specs, origins): (Vec<_>, Vec<_>) =
             routes.into_iter().map(|route| (route.spec, route.origin)).unzip();
@@ -185,7 +185,7 @@ impl RouteTable {
         Some(Route { spec, origin: self.origins[position] })
     }
 
-    /// Where the route at `position` comes from.
+    /// The origin of the route at `position`.
     pub fn origin(&self, position: usize) -> Option<&Origin> {
         self.origins.get(position)
     }
@@ -287,7 +287,7 @@ impl RouteTable {
     }
 }
 
-/// What the next change must follow.
+/// The version and time that the next change must follow.
 #[derive(Clone, Copy)]
 pub(crate) struct Head {
     pub(crate) version: u64,

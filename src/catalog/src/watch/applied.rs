@@ -49,7 +49,7 @@ impl AppliedCatalog {
         self.catalog.read().cluster().cloned()
     }
 
-    /// The stream of what is applied here.
+    /// The stream of changes applied here.
     pub fn hub(&self) -> &WatchHub {
         &self.hub
     }
@@ -135,7 +135,7 @@ impl AppliedCatalog {
         self.hub.publish(self.table(), deltas)
     }
 
-    /// Publishes what was applied to watchers.
+    /// Publishes applied changes to watchers.
     pub fn publish_placement(&self) {
         let now = self.with(|catalog| Arc::clone(catalog.placement()));
         self.placements.send_if_modified(|shown| {

@@ -204,7 +204,7 @@ impl WatchHub {
     /// Subscribes to everything after version `after`; 0: starting with the whole table.
     ///
     /// # Errors
-    /// [`ChangesError::CursorAhead`] where this node has not applied `after` yet.
+    /// [`ChangesError::CursorAhead`] if this node has not applied `after` yet.
     pub fn subscribe(&self, after: u64) -> Result<Subscription, ChangesError> {
         let receiver = self.published.subscribe();
         let version = receiver.borrow().table.version();

@@ -1,4 +1,4 @@
-//! What was applied, for readers in the same process: tables, changes, subscriptions.
+//! Applied changes, for readers in the same process: tables, changes, subscriptions.
 
 pub(crate) mod applied;
 pub(crate) mod hub;

@@ -6,7 +6,7 @@ use keyviz_proto::cluster_client::ClusterClient;
 use super::super::CliError;
 use super::super::client::{Client, Effect, MAX_ANSWER_BYTES};
 
-/// Every member and every group, as a node says they are.
+/// Every member and every group, as reported by a node.
 pub async fn status(client: &Client) -> Result<proto::ClusterStatus, CliError> {
     let status = client
         .call(Effect::Read, |channel| async move {

@@ -100,7 +100,7 @@ pub(super) async fn run(args: ReplaceNodeArgs) -> Result<(), CliError> {
     let client = args.nodes.client()?;
     check(&status(&client).await?, args.old, args.new)?;
     let request = proto::RemoveNodeRequest { id: args.old };
-    // For a member that is leaving already this is not an error; asking again changes nothing.
+    // For a member that is leaving already this is not an error; a repeated request has no effect.
     let mut gone = client
         .call(Effect::Repeatable, |channel| async move {
             ClusterClient::new(channel).remove_node(request).await

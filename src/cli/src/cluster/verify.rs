@@ -30,7 +30,7 @@ pub(super) struct VerifyArgs {
     #[arg(long = "group", value_name = "N[,N...]", value_delimiter = ',')]
     groups: Vec<u64>,
     /// Maximum bytes of rows per second that each replica reads, in bytes or as KiB, MiB or GiB; at
-    /// least 64KiB. A replica reads faster if too much is written meanwhile
+    /// least 64KiB. A replica reads faster if too much is written in between
     #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = rate)]
     rate: u64,
     /// How to print the result

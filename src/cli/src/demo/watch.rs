@@ -37,6 +37,8 @@ fn query() -> Query {
         scope: Scope::Cluster,
         axis: proto::Axis::Now,
         by_node: false,
+        boundaries: Vec::new(),
+        spread: false,
     }
 }
 

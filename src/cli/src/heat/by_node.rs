@@ -115,6 +115,7 @@ mod tests {
             roles: Some(proto::RoleTotals { leader_write, leader_read: 0, follower_read }),
             rows: rows.to_vec(),
             unattributed: 0,
+            ..proto::NodeShare::default()
         };
         let row = |id: u64, values: &[u64]| proto::Row {
             bucket_id: format!("route:{id}"),

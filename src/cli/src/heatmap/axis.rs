@@ -44,13 +44,14 @@ pub fn lines(grid: &Grid, indent: usize, cell_width: usize, width: usize) -> [St
             times.push_str(&time);
         }
         let mut signs = Vec::new();
-        if mark > Mark::Apportioned {
+        let is_estimate = matches!(mark, Mark::Apportioned | Mark::Block);
+        if mark != Mark::None && !is_estimate {
             signs.push(mark.glyph());
         }
         if column.open {
             signs.push('*');
         }
-        if mark == Mark::Apportioned {
+        if is_estimate {
             signs.push(mark.glyph());
         }
         if labelled && signs.len() < cell_width {

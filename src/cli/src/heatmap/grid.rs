@@ -12,6 +12,8 @@ pub enum Mark {
     None,
     /// Apportioned from a coarser range.
     Apportioned,
+    /// Counted together with its neighbours: the mean of a block.
+    Block,
     /// A contribution is missing.
     Partial,
     /// Two nodes claim one term of one group.
@@ -24,6 +26,7 @@ impl Mark {
         match self {
             Mark::None => ' ',
             Mark::Apportioned => '~',
+            Mark::Block => '≡',
             Mark::Partial => '?',
             Mark::Conflict => '!',
         }
@@ -55,7 +58,7 @@ pub struct Row {
     pub end: Option<Bytes>,
     /// Number of further routes of the row.
     pub more_routes: u64,
-    /// Sum over all columns.
+    /// Sum over all columns of what was counted for the row alone.
     pub sum: u64,
     /// One a drawn column.
     pub cells: Vec<Cell>,
@@ -91,12 +94,16 @@ impl Grid {
     pub fn rows_of(matrix: &proto::Matrix, limit: usize) -> Self {
         let rows_joined = matrix.rows.len().div_ceil(limit.max(1)).max(1);
         let rows = matrix.rows.chunks(rows_joined).map(|rows| join(rows, matrix.columns.len()));
+        let mut rows: Vec<Row> = rows.collect();
+        for block in matrix.blocks.iter().filter(|block| !block.straddling) {
+            add_block(&mut rows, rows_joined, block);
+        }
         let columns = matrix.columns.iter().map(|column| Column {
             start_ms: column.start_ms,
             end_ms: column.end_ms.max(column.start_ms),
             open: column.open,
         });
-        Grid { rows: rows.collect(), columns: columns.collect(), rows_joined, columns_joined: 1 }
+        Grid { rows, columns: columns.collect(), rows_joined, columns_joined: 1 }
     }
 
     /// As above, with at most `limit` columns.
@@ -149,6 +156,36 @@ impl Grid {
     fn cells(&self) -> impl Iterator<Item = &Cell> {
         self.rows.iter().flat_map(|row| &row.cells)
     }
+}
+
+/// Draws a block as its mean a row and column. What lies in one drawn cell is exact there.
+fn add_block(rows: &mut [Row], rows_joined: usize, block: &proto::Block) {
+    let (first, count) = (block.first_row as usize, block.row_count as usize);
+    let run = first / rows_joined..(first + count).div_ceil(rows_joined);
+    let columns = block.column as usize..block.column as usize + block.column_count as usize;
+    let mark = if run.len() == 1 && columns.len() == 1 { Mark::None } else { Mark::Block };
+    let mark = if block.conflict { Mark::Conflict } else { mark };
+    let inside = run.len() == 1;
+    for at in run {
+        let own = (at * rows_joined).max(first)..((at + 1) * rows_joined).min(first + count);
+        let value = part(block.value, own.start - first..own.end - first, count);
+        let Some(row) = rows.get_mut(at) else { continue };
+        if inside {
+            row.sum = row.sum.saturating_add(block.value);
+        }
+        for (index, column) in columns.clone().enumerate() {
+            if let Some(cell) = row.cells.get_mut(column) {
+                let value = part(value, index..index + 1, columns.len());
+                cell.add(Cell { value, mark });
+            }
+        }
+    }
+}
+
+/// The part of `value` in a run of `count` equal parts; all parts add up.
+fn part(value: u64, run: std::ops::Range<usize>, count: usize) -> u64 {
+    let before = |at: usize| u128::from(value) * at as u128 / count.max(1) as u128;
+    u64::try_from(before(run.end) - before(run.start)).unwrap_or(u64::MAX)
 }
 
 fn sum(cells: &[Cell]) -> Cell {

@@ -88,8 +88,7 @@ pub fn render(matrix: &proto::Matrix, drawing: &Drawing) -> String {
     let mut lines = header(matrix, drawing.width());
     if matrix.total == 0 || matrix.columns.is_empty() || matrix.rows.is_empty() {
         lines.push(String::new());
-        let nothing = format!("Nothing to draw: no {} in this window.", noun(matrix.series()));
-        lines.extend(text::wrap(&nothing, drawing.width()));
+        lines.extend(text::wrap(&nothing(matrix), drawing.width()));
         return joined(lines);
     }
     // The notes depend on which rows are joined, and joining depends on the lines that the notes
@@ -115,6 +114,62 @@ fn joined(lines: Vec<String>) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Why there is nothing to draw. A range that was not resolved is not said to be quiet.
+fn nothing(matrix: &proto::Matrix) -> String {
+    let noun = noun(matrix.series());
+    match matrix.straddling_total {
+        0 => format!("Nothing to draw: no {noun} in this window."),
+        most => format!(
+            "Nothing to draw: between 0 and {} {noun} in this window, which were counted together \
+             with others.",
+            thousands(most)
+        ),
+    }
+}
+
+/// What was counted together with keys or time beyond those asked for.
+fn straddling_fact(matrix: &proto::Matrix) -> Option<String> {
+    let mut straddling = matrix.blocks.iter().filter(|block| block.straddling);
+    let first = straddling.next()?;
+    let preview = |start: &[u8], end: Option<&[u8]>| {
+        let end = end.map_or_else(|| "(end)".into(), text::preview);
+        let start = if start.is_empty() { "(begin)".into() } else { text::preview(start) };
+        format!("{start} → {end}")
+    };
+    let others = straddling.count();
+    let others = match others {
+        0 => String::new(),
+        1 => " (and 1 other)".into(),
+        many => format!(" (and {} others)", thousands(many as u64)),
+    };
+    Some(format!(
+        "{} {} more were counted for {} together{others}: at most so many of them are in what is \
+         shown",
+        amount(matrix.series(), matrix.straddling_total),
+        noun(matrix.series()),
+        preview(&first.start, first.end.as_deref()),
+    ))
+}
+
+/// The total, as a range where counts straddle.
+fn total_fact(matrix: &proto::Matrix) -> String {
+    let (series, total) = (matrix.series(), matrix.total);
+    let most = total.saturating_add(matrix.straddling_total);
+    let counted = |number: u64| match is_bytes(series) {
+        true => amount(series, number),
+        false => thousands(number),
+    };
+    let range = match matrix.straddling_total {
+        0 => counted(total),
+        _ => format!("{} to {}", counted(total), counted(most)),
+    };
+    match (is_bytes(series), matrix.straddling_total) {
+        (true, 0) => format!("total {range} ({} bytes)", thousands(total)),
+        (true, _) => format!("total {range}"),
+        (false, _) => format!("total {range} {}", noun(series)),
+    }
 }
 
 /// Describes a change of routes or leaders.
@@ -167,18 +222,16 @@ pub(super) fn header(matrix: &proto::Matrix, width: usize) -> Vec<String> {
         1 => "1 row".into(),
         rows => format!("{} rows", thousands(rows as u64)),
     });
-    facts.push(match is_bytes(series) {
-        true => {
-            format!("total {} ({} bytes)", amount(series, matrix.total), thousands(matrix.total))
-        }
-        false => format!("total {} {}", thousands(matrix.total), noun(series)),
-    });
+    facts.push(total_fact(matrix));
     facts.push(format!("{} of {} nodes", matrix.responded, matrix.expected));
     facts.push(match matrix.axis() {
         proto::Axis::Then => format!("routes of then, catalog v{}", matrix.catalog_version),
         _ => format!("catalog v{}", matrix.catalog_version),
     });
     let mut lines = text::wrap_parts(&facts, " · ", width);
+    if let Some(fact) = straddling_fact(matrix) {
+        lines.extend(text::wrap(&fact, width));
+    }
     if matrix.unattributed > 0 {
         let count = thousands(matrix.unattributed);
         let fact =
@@ -369,6 +422,7 @@ impl<'a> Picture<'a> {
         for (mark, words) in [
             (Mark::Conflict, "! two nodes claim one term, the larger count is shown"),
             (Mark::Partial, "? a node's count is missing"),
+            (Mark::Block, "≡ counted together with its neighbours, the mean is shown"),
             (Mark::Apportioned, "~ spread from a coarser range"),
         ] {
             if marks.contains(&mark) {

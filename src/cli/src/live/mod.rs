@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use super::CliError;
 use super::client::{Client, Effect, MAX_ANSWER_BYTES};
-use super::heat::{self, MAX_ROWS, Query, Scope, live_every, now_ms};
+use super::heat::{self, LiveRows, MAX_ROWS, Query, Scope, live_every, now_ms};
 use super::heatmap::{Drawing, render};
 use super::terminal::output::{self, ColorDepth};
 use super::terminal::text;
@@ -37,7 +37,7 @@ use picture::{Layout, Picture, drawing};
 use view::{Act, Around, View};
 
 /// Interval of full queries beside a stream, because members, roles and totals change too.
-const WHOLE_EVERY: Duration = Duration::from_secs(15);
+const WHOLE_EVERY: Duration = Duration::from_secs(60);
 /// The pause before a broken stream is opened again.
 const STREAM_AGAIN: Duration = Duration::from_secs(5);
 /// Updates that wait to be drawn; a faster stream waits.
@@ -134,10 +134,13 @@ async fn follow(query: Query, client: Client, question: u64, tell: mpsc::Sender<
         series: query.series.into(),
         start: query.start,
         end: query.end,
-        // As many rows as possible, so that each lies within a displayed row.
+        // A node of an earlier version plans its own rows: as fine as possible, so that each lies
+        // within a displayed row.
         max_rows: MAX_ROWS as u32,
         role: query.role.into(),
         after_ms: None,
+        boundaries: query.boundaries,
+        spread: query.spread,
     };
     let request = &request;
     let opened = client.call(Effect::Read, |channel| async move {
@@ -178,6 +181,8 @@ struct App {
     client: Client,
     color: ColorDepth,
     matrix: proto::Matrix,
+    /// The rows that are kept.
+    rows: LiveRows,
     leaders: HashMap<u64, u64>,
     bounds: Vec<Bytes>,
     /// Number of the current query; answers to others are late.
@@ -203,6 +208,7 @@ impl App {
         tell: mpsc::Sender<Told>,
     ) -> Self {
         App {
+            rows: LiveRows::new(&query.boundaries, &whole.matrix),
             view: View::new(query),
             client,
             color,
@@ -311,7 +317,10 @@ impl App {
         }
         match &self.feed {
             _ if !self.view.is_live() => "a window that has ended · Home: back to now".into(),
-            Feed::Stream => "live: columns come as they close".into(),
+            Feed::Stream => match heat::more_detail(&self.matrix) {
+                Some(gain) => format!("live · m: more detail ({gain:.1} times the rows)"),
+                None => "live: columns come as they close".into(),
+            },
             Feed::Asking(why) => {
                 format!("asked every {} ({why})", text::duration(live_every(&self.matrix)))
             }
@@ -332,14 +341,23 @@ impl App {
         });
         let around = Around { grid: &layout.grid, bounds: &self.bounds, now_ms: newest };
         let act = self.view.key(key, around);
-        if act == Act::Ask {
-            self.question_changed();
+        match act {
+            Act::Ask => self.question_changed(),
+            Act::Plan => self.plan_anew(),
+            Act::Nothing | Act::Draw | Act::Quit => {}
         }
         act
     }
 
     fn question_changed(&mut self) {
+        self.rows = LiveRows::planned(&self.view.query.boundaries);
+        self.plan_anew();
+    }
+
+    /// Asks for rows as they are planned today.
+    fn plan_anew(&mut self) {
         self.stop();
+        self.rows.plan();
         self.question += 1;
         self.feed = Feed::Asking("the stream is opened".into());
         self.next_stream = None;
@@ -349,7 +367,7 @@ impl App {
 
     fn ask(&mut self) {
         let (query, client, tell) =
-            (self.view.query.clone(), self.client.clone(), self.tell.clone());
+            (self.view.query.on(&self.rows), self.client.clone(), self.tell.clone());
         let (question, version) = (self.question, self.matrix.catalog_version);
         let version = if self.bounds.is_empty() { 0 } else { version };
         let (width, height) = output::size();
@@ -394,7 +412,7 @@ impl App {
     fn open_stream(&mut self) {
         self.next_stream = None;
         let (query, client, tell) =
-            (self.view.query.clone(), self.client.clone(), self.tell.clone());
+            (self.view.query.on(&self.rows), self.client.clone(), self.tell.clone());
         self.stream = Some(tokio::spawn(follow(query, client, self.question, tell)));
     }
 
@@ -404,6 +422,9 @@ impl App {
             Ok(whole) => {
                 self.failure = None;
                 self.matrix = whole.matrix;
+                if self.rows.shown(&self.matrix) {
+                    self.plan_anew();
+                }
                 self.leaders = whole.leaders;
                 self.bounds = whole.bounds.unwrap_or_else(|| std::mem::take(&mut self.bounds));
             }
@@ -435,6 +456,10 @@ impl App {
         match slide::slide(&self.matrix, &update, oldest_ms) {
             Some(matrix) => {
                 self.matrix = matrix;
+                if self.rows.shown(&self.matrix) {
+                    self.plan_anew();
+                    return;
+                }
                 if matches!(self.feed, Feed::Asking(_)) {
                     self.feed = Feed::Stream;
                     self.next_ask = Instant::now() + WHOLE_EVERY;

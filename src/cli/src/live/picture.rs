@@ -50,6 +50,7 @@ const HELP: &[(&str, &str)] = &[
     ("Backspace, Home", "the view before; the first view"),
     ("1 2 3 4", "writes, reads, write bytes, read bytes"),
     ("l", "linear or logarithmic"),
+    ("m", "rows planned now: more detail"),
     ("Space, p", "pause and go on"),
     ("Esc", "no cursor"),
     ("q, Ctrl-C", "the end"),
@@ -227,6 +228,7 @@ impl Picture<'_> {
         let note = match cell.mark {
             Mark::None => "",
             Mark::Apportioned => " · ~ spread from a coarser range",
+            Mark::Block => " · ≡ counted together with its neighbours, the mean is shown",
             Mark::Partial => " · ? a node's count is missing",
             Mark::Conflict => " · ! two nodes claim one term, the larger count is shown",
         };

@@ -119,6 +119,8 @@ fn query() -> Query {
         scope: Scope::Cluster,
         axis: proto::Axis::Now,
         by_node: false,
+        boundaries: vec![],
+        spread: false,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::heat::Query;
 use crate::heatmap::grid::Grid;
 use keyviz_proto as proto;
 
-/// Views that can be gone back to.
+/// Earlier views, for going back.
 const MOST_BACK: usize = 100;
 /// What one press zooms by.
 const ZOOM: f64 = 0.5;
@@ -27,6 +27,8 @@ pub(super) enum Act {
     Draw,
     /// The question changed.
     Ask,
+    /// Rows are to be planned anew.
+    Plan,
     /// The end.
     Quit,
 }
@@ -52,7 +54,7 @@ pub(super) struct View {
     back: Vec<Query>,
 }
 
-/// What the keys need to know of the picture.
+/// The parts of the drawing that keys depend on.
 #[derive(Clone, Copy)]
 pub(super) struct Around<'a> {
     pub(super) grid: &'a Grid,
@@ -90,7 +92,7 @@ impl View {
         }
     }
 
-    /// Where the cursor is in the picture.
+    /// The position of the cursor in the drawing.
     pub(super) fn cell(&self, grid: &Grid) -> Option<(usize, usize)> {
         let place = self.cursor.as_ref()?;
         let row = grid.rows.partition_point(|row| row.start <= place.key).saturating_sub(1);
@@ -112,6 +114,7 @@ impl View {
             KeyCode::Char('q') => Act::Quit,
             KeyCode::Char('?') => self.draw(|view| view.help = true),
             KeyCode::Char(' ' | 'p') => self.pause(),
+            KeyCode::Char('m') => Act::Plan,
             KeyCode::Char('l') => self.draw(|view| view.linear = !view.linear),
             KeyCode::Char('1') => self.series(proto::Series::Writes),
             KeyCode::Char('2') => self.series(proto::Series::Reads),
@@ -148,7 +151,7 @@ impl View {
         Act::Draw
     }
 
-    /// What was missed meanwhile is asked for.
+    /// Columns missed in between are requested.
     fn pause(&mut self) -> Act {
         self.paused = !self.paused;
         if self.paused { Act::Draw } else { Act::Ask }
@@ -245,7 +248,7 @@ impl View {
         self.go(next)
     }
 
-    /// Zooms so that what is at the cursor stays there; without one, the newest and the middle do.
+    /// Zooms around the cursor; without one, the newest and the middle do.
     fn zoom(&mut self, factor: f64, time: bool, keys: bool, around: Around<'_>) -> Act {
         let grid = around.grid;
         let Some((from, to)) = span(grid) else { return Act::Nothing };

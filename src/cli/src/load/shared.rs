@@ -1,4 +1,4 @@
-//! What all clients of a workload share.
+//! State shared by all clients of a workload.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

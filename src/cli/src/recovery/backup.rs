@@ -93,7 +93,7 @@ struct BackupJson {
     histories_missing: Vec<u64>,
 }
 
-/// What ended the dump of one section.
+/// How the dump of one section ended.
 enum Cut {
     /// The node or the network failed; worth another attempt.
     Node(String),
@@ -159,7 +159,7 @@ fn name(out: &Path, status: &proto::ClusterStatus, now: Duration) -> Result<Path
     if file.exists() { Err(NoBackup::Exists(file)) } else { Ok(file) }
 }
 
-/// Where the file is until it is whole.
+/// The path of the file until it is complete.
 pub fn aside(file: &Path) -> PathBuf {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".partial");

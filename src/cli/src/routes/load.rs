@@ -1,11 +1,12 @@
 //! The load of routes, from the matrix of the cluster.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::super::client::{Client, Effect, MAX_ANSWER_BYTES};
-use super::super::heat::{self, MAX_ROWS};
+use super::super::heat::{self, MAX_COLUMNS, MAX_ROWS};
 use super::super::{CallError, CliError};
 use keyviz_proto as proto;
 use keyviz_proto::key_viz_client::KeyVizClient;
@@ -13,8 +14,6 @@ use keyviz_types::KeyRange;
 
 /// Window in which a complete column is searched: ten times the longest usual step.
 const RECENT_MS: u64 = 600_000;
-/// The load that decides a split.
-const OBSERVED_MS: u64 = 3_600_000;
 
 /// The load of routes in the last complete column, or in the open one if there is no other.
 #[derive(Debug)]
@@ -62,6 +61,17 @@ fn by_route(matrix: &proto::Matrix, column: usize) -> HashMap<u64, u64> {
             *load = load.saturating_add(*value);
         }
     }
+    // Blocks of rows that are all of one route are counted for it, too.
+    let here = |block: &&proto::Block| block.column as usize == column && block.column_count == 1;
+    for block in matrix.blocks.iter().filter(here).filter(|block| !block.straddling) {
+        let run = block.first_row as usize..(block.first_row + block.row_count) as usize;
+        let rows = matrix.rows.get(run).unwrap_or_default();
+        let Some(route) = rows.first().and_then(|row| row.route_ids.first()) else { continue };
+        if rows.iter().all(|row| row.route_count == 1 && row.route_ids.first() == Some(route)) {
+            let load: &mut u64 = loads.entry(*route).or_default();
+            *load = load.saturating_add(block.value);
+        }
+    }
     loads
 }
 
@@ -79,14 +89,32 @@ pub(super) async fn of_routes(client: &Client) -> Option<RouteLoads> {
     RouteLoads::of(&reads, &writes)
 }
 
-/// Reads and writes of the last hour by range, within the keys of a route.
+/// Reads and writes of a route's keys.
+#[derive(Debug, Default)]
+pub(super) struct InRoute {
+    /// What was counted for ranges, with newer columns weighing more.
+    pub(super) weighed: Vec<(KeyRange, u64)>,
+    /// The same as counted.
+    pub(super) counted: Vec<(KeyRange, u64)>,
+    /// What was counted for several ranges together, or for more than the route.
+    pub(super) in_blocks: u64,
+}
+
+/// A column that ended so long before the newest one weighs half as much.
+const HALF_LIFE_MS: u64 = 30_000;
+/// Weight of the newest column; a power of two.
+const WEIGHT: u64 = 1 << 20;
+
+/// Reads and writes of the last `window` by range, within the keys of a route.
 pub(super) async fn in_route(
     client: &Client,
     start: Bytes,
     end: Option<Bytes>,
-) -> Result<Vec<(KeyRange, u64)>, CliError> {
-    let from_ms = heat::now_ms().saturating_sub(OBSERVED_MS);
-    let mut loads = Vec::new();
+    window: Duration,
+) -> Result<InRoute, CliError> {
+    let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
+    let from_ms = heat::now_ms().saturating_sub(window_ms);
+    let mut loads = InRoute::default();
     for series in [proto::Series::Reads, proto::Series::Writes] {
         let request = proto::GetMatrixRequest {
             series: series.into(),
@@ -94,15 +122,50 @@ pub(super) async fn in_route(
             start: start.clone(),
             end: end.clone(),
             max_rows: MAX_ROWS as u32,
+            max_columns: MAX_COLUMNS as u32,
             ..proto::GetMatrixRequest::default()
         };
-        let matrix = matrix(client, request).await?;
-        loads.extend(matrix.rows.into_iter().map(|row| {
-            let sum = row.values.iter().fold(0u64, |sum, value| sum.saturating_add(*value));
-            (KeyRange { start: row.start, end: row.end }, sum)
-        }));
+        loads.add(matrix(client, request).await?);
     }
     Ok(loads)
+}
+
+impl InRoute {
+    fn add(&mut self, matrix: proto::Matrix) {
+        let newest_ms = matrix.columns.last().map_or(0, |column| column.end_ms);
+        let weight = |column: &proto::Column| {
+            let halvings = newest_ms.saturating_sub(column.end_ms) / HALF_LIFE_MS;
+            WEIGHT >> halvings.min(63)
+        };
+        let weights: Vec<u64> = matrix.columns.iter().map(weight).collect();
+        for row in matrix.rows {
+            let sum = |values: &mut dyn Iterator<Item = u64>| values.fold(0, u64::saturating_add);
+            let weighed = row.values.iter().zip(&weights).map(|(v, w)| v.saturating_mul(*w));
+            let weighed = sum(&mut weighed.into_iter());
+            let counted = sum(&mut row.values.iter().copied());
+            let range = KeyRange { start: row.start, end: row.end };
+            self.weighed.push((range.clone(), weighed));
+            self.counted.push((range, counted));
+        }
+        let blocks = matrix.blocks.iter().map(|block| block.value);
+        self.in_blocks = blocks.fold(self.in_blocks, u64::saturating_add);
+    }
+
+    /// What to halve: newer columns first, all alike where those of some minutes are empty.
+    pub(super) fn to_halve(&self) -> &[(KeyRange, u64)] {
+        let recent = self.weighed.iter().any(|(_, load)| *load > 0);
+        if recent { &self.weighed } else { &self.counted }
+    }
+
+    /// What was counted before a key, and from it on.
+    pub(super) fn halves(&self, key: &Bytes) -> (u64, u64) {
+        self.counted.iter().fold((0, 0), |(left, right): (u64, u64), (range, load)| {
+            match range.start < *key {
+                true => (left.saturating_add(*load), right),
+                false => (left, right.saturating_add(*load)),
+            }
+        })
+    }
 }
 
 async fn matrix(

@@ -1,9 +1,9 @@
-//! What long-running commands say on stderr, log lines among it.
+//! The messages of long-running commands on stderr, including log lines.
 //!
-//! A line is put into a queue and a thread of its own writes it, so that nobody who logs waits for
-//! stderr or hears of its failure: its reader may have gone, may have stopped reading, or the disk
-//! of its file may be full. Such lines are lost and counted. The queue is bounded by
-//! [`QUEUE_BYTES`]; a line that finds it full is lost too.
+//! A separate thread writes the lines from a queue, so that logging never blocks on stderr or fails
+//! with it: its reader may have gone or stopped reading, or the disk of its file may be full. Such
+//! lines are lost and counted. The queue is bounded by [`QUEUE_BYTES`]; a line that finds it full
+//! is lost too.
 //!
 //! A panic is one more line: the standard hook would wait for stderr.
 //!
@@ -24,7 +24,7 @@ const QUEUE_BYTES: usize = 2 * 1024 * 1024;
 /// Lines that wait for stderr; each takes some memory beside its bytes.
 const QUEUE_LINES: usize = 16 * 1024;
 
-/// The end of the process waits this long for stderr to take what was said.
+/// The process waits this long at its end for stderr to take the remaining lines.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
@@ -43,7 +43,7 @@ enum Item {
 
 /// Lines that could not be written since the process began.
 pub(crate) fn lost_lines() -> u64 {
-    // Relaxed, as all counts here: nothing else hangs on them.
+    // Relaxed, as all counts here: nothing else depends on them.
     LOST.load(Ordering::Relaxed)
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn start() -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until stderr has taken what was said, or would not for a while.
+/// Waits until stderr has taken all lines, or has blocked for a while.
 pub(crate) fn finish() {
     let Some(queue) = QUEUE.get() else { return };
     let (done, written) = sync_channel(1);
@@ -144,7 +144,7 @@ fn write_all(received: &Receiver<Item>) {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogLines;
 
-/// One line of the log, said when it is dropped.
+/// One line of the log, written when it is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct LogLine(Vec<u8>);
 

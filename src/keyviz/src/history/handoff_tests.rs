@@ -41,6 +41,7 @@ fn ask(histories: &[&History], series: Series) -> Matrix {
         range: &query.range,
         max_rows: 0,
         max_route_ids: 1,
+        boundaries: None,
     };
     let totals: Vec<NodeTotals> =
         histories.iter().map(|history| history.totals(&query, Harvest::default())).collect();

@@ -74,6 +74,7 @@ fn asked(history: &History, from_ms: u64, to_ms: u64) -> Matrix {
         range: &query.range,
         max_rows: 0,
         max_route_ids: 1,
+        boundaries: None,
     };
     let totals = history.totals(&query, Harvest::default());
     let rows = plan(&request, &[totals]).expect("one route");
@@ -209,12 +210,19 @@ fn bounds_of_bytes_are_kept_by_folding_then_forgetting_and_both_are_shown() {
     assert_eq!(holdings.oldest_ms, holdings.forgotten_before_ms);
     let matrix = asked(&history, NOW, NOW + minutes * STEP);
     assert_eq!(matrix.total, kept);
-    // What is forgotten is shown as missing, what is folded as estimated in time.
+    // What is forgotten is shown as missing, what is folded as blocks of several columns.
     for (index, span) in (0..).zip(&matrix.columns) {
         let forgotten = span.start_ms < holdings.forgotten_before_ms;
         assert_eq!(matrix.rows[0].partial.contains(index), forgotten, "{span:?}");
     }
-    assert!(!matrix.rows[0].apportioned.is_empty());
+    assert!(matrix.blocks.iter().any(|block| block.column_count > 1 && !block.straddling));
+    for block in &matrix.blocks {
+        let spans = &matrix.columns[block.column as usize..][..block.column_count as usize];
+        let window = spans[0].start_ms..spans[spans.len() - 1].end_ms;
+        let exact: u64 = model.range(window).map(|(_, sum)| sum).sum();
+        assert_eq!((block.first_row, block.row_count, block.value), (0, 1, exact));
+    }
+    assert!(matrix.rows[0].apportioned.is_empty());
 }
 
 #[test]

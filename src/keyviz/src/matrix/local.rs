@@ -53,6 +53,7 @@ impl Matrix {
             range: &query.range,
             max_rows: size.rows,
             max_route_ids: DEFAULT_ROW_ROUTE_IDS,
+            boundaries: None,
         };
         let rows = plan(&request, &[view.totals(&query)])?;
         let own = view.columns(&query, &rows.axis(), &columns);

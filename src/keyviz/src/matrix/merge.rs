@@ -1,27 +1,31 @@
 //! The contributions of all nodes as one matrix.
 //!
-//! The state is a map from (node, incarnation, column) to what was counted, and adding to it takes
-//! the larger of two entries under one key, by a total order. That makes it a join of a
+//! The state is a map from (node, incarnation, column, holder) to what was counted, and adding to
+//! it takes the larger of two entries under one key, by a total order. That makes it a join of a
 //! semilattice: associative, commutative and idempotent, so asking a node twice, under two
-//! addresses or after a restart changes nothing. Only [`Merge::finish`] adds up: terms and reads
-//! add, and of two nodes that claim one (group, term) in a cell the larger claim counts. Until then
-//! all is kept, packed as it came.
+//! addresses or after a restart changes nothing. Only [`Merge::finish`] adds up: of several holders
+//! of the same columns one counts (see [`super::holders`]), terms and reads add, and of two nodes
+//! that claim one (group, term) in a cell the larger claim counts. Until then all is kept, packed
+//! as it came.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::blocks::blocks;
+use super::holders::chosen;
 use super::label::label;
-use super::part::{Claimants, Part};
+use super::part::{Claimants, Part, PartKey};
 use super::sums::{MatrixSums, RowSum, Summed};
 use super::{Matrix, NodeStatus, Row};
 use crate::query::Query;
 use crate::query::axis::{ColumnPlan, RowAxis};
+use crate::query::block::BlockSpan;
 use crate::query::column_set::ColumnSet;
-use crate::query::contribution::{CellKey, ContributionError, NodeColumns};
+use crate::query::contribution::{CellKey, ContributionError, NodeColumns, Place};
 use crate::query::row_plan::{PlannedRow, RowKind, RowPlan};
-use crate::wire::{CheckedColumns, PackedColumns};
-use keyviz_types::{Incarnation, NodeId};
+use crate::wire::{CheckedColumns, PackedCells, PackedColumns};
+use keyviz_types::NodeId;
 
 /// Contributions on their way to a matrix.
 #[derive(Clone, Debug)]
@@ -29,11 +33,13 @@ pub struct Merge {
     rows: RowPlan,
     axis: RowAxis,
     columns: ColumnPlan,
+    spans: Vec<BlockSpan>,
+    span_index: HashMap<BlockSpan, u32>,
     keys: Vec<CellKey>,
     index: HashMap<CellKey, u32>,
     claimants: Vec<Claimants>,
     nodes: BTreeMap<NodeId, Coverage>,
-    parts: BTreeMap<(NodeId, Incarnation, u32), Part>,
+    parts: BTreeMap<PartKey, Part>,
 }
 
 /// What a node has answered for.
@@ -53,6 +59,8 @@ impl Merge {
             axis: rows.axis(),
             rows,
             columns,
+            spans: Vec::new(),
+            span_index: HashMap::new(),
             keys: Vec::new(),
             index: HashMap::new(),
             claimants: Vec::new(),
@@ -78,7 +86,7 @@ impl Merge {
             let (from, to) = (contribution.covers.start, contribution.covers.end);
             return Err(ContributionError::Covers { from, to, columns });
         }
-        let NodeColumns { node, held_by, covers, forgotten_before_ms, keys, parts, .. } =
+        let NodeColumns { node, held_by, covers, forgotten_before_ms, spans, keys, parts, .. } =
             contribution;
         let coverage = self.nodes.entry(node).or_insert_with(|| Coverage {
             covers: ColumnSet::new(),
@@ -88,10 +96,23 @@ impl Merge {
         coverage.covers.insert(covers);
         coverage.held_by.insert(held_by);
         coverage.forgotten_before_ms = coverage.forgotten_before_ms.min(forgotten_before_ms);
-        let table: Arc<[u32]> = keys.into_iter().map(|key| self.id(key, node)).collect();
+        let spans: Vec<u32> = spans.into_iter().map(|span| self.span(span)).collect();
+        let placed = |key: CellKey| match key.place {
+            Place::Row(_) => key,
+            Place::Block(span) => CellKey { place: Place::Block(spans[span as usize]), ..key },
+        };
+        let table: Arc<[u32]> = keys.into_iter().map(|key| self.id(placed(key), node)).collect();
+        let mut before: Option<(PackedCells, u32)> = None;
         for part in parts {
-            let key = (node, part.incarnation, part.column);
-            self.join(key, Part::new(part, &table));
+            let incarnation = part.incarnation;
+            let key = PartKey { node, incarnation, column: part.column, held_by };
+            let part = Part::new(part, &table);
+            let columns = match &before {
+                Some((cells, columns)) if part.cells.has_keys_of(cells) => *columns,
+                _ => self.longest(&part),
+            };
+            before = Some((part.cells.clone(), columns));
+            self.join(key, Part { columns, ..part });
         }
         Ok(())
     }
@@ -105,6 +126,14 @@ impl Merge {
                 status.error = Some(error.to_string());
             }
         }
+    }
+
+    fn span(&mut self, span: BlockSpan) -> u32 {
+        let next = u32::try_from(self.spans.len()).expect("spans are bounded a contribution");
+        *self.span_index.entry(span).or_insert_with_key(|span| {
+            self.spans.push(span.clone());
+            next
+        })
     }
 
     fn id(&mut self, key: CellKey, node: NodeId) -> u32 {
@@ -121,12 +150,24 @@ impl Merge {
         id
     }
 
-    fn join(&mut self, key: (NodeId, Incarnation, u32), part: Part) {
+    /// Columns that a part reaches over.
+    fn longest(&self, part: &Part) -> u32 {
+        if self.spans.is_empty() {
+            return 1;
+        }
+        let columns = |key: u32| match self.keys[key as usize].place {
+            Place::Row(_) => 1,
+            Place::Block(span) => self.spans[span as usize].columns,
+        };
+        part.keys().into_iter().map(columns).max().unwrap_or(1)
+    }
+
+    fn join(&mut self, key: PartKey, part: Part) {
         let Some(mine) = self.parts.get_mut(&key) else {
             self.parts.insert(key, part);
             return;
         };
-        if part.compare(mine, &self.keys) == Ordering::Greater {
+        if part.compare(mine, &self.keys, &self.spans) == Ordering::Greater {
             *mine = part;
         }
     }
@@ -139,11 +180,19 @@ impl Merge {
         statuses.dedup();
         let everywhere = self.missing(&statuses);
         self.tell_what_is_forgotten(query, &mut statuses);
-        let Summed { rows, mut partial, unattributed, conflicts, shares } = self.sums().finish();
+        let summed = self.sums().finish();
+        let Summed { rows, mut partial, unattributed, conflicts, shares, .. } = summed;
+        let blocks = blocks(summed.blocks, &self.spans, &self.axis);
         partial.insert_all(&everywhere);
         let planned = self.rows.rows().iter().zip(rows);
         let rows: Vec<Row> = planned.map(|(plan, sum)| row(plan, sum, &partial)).collect();
-        let (total, overflow) = total(&rows);
+        let of_blocks = |straddling: bool| {
+            let of_kind = blocks.iter().filter(move |block| block.straddling == straddling);
+            of_kind.map(|block| u128::from(block.value)).sum::<u128>()
+        };
+        let (total, overflow) = saturated(sum(&rows) + of_blocks(false));
+        let (straddling_total, straddling_overflow) = saturated(of_blocks(true));
+        let full = |value: &u64| *value == u64::MAX;
         let answered = |status: &&NodeStatus| status.ok;
         Matrix {
             series: query.series,
@@ -151,9 +200,16 @@ impl Merge {
             catalog_version: self.rows.catalog_version(),
             step_ms: self.columns.step_ms(),
             columns: self.columns.columns().to_vec(),
-            saturated: overflow || rows.iter().any(|row| row.values.contains(&u64::MAX)),
+            saturated: overflow
+                || straddling_overflow
+                || rows.iter().any(|row| row.values.iter().any(full))
+                || blocks.iter().any(|block| full(&block.value)),
             rows,
+            blocks,
             total,
+            straddling_total,
+            axis_id: self.axis.id(),
+            axis_gain: self.rows.gain(),
             unattributed,
             responded: members(statuses.iter().filter(answered)),
             expected: members(statuses.iter()),
@@ -165,10 +221,11 @@ impl Merge {
 
     fn sums(&self) -> MatrixSums<'_> {
         let size = (self.rows.rows().len(), self.columns.len());
-        let mut sums =
-            MatrixSums::new(size, &self.keys, &self.claimants, self.nodes.keys().copied());
-        for (&(node, _, column), part) in &self.parts {
-            sums.add(node, column, part);
+        let straddles = self.spans.iter().map(|span| span.straddles(&self.axis)).collect();
+        let nodes = self.nodes.keys().copied();
+        let mut sums = MatrixSums::new(size, &self.keys, straddles, &self.claimants, nodes);
+        for (key, part) in chosen(&self.parts) {
+            sums.add(key.node, key.column, part);
         }
         sums
     }
@@ -231,13 +288,14 @@ fn row(plan: &PlannedRow, sum: RowSum, partial: &ColumnSet) -> Row {
     }
 }
 
-/// The sum of all values, and whether it is only a lower bound.
-fn total(rows: &[Row]) -> (u64, bool) {
-    let sum: u128 = rows.iter().flat_map(|row| &row.values).map(|&value| u128::from(value)).sum();
-    match u64::try_from(sum) {
-        Ok(total) => (total, false),
-        Err(_) => (u64::MAX, true),
-    }
+/// The sum of all values.
+fn sum(rows: &[Row]) -> u128 {
+    rows.iter().flat_map(|row| &row.values).map(|&value| u128::from(value)).sum()
+}
+
+/// A sum as it is told, and whether it is only a lower bound.
+fn saturated(sum: u128) -> (u64, bool) {
+    u64::try_from(sum).map_or((u64::MAX, true), |sum| (sum, false))
 }
 
 /// Merges contributions to one matrix. A contribution that does not fit the axes is left out, and

@@ -24,6 +24,7 @@ fn rows() -> RowPlan {
         range: &range,
         max_rows: 0,
         max_route_ids: 8,
+        boundaries: None,
     };
     plan(&request, &[]).expect("the routes cover all keys")
 }
@@ -38,7 +39,16 @@ fn query() -> Query {
 }
 
 fn led(row: u32, group: u64, term: u64) -> CellKey {
-    CellKey { row, source: Source::LeaderWrite { group: GroupId(group), term: Some(Term(term)) } }
+    let source = Source::LeaderWrite { group: GroupId(group), term: Some(Term(term)) };
+    CellKey { place: Place::Row(row), source }
+}
+
+/// Rows from `first` on, of the keys that they share with the whole key space or a part of it.
+fn span(first: u32, rows: u32) -> BlockSpan {
+    let end = (first + rows < 2).then(|| Bytes::from_static(b"m"));
+    let start = if first == 0 { Bytes::new() } else { Bytes::from_static(b"m") };
+    let range = KeyRange { start, end };
+    BlockSpan { first_row: first, rows, columns: 1, range, reach: None }
 }
 
 /// One cell in column 1.
@@ -59,6 +69,7 @@ fn claim(node: u64, keys: Vec<CellKey>, values: Vec<u64>) -> NodeColumns {
         covers: 0..3,
         held: ColumnSet::of(0..3),
         forgotten_before_ms: 0,
+        spans: vec![],
         keys,
         parts: vec![part],
     }
@@ -95,6 +106,33 @@ fn once_two_leaders_of_one_term_are_a_conflict_and_the_larger_claim_counts() {
 }
 
 #[test]
+fn once_a_block_that_two_leaders_claim_is_a_conflict_too() {
+    let block = |node: u64, value: u64| {
+        let place = CellKey { place: Place::Block(0), ..led(0, 1, 7) };
+        NodeColumns {
+            spans: vec![span(0, 2)],
+            ..claim(node, vec![led(0, 2, 1), place], vec![4, value])
+        }
+    };
+    let matrix = merged(vec![
+        block(1, 10),
+        NodeColumns { keys: vec![led(0, 3, 1), block(2, 1).keys[1]], ..block(2, 25) },
+    ]);
+    assert_eq!((matrix.rows[0].values[1], matrix.total, matrix.straddling_total), (8, 33, 0));
+    let [block] = &matrix.blocks[..] else { panic!("{:?}", matrix.blocks) };
+    assert_eq!((block.first_row, block.row_count, block.column, block.value), (0, 2, 1, 25));
+    assert!(block.conflict && !block.straddling && block.range == KeyRange::all());
+    assert_eq!(matrix.conflicts.len(), 1);
+    let shares: Vec<_> = matrix.by_node.iter().map(|share| (share.total, share.blocks)).collect();
+    assert_eq!(shares, [(4, 0), (29, 25)]);
+    let mut spread = matrix.clone();
+    spread.spread();
+    assert_eq!((spread.rows[0].values[1], spread.rows[1].values[1]), (8 + 13, 12));
+    assert!(spread.blocks.is_empty() && spread.rows[1].apportioned == ColumnSet::of(1..2));
+    assert_eq!((spread.total, spread.rows[1].conflict.len()), (33, 1));
+}
+
+#[test]
 fn once_terms_add_and_so_do_lives_of_one_node() {
     let mut again = claim(1, vec![led(0, 1, 7)], vec![5]);
     again.parts[0].incarnation = Incarnation(2);
@@ -107,9 +145,10 @@ fn once_terms_add_and_so_do_lives_of_one_node() {
 
 #[test]
 fn conservation_writes_of_no_known_term_and_reads_add_over_nodes() {
-    let unknown = CellKey { row: 0, source: Source::LeaderWrite { group: GroupId(1), term: None } };
-    let read = CellKey { row: 0, source: Source::LeaderRead };
-    let follower = CellKey { row: 0, source: Source::FollowerRead };
+    let place = Place::Row(0);
+    let unknown = CellKey { place, source: Source::LeaderWrite { group: GroupId(1), term: None } };
+    let read = CellKey { place, source: Source::LeaderRead };
+    let follower = CellKey { place, source: Source::FollowerRead };
     let keys = || vec![unknown, read, follower];
     let matrix =
         merged(vec![claim(1, keys(), vec![1, 10, 100]), claim(2, keys(), vec![2, 20, 200])]);
@@ -151,8 +190,18 @@ fn bad_contributions_are_refused_named_and_do_no_harm() {
     let cases = [
         (with(|bad| bad.covers = 0..4), Error::Covers { from: 0, to: 4, columns: 3 }),
         (with(|bad| bad.held = ColumnSet::of(2..9)), Error::Covers { from: 0, to: 3, columns: 3 }),
-        (with(|bad| bad.keys[1].row = 2), Error::Key { index: 1, row: 2, rows: 2 }),
+        (with(|bad| bad.keys[1].place = Place::Row(2)), Error::Key { index: 1, row: 2, rows: 2 }),
         (with(|bad| bad.keys.swap(0, 1)), Error::Key { index: 1, row: 0, rows: 2 }),
+        (with(|bad| bad.keys[1].place = Place::Block(0)), Error::Key { index: 1, row: 0, rows: 0 }),
+        (with(|bad| bad.spans = vec![span(0, 1)]), Error::Span { index: 0 }),
+        (with(|bad| bad.spans = vec![span(0, 2); 2]), Error::Span { index: 1 }),
+        (
+            with(|bad| {
+                bad.spans = vec![BlockSpan { columns: 3, ..span(0, 2) }];
+                bad.keys[1].place = Place::Block(0);
+            }),
+            Error::Part { index: 0, column: 1 },
+        ),
         (with(|bad| bad.parts[0].column = 3), Error::Part { index: 0, column: 3 }),
         (with(|bad| bad.parts.push(bad.parts[0].clone())), Error::Part { index: 1, column: 1 }),
         (with(|bad| bad.parts[0].keys[1] = 2), Error::Cells { index: 0 }),
@@ -189,6 +238,7 @@ fn a_matrix_without_columns_or_rows_is_an_empty_success() {
         range: &range,
         max_rows: 0,
         max_route_ids: 8,
+        boundaries: None,
     };
     let rows = plan(&request, &[]).expect("no routes and no load");
     assert!(merge(rows, columns(), &query(), vec![], vec![]).rows.is_empty());
@@ -203,7 +253,14 @@ fn plans_that_cannot_be_are_refused() {
         group: GroupId(id),
     };
     let refused = |routes: &[RouteSpec], range: &KeyRange, max_rows| {
-        let request = PlanRequest { routes, catalog_version: 1, range, max_rows, max_route_ids: 8 };
+        let request = PlanRequest {
+            routes,
+            catalog_version: 1,
+            range,
+            max_rows,
+            max_route_ids: 8,
+            boundaries: None,
+        };
         plan(&request, &[]).expect_err("a plan that cannot be")
     };
     let all = KeyRange::all();
@@ -225,6 +282,7 @@ fn totals_that_cannot_be_are_refused() {
         range: KeyRange { start: key(start), end: end.map(key) },
         total: 1,
         aggregate: false,
+        cut: 0,
     };
     let asked = KeyRange { start: key("b"), end: Some(key("y")) };
     let check = |ranges| {

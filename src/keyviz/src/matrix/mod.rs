@@ -1,5 +1,7 @@
 //! The answer: a heatmap with everything that there is to know about its cells.
 
+mod blocks;
+mod holders;
 mod label;
 mod local;
 mod merge;
@@ -12,6 +14,7 @@ use crate::query::column_set::ColumnSet;
 use crate::sampler::counts::Series;
 use keyviz_types::{GroupId, Incarnation, KeyRange, NodeId, RouteId, Term};
 
+pub use blocks::{Block, MAX_BLOCKS};
 pub use label::{LABEL_CHARS, label};
 pub use local::{MatrixError, MatrixSize};
 pub use merge::{Merge, merge};
@@ -31,8 +34,18 @@ pub struct Matrix {
     pub columns: Vec<ColumnSpan>,
     /// In key order, without gap or overlap.
     pub rows: Vec<Row>,
-    /// Sum of all values.
+    /// What was counted for more than one cell, by column and then row.
+    pub blocks: Vec<Block>,
+    /// Sum of all values, and of the blocks that do not straddle.
     pub total: u64,
+    /// Sum of the blocks that reach beyond the keys or the time asked for. What happened inside is
+    /// at least `total`, and at most this much more.
+    pub straddling_total: u64,
+    /// A name for the keys of the rows: equal where all rows begin and end at the same keys.
+    pub axis_id: u64,
+    /// Of rows that the asker brought: how many times as many rows planned anew would tell the load
+    /// apart. See [`RowPlan::gain`](crate::query::RowPlan::gain).
+    pub axis_gain: Option<f64>,
     /// Operations (or bytes of them) that have no route; in no row and not in the total.
     pub unattributed: u64,
     /// A value, or a sum of them, reached the largest number and is at least that.
@@ -59,8 +72,12 @@ pub struct NodeShare {
     pub total: u64,
     /// The same by role.
     pub roles: RoleTotals,
-    /// Its part of each row.
+    /// Its part of each row; what it counted in blocks is in no row.
     pub rows: Vec<u64>,
+    /// Its part of the blocks that are in the total.
+    pub blocks: u64,
+    /// Its part of the straddling total.
+    pub straddling: u64,
     /// Operations that it counted without a route.
     pub unattributed: u64,
 }
@@ -82,13 +99,14 @@ pub struct Row {
     pub route_count: u64,
     /// Some routes are not named.
     pub route_ids_truncated: bool,
-    /// The row's sum by role.
+    /// The sum of its values by role.
     pub roles: RoleTotals,
     /// The Raft group of all its routes, if it is one.
     pub group: Option<GroupId>,
-    /// One a column. `u64::MAX`: at least that many.
+    /// What was counted for exactly the row and each column. `u64::MAX`: at least that many.
     pub values: Vec<u64>,
-    /// Columns whose value is in part an estimate, because a boundary cuts what was counted.
+    /// Columns whose value is in part an estimate: on request ([`Matrix::spread`]), or where a node
+    /// of an earlier version answered.
     pub apportioned: ColumnSet,
     /// Columns whose value may miss counts.
     pub partial: ColumnSet,
@@ -175,9 +193,13 @@ pub struct Conflict {
 }
 
 impl Matrix {
-    /// The sum of one column over all rows, saturating.
+    /// The sum of one column over all rows and the blocks that lie in it, saturating.
     pub fn column_total(&self, column: usize) -> u64 {
-        self.rows.iter().fold(0, |sum, row| sum.saturating_add(row.values[column]))
+        let inside = |block: &&Block| {
+            block.column as usize == column && block.column_count == 1 && !block.straddling
+        };
+        let blocks = self.blocks.iter().filter(inside).map(|block| block.value);
+        self.rows.iter().map(|row| row.values[column]).chain(blocks).fold(0, u64::saturating_add)
     }
 }
 

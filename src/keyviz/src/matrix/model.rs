@@ -349,6 +349,7 @@ impl World {
             range: &query.range,
             max_rows,
             max_route_ids: 3,
+            boundaries: None,
         };
         let rows = plan(&request, &totals).expect("the world's routes cover the key space");
         let columns =

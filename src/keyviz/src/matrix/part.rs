@@ -3,9 +3,10 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use crate::query::contribution::CellKey;
+use crate::query::block::BlockSpan;
+use crate::query::contribution::{CellKey, Place, Source};
 use crate::wire::{PackedCells, PackedPart};
-use keyviz_types::NodeId;
+use keyviz_types::{Incarnation, NodeId};
 
 /// Why a part can be read.
 const CHECKED: &str = "only columns that were checked are merged";
@@ -19,10 +20,23 @@ pub(crate) enum Claimants {
     Several,
 }
 
+/// What names a part. Nothing is counted twice under it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct PartKey {
+    /// Who counted.
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+    pub column: u32,
+    /// Who keeps it.
+    pub held_by: NodeId,
+}
+
 /// One incarnation's counts in a column.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
-    total: u128,
+    pub total: u128,
+    /// Columns that its longest block reaches over; 1 without any.
+    pub columns: u32,
     pub partial: bool,
     pub unattributed: u64,
     /// Keys of the merge, by the keys of the cells. Shared by the parts of a chunk.
@@ -41,6 +55,7 @@ impl Part {
         part.cells.values(sum).expect(CHECKED);
         Part {
             total,
+            columns: 1,
             partial: part.partial,
             unattributed: part.unattributed,
             table: Arc::clone(table),
@@ -65,9 +80,17 @@ impl Part {
     }
 
     /// More counted is larger, then complete; what is left decides so that order never does.
-    pub fn compare(&self, other: &Part, keys: &[CellKey]) -> Ordering {
+    pub fn compare(&self, other: &Part, keys: &[CellKey], spans: &[BlockSpan]) -> Ordering {
+        // Spans are numbered in the order in which they came, which must not decide.
+        let named = |&key: &u32| -> (u32, Option<&BlockSpan>, Source) {
+            let CellKey { place, source } = keys[key as usize];
+            match place {
+                Place::Row(row) => (row, None, source),
+                Place::Block(span) => (u32::MAX, Some(&spans[span as usize]), source),
+            }
+        };
         let cells = |part: &Part| {
-            let keys: Vec<CellKey> = part.keys().iter().map(|&key| keys[key as usize]).collect();
+            let keys: Vec<_> = part.keys().iter().map(named).collect();
             let mut all = Vec::with_capacity(keys.len());
             part.values(|values| all.extend_from_slice(values));
             (keys, all)

@@ -2,7 +2,7 @@
 //!
 //! Parts come node by node, and in a node column by column. Nearly every key is named by one node
 //! only, or counts reads, which add: its cells go into two sums, that of the cell and that of the
-//! node. Where several nodes name one (row, group, term), they claim the same writes, and the
+//! node. Where several nodes name one (place, group, term), they claim the same writes, and the
 //! larger claim of each column counts: those cells are put aside until all parts are in, and then
 //! gone through column by column.
 //!
@@ -16,13 +16,15 @@ use super::part::{Claimants, Part};
 use super::{Conflict, NodeShare, RoleTotals};
 use crate::query::Role;
 use crate::query::column_set::ColumnSet;
-use crate::query::contribution::{CellKey, Source};
+use crate::query::contribution::{CellKey, Place, Source};
 use crate::wire::PackedCells;
 use keyviz_types::{GroupId, NodeId, Term};
 
 /// The sums of everything.
 pub(crate) struct Summed {
     pub rows: Vec<RowSum>,
+    /// What is in no row, several times a span and column.
+    pub blocks: Vec<BlockCell>,
     /// Columns of which a part may miss counts.
     pub partial: ColumnSet,
     pub unattributed: u64,
@@ -41,13 +43,27 @@ pub(crate) struct RowSum {
     pub conflict: ColumnSet,
 }
 
+/// A count in a block.
+pub(crate) struct BlockCell {
+    pub column: u32,
+    /// Number of the span in the merge.
+    pub span: u32,
+    pub role: Role,
+    pub value: u64,
+    /// Several nodes claim it.
+    pub conflict: bool,
+}
+
 /// Adds parts up.
 pub(crate) struct MatrixSums<'a> {
     keys: &'a [CellKey],
+    /// Of each span, whether it reaches beyond the axes.
+    straddles: Vec<bool>,
     claimants: &'a [Claimants],
     /// By column, then row.
     cells: Vec<u64>,
     rows: Vec<RowSum>,
+    blocks: Vec<BlockCell>,
     partial: ColumnSet,
     unattributed: u64,
     shares: Vec<ShareSum>,
@@ -63,6 +79,9 @@ struct ShareSum {
     unattributed: u64,
     /// By row.
     rows: Vec<RoleTotals>,
+    /// In blocks inside the axes, and in others.
+    inside: RoleTotals,
+    straddling: RoleTotals,
 }
 
 /// Parts of a node with the same keys.
@@ -71,30 +90,41 @@ struct SameKeys<'a> {
     table: &'a Arc<[u32]>,
     cells: &'a PackedCells,
     keys: Vec<u32>,
-    /// The row of each key, or the one after all rows where several nodes claim the key.
+    /// The row of each key, or the one after all rows where several nodes claim the key, or it is
+    /// of a block.
     rows: Vec<u32>,
     contested: bool,
+    /// Which of the keys are of blocks, and not contested: index, span and role.
+    blocks: Vec<(usize, u32, Role)>,
     /// Sum of each key.
     sums: Vec<u64>,
 }
 
 impl<'a> MatrixSums<'a> {
-    /// Nothing added yet: rows, columns, the keys of the merge and who claims each, and the nodes
-    /// in order.
+    /// Nothing added yet: rows, columns, the keys of the merge and who claims each, which spans
+    /// straddle, and the nodes in order.
     pub fn new(
         (rows, columns): (usize, usize),
         keys: &'a [CellKey],
+        straddles: Vec<bool>,
         claimants: &'a [Claimants],
         nodes: impl Iterator<Item = NodeId>,
     ) -> Self {
-        let share =
-            |node| ShareSum { node, unattributed: 0, rows: vec![RoleTotals::default(); rows] };
+        let share = |node| ShareSum {
+            node,
+            unattributed: 0,
+            rows: vec![RoleTotals::default(); rows],
+            inside: RoleTotals::default(),
+            straddling: RoleTotals::default(),
+        };
         MatrixSums {
             keys,
+            straddles,
             claimants,
             // One more row for what is put aside.
             cells: vec![0; (rows + 1) * columns],
             rows: vec![RowSum::default(); rows],
+            blocks: Vec::new(),
             partial: ColumnSet::new(),
             unattributed: 0,
             shares: nodes.map(share).collect(),
@@ -121,12 +151,19 @@ impl<'a> MatrixSums<'a> {
         let mut sums = run.sums.iter_mut().zip(&run.rows);
         let height = self.rows.len() + 1;
         let cells = &mut self.cells[column as usize * height..][..height];
+        let (mut blocks, mut before) = (run.blocks.iter().peekable(), 0);
         part.values(|values| {
             for (&value, (sum, &row)) in values.iter().zip(&mut sums) {
                 *sum = sum.saturating_add(value);
                 let cell = &mut cells[row as usize];
                 *cell = cell.saturating_add(value);
             }
+            let reached = before + values.len();
+            while let Some(&(at, span, role)) = blocks.next_if(|(at, _, _)| *at < reached) {
+                let (value, conflict) = (values[at - before], false);
+                self.blocks.push(BlockCell { column, span, role, value, conflict });
+            }
+            before = reached;
         });
         if run.contested {
             self.contested.push((column, share, part));
@@ -146,15 +183,26 @@ impl<'a> MatrixSums<'a> {
         self.settle();
         let aside = self.rows.len() as u32;
         let keys = part.keys();
-        let row = |&key: &u32| match self.claimants[key as usize] {
-            Claimants::Several if claimed(&self.keys[key as usize]).is_some() => aside,
-            _ => self.keys[key as usize].row,
-        };
-        let rows: Vec<u32> = keys.iter().map(row).collect();
-        let contested = rows.contains(&aside);
+        let (mut rows, mut blocks) = (Vec::with_capacity(keys.len()), Vec::new());
+        let mut contested = false;
+        for (index, &key) in keys.iter().enumerate() {
+            let CellKey { place, source } = self.keys[key as usize];
+            let several = self.claimants[key as usize] == Claimants::Several;
+            rows.push(match place {
+                _ if several && claimed(source).is_some() => {
+                    contested = true;
+                    aside
+                }
+                Place::Row(row) => row,
+                Place::Block(span) => {
+                    blocks.push((index, span, role(source)));
+                    aside
+                }
+            });
+        }
         let sums = vec![0; keys.len()];
         let (table, cells) = (&part.table, &part.cells);
-        self.run = Some(SameKeys { share, table, cells, keys, rows, contested, sums });
+        self.run = Some(SameKeys { share, table, cells, keys, rows, contested, blocks, sums });
     }
 
     /// Counts what a run brought to its node.
@@ -166,6 +214,9 @@ impl<'a> MatrixSums<'a> {
             if (row as usize) < aside {
                 share.rows[row as usize].add(role(self.keys[key as usize].source), sum);
             }
+        }
+        for (index, span, role) in run.blocks {
+            share.add_block(self.straddles[span as usize], role, run.sums[index]);
         }
     }
 
@@ -181,29 +232,39 @@ impl<'a> MatrixSums<'a> {
                 row.roles.add(role, of_nodes.fold(0, u64::saturating_add));
             }
         }
-        let (rows, partial, unattributed) = (self.rows, self.partial, self.unattributed);
+        let (rows, blocks, partial) = (self.rows, self.blocks, self.partial);
+        let unattributed = self.unattributed;
         let shares = self.shares.into_iter().map(ShareSum::told).collect();
-        Summed { rows, partial, unattributed, conflicts, shares }
+        Summed { rows, blocks, partial, unattributed, conflicts, shares }
     }
 }
 
 impl ShareSum {
+    fn add_block(&mut self, straddles: bool, role: Role, value: u64) {
+        if straddles { &mut self.straddling } else { &mut self.inside }.add(role, value);
+    }
+
     fn told(self) -> NodeShare {
-        let mut roles = RoleTotals::default();
+        let mut roles = self.inside;
         let of_row = |row: &RoleTotals| {
             let each = Role::ALL.map(|role| (role, row.get(role)));
             each.iter().for_each(|&(role, value)| roles.add(role, value));
             each.iter().fold(0u64, |sum, &(_, value)| sum.saturating_add(value))
         };
         let rows: Vec<u64> = self.rows.iter().map(of_row).collect();
-        let total = rows.iter().fold(0u64, |sum, &value| sum.saturating_add(value));
-        NodeShare { node: self.node, total, roles, rows, unattributed: self.unattributed }
+        let sum = |roles: RoleTotals| {
+            Role::ALL.iter().fold(0, |sum: u64, &role| sum.saturating_add(roles.get(role)))
+        };
+        let (blocks, straddling) = (sum(self.inside), sum(self.straddling));
+        let total = rows.iter().fold(blocks, |sum, &value| sum.saturating_add(value));
+        let ShareSum { node, unattributed, .. } = self;
+        NodeShare { node, total, roles, rows, blocks, straddling, unattributed }
     }
 }
 
 /// The group and term that a key claims the writes of.
-fn claimed(key: &CellKey) -> Option<(GroupId, Term)> {
-    match key.source {
+fn claimed(source: Source) -> Option<(GroupId, Term)> {
+    match source {
         Source::LeaderWrite { group, term: Some(term) } => Some((group, term)),
         Source::LeaderWrite { term: None, .. } | Source::LeaderRead | Source::FollowerRead => None,
     }
@@ -225,7 +286,7 @@ struct Contest<'s, 'a> {
     claims: BTreeMap<u32, Claim>,
 }
 
-/// What nodes claim to have led in one (row, group, term) of the column at hand.
+/// What nodes claim to have led in one (place, group, term) of the column at hand.
 struct Claim {
     /// Index of the node that claimed last.
     share: usize,
@@ -233,6 +294,8 @@ struct Claim {
     current: u64,
     /// The largest claim of the others, and whose it is.
     best: (u64, usize),
+    /// There are others.
+    several: bool,
 }
 
 impl Claim {
@@ -271,28 +334,23 @@ impl<'s, 'a> Contest<'s, 'a> {
         let mut keys = keys.iter();
         part.values(|values| {
             for (&value, &id) in values.iter().zip(&mut keys) {
-                let key = &self.sums.keys[id as usize];
                 let several = self.sums.claimants[id as usize] == Claimants::Several;
-                if let (true, Some(led)) = (several, claimed(key)) {
-                    self.claim(id, key.row, led, column, share, value);
+                let led = claimed(self.sums.keys[id as usize].source);
+                if let (true, Some(led)) = (several, led) {
+                    self.claim(id, led, column, share, value);
                 }
             }
         });
     }
 
-    fn claim(
-        &mut self,
-        id: u32,
-        row: u32,
-        led: (GroupId, Term),
-        column: u32,
-        share: usize,
-        value: u64,
-    ) {
-        let first = Claim { share, current: 0, best: (0, share) };
+    fn claim(&mut self, id: u32, led: (GroupId, Term), column: u32, share: usize, value: u64) {
+        let first = Claim { share, current: 0, best: (0, share), several: false };
         let claim = self.claims.entry(id).or_insert(first);
         if claim.share != share {
-            self.sums.rows[row as usize].conflict.insert(column..column + 1);
+            claim.several = true;
+            if let Place::Row(row) = self.sums.keys[id as usize].place {
+                self.sums.rows[row as usize].conflict.insert(column..column + 1);
+            }
             let nodes = [claim.share, share].map(|index| self.sums.shares[index].node);
             self.contested.entry(led).or_default().extend(nodes);
             (claim.best, claim.share, claim.current) = (claim.larger(), share, 0);
@@ -304,11 +362,21 @@ impl<'s, 'a> Contest<'s, 'a> {
     fn settle(&mut self, column: u32) {
         let height = self.sums.rows.len() + 1;
         for (id, claim) in std::mem::take(&mut self.claims) {
-            let row = self.sums.keys[id as usize].row as usize;
             let (value, share) = claim.larger();
-            let cell = &mut self.sums.cells[column as usize * height + row];
-            *cell = cell.saturating_add(value);
-            self.sums.shares[share].rows[row].add(Role::LeaderWrite, value);
+            match self.sums.keys[id as usize].place {
+                Place::Row(row) => {
+                    let row = row as usize;
+                    let cell = &mut self.sums.cells[column as usize * height + row];
+                    *cell = cell.saturating_add(value);
+                    self.sums.shares[share].rows[row].add(Role::LeaderWrite, value);
+                }
+                Place::Block(span) => {
+                    let (role, conflict) = (Role::LeaderWrite, claim.several);
+                    self.sums.blocks.push(BlockCell { column, span, role, value, conflict });
+                    let straddles = self.sums.straddles[span as usize];
+                    self.sums.shares[share].add_block(straddles, role, value);
+                }
+            }
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The two axes of a matrix as nodes exchange them: rows are key ranges, columns are time spans.
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::Xxh3;
 
-use super::{MAX_COLUMNS, MAX_ROWS};
+use super::{MAX_AXIS_ROWS, MAX_COLUMNS};
 use crate::history::window::Window;
 use keyviz_types::KeyRange;
 
@@ -25,8 +26,8 @@ pub struct ColumnPlan {
 }
 
 /// The rows of an answer as a node needs them to contribute: where each row starts, where the last
-/// one ends, and how much load each is known to carry, by which cells that a boundary cuts are
-/// apportioned.
+/// one ends, and how much load each is known to carry. Nodes of earlier versions apportion by that
+/// load what a boundary cuts; this version puts it into blocks.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RowAxis {
     starts: Vec<Bytes>,
@@ -38,7 +39,7 @@ pub struct RowAxis {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AxisError {
     /// More rows than an answer may have.
-    #[error("{rows} rows asked for, at most {MAX_ROWS} are served")]
+    #[error("{rows} rows asked for, at most {MAX_AXIS_ROWS} are served")]
     TooManyRows {
         /// Rows asked for.
         rows: usize,
@@ -76,7 +77,7 @@ impl RowAxis {
         end: Option<Bytes>,
         weights: Vec<u64>,
     ) -> Result<Self, AxisError> {
-        if starts.len() > MAX_ROWS {
+        if starts.len() > MAX_AXIS_ROWS {
             return Err(AxisError::TooManyRows { rows: starts.len() });
         }
         if starts.len() != weights.len() {
@@ -109,9 +110,28 @@ impl RowAxis {
         self.end.as_ref()
     }
 
+    /// A name for the keys of the rows: XXH3 of all boundaries, each after its length.
+    pub fn id(&self) -> u64 {
+        let mut hasher = Xxh3::new();
+        for key in self.starts.iter().chain(&self.end) {
+            hasher.update(&(key.len() as u64).to_le_bytes());
+            hasher.update(key);
+        }
+        hasher.update(&[u8::from(self.end.is_some())]);
+        hasher.digest()
+    }
+
     /// The load that each row is known to carry.
     pub fn weights(&self) -> &[u64] {
         &self.weights
+    }
+
+    /// The keys of a run of rows.
+    pub(crate) fn keys_of(&self, rows: std::ops::Range<usize>) -> KeyRange {
+        KeyRange {
+            start: self.starts[rows.start].clone(),
+            end: self.row_end(rows.end - 1).cloned(),
+        }
     }
 
     /// End of row `row`; `None`: unbounded.
@@ -256,8 +276,8 @@ mod tests {
         assert_eq!(rows(&["", "b", "b"]), Err(AxisError::OutOfOrder { index: 2 }));
         assert_eq!(rows(&["", "z"]), Err(AxisError::OutOfOrder { index: 2 }));
         assert_eq!(
-            RowAxis::new(vec![Bytes::new(); MAX_ROWS + 1], None, vec![]),
-            Err(AxisError::TooManyRows { rows: MAX_ROWS + 1 })
+            RowAxis::new(vec![Bytes::new(); MAX_AXIS_ROWS + 1], None, vec![]),
+            Err(AxisError::TooManyRows { rows: MAX_AXIS_ROWS + 1 })
         );
         assert_eq!(ColumnPlan::new(5, &[0, 5, 5], true), Err(AxisError::OutOfOrder { index: 2 }));
         assert_eq!(ColumnPlan::new(0, &[], true), Err(AxisError::ZeroStep));

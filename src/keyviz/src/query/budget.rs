@@ -163,6 +163,44 @@ impl<'a> Fitting<'a> {
     }
 }
 
+/// Intervals of the same number whose boundaries cut less of what was counted together, and the
+/// weight that none of several atoms exceeds.
+///
+/// `cuts` has, for each atom, what a boundary at its start would cut. A boundary within a unit
+/// moves to the place between its neighbours that cuts least, and of equal ones to the one that
+/// halves the weight best; it moves only where at least half is saved, and no interval of several
+/// atoms gets heavier than twice the `cut`.
+pub(crate) fn snapped(
+    mut intervals: Vec<Interval>,
+    weights: &[u64],
+    units: &[usize],
+    cuts: &[u64],
+    cut: u64,
+) -> (Vec<Interval>, u64) {
+    let fitting = Fitting::new(weights, units);
+    let limit = u128::from(cut) * 2;
+    for at in 1..intervals.len() {
+        let ((from, border), (_, to)) = (intervals[at - 1], intervals[at]);
+        // Rows of whole routes keep their borders, and so do those that cut nothing.
+        let owner = |atom: usize| units.partition_point(|start| *start <= atom);
+        if cuts[border] == 0 || owner(from) != owner(to - 1) {
+            continue;
+        }
+        let fits = |(from, to): Interval| to - from == 1 || fitting.weight((from, to)) <= limit;
+        let allowed = |border: &usize| fits((from, *border)) && fits((*border, to));
+        let uneven =
+            |border: usize| fitting.weight((from, border)).abs_diff(fitting.weight((border, to)));
+        let best = (from + 1..to).filter(allowed).min_by_key(|&at| (cuts[at], uneven(at), at));
+        if let Some(best) = best.filter(|&best| cuts[best] <= cuts[border] / 2) {
+            intervals[at - 1] = (from, best);
+            intervals[at] = (best, to);
+        }
+    }
+    let joined = intervals.iter().filter(|(from, to)| to - from > 1);
+    let heaviest = joined.map(|&interval| fitting.weight(interval)).max().unwrap_or(0);
+    (intervals, u64::try_from(heaviest).unwrap_or(u64::MAX).max(cut))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +220,19 @@ mod tests {
         let units: Vec<usize> = (0..100).collect();
         let (intervals, _) = fit(&[0; 100], &units, 4);
         assert_eq!(intervals, [(0, 25), (25, 50), (50, 75), (75, 100)]);
+    }
+
+    #[test]
+    fn boundaries_go_where_they_cut_least_of_what_was_counted_together() {
+        let (weights, cuts) = ([5; 8], [0, 90, 4, 90, 90, 90, 3, 90]);
+        let intervals = vec![(0, 3), (3, 6), (6, 8)];
+        let (snapped, heaviest) = super::snapped(intervals.clone(), &weights, &[0], &cuts, 15);
+        assert_eq!((snapped, heaviest), (vec![(0, 2), (2, 6), (6, 8)], 20));
+        let tight = super::snapped(intervals.clone(), &weights, &[0], &cuts, 5).0;
+        assert_eq!(tight, intervals, "no row gets more than twice as heavy as the cut");
+        // Borders of routes stay.
+        let whole = vec![(0, 4), (4, 8)];
+        assert_eq!(super::snapped(whole.clone(), &weights, &[0, 4], &cuts, 100).0, whole);
     }
 
     proptest! {

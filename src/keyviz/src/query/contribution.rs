@@ -2,12 +2,14 @@
 //!
 //! Cells are split by what merging has to tell apart: writes by (group, term), since one leader a
 //! term accounts for them, and reads by role, since every node accounts for its own. Only non-zero
-//! cells are held, and each key (row and source) is named once a contribution, so that a cell costs
-//! one small number for its key and one for its value.
+//! cells are held, and each key (place and source) is named once a contribution, so that a cell
+//! costs one small number for its key and one for its value. What no cell holds is counted in
+//! blocks ([`super::block`]), whose spans are places like rows.
 
 use std::ops::Range;
 
 use super::axis::{ColumnPlan, RowAxis};
+use super::block::{BlockSpan, MAX_SPANS};
 use super::column_set::ColumnSet;
 use keyviz_types::{GroupId, Incarnation, NodeId, Term};
 
@@ -33,11 +35,20 @@ pub enum Source {
     FollowerRead,
 }
 
-/// A row of the axis and who accounts for the count.
+/// Where a count goes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Place {
+    /// Into the row of this index.
+    Row(u32),
+    /// Into a block with the span of this index into [`NodeColumns::spans`].
+    Block(u32),
+}
+
+/// A place on the axis and who accounts for the count.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CellKey {
-    /// Index of the row.
-    pub row: u32,
+    /// A row, or a block.
+    pub place: Place,
     /// Who accounts for it.
     pub source: Source,
 }
@@ -57,7 +68,7 @@ pub struct ColumnPart {
     pub keys: Vec<u32>,
     /// The counts, one a key, none 0. `u64::MAX`: at least that many.
     pub values: Vec<u64>,
-    /// Rows in which a count is apportioned, ascending.
+    /// Rows in which a count is apportioned, ascending; by nodes of earlier versions, or for them.
     pub apportioned: Vec<u32>,
 }
 
@@ -77,6 +88,8 @@ pub struct NodeColumns<Part = ColumnPart> {
     pub held: ColumnSet,
     /// End of the newest column that the node dropped for space; 0: none.
     pub forgotten_before_ms: u64,
+    /// The spans of the blocks, ascending.
+    pub spans: Vec<BlockSpan>,
     /// The keys that cells refer to, ascending.
     pub keys: Vec<CellKey>,
     /// By column, then incarnation.
@@ -102,14 +115,26 @@ pub enum ContributionError {
         /// Keys received.
         keys: usize,
     },
-    /// Keys out of order, or of a row that is not in the plan.
+    /// More spans than agreed.
+    #[error("{spans} spans of blocks, at most {MAX_SPANS} are accepted")]
+    TooManySpans {
+        /// Spans received.
+        spans: usize,
+    },
+    /// Spans out of order, or that cover other rows or columns than they say.
+    #[error("span {index} of the blocks is out of order or does not lie on the axes")]
+    Span {
+        /// Its index.
+        index: usize,
+    },
+    /// Keys out of order, or of a row that is not in the plan, or a span that is not there.
     #[error("key {index} is out of order or of row {row}, of {rows}")]
     Key {
         /// Its index.
         index: usize,
-        /// Its row.
+        /// Its row, or its span.
         row: u32,
-        /// Rows of the plan.
+        /// Rows of the plan, or spans.
         rows: usize,
     },
     /// Parts out of order, or of a column that the chunk does not answer for.
@@ -153,11 +178,14 @@ impl NodeColumns {
     /// Errors where a contribution does not fit the axes that it was asked for.
     pub fn check(&self, rows: &RowAxis, columns: &ColumnPlan) -> Result<(), ContributionError> {
         let head = |part: &ColumnPart| (part.column, part.incarnation);
-        self.check_frame(rows.len(), columns.len(), head)?;
+        self.check_frame(rows, columns, head)?;
         for (index, part) in self.parts.iter().enumerate() {
             let named = ascending_below(&part.keys, self.keys.len());
             if part.keys.len() != part.values.len() || !named || part.values.contains(&0) {
                 return Err(ContributionError::Cells { index });
+            }
+            if part.column as usize + self.longest(&part.keys) > columns.len() {
+                return Err(ContributionError::Part { index, column: part.column });
             }
             if !ascending_below(&part.apportioned, rows.len()) {
                 return Err(ContributionError::Apportioned { index });
@@ -189,15 +217,19 @@ impl NodeColumns {
             parts.append(&mut same);
         }
         chunks.push((start..end, parts));
-        let chunk = |(covers, mut parts): (Range<u32>, Vec<ColumnPart>)| NodeColumns {
-            node: self.node,
-            held_by: self.held_by,
-            incarnation: self.incarnation,
-            held: self.held.intersection(covers.clone()),
-            covers,
-            forgotten_before_ms: self.forgotten_before_ms,
-            keys: pruned(&self.keys, &mut parts),
-            parts,
+        let chunk = |(covers, mut parts): (Range<u32>, Vec<ColumnPart>)| {
+            let (spans, keys) = pruned(&self.spans, &self.keys, &mut parts);
+            NodeColumns {
+                node: self.node,
+                held_by: self.held_by,
+                incarnation: self.incarnation,
+                held: self.held.intersection(covers.clone()),
+                covers,
+                forgotten_before_ms: self.forgotten_before_ms,
+                spans,
+                keys,
+                parts,
+            }
         };
         chunks.into_iter().map(chunk).collect()
     }
@@ -208,11 +240,12 @@ impl<Part> NodeColumns<Part> {
     /// column and incarnation.
     pub(crate) fn check_frame(
         &self,
-        rows: usize,
-        columns: usize,
+        rows: &RowAxis,
+        plan: &ColumnPlan,
         head: impl Fn(&Part) -> (u32, Incarnation),
     ) -> Result<(), ContributionError> {
         let Range { start: from, end: to } = self.covers;
+        let columns = plan.len();
         let held = self.held.spans().all(|span| from <= span.start && span.end <= to);
         if from > to || to as usize > columns || !held {
             return Err(ContributionError::Covers { from, to, columns });
@@ -220,9 +253,22 @@ impl<Part> NodeColumns<Part> {
         if self.keys.len() > MAX_KEYS {
             return Err(ContributionError::TooManyKeys { keys: self.keys.len() });
         }
+        if self.spans.len() > MAX_SPANS {
+            return Err(ContributionError::TooManySpans { spans: self.spans.len() });
+        }
+        for (index, span) in self.spans.iter().enumerate() {
+            let ascends = index == 0 || self.spans[index - 1] < *span;
+            if !ascends || !span.fits(rows, columns) {
+                return Err(ContributionError::Span { index });
+            }
+        }
         for (index, key) in self.keys.iter().enumerate() {
-            if key.row as usize >= rows || index > 0 && self.keys[index - 1] >= *key {
-                return Err(ContributionError::Key { index, row: key.row, rows });
+            let (row, rows) = match key.place {
+                Place::Row(row) => (row, rows.len()),
+                Place::Block(span) => (span, self.spans.len()),
+            };
+            if row as usize >= rows || index > 0 && self.keys[index - 1] >= *key {
+                return Err(ContributionError::Key { index, row, rows });
             }
         }
         let mut before = None;
@@ -237,15 +283,34 @@ impl<Part> NodeColumns<Part> {
         Ok(())
     }
 
+    /// Columns of the longest block among the cells of these keys; 1 without any.
+    pub(crate) fn longest(&self, keys: &[u32]) -> usize {
+        if self.spans.is_empty() {
+            return 1;
+        }
+        let columns = |&key: &u32| match self.keys[key as usize].place {
+            Place::Row(_) => 1,
+            Place::Block(span) => self.spans[span as usize].columns as usize,
+        };
+        keys.iter().map(columns).max().unwrap_or(1)
+    }
+
     /// The same contribution with other parts.
     pub(crate) fn with_parts<Other>(
         self,
         other: impl FnOnce(Vec<Part>) -> Vec<Other>,
     ) -> NodeColumns<Other> {
-        let NodeColumns { node, held_by, incarnation, covers, held, .. } = self;
-        let (forgotten_before_ms, keys, parts) =
-            (self.forgotten_before_ms, self.keys, other(self.parts));
-        NodeColumns { node, held_by, incarnation, covers, held, forgotten_before_ms, keys, parts }
+        NodeColumns {
+            node: self.node,
+            held_by: self.held_by,
+            incarnation: self.incarnation,
+            covers: self.covers,
+            held: self.held,
+            forgotten_before_ms: self.forgotten_before_ms,
+            spans: self.spans,
+            keys: self.keys,
+            parts: other(self.parts),
+        }
     }
 }
 
@@ -254,18 +319,40 @@ pub(crate) fn ascending_below(indices: &[u32], limit: usize) -> bool {
         && indices.last().is_none_or(|&last| (last as usize) < limit)
 }
 
-/// The keys that `parts` use, which are renumbered.
-pub(crate) fn pruned(keys: &[CellKey], parts: &mut [ColumnPart]) -> Vec<CellKey> {
+/// The keys that `parts` use and the spans of those, renumbered.
+pub(crate) fn pruned(
+    spans: &[BlockSpan],
+    keys: &[CellKey],
+    parts: &mut [ColumnPart],
+) -> (Vec<BlockSpan>, Vec<CellKey>) {
     let mut used = vec![false; keys.len()];
     parts.iter().flat_map(|part| &part.keys).for_each(|&key| used[key as usize] = true);
-    let mut next = 0;
-    let places: Vec<u32> = used
-        .iter()
-        .map(|&used| {
-            next += u32::from(used);
-            next.saturating_sub(1)
-        })
-        .collect();
+    let places = renumbered(&used);
     parts.iter_mut().flat_map(|part| &mut part.keys).for_each(|key| *key = places[*key as usize]);
-    keys.iter().zip(used).filter(|(_, used)| *used).map(|(key, _)| *key).collect()
+    let mut keys: Vec<CellKey> =
+        keys.iter().zip(used).filter(|(_, used)| *used).map(|(key, _)| *key).collect();
+    let mut used = vec![false; spans.len()];
+    for key in &keys {
+        if let Place::Block(span) = key.place {
+            used[span as usize] = true;
+        }
+    }
+    let places = renumbered(&used);
+    for key in &mut keys {
+        if let Place::Block(span) = &mut key.place {
+            *span = places[*span as usize];
+        }
+    }
+    let spans = spans.iter().zip(used).filter(|(_, used)| *used).map(|(span, _)| span.clone());
+    (spans.collect(), keys)
+}
+
+/// For each that is used, the number of those before it.
+fn renumbered(used: &[bool]) -> Vec<u32> {
+    let mut next = 0;
+    let number = |&used: &bool| {
+        next += u32::from(used);
+        next.saturating_sub(1)
+    };
+    used.iter().map(number).collect()
 }

@@ -23,6 +23,9 @@ pub struct RangeTotal {
     pub total: u64,
     /// Counted for several routes together, so that nothing finer is known.
     pub aggregate: bool,
+    /// What was counted for ranges that reach over the first key: a row that begins there makes a
+    /// block of it.
+    pub cut: u64,
 }
 
 /// Load by cell.
@@ -39,6 +42,8 @@ pub(crate) struct Density {
     pub unmeasured: Vec<bool>,
     /// Whether everything counted in the cell was counted in aggregates.
     pub aggregate: Vec<bool>,
+    /// What was counted for ranges that reach over the start of each cell.
+    pub cuts: Vec<u64>,
 }
 
 impl Density {
@@ -55,6 +60,9 @@ impl Density {
         // How many aggregates begin or end to lie around a boundary there.
         let mut around = vec![0i64; cells + 1];
         let mut covered = vec![0i64; cells + 1];
+        let mut cuts = vec![0u64; cells];
+        // What begins to reach over boundaries at each, less what no longer does.
+        let mut over = vec![0i128; cells + 1];
         for (load, (first, last)) in loaded(lists).zip(spans) {
             (measured[first], measured[last]) = (true, true);
             if load.aggregate {
@@ -65,6 +73,9 @@ impl Density {
             } else {
                 plain[first..last].fill(true);
             }
+            cuts[first] = cuts[first].saturating_add(load.cut);
+            over[first + 1] += i128::from(load.total);
+            over[last] -= i128::from(load.total);
             if last == first + 1 {
                 exact[first] = exact[first].saturating_add(load.total);
             } else {
@@ -93,7 +104,12 @@ impl Density {
                 depth > 0 && !plain[cell]
             })
             .collect();
-        Density { starts, end, weights, unmeasured, aggregate }
+        let mut reach = 0;
+        for (cut, over) in cuts.iter_mut().zip(over) {
+            reach += over;
+            *cut = cut.saturating_add(u64::try_from(reach).unwrap_or(u64::MAX));
+        }
+        Density { starts, end, weights, unmeasured, aggregate, cuts }
     }
 
     /// End of a cell.
@@ -180,7 +196,8 @@ mod tests {
         aggregate: bool,
     ) -> RangeTotal {
         let key = |key: &'static str| Bytes::from_static(key.as_bytes());
-        RangeTotal { range: KeyRange { start: key(start), end: end.map(key) }, total, aggregate }
+        let range = KeyRange { start: key(start), end: end.map(key) };
+        RangeTotal { range, total, aggregate, cut: 0 }
     }
 
     #[test]
@@ -191,6 +208,10 @@ mod tests {
         assert_eq!(density.starts, ["", "f", "m"]);
         assert_eq!(density.weights, [30 + 75, 10 + 25, 5]);
         assert_eq!(density.unmeasured, [false; 3]);
+        assert_eq!(density.cuts, [0, 100, 0], "a row that begins at f makes a block of them");
+        let known = [RangeTotal { cut: 7, ..load("f", Some("m"), 1, false) }];
+        let density = Density::new(vec![Bytes::new()], None, &[&old, &known]);
+        assert_eq!(density.cuts, [0, 107, 0]);
     }
 
     #[test]

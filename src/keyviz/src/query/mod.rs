@@ -2,6 +2,7 @@
 
 mod answers;
 pub(crate) mod axis;
+pub(crate) mod block;
 mod budget;
 pub(crate) mod column_set;
 pub(crate) mod contribution;
@@ -9,6 +10,7 @@ mod density;
 mod placing;
 mod resample;
 pub(crate) mod row_plan;
+pub(crate) mod spread;
 mod summing;
 pub(crate) mod totals;
 
@@ -17,10 +19,12 @@ use crate::sampler::counts::{Counts, Series};
 use keyviz_types::{KeyRange, Term};
 
 pub use axis::{AxisError, ColumnPlan, ColumnSpan, RowAxis, plan_columns};
+pub use block::{BlockSpan, MAX_SPANS};
 pub use column_set::ColumnSet;
 pub use density::RangeTotal;
 pub use row_plan::{
-    DEFAULT_ROW_ROUTE_IDS, PlanError, PlanRequest, PlannedRow, RowKind, RowPlan, plan,
+    DEFAULT_ROW_ROUTE_IDS, PlanError, PlanRequest, PlannedRow, RowKind, RowPlan, check_boundaries,
+    plan,
 };
 pub use totals::{MAX_TOTALS, NodeTotals, TotalsError};
 
@@ -28,6 +32,10 @@ pub use totals::{MAX_TOTALS, NodeTotals, TotalsError};
 pub const DEFAULT_ROWS: usize = 256;
 /// Most rows of an answer.
 pub const MAX_ROWS: usize = 1024;
+/// Most boundaries that an asker may bring: see [`PlanRequest::boundaries`].
+pub const MAX_BOUNDARIES: usize = MAX_ROWS;
+/// Most rows on boundaries that an asker brings, none of which needs to be the first key.
+pub const MAX_AXIS_ROWS: usize = MAX_BOUNDARIES + 1;
 /// Columns of an answer when the asker names no number.
 pub const DEFAULT_COLUMNS: usize = 480;
 /// Most columns of an answer.
@@ -78,7 +86,7 @@ pub(crate) const fn is_write(series: Series) -> bool {
 pub struct Query {
     /// Columns that the window touches are served whole.
     pub window: Window,
-    /// Keys; a cell that an edge cuts is apportioned.
+    /// Keys; what was counted together with others is told as a block.
     pub range: KeyRange,
     /// Which of the four numbers.
     pub series: Series,

@@ -8,51 +8,45 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::axis::RowAxis;
-use super::contribution::{CellKey, Source};
-use super::resample::{Share, between, position};
+use super::block::{BlockSpan, SpanTable};
+use super::contribution::{CellKey, Place, Source};
 use super::{Query, Role};
 use crate::history::column::CellRun;
 use crate::history::slots::{Chunk, LeaderTerms, SlotAxis};
+use crate::history::window::Window;
 use keyviz_types::{GroupId, KeyRange, Term};
 
 /// Bytes of placed chunks, and of placed axes, that are kept.
 const KEPT_BYTES: usize = 4 << 20;
 
-/// Where the slots of a run go: to one of `targets`, which are numbered by themselves.
+/// Where the slots of a run go: to one of `keys`, or to none.
 #[derive(Debug)]
 pub(crate) struct Placed {
-    /// For each slot: an index below `keys`, then below `cuts`, then the one that means nowhere.
+    /// For each slot: an index into `keys`, or the one after them, which means nowhere.
     pub targets: Vec<u32>,
-    /// Keys of slots that lie in one row.
+    /// The numbers of the keys.
     pub keys: Vec<u32>,
-    /// Slots that lie in several rows, or partly outside them.
-    pub cuts: Vec<Cut>,
 }
 
 impl Placed {
-    /// The keys behind a target: one, those of a cut, or none.
-    pub fn keys_of(&self, target: usize) -> &[u32] {
-        match self.keys.get(target) {
-            Some(key) => std::slice::from_ref(key),
-            None => self.cuts.get(target - self.keys.len()).map_or(&[], |cut| &cut.keys),
-        }
-    }
-
     /// Number of targets, that for nowhere included.
     pub fn targets(&self) -> usize {
-        self.keys.len() + self.cuts.len() + 1
+        self.keys.len() + 1
     }
 }
 
-/// A slot that rows cut.
-#[derive(Debug)]
-pub(crate) struct Cut {
-    /// The rows' part of the slot.
-    pub from: Share,
-    pub to: Share,
-    /// The keys of the rows that it shares keys with.
-    pub keys: Vec<u32>,
-    pub weights: Arc<[u64]>,
+/// How a column of the history lies on the columns of the answer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct TimeFit {
+    /// The columns that it shares time with; 1, and no reach: it lies in one.
+    pub columns: u32,
+    /// Its time, where that reaches beyond the columns asked for.
+    pub reach: Option<Window>,
+}
+
+impl TimeFit {
+    /// It lies in one column.
+    pub const INSIDE: TimeFit = TimeFit { columns: 1, reach: None };
 }
 
 /// Places runs on rows, and numbers the keys that come up.
@@ -61,9 +55,10 @@ pub(crate) struct Placing<'a> {
     rows: &'a RowAxis,
     keys: Vec<CellKey>,
     index: HashMap<CellKey, u32>,
+    spans: SpanTable,
     chunks: HashMap<u128, Arc<[Fit]>>,
     chunk_bytes: usize,
-    placed: HashMap<(usize, usize), Arc<Placed>>,
+    placed: HashMap<(usize, usize, TimeFit), Arc<Placed>>,
     placed_bytes: usize,
 }
 
@@ -72,15 +67,8 @@ pub(crate) struct Placing<'a> {
 enum Fit {
     Outside,
     Row(u32),
-    /// First row, and how the rows cut the range.
-    Rows(u32, Arc<Edges>),
-}
-
-#[derive(Debug)]
-struct Edges {
-    from: Share,
-    to: Share,
-    weights: Arc<[u64]>,
+    /// First row, number of rows, and the slot's keys.
+    Rows(u32, u32, Arc<KeyRange>),
 }
 
 impl<'a> Placing<'a> {
@@ -90,6 +78,7 @@ impl<'a> Placing<'a> {
             rows,
             keys: Vec::new(),
             index: HashMap::new(),
+            spans: SpanTable::default(),
             chunks: HashMap::new(),
             chunk_bytes: 0,
             placed: HashMap::new(),
@@ -107,14 +96,19 @@ impl<'a> Placing<'a> {
         &self.keys
     }
 
-    /// Where the slots of a run go.
-    pub fn run(&mut self, run: &CellRun) -> Arc<Placed> {
+    /// The keys and the spans of the blocks among them.
+    pub fn into_parts(self) -> (Vec<CellKey>, Vec<BlockSpan>) {
+        (self.keys, self.spans.into_spans())
+    }
+
+    /// Where the slots of a run go that was counted in a column which lies as `time` says.
+    pub fn run(&mut self, run: &CellRun, time: TimeFit) -> Arc<Placed> {
         // The columns hold axis and leads as long as the query runs.
-        let key = (Arc::as_ptr(&run.axis).addr(), Arc::as_ptr(&run.leads).addr());
+        let key = (Arc::as_ptr(&run.axis).addr(), Arc::as_ptr(&run.leads).addr(), time);
         if let Some(placed) = self.placed.get(&key) {
             return Arc::clone(placed);
         }
-        let placed = Arc::new(self.place(&run.axis, &run.leads));
+        let placed = Arc::new(self.place(&run.axis, &run.leads, time));
         let bytes = size_of_val(&placed.targets[..]);
         if self.placed_bytes + bytes > KEPT_BYTES {
             self.placed.clear();
@@ -125,57 +119,54 @@ impl<'a> Placing<'a> {
         placed
     }
 
-    fn place(&mut self, axis: &SlotAxis, leads: &LeaderTerms) -> Placed {
-        let mut targets = Vec::with_capacity(axis.len());
-        let mut local: HashMap<(u32, GroupId), u32> = HashMap::new();
-        let (mut keys, mut cuts) = (Vec::new(), Vec::new());
-        // Until all keys are known, cuts are numbered from the top, and nowhere is above them.
+    fn place(&mut self, axis: &SlotAxis, leads: &LeaderTerms, time: TimeFit) -> Placed {
         const NOWHERE: u32 = u32::MAX;
+        let mut targets = Vec::with_capacity(axis.len());
+        let mut local: HashMap<(Place, GroupId), u32> = HashMap::new();
+        let mut keys = Vec::new();
         for chunk in axis.chunks() {
             let places = self.chunk(chunk);
-            for (slot, place) in chunk.slots().iter().zip(&*places) {
+            for (slot, fit) in chunk.slots().iter().zip(&*places) {
                 let lead = leads.get(slot.group);
-                let target = match place {
-                    _ if !self.query.wants(lead) => NOWHERE,
-                    Fit::Outside => NOWHERE,
-                    Fit::Row(row) => *local.entry((*row, slot.group)).or_insert_with(|| {
-                        keys.push(self.key(*row, slot.group, lead));
-                        keys.len() as u32 - 1
-                    }),
-                    Fit::Rows(first, edges) => {
-                        let count = edges.weights.len() as u32;
-                        let rows = *first..first + count;
-                        cuts.push(Cut {
-                            from: edges.from,
-                            to: edges.to,
-                            keys: rows.map(|row| self.key(row, slot.group, lead)).collect(),
-                            weights: Arc::clone(&edges.weights),
-                        });
-                        NOWHERE - cuts.len() as u32
+                let place = match fit {
+                    _ if !self.query.wants(lead) => None,
+                    Fit::Outside => None,
+                    Fit::Row(row) if time == TimeFit::INSIDE => Some(Place::Row(*row)),
+                    Fit::Row(row) => Some(self.block(*row, 1, self.row_keys(*row), time)),
+                    Fit::Rows(first, rows, keys) => {
+                        Some(self.block(*first, *rows, KeyRange::clone(keys), time))
                     }
                 };
-                targets.push(target);
+                targets.push(place.map_or(NOWHERE, |place| {
+                    *local.entry((place, slot.group)).or_insert_with(|| {
+                        keys.push(self.key(place, slot.group, lead));
+                        keys.len() as u32 - 1
+                    })
+                }));
             }
         }
-        let nowhere = (keys.len() + cuts.len()) as u32;
-        let lowest = NOWHERE - cuts.len() as u32;
-        for target in &mut targets {
-            *target = match *target {
-                NOWHERE => nowhere,
-                cut if cut >= lowest => keys.len() as u32 + (NOWHERE - 1 - cut),
-                key => key,
-            };
-        }
-        Placed { targets, keys, cuts }
+        let nowhere = keys.len() as u32;
+        targets.iter_mut().for_each(|target| *target = (*target).min(nowhere));
+        Placed { targets, keys }
     }
 
-    fn key(&mut self, row: u32, group: GroupId, lead: Option<Term>) -> u32 {
+    fn row_keys(&self, row: u32) -> KeyRange {
+        self.rows.keys_of(row as usize..row as usize + 1)
+    }
+
+    fn block(&mut self, first_row: u32, rows: u32, range: KeyRange, time: TimeFit) -> Place {
+        let TimeFit { columns, reach } = time;
+        let span = BlockSpan { first_row, rows, columns, range, reach };
+        Place::Block(self.spans.number(span, self.rows))
+    }
+
+    fn key(&mut self, place: Place, group: GroupId, lead: Option<Term>) -> u32 {
         let source = match Role::of(self.query.series, lead) {
             Role::LeaderWrite => Source::LeaderWrite { group, term: lead },
             Role::LeaderRead => Source::LeaderRead,
             Role::FollowerRead => Source::FollowerRead,
         };
-        let key = CellKey { row, source };
+        let key = CellKey { place, source };
         let next = u32::try_from(self.keys.len()).expect("rows times sources fit 32 bits");
         *self.index.entry(key).or_insert_with(|| {
             self.keys.push(key);
@@ -216,36 +207,7 @@ impl<'a> Placing<'a> {
         if overlap.len() == 1 && starts_inside && ends_inside {
             return Fit::Row(first);
         }
-        Fit::Rows(first, Arc::new(Edges::new(self.rows, range, overlap)))
+        let rows = u32::try_from(overlap.len()).expect("an axis has at most MAX_ROWS rows");
+        Fit::Rows(first, rows, Arc::new(range.clone()))
     }
-}
-
-impl Edges {
-    fn new(rows: &RowAxis, slot: &KeyRange, overlap: std::ops::Range<usize>) -> Self {
-        let end = slot.end.as_deref();
-        let at = |key: &[u8]| position(&slot.start, end, key);
-        let from = at(&rows.starts()[overlap.start]);
-        let to = rows.row_end(overlap.end - 1).map_or(Share::ONE, |key| at(key));
-        // What the rows are known to carry; without that, how much of the slot's keys they have.
-        let mut weights: Vec<u64> = overlap.clone().map(|row| known(rows, row, slot)).collect();
-        if weights.iter().all(|&weight| weight == 0) {
-            let reach =
-                |row: usize| rows.row_end(row).map_or(Share::ONE, |key| at(key)).of(u64::MAX);
-            let mut before = from.of(u64::MAX);
-            for (weight, row) in weights.iter_mut().zip(overlap) {
-                let reached = reach(row).max(before);
-                *weight = reached - before;
-                before = reached;
-            }
-        }
-        Edges { from, to, weights: weights.into() }
-    }
-}
-
-/// What a row is known to carry, or the share of it that lies in the slot.
-fn known(rows: &RowAxis, row: usize, slot: &KeyRange) -> u64 {
-    let (start, end) = (&rows.starts()[row], rows.row_end(row));
-    let at = |key: &[u8]| position(start, end.map(|end| end.as_ref()), key);
-    let to = slot.end.as_ref().map_or(Share::ONE, |key| at(key));
-    between(rows.weights()[row], at(&slot.start), to)
 }

@@ -1,12 +1,13 @@
-//! The one way in which a count is put onto another axis. Splits, merges, row budgets, zooms and
-//! cluster merges all go through here.
+//! Shares of whole numbers, which add up to the unit.
 //!
-//! A cell that lies inside one target keeps its exact value. A cell that a boundary cuts is
-//! *apportioned*: its value is divided by largest remainder (Hamilton's method) over the targets,
-//! by weight, in whole numbers, so that the parts always sum to the value. Where a window or a
-//! zoom cuts a cell, the inside is a difference of cumulative shares, `F(to) - F(from)` with
-//! `F(p) = floor(value * p)`: adjacent windows then add up to the unit, whichever way the whole is
-//! cut, which largest remainder would not give.
+//! Load by range is estimated with them where rows are planned, and blocks are divided into cells
+//! with them for askers that know no blocks. No cell of a measured answer comes from here: see
+//! [`super::block`].
+//!
+//! A value is divided over targets by largest remainder (Hamilton's method), so that the parts
+//! always sum to the value. The part of a value inside a range is a difference of cumulative
+//! shares, `F(to) - F(from)` with `F(p) = floor(value * p)`: adjacent ranges then add up to the
+//! unit, whichever way the whole is cut, which largest remainder would not give.
 
 /// How far a point lies along something, as `num / den`, from 0 to 1; `den` is never 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -5,15 +5,18 @@
 //! Where nodes measured finer, and the budget of rows allows, a route has several rows; over the
 //! budget neighbouring cold routes share one. A row is therefore a part of one route, a route, or
 //! several whole routes. See [`super::budget`] for what may be joined.
+//!
+//! An asker may bring the boundaries instead: then rows are what lies between them, whatever the
+//! routes are, and [`RowPlan::gain`] says what rows planned anew would show beyond that.
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::axis::RowAxis;
-use super::budget::fit;
+use super::budget::{fit, snapped};
 use super::density::{Density, RangeTotal};
 use super::totals::NodeTotals;
-use super::{DEFAULT_ROWS, MAX_ROWS};
+use super::{DEFAULT_ROWS, MAX_BOUNDARIES, MAX_ROWS};
 use keyviz_types::{GroupId, KeyRange, RouteId, RouteSpec};
 
 /// Most route ids that a row names when no other number is given; its count is always exact.
@@ -31,7 +34,7 @@ pub enum RowKind {
         /// Position among the rows of the route in this plan, from 0.
         index: u32,
     },
-    /// Several neighbouring routes.
+    /// Several neighbouring routes, or, on boundaries that the asker brought, parts of them.
     Virtual {
         /// The first of them in key order.
         first: RouteId,
@@ -69,11 +72,12 @@ pub struct PlannedRow {
 }
 
 /// The rows of an answer, in key order, covering the range asked for without gap or overlap.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct RowPlan {
     catalog_version: u64,
     rows: Vec<PlannedRow>,
     cut: u64,
+    gain: Option<f64>,
 }
 
 /// What to plan rows for.
@@ -89,6 +93,8 @@ pub struct PlanRequest<'a> {
     pub max_rows: usize,
     /// Most route ids that a row names.
     pub max_route_ids: usize,
+    /// Keys between which the rows lie, checked by [`check_boundaries`]; `None`: rows are planned.
+    pub boundaries: Option<&'a [Bytes]>,
 }
 
 /// Rows that cannot be planned.
@@ -103,6 +109,24 @@ pub enum PlanError {
     /// A range that holds no key.
     #[error("the range asked for ends before it starts")]
     EmptyRange,
+    /// More boundaries than are taken.
+    #[error("{boundaries} boundaries given, at most {MAX_BOUNDARIES} are taken")]
+    TooManyBoundaries {
+        /// Given.
+        boundaries: usize,
+    },
+    /// A boundary that is not after the one before it.
+    #[error("boundary {index} is not after the one before it; give each key once, ascending")]
+    BoundaryOrder {
+        /// Its index, from 0.
+        index: usize,
+    },
+    /// A boundary outside the range asked for.
+    #[error("boundary {index} is outside the key range asked for")]
+    BoundaryOutside {
+        /// Its index, from 0.
+        index: usize,
+    },
     /// The routes have a gap or an overlap, or end before the range asked for does.
     #[error("the routes do not cover the keys after route {after}")]
     Gap {
@@ -130,6 +154,13 @@ impl RowPlan {
         self.cut
     }
 
+    /// Of rows on boundaries that the asker brought: how many times as many rows tell the load
+    /// apart if they are planned anew. Each is the number of equally busy rows among which two
+    /// operations meet as rarely as they do here (the inverse of Simpson's index), at least 1.
+    pub fn gain(&self) -> Option<f64> {
+        self.gain
+    }
+
     /// What nodes need of it for round two.
     pub fn axis(&self) -> RowAxis {
         let starts = self.rows.iter().map(|row| row.range.start.clone()).collect();
@@ -142,7 +173,7 @@ impl RowPlan {
 /// Plans rows from the routes and the (checked) totals of all nodes that answered; the order of
 /// `totals` does not matter, and one node's totals given twice only weigh twice.
 pub fn plan(request: &PlanRequest<'_>, totals: &[NodeTotals]) -> Result<RowPlan, PlanError> {
-    let PlanRequest { routes, catalog_version, range, max_rows, max_route_ids } = *request;
+    let PlanRequest { routes, catalog_version, range, max_rows, .. } = *request;
     if max_rows > MAX_ROWS {
         return Err(PlanError::TooManyRows { rows: max_rows });
     }
@@ -154,34 +185,119 @@ pub fn plan(request: &PlanRequest<'_>, totals: &[NodeTotals]) -> Result<RowPlan,
         let idle = totals.iter().all(|totals| totals.ranges.is_empty());
         let rows = Vec::new();
         return if idle {
-            Ok(RowPlan { catalog_version, rows, cut: 0 })
+            Ok(RowPlan { catalog_version, rows, cut: 0, gain: None })
         } else {
             Err(PlanError::NoRoutes)
         };
     };
-    let density = density(routes, range, totals);
+    let density = density(routes, range, totals, &[]);
     let atoms = atoms(&density, routes);
     let units: Vec<usize> = (0..atoms.len()).filter(|&atom| atoms[atom].opens_unit).collect();
     let weights: Vec<u64> = atoms.iter().map(|atom| atom.weight).collect();
     let (intervals, cut) = fit(&weights, &units, budget);
-    let mut rows: Vec<PlannedRow> = Vec::with_capacity(intervals.len());
-    for (from, to) in intervals {
+    let cuts: Vec<u64> = atoms.iter().map(|atom| density.cuts[atom.cells.0]).collect();
+    let (intervals, cut) = snapped(intervals, &weights, &units, &cuts, cut);
+    let planned = |&(from, to): &(usize, usize)| {
         let (first, last) = (&atoms[from], &atoms[to - 1]);
         let keys = KeyRange {
             start: density.starts[first.cells.0].clone(),
             end: density.cell_end(last.cells.1 - 1).cloned(),
         };
-        let members = &routes[first.routes.0..last.routes.1];
+        Cut {
+            keys,
+            members: &routes[first.routes.0..last.routes.1],
+            weight: sum(&weights[from..to]),
+        }
+    };
+    let fresh: Vec<Cut<'_>> = intervals.iter().map(planned).collect();
+    let Some(boundaries) = request.boundaries else {
+        return Ok(RowPlan { catalog_version, rows: rows(request, fresh), cut, gain: None });
+    };
+    let given = given(request, routes, boundaries, totals)?;
+    let gain = (told_apart(&fresh) / told_apart(&given)).max(1.0);
+    Ok(RowPlan { catalog_version, rows: rows(request, given), cut, gain: Some(gain) })
+}
+
+/// Keys that become a row.
+struct Cut<'a> {
+    keys: KeyRange,
+    members: &'a [RouteSpec],
+    weight: u64,
+}
+
+fn rows(request: &PlanRequest<'_>, cuts: Vec<Cut<'_>>) -> Vec<PlannedRow> {
+    let mut rows: Vec<PlannedRow> = Vec::with_capacity(cuts.len());
+    for Cut { keys, members, weight } in cuts {
         rows.push(PlannedRow {
-            kind: kind(members, &keys, range, rows.last()),
+            kind: kind(members, &keys, request.range, rows.last()),
             range: keys,
-            route_ids: members.iter().take(max_route_ids).map(|route| route.id).collect(),
+            route_ids: members.iter().take(request.max_route_ids).map(|route| route.id).collect(),
             route_count: members.len() as u64,
             group: single_group(members),
-            weight: weights[from..to].iter().fold(0, |sum, weight| sum.saturating_add(*weight)),
+            weight,
         });
     }
-    Ok(RowPlan { catalog_version, rows, cut })
+    rows
+}
+
+fn sum(weights: &[u64]) -> u64 {
+    weights.iter().fold(0, |sum, weight| sum.saturating_add(*weight))
+}
+
+/// The number of equally busy rows among which two operations meet as rarely as among these.
+fn told_apart(cuts: &[Cut<'_>]) -> f64 {
+    let total: f64 = cuts.iter().map(|cut| cut.weight as f64).sum();
+    let meet: f64 = cuts.iter().map(|cut| (cut.weight as f64 / total).powi(2)).sum();
+    if total > 0.0 { 1.0 / meet } else { 1.0 }
+}
+
+/// What lies between the boundaries that the asker brought.
+fn given<'a>(
+    request: &PlanRequest<'_>,
+    routes: &'a [RouteSpec],
+    boundaries: &[Bytes],
+    totals: &[NodeTotals],
+) -> Result<Vec<Cut<'a>>, PlanError> {
+    let range = request.range;
+    check_boundaries(range, boundaries)?;
+    let is_inner = |key: &&Bytes| **key > range.start && Some(*key) != range.end.as_ref();
+    let inner: Vec<Bytes> = boundaries.iter().filter(is_inner).cloned().collect();
+    let density = density(routes, range, totals, &inner);
+    let starts = std::iter::once(&range.start).chain(&inner);
+    let ends = inner.iter().map(Some).chain([range.end.as_ref()]);
+    let mut cell = 0;
+    let cut = |(start, end): (&Bytes, Option<&Bytes>)| {
+        let before_end = |key: &Bytes| end.is_none_or(|end| key < end);
+        let first_cell = cell;
+        cell += density.starts[cell..].partition_point(|key| before_end(key));
+        let first = routes.partition_point(|route| route.range.start <= *start) - 1;
+        let last = routes.partition_point(|route| before_end(&route.range.start));
+        Cut {
+            keys: KeyRange { start: start.clone(), end: end.cloned() },
+            members: &routes[first..last],
+            weight: sum(&density.weights[first_cell..cell]),
+        }
+    };
+    Ok(starts.zip(ends).map(cut).collect())
+}
+
+/// Checks boundaries that an asker brings for the rows of `range`.
+///
+/// # Errors
+/// Too many, not ascending, or outside the range; its first key and its end may be among them.
+pub fn check_boundaries(range: &KeyRange, boundaries: &[Bytes]) -> Result<(), PlanError> {
+    if boundaries.len() > MAX_BOUNDARIES {
+        return Err(PlanError::TooManyBoundaries { boundaries: boundaries.len() });
+    }
+    if let Some(index) = boundaries.windows(2).position(|pair| pair[0] >= pair[1]) {
+        return Err(PlanError::BoundaryOrder { index: index + 1 });
+    }
+    let is_outside =
+        |key: &Bytes| *key < range.start || range.end.as_ref().is_some_and(|end| key > end);
+    match boundaries.iter().position(is_outside) {
+        Some(index) => Err(PlanError::BoundaryOutside { index }),
+        None => Ok(()),
+    }
 }
 
 /// The routes that share keys with `range`, after a check that they cover it; `None` without any
@@ -213,10 +329,21 @@ fn covering<'a>(
     Ok(Some(&routes[from..to]))
 }
 
-/// The load of all nodes over the boundaries of the routes and those that nodes learned.
-fn density(routes: &[RouteSpec], range: &KeyRange, totals: &[NodeTotals]) -> Density {
+/// The load of all nodes over the boundaries of the routes, those that nodes learned, and those
+/// given.
+fn density(
+    routes: &[RouteSpec],
+    range: &KeyRange,
+    totals: &[NodeTotals],
+    given: &[Bytes],
+) -> Density {
     let mut base: Vec<Bytes> = routes.iter().map(|route| route.range.start.clone()).collect();
     base[0] = range.start.clone();
+    if !given.is_empty() {
+        base.extend_from_slice(given);
+        base.sort();
+        base.dedup();
+    }
     let lists: Vec<&[RangeTotal]> = totals.iter().map(|totals| &totals.ranges[..]).collect();
     Density::new(base, range.end.clone(), &lists)
 }

@@ -1,18 +1,18 @@
 //! A node's side of round two: its columns, summed onto the asker's axes.
 //!
-//! The counts of a slot that lies in one row are just added under its key. Slots that a row
-//! boundary or an edge of the range cuts are summed by themselves over all that one axis brings to
-//! an output column, then cut once, so that rounding moves as little as can be.
+//! The counts of a slot are added under the key of the row that it lies in, or of the block that it
+//! is part of (see [`super::block`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Query;
 use super::axis::{ColumnPlan, RowAxis};
+use super::block::BlockSpan;
 use super::column_set::ColumnSet;
-use super::contribution::{CellKey, ColumnPart, NodeColumns, pruned};
-use super::placing::{Cut, Placed, Placing};
-use super::resample::{Share, apportion, between};
+use super::contribution::{CellKey, ColumnPart, NodeColumns, Place, pruned};
+use super::placing::{Placed, Placing, TimeFit};
+use super::resample::{Share, between};
 use crate::history::cells::Slots;
 use crate::history::column::{CellRun, Column, Part};
 use crate::history::view::Answering;
@@ -35,13 +35,17 @@ pub(crate) fn columns(
     let mut work: BTreeMap<(u32, Incarnation), Work<'_>> = BTreeMap::new();
     for column in columns {
         let window = Window { from_ms: column.start_ms(), to_ms: column.end_ms() };
-        for output in plan.overlapping(window) {
-            let span = plan.columns()[output];
-            let cut = TimeCut::new(column, span.start_ms, span.end_ms);
-            let output = u32::try_from(output).expect("a plan has at most MAX_COLUMNS columns");
-            held.insert(output..output + 1);
-            for part in column.parts() {
-                work.entry((output, part.incarnation)).or_default().push((part, cut));
+        let outputs = plan.overlapping(window);
+        let outputs = index(outputs.start)..index(outputs.end);
+        if outputs.is_empty() {
+            continue;
+        }
+        held.insert(outputs.clone());
+        let counts = Lies::new(window, outputs.len(), plan);
+        for part in column.parts() {
+            for output in outputs.clone() {
+                let lies = if output == outputs.start { counts } else { Lies::Rest };
+                work.entry((output, part.incarnation)).or_default().push((part, lies));
             }
         }
     }
@@ -54,16 +58,47 @@ pub(crate) fn columns(
         parts.push(sums.part(column, incarnation, &work));
     }
     parts.retain(ColumnPart::says_something);
-    let covers = 0..u32::try_from(plan.len()).expect("a plan has at most MAX_COLUMNS columns");
+    let covers = 0..index(plan.len());
     let Answering { node, incarnation, holdings } = *node;
-    let forgotten_before_ms = holdings.forgotten_before_ms;
-    let (keys, parts) = in_order(sums.placing.keys(), parts);
-    let held_by = node;
-    Some(NodeColumns { node, held_by, incarnation, covers, held, forgotten_before_ms, keys, parts })
+    let (keys, spans) = sums.placing.into_parts();
+    let (spans, keys, parts) = in_order(spans, keys, parts);
+    Some(NodeColumns {
+        node,
+        held_by: node,
+        incarnation,
+        covers,
+        held,
+        forgotten_before_ms: holdings.forgotten_before_ms,
+        spans,
+        keys,
+        parts,
+    })
 }
 
-/// The keys that are used, in order, and the parts with their cells renumbered and sorted.
-fn in_order(keys: &[CellKey], mut parts: Vec<ColumnPart>) -> (Vec<CellKey>, Vec<ColumnPart>) {
+fn index(column: usize) -> u32 {
+    u32::try_from(column).expect("a plan has at most MAX_COLUMNS columns")
+}
+
+/// The spans and keys that are used, in order, and the parts with their cells renumbered and
+/// sorted.
+fn in_order(
+    spans: Vec<BlockSpan>,
+    mut keys: Vec<CellKey>,
+    mut parts: Vec<ColumnPart>,
+) -> (Vec<BlockSpan>, Vec<CellKey>, Vec<ColumnPart>) {
+    let mut order: Vec<u32> = (0..).take(spans.len()).collect();
+    order.sort_unstable_by(|&left, &right| spans[left as usize].cmp(&spans[right as usize]));
+    let mut places = vec![0; order.len()];
+    for (place, &number) in (0..).zip(&order) {
+        places[number as usize] = place;
+    }
+    for key in &mut keys {
+        if let Place::Block(span) = &mut key.place {
+            *span = places[*span as usize];
+        }
+    }
+    let spans: Vec<BlockSpan> =
+        order.iter().map(|&number| spans[number as usize].clone()).collect();
     let mut order: Vec<u32> = (0..).take(keys.len()).collect();
     order.sort_unstable_by_key(|&id| keys[id as usize]);
     let mut places = vec![0; order.len()];
@@ -82,7 +117,8 @@ fn in_order(keys: &[CellKey], mut parts: Vec<ColumnPart>) -> (Vec<CellKey>, Vec<
         before = Some(sorted);
     }
     let keys: Vec<CellKey> = order.into_iter().map(|id| keys[id as usize]).collect();
-    (pruned(&keys, &mut parts), parts)
+    let (spans, keys) = pruned(&spans, &keys, &mut parts);
+    (spans, keys, parts)
 }
 
 /// Keys in the order of their places.
@@ -105,32 +141,28 @@ impl Sorted {
     }
 }
 
-/// The part of a column that lies in an output column.
+/// How a column of the history lies on an output column.
 #[derive(Clone, Copy)]
-struct TimeCut {
-    from: Share,
-    to: Share,
+enum Lies {
+    /// It begins here, or reaches into the window here; its counts are put here.
+    Here { fit: TimeFit, from: Share, to: Share },
+    /// It began in an earlier output column.
+    Rest,
 }
 
 /// What falls into one output column of one incarnation.
-type Work<'a> = Vec<(&'a Part, TimeCut)>;
+type Work<'a> = Vec<(&'a Part, Lies)>;
 
-impl TimeCut {
-    fn new(column: &Column, start_ms: u64, end_ms: u64) -> Self {
-        let den = column.end_ms() - column.start_ms();
-        let share = |at_ms: u64| Share {
-            num: at_ms.clamp(column.start_ms(), column.end_ms()) - column.start_ms(),
-            den,
-        };
-        TimeCut { from: share(start_ms), to: share(end_ms) }
-    }
-
-    fn is_whole(self) -> bool {
-        self.from.num == 0 && self.to.num == self.to.den
-    }
-
-    fn of(self, value: u64) -> u64 {
-        between(value, self.from, self.to)
+impl Lies {
+    /// How a column of this `time` lies on the first of the `outputs` that share time with it.
+    fn new(time: Window, outputs: usize, plan: &ColumnPlan) -> Self {
+        let den = time.to_ms - time.from_ms;
+        let asked = plan.window().unwrap_or(time);
+        let share =
+            |at_ms: u64| Share { num: at_ms.clamp(time.from_ms, time.to_ms) - time.from_ms, den };
+        let reaches = time.from_ms < asked.from_ms || time.to_ms > asked.to_ms;
+        let fit = TimeFit { columns: index(outputs), reach: reaches.then_some(time) };
+        Lies::Here { fit, from: share(asked.from_ms), to: share(asked.to_ms) }
     }
 }
 
@@ -147,8 +179,6 @@ struct ColumnSums<'a> {
     targets: Vec<u64>,
     /// The axis at hand.
     placed: Option<Arc<Placed>>,
-    apportioned: Vec<u32>,
-    parts: Vec<u64>,
 }
 
 impl<'a> ColumnSums<'a> {
@@ -160,35 +190,31 @@ impl<'a> ColumnSums<'a> {
             slots: Vec::new(),
             targets: Vec::new(),
             placed: None,
-            apportioned: Vec::new(),
-            parts: Vec::new(),
         }
     }
 
     fn part(&mut self, column: u32, incarnation: Incarnation, work: &Work<'_>) -> ColumnPart {
         let (mut partial, mut unattributed) = (false, 0u64);
-        for (part, cut) in work {
+        for (part, lies) in work {
             partial |= part.partial;
-            let lost = cut.of(self.placing.query().unattributed(&part.unattributed));
-            unattributed = unattributed.saturating_add(lost);
+            let Lies::Here { fit, from, to } = *lies else { continue };
+            // What has no route is in no cell and no block: beyond the window its part is even.
+            let lost = self.placing.query().unattributed(&part.unattributed);
+            unattributed = unattributed.saturating_add(between(lost, from, to));
             for run in &part.runs {
-                self.run(run, *cut);
+                self.run(run, fit);
             }
         }
         self.settle();
         let keys = std::mem::take(&mut self.touched);
         let values =
             keys.iter().map(|&key| std::mem::take(&mut self.values[key as usize])).collect();
-        self.apportioned.sort_unstable();
-        self.apportioned.dedup();
-        // Its capacity serves the next column; the answer gets what it needs.
-        let apportioned = self.apportioned.to_vec();
-        self.apportioned.clear();
+        let apportioned = Vec::new();
         ColumnPart { column, incarnation, partial, unattributed, keys, values, apportioned }
     }
 
-    fn run(&mut self, run: &CellRun, cut: TimeCut) {
-        let placed = self.placing.run(run);
+    fn run(&mut self, run: &CellRun, fit: TimeFit) {
+        let placed = self.placing.run(run, fit);
         if self.placed.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &placed)) {
             self.settle();
             self.targets.resize(placed.targets(), 0);
@@ -196,19 +222,6 @@ impl<'a> ColumnSums<'a> {
         }
         let series = self.placing.query().series;
         let (targets, sums) = (&placed.targets[..], &mut self.targets[..]);
-        if !cut.is_whole() {
-            let rows = self.placing.keys();
-            run.cells.each(series, |slots, values| {
-                for (index, &value) in values.iter().enumerate().filter(|(_, value)| **value > 0) {
-                    let target = targets[slots.at(index) as usize] as usize;
-                    sums[target] = sums[target].saturating_add(cut.of(value));
-                    // Also where this part of the time gets nothing: that is an estimate too.
-                    let keys = placed.keys_of(target).iter();
-                    self.apportioned.extend(keys.map(|&key| rows[key as usize].row));
-                }
-            });
-            return;
-        }
         if run.cells.len() >= run.axis.len() / DENSE {
             // Slot by slot several columns cost little more than one; targets come last.
             self.slots.resize(run.axis.len(), 0);
@@ -241,26 +254,11 @@ impl<'a> ColumnSums<'a> {
             *sum = sum.saturating_add(value);
         }
         self.slots.clear();
-        let (whole, rest) = sums.split_at(placed.keys.len());
-        for (&key, &value) in placed.keys.iter().zip(whole) {
+        for (&key, &value) in placed.keys.iter().zip(&sums) {
             self.add(key, value);
-        }
-        for (cut, &value) in placed.cuts.iter().zip(rest).filter(|(_, value)| **value > 0) {
-            self.cut(cut, value);
         }
         self.targets = sums;
         self.targets.clear();
-    }
-
-    fn cut(&mut self, cut: &Cut, value: u64) {
-        let inside = between(value, cut.from, cut.to);
-        let mut parts = std::mem::take(&mut self.parts);
-        apportion(inside, &cut.weights, &mut parts);
-        for (&key, &part) in cut.keys.iter().zip(&parts) {
-            self.apportioned.push(self.placing.keys()[key as usize].row);
-            self.add(key, part);
-        }
-        self.parts = parts;
     }
 
     fn add(&mut self, key: u32, value: u64) {

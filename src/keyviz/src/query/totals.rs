@@ -209,7 +209,7 @@ fn loads(chunk: &Chunk, sums: &[u64], asked: &KeyRange) -> Vec<RangeTotal> {
         match loads.last_mut() {
             // Slots of several groups share an aggregate's range.
             Some(load) if last == Some(slot.range) => load.total = load.total.saturating_add(total),
-            _ => loads.push(RangeTotal { range, total, aggregate: slot.aggregate }),
+            _ => loads.push(RangeTotal { range, total, aggregate: slot.aggregate, cut: 0 }),
         }
         last = Some(slot.range);
     }
@@ -240,6 +240,7 @@ fn ranges(base: Vec<Bytes>, lists: Vec<Vec<RangeTotal>>, asked: &KeyRange) -> Ve
         range: range(from, to),
         total: density.weights[from..to].iter().fold(0, |sum, w| sum.saturating_add(*w)),
         aggregate: to - from > 1 || density.aggregate[from],
+        cut: density.cuts[from],
     };
     joined.into_iter().map(|(from, to)| total(from, to)).filter(|range| range.total > 0).collect()
 }

@@ -211,3 +211,57 @@ fn a_replan_without_load_publishes_nothing() {
     let empty = Sampler::new(SamplerConfig::default()).expect("defaults are valid");
     assert!(!empty.replan());
 }
+
+/// Seconds after it begins, in the column in which it begins.
+#[test]
+fn a_range_that_becomes_hot_is_resolved_within_the_column() {
+    let sampler = sampler(1, SamplerConfig::default());
+    let mut stream = Stream(7);
+    for _ in 0..3 {
+        let _ = column(&sampler, &mut stream, &|n| 42_000 + n);
+        sampler.replan();
+    }
+    let harvest = column(&sampler, &mut stream, &|n| 70_000 + n);
+    let (before, _) = cover(&harvest, slice::from_ref(&(70_000..71_000)));
+    assert!(sampler.refine(), "there is a new hot range");
+    let harvest = column(&sampler, &mut stream, &|n| 70_000 + n);
+    let (after, _) = cover(&harvest, slice::from_ref(&(70_000..71_000)));
+    assert!(after >= 32 && after > before, "{before} rows before, {after} after");
+    // Nothing was forgotten, and nothing moved.
+    let first = starts(&sampler);
+    for _ in 0..8 {
+        let _ = column(&sampler, &mut stream, &|n| 70_000 + n);
+        sampler.refine();
+    }
+    assert!(first.is_subset(&starts(&sampler)), "boundaries stay");
+    let _ = column(&sampler, &mut stream, &|n| 70_000 + n);
+    assert!(!sampler.refine(), "a load that stays the same makes no more layouts");
+}
+
+/// Slots that nobody needs are used: 250 operations a second, at a step of two seconds.
+#[test]
+fn a_light_load_on_one_route_is_told_apart_in_seconds() {
+    let sampler =
+        sampler(1, SamplerConfig { resolution_slots: 10_000, ..SamplerConfig::default() });
+    let mut stream = Stream(8);
+    for second in 0..20 {
+        for _ in 0..250 {
+            record(&sampler, stream.below(KEYS));
+        }
+        let _ = sampler.harvest();
+        if second % 2 == 0 {
+            sampler.refine()
+        } else {
+            sampler.replan()
+        };
+    }
+    let slots = sampler.stats().slots;
+    assert!((100..=10_000).contains(&slots), "{slots} slots");
+}
+
+#[test]
+fn a_refinement_without_load_publishes_nothing() {
+    let sampler = sampler(100, SamplerConfig::default());
+    let _ = sampler.harvest();
+    assert!(!sampler.refine());
+}

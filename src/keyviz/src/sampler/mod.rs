@@ -24,6 +24,7 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::sync::Arc as Shared;
+use std::time::Duration;
 
 use keyviz_types::{GroupId, LayoutError, RouteSpec, Term};
 use ledger::Ledger;
@@ -43,6 +44,9 @@ pub use counts::{Counts, Harvest, Segment, Series};
 pub use epoch::{Epoch, Located, Overlap};
 pub use layout::{Bucket, Layout, Members, Slot};
 pub use shard::Op;
+
+/// How often [`Sampler::refine`] is called at most: a plan takes some milliseconds of a core.
+pub const REFINE_EVERY: Duration = Duration::from_secs(2);
 
 /// Records operations under the published route table and hands the counts over.
 pub struct Sampler {
@@ -176,6 +180,29 @@ impl Sampler {
         let samples = publisher.memory.sorted();
         let plan = resolution::relearned(&publisher.plan, &load, &samples, &self.config);
         if plan.spans == publisher.plan.spans {
+            return false;
+        }
+        publisher.plan = plan;
+        let catalog_version = publisher.table.catalog_version;
+        self.publish_plan(&mut publisher, catalog_version);
+        true
+    }
+
+    /// As [`Sampler::replan`], within a column: where a range has become hot since the last plan,
+    /// it is resolved finer now. Forgets nothing, and publishes only where a fair part of the load
+    /// ([`resolution::pays`]) gets more slots, so that a column has few layouts. To be called after
+    /// a harvest, at most every few seconds: see [`REFINE_EVERY`].
+    pub fn refine(&self) -> bool {
+        let mut publisher = self.publisher.lock();
+        let samples = self.shards.take_samples();
+        if samples.is_empty() {
+            return false;
+        }
+        publisher.memory.add(samples);
+        let load = self.ledger.lock().load().clone();
+        let samples = publisher.memory.sorted();
+        let plan = resolution::relearned(&publisher.plan, &load, &samples, &self.config);
+        if !resolution::pays(&publisher.plan, &plan, &load) {
             return false;
         }
         publisher.plan = plan;

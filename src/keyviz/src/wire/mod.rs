@@ -25,7 +25,8 @@ use crate::query::contribution::ascending_below;
 use keyviz_types::Incarnation;
 
 pub use crate::query::contribution::{
-    CONTRIBUTION_VERSION, CellKey, ColumnPart, ContributionError, MAX_KEYS, NodeColumns, Source,
+    CONTRIBUTION_VERSION, CellKey, ColumnPart, ContributionError, MAX_KEYS, NodeColumns, Place,
+    Source,
 };
 
 /// Whole numbers in blocks. Made of any bytes: what they say comes out when they are read.
@@ -201,12 +202,18 @@ impl PackedColumns {
     ) -> Result<CheckedColumns, ContributionError> {
         let axes = (rows.len(), columns.len());
         let head = |part: &PackedPart| (part.column, part.incarnation);
-        self.check_frame(axes.0, axes.1, head)?;
+        self.check_frame(rows, columns, head)?;
         let mut before: Option<&PackedCells> = None;
+        let mut longest = 1;
         for (index, part) in self.parts.iter().enumerate() {
             let cells = &part.cells;
             if before.is_none_or(|before| !cells.has_keys_of(before)) {
-                named(cells, self.keys.len()).ok_or(ContributionError::Cells { index })?;
+                let keys =
+                    named(cells, self.keys.len()).ok_or(ContributionError::Cells { index })?;
+                longest = self.longest(&keys);
+            }
+            if part.column as usize + longest > axes.1 {
+                return Err(ContributionError::Part { index, column: part.column });
             }
             let none_zero = |values: &[u64]| (!values.contains(&0)).then_some(());
             cells.values(none_zero).ok_or(ContributionError::Cells { index })?;
@@ -219,14 +226,14 @@ impl PackedColumns {
     }
 }
 
-/// `None` unless all keys are below `keys`. Gaps make them ascend.
-fn named(cells: &PackedCells, keys: usize) -> Option<()> {
+/// The keys of cells; `None` unless all are below `keys`. Gaps make them ascend.
+fn named(cells: &PackedCells, keys: usize) -> Option<Vec<u32>> {
     // Before they are unpacked: a block of zeros is two bytes for 128 of them.
     if cells.count as usize > keys {
         return None;
     }
     let indices = cells.keys()?;
-    indices.last().is_none_or(|&last| (last as usize) < keys).then_some(())
+    indices.last().is_none_or(|&last| (last as usize) < keys).then_some(indices)
 }
 
 impl CheckedColumns {
@@ -255,7 +262,7 @@ mod tests {
             apportioned: vec![],
         };
         let key = |n: u32| CellKey {
-            row: n / 2,
+            place: Place::Row(n / 2),
             source: if n.is_multiple_of(2) { Source::LeaderRead } else { Source::FollowerRead },
         };
         NodeColumns {
@@ -265,6 +272,7 @@ mod tests {
             covers: 0..9,
             held: ColumnSet::of(0..9),
             forgotten_before_ms: 0,
+            spans: vec![],
             keys: (0..600).map(key).collect(),
             parts: (0..).zip(cells).map(part).collect(),
         }

@@ -15,14 +15,14 @@ pub(super) const ROWS: &str = "inherited.";
 /// Bytes of records that are written as one batch.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// What was handed_over, on disk.
+/// The handed-over histories on disk.
 pub(crate) struct HistoryHandoffs {
     storage: Storage,
 }
 
 impl HistoryHandoffs {
-    /// Opens what earlier lives stored and gives it back to the history. What cannot be read is
-    /// left out and named.
+    /// Loads what earlier processes stored into the history. Unreadable records are skipped and
+    /// logged.
     pub(crate) fn open(storage: &Storage, local: &LocalMatrix) -> Arc<Self> {
         let names = storage.side_names(ROWS).unwrap_or_else(|error| {
             tracing::warn!(%error, "columns of nodes that left cannot be listed");

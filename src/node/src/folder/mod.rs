@@ -1,4 +1,4 @@
-//! What a node keeps in its folder beside the groups' data.
+//! The parts of a node's folder other than the groups' data.
 
 pub(crate) mod archive;
 pub(crate) mod check;

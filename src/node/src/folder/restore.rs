@@ -33,7 +33,7 @@ use super::identity;
 
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// What to make from which backup.
+/// The settings of a restore.
 #[derive(Clone, Debug)]
 pub struct Restore {
     /// The backup.
@@ -120,10 +120,10 @@ pub enum RestoreError {
     },
 }
 
-/// A group as the backup's headers say.
+/// A group according to the headers of the backup.
 type Header = keyviz_proto::BackupGroup;
 
-/// What the first reading finds.
+/// The result of the first pass.
 #[derive(Default)]
 struct Contents {
     cluster_id: String,
@@ -136,7 +136,7 @@ struct Contents {
     histories_missing: Vec<NodeId>,
 }
 
-/// What the rows that come belong to.
+/// The owner of the next rows.
 enum Section {
     Group(Seed, Header),
     History(HistorySection),
@@ -235,7 +235,7 @@ impl Restore {
         if !self.data.join("FORMAT").is_file() || !entries.all(ours) {
             return false;
         }
-        // What cannot be opened or read may be a node.
+        // A folder that cannot be opened or read may belong to a node.
         let Ok(storage) = Storage::open(&self.data, StorageOptions::default()) else {
             return false;
         };
@@ -261,7 +261,7 @@ impl Restore {
         BackupReader::new(file).map_err(|error| self.backup(error))
     }
 
-    /// Reads all of the backup, and keeps what decides about the rest.
+    /// Reads the whole backup, and keeps what the second pass needs.
     fn survey(&self) -> Result<Contents, RestoreError> {
         let mut reader = self.reader()?;
         let mut contents = Contents::default();
@@ -297,8 +297,8 @@ impl Restore {
         Ok(contents)
     }
 
-    /// Who keeps the history of a node: itself, if it is in the new cluster, else who kept it
-    /// before, else each member some.
+    /// The keeper of a node's history: the node itself if it is in the new cluster, else its keeper
+    /// so far, else the members share them.
     fn keeper(&self, node: NodeId, held_by: NodeId) -> NodeId {
         let mut known = [node, held_by].into_iter();
         known.find(|node| self.members.contains_key(node)).unwrap_or_else(|| {
@@ -307,7 +307,7 @@ impl Restore {
         })
     }
 
-    /// Where a history goes, if into this folder and not there yet.
+    /// The destination of a history, if it is this folder and not there yet.
     fn history(
         &self,
         storage: &Storage,

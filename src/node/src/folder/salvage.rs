@@ -36,7 +36,7 @@ pub enum SalvageError {
     /// A record of a folder is damaged.
     #[error(transparent)]
     Node(#[from] Box<NodeError>),
-    /// There is no room for the copies, or they cannot be written.
+    /// There is no space for the copies, or they cannot be written.
     #[error("cannot copy the folders to {}: {source}", .folder.display())]
     Scratch {
         /// Where the copies are.
@@ -136,7 +136,7 @@ pub struct Salvaged {
     pub bytes: u64,
 }
 
-/// Copies of the folders, and what is to be taken from each. The copies go with the value.
+/// Copies of the folders, and the groups to take from each. The copies go with the value.
 pub struct Salvage {
     cluster_id: String,
     catalog_version: u64,
@@ -243,7 +243,7 @@ impl Salvage {
         self.catalog_version
     }
 
-    /// Where each group comes from; the catalog group first.
+    /// The source of each group; the catalog group first.
     pub fn groups(&self) -> &[SalvagedGroup] {
         &self.groups
     }
@@ -256,7 +256,7 @@ impl Salvage {
     /// Writes the backup: the histories, the data groups and the catalog, as `backup` does.
     ///
     /// # Errors
-    /// A group cannot be read, or the file cannot be written. What was written is of no use then.
+    /// A group cannot be read, or the file cannot be written. The partial file is useless then.
     pub async fn write(&self, file: File, created_ms: u64) -> Result<Salvaged, SalvageError> {
         let start = proto::BackupStart {
             cluster_id: self.cluster_id.clone(),

@@ -22,7 +22,7 @@ pub(crate) struct DiskWatcher {
 }
 
 impl DiskWatcher {
-    /// Applies what is recorded now, before the first message.
+    /// Applies the recorded disks before the first message.
     pub(crate) fn take_over(&self) {
         self.roster.set_recorded(&self.catalog.applied().disks().all());
         self.take_over_participation();
@@ -59,7 +59,7 @@ impl DiskWatcher {
         }
     }
 
-    /// Records what was identified, if this node leads the catalog group.
+    /// Records newly identified disks, if this node leads the catalog group.
     async fn record(&self) {
         let applied = self.catalog.applied();
         let Some(group) = self.catalog.group().filter(|group| group.is_leader()) else { return };

@@ -1,12 +1,14 @@
 //! Moves counts into the history, and the history to disk, at every column boundary and once a
-//! second in between.
+//! second in between; and lets the sampler look closer where it has become hot.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use keyviz_core::sampler::REFINE_EVERY;
 use keyviz_fanout::LocalMatrix;
 
 use crate::folder::archive::HistoryArchive;
@@ -21,11 +23,13 @@ pub(crate) struct Flusher {
     /// Only one flush runs at a time. `None`: the stored history could not be used, so nothing is
     /// stored.
     archive: Mutex<Option<HistoryArchive>>,
+    /// When the sampler was last resolved anew, by the node's clock.
+    planned_ms: AtomicU64,
 }
 
 impl Flusher {
     pub(crate) fn new(local: Arc<LocalMatrix>, archive: Option<HistoryArchive>) -> Self {
-        Flusher { local, archive: Mutex::new(archive) }
+        Flusher { local, archive: Mutex::new(archive), planned_ms: AtomicU64::new(0) }
     }
 
     /// Flushes until stopped, on blocking threads; then closes the column in progress.
@@ -50,7 +54,7 @@ impl Flusher {
                 Ok(()) if !stopped => {}
                 Ok(()) => return,
                 Err(error) => {
-                    // The supervisor restarts this loop; the store goes on meanwhile.
+                    // The supervisor restarts this loop; the store continues.
                     tracing::error!(%error, "a flush of the sampler failed");
                     return;
                 }
@@ -60,14 +64,27 @@ impl Flusher {
 
     fn flush(&self) {
         let flushed = self.local.flush();
-        if !flushed.closed.is_empty() {
-            self.local.sampler().replan();
-        }
+        self.plan(!flushed.closed.is_empty());
         if let Some(archive) = &mut *self.archive.lock()
             && let Err(error) = archive.store(&flushed, self.local.history())
         {
             tracing::error!(%error, "the history was not stored");
         }
+    }
+
+    /// Resolves the sampler anew at the end of a column, and within one every few seconds at most.
+    fn plan(&self, column_ended: bool) {
+        let now_ms = self.local.clock().now_ms();
+        // Relaxed: only one flush runs at a time. A clock that was set back waits no longer.
+        let since_ms = self.planned_ms.load(Ordering::Relaxed).abs_diff(now_ms);
+        if column_ended {
+            self.local.sampler().replan();
+        } else if u128::from(since_ms) >= REFINE_EVERY.as_millis() {
+            self.local.sampler().refine();
+        } else {
+            return;
+        }
+        self.planned_ms.store(now_ms, Ordering::Relaxed);
     }
 
     fn finish(&self) {

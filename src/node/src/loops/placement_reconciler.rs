@@ -2,8 +2,8 @@
 //! are placed elsewhere, and publishes the routes to the sampler, whose table the coordinator
 //! routes by.
 //!
-//! The sampler hears of routes from here and nowhere else, so it never counts under a route that
-//! the catalog has not applied.
+//! The sampler receives routes only from here, so it never counts under a route that the catalog
+//! has not applied.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,13 +25,13 @@ use super::leader_terms;
 use super::supervisor::{ControlLoop, Supervisor};
 use crate::folder::identity::Identity;
 
-/// Members that are not known yet are looked for again this often.
+/// The interval between lookups of unknown members.
 const MEMBERS_AGAIN: Duration = Duration::from_millis(20);
 
-/// Whether a group goes on without this node is asked again this often.
+/// The interval between checks whether a group continues without this node.
 const LEAVE_AGAIN: Duration = Duration::from_millis(500);
 
-/// What following the catalog needs.
+/// The loop that follows the catalog.
 #[derive(Clone)]
 pub(crate) struct PlacementReconciler {
     pub(crate) node: NodeId,
@@ -111,7 +111,7 @@ impl PlacementReconciler {
         self.take_over_placement().await;
     }
 
-    /// Opens what is placed here and gives up what is not.
+    /// Opens the groups placed here and gives up the others.
     async fn take_over_placement(&self) {
         let Some(cluster) = self.catalog.cluster() else { return };
         let placement = self.catalog.placement();
@@ -173,8 +173,8 @@ impl PlacementReconciler {
         Box::pin(self.give_up(group))
     }
 
-    /// Stops and erases a group once its leader says, confirmed by a majority, that this node is no
-    /// member of it: what the catalog says may lie in the past, and a member's data is never
+    /// Stops and erases a group once its leader, confirmed by a majority, answers that this node is
+    /// not a member: the applied catalog may be stale, and the data of a member must never be
     /// erased.
     async fn give_up(self, group: GroupId) {
         loop {
@@ -198,7 +198,7 @@ impl PlacementReconciler {
             }
         }
         self.leaving.lock().remove(&group);
-        // It may have been placed here again meanwhile.
+        // It may have been placed here again in between.
         if self.catalog.placement().holds(self.node, group) {
             self.take_over_placement().await;
         }
@@ -228,8 +228,7 @@ impl PlacementReconciler {
         }
     }
 
-    /// Where the replicas are. They are first members, whom the catalog group knows at any moment
-    /// now.
+    /// Where the replicas are. They are first members, which the catalog group lists shortly.
     async fn members_of(&self, placement: &GroupPlacement) -> Option<BTreeMap<u64, Member>> {
         while !self.stop.is_cancelled() {
             let members: BTreeMap<u64, Member> = placement

@@ -1,8 +1,8 @@
 //! Verifies the groups one after the other, on the node that leads the catalog group.
 //!
-//! A period has as many turns as there are groups. Turns follow the time of day, so that whoever
-//! leads goes on where its predecessor was, and a node that starts again and again verifies no more
-//! often.
+//! A period has as many turns as there are groups. Turns follow the time of day, so a new leader
+//! continues where its predecessor was, and restarts of a node do not make verifications more
+//! frequent.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use keyviz_types::GroupId;
 /// Turns are not closer together than this.
 const SHORTEST_TURN_MS: u64 = 200;
 
-/// Time is looked at this often, since the clock may be set.
+/// The clock is read this often, because it may be changed.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// What verifying needs.
@@ -48,7 +48,7 @@ impl Verifier {
             }
             let leads = self.catalog.group().is_some_and(|group| group.is_leader());
             if led && !leads {
-                // What was found is told by the one who finds it next.
+                // The next verification reports its findings again.
                 self.verification.forget();
                 turns = Turns::default();
             }
@@ -115,7 +115,7 @@ mod tests {
         let mut turns = Turns::default();
         let mut seen: Vec<_> = (7..12).filter_map(|turn| turns.next(&groups, turn)).collect();
         assert_eq!(seen[0], GroupId(2), "the time says where to go on");
-        // A leader that comes anew goes on where its predecessor was.
+        // A new leader continues where its predecessor was.
         let mut anew = Turns::default();
         assert_eq!(anew.next(&groups, 9), Some(seen[2]));
         seen.sort();

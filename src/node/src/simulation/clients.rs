@@ -1,5 +1,5 @@
-//! Clients that read and write a few keys and take down what they were told, on a runtime of their
-//! own, and an operator who splits and merges routes.
+//! Clients that read and write a few keys and record the answers, on a runtime of their own, and an
+//! operator that splits and merges routes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ const AS_CLIENT: Endpoint = Endpoint { host: 0, life: 0 };
 const CLIENT_STREAM: u64 = 0x1_0000;
 const OPERATOR_STREAM: u64 = 0x2_0000;
 
-/// What the clients have in common.
+/// State shared by the clients.
 #[derive(Clone)]
 pub(super) struct Workload {
     pub(super) net: Net,
@@ -163,7 +163,8 @@ impl Workload {
         Ok(())
     }
 
-    /// Performs a task once and takes it down. False: it certainly did not happen, or nobody knows.
+    /// Performs a task once and takes it down. False: it certainly did not happen, or the outcome
+    /// is unknown.
     async fn perform(&self, client: u64, task: &Task, host: u64) -> bool {
         let start = self.net.now_ms();
         let sent = task.clone();
@@ -301,7 +302,7 @@ fn change(parts: &Parts, choice: u64, number: u64) -> Option<CatalogCommand> {
     })
 }
 
-/// What a host does for a client.
+/// The service of a host for a client.
 fn serve(parts: Parts, task: Task) -> BoxFuture<'static, Result<Outcome, KvError>> {
     async move {
         let kv = &parts.coordinator;

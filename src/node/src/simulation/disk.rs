@@ -1,4 +1,4 @@
-//! A [`Database`] in memory that can lose what was not synced.
+//! A [`Database`] in memory that can lose unsynced writes.
 //!
 //! What the disk promises is what keyviz-raft's `engine.rs` says of sled: one write is atomic,
 //! writes survive a crash as a prefix of their order, and those before the last completed sync
@@ -26,7 +26,7 @@ pub(crate) struct Disk(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     trees: BTreeMap<Vec<u8>, Rows>,
-    /// How to take back what was written since the last sync, oldest first.
+    /// How to undo the writes since the last sync, oldest first.
     unsynced: Vec<Undo>,
     /// Writes ever made.
     written: u64,
@@ -42,8 +42,7 @@ enum Undo {
 }
 
 impl Disk {
-    /// The process that uses it dies: of what was not synced, the first `keep` of a thousand parts
-    /// survive.
+    /// The process that uses it dies: the first `keep` thousandths of the unsynced writes survive.
     pub(crate) fn crash(&self, keep: u64) {
         let mut state = self.0.lock();
         state.opened += 1;
@@ -81,12 +80,12 @@ impl Disk {
         self.0.lock().syncs_fail = true;
     }
 
-    /// What a copy of the files has that is made now.
+    /// The contents of a copy of the files made now.
     pub(crate) fn copied(&self) -> Copied {
         Copied(self.0.lock().trees.clone())
     }
 
-    /// A copy of the files takes the place of what is there. No process may have it open.
+    /// A copy of the files replaces the current ones. No process may have it open.
     pub(crate) fn put_back(&self, copied: &Copied) {
         let mut state = self.0.lock();
         state.trees = copied.0.clone();
@@ -233,7 +232,7 @@ impl Database for Process {
         self.disk.synced(self.disk.written(), self.number)
     }
 
-    /// Covers what was written before it began, and can be cut short by a crash.
+    /// Covers the writes before it began, and can be cut short by a crash.
     fn sync(&self) -> BoxFuture<'static, io::Result<()>> {
         let (disk, number, mark) = (self.disk.clone(), self.number, self.disk.written());
         let takes = (self.sync_time.0.lock())();
@@ -330,7 +329,7 @@ impl DatabaseTree for Tree {
         }
         let mut state = self.process.disk.0.lock();
         if state.opened != self.process.number {
-            // The process is dead; what still runs of it writes nowhere.
+            // The process is dead; its remaining tasks write nowhere.
             return;
         }
         let Some(rows) = state.trees.get_mut(&self.name) else { return };
@@ -342,8 +341,7 @@ impl DatabaseTree for Tree {
         state.note(Undo::Row { tree: self.name.clone(), key, before });
     }
 
-    /// What was written survives the process, though not a power loss, which the memory does not
-    /// tell apart.
+    /// Writes survive the process, but not a power loss, which the memory does not distinguish.
     fn flush(&self) -> io::Result<()> {
         Database::flush(&self.process)
     }
@@ -353,7 +351,7 @@ impl DatabaseTree for Tree {
     }
 }
 
-/// Rows of a tree, from either end. Like sled's, it sees what is written meanwhile.
+/// Rows of a tree, from either end. Like sled's, it sees concurrent writes.
 struct Range {
     disk: Disk,
     name: Vec<u8>,

@@ -6,18 +6,18 @@ use rand::{Rng as _, SeedableRng as _};
 use super::net::Link;
 use super::world::mix;
 
-/// What is done to the cluster. Hosts are numbered from 1.
+/// The faults of a run. Hosts are numbered from 1.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Fault {
     /// A host's process dies, and another starts later on what the disk kept.
     Kill { host: u64, keep: u64, down_ms: u64 },
     /// All at once.
     KillAll { keep: u64, down_ms: u64 },
-    /// The process stands still, whatever its timers say.
+    /// The process stands still, regardless of its timers.
     Pause { host: Whom, stopped_ms: u64 },
     /// No messages to it, from it, or either.
     Partition { host: Whom, inward: bool, outward: bool, cut_ms: u64 },
-    /// A leader is cut off for longer than an election and killed before it hears of it.
+    /// A leader is cut off for longer than an election and killed before it learns of it.
     KillCutLeader { cut_ms: u64, keep: u64 },
     /// One direction of one pair.
     OneWay { from: u64, to: u64, cut_ms: u64 },
@@ -29,8 +29,8 @@ pub(super) enum Fault {
     DiskFails { host: u64, keep: u64, down_ms: u64 },
     /// The wall clock jumps.
     Clock { host: u64, offset_ms: i64 },
-    /// A host forgets what it acknowledged and comes up first, with one that was down meanwhile; at
-    /// most once a run.
+    /// A host loses its disk and comes up first, together with one that was down then; at most once
+    /// a run.
     Forget { host: u64, behind: u64, how: Forgets, apart_ms: u64, alone_ms: u64 },
     /// A host's folder is copied while it is down, and a second process runs on the copy; at most
     /// once a run, and not where a host forgets.

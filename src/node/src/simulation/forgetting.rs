@@ -41,7 +41,7 @@ pub(super) fn lose_two(seed: u64, bug: Option<Bug>) -> Result<(), String> {
 }
 
 impl Cluster {
-    /// Everybody dies, a host forgets, and comes up again with the one that was down meanwhile.
+    /// All hosts die, one loses its disk, and comes up again with the one that was down then.
     pub(super) fn forget(&mut self, host: u64, behind: u64, how: Forgets, alone_ms: u64) {
         (1..=HOSTS).for_each(|host| {
             if self.host(host).is_up() {
@@ -74,7 +74,7 @@ impl Cluster {
                     self.rows_went_back = Some(host);
                     return;
                 }
-                // Where nobody knows better, nobody can tell.
+                // Without a host that has later marks, the loss cannot be detected.
                 if !self.others_know_more(host, &journal) {
                     return;
                 }
@@ -87,7 +87,7 @@ impl Cluster {
         }
     }
 
-    /// Whether every other host has heard, durably, of a later start or mark than a copied journal
+    /// Whether every other host has durably recorded a later start or mark than a copied journal
     /// has.
     fn others_know_more(&self, host: u64, copied: &Copied) -> bool {
         let number = copied.node_record("incarnation").and_then(|record| record.first_chunk());
@@ -100,7 +100,7 @@ impl Cluster {
     }
 }
 
-/// What a copied journal has of marks and starts.
+/// The marks and starts in a copied journal.
 fn heard(journal: &Copied) -> Heard {
     let record = journal.node_record("handshake");
     record.map_or_else(Heard::default, |record| heard_of(record).expect("what was written"))

@@ -63,7 +63,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// How a read that asks for the lease is made here.
+    /// How a lease read is made here.
     pub(super) fn lease(&self, group: GroupId) -> Consistency {
         let leads = || self.groups.get(group).is_some_and(|group| group.is_leader());
         match bug() {
@@ -100,7 +100,7 @@ pub(super) struct Host {
     pub(super) paused: bool,
     /// Milliseconds that it was paused and has yet to notice.
     behind_ms: u64,
-    /// What its clock says beyond the simulated time.
+    /// The offset of its clock from the simulated time.
     pub(super) clock_offset_ms: Arc<AtomicI64>,
     /// Longest time of a sync.
     pub(super) sync_ms: Arc<AtomicU64>,
@@ -165,7 +165,7 @@ impl Host {
         self.process.is_some()
     }
 
-    /// What the process is made of, once it has started.
+    /// The parts of the process, once it has started.
     pub(super) fn parts(&self) -> Option<Parts> {
         self.process.as_ref()?.ready.lock().clone()
     }
@@ -175,7 +175,7 @@ impl Host {
         self.process.as_ref()?.failed.lock().clone()
     }
 
-    /// Starts a process on what the disk has.
+    /// Starts a process on the contents of the disk.
     pub(super) fn start(&mut self) {
         assert!(self.process.is_none(), "one process a host");
         self.life += 1;
@@ -249,7 +249,7 @@ impl Host {
         }
     }
 
-    /// Whether the disk failed under the process, which therefore serves nothing any more.
+    /// Whether the disk failed under the process, which then no longer serves.
     pub(super) fn storage_failed(&self) -> bool {
         self.parts().is_some_and(|parts| parts.groups.storage().fault().is_some())
     }
@@ -276,7 +276,7 @@ impl Host {
             let Some(process) = &host.process else { return };
             process.runtime.block_on(async {
                 if passed_ms > 2 {
-                    // The time that a stopped process finds gone when it goes on.
+                    // The time that a stopped process has missed when it continues.
                     tokio::time::advance(Duration::from_millis(passed_ms - 1)).await;
                 }
                 tokio::time::sleep(Duration::from_millis(passed_ms.min(2))).await;

@@ -1,9 +1,8 @@
 //! The network between the hosts, in simulated milliseconds.
 //!
 //! A message is a closure that the receiving host runs, and its answer travels back the same way.
-//! How long it takes and what becomes of it is a function of the seed, the stream it is part of,
-//! and its number in that stream: so it does not depend on which of two tasks happened to send
-//! first.
+//! Its delay and fate are a function of the seed, its stream, and its number in that stream: so it
+//! does not depend on which of two tasks happened to send first.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,7 +35,7 @@ fn is_pipelined(stream: u64) -> bool {
 /// How soon a sender sees that its connection broke: sooner than any answer.
 const BREAKS_AFTER_MS: u64 = 1;
 
-/// What happens to messages from one host to another.
+/// The faults of messages from one host to another.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Link {
     /// Everything is lost.
@@ -53,11 +52,11 @@ pub(super) struct Link {
 #[derive(Debug)]
 pub(super) enum Answer<R> {
     Answered(R),
-    /// Nobody was there to take it: it certainly had no effect.
+    /// The receiver was down: it certainly had no effect.
     Refused,
 }
 
-/// What the receiver of a message does.
+/// The action of a message's receiver.
 pub(super) type Work = Box<dyn FnOnce(Parts) -> BoxFuture<'static, ()> + Send>;
 type Resolve = Box<dyn FnOnce() + Send>;
 
@@ -78,7 +77,7 @@ struct Inner {
     /// By due time, by number in the stream, and by a number that is the message's alone.
     queue: BTreeMap<(u64, u64, u64), Delivery>,
     streams: BTreeMap<(u64, u64, u64), Stream>,
-    /// What nobody will ever answer.
+    /// Requests that will never be answered.
     lost: Vec<Resolve>,
     trace: Trace,
     /// Every event, for a test that compares two runs.
@@ -140,7 +139,7 @@ impl Net {
         self.0.lock().now_ms
     }
 
-    /// Lets a millisecond pass and gives what is due.
+    /// Lets a millisecond pass and returns the messages that are due.
     pub(super) fn tick(&self) -> Vec<Delivery> {
         let mut inner = self.0.lock();
         inner.now_ms += 1;
@@ -205,7 +204,7 @@ impl Net {
             let due = (way.sent_ms + BREAKS_AFTER_MS, way.order, way.number);
             inner.queue.insert(due, Delivery::Reply { to: from, resolve: refuse });
         } else if way.copies == 0 {
-            // Kept, so that whoever waits is not told.
+            // Kept, so that the waiter gets no answer.
             inner.lost.push(refuse);
         }
         answered
@@ -222,7 +221,7 @@ impl Net {
         Box::new(move || {
             if let Some(answer) = answer.answer.lock().take() {
                 net.note(&[to.host, to.life, number]);
-                // Whoever gave up waiting needs no answer.
+                // The waiter may have given up.
                 let _ = answer.send(with);
             }
         })
@@ -270,7 +269,7 @@ impl<R: Send + 'static> Drop for Pending<R> {
     }
 }
 
-/// What becomes of one message.
+/// The fate of one message.
 struct Way {
     number: u64,
     order: u64,

@@ -34,7 +34,7 @@ impl SimulatedPeers {
             let lost = |reason: &str| PeerError::Lost { node: to, reason: reason.to_owned() };
             match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
                 Ok(Ok(Answer::Answered(reply))) => reply.map_err(|refusal| match refusal {
-                    // As the edge has it: what may have happened is not a refusal.
+                    // As the edge has it: a write that may have happened is not a refusal.
                     KvError::UnknownOutcome { .. } | KvError::Storage { .. } => {
                         lost(&refusal.to_string())
                     }

@@ -1,10 +1,10 @@
 //! The first start of a first member: it asks the others whether their cluster exists already.
 //!
 //! An empty folder under `--bootstrap` may be a new node or one that lost its disk. Only the others
-//! can tell, so a majority of the *other* first members must answer before anything is formed (of
-//! three members, both others). Where one knows the cluster, this node is let in only if that
-//! cluster has never seen a disk of it, or this very one; otherwise it has forgotten what it
-//! acknowledged, and the start is refused.
+//! know, so a majority of the *other* first members must answer before anything is formed (of three
+//! members, both others). If one knows the cluster, this node is admitted only if the cluster has
+//! never seen a disk of it, or has seen this very one; otherwise the node has lost acknowledged
+//! entries, and the start is refused.
 //!
 //! What stays open: of five first members or more, a minority that does not answer may be all that
 //! is left of the cluster. `docs/operations.md` says so.
@@ -30,7 +30,7 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// A member has this long to answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-/// Whom it waits for is logged this often.
+/// The awaited members are logged this often.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// What asking needs.
@@ -64,7 +64,7 @@ impl FirstStart {
     /// Returns once the cluster may be formed, or joined as a first member that comes late.
     ///
     /// # Errors
-    /// The cluster exists and knows this node, or cannot tell.
+    /// The cluster exists and has this node on record, or that is unclear.
     pub(crate) async fn run(&self) -> Result<(), NodeError> {
         if !self.asks {
             return Ok(());
@@ -153,7 +153,7 @@ impl FirstStart {
         ))
     }
 
-    /// A member of a version that does not say who it is says at least whether it has a cluster.
+    /// A member of a version without identification reports at least whether it has a cluster.
     async fn ask_older(&self, node: NodeId, address: &str) -> Option<Said> {
         let channel = self.peers.channel(node.0, address).ok()?;
         let mut client = ClusterPeerClient::new(channel);
@@ -168,7 +168,7 @@ impl FirstStart {
     }
 }
 
-/// A refusal that asking again does not change.
+/// A permanent refusal.
 fn refusal(node: NodeId, status: &Status) -> Option<Said> {
     let stands = status.code() == Code::FailedPrecondition;
     stands.then(|| Said::Refused(format!("node {node} says: {}", status.message())))

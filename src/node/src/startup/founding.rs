@@ -17,7 +17,7 @@ use crate::loops::supervisor::{ControlLoop, Supervisor};
 /// The pause between attempts to join or to bootstrap.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
-/// What makes a cluster out of its first members.
+/// Forms a cluster from its first members.
 pub(crate) struct Founding {
     pub(crate) first_start: FirstStart,
     pub(crate) handshakes: HandshakeLoop,
@@ -63,8 +63,8 @@ impl Founding {
         self.check_agreement();
     }
 
-    /// A first member whose flags disagree with what the cluster was made with says so and stops,
-    /// rather than to run on a promise that nobody keeps.
+    /// A first member whose flags differ from those that the cluster was formed with stops with an
+    /// error, rather than run with settings that have no effect.
     fn check_agreement(&self) {
         let Some(cluster) = self.changes.applied().cluster() else { return };
         if cluster.groups != self.plan.groups {

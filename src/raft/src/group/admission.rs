@@ -1,14 +1,15 @@
 //! How much may be under way: proposals of a group, and bytes of proposals of a node.
 //!
-//! What is admitted counts until its outcome is known, not until its caller loses patience: a
-//! caller that went away has left its entry in the queues, and a disk that stalls would gather them
-//! without end. So what waits for the log writer and for followers is bounded by what is admitted.
+//! An admitted proposal counts until its outcome is known, even if its caller gives up: a caller
+//! that went away has left its entry in the queues, and a disk that stalls would gather them
+//! without end. So the number of admitted proposals bounds what waits for the log writer and for
+//! followers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What an entry takes beside its command: its place in the log's cache, in openraft's queues and
-/// in the list of those who wait for an answer.
+/// Overhead of an entry on top of its command: its place in the log's cache, in openraft's queues
+/// and in the list of waiting callers.
 const ENTRY_BYTES: u64 = 512;
 
 /// Bytes of proposals under way on a node, over all groups.
@@ -34,7 +35,7 @@ struct LoadCounts {
     reads: AtomicU64,
 }
 
-/// What a group was asked for on this node since it was opened here.
+/// Requests to a group on this node since the group was opened here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct GroupLoad {
     /// Commands that this node proposed.
@@ -52,7 +53,7 @@ pub(crate) struct Admitted {
     bytes: u64,
 }
 
-/// Adds unless that exceeds the limit. What is refused is never seen in the counter: it must not
+/// Adds unless that exceeds the limit. The counter never includes a refused amount: it must not
 /// make another caller's smaller amount look too much. Relaxed: the number guards nothing but
 /// itself.
 fn take(counter: &AtomicU64, amount: u64, limit: u64) -> bool {
@@ -84,7 +85,7 @@ impl GroupQueue {
         self.proposals.load(Ordering::Relaxed)
     }
 
-    /// What the group was asked for here.
+    /// Requests to the group on this node.
     pub(crate) fn load(&self) -> GroupLoad {
         let load = &self.load;
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -105,7 +106,7 @@ impl GroupQueue {
         if !take(&self.proposals, 1, self.limit) {
             return None;
         }
-        // From here on, dropping it gives back what was taken.
+        // From here on, dropping it returns the amount.
         let mut admitted = Admitted { queue: self.clone(), bytes: 0 };
         if !take(&self.node.bytes, bytes, self.node.limit) {
             return None;

@@ -1,10 +1,10 @@
 //! Batches that form by themselves.
 //!
-//! What arrives alone leaves at once. What arrives while an earlier batch is under way gathers and
-//! leaves together, so batches grow with the load and nobody waits for a timer: the wait is for
-//! work that is being done anyway. Only a batch that hangs is not waited for. A write costs a few
-//! messages, tasks and wakes of threads whatever its size, and under load they are most of what it
-//! costs; a batch pays them once.
+//! An item that arrives alone leaves at once. Items that arrive while an earlier batch is under way
+//! are collected and leave together, so batches grow with the load and no item waits for a timer:
+//! the wait is for work that is being done anyway. Only a batch that hangs is not waited for. A
+//! write costs a few messages, tasks and thread wake-ups whatever its size, and under load these
+//! dominate its cost; a batch pays them once.
 //!
 //! ```text
 //!   join, join ──> waiting ──> lane 1: a batch under way ──> answers
@@ -18,19 +18,20 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// What one batch holds at most; an item over the bytes goes alone.
+/// Limits of one batch; an item over the bytes goes alone.
 const BATCH_ITEMS: usize = 1024;
 const BATCH_BYTES: usize = 1024 * 1024;
 
 /// Batches under way. Beyond the first, a lane opens only when a whole batch or a fair part of one
-/// waits; with all open, what waits is bounded by what its callers may have under way.
+/// waits; with all open, the number of waiting items is bounded by the requests that callers may
+/// have under way.
 const LANES: usize = 16;
 
 /// Items that justify a further lane while others are under way.
 const LANE_ITEMS: usize = 64;
 
-/// What has waited this long for a batch under way goes without it: it hangs, as in a group that
-/// has lost its quorum, and what comes after deserves its own answer.
+/// An item that has waited this long for a batch under way is sent without it: that batch hangs, as
+/// in a group that has lost its quorum, and later items must get answers of their own.
 const STALLED: Duration = Duration::from_millis(100);
 
 /// Collects items into batches.
@@ -60,9 +61,9 @@ impl<T> Default for Batcher<T> {
 }
 
 impl<T> Batcher<T> {
-    /// Has `send` send the item, of `bytes`, with whatever else gathers meanwhile, and waits for
-    /// what it answers through `answered`'s sender; `None`: it never will. Dropping the future does
-    /// not take the item back. Needs a Tokio runtime.
+    /// Has `send` send the item, of `bytes`, together with the items that arrive meanwhile, and
+    /// waits for the answer through `answered`'s sender; `None`: it never will. Dropping the future
+    /// does not take the item back. Needs a Tokio runtime.
     pub async fn submit<A, F>(
         self: Arc<Self>,
         item: T,
@@ -97,7 +98,7 @@ impl<T> Batcher<T> {
         open
     }
 
-    /// Opens a lane for what waits behind one that hangs. `true` as in [`Batcher::join`].
+    /// Opens a lane for items that wait behind a hanging one. `true` as in [`Batcher::join`].
     fn open_beside(&self) -> bool {
         let mut state = self.state.lock();
         let open = !state.waiting.is_empty() && state.lanes < LANES;
@@ -106,7 +107,7 @@ impl<T> Batcher<T> {
     }
 
     /// Sends batches until nothing waits. Items leave in the order in which they joined; batches of
-    /// different lanes may overtake each other. What `send` does not answer, nobody answers.
+    /// different lanes may overtake each other. Only `send` answers items.
     async fn run<F>(self: Arc<Self>, send: impl Fn(Vec<T>) -> F)
     where
         F: Future<Output = ()>,
@@ -154,7 +155,7 @@ impl<T> Drop for Lane<'_, T> {
         let mut state = self.batcher.state.lock();
         state.lanes -= 1;
         if state.lanes == 0 {
-            // Nobody is left to send them: they see that their answers will not come.
+            // No task is left to send them: they see that their answers will not come.
             state.waiting.clear();
             state.bytes = 0;
         }
@@ -169,7 +170,7 @@ mod tests {
 
     type Sent = (Vec<u32>, oneshot::Sender<()>);
 
-    /// Submits items and hears of the batches they leave in, each with what ends it.
+    /// Submits items and receives the batches they leave in, each with a way to end it.
     struct Test {
         batcher: Arc<Batcher<u32>>,
         batches: mpsc::UnboundedSender<Sent>,

@@ -13,9 +13,9 @@ pub const MAX_COMMAND_BYTES: usize = MAX_MESSAGE_BYTES / 2;
 /// How the groups of a node behave. The defaults suit a LAN.
 #[derive(Clone, Copy, Debug)]
 pub struct GroupOptions {
-    /// How often an idle leader lets its followers hear of it.
+    /// The heartbeat interval of an idle leader.
     pub heartbeat: Duration,
-    /// A follower that hears nothing campaigns after a random time from this on.
+    /// Without a heartbeat a follower campaigns after a random time of at least this.
     pub election_min: Duration,
     /// The longest such time; a leader's lease lasts as long.
     pub election_max: Duration,
@@ -39,15 +39,15 @@ pub struct GroupOptions {
     /// [`GroupOptions::election_max`], which leaves a margin for clocks that run at different
     /// speeds and for the time between the check and the read.
     pub lease: Option<Duration>,
-    /// Lets a leader overwrite what a replica has committed, rather than to close the group there.
-    /// For simulations that show what it costs.
+    /// Lets a leader overwrite entries that a replica has committed, instead of closing the group
+    /// there. For simulations that show the consequences.
     pub overwrites_committed: bool,
 }
 
 impl GroupOptions {
     /// Default of [`GroupOptions::move_bytes_per_s`].
     pub const MOVE_BYTES_PER_S: u64 = 64 << 20;
-    /// A run of rows must not take longer than its receiver is waited for.
+    /// A run of rows must not take longer than the sender waits for its receiver.
     pub const MIN_MOVE_BYTES_PER_S: u64 = 64 << 10;
     /// Default of [`GroupOptions::queue_bytes`].
     pub const QUEUE_BYTES: u64 = 64 * 1024 * 1024;
@@ -91,13 +91,14 @@ impl GroupOptions {
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.compact_entries),
             max_in_snapshot_log_to_keep: self.keep_entries,
             purge_batch_size: (self.compact_entries / 8).clamp(1, 256),
-            // A follower further behind than what is kept needs the rows rather than the log.
+            // A follower that is further behind than the kept entries needs a snapshot instead of
+            // the log.
             replication_lag_threshold: self.compact_entries + self.keep_entries,
             api_channel_size: Some(u64::from(self.proposals) * 2),
             enable_pre_vote: Some(true),
-            // A leader that goes on in its old term after a restart knows neither what it committed
-            // last nor an entry of its own that would tell: its reads could miss what it had
-            // acknowledged. A new term begins with such an entry.
+            // A leader that continued in its old term after a restart would know neither its last
+            // committed entry nor an entry of its own that proves it: its reads could miss
+            // acknowledged writes. A new term begins with such an entry.
             enable_leader_restore: Some(false),
             backoff: "50ms 100ms 200ms ...1000ms".into(),
             ..Config::default()

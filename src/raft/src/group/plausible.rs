@@ -1,6 +1,6 @@
-//! Terms that elections lead to. Each election raises the term of its group by one, so a term that
-//! is far above the own one is no election's: it is a mistake or an attack, and taking it over
-//! would leave the group without a leader for good once no larger one is left.
+//! Terms that elections lead to. Each election raises the term of its group by one. A term far
+//! above this node's own therefore does not come from an election but from a fault or an attack,
+//! and adopting it would leave the group without a leader forever once the largest term is reached.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use tonic::Status;
 
 use super::Group;
 
-/// A term that is further above the own one than this is refused: an election a millisecond would
-/// need 49 days for it.
+/// A term that exceeds this node's own by more than this is refused: an election a millisecond
+/// would need 49 days for it.
 pub(crate) const MAX_TERM_JUMP: u64 = 1 << 32;
 
-/// The log tells of refusals at most this often.
+/// Refusals are logged at most this often.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 static TOLD: Mutex<Option<Instant>> = Mutex::new(None);

@@ -13,7 +13,7 @@ use super::batcher::Batcher;
 use crate::machine::apply::Applier;
 use crate::types::{Command, LogId, Reply, Types};
 
-/// Where a proposal ended up and what the state machine answered.
+/// The position of a proposal in the log and the reply of the state machine.
 pub(crate) struct Written {
     pub(crate) log_id: LogId,
     pub(crate) reply: Reply,
@@ -37,8 +37,8 @@ struct Proposal {
 }
 
 impl Proposals {
-    /// Proposes `command` with whatever else is proposed meanwhile. Dropping the future does not
-    /// take it back.
+    /// Proposes `command`, batched with other proposals of the same moment. Dropping the future
+    /// does not take it back.
     pub(crate) async fn write(&self, raft: &Raft, command: Command) -> WriteResult {
         let (answer, written) = oneshot::channel();
         let bytes = command.0.len();
@@ -65,7 +65,7 @@ async fn propose(raft: Raft, batch: Vec<Proposal>) {
             Err(fatal) => return refuse(answers, &fatal),
         };
         let Some(answer) = answers.next() else { return };
-        // A proposer that has gone needs no answer.
+        // The caller may have gone away.
         let _ = answer.send(answered);
     }
 }

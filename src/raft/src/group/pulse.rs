@@ -1,9 +1,9 @@
 //! Whether a group can be served, as this node knows it.
 //!
-//! A leader is one only while a quorum follows it, and who leads is remembered long after the
-//! leader is gone. So a leader tells with each append how long ago a quorum last confirmed it, and
-//! a group counts as served here while that is no longer ago than [`SERVED_WITHIN`], counted on
-//! this node's clock.
+//! A leader is only useful while a quorum follows it, and followers remember a leader long after it
+//! is gone. So each append carries the time since a quorum last confirmed its leader, and a group
+//! counts as served here while that age, measured on this node's clock, is at most
+//! [`SERVED_WITHIN`].
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +27,7 @@ const NEVER_MS: u32 = u32::MAX;
 
 type Metrics = WatchReceiverOf<Types, RaftMetrics<Types>>;
 
-/// What is known of the quorum of one group's leader.
+/// The state of the quorum of one group's leader.
 #[derive(Default)]
 pub(crate) struct Pulse {
     /// Not the group's Raft, which holds this.
@@ -77,8 +77,8 @@ impl Pulse {
         })
     }
 
-    /// A leader whose append was taken told this. One of an earlier version tells nothing, and is
-    /// taken for one that has a quorum.
+    /// Received with an accepted append. A leader of an earlier version sends nothing, and is
+    /// assumed to have a quorum.
     pub(crate) fn heard(&self, leader: RaftNodeId, age_ms: Option<u32>) {
         let age_ms = age_ms.unwrap_or(0);
         if age_ms == NEVER_MS {
@@ -104,7 +104,7 @@ impl Pulse {
         self.leader_changes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How long ago a quorum confirmed `leader`, by what it told.
+    /// How long ago a quorum confirmed `leader`, as it reported.
     pub(crate) fn age_of(&self, leader: RaftNodeId) -> Option<Duration> {
         let heard = (*self.heard.lock()).filter(|heard| heard.leader == leader)?;
         Some(Instant::now().saturating_duration_since(heard.confirmed))

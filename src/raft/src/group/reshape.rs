@@ -1,9 +1,10 @@
-//! Bringing the members of a group to what they shall be, one safe step a call.
+//! Brings a group to its intended members, one safe step a call.
 //!
 //! A member that comes receives the log as a learner until it is near the end of it, then the set
 //! of voters is replaced through joint consensus, then a learner that has no place is dropped. A
-//! leader that goes hands over first. Each call looks at what there is and does the next step, so
-//! it does not matter who called before, how far that came, or whether it died on the way.
+//! leader that is to be removed hands over first. Each call inspects the current state and takes
+//! the next step, so it does not matter which caller came before, how far it got, or whether it
+//! crashed midway.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use super::members::changed;
 use crate::error::{ChangeError, ReadError};
 use crate::types::{Member, RaftNodeId};
 
-/// A learner that lacks no more entries than this may vote: it has the rest within a moment.
+/// A learner that lags by at most this many entries may become a voter: it has the rest within a
+/// moment.
 const CAUGHT_UP: u64 = 1_000;
 
 /// Who shall be in a group.
@@ -25,7 +27,7 @@ const CAUGHT_UP: u64 = 1_000;
 pub struct Shape {
     /// Those who shall vote; at least one.
     pub voters: BTreeMap<RaftNodeId, Member>,
-    /// Those who shall only receive the log.
+    /// Members that only receive the log.
     pub learners: BTreeMap<RaftNodeId, Member>,
 }
 
@@ -38,7 +40,7 @@ impl Shape {
 /// How far a group is from its shape.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reshaped {
-    /// It has it, and a majority knows.
+    /// The change is committed.
     Done,
     /// A node receives the log.
     CatchingUp {
@@ -132,7 +134,7 @@ impl Group {
     }
 }
 
-/// What takes longer may still happen.
+/// A change that takes longer may still take effect.
 async fn within(
     limit: Duration,
     change: impl Future<Output = Result<(), ChangeError>>,

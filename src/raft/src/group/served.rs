@@ -1,5 +1,4 @@
-//! What a group is worth to those who ask this node for it: whether it can be served, and what it
-//! was asked for.
+//! Whether this node can serve a group, and how many requests for it arrived here.
 
 use std::time::Duration;
 
@@ -16,16 +15,16 @@ pub enum NotServed {
     /// It has stopped on this node.
     #[error("it has stopped on this node: {0}")]
     Stopped(String),
-    /// It has no members yet, or this node has not heard of them.
+    /// It has no members yet, or this node has not received them.
     #[error("it has no members yet")]
     NoMembers,
-    /// Nobody is known to lead it.
+    /// It has no known leader.
     #[error("it has no leader")]
     NoLeader,
-    /// This node leads it, and no quorum says so.
+    /// This node leads it, but no quorum has confirmed that lately.
     #[error("no quorum has confirmed this node as its leader for {} s", .0.as_secs())]
     NoQuorum(Duration),
-    /// Another node leads it, and that node or its quorum has not been heard of.
+    /// Another node leads it, but that node or its quorum has been silent.
     #[error("its leader, node {0}, was not heard to have a quorum for {after} s",
         after = .1.as_secs())]
     LeaderSilent(RaftNodeId, Duration),
@@ -36,7 +35,7 @@ pub enum NotServed {
 
 impl Group {
     /// The leader of the group, which a quorum confirmed within [`SERVED_WITHIN`] as far as this
-    /// node knows; else why nobody may count on the group here.
+    /// node knows; otherwise why the group cannot be served here.
     ///
     /// # Errors
     /// See [`NotServed`].
@@ -83,7 +82,7 @@ impl Group {
         self.pulse().age_of(self.leader()?.0)
     }
 
-    /// What the group was asked for here.
+    /// Requests to the group on this node.
     pub fn load(&self) -> GroupLoad {
         self.queue.load()
     }

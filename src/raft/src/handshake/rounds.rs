@@ -13,7 +13,7 @@ use super::silence::tell;
 use crate::transport::{Peers, status_words};
 use keyviz_types::NodeId;
 
-/// A node that starts asks the others for this long at most. Those that do not answer by then are
+/// A starting node waits at most this long for the others. Those that do not answer by then are
 /// identified once they do, before the first message to or from them.
 const CHECK_WITHIN: Duration = Duration::from_secs(2);
 
@@ -27,7 +27,7 @@ const MARK_EVERY: Duration = Duration::from_secs(1);
 /// member that came back with another disk, or does not answer, though no group speaks to it.
 const ROUND_AT_LEAST_EVERY: u32 = 3;
 
-/// What keeps a node's handshakes going.
+/// The loop of a node's handshakes.
 #[derive(Clone, Debug)]
 pub struct HandshakeLoop {
     /// Who is who.
@@ -53,7 +53,7 @@ impl HandshakeLoop {
         self.mark().await;
     }
 
-    /// Asks the other members what they know of this node, then lets it take part.
+    /// Checks this node with the other members, then lets it take part.
     async fn check(&self) {
         let until = Instant::now() + CHECK_WITHIN;
         let mut waiting = self.roster.others();
@@ -103,7 +103,7 @@ impl HandshakeLoop {
             if wrote || self.roster.has_news() {
                 match self.roster.store_round(wrote).await {
                     Ok(()) => marked_at = operations(),
-                    // The storage has failed, and says so itself.
+                    // The storage has failed, and reports that itself.
                     Err(error) => tracing::debug!(%error, "no mark was made"),
                 }
             }

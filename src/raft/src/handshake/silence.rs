@@ -71,7 +71,7 @@ impl Silences {
         self.0.lock().contains_key(&node)
     }
 
-    /// Members that are none any more are forgotten.
+    /// Former members are forgotten.
     pub(super) fn keep(&self, members: &BTreeMap<NodeId, String>) {
         self.0.lock().retain(|node, _| members.contains_key(node));
     }

@@ -1,4 +1,4 @@
-//! What a node shows of itself, and what a peer concludes from it. Pure.
+//! What a node shows about its start, and what a peer concludes from that. Pure.
 
 use bincode::{Decode, Encode};
 
@@ -32,7 +32,7 @@ pub struct PastStart {
 /// Why a start is not the one that it claims to be.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Doubt {
-    /// The folder was emptied, or belongs to somebody else.
+    /// The folder was emptied, or belongs to another node.
     #[error(
         "node {node} has disk {shown}, but the cluster knows node {node} with disk {known}: its \
          folder was emptied or replaced, so it has forgotten what it acknowledged. {}",
@@ -58,7 +58,7 @@ pub enum Doubt {
         /// Numbers that show it.
         what: String,
     },
-    /// A peer that showed its disk before shows none.
+    /// A peer that showed its disk before no longer does.
     #[error(
         "node {node} does not show its disk, which the cluster has on record: it runs a version \
          that is too old. Start it with the version of the other nodes"
@@ -67,7 +67,7 @@ pub enum Doubt {
         /// The member.
         node: NodeId,
     },
-    /// Somebody else answers where the member should.
+    /// Another process answers at the member's address.
     #[error(
         "another process answers at the address of node {node} ({address}): this one runs on a \
          copy of its folder, or at an address that the cluster does not know. Stop one of the two; \

@@ -99,8 +99,8 @@ fn read(tree: &Tree, group: GroupId, first: u64) -> io::Result<Block> {
     Ok(record::decode_block(group, first, Bytes::from(bytes))?)
 }
 
-/// The entries of `[start, end)` that are on disk, in order and without gap. Fewer when the range
-/// was purged or cut meanwhile.
+/// The entries of `[start, end)` that are on disk, in order and without gap. Fewer if the range was
+/// purged or truncated in between.
 pub(crate) fn read_range(
     tree: &Tree,
     group: GroupId,

@@ -73,7 +73,7 @@ impl From<CorruptLog> for std::io::Error {
     }
 }
 
-/// What a record of the log tree is.
+/// The kind of a record in the log tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Key {
     Vote,

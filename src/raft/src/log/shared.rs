@@ -1,5 +1,5 @@
-//! What the reader, the store and the writer of one log share: the newest entries, and which blocks
-//! are on disk.
+//! State shared by the reader, the store and the writer of one log: the newest entries, and which
+//! blocks are on disk.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl CacheBudget {
     }
 }
 
-/// What the reader, the store and the writer of one log share.
+/// State shared by the reader, the store and the writer of one log.
 #[derive(Debug)]
 pub(crate) struct LogShared {
     pub(super) group: GroupId,
@@ -43,7 +43,7 @@ pub(crate) struct LogShared {
     pub(super) durable_end: watch::Sender<u64>,
 }
 
-/// Of [`LogShared::durable_end`], where a write or a sync failed.
+/// Value of [`LogShared::durable_end`] after a failed write or sync.
 pub(super) const FAILED: u64 = u64::MAX;
 
 /// Some entries on their way to the disk.

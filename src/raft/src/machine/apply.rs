@@ -110,8 +110,8 @@ impl Applier {
         Ok(Self { storage, log: None, keyspace, machine, applied: Arc::new(applied) })
     }
 
-    /// Applies no entry before it is durable in `log`, whoever else has it: after a crash the rows
-    /// must not contain what the log does not know of.
+    /// Applies no entry before it is durable in `log`, even if it is committed: after a crash the
+    /// rows must not contain entries that the log lacks.
     pub(crate) fn behind(mut self, log: GroupLog) -> Self {
         self.log = Some(log);
         self

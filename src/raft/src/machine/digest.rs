@@ -34,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// quarter of it.
 const NICE: i32 = 5;
 
-/// What the rows of a replica come to.
+/// The digest of a replica's rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RowsDigest {
     /// The last entry that they contain.
@@ -121,8 +121,8 @@ impl ArmedDigest {
     }
 
     /// Waits for the entry, for `limit` at most, and reads the rows on a thread of low priority, at
-    /// no more than `bytes_per_s` (0: no limit) unless so much is written meanwhile that it has to
-    /// hurry. Batches that follow are not held up. Dropping the future ends the reading.
+    /// `bytes_per_s` at most (0: no limit), or faster if many writes arrive meanwhile. Batches that
+    /// follow are not held up. Dropping the future ends the reading.
     ///
     /// # Errors
     /// See [`DigestError`].
@@ -143,9 +143,9 @@ impl ArmedDigest {
             let mut taken = taken;
             let wanted = || !flag.load(Ordering::Relaxed);
             let digest = read_rows(&mut taken.view, index, bytes_per_s, &progress, wanted);
-            // Free again before anybody is told.
+            // Released before the result is published.
             drop(taken);
-            // Whoever went away does not want to know.
+            // The caller may have gone away.
             let _ = done.send(digest);
         };
         let thread = std::thread::Builder::new().name("digest".to_owned()).spawn(read);

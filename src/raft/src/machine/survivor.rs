@@ -1,10 +1,10 @@
 //! Reads the rows of a node that does not run, for a group that has lost its majority.
 //!
-//! A replica's rows end at the last entry that it applied, and its log may go on: the leader's
-//! commit index reaches a follower one message after the entry does. An entry that a client was
-//! told of is in the log of a majority, so the entries after the applied one may be acknowledged
-//! writes. [`Survivor::replay`] applies them all, as a leader that is elected from this log would.
-//! Entries that were never acknowledged may be among them.
+//! A replica's rows end at the last entry that it applied, and its log may continue: the leader's
+//! commit index reaches a follower one message after the entry does. An acknowledged entry is in
+//! the logs of a majority, so the entries after the applied one may be acknowledged writes.
+//! [`Survivor::replay`] applies them all, as a leader that is elected from this log would. Entries
+//! that were never acknowledged may be among them.
 //!
 //! Works on a copy of the folder: a replica that applied entries which its group never committed
 //! could not return to that group.
@@ -30,7 +30,7 @@ const RUN_ENTRIES: u64 = 1024;
 /// Files of a folder that its copy makes anew.
 const NOT_COPIED: [&str; 2] = ["LOCK", "lost+found"];
 
-/// A replica as the folder has it.
+/// A replica as found in the folder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SurvivingReplica {
     /// The last entry that its rows contain.
@@ -96,7 +96,7 @@ impl Survivor {
         &self.storage
     }
 
-    /// Applies what the group's log has after its rows, and gives the rows.
+    /// Applies the entries of the log that follow the rows, and returns the rows.
     ///
     /// # Errors
     /// The folder has no replica of the group, a record is damaged, or the log does not continue

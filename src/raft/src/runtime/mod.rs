@@ -21,8 +21,8 @@ thread_local! {
 }
 
 /// While it lives, what groups do on this thread is decided by its inputs alone: random numbers
-/// come from one source, who waits for a channel is woken in the order of waiting, and work that
-/// may block runs at once, on this thread. For simulations.
+/// come from one source, waiters of a channel are woken in order, and blocking work runs at once,
+/// on this thread. For simulations.
 #[derive(Debug)]
 pub struct Reproducible(());
 

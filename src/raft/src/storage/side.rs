@@ -109,8 +109,8 @@ impl Storage {
         Ok(SideRows { open })
     }
 
-    /// Removes the rows of a name, which gives their room back at once. Handles that are left reach
-    /// nothing any more.
+    /// Removes the rows of a name, which gives their room back at once. Remaining handles have no
+    /// effect.
     pub fn remove_side(&self, name: &str) -> io::Result<()> {
         self.inner.sides.0.lock().remove(name);
         if self.inner.rows.is_given() {
@@ -169,7 +169,7 @@ impl SideRows {
     /// Writes and deletes rows: all of it or, after a crash, none.
     ///
     /// # Errors
-    /// What fails once fails from then on, until the rows are removed.
+    /// After the first failure all operations fail until the rows are removed.
     pub fn apply(
         &self,
         puts: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,

@@ -8,8 +8,8 @@ use crate::wire;
 use keyviz_proto as proto;
 
 impl Service {
-    /// Whether a message with this greeting is taken. A sender that is not known yet is identified
-    /// at its own address first.
+    /// Whether a message with this greeting is taken. An unknown sender is identified at its own
+    /// address first.
     pub(crate) async fn check(&self, hello: Option<&proto::RaftHello>) -> Result<(), Status> {
         let hello = hello.ok_or(wire::Invalid("it does not say who sends it"))?;
         self.check_cluster(hello)?;
@@ -17,7 +17,7 @@ impl Service {
         let Some(roster) = peers.roster() else { return Ok(()) };
         let Admit::Unidentified(from) = roster.admit(hello)? else { return Ok(()) };
         let Some(address) = roster.address(from) else {
-            // Nobody told this node yet who the members are: it is about to be told.
+            // This node has not received the members yet: it is about to be told.
             roster.trust(hello);
             return Ok(());
         };

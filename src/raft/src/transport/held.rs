@@ -1,8 +1,8 @@
-//! What a node holds of a snapshot that was cut, so that the next one need not send it again.
+//! The received part of an interrupted snapshot, so that the next one need not resend it.
 //!
 //! The next snapshot is another one: it is taken later, perhaps by another leader, and rows have
-//! changed. So the receiver tells which ranges of keys it holds, each with a digest of its rows;
-//! the sender reads the same ranges of its own rows, and sends only those that differ.
+//! changed. The receiver reports which key ranges it holds, each with a digest of its rows; the
+//! sender digests the same ranges of its own rows and sends only those that differ.
 //!
 //! One snapshot of a group is received at a time. A new one ends the one before, whose connection
 //! may be dead without anybody having noticed.
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::machine::apply::Staged;
 
-/// What was received stays for so long, for a leader that comes back.
+/// How long the received part is kept for a leader that returns.
 const KEPT_FOR: Duration = Duration::from_secs(600);
 
 /// How long a snapshot that is being received may take to end when another comes.
@@ -46,7 +46,7 @@ pub(crate) struct Partial {
     pub(crate) ranges: VecDeque<HeldRange>,
 }
 
-/// What a group receives, and what it holds of what it received.
+/// The snapshot that a group receives, and the part that it holds.
 #[derive(Default)]
 pub(crate) struct Incoming {
     state: Mutex<State>,
@@ -64,7 +64,7 @@ struct State {
 /// How far a snapshot that is being received is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SnapshotProgress {
-    /// Rows so far, those that were held already included.
+    /// Rows so far, including those held before.
     pub rows: u64,
     /// Bytes of them that travelled.
     pub bytes: u64,
@@ -77,7 +77,7 @@ pub(crate) struct Reception {
 }
 
 impl Incoming {
-    /// Ends what is being received, and tells what is held then.
+    /// Ends the reception and returns the ranges held.
     pub(crate) async fn held(&self) -> Option<(u64, Vec<HeldRange>)> {
         let running = self.state.lock().receiving.clone();
         if let Some(running) = running {
@@ -87,7 +87,7 @@ impl Incoming {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             };
-            // If it does not end, nothing is held, and the snapshot starts afresh.
+            // If it does not end, nothing is held and the snapshot starts over.
             let _ = tokio::time::timeout(END_WITHIN, ended).await;
         }
         let state = self.state.lock();

@@ -30,7 +30,7 @@ impl Identity {
         self.roster.as_ref()
     }
 
-    /// Fails while this node takes part in nothing.
+    /// Fails while this node does not take part.
     pub(crate) fn may_take_part(&self) -> Result<(), Status> {
         self.roster.as_ref().map_or(Ok(()), Roster::may_take_part)
     }

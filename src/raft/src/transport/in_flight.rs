@@ -1,4 +1,4 @@
-//! An append on its way to a peer, and what its answer means.
+//! An append in flight to a peer, and the meaning of its answer.
 
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult};
 use tokio::time::Instant;

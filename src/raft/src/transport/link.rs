@@ -263,13 +263,13 @@ impl Life {
         pending.bytes = 0;
     }
 
-    /// A peer that does not take this node for one of its cluster, or the other way round, is the
-    /// operator's to put right, so it is said at once, and once.
+    /// If either node does not accept the other as a member of its cluster, an operator must act,
+    /// so it is logged at once, and once.
     fn warn_if_refused(&self, status: &tonic::Status, cause: &Arc<str>) {
         let told = self.state.lock().last_failure.as_ref().is_some_and(|(_, last)| last == cause);
         use tonic::Code;
 
-        // The second is what a TLS port says to plain text.
+        // The second is the answer of a TLS port to plain text.
         let refused = matches!(
             status.code(),
             Code::Unauthenticated | Code::PermissionDenied | Code::FailedPrecondition
@@ -307,7 +307,7 @@ impl Life {
     }
 }
 
-/// What a status says in the words of its innermost cause.
+/// The innermost cause of a status, as text.
 pub(crate) fn status_words(status: &tonic::Status) -> String {
     let mut text = status.message().to_owned();
     let mut source = std::error::Error::source(status);
@@ -349,7 +349,7 @@ fn frames(
     .boxed()
 }
 
-/// About what an append takes in memory and on the wire.
+/// The approximate size of an append in memory and on the wire.
 pub(super) fn append_bytes(request: &proto::RaftAppend) -> usize {
     use proto::raft_entry::Payload;
     let payload = |entry: &proto::RaftEntry| match &entry.payload {

@@ -29,7 +29,7 @@ use keyviz_proto::raft_transport_client::RaftTransportClient;
 use keyviz_security::AuthChannel;
 use keyviz_types::GroupId;
 
-/// How long the peer may take to say what it holds of a snapshot.
+/// Time limit for the peer to report the ranges that it holds.
 pub(super) const HELD_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(super) type Client = RaftTransportClient<AuthChannel>;
@@ -40,9 +40,9 @@ pub(crate) struct GroupNetwork {
     pub(crate) peers: Peers,
     pub(crate) group: GroupId,
     pub(crate) pace: Arc<Pace>,
-    /// How long word of a commit waits for entries to travel with.
+    /// How long a commit update is held for an append to carry it.
     pub(crate) hold: Duration,
-    /// What this node tells of its quorum.
+    /// The age of the quorum that this node reports.
     pub(crate) pulse: Arc<Pulse>,
 }
 
@@ -68,9 +68,8 @@ pub(crate) struct PeerNetwork {
     pub(super) pace: Arc<Pace>,
     pub(super) hold: Duration,
     pulse: Arc<Pulse>,
-    /// The term in which this node led last, and the last entry that the peer said to have stored
-    /// in it, in answers to this network. A replica that comes back after it was given up has
-    /// another one.
+    /// The last term in which this node led, and the last entry that the peer acknowledged in it
+    /// through this network. A replica that comes back after it was given up has another one.
     acknowledged: Mutex<Option<(u64, LogId)>>,
 }
 
@@ -124,7 +123,8 @@ impl PeerNetwork {
         }
     }
 
-    /// What the peer holds of an earlier snapshot, and its name; nothing where it does not say.
+    /// The ranges that the peer holds of an earlier snapshot, and its name; empty if it reports
+    /// none.
     pub(super) async fn held(&self, client: &mut Client) -> (u64, Vec<HeldRange>) {
         let hello = Some(self.peers.hello(self.target));
         let request = proto::RaftSnapshotHeldRequest { hello, group: self.group.0 };

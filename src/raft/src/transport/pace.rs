@@ -5,8 +5,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// A limit in bytes a second. A sender waits before each run until those before it are paid for,
-/// so a run may be of any size, and after a pause one run goes at once.
+/// A limit in bytes a second. Before each run a sender waits until the previous ones are paid for,
+/// so a run may have any size, and after a pause one run is sent at once.
 #[derive(Debug)]
 pub(crate) struct Pace {
     /// 0: no limit.

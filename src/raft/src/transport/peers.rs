@@ -30,7 +30,7 @@ pub enum PeerError {
     Address {
         /// The peer.
         node: RaftNodeId,
-        /// What stands for its address.
+        /// Replaces its address.
         addr: String,
     },
 }
@@ -54,9 +54,9 @@ struct Inner {
     identity: Arc<Identity>,
     options: PeersOptions,
     peers: Mutex<HashMap<RaftNodeId, Peer>>,
-    /// Who said last that its disk is full.
+    /// The peers whose last answer said that their disk is full.
     full: ArcSwap<BTreeSet<RaftNodeId>>,
-    /// What carries the messages of Raft; `None`: gRPC.
+    /// The transport of Raft messages; `None`: gRPC.
     wire: Option<Arc<dyn Wire>>,
 }
 
@@ -164,7 +164,7 @@ impl Peers {
         });
     }
 
-    /// The peers whose disks are full, as far as they have said.
+    /// The peers that last reported a full disk.
     pub(crate) fn full(&self) -> Arc<BTreeSet<RaftNodeId>> {
         self.inner.full.load_full()
     }
@@ -174,7 +174,7 @@ impl Peers {
         self.inner.identity.roster()
     }
 
-    /// Fails while this node takes part in nothing.
+    /// Fails while this node does not take part.
     pub(crate) fn may_take_part(&self) -> Result<(), Status> {
         self.inner.identity.may_take_part()
     }
@@ -197,11 +197,11 @@ impl Peers {
         }
     }
 
-    /// Asks who answers at an address, and takes it for `node` or refuses. `fresh`: also where it
-    /// was identified before. `identify_me`: the peer does the same with this node first.
+    /// Identifies the node at an address as `node`, or refuses it. `fresh`: also where it was
+    /// identified before. `identify_me`: the peer does the same with this node first.
     ///
     /// # Errors
-    /// Nobody answers (`UNAVAILABLE`), or somebody who is not that member (`FAILED_PRECONDITION`).
+    /// No answer (`UNAVAILABLE`), or an answer that is not this member's (`FAILED_PRECONDITION`).
     pub async fn identify(
         &self,
         node: ids::NodeId,
@@ -216,7 +216,7 @@ impl Peers {
         roster.identify(node, &cluster, fresh, ask).await
     }
 
-    /// Asks who answers at an address, and believes nothing of it.
+    /// Identifies the node at an address without recording anything.
     ///
     /// # Errors
     /// Nobody answers, or an earlier version does (`UNIMPLEMENTED`).
@@ -238,8 +238,8 @@ impl Peers {
         Ok(client.identify(request).await?.into_inner())
     }
 
-    /// Asks who answers at an address where `node` may have moved to, over a connection of its own,
-    /// so that the one to the member stays as it is.
+    /// Identifies the node at an address that `node` may have moved to, over a separate connection,
+    /// so that the one to the member stays open.
     ///
     /// # Errors
     /// Nobody answers, or an earlier version does (`UNIMPLEMENTED`).

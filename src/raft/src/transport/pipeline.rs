@@ -1,11 +1,11 @@
 //! Appends of one group on their way to one peer, in order.
 //!
-//! openraft asks for a request without entries whenever an entry was committed and no other follows
-//! at once, so that the peer applies it. Where many groups have a few proposals each, those would
-//! be half of all requests. Such a request is held for a moment: entries that follow carry the same
-//! word, and so does a heartbeat. What a client waits for never waits for it: the leader answers
-//! for its own rows, and a read elsewhere asks the leader, whose round of heartbeats brings the
-//! word.
+//! After a commit that no further entry follows, openraft sends a request without entries so that
+//! the peer applies it. With many groups of few proposals each, those would be half of all
+//! requests. Such a commit update is held for up to 10 ms so that the next append can piggyback it:
+//! entries that follow carry the same word, and so does a heartbeat. This delay never adds client
+//! latency: the leader answers from its own rows, and a read at another replica goes to the leader,
+//! whose heartbeats carry the commit.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -22,15 +22,15 @@ use super::network::PeerNetwork;
 use crate::types::Types;
 use keyviz_proto as proto;
 
-/// Appends of one group in flight to one peer. With [`crate::log`]'s 256 KiB a request this
-/// bounds what waits in memory to 16 MiB a group and peer.
+/// Appends of one group in flight to one peer. With [`crate::log`]'s 256 KiB a request this bounds
+/// the waiting data to 16 MiB per group and peer.
 const WINDOW: usize = 64;
 
 /// How long an append with entries may stay unanswered: a sync on a disk that is busy with others
 /// takes longer than a heartbeat may.
 const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Word of a commit that waits for entries to travel with.
+/// A commit update held for the next append.
 struct Held {
     request: AppendEntriesRequest<Types>,
     until: Instant,
@@ -43,7 +43,7 @@ pub(super) struct Pipeline<'a, S> {
     input_ended: bool,
     in_flight: VecDeque<InFlight>,
     held: Option<Held>,
-    /// For requests without entries, which are heartbeats, probes and word of commits.
+    /// For requests without entries: heartbeats, probes and commit updates.
     empty_timeout: Duration,
     /// How long word of a commit waits for entries to travel with.
     hold: Duration,
@@ -85,7 +85,7 @@ impl<'a, S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipeline<'a, S> 
         None
     }
 
-    /// What the answer to the oldest request says to openraft; `None`: nothing yet.
+    /// The answer to the oldest request, as passed to openraft; `None`: nothing yet.
     fn answered(
         &mut self,
         answer: Result<proto::RaftAppended, LinkError>,
@@ -96,8 +96,7 @@ impl<'a, S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipeline<'a, S> 
         if let Ok(last) = &outcome {
             // openraft takes this for the answer to every request that ends at the same entry, also
             // to those only just asked for: a leader that was long cut off or stopped would believe
-            // that it was confirmed now. The answer to the last of them says the same, and says it
-            // truly.
+            // that it was confirmed now. The answer to the last of them is equivalent, and correct.
             if self.in_flight.front().is_some_and(|next| next.last == *last) {
                 return Ok(None);
             }
@@ -125,7 +124,7 @@ impl<'a, S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipeline<'a, S> 
             self.held = Some(Held { request, until });
             return Ok(());
         }
-        // It says what the one that is held says, or more.
+        // It carries the same commit as the held one, or a later one.
         self.held = None;
         self.send(request)
     }
@@ -144,7 +143,7 @@ impl<'a, S: Stream<Item = AppendEntriesRequest<Types>> + Unpin> Pipeline<'a, S> 
         if request.empty { self.empty_timeout } else { APPEND_TIMEOUT }
     }
 
-    /// When something is to be done though nothing happens.
+    /// The time of the next action if no event comes first.
     fn alarm(&self) -> Option<Instant> {
         let deadline = self.in_flight.front().map(|front| front.sent + self.limit(front));
         let until = self.held.as_ref().map(|held| held.until);
@@ -240,7 +239,7 @@ mod tests {
             Test { input, pipeline, answers }
         }
 
-        /// Hands over what is to be sent: no answer comes of it.
+        /// Returns the requests to send: no answer comes of it.
         fn ask(&mut self, request: AppendEntriesRequest<Types>) {
             self.input.unbounded_send(request).unwrap();
             assert_eq!(self.heard(), None);

@@ -109,7 +109,7 @@ impl Receiving {
         }
     }
 
-    /// Goes on with what was staged before.
+    /// Continues with the rows staged before.
     pub(crate) fn resume(partial: Partial) -> Self {
         Self { held: partial.ranges, resumed: true, ..Self::new(partial.staged) }
     }

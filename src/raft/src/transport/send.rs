@@ -1,4 +1,4 @@
-//! Sends a snapshot: rows as chunks, or a note that the receiver has them already.
+//! Sends a snapshot: rows as chunks, or a reference to a range that the receiver holds.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ fn chunk(part: Part) -> proto::RaftSnapshotChunk {
     proto::RaftSnapshotChunk { part: Some(part) }
 }
 
-/// The rows of a snapshot against what the receiver holds.
+/// Compares the rows of a snapshot with the ranges that the receiver holds.
 struct Sending {
     view: SnapshotView,
     held: VecDeque<HeldRange>,

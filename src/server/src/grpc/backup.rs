@@ -69,7 +69,7 @@ fn dump_group(group: GroupId, mut dump: Dump, taken: &Taken) -> Result<(), Statu
     give(taken, Part::Group(header))?;
     let mut count = 0;
     loop {
-        // More was written meanwhile than is kept for a dump: it has to be restarted.
+        // More was written in between than is kept for a dump: it has to be restarted.
         let run = dump.next_run().map_err(|error| Status::aborted(error.to_string()))?;
         if run.is_empty() {
             return give(taken, end(count));
@@ -79,8 +79,8 @@ fn dump_group(group: GroupId, mut dump: Dump, taken: &Taken) -> Result<(), Statu
     }
 }
 
-/// The node's own history, also of a node whose sampler is off, and those that it keeps for nodes
-/// that have left.
+/// The node's own history, even if its sampler is off, and those that it keeps for nodes that have
+/// left.
 fn dump_histories(local: &LocalMatrix, taken: &Taken) -> Result<(), Status> {
     let (node_id, incarnation) = (local.history().node().0, local.history().incarnation().0);
     let own = proto::BackupHistory { node_id, incarnation, held_by: 0 };

@@ -21,7 +21,7 @@ pub(crate) struct KeyVizService {
     pub(crate) requests: Arc<Requests>,
 }
 
-/// Whose matrix is asked for.
+/// The scope of the requested matrix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Scope {
     /// That of all members together.
@@ -31,7 +31,7 @@ pub(crate) enum Scope {
 }
 
 impl KeyVizService {
-    /// A matrix, written down by `write` where no request of the store waits for it.
+    /// A matrix, encoded by `write` on a thread that no request of the store needs.
     pub(crate) async fn matrix<T: Send + 'static>(
         self: &Arc<Self>,
         scope: Scope,
@@ -86,6 +86,8 @@ impl KeyVizService {
             end: request.end,
             max_rows: request.max_rows,
             role: request.role,
+            boundaries: request.boundaries,
+            spread: request.spread,
             ..Default::default()
         })?;
         let subscribed = self.feeds.subscribe(question.clone(), after_ms).await;
@@ -169,6 +171,8 @@ pub(crate) fn matrix_status(error: MatrixError) -> Status {
         MatrixError::Internal { .. } => Status::internal(message),
         MatrixError::EmptyWindow { .. }
         | MatrixError::EmptyRange
+        | MatrixError::Boundaries(_)
+        | MatrixError::BoundaryTooLong { .. }
         | MatrixError::KeyTooLong { .. }
         | MatrixError::TooManyRows { .. }
         | MatrixError::TooManyColumns { .. } => Status::invalid_argument(message),
@@ -196,5 +200,7 @@ fn matrix_request(request: proto::GetMatrixRequest) -> Result<MatrixRequest, Sta
         max_rows: request.max_rows,
         max_columns: request.max_columns,
         axis: axis_from_wire(request.axis)?,
+        spread: request.spread,
+        boundaries: request.boundaries.into(),
     })
 }

@@ -1,9 +1,9 @@
 //! Changes of leaders, as this node has seen them since it started: data for the marks of a
 //! heatmap.
 //!
-//! Terms and leaders are looked at twice a second, so a mark is late by at most that, and a leader
-//! that came and went between two looks is not marked. The counts do not depend on any of this:
-//! they carry their terms.
+//! Terms and leaders are polled twice a second, so a mark is late by at most half a second, and a
+//! leader that came and went between two polls is not marked. The counts do not depend on any of
+//! this: they carry their terms.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -28,11 +28,11 @@ struct Change {
     time_ms: u64,
     group: GroupId,
     leader: NodeId,
-    /// Known where the node holds a replica of the group.
+    /// Known if the node holds a replica of the group.
     term: Option<u64>,
 }
 
-/// What was seen.
+/// The leaders and changes seen.
 #[derive(Default)]
 pub(crate) struct LeaderLog {
     seen: Mutex<Seen>,
@@ -66,7 +66,7 @@ impl LeaderLog {
         }
     }
 
-    /// The first leader that is seen is no change, and having none for a while is none either.
+    /// The first leader seen is not a change, nor is a time without a leader.
     fn saw(&self, time_ms: u64, group: GroupId, leader: NodeId, term: Option<u64>) {
         let mut seen = self.seen.lock();
         let before = seen.leaders.insert(group, leader);

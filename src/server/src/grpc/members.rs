@@ -17,7 +17,7 @@ use crate::peer::checks::not_leader;
 use keyviz_peer::members::{LeaderAnswer, STEP_WITHIN};
 use keyviz_peer::snapshot::{ClusterSnapshot, STATUS_DEADLINE};
 
-/// A decision on a placement that changed meanwhile is made again, this often.
+/// Attempts at a decision on a placement that changes concurrently.
 const DECISIONS: usize = 8;
 
 impl ClusterService {
@@ -49,7 +49,7 @@ impl ClusterService {
                 .map_err(|error| Status::failed_precondition(error.to_string()))?;
             match self.catalog.place_at(placement.revision(), PlaceChange::Leave(id)).await {
                 Ok(()) => return Ok(Ok(false)),
-                // Something moved meanwhile: look again.
+                // The placement changed concurrently: look again.
                 Err(PlacementChangeError::Refused(PlaceError::WrongRevision { .. })) => {}
                 Err(error) => return Err(placement_status(&error)),
             }
@@ -72,7 +72,7 @@ impl ClusterService {
     }
 
     /// Whether the node may be added: an id is never used again, and one that leaves may stay after
-    /// all. Called where this node leads the catalog group.
+    /// all. Call it on the leader of the catalog group.
     pub(crate) async fn admit(&self, id: NodeId) -> Result<(), Status> {
         for _ in 0..DECISIONS {
             let placement = self.catalog.applied().placement();
@@ -161,7 +161,8 @@ impl ClusterService {
         }
     }
 
-    /// Has `to` lead a group, through whoever leads it now; the term in which it does.
+    /// Transfers the leadership of a group to `to`, through its current leader; the term in which
+    /// it does.
     pub(super) async fn transfer(&self, group: GroupId, to: NodeId) -> Result<u64, Status> {
         let holders = match group {
             GroupId::CATALOG => self.directory.members().keys().copied().collect(),
@@ -187,7 +188,7 @@ impl ClusterService {
                 true => self.hand_over_here(group, to).await,
                 false => self.peers.hand_over(leader, group, to).await,
             };
-            // Asking twice changes nothing, so another node may be asked.
+            // The request is idempotent, so it may be sent to another node.
             let failed = match handed {
                 Ok(Ok(())) => return Ok(self.term_of(group, to).await),
                 Ok(Err(next)) => {

@@ -267,7 +267,7 @@ struct Watch {
     subscription: Subscription,
     /// The rest of a snapshot, last message first.
     pending: Vec<proto::RouteSnapshot>,
-    /// It came with a version of another cluster, and was not told yet that it is a reset.
+    /// It came with a version of another cluster, and has not received the reset yet.
     foreign: bool,
     /// Until it is told.
     cluster_id: Option<String>,
@@ -339,7 +339,7 @@ fn route_id(name: &str, id: u64) -> Result<RouteId, Status> {
         .ok_or_else(|| Status::invalid_argument(format!("{name} is 0; route ids start at 1")))
 }
 
-/// A retry inside the server must not apply a change twice, so every change gets an id.
+/// A retry within the server must not apply a change twice, so each change gets an id.
 fn request_id(given: String) -> String {
     if given.is_empty() { format!("server-{:032x}", rand::random::<u128>()) } else { given }
 }

@@ -1,4 +1,4 @@
-//! What a node is called, as browsers say it.
+//! The names of a node, as browsers send them.
 //!
 //! A page of any site can have its name point to 127.0.0.1 and then counts as of one origin with
 //! this node (DNS rebinding). Where a node listens on loopback and asks for no token, nothing but
@@ -67,7 +67,7 @@ impl Names {
         loopback || host.ends_with(".localhost") || self.known.contains(&host)
     }
 
-    /// Whether a request is taken, by what it says of itself.
+    /// Whether a request is accepted, by its headers.
     pub(crate) fn admit(
         &self,
         method: &Method,
@@ -118,13 +118,13 @@ pub(crate) enum Misdirected {
     Origin(String),
 }
 
-/// Refuses what is meant for another host or comes from another site.
+/// Refuses requests for another host or from another site.
 pub(crate) async fn check(
     State(names): State<Arc<Names>>,
     request: Request,
     next: Next,
 ) -> Response {
-    // Probes of a machine have whatever name they like, and learn nothing.
+    // Probes may use any name; their answers reveal nothing.
     let probe = matches!(request.uri().path(), "/healthz" | "/readyz");
     match names.admit(request.method(), request.uri(), request.headers()) {
         Err(why) if !probe => {

@@ -28,7 +28,7 @@ mod stream;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -51,7 +51,7 @@ pub(crate) use state::HttpState;
 use keyviz_json::{
     ClusterJson, RoutesJson, axis_from_name, parse_key, role_from_name, series_from_name,
 };
-use reply::{Encoding, bad, json, number, problem};
+use reply::{Encoding, bad, flag, json, keys, number, parameters, problem};
 
 /// Nothing but the page's own files may run or be asked; keys are data and stay text.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -70,9 +70,9 @@ pub(crate) fn router(state: HttpState) -> Router {
         )
     };
     let api = Router::new()
-        .route("/api/v1/matrix", get(matrix))
+        .route("/api/v1/matrix", get(matrix).post(matrix))
         .route("/api/v1/hotkeys", get(hot_keys::hot_keys))
-        .route("/api/v1/stream", get(stream::columns))
+        .route("/api/v1/stream", get(stream::columns).post(stream::columns))
         .route("/api/v1/routes", get(routes))
         .route("/api/v1/cluster", get(cluster))
         .merge(route_changes::routes())
@@ -148,6 +148,8 @@ struct MatrixParameters {
     role: Option<String>,
     axis: Option<String>,
     by_node: Option<String>,
+    spread: Option<String>,
+    boundaries: Option<String>,
     scope: Option<String>,
     encoding: Option<String>,
 }
@@ -187,23 +189,16 @@ impl MatrixParameters {
             max_rows: number("max_rows", &self.max_rows)?.unwrap_or_default(),
             max_columns: number("max_columns", &self.max_columns)?.unwrap_or_default(),
             axis: axis.into(),
-            by_node: match self.by_node.as_deref() {
-                None | Some("false") => false,
-                Some("true") => true,
-                Some(other) => return Err(bad("by_node", other, "true or false")),
-            },
+            by_node: flag("by_node", &self.by_node)?,
+            spread: flag("spread", &self.spread)?,
+            boundaries: keys("boundaries", &self.boundaries)?,
         })
     }
 }
 
-async fn matrix(
-    State(state): State<HttpState>,
-    headers: HeaderMap,
-    parameters: Result<Query<MatrixParameters>, axum::extract::rejection::QueryRejection>,
-) -> Response {
+async fn matrix(State(state): State<HttpState>, headers: HeaderMap, request: Request) -> Response {
     let answer = async {
-        let Query(parameters) =
-            parameters.map_err(|error| Status::invalid_argument(error.body_text()))?;
+        let parameters: MatrixParameters = parameters(request).await?;
         let request = parameters.request()?;
         let encoding = Encoding::of(&parameters.encoding)?;
         let scope = match parameters.scope.as_deref() {

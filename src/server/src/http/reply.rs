@@ -1,12 +1,16 @@
 //! JSON responses, and refusals of parameters.
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::body::to_bytes;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use flate2::write::GzEncoder;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tonic::{Code, Status};
 
-use keyviz_json::{MatrixJson, PackedJson};
+use keyviz_json::{MatrixJson, PackedJson, parse_key};
 use keyviz_proto as proto;
 
 pub(crate) fn number<T: std::str::FromStr>(
@@ -16,6 +20,38 @@ pub(crate) fn number<T: std::str::FromStr>(
     text.as_deref()
         .map(|text| text.parse().map_err(|_| bad(name, text, "a whole number, 0 or more")))
         .transpose()
+}
+
+/// Most bytes of parameters in a body: 1,024 boundaries of the longest keys in hexadecimal.
+const MAX_BODY: usize = 9 << 20;
+
+/// The parameters of a call: those of its address, or of a POST the form in its body.
+pub(crate) async fn parameters<T: DeserializeOwned>(request: Request) -> Result<T, Status> {
+    let (parts, body) = request.into_parts();
+    let form = match parts.method {
+        Method::POST => to_bytes(body, MAX_BODY)
+            .await
+            .map_err(|error| Status::invalid_argument(format!("the form is refused: {error}")))?,
+        _ => Bytes::copy_from_slice(parts.uri.query().unwrap_or_default().as_bytes()),
+    };
+    serde_urlencoded::from_bytes(&form).map_err(|error| {
+        Status::invalid_argument(format!("Failed to deserialize query string: {error}"))
+    })
+}
+
+pub(crate) fn flag(name: &str, text: &Option<String>) -> Result<bool, Status> {
+    match text.as_deref() {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(bad(name, other, "true or false")),
+    }
+}
+
+/// Keys with commas between them; a key that has one is written in hex.
+pub(crate) fn keys(name: &str, text: &Option<String>) -> Result<Vec<Bytes>, Status> {
+    let Some(text) = text else { return Ok(Vec::new()) };
+    let key = |text: &str| parse_key(text).map_err(|error| bad(name, text, &error.to_string()));
+    text.split(',').map(key).collect()
 }
 
 pub(crate) fn bad(name: &str, found: &str, wanted: &str) -> Status {
@@ -51,7 +87,7 @@ impl Encoding {
     }
 }
 
-/// A JSON answer, compressed here and not where requests are served.
+/// A JSON answer, compressed off the threads that serve requests.
 fn gzipped(value: &impl Serialize) -> Response {
     let mut gzip = GzEncoder::new(Vec::new(), flate2::Compression::fast());
     let written = serde_json::to_writer(std::io::BufWriter::new(&mut gzip), value);

@@ -1,4 +1,4 @@
-//! What the HTTP edge answers from.
+//! State of the HTTP edge.
 
 use std::sync::Arc;
 

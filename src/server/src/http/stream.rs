@@ -6,17 +6,16 @@
 //! data: {"series":"writes","columns":[...],"rows":[...],...}
 //! ```
 //!
-//! `data` is a matrix of what is new, in the encoding that was asked for.
+//! `data` is a matrix of the new columns, in the requested encoding.
 //!
-//! Who comes back with `last-event-id` (or `after_ms`) misses nothing of the last 512 columns. The
-//! events of a matrix tell of route and leader changes in its columns. A failure is an event
-//! `error` with the JSON of other errors, and the end of the stream.
+//! A client that reconnects with `last-event-id` (or `after_ms`) misses none of the last 512
+//! columns. The events of a matrix are the route and leader changes in its columns. A failure is an
+//! event `error` with the JSON of other errors, and the end of the stream.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
@@ -26,12 +25,11 @@ use tonic::{Code, Status};
 
 use keyviz_proto as proto;
 
-use super::reply::{Encoding, bad, number, problem};
+use super::reply::{Encoding, bad, flag, keys, number, parameters, problem};
 use super::state::HttpState;
 use keyviz_json::{MatrixJson, PackedJson, parse_key, role_from_name, series_from_name};
 
-/// A line of nothing is sent this often where no column closes, so that a dead connection is
-/// noticed.
+/// While no column closes, an empty line is sent this often so that dead connections are noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// A browser waits this long before it comes back.
@@ -47,6 +45,8 @@ pub(crate) struct StreamParameters {
     max_rows: Option<String>,
     role: Option<String>,
     after_ms: Option<String>,
+    spread: Option<String>,
+    boundaries: Option<String>,
     encoding: Option<String>,
 }
 
@@ -77,6 +77,8 @@ impl StreamParameters {
             start: key("start", &self.start)?.unwrap_or_default(),
             end: key("end", &self.end)?,
             max_rows: number("max_rows", &self.max_rows)?.unwrap_or_default(),
+            spread: flag("spread", &self.spread)?,
+            boundaries: keys("boundaries", &self.boundaries)?,
             after_ms: match last.transpose()? {
                 Some(last) => Some(last),
                 None => number("after_ms", &self.after_ms)?,
@@ -88,11 +90,10 @@ impl StreamParameters {
 pub(crate) async fn columns(
     State(state): State<HttpState>,
     headers: HeaderMap,
-    parameters: Result<Query<StreamParameters>, QueryRejection>,
+    request: Request,
 ) -> Response {
     let updates = async {
-        let Query(parameters) =
-            parameters.map_err(|error| Status::invalid_argument(error.body_text()))?;
+        let parameters: StreamParameters = parameters(request).await?;
         let encoding = Encoding::of(&parameters.encoding)?;
         Ok((state.keyviz.stream(parameters.request(&headers)?).await?, encoding))
     };
@@ -100,7 +101,7 @@ pub(crate) async fn columns(
         Ok(updates) => updates,
         Err(status) => return problem(&status),
     };
-    // After a failure nothing follows: the browser comes back and is told by the status.
+    // The stream ends after a failure: the browser reconnects and gets the status.
     let events = updates.scan(false, move |failed, update| {
         let over = std::mem::replace(failed, update.is_err());
         futures::future::ready((!over).then(|| Ok::<_, Infallible>(event(update, encoding))))

@@ -1,4 +1,4 @@
-//! What the metrics are read from.
+//! The sources of the metrics.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,7 +14,7 @@ use crate::gate::Gate;
 use crate::loops::LoopHealth;
 use crate::verify::Verification;
 
-/// Where the numbers come from.
+/// The sources of the numbers.
 pub(crate) struct MetricsParts {
     pub(crate) coordinator: Arc<Coordinator>,
     pub(crate) groups: Groups,

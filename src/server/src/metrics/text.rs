@@ -4,7 +4,7 @@
 //! plain form takes for a metric without help or type. OpenMetrics ends with a mark and has types
 //! that the plain form does not know.
 
-/// A form that a scraper asks for.
+/// A text format that a scraper requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum TextForm {
     /// Of those who ask for it.
@@ -14,7 +14,7 @@ pub(crate) enum TextForm {
 }
 
 impl TextForm {
-    /// What an `Accept` asks for; where both are wanted alike, OpenMetrics.
+    /// The format that an `Accept` header requests; OpenMetrics if both are equally wanted.
     pub(crate) fn accepted(accept: Option<&str>) -> Self {
         let quality = |wanted: &str| {
             let ranges = accept.unwrap_or_default().split(',').filter_map(|range| {

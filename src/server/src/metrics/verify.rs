@@ -1,4 +1,4 @@
-//! What verifications of replicas came to.
+//! The results of replica verifications.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What every call of a peer has in common.
+//! Checks that all calls of peers share.
 
 use tonic::Status;
 

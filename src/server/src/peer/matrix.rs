@@ -105,8 +105,8 @@ impl KeyVizPeer for MatrixPeer {
         let request = request.into_inner();
         let rows = Arc::new(row_axis_from_wire(&request)?);
         let columns = Arc::new(column_plan_from_wire(&request)?);
-        let query = self.query(request.query)?;
-        let parts = self.local.columns_for(Asker::Peer, query, rows, columns).await;
+        let (query, spans) = (self.query(request.query)?, request.spans);
+        let parts = self.local.columns_for(Asker::Peer, query, rows, columns, spans).await;
         let (parts, cluster_id) = (parts.map_err(work_status)?, self.cluster_id());
         let chunks = parts.into_iter().flat_map(|part| columns_chunks(part, &cluster_id));
         Ok(stream(chunks.collect()))

@@ -52,7 +52,7 @@ pub(crate) fn propose_all(
     chunks(outcomes).boxed()
 }
 
-/// Tells the log what came of a command.
+/// Logs the outcome of a command.
 fn tell(group: GroupId, outcome: &proto::ProposeOutcome, took: Duration) {
     let (group, millis) = (group.0, took.as_secs_f64() * 1_000.0);
     match &outcome.outcome {

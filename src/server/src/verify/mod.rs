@@ -41,7 +41,7 @@ const MOST_DIGESTS: usize = 4;
 /// Verifications that a node coordinates at the same time.
 const MOST_RUNS: usize = 2;
 
-/// What a verification needs.
+/// The parts of a verification.
 pub struct VerificationParts {
     /// This node.
     pub node: NodeId,
@@ -97,7 +97,7 @@ impl Verification {
         std::iter::once(GroupId::CATALOG).chain(placement.keys().copied()).collect()
     }
 
-    /// Verifies one group, counts and remembers what came of it, and logs replicas that differ.
+    /// Verifies one group, records the result, and logs replicas that differ.
     pub async fn verify(&self, group: GroupId, bytes_per_s: u64) -> GroupReport {
         self.verify_telling(group, bytes_per_s, &coordinate::Untold).await
     }
@@ -119,7 +119,7 @@ impl Verification {
         report
     }
 
-    /// Forgets what groups came to: another node goes on with that.
+    /// Forgets the results of groups: another node continues the verification.
     pub fn forget(&self) {
         self.stats.forget();
     }

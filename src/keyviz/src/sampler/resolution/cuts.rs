@@ -31,12 +31,17 @@ pub(crate) struct Piece {
     pub(crate) load: u64,
 }
 
-/// What a piece should carry: an even share of the slots that are left, but not so little that
-/// the counts or the samples are noise.
+/// However little is done, slots that nobody needs are used for so many pieces: cuts stay, so that
+/// one too many costs a slot and nothing else.
+const LIGHT_PIECES: u64 = 512;
+
+/// What a piece should carry: an even share of the slots that are left, but not so little that the
+/// counts or the samples are noise.
 pub(crate) fn quantum(total_heat: u64, room: usize, samples: usize) -> u64 {
     let even = total_heat / (room as u64).max(1);
     let seen = total_heat / (samples as u64 / SAMPLES_TO_CUT as u64).max(1);
-    even.max(seen).max(SIGNIFICANT_OPS)
+    let noise = SIGNIFICANT_OPS.min(total_heat / LIGHT_PIECES);
+    even.max(seen).max(noise).max(1)
 }
 
 /// Cuts every piece that is too hot. `samples` are sorted.

@@ -4,9 +4,14 @@
 //! counted, only how finely: every key has exactly one slot under every plan.
 //!
 //! Two occasions: new routes, where the old plan is carried over with as little change as possible,
-//! and a column boundary, where the plan follows what was learned since ([`relearned`]). Which
-//! routes share is decided in [`spans`], how hot routes are cut in [`cuts`]. Both
-//! change a row only when it is well off, so rows do not flicker while the load stays the same.
+//! and what was learned since ([`relearned`]), at a column boundary, or within a column where it
+//! pays. Which routes share is decided in [`spans`], how hot routes are cut in
+//! [`cuts`]. Both change a row only when it is well off, so rows do not flicker while the
+//! load stays the same.
+//!
+//! Plans nest: a boundary stays until the slots run out, and then whole neighbours are joined. So a
+//! slot of one column lies inside one of another, or the other way round, and a row that both can
+//! express has a measured number in both.
 
 mod cuts;
 pub(in crate::sampler) mod load;
@@ -97,6 +102,33 @@ pub(crate) fn relearned(
     let quantum = cuts::quantum(total, room, samples.len());
     let pieces = cuts::refine(pieces(&routes, &rows, old.cuts(), load), samples, quantum);
     with_cuts(routes, rows, pieces, config)
+}
+
+/// Of the load, one part in so many has to get finer slots for a plan to pay within a column.
+const PAYS: u64 = 32;
+
+/// Whether slots that carry a fair part of the load are cut by the `next` plan.
+pub(crate) fn pays(old: &Plan, next: &Plan, load: &DecayedLoad) -> bool {
+    let starts: Vec<&Bytes> = old
+        .spans
+        .iter()
+        .flat_map(|span| {
+            let start = &old.routes[span.routes.start].range.start;
+            std::iter::once(start).chain(&span.cuts)
+        })
+        .collect();
+    let mut cut = vec![false; starts.len()];
+    for key in next.cuts() {
+        if let Err(after) = starts.binary_search(&key) {
+            cut[after.saturating_sub(1)] = true;
+        }
+    }
+    let (mut total, mut finer) = (0u128, 0u128);
+    for (&ops, cut) in load.onto(&starts).iter().zip(cut) {
+        total += u128::from(ops);
+        finer += if cut { u128::from(ops) } else { 0 };
+    }
+    finer > 0 && finer * u128::from(PAYS) >= total
 }
 
 fn alone(routes: usize) -> Vec<Range<usize>> {

@@ -44,7 +44,7 @@ pub trait DatabaseTree: Debug + Send + Sync + 'static {
     /// Puts a value, or removes the key.
     fn put(&self, key: &[u8], value: Option<Bytes>);
 
-    /// Hands what was written to the system, so that it survives the process.
+    /// Passes all writes to the operating system, so that they survive the process.
     fn flush(&self) -> io::Result<()>;
 
     /// Rows between two keys.
@@ -54,7 +54,7 @@ pub trait DatabaseTree: Debug + Send + Sync + 'static {
 /// The databases of a node, given.
 #[derive(Clone, Debug)]
 pub struct Databases {
-    /// What stands for the node's folder. Nothing is there.
+    /// Stands in for the node's folder. Nothing is there.
     pub name: PathBuf,
     /// The one of the rows.
     pub rows: Arc<dyn Database>,
@@ -91,8 +91,8 @@ impl Db {
         }
     }
 
-    /// What was written before the call is durable when it returns, for sled only with the
-    /// `fdatasync` that the engine makes after it.
+    /// Writes made before the call are durable when it returns; with sled only after the
+    /// `fdatasync` that the engine adds.
     pub(in crate::storage) fn flush(&self) -> sled::Result<usize> {
         match self {
             Db::Sled(db) => db.flush(),

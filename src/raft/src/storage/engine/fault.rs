@@ -12,11 +12,11 @@ use std::sync::{Arc, OnceLock};
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("storage failed while {doing}: {cause}; the node must be restarted")]
 pub struct Fault {
-    /// What was being done, as a gerund phrase.
+    /// The operation, as a gerund phrase.
     pub doing: &'static str,
     /// The failure in words.
     pub cause: String,
-    /// Its kind, where the system told one.
+    /// Its kind, as reported by the system.
     pub kind: io::ErrorKind,
 }
 

@@ -1,5 +1,5 @@
-//! What tests of this layer do to a database: let its process die at a write, stall its syncs, fail
-//! them. Outside of tests there is nothing of it.
+//! Faults that tests of this layer inject into a database: its process dies at a write, its syncs
+//! stall or fail. Empty outside of tests.
 
 #[cfg(test)]
 pub(crate) use hand::Crash;
@@ -9,7 +9,7 @@ pub(crate) use hand::Interference;
 mod hand {
     use std::io;
 
-    /// Nobody interferes.
+    /// No interference.
     #[derive(Clone, Debug, Default)]
     pub(crate) struct Interference {}
 
@@ -39,7 +39,7 @@ mod hand {
 
     use parking_lot::{Condvar, Mutex};
 
-    /// What a test does. Clones share it.
+    /// The faults of a test. Clones share them.
     #[derive(Clone, Debug, Default)]
     pub(crate) struct Interference {
         pub(crate) crash: Crash,
@@ -70,7 +70,7 @@ mod hand {
         }
     }
 
-    /// Stands for a process that dies: from some write on, nothing reaches the database any more.
+    /// Stands for a process that dies: from some write on, no write reaches the database.
     #[derive(Clone, Debug)]
     pub(crate) struct Crash(Arc<AtomicI64>);
 

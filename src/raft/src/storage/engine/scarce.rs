@@ -1,9 +1,9 @@
-//! What the system did not give: threads, memory, open files.
+//! Resources that the system refused: threads, memory, open files.
 //!
-//! sled passes such an answer on as an error or panics with it, often in the same words as on
+//! sled returns such a failure as an error or panics with it, often with the same text as for
 //! damage, and often only because it could not read. It says nothing about the data, so it must
-//! never be taken for damage: the folder is as it was, and the node can start from it once there is
-//! more.
+//! never be mistaken for damage: the folder is as it was, and the node can start from it once there
+//! is more.
 
 use std::fmt;
 use std::io;
@@ -28,7 +28,7 @@ pub enum Scarce {
 }
 
 impl Scarce {
-    /// What all errors of this kind begin with.
+    /// The beginning of all messages of this kind.
     pub(in crate::storage) const WORDS: &str = "the system does not give";
 
     const NUMBERS: [(Errno, Scarce); 4] = [
@@ -38,7 +38,7 @@ impl Scarce {
         (Errno::NFILE, Scarce::Files),
     ];
 
-    /// What an answer of the system names, if it is of this kind.
+    /// The resource that an error of the system names, if it is of this kind.
     pub fn of(error: &io::Error) -> Option<Self> {
         if let Some(number) = error.raw_os_error() {
             return Self::of_number(number);
@@ -102,7 +102,7 @@ impl Scarce {
     }
 }
 
-/// What there is too little of, and how to get more.
+/// The scarce resource, and how to get more.
 impl fmt::Display for Scarce {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -1,10 +1,10 @@
-//! How far a database was durable, told by a file beside it.
+//! How far a database was durable, recorded in a file beside it.
 //!
 //! sled drops the end of its log where it is damaged, and whatever a damaged page hides behind
-//! older ones, without a word: it cannot tell damage from a write that a crash cut short. But an
-//! end that was synced was acknowledged, and a node that lost it must not come back as if it had
-//! not: it would vote and count entries against its word. So every sync has a number, which is
-//! written into the database with it and, once it is done, into the file `SYNCED`.
+//! older ones, without a word: it cannot tell damage from a write that a crash cut short. But a
+//! synced end was acknowledged, and a node that lost it must not return as if nothing had happened:
+//! it would vote and count entries contrary to its acknowledgements. So every sync has a number,
+//! which is written into the database with it and, once it is done, into the file `SYNCED`.
 //!
 //! The contents of the file are not synced: they survive the process, and after a power loss they
 //! are at worst older than the database, which proves less and never too much. Its name in the
@@ -61,8 +61,8 @@ impl Synced {
         Ok(Self { file: Some(file), path, number })
     }
 
-    /// Compares with what the database says, makes the file where it has to be, and goes on from
-    /// the later of both.
+    /// Compares the file with the database, creates it if necessary, and continues from the later
+    /// of both.
     pub(in crate::storage) fn check(&mut self, database: &str, in_database: u64) -> io::Result<()> {
         if self.file.is_none() && in_database > 0 {
             return Err(corrupt(&format!(

@@ -1,4 +1,4 @@
-//! A node's folder: who holds it, and which format it has.
+//! A node's folder: its lock and its format.
 //!
 //! ```text
 //! <dir>/LOCK     held with an advisory file lock while a process has the folder open; has its pid
@@ -24,7 +24,7 @@ use super::engine::{JOURNAL, ROWS};
 pub const FORMAT_VERSION: u32 = 2;
 const FORMAT_PREFIX: &str = "keyviz data format ";
 
-/// Keys and values are nobody else's to read.
+/// Other users must not read keys and values.
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
@@ -46,7 +46,7 @@ pub enum OpenError {
         .0.display()
     )]
     Permission(PathBuf),
-    /// Another process has it open.
+    /// Another process has the folder open.
     #[error(
         "the folder {} is in use by another process (pid {pid}); stop that node first",
         .dir.display()
@@ -81,7 +81,7 @@ pub enum OpenError {
         .0.display()
     )]
     LinkedLock(PathBuf),
-    /// What is there does not read as what was written.
+    /// The contents are damaged.
     #[error(
         "the data in {} is corrupt ({cause}). This node must not start from it or from an empty \
          folder under its id: it would have forgotten writes that it acknowledged. Keep the \
@@ -120,7 +120,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// What an answer of the system means for the folder.
+    /// The error of the folder for an error of the system.
     pub fn from_io(dir: &Path, error: io::Error) -> Self {
         let dir = dir.to_path_buf();
         if let Some(scarce) = Scarce::of(&error) {
@@ -179,7 +179,7 @@ impl Folder {
         open
     }
 
-    /// The format of what is there.
+    /// The format of the contents.
     pub(super) fn format(&self) -> u32 {
         self.format
     }
@@ -210,8 +210,8 @@ impl Folder {
             .create(true)
             .truncate(false)
             .mode(FILE_MODE)
-            // Whoever can write into the folder's parent must not choose another file of this
-            // user's.
+            // A user who can write to the folder's parent must not be able to redirect this to
+            // another file.
             .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
             .open(&path)
             .map_err(|error| match error.raw_os_error() {

@@ -16,12 +16,12 @@ use crate::storage::engine::{Engine, META, SYNC_KEY, Tree};
 use crate::storage::{LOG, side};
 
 impl Folder {
-    /// Brings what is there to the format of this program. Blocks.
+    /// Converts the folder to the format of this program. Blocks.
     pub(in crate::storage) fn upgrade(&self, rows: &Engine, journal: &Engine) -> io::Result<()> {
         if self.format() == 1 {
             for name in [META, LOG] {
                 let (from, to) = (rows.tree(name)?, journal.tree(name)?);
-                // What an attempt that was cut short left there.
+                // Left by an interrupted attempt.
                 clear(&to)?;
                 for row in from.range(..) {
                     let (key, value) = row?;
@@ -70,7 +70,7 @@ fn is_databases_own(tree: &str, key: &[u8]) -> bool {
     tree == META && (key == SYNC_KEY || key == BINDING)
 }
 
-/// Removes everything but what is the database's own; whether there was something.
+/// Removes all trees except the database's own; whether there was something.
 fn clear(tree: &Tree) -> io::Result<bool> {
     let mut found = false;
     for row in tree.range(..) {
@@ -162,7 +162,7 @@ mod tests {
             let storage = Storage::open(dir.path(), StorageOptions::default()).expect("opens");
             drop(storage);
             is_upgraded(dir.path(), &log);
-            // Once more changes nothing.
+            // A second run changes nothing.
             drop(Storage::open(dir.path(), StorageOptions::default()).expect("opens"));
             is_upgraded(dir.path(), &log);
         }

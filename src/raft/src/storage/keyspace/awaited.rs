@@ -1,4 +1,4 @@
-//! Views that somebody waits for: of a group's rows as of exactly one applied entry.
+//! Views that a caller waits for: of a group's rows as of exactly one applied entry.
 //!
 //! Whoever applies looks at one number a batch. It ends a batch at an entry that is waited for, and
 //! the view is taken when that batch is written, before the next one begins.
@@ -94,14 +94,14 @@ impl AwaitedViews {
         self.publish(&waiting);
     }
 
-    /// Answers those who wait for an entry up to `applied`. `view` takes one of the rows as they
-    /// are.
+    /// Answers all callers that wait for an entry up to `applied`. `view` takes one of the rows as
+    /// they are.
     pub(in crate::storage) fn answer(&self, applied: u64, view: impl Fn() -> SnapshotView) {
         let mut waiting = self.waiting.lock();
         for wait in waiting.views.extract_if(.., |wait| wait.index <= applied) {
             let exact = wait.index == applied;
             let taken = if exact { Ok(view()) } else { Err(NoView::Missed { applied }) };
-            // Whoever went away wants none.
+            // The caller may have gone away.
             let _ = wait.taken.send(taken);
         }
         self.publish(&waiting);

@@ -101,8 +101,9 @@ impl Keyspace {
         Ok(self.inner.current.read().get(key)?)
     }
 
-    /// Rows between two bounds, in key order, up to a limit. What one command changed is seen
-    /// together or not at all; commands that are applied during the scan may be seen or not.
+    /// Rows between two bounds, in key order, up to a limit. The changes of one command become
+    /// visible together or not at all; commands that are applied during the scan may be seen or
+    /// not.
     pub fn scan(
         &self,
         from: Bound<&[u8]>,
@@ -210,7 +211,7 @@ impl Keyspace {
         SnapshotView::new(self.inner.current.read().clone(), undo)
     }
 
-    /// Makes `next` the rows and returns what was.
+    /// Makes `next` the current rows and returns the previous ones.
     pub(crate) fn replace(&self, next: Current) -> Current {
         // The old tree is about to go, and what a view still wants of it goes too.
         for view in self.live_views() {

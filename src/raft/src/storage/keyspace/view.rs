@@ -19,7 +19,7 @@ use crate::types::{LogPosition, StoredMembership};
 /// Old values kept for one view; a reader that falls further behind fails and starts over.
 const UNDO_BYTES: usize = 64 * 1024 * 1024;
 
-/// What a view needs to ignore the batches since it was taken.
+/// The old values that a view needs to ignore the batches since it was taken.
 #[derive(Debug, Default)]
 pub(crate) struct Undo {
     /// Rows up to this key have been read. `None`: none yet.
@@ -56,7 +56,7 @@ impl Undo {
         Ok(())
     }
 
-    /// Fails what is left of the reading.
+    /// Fails the rest of the read.
     pub(crate) fn abandon(&mut self) {
         self.abandoned = true;
         self.old.clear();

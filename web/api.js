@@ -34,13 +34,14 @@ function send(path, parameters, { accept = "application/json", headers = {}, ...
   const query = new URLSearchParams(parameters).toString();
   const all = { accept, ...headers };
   if (token) all.authorization = `Bearer ${token}`;
+  // Not from the root: a proxy may serve the page under a path of its own.
   // Keys of rows are too long for an address.
   if (parameters.boundaries) {
     all["content-type"] = "application/x-www-form-urlencoded";
     const posted = { method: "POST", body: query, headers: all, cache: "no-store" };
-    return fetch(`/api/v1/${path}`, { ...posted, ...options });
+    return fetch(`api/v1/${path}`, { ...posted, ...options });
   }
-  return fetch(`/api/v1/${path}${query ? `?${query}` : ""}`, {
+  return fetch(`api/v1/${path}${query ? `?${query}` : ""}`, {
     headers: all,
     cache: "no-store",
     ...options,

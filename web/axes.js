@@ -13,10 +13,19 @@ export function timeMarks(t0, t1, width, zone) {
   const step = STEPS_MS.find((size) => size >= least) ?? STEPS_MS.at(-1);
   const offset = zoneOffset(t0, zone);
   const marks = [];
-  for (let at = Math.ceil((t0 - offset) / step) * step + offset; at <= t1; at += step) {
-    marks.push({ ms: at, text: tick(at, step, zone) });
+  const first = Math.ceil((t0 - offset) / step) * step + offset;
+  for (let at = first; at <= t1; at = nextMark(at, step, zone)) {
+    if (at >= t0) marks.push({ ms: at, text: tick(at, step, zone) });
   }
   return marks;
+}
+
+/** A step later by the clock on the wall, which summer time sets forward and back. */
+function nextMark(at, step, zone) {
+  const next = at + step;
+  const off = (((next - zoneOffset(next, zone)) % step) + step) % step;
+  const there = off <= step / 2 ? next - off : next + step - off;
+  return there > at ? there : next;
 }
 
 /**

@@ -2,6 +2,7 @@
 
 import { ask } from "./api.js";
 import { css, ramp } from "./colour.js";
+import { copyText } from "./copying.js";
 import { SERIES_NAMES, exact, isBytes, percent, short, span, stamp } from "./format.js";
 import { elide, showEnd, showStart } from "./keys.js";
 import { APPORTIONED, BLOCK, CONFLICT, PARTIAL, blocksAt } from "./matrix.js";
@@ -74,8 +75,9 @@ export function countText(matrix, place, { value, flags }) {
 
 /** Who counted what of a total: `by_node` of an answer, the largest share first. */
 export function sharesText(shares) {
-  const told = shares.map(({ id, total }) => ({ id: Number(id), total: Number(total) }))
-    .filter(({ total }) => total > 0).sort((a, b) => b.total - a.total || a.id - b.id);
+  // An id may be larger than a number can be told exactly; then it comes as text.
+  const told = shares.map(({ id, total }) => ({ id: BigInt(id), total: Number(total) }))
+    .filter(({ total }) => total > 0).sort((a, b) => b.total - a.total || (a.id < b.id ? -1 : 1));
   const sum = told.reduce((all, { total }) => all + total, 0);
   return told.length === 0
     ? "nobody"
@@ -102,6 +104,15 @@ export function spokenCell(matrix, place, zone) {
   const keys = `from ${elide(showStart(row.start), 60)} to ${elide(showEnd(row.end), 60)}`;
   const blocks = blockTexts(matrix, place).map((text) => `; ${text}`).join("");
   return `${exact(value)} ${series}${blocks}, ${keys}, ${columnText(column, zone)}`;
+}
+
+/** What became of a pinned cell whose row or column is another one now; empty: it is the same. */
+export function movedText(pinned, row, column) {
+  const was = [];
+  if (row.start !== pinned.start || row.end !== pinned.end) was.push("row");
+  if (column.start !== pinned.t0 || column.end !== pinned.t1) was.push("column");
+  if (was.length === 0) return "";
+  return `The pinned ${was.join(" and ")} is divided otherwise now: this holds its beginning.`;
 }
 
 /** A range as the commands take it: `start..end`, open where it has no end. */
@@ -151,23 +162,14 @@ export function showTooltip(tooltip, plot, place, x, y, { zone, cluster }) {
   tooltip.style.transform = `translate(${Math.round(left)}px, ${Math.round(topmost)}px)`;
 }
 
-/** Copies, and says so on the button that was pressed. */
-export async function copyText(text, button) {
-  const label = button.textContent;
-  try {
-    await navigator.clipboard.writeText(text);
-    button.textContent = "Copied";
-  } catch {
-    button.textContent = "The browser refused";
-  }
-  setTimeout(() => {
-    button.textContent = label;
-  }, 1_500);
-}
-
-function copyButton(label, text) {
-  const onclick = (event) => copyText(text, event.currentTarget);
-  return element("button", { type: "button", onclick }, label);
+/** A button that copies, and says so. */
+export function copyButton(label, text) {
+  const button = element("button", { type: "button" }, label);
+  button.addEventListener("click", async () => {
+    button.textContent = (await copyText(text)) ? "Copied" : "The browser refused";
+    setTimeout(() => { button.textContent = label; }, 1_500);
+  });
+  return button;
 }
 
 export class Drawer {
@@ -186,7 +188,14 @@ export class Drawer {
     this.cell = "";
   }
 
-  show(matrix, place, { zone, palette, theme, cluster, role }) {
+  /** The cell is in no column or row any more: what is told of it is from before. */
+  leave() {
+    this.controller?.abort();
+    const note = this.aside.querySelector(".note");
+    if (note) note.textContent = "The window no longer has this cell; its numbers are from before.";
+  }
+
+  show(matrix, place, { zone, palette, theme, cluster, role, note = "" }) {
     const cell = cellOf(matrix, place);
     const { row, column } = cell;
     const leader = leaderText(row, cluster);
@@ -239,6 +248,7 @@ export class Drawer {
           "✕",
         ),
       ),
+      element("p", { class: "note", role: "status" }, note),
       chart,
       list,
       element("h3", {}, "Hot keys"),

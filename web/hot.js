@@ -1,7 +1,7 @@
 // The hot keys of a cell, in its drawer: names beside what the cell says, never in place of it.
 
 import { ask } from "./api.js";
-import { copyText, element, keyElement } from "./details.js";
+import { copyButton, element, keyElement } from "./details.js";
 import { exact, percent, short, stamp } from "./format.js";
 import { elide } from "./keys.js";
 
@@ -51,7 +51,7 @@ export function hotKeysList(json, what, zone, only) {
       element(
         "div",
         { class: "row" },
-        button("Copy", (event) => copyText(key.key, event.currentTarget)),
+        copyButton("Copy", key.key),
         json.hashed ? null : button("Only this key", () => only(key.key)),
       ),
     );

@@ -13,6 +13,17 @@ export function keyBytes(text) {
   return bytes;
 }
 
+/** A key as the API writes it: its text where all of it shows, else `hex:` and digits. */
+export function keyText(bytes) {
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    if (!text.startsWith("hex:") && showKey(text) === text) return text;
+  } catch {
+    // No text.
+  }
+  return `hex:${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+}
+
 export function compareBytes(a, b) {
   const length = Math.min(a.length, b.length);
   for (let at = 0; at < length; at += 1) {

@@ -1,7 +1,6 @@
 // The page: what is shown, when it is asked for, and what the answers change.
 
 import { ApiError, Unreachable, ask, serverNow, setToken } from "./api.js";
-import { Drawer, columnText, element, keysText, showTooltip, spokenCell } from "./details.js";
 import { changes } from "./events.js";
 import { wireExports } from "./export.js";
 import { fieldTime, parseFieldTime } from "./format.js";
@@ -10,12 +9,13 @@ import { KeptRows } from "./rows.js";
 import { Interact } from "./interact.js";
 import { follow, slide } from "./live.js";
 import { BadAnswer, readMatrix } from "./matrix.js";
-import { banners, describe, setLink, showScreen } from "./notices.js";
+import { describe, setFault, setLink, showScreen } from "./notices.js";
 import { Plot } from "./plot.js";
+import { Pointing } from "./pointing.js";
 import { isStreamed, queryName, routeQueryOf } from "./query.js";
 import { WINDOWS, readState, rememberState, writeState } from "./state.js";
 import { RouteChanges } from "./changes.js";
-import { linkTables, overlaps, readRoutes, showCluster, showRoutes } from "./tables.js";
+import { overlaps, readRoutes, showCluster, showRoutes } from "./tables.js";
 import { committed } from "./window.js";
 
 /** A live heatmap is reloaded now and then: routes, members and totals beside it change too. */
@@ -29,11 +29,15 @@ const SERIES_KEYS = { 1: "writes", 2: "reads", 3: "write-bytes", 4: "read-bytes"
 const at = (id) => document.getElementById(id);
 const controls = at("controls");
 const plot = new Plot(at("base"), at("overlay"));
-const drawer = new Drawer(at("drawer"), {
-  close: () => unpin(),
+/** How cells are shown. */
+const look = () => {
+  const { zone, palette, role } = state;
+  return { zone, palette, theme: theme(), cluster, role };
+};
+const pointing = new Pointing(plot, look, {
   zoom: (row) => go({ ...state, start: row.start, end: row.end }),
   route: (id) => {
-    at("route-tools").elements.find.value = String(id);
+    at("route-tools").elements.find.value = `#${id}`;
     go({ ...state, tab: "routes" });
   },
   hotKeys: hotKeysWith(() => state.zone, (start, end) => go({ ...state, start, end })),
@@ -42,10 +46,12 @@ const drawer = new Drawer(at("drawer"), {
 let state = readState(location.hash);
 let depth = Number(history.state?.depth ?? 0);
 let [catalog, cluster] = [{ version: 0, routes: [] }, null];
-/** The row that the tables highlight: the pinned one, else the one under the pointer. */
-let linked = null;
-let [tokenWanted, failures, timer] = [false, 0, 0];
-let [running, stream, cursor, shownQuery] = [null, null, null, ""];
+/** The node does not answer: what is shown is from before. */
+let lost = false;
+let tokenWanted = false;
+let [failures, timer] = [0, 0];
+let [running, stream, cursor] = [null, null, null];
+let shownQuery = "";
 const axis = new KeptRows();
 
 // ---- What is asked ---------------------------------------------------------------------------
@@ -60,13 +66,27 @@ async function load() {
   at("plot").setAttribute("aria-busy", "true");
   try {
     const asked = performance.now();
-    const [json, members] = await Promise.all([
-      ask("matrix", { ...axis.query(state), encoding: "packed" }, controller.signal),
+    let refused = null;
+    const [matrix, members] = await Promise.all([
+      ask("matrix", { ...axis.query(state), encoding: "packed" }, controller.signal)
+        .then(readMatrix)
+        .catch((error) => {
+          refused = error;
+          return fallBack(error);
+        }),
       ask("cluster", {}, controller.signal).catch(fallBack),
     ]);
     if (controller.signal.aborted) return;
-    const matrix = readMatrix(json);
+    lost = false;
+    if (matrix === null) {
+      // Routes and members are known without the sampler.
+      cluster = members ?? cluster;
+      await askRoutes(controller.signal);
+      showTables();
+      throw refused;
+    }
     failures = 0;
+    setFault(null);
     // A gesture has begun meanwhile: leave the heatmap as it is, and load again when it ends.
     if (interact.busy) return;
     if (members) cluster = members;
@@ -92,7 +112,7 @@ async function load() {
 
 /** The routes, where they are not those of now: there can be 100,000 of them. */
 async function askRoutes(signal) {
-  const version = Number(cluster?.catalog_version ?? plot.matrix.version);
+  const version = Number(cluster?.catalog_version ?? plot.matrix?.version ?? 0);
   if (catalog.version === version && catalog.routes.length > 0) return;
   const routes = await ask("routes", {}, signal).catch(fallBack);
   if (routes === null || signal.aborted) return;
@@ -106,7 +126,7 @@ function show(matrix) {
   plot.setMatrix(matrix);
   describe(matrix, state, theme(), plot.lookColours());
   showTables();
-  followPin();
+  pointing.follow();
 }
 
 // ---- Live ------------------------------------------------------------------------------------
@@ -172,7 +192,9 @@ function failed(error) {
   stream = null;
   if (error instanceof Unreachable) {
     setLink("bad", "connection lost");
-    banners([["bad", "Connection lost", "Trying again; what is shown is from before."]]);
+    lost = true;
+    setFault(["bad", "Connection lost", "Trying again; what is shown is from before."]);
+    showTables();
     return;
   }
   if (error instanceof ApiError && (error.status === 401 || error.code === "UNAUTHENTICATED")) {
@@ -184,11 +206,11 @@ function failed(error) {
     setLink("bad", code);
     if (code === "UNAVAILABLE" && !plot.matrix)
       showScreen("off", "The key visualizer cannot answer", error.message);
-    banners([["bad", code, error.message]]);
+    setFault(["bad", code, error.message]);
     return;
   }
   setLink("bad", "the page failed");
-  banners([["bad", "The page failed", error.message]]);
+  setFault(["bad", "The page failed", error.message]);
   throw error;
 }
 
@@ -198,87 +220,10 @@ function askToken(said) {
   clearTimeout(timer);
   const dialog = at("token-dialog");
   at("token-said").textContent = said;
-  banners([["bad", "Token needed", said, ["Enter a token", () => askToken(said)]]]);
+  setFault(["bad", "Token needed", said, ["Enter a token", () => askToken(said)]]);
   if (dialog.open) return;
   dialog.returnValue = "";
   dialog.showModal();
-}
-
-// ---- Cursor and pin --------------------------------------------------------------------------
-
-function moveCursor(cell, x, y, spoken = false) {
-  plot.cursor = cell;
-  plot.drawPointer();
-  const tooltip = at("tooltip");
-  if (!cell) {
-    tooltip.hidden = true;
-    return;
-  }
-  if (!plot.pinned) link(plot.matrix.rows[cell.row]);
-  showTooltip(tooltip, plot, cell, x, y, { zone: state.zone, cluster });
-  const event = plot.eventAt(x, y);
-  if (event) tooltip.append(element("div", { class: "event" }, `◆ ${event.text}`));
-  if (spoken) at("spoken").textContent = spokenCell(plot.matrix, cell, state.zone);
-}
-
-/** How the drawer shows a cell. */
-const look = () => {
-  const { zone, palette, role } = state;
-  return { zone, palette, theme: theme(), cluster, role };
-};
-
-function pin(cell) {
-  const { matrix } = plot;
-  const column = matrix.columns[cell.column];
-  plot.pinned = { start: matrix.rows[cell.row].start, t0: column.start, t1: column.end };
-  plot.cursor = cell;
-  link(matrix.rows[cell.row]);
-  drawer.show(matrix, cell, look());
-  at("tooltip").hidden = true;
-  plot.drawPointer();
-}
-
-/** The pinned cell in the matrix that came after it, with its new counts. */
-function followPin() {
-  const cell = plot.pinnedCell();
-  if (!cell || at("drawer").hidden) return;
-  link(plot.matrix.rows[cell.row]);
-  drawer.show(plot.matrix, cell, look());
-}
-
-/** Points out in the tables what a row of the heatmap holds. */
-function link(row) {
-  if (linked?.start === row.start && linked?.end === row.end) return;
-  linked = row;
-  linkTables({ routes: at("routes"), groups: at("groups") }, row);
-}
-
-/** Points out in the heatmap what a line of a table stands for. */
-function light(test) {
-  plot.lit = test;
-  plot.drawPointer();
-}
-
-/** Copies what the cell under the cursor, or the pinned one, is. */
-async function copy(what) {
-  const cell = plot.pinnedCell() ?? plot.cursor;
-  if (!cell) return;
-  const row = plot.matrix.rows[cell.row];
-  const column = plot.matrix.columns[cell.column];
-  const time = new Date(column.start).toISOString();
-  const text = { key: row.start, range: keysText(row), time }[what];
-  const said = await navigator.clipboard.writeText(text).then(
-    () => `copied the ${what}`,
-    () => "the browser refused to copy",
-  );
-  at("spoken").textContent = `${said}, ${columnText(column, state.zone)}`;
-}
-
-function unpin() {
-  plot.pinned = null;
-  drawer.hide();
-  plot.drawPointer();
-  plot.overlay.focus();
 }
 
 // ---- Views -----------------------------------------------------------------------------------
@@ -368,12 +313,12 @@ function showTables() {
         find: find.value.trim(),
         sort: sort.value,
         zone: state.zone,
-        linked,
+        linked: pointing.linked,
         cluster,
         series: plot.matrix?.series ?? state.series,
       },
       {
-        light: (route) => light(route && ((row) => overlaps(route, row))),
+        light: (route) => pointing.light(route && ((row) => overlaps(route, row))),
         open: (route) => go({ ...state, tab: "heat", start: route.start, end: route.end }),
         split: (route) => routeChanges.split(route, catalog),
         merge: (route) => routeChanges.merge(route, catalog),
@@ -383,9 +328,10 @@ function showTables() {
   if (isShown("cluster") && cluster) {
     showCluster(
       cluster,
+      lost,
       { line: at("cluster-line"), members: at("members"), groups: at("groups") },
-      linked,
-      { light: (group) => light(group === null ? null : (row) => row.group === group) },
+      pointing.linked,
+      { light: (group) => pointing.light(group === null ? null : (row) => row.group === group) },
     );
   }
 }
@@ -405,9 +351,9 @@ const routeChanges = new RouteChanges(at("change-dialog"), {
 // ---- Wiring ----------------------------------------------------------------------------------
 
 const interact = new Interact(plot, {
-  cursor: moveCursor,
-  pin,
-  unpin,
+  cursor: (...cell) => pointing.cursor(...cell),
+  pin: (cell) => pointing.pin(cell),
+  unpin: () => pointing.unpin(),
   back,
   reset,
   commit(view) {
@@ -425,7 +371,7 @@ const interact = new Interact(plot, {
     else if (name === "l" || name === "L")
       adjust({ scale: state.scale === "log" ? "linear" : "log" });
     else if (name === "?") at("help-dialog").showModal();
-    else if (COPY_KEYS[name.toLowerCase()]) copy(COPY_KEYS[name.toLowerCase()]);
+    else if (COPY_KEYS[name.toLowerCase()]) pointing.copy(COPY_KEYS[name.toLowerCase()]);
   },
 });
 

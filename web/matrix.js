@@ -1,6 +1,7 @@
 // A matrix as the page works on it: typed arrays instead of one array a row, and the sums.
 
 import { BadAnswer } from "./bad.js";
+import { compareBytes, keyBytes } from "./keys.js";
 import { unpackBlocks, unpackCells, unpackMarks } from "./packed.js";
 
 export { BadAnswer };
@@ -231,6 +232,16 @@ function isUniform(columns) {
   const step = columns.length > 0 ? columns[0].end - columns[0].start : 0;
   return columns.every((column, at) =>
     column.end - column.start === step && (at === 0 || columns[at - 1].end === column.start));
+}
+
+/** The cell that holds a key and a time; `null`: there is none. */
+export function cellHolding(matrix, start, ms) {
+  const column = columnAt(matrix, ms);
+  const bytes = keyBytes(start);
+  const row = matrix.rows.findLastIndex((each) => compareBytes(keyBytes(each.start), bytes) <= 0);
+  if (column < 0 || row < 0) return null;
+  const { end } = matrix.rows[row];
+  return end !== null && compareBytes(keyBytes(end), bytes) <= 0 ? null : { row, column };
 }
 
 /** The column at a time, or -1. */

@@ -18,8 +18,19 @@ export function setLink(kind, text) {
   pill.textContent = kind === "good" ? "connected" : text;
 }
 
+/** What went wrong with the last question, and what the last answer said beside its cells. */
+const said = { fault: null, problems: [], matrix: null };
+
+/** A banner over all others, whatever is shown, until the next answer; `null`: there was one. */
+export function setFault(banner) {
+  said.fault = banner;
+  banners();
+  if (said.matrix) countNodes(said.matrix);
+}
+
 /** Shows `[kind, title, text, button]` each; a button is `[label, does]`. */
-export function banners(list) {
+function banners() {
+  const list = said.fault ? [said.fault, ...said.problems] : said.problems;
   const seen = list.map((each) => each.slice(0, 3).join("\n")).join("\n\n");
   const box = at("banners");
   if (box.dataset.seen === seen) return;
@@ -138,12 +149,20 @@ export function totalText(matrix) {
   return `${total} · unattributed ${exact(matrix.unattributed)} · ${size}`;
 }
 
-export function describe(matrix, state, theme, colours) {
+/** How many nodes are in the answer that is shown; after a fault nobody knows how they are now. */
+function countNodes(matrix) {
   const nodes = at("nodes-pill");
   nodes.hidden = matrix.expected === 0;
-  nodes.textContent = `${matrix.responded} of ${matrix.expected} nodes`;
-  nodes.className = `pill ${matrix.responded === matrix.expected ? "good" : "bad"}`;
-  banners(problems(matrix, state.zone));
+  const when = said.fault ? " before" : "";
+  nodes.textContent = `${matrix.responded} of ${matrix.expected} nodes${when}`;
+  const kind = matrix.responded === matrix.expected ? "good" : "bad";
+  nodes.className = said.fault ? "pill" : `pill ${kind}`;
+}
+
+export function describe(matrix, state, theme, colours) {
+  Object.assign(said, { matrix, problems: problems(matrix, state.zone) });
+  countNodes(matrix);
+  banners();
   const empty = matrix.width === 0 || matrix.height === 0 || matrix.total === 0;
   const series = (SERIES_NAMES[matrix.series] ?? "operations").toLowerCase();
   const why = matrix.width === 0 ? " No column has been closed yet." : "";

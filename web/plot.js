@@ -3,7 +3,7 @@
 
 import { Cells } from "./cells.js";
 import { drawEventTicks, drawEvents } from "./events.js";
-import { columnAt } from "./matrix.js";
+import { cellHolding, columnAt } from "./matrix.js";
 import { Raster } from "./raster.js";
 import { Sides } from "./sides.js";
 
@@ -284,17 +284,15 @@ export class Plot {
     }
   }
 
-  /** Where the pinned cell is in the matrix of now; `null` where it is not. */
+  /** Where the beginning of the pinned cell is in the matrix of now; `null` where it is not. */
   pinnedCell() {
     if (!this.pinned || !this.matrix) return null;
-    const row = this.matrix.rows.findIndex((each) => each.start === this.pinned.start);
-    const column = this.matrix.columns.findIndex((each) => each.start === this.pinned.t0);
-    return row < 0 || column < 0 ? null : { row, column };
+    return cellHolding(this.matrix, this.pinned.start, this.pinned.t0);
   }
 
-  outline(context, { start, t0, t1 }) {
-    const row = this.matrix.rows.findIndex((each) => each.start === start);
-    if (row < 0 || t1 <= this.view.t0 || t0 >= this.view.t1) return;
+  outline(context, { t0, t1 }) {
+    const row = this.pinnedCell()?.row;
+    if (row === undefined || t1 <= this.view.t0 || t0 >= this.view.t1) return;
     const [x, y] = [this.xOf(t0), this.yOf(row)];
     context.save();
     context.beginPath();

@@ -76,9 +76,13 @@ const ORDERS = {
   group: (a, b) => a.group - b.group,
 };
 
-/** Routes that match a search: by id, or the one that holds the key and those with that prefix. */
+/**
+ * Routes that match a search: by `#id` that one alone, else by id, or the one that holds the key
+ * and those with that prefix.
+ */
 function found(routes, find) {
   if (find === "") return routes;
+  if (/^#\d+$/.test(find)) return routes.filter((route) => `#${route.id}` === find);
   const bytes = keyBytes(find);
   const holder = routes[routeOf(routes, bytes)];
   const starts = (route) => route.bytes.length >= bytes.length
@@ -222,7 +226,8 @@ export function mergeable(routes, route) {
   return next && next.group === route.group ? next : null;
 }
 
-export function showCluster(cluster, { line, members, groups }, linked, does) {
+/** `lost`: nobody answers, and what is shown is from before. */
+export function showCluster(cluster, lost, { line, members, groups }, linked, does) {
   const list = (value) => (Array.isArray(value) ? value : []);
   line.textContent = [
     `Cluster ${cluster.cluster_id}, catalog version ${exact(Number(cluster.catalog_version))}`,
@@ -234,7 +239,7 @@ export function showCluster(cluster, { line, members, groups }, linked, does) {
   members.replaceChildren(...list(cluster.members).map((member) => element("tr", {},
     element("td", {}, `${member.id}${member.voter ? "" : " (learner)"}`),
     element("td", {}, String(member.address)),
-    element("td", { class: stateClass(member) }, stateText(member)),
+    element("td", { class: lost ? "dim" : stateClass(member) }, stateText(member, lost)),
     element("td", {}, String(member.catalog_version)),
     element("td", {}, String(member.version ?? "")),
     element("td", { class: "number" }, member.ok ? span(Number(member.uptime_ms)) : ""),
@@ -248,7 +253,8 @@ export function showCluster(cluster, { line, members, groups }, linked, does) {
 }
 
 /** The state of a member: ready, read-only because its disk is full, leaving, and so on. */
-function stateText(member) {
+function stateText(member, lost) {
+  if (lost) return `not known now; before: ${stateText(member, false)}`;
   if (!member.ok) return `does not answer: ${member.error}`;
   const states = [
     member.read_only ? `read-only: ${member.read_only}` : "",

@@ -1,6 +1,7 @@
 // Turns a gesture into a query: the view of the heatmap as a time window and a key range. Pure, so
 // it can be tested without a page.
 
+import { further } from "./further.js";
 import { compareBytes, keyBytes } from "./keys.js";
 import { routeOf } from "./tables.js";
 
@@ -29,13 +30,21 @@ function times({ t0, t1 }, step, nowMs) {
   return { from: Math.max(0, end - wide), to: end };
 }
 
-function keys(matrix, { r0, r1 }, routes) {
+function keys(matrix, view, routes) {
   const { rows, height } = matrix;
+  const { r0, r1 } = view;
   const inside = (row) => Math.min(height - 1, Math.max(0, row));
   const top = inside(Math.floor(r0 + NEAR));
   const bottom = Math.max(top, inside(Math.ceil(r1 - NEAR) - 1));
   let { start } = rows[top];
   let { end } = rows[bottom];
+  if (Math.abs(r1 - r0 - height) < NEAR * height) {
+    // Moved, not zoomed. Nothing lies before the first key and after the last.
+    if (r0 < 0 ? rows[0].start === "" : rows[height - 1].end === null) return {};
+    if (r0 < 0) start = further(rows, r0 / height).start;
+    else end = further(rows, r0 / height).end;
+    return { start, end };
+  }
   if (r0 < -NEAR) start = widerStart(rows[0].start, -r0 / height, rows, routes);
   if (r1 > height + NEAR)
     end = widerEnd(rows[height - 1].end, (r1 - height) / height, rows, routes);

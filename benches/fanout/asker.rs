@@ -16,7 +16,9 @@ use keyviz_core::query::{ColumnPlan, RowAxis};
 use keyviz_core::wire::PackedColumns;
 use keyviz_core::{NodeId, Query, Series};
 use keyviz_directory::{Directory, MemberAddress};
-use keyviz_fanout::{Fanout, FanoutParts, MatrixRequest, NodeHotKeys, PeerMatrix, PeerTotals};
+use keyviz_fanout::{
+    Fanout, FanoutParts, MatrixRequest, NodeHotKeys, PeerMatrix, PeerTotals, RoundError,
+};
 use keyviz_peer::PeerClient;
 use keyviz_raft::{Peers, PeersOptions};
 
@@ -37,7 +39,7 @@ impl PeerMatrix for Counting {
         &self,
         to: NodeId,
         query: Arc<Query>,
-    ) -> BoxFuture<'static, Result<PeerTotals, String>> {
+    ) -> BoxFuture<'static, Result<PeerTotals, RoundError>> {
         self.client.totals(to, query)
     }
 
@@ -47,7 +49,7 @@ impl PeerMatrix for Counting {
         query: Arc<Query>,
         rows: Arc<RowAxis>,
         columns: Arc<ColumnPlan>,
-    ) -> BoxFuture<'static, Result<Vec<PackedColumns>, String>> {
+    ) -> BoxFuture<'static, Result<Vec<PackedColumns>, RoundError>> {
         let cells = Arc::clone(&self.cells);
         let answer = self.client.columns(to, query, rows, columns);
         async move {
@@ -63,7 +65,7 @@ impl PeerMatrix for Counting {
         &self,
         to: NodeId,
         query: Arc<HotKeysQuery>,
-    ) -> BoxFuture<'static, Result<NodeHotKeys, String>> {
+    ) -> BoxFuture<'static, Result<NodeHotKeys, RoundError>> {
         self.client.hot_keys(to, query)
     }
 }

@@ -43,7 +43,7 @@ function load(route, routes, column, series) {
 
 export class Mock {
   constructor() {
-    this.mood = { keys: makeKeys(256), mode: "ok", missing: false, split: null, token: "", skew: 0, unattributed: 0, apportioned: false, conflict: false, readOnly: "", leaving: false, moves: [0, 0], removed: "" };
+    this.mood = { keys: makeKeys(256), mode: "ok", missing: false, split: null, token: "", skew: 0, unattributed: 0, apportioned: false, conflict: false, readOnly: "", leaving: false, moves: [0, 0], removed: "", prefix: "", largeIds: false, fewRoutes: false };
     this.asked = [];
     this.changed = [];
     this.server = createServer((request, response) => this.answer(request, response));
@@ -62,6 +62,12 @@ export class Mock {
 
   async answer(request, response) {
     const url = new URL(request.url, "http://mock");
+    if (!url.pathname.startsWith(`${this.mood.prefix}/`)) {
+      response.writeHead(404);
+      response.end();
+      return;
+    }
+    url.pathname = url.pathname.slice(this.mood.prefix.length);
     if (url.pathname.startsWith("/api/v1/")) {
       this.call(url, request, response);
       return;
@@ -158,7 +164,11 @@ export class Mock {
   }
 
   routes() {
-    const { keys, split } = this.mood;
+    const { keys, split, fewRoutes } = this.mood;
+    if (fewRoutes) {
+      const few = keys.filter((_, at) => at % 64 === 0);
+      return few.map((start, at) => ({ route_id: at + 1, start, end: few[at + 1] ?? null, group_id: 1, leader: 1, parents: [], created_version: 1, created_ms: 1_700_000_000_000 }));
+    }
     return keys.map((start, at) => {
       const child = split && (at === split.at || at === split.at + 1);
       return {
@@ -169,14 +179,19 @@ export class Mock {
     });
   }
 
+  /** A node's id as the API writes it: as text where a number would lose digits. */
+  nodeId(id) {
+    return this.mood.largeIds ? `900719925474099${id}` : id;
+  }
+
   cluster() {
     const member = (id) => ({
-      id, address: `127.0.0.1:740${id}`, http: `127.0.0.1:750${id}`, ok: !(this.mood.missing && id === 3),
+      id: this.nodeId(id), address: `127.0.0.1:740${id}`, http: `127.0.0.1:750${id}`, ok: !(this.mood.missing && id === 3),
       error: this.mood.missing && id === 3 ? "connection refused" : "", catalog_version: this.version(), version: "0.1.0",
       voter: true, uptime_ms: 3_600_000, latency_ms: 2, leaving: this.mood.leaving && id === 3, read_only: id === 2 ? this.mood.readOnly : "",
     });
-    const replica = (node_id, leader) => ({ node_id, voter: true, role: node_id === leader ? "leader" : "follower", last_log_index: 90, applied_index: 90, lag: 0 });
-    const group = (group_id) => ({ group_id, leader: group_id === 0 ? 1 : group_id, term: 2, routes: 85, replicas: [1, 2, 3].map((id) => replica(id, group_id || 1)) });
+    const replica = (id, leader) => ({ node_id: this.nodeId(id), voter: true, role: id === leader ? "leader" : "follower", last_log_index: 90, applied_index: 90, lag: 0 });
+    const group = (group_id) => ({ group_id, leader: this.nodeId(group_id === 0 ? 1 : group_id), term: 2, routes: 85, replicas: [1, 2, 3].map((id) => replica(id, group_id || 1)) });
     return { cluster_id: "ab".repeat(16), catalog_version: this.version(), members: [1, 2, 3].map(member), groups: [0, 1, 2, 3].map(group),
       moves: [], moves_left: this.mood.moves[0], moves_waiting: this.mood.moves[1], removed: this.mood.removed };
   }
@@ -233,7 +248,7 @@ export class Mock {
     const part = (id, sum) => [sum - Math.floor(sum / 4), Math.floor(sum / 4), 0][id - 1];
     return [1, 2, 3].map((id) => {
       const of = sums.map((sum) => part(id, sum));
-      return { id, total: of.reduce((a, b) => a + b, 0), roles: {}, rows: of, unattributed: 0 };
+      return { id: this.nodeId(id), total: of.reduce((a, b) => a + b, 0), roles: {}, rows: of, unattributed: 0 };
     });
   }
 

@@ -41,9 +41,17 @@ pub fn imports(src: &Path) -> Arrows {
     modules.arrows()
 }
 
+/// The text before its module of tests, if that lies in the file itself.
+fn without_tests(text: &str) -> &str {
+    let tests = text
+        .match_indices("\n#[cfg(test)]\nmod ")
+        .find(|(at, _)| text[at + 1..].lines().nth(1).is_some_and(|line| line.ends_with('{')));
+    tests.map_or(text, |(at, _)| &text[..at])
+}
+
 impl Module {
     fn of(text: &str) -> Self {
-        let text = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+        let text = without_tests(text);
         let code: Vec<&str> =
             text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
         let code = code.join(" ");

@@ -85,7 +85,7 @@ fn no_harm_a_full_disk_makes_the_nodes_read_only_in_words_and_room_makes_them_wr
     };
     assert!(acknowledged > 5, "{acknowledged} acknowledged, then {refusal}");
     assert!(refusal.contains("is full"), "{refusal}");
-    assert!(refusal.contains("read-only until there is room"), "{refusal}");
+    assert!(refusal.contains("read-only until there is space"), "{refusal}");
 
     // Everybody tells.
     eventually("all nodes are read-only", || read_only(&cluster.json(&["cluster", "status"])) == 3);

@@ -23,6 +23,7 @@ mod hot_keys;
 mod leaders;
 #[cfg(target_os = "linux")]
 mod limits;
+mod load;
 mod lost_disk;
 mod measured;
 mod members;
@@ -30,6 +31,7 @@ mod members;
 mod memory;
 mod moved;
 mod readiness;
+mod replaced;
 mod request_ids;
 mod restart;
 mod routes;

@@ -119,3 +119,27 @@ fn add_node_moves_a_member_and_nobody_else() {
     everyone_has(&cluster, 3, &new);
     works(&cluster, "added");
 }
+
+#[test]
+fn a_member_whose_http_moved_is_shown_there_also_while_it_is_down() {
+    let mut cluster = Cluster::start(3, &["--groups", "1"]);
+    let joined = cluster.join(0);
+    assert_eq!(cluster.stop(joined), Some(0));
+    cluster.http[joined] = free_addresses(1).remove(0);
+    cluster.spawn(joined);
+    eventually("it serves again", || is_ready(&cluster.http[joined]));
+    let log = "where this node serves HTTP";
+    eventually("it tells", || cluster.log(joined).contains(log));
+    cluster.kill(joined);
+    let shown = |at: usize| {
+        let status = cluster.json_on(at, &["cluster", "status"]);
+        let members = status["members"].as_array().expect("members").iter();
+        let mut member = members.filter(|member| member["id"] == joined as u64 + 1);
+        let member = member.next().expect("it is a member").clone();
+        (member["ok"] == false).then(|| member["http"].as_str().map(str::to_owned)).flatten()
+    };
+    for at in 0..3 {
+        let wanted = Some(cluster.http[joined].clone());
+        eventually("who asks hears the new address", || shown(at) == wanted);
+    }
+}

@@ -18,7 +18,7 @@ use super::data::kv::OneFormat;
 use super::flags::values::{self, Address};
 use super::terminal::{output, text};
 pub(super) use current::status;
-use keyviz_json::ClusterJson;
+use keyviz_json::{ClusterJson, NodeIdJson};
 use keyviz_proto as proto;
 use keyviz_proto::cluster_client::ClusterClient;
 pub use replace::ReplaceError;
@@ -115,7 +115,7 @@ struct TransferArgs {
 #[derive(Serialize)]
 struct AddNodeJson<'a> {
     cluster_id: &'a str,
-    node_id: u64,
+    node_id: NodeIdJson,
     /// Changes of replicas that were waited for.
     moves: u64,
     /// Changes of replicas that wait for members that do not answer.
@@ -126,7 +126,7 @@ struct AddNodeJson<'a> {
 
 #[derive(Serialize)]
 struct RemoveNodeJson {
-    node_id: u64,
+    node_id: NodeIdJson,
     /// It is no longer a member; otherwise it is leaving.
     gone: bool,
     /// Changes of replicas that were waited for.
@@ -135,7 +135,7 @@ struct RemoveNodeJson {
 
 #[derive(Serialize)]
 struct TransferJson {
-    leader: u64,
+    leader: NodeIdJson,
     term: u64,
 }
 
@@ -175,7 +175,7 @@ async fn add_node(args: AddNodeArgs) -> Result<(), CliError> {
         OneFormat::Json => {
             let added = AddNodeJson {
                 cluster_id: &added.cluster_id,
-                node_id: args.id,
+                node_id: NodeIdJson(args.id),
                 moves: waited.map_or(0, |waited| waited.moves),
                 moves_waiting: waited.map_or(0, |waited| waited.waiting),
                 voter: waited.map(|waited| waited.voter),
@@ -228,7 +228,8 @@ async fn remove_node(args: RemoveNodeArgs) -> Result<(), CliError> {
     let mut out = output::stdout();
     match args.format {
         OneFormat::Json => {
-            output::json_line(&mut out, &RemoveNodeJson { node_id: args.id, gone, moves })?;
+            let node_id = NodeIdJson(args.id);
+            output::json_line(&mut out, &RemoveNodeJson { node_id, gone, moves })?;
         }
         OneFormat::Table if gone => {
             writeln!(
@@ -273,7 +274,7 @@ async fn transfer_leader(args: TransferArgs) -> Result<(), CliError> {
     let mut out = output::stdout();
     match args.format {
         OneFormat::Json => {
-            let moved = TransferJson { leader: moved.leader, term: moved.term };
+            let moved = TransferJson { leader: NodeIdJson(moved.leader), term: moved.term };
             output::json_line(&mut out, &moved)?;
         }
         OneFormat::Table => {

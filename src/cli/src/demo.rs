@@ -186,6 +186,7 @@ impl DemoOptions {
             move_bytes_per_s: GroupOptions::MOVE_BYTES_PER_S,
             verify_every: Duration::ZERO,
             verify_bytes_per_s: 0,
+            replace_after: Duration::ZERO,
             log: LOG.into(),
         };
         (1..=self.nodes).map(node).collect()

@@ -73,3 +73,36 @@ fn a_column_is_told_with_its_hottest_row() {
     );
     assert_eq!(column_line(&matrix, 1, &column), "2025-12-31T12:00:00Z 0 writes");
 }
+
+/// Ends a control loop shortly after it started.
+fn ending(name: &'static str) -> keyviz_node::LoopWrap {
+    std::sync::Arc::new(move |which, running| match which == name {
+        false => running,
+        true => Box::pin(async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            panic!("put in by a test");
+        }),
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_stops_and_names_the_control_loop_that_ended() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Each node has its port, and one 100 above for HTTP.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let port = free.local_addr().expect("a bound socket has an address").port();
+    drop(free);
+    let options = DemoOptions {
+        nodes: 1,
+        groups: 1,
+        port,
+        load: None,
+        data: Some(folder.path().to_path_buf()),
+        ..options()
+    };
+    let ran = run_demo(options, crate::ColorDepth::None, Some(ending("members")));
+    let ran = tokio::time::timeout(Duration::from_secs(60), ran).await.expect("it stops");
+    let error = ran.expect_err("a loop has ended").to_string();
+    assert!(error.contains("the control loop \"members\" panicked"), "{error}");
+    assert!(error.contains("node 1"), "{error}");
+}

@@ -235,8 +235,16 @@ pub enum CliError {
     #[error(transparent)]
     NotConfirmed(#[from] recovery::salvage::NotConfirmed),
     /// A node could not be started or stopped.
-    #[error("{0:#}")]
+    #[error("{}", with_causes(.0))]
     Node(anyhow::Error),
+}
+
+/// An error with those of its causes that it does not name itself.
+fn with_causes(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |said, cause| {
+        let cause = cause.to_string();
+        if said.contains(&cause) { said } else { format!("{said}: {cause}") }
+    })
 }
 
 /// Why flags cannot be combined. Names the flag and the value.
@@ -372,7 +380,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
             limits::raise_open_files();
             let nodes = usize::try_from(options.nodes).unwrap_or(usize::MAX);
             limits::check_threads_of_nodes(nodes, cores())?;
-            many_threads()?.block_on(demo::run_demo(options, color))
+            many_threads()?.block_on(demo::run_demo(options, color, None))
         }
         Command::Serve(args) => {
             let options = args.options()?;
@@ -380,7 +388,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
             limits::raise_open_files();
             limits::check_threads_of_nodes(1, node_workers())?;
             let runtime = node_threads()?;
-            let ran = runtime.block_on(serve::run_serve(options));
+            let ran = runtime.block_on(serve::run_serve(options, None));
             // A storage that hangs must not keep the process from ending.
             runtime.shutdown_timeout(Duration::from_secs(1));
             ran

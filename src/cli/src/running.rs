@@ -7,7 +7,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use keyviz_core::{HistoryConfig, NodeId, SamplerConfig};
 use keyviz_node::{
-    BootstrapSpec, DEFAULT_REQUEST_TIMEOUT, KeyvizConfig, Node, NodeConfig, NodeError, Origin,
+    BootstrapSpec, DEFAULT_REQUEST_TIMEOUT, KeyvizConfig, LoopWrap, Node, NodeConfig, NodeError,
+    Origin,
 };
 
 use super::flags::keyviz_flags::HotKeys;
@@ -18,23 +19,22 @@ use super::terminal::talk;
 pub struct RunningNode(Node);
 
 impl RunningNode {
-    /// Starts a node. When this returns, it serves.
+    /// Starts a node. When this returns, it serves. `None` if `stopped` completed while the node
+    /// waited to join. `wrap`: see [`LoopWrap`].
     ///
     /// # Errors
     /// If its port is taken, its folder is in use or unreadable, or it belongs to another node.
-    pub async fn start(options: ServeOptions) -> anyhow::Result<Self> {
-        Ok(RunningNode(Node::start(config(options)?).await?))
-    }
-
-    /// As [`RunningNode::start`]; `None` if `stopped` completed while the node waited to join.
-    ///
-    /// # Errors
-    /// As [`RunningNode::start`].
-    pub async fn start_unless(
+    pub async fn start(
         options: ServeOptions,
         stopped: impl Future<Output = ()>,
+        wrap: Option<LoopWrap>,
     ) -> anyhow::Result<Option<Self>> {
-        Ok(Node::start_unless(config(options)?, stopped).await?.map(RunningNode))
+        let config = config(options)?;
+        let started = match wrap {
+            Some(wrap) => Node::start_wrapped(config, stopped, wrap).await?,
+            None => Node::start_unless(config, stopped).await?,
+        };
+        Ok(started.map(RunningNode))
     }
 
     /// Waits until the node fails, and returns why.
@@ -45,7 +45,7 @@ impl RunningNode {
     /// Reads certificates, token and secret again, and logs errors.
     pub async fn reload_security(&self) {
         for error in self.0.reload_security().await.err().into_iter().flatten() {
-            tracing::error!("{error}; what was read before stays in force");
+            tracing::error!("{error}; the previous credentials stay in force");
         }
     }
 
@@ -101,6 +101,7 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
         move_bytes_per_s: options.move_bytes_per_s,
         verify_every: options.verify_every,
         verify_bytes_per_s: options.verify_bytes_per_s,
+        replace_after: options.replace_after,
         storage: (&options.storage).into(),
         queue_bytes: options.storage.queue_bytes,
         request_timeout: DEFAULT_REQUEST_TIMEOUT,

@@ -90,6 +90,8 @@ pub struct ServeOptions {
     pub verify_every: Duration,
     /// Bytes of rows per second that each replica reads for that.
     pub verify_bytes_per_s: u64,
+    /// A member that has not answered for so long is replaced; zero: never.
+    pub replace_after: Duration,
     /// Memory and disk.
     pub storage: StorageFlags,
     /// Filter of the log on stderr.
@@ -251,6 +253,17 @@ pub struct ServeArgs {
         value_parser = verify_rate,
     )]
     verify_rate: u64,
+    /// Remove a member that has not answered for this time, where the others have a majority and as
+    /// many of them answer as groups keep replicas; its replicas are made again on them. The leader
+    /// of the catalog group does this, so give it on every node. At least 10s; 0s: never
+    #[arg(
+        long,
+        env = "KEYVIZ_REPLACE_AFTER",
+        value_name = "DURATION",
+        default_value = "0s",
+        value_parser = replace_after
+    )]
+    replace_after: Duration,
     /// Log level on stderr: error, warn, info, debug or trace, or a filter such as
     /// info,keyviz_raft=debug
     #[arg(
@@ -307,10 +320,11 @@ fn move_rate(text: &str) -> Result<u64, SizeError> {
 }
 
 fn verify_every(text: &str) -> Result<Duration, values::ValueError> {
-    let longest = Duration::from_secs(366 * 86_400);
-    let every = values::duration_in(text, Duration::ZERO, longest)?;
-    let every = Some(every).filter(|every| every.is_zero() || *every >= Duration::from_secs(1));
-    every.ok_or(values::ValueError::DurationRange(Duration::from_secs(1), longest))
+    values::duration_or_never(text, Duration::from_secs(1))
+}
+
+fn replace_after(text: &str) -> Result<Duration, values::ValueError> {
+    values::duration_or_never(text, Duration::from_secs(10))
 }
 
 /// A rate of reading rows.
@@ -346,6 +360,7 @@ impl ServeArgs {
             move_bytes_per_s: self.move_rate,
             verify_every: self.verify_every,
             verify_bytes_per_s: self.verify_rate,
+            replace_after: self.replace_after,
             storage: self.storage.flags(DEFAULT_CACHE_BYTES),
             log: self.log,
         })

@@ -152,3 +152,45 @@ fn the_visualizer_can_be_switched_off() {
     let step = options(&["--keyviz-step", "1m 30s"]).expect("it is right").keyviz.step;
     assert_eq!(step, Duration::from_secs(90));
 }
+
+/// Set for the process that a test starts: the folder of its node.
+const CHILD: &str = "KEYVIZ_TEST_CHILD_FOLDER";
+
+/// Not a test by itself: the process of the next one, which serves as the command does.
+#[test]
+fn child_whose_control_loop_panics() {
+    let Some(folder) = std::env::var_os(CHILD) else { return };
+    let folder = folder.into_string().expect("it is text");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let listen = free.local_addr().expect("a bound socket has an address").to_string();
+    drop(free);
+    let members = format!("1={listen}");
+    let flags = ["--id", "1", "--data", &folder, "--listen", &listen, "--bootstrap", &members];
+    let line = Line::try_parse_from(["serve"].iter().chain(&flags)).expect("the flags are right");
+    let options = line.serve.options().expect("they fit together");
+    let wrap: keyviz_node::LoopWrap = std::sync::Arc::new(|which, running| match which {
+        "members" => Box::pin(async {
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            panic!("put in by a test");
+        }),
+        _ => running,
+    });
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let error = runtime.block_on(run_serve(options, Some(wrap))).expect_err("a loop has ended");
+    crate::terminal::talk::say!("keyviz: {error}");
+    crate::terminal::talk::finish();
+    std::process::exit(error.exit() as i32);
+}
+
+#[test]
+fn the_process_of_a_node_whose_control_loop_panics_names_it_and_exits_with_1() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let child = std::process::Command::new(std::env::current_exe().expect("this program"))
+        .args(["serve::tests::child_whose_control_loop_panics", "--exact", "--nocapture"])
+        .env(CHILD, folder.path().join("data"))
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&child.stderr);
+    assert_eq!(child.status.code(), Some(1), "{said}");
+    assert!(said.contains("keyviz: the control loop \"members\" panicked: put in"), "{said}");
+}

@@ -187,3 +187,12 @@ fn a_closed_pipe_is_quiet_and_a_full_disk_is_not() {
     assert_eq!(broken.exit(), Exit::BrokenPipe);
     assert_eq!(CliError::Output(io::ErrorKind::StorageFull.into()).exit(), Exit::Failed);
 }
+
+#[test]
+fn an_error_names_each_of_its_causes_once() {
+    let lost = || io::Error::new(io::ErrorKind::NotFound, "it is not there");
+    let told = anyhow::Error::new(lost()).context("cannot open /a: it is not there");
+    assert_eq!(CliError::Node(told).to_string(), "cannot open /a: it is not there");
+    let told = anyhow::Error::new(lost()).context("cannot open /a");
+    assert_eq!(CliError::Node(told).to_string(), "cannot open /a: it is not there");
+}

@@ -98,7 +98,7 @@ struct Hints {
 
 /// What to do after a failed attempt.
 enum Next {
-    /// Ask another node. The second field says that a server refused.
+    /// Ask another node. The second field: a server refused.
     Again(Status, bool),
     Give(Error),
 }
@@ -364,7 +364,7 @@ impl Shared {
                 // The next calls use connections that were made with the new certificates.
                 self.nodes.iter().for_each(|node| node.state.lock().channel = None);
             }
-            Ok(Err(error)) => tracing::warn!("{error}; what was read before stays in force"),
+            Ok(Err(error)) => tracing::warn!("{error}; the previous credentials stay in force"),
             Ok(Ok(false)) | Err(_) => {}
         }
     }

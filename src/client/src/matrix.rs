@@ -19,6 +19,44 @@ pub use keyviz_proto::{Axis, Block, ColumnsUpdate, Matrix, Role, Series};
 /// The pause before a broken stream is opened again.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
+/// The settings that a matrix and a stream of columns have in common.
+macro_rules! scope {
+    () => {
+        /// Rows of this key range only.
+        pub fn range(mut self, range: impl Into<KeyRange>) -> Self {
+            let KeyRange { start, end } = range.into();
+            (self.0.start, self.0.end) = (start, end);
+            self
+        }
+
+        /// At most so many rows; at most 1,024.
+        pub fn max_rows(mut self, rows: u32) -> Self {
+            self.0.max_rows = rows;
+            self
+        }
+
+        /// Counts of this role only.
+        pub fn role(mut self, role: Role) -> Self {
+            self.0.role = role.into();
+            self
+        }
+
+        /// Rows between these keys, ascending, at most 1,024 of them, whatever is planned today: to
+        /// compare windows, or to keep rows while you look. `axis_gain` of the answer says when rows
+        /// planned anew would show more.
+        pub fn boundaries(mut self, keys: impl IntoIterator<Item = impl Into<Bytes>>) -> Self {
+            self.0.boundaries = keys.into_iter().map(Into::into).collect();
+            self
+        }
+
+        /// A full grid: blocks are divided evenly over their cells, which are marked as apportioned.
+        pub fn spread(mut self) -> Self {
+            self.0.spread = true;
+            self
+        }
+    };
+}
+
 /// What a matrix shows. By default writes of the last hour over the whole key space, in at most 256
 /// rows and 480 columns.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -26,6 +64,8 @@ const AGAIN_AFTER: Duration = Duration::from_millis(200);
 pub struct MatrixQuery(proto::GetMatrixRequest);
 
 impl MatrixQuery {
+    scope!();
+
     /// A query for a series.
     pub fn new(series: Series) -> Self {
         let series = series.into();
@@ -45,48 +85,15 @@ impl MatrixQuery {
         self
     }
 
-    /// Rows of this key range only.
-    pub fn range(mut self, range: impl Into<KeyRange>) -> Self {
-        let KeyRange { start, end } = range.into();
-        (self.0.start, self.0.end) = (start, end);
-        self
-    }
-
-    /// At most so many rows; at most 1,024.
-    pub fn max_rows(mut self, rows: u32) -> Self {
-        self.0.max_rows = rows;
-        self
-    }
-
     /// At most so many columns; at most 2,048.
     pub fn max_columns(mut self, columns: u32) -> Self {
         self.0.max_columns = columns;
         self
     }
 
-    /// Counts of this role only.
-    pub fn role(mut self, role: Role) -> Self {
-        self.0.role = role.into();
-        self
-    }
-
     /// Rows by the routes of today, or by those of the first instant of the window.
     pub fn axis(mut self, axis: Axis) -> Self {
         self.0.axis = axis.into();
-        self
-    }
-
-    /// Rows between these keys, ascending, at most 1,024 of them, whatever is planned today: to
-    /// compare windows, or to keep rows while you look. `axis_gain` of the answer says when rows
-    /// planned anew would show more.
-    pub fn boundaries(mut self, keys: impl IntoIterator<Item = impl Into<Bytes>>) -> Self {
-        self.0.boundaries = keys.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// A full grid: blocks are divided evenly over their cells, which are marked as apportioned.
-    pub fn spread(mut self) -> Self {
-        self.0.spread = true;
         self
     }
 
@@ -104,41 +111,12 @@ impl MatrixQuery {
 pub struct ColumnsQuery(proto::StreamColumnsRequest);
 
 impl ColumnsQuery {
+    scope!();
+
     /// A query for a series.
     pub fn new(series: Series) -> Self {
         let series = series.into();
         ColumnsQuery(proto::StreamColumnsRequest { series, ..Default::default() })
-    }
-
-    /// Rows of this key range only.
-    pub fn range(mut self, range: impl Into<KeyRange>) -> Self {
-        let KeyRange { start, end } = range.into();
-        (self.0.start, self.0.end) = (start, end);
-        self
-    }
-
-    /// At most so many rows; at most 1,024.
-    pub fn max_rows(mut self, rows: u32) -> Self {
-        self.0.max_rows = rows;
-        self
-    }
-
-    /// Counts of this role only.
-    pub fn role(mut self, role: Role) -> Self {
-        self.0.role = role.into();
-        self
-    }
-
-    /// Rows between these keys, as [`MatrixQuery::boundaries`]: every update has the same ones.
-    pub fn boundaries(mut self, keys: impl IntoIterator<Item = impl Into<Bytes>>) -> Self {
-        self.0.boundaries = keys.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// A full grid, as [`MatrixQuery::spread`].
-    pub fn spread(mut self) -> Self {
-        self.0.spread = true;
-        self
     }
 
     /// Begins after this cursor, at most 512 columns back.

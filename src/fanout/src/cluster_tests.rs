@@ -103,12 +103,12 @@ impl PeerMatrix for Scripted {
         &self,
         to: NodeId,
         query: Arc<Query>,
-    ) -> BoxFuture<'static, Result<PeerTotals, String>> {
+    ) -> BoxFuture<'static, Result<PeerTotals, RoundError>> {
         let (local, pause, alive) = self.call(to, 0);
         async move {
             let _alive = alive;
             sleep(pause).await;
-            let totals = local.totals(query).await.map_err(|error| error.to_string())?;
+            let totals = local.totals(Asker::Peer, query).await?;
             Ok(PeerTotals { totals, now_ms: NOW_MS + 5, step_ms: STEP_MS })
         }
         .boxed()
@@ -120,12 +120,12 @@ impl PeerMatrix for Scripted {
         query: Arc<Query>,
         rows: Arc<RowAxis>,
         columns: Arc<ColumnPlan>,
-    ) -> BoxFuture<'static, Result<Vec<PackedColumns>, String>> {
+    ) -> BoxFuture<'static, Result<Vec<PackedColumns>, RoundError>> {
         let (local, pause, alive) = self.call(to, 1);
         async move {
             let _alive = alive;
             sleep(pause).await;
-            let parts = local.columns(query, rows, columns).await.map_err(|e| e.to_string())?;
+            let parts = local.columns(Asker::Peer, query, rows, columns, true).await?;
             Ok(parts.into_iter().map(PackedColumns::from).collect())
         }
         .boxed()
@@ -135,13 +135,13 @@ impl PeerMatrix for Scripted {
         &self,
         to: NodeId,
         query: Arc<HotKeysQuery>,
-    ) -> BoxFuture<'static, Result<NodeHotKeys, String>> {
+    ) -> BoxFuture<'static, Result<NodeHotKeys, RoundError>> {
         let (local, pause, alive) = self.call(to, 0);
         async move {
             let _alive = alive;
             sleep(pause).await;
             let answer = local.hot_keys_for(Asker::Peer, query, "salt").await;
-            answer.map_err(|error| error.to_string())
+            answer.map_err(|error| RoundError::Call(error.to_string()))
         }
         .boxed()
     }

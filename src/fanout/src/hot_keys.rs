@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -18,7 +17,7 @@ use keyviz_directory::MembershipState;
 
 use super::cluster::Fanout;
 use super::local::{HotKeysMode, LocalMatrix};
-use super::peers::NodeHotKeys;
+use super::peers::{NodeHotKeys, RoundError};
 use super::request::{DEFAULT_WINDOW_MS, MatrixError};
 use super::work::{Asker, WorkError};
 
@@ -263,7 +262,7 @@ impl Fanout {
         let answer = timeout_at(deadline, self.ask_hot_keys(node, query)).await;
         let got_ms = parts.local.clock().now_ms();
         status.latency_ms = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let answer = answer.unwrap_or_else(|_| Err(late(parts.deadline)));
+        let answer = answer.unwrap_or_else(|_| Err(RoundError::Deadline(parts.deadline)));
         match answer {
             Ok(answer) => {
                 status.ok = true;
@@ -274,7 +273,7 @@ impl Fanout {
                 (status, Some(answer))
             }
             Err(error) => {
-                status.error = Some(error);
+                status.error = Some(error.to_string());
                 (status, None)
             }
         }
@@ -284,25 +283,21 @@ impl Fanout {
         &self,
         node: NodeId,
         query: Arc<HotKeysQuery>,
-    ) -> Result<NodeHotKeys, String> {
+    ) -> Result<NodeHotKeys, RoundError> {
         let parts = self.parts();
         if node == parts.node {
             let salt = parts.directory.cluster_id();
             let answer = parts.local.hot_keys_for(Asker::Own, query, salt.as_str()).await;
-            return answer.map_err(|error| error.to_string());
+            return answer.map_err(|error| RoundError::Call(error.to_string()));
         }
         let points = query.points;
         let answer = parts.peers.hot_keys(node, query).await?;
         for part in &answer.parts {
             if part.held_by != node {
-                return Err(format!("it says that it is node {}", part.held_by));
+                return Err(RoundError::OtherNode(part.held_by));
             }
-            part.check(points).map_err(|error| format!("its answer is not sound: {error}"))?;
+            part.check(points)?;
         }
         Ok(answer)
     }
-}
-
-fn late(deadline: Duration) -> String {
-    format!("it did not answer within the deadline of {} ms", deadline.as_millis())
 }

@@ -32,7 +32,7 @@ pub use handoffs::{HandoffError, HandoffRecord, HandoffStore, Incoming};
 pub use hot_keys::{HotKeysAnswer, HotKeysError, HotKeysRequest};
 pub use local::{Clock, FlushStats, HotKeysMode, LocalMatrix, StoredRecords};
 pub use parts::FanoutParts;
-pub use peers::{NodeHotKeys, PeerMatrix, PeerTotals};
+pub use peers::{NodeHotKeys, PeerMatrix, PeerTotals, RoundError};
 pub use request::{Axis, MatrixAnswer, MatrixError, MatrixRequest};
 pub use work::{
     Asker, Busy, ComputeSlot, MAX_QUERIES, MAX_WAITING_COMPUTATIONS, MAX_WAITING_QUERIES, Work,

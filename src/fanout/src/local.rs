@@ -36,7 +36,7 @@ impl Clock {
         }))
     }
 
-    /// A clock that reads what `now_ms` says.
+    /// A clock that reads `now_ms`.
     pub fn of(now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Clock(Arc::new(now_ms))
     }
@@ -59,7 +59,7 @@ pub enum HotKeysMode {
     Off,
 }
 
-/// What one node counted and what it counts right now.
+/// The counts of one node: its history and its sampler.
 pub struct LocalMatrix {
     sampler: Arc<Sampler>,
     history: Arc<History>,
@@ -72,14 +72,14 @@ pub struct LocalMatrix {
     damaged_records: AtomicU64,
 }
 
-/// What the flushes so far did.
+/// Counters of the flushes so far.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct FlushStats {
     /// Moves of counts into the history.
     pub flushes: u64,
     /// Time in them.
     pub time: Duration,
-    /// Operations in them that no route could be told for.
+    /// Operations in them without a route.
     pub unattributed: u64,
 }
 
@@ -148,12 +148,12 @@ impl LocalMatrix {
         &self.history
     }
 
-    /// Moves what was counted into the history, and closes the columns that are over.
+    /// Moves counts into the history, and closes the columns that have ended.
     pub fn flush(&self) -> Flushed {
         self.move_into_history(History::add)
     }
 
-    /// Moves what was counted into the history, and closes the column in progress too.
+    /// Moves counts into the history, and closes the column in progress too.
     pub fn close(&self) -> Flushed {
         self.move_into_history(History::close)
     }
@@ -208,48 +208,29 @@ impl LocalMatrix {
             .collect()
     }
 
-    /// Round one, for this node's own queries.
-    ///
-    /// # Errors
-    /// A fault of this program.
-    pub async fn totals(self: &Arc<Self>, query: Arc<Query>) -> Result<NodeTotals, WorkError> {
-        self.totals_for(Asker::Own, query).await
-    }
-
     /// Round one, within the bounds for `asker`.
     ///
     /// # Errors
-    /// Where too much matrix work waits.
-    pub async fn totals_for(
+    /// Too much matrix work waits, or a fault of this program.
+    pub async fn totals(
         self: &Arc<Self>,
         asker: Asker,
         query: Arc<Query>,
     ) -> Result<NodeTotals, WorkError> {
         let local = Arc::clone(self);
         self.work
-            .compute(asker, move |wanted| local.view(query.window).totals_while(&query, wanted))
+            .compute(asker, move |wanted| {
+                local.view(query.window).while_wanted(wanted).totals(&query)
+            })
             .await
     }
 
-    /// Round two, for this node's own queries: its own part first, then what it keeps of nodes that
-    /// have left.
+    /// Round two, within the bounds for `asker`: the part of this node first, then the columns that
+    /// it keeps for nodes that have left.
     ///
     /// # Errors
-    /// A fault of this program.
+    /// Too much matrix work waits, or a fault of this program.
     pub async fn columns(
-        self: &Arc<Self>,
-        query: Arc<Query>,
-        rows: Arc<RowAxis>,
-        columns: Arc<ColumnPlan>,
-    ) -> Result<Vec<NodeColumns>, WorkError> {
-        self.columns_for(Asker::Own, query, rows, columns, true).await
-    }
-
-    /// Round two, within the bounds for `asker`, who understands `blocks` or is given estimates.
-    ///
-    /// # Errors
-    /// Where too much matrix work waits.
-    pub async fn columns_for(
         self: &Arc<Self>,
         asker: Asker,
         query: Arc<Query>,
@@ -262,8 +243,9 @@ impl LocalMatrix {
             .compute(asker, move |wanted| {
                 let nothing = Window { from_ms: 0, to_ms: 0 };
                 let view = local.view(columns.window().unwrap_or(nothing));
-                let mut parts = vec![view.columns_while(&query, &rows, &columns, wanted)?];
-                parts.extend(view.handed_over_while(&query, &rows, &columns, wanted)?);
+                let view = view.while_wanted(wanted);
+                let mut parts = vec![view.columns(&query, &rows, &columns)?];
+                parts.extend(view.handed_over(&query, &rows, &columns)?);
                 if !blocks {
                     parts = parts.into_iter().map(|part| part.spread(&rows, &columns)).collect();
                 }

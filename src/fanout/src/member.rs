@@ -11,9 +11,10 @@ use keyviz_core::wire::{CheckedColumns, PackedColumns};
 use keyviz_core::{NodeId, Query};
 
 use super::parts::FanoutParts;
-use super::peers::PeerTotals;
+use super::peers::{PeerTotals, RoundError};
+use super::work::Asker;
 
-/// A member and what it has said so far.
+/// A member and its answers so far.
 pub(super) struct Member {
     parts: Arc<FanoutParts>,
     node: NodeId,
@@ -25,13 +26,13 @@ pub(super) struct Member {
     head_start: Duration,
 }
 
-/// What all members are asked for in round two.
+/// The request of round two, the same for all members.
 #[derive(Clone)]
 pub(super) struct Planned {
     pub query: Arc<Query>,
     pub rows: Arc<RowAxis>,
     pub columns: Arc<ColumnPlan>,
-    /// Where the window begins, when the asker said so.
+    /// The start of the window, if the caller gave one.
     pub asked_from_ms: Option<u64>,
 }
 
@@ -52,7 +53,7 @@ impl Member {
         Member { head_start, ..self }
     }
 
-    /// What it carried, if it said so.
+    /// Its totals, once received.
     pub(super) fn totals(&self) -> Option<&NodeTotals> {
         self.totals.as_ref()
     }
@@ -73,13 +74,13 @@ impl Member {
     }
 
     /// It is not in the answer, for this reason.
-    pub(super) fn fail(&mut self, error: String) {
+    pub(super) fn fail(&mut self, error: impl ToString) {
         self.status.ok = false;
-        self.status.error = Some(error);
+        self.status.error = Some(error.to_string());
         self.totals = None;
     }
 
-    /// Round one. A member that fails in it is not asked again.
+    /// Round one. A member that fails in it is left out of round two.
     pub(super) async fn round_one(mut self, query: Arc<Query>) -> Self {
         let sent_ms = self.parts.local.clock().now_ms();
         let answer = self.ask_totals(query).await;
@@ -92,11 +93,7 @@ impl Member {
                 if peer.step_ms == step_ms {
                     self.totals = Some(peer.totals);
                 } else {
-                    self.fail(format!(
-                        "its columns are {} ms wide, those of this node {step_ms} ms; give all \
-                         nodes the same --keyviz-step",
-                        peer.step_ms
-                    ));
+                    self.fail(RoundError::Step { theirs_ms: peer.step_ms, ours_ms: step_ms });
                 }
             }
             Err(error) => self.fail(error),
@@ -104,18 +101,18 @@ impl Member {
         self
     }
 
-    async fn ask_totals(&self, query: Arc<Query>) -> Result<PeerTotals, String> {
+    async fn ask_totals(&self, query: Arc<Query>) -> Result<PeerTotals, RoundError> {
         if self.node == self.parts.node {
             self.give_head_start().await;
             let local = &self.parts.local;
-            let totals = self.within(local.totals(query)).await?;
+            let totals = self.within(local.totals(Asker::Own, query)).await?;
             let step_ms = local.history().config().step_ms;
             return Ok(PeerTotals { totals, now_ms: local.clock().now_ms(), step_ms });
         }
         let range = query.range.clone();
         let peer = self.within(self.parts.peers.totals(self.node, query)).await?;
         self.check_sender(peer.totals.node)?;
-        peer.totals.check(&range).map_err(|error| format!("its answer is not sound: {error}"))?;
+        peer.totals.check(&range)?;
         Ok(peer)
     }
 
@@ -144,15 +141,17 @@ impl Member {
         (self, parts)
     }
 
-    async fn ask_columns(&self, planned: &Planned) -> Result<Vec<CheckedColumns>, String> {
+    async fn ask_columns(&self, planned: &Planned) -> Result<Vec<CheckedColumns>, RoundError> {
         let Planned { query, rows, columns, .. } = planned.clone();
         let sound = |part: PackedColumns| {
-            let sound = part.checked(&planned.rows, &planned.columns);
-            sound.map_err(|error| format!("its answer is not sound: {error}"))
+            part.checked(&planned.rows, &planned.columns).map_err(RoundError::from)
         };
         if self.node == self.parts.node {
             self.give_head_start().await;
-            let parts = self.within(self.parts.local.columns(query, rows, columns)).await?;
+            let parts = {
+                let own = self.parts.local.columns(Asker::Own, query, rows, columns, true);
+                self.within(own).await?
+            };
             return parts.into_iter().map(|part| sound(part.into())).collect();
         }
         let asked = self.parts.peers.columns(self.node, query, rows, columns);
@@ -170,35 +169,30 @@ impl Member {
     }
 
     /// Two members under one address are one node, which speaks for itself only.
-    fn check_sender(&self, sender: NodeId) -> Result<(), String> {
-        if sender == self.node { Ok(()) } else { Err(format!("it says that it is node {sender}")) }
+    fn check_sender(&self, sender: NodeId) -> Result<(), RoundError> {
+        if sender == self.node { Ok(()) } else { Err(RoundError::OtherNode(sender)) }
     }
 
-    async fn within<T, E: ToString>(
+    async fn within<T, E: Into<RoundError>>(
         &self,
         answer: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, String> {
+    ) -> Result<T, RoundError> {
         match timeout_at(self.deadline, answer).await {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
-            Err(_) => Err(format!(
-                "it did not answer within the deadline of {} ms",
-                self.parts.deadline.as_millis()
-            )),
+            Ok(answer) => answer.map_err(Into::into),
+            Err(_) => Err(RoundError::Deadline(self.parts.deadline)),
         }
     }
 }
 
-/// Errors where a member that was late in round one holds columns of the window that are not in the
-/// plan, because nobody who was in time has any as old.
-fn unplanned(totals: &NodeTotals, planned: &Planned) -> Result<(), String> {
+/// Fails if a member that was late in round one holds columns of the window that are older than
+/// those of all members in time, and so not in the plan.
+fn unplanned(totals: &NodeTotals, planned: &Planned) -> Result<(), RoundError> {
     let first_ms = planned.columns.columns().first().map(|first| first.start_ms);
     let asked_before = |at_ms: u64| planned.asked_from_ms.is_some_and(|from_ms| from_ms < at_ms);
     match first_ms {
-        Some(first_ms) if totals.oldest_ms < first_ms && asked_before(first_ms) => Err(
-            "it answered after the columns were planned, and holds older ones of the window; ask \
-             again"
-                .to_owned(),
-        ),
+        Some(first_ms) if totals.oldest_ms < first_ms && asked_before(first_ms) => {
+            Err(RoundError::Unplanned)
+        }
         _ => Ok(()),
     }
 }

@@ -1,15 +1,18 @@
 //! Other nodes, as the fan-out sees them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use keyviz_core::hotkeys::{HotKeysPart, HotKeysQuery};
-use keyviz_core::query::{ColumnPlan, NodeTotals, RowAxis};
-use keyviz_core::wire::PackedColumns;
+use keyviz_core::hotkeys::{HotKeysPart, HotKeysQuery, PartError};
+use keyviz_core::query::{ColumnPlan, NodeTotals, RowAxis, TotalsError};
+use keyviz_core::wire::{ContributionError, PackedColumns};
 use keyviz_core::{NodeId, Query};
 
-/// What a member said in round one.
+use super::work::WorkError;
+
+/// The answer of a member in round one.
 #[derive(Clone, Debug)]
 pub struct PeerTotals {
     /// Its totals.
@@ -33,30 +36,121 @@ pub struct NodeHotKeys {
     pub forgotten_before_ms: u64,
 }
 
-/// Other nodes, as the fan-out sees them. The error is what a person should read. Dropping a call
-/// ends it at the peer too.
+/// Why a member gave no usable answer in a round.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum RoundError {
+    /// The call failed, or the member refused it.
+    #[error("{0}")]
+    Call(String),
+    /// This node could not compute its own part.
+    #[error(transparent)]
+    Local(#[from] WorkError),
+    /// No answer within the deadline.
+    #[error("it did not answer within the deadline of {} ms", .0.as_millis())]
+    Deadline(Duration),
+    /// The answer has no chunk.
+    #[error("it answered nothing")]
+    Empty,
+    /// The answer has a form that this version does not read.
+    #[error(
+        "it answers in form {theirs}, this node reads form {ours}; bring both to the same version \
+         of keyviz"
+    )]
+    Form {
+        /// The form of the answer.
+        theirs: u32,
+        /// The form of this version.
+        ours: u32,
+    },
+    /// Another cluster answers at the member's address.
+    #[error("it belongs to cluster {theirs}, this node to cluster {ours}; check the addresses")]
+    OtherCluster {
+        /// The cluster that answered.
+        theirs: String,
+        /// The cluster of this node.
+        ours: String,
+    },
+    /// Another node answers at the member's address. Each node speaks only for itself.
+    #[error("it says that it is node {0}")]
+    OtherNode(NodeId),
+    /// Its columns cannot be joined to those of this node.
+    #[error(
+        "its columns are {theirs_ms} ms wide, those of this node {ours_ms} ms; give all nodes the \
+         same --keyviz-step"
+    )]
+    Step {
+        /// Its step, in milliseconds.
+        theirs_ms: u64,
+        /// The step of this node, in milliseconds.
+        ours_ms: u64,
+    },
+    /// It was late in round one, and has columns that are not in the plan.
+    #[error(
+        "it answered after the columns were planned, and holds older ones of the window; ask again"
+    )]
+    Unplanned,
+    /// It sent more ranges than it may.
+    #[error("it sent more than {0} ranges")]
+    TooManyRanges(usize),
+    /// It sent columns out of order, twice, or too many.
+    #[error("it sent columns out of order, twice, or too many")]
+    Order,
+    /// The answer ended early.
+    #[error("its answer ends after {reached} of {asked} columns")]
+    Incomplete {
+        /// The columns received.
+        reached: u32,
+        /// The columns asked for.
+        asked: usize,
+    },
+    /// The answer contradicts itself.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// The answer names a source that does not exist.
+    #[error("it names a source {0} that does not exist")]
+    Source(u32),
+    /// The totals break a rule of round one.
+    #[error("its answer is not sound: {0}")]
+    Totals(#[from] TotalsError),
+    /// The columns break a rule of round two.
+    #[error("its answer is not sound: {0}")]
+    Columns(#[from] ContributionError),
+    /// It is of a version without hot keys.
+    #[error("its version of keyviz does not know hot keys yet; bring it to that of this node")]
+    NoHotKeys,
+    /// It sent more hot keys than it may.
+    #[error("it sent more than {0} hot keys")]
+    TooManyHotKeys(usize),
+    /// It answers for more nodes than it may.
+    #[error("it answers for more than {0} nodes")]
+    TooManyParts(usize),
+    /// The hot keys break a rule.
+    #[error("its answer is not sound: {0}")]
+    HotKeys(#[from] PartError),
+}
+
+/// Other nodes, as the fan-out sees them. Dropping a call also ends it at the peer.
 pub trait PeerMatrix: Send + Sync + 'static {
     /// Round one at `to`.
     fn totals(
         &self,
         to: NodeId,
         query: Arc<Query>,
-    ) -> BoxFuture<'static, Result<PeerTotals, String>>;
+    ) -> BoxFuture<'static, Result<PeerTotals, RoundError>>;
 
-    /// Round two at `to`, in chunks that together answer for every column. Nothing in them is
-    /// trusted.
+    /// Round two at `to`, in chunks that together answer for every column. The caller checks them.
     fn columns(
         &self,
         to: NodeId,
         query: Arc<Query>,
         rows: Arc<RowAxis>,
         columns: Arc<ColumnPlan>,
-    ) -> BoxFuture<'static, Result<Vec<PackedColumns>, String>>;
+    ) -> BoxFuture<'static, Result<Vec<PackedColumns>, RoundError>>;
 
     /// The hot keys at `to`. Nothing in them is trusted.
     fn hot_keys(
         &self,
         to: NodeId,
         query: Arc<HotKeysQuery>,
-    ) -> BoxFuture<'static, Result<NodeHotKeys, String>>;
+    ) -> BoxFuture<'static, Result<NodeHotKeys, RoundError>>;
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::ids::{NodeIdJson, NodeIdsJson};
 use super::list::{HasJson, List};
 use keyviz_proto as proto;
 
@@ -40,7 +41,7 @@ impl<'a> From<&'a proto::ClusterStatus> for ClusterJson<'a> {
 
 #[derive(Serialize)]
 pub(super) struct MemberJson<'a> {
-    id: u64,
+    id: NodeIdJson,
     address: &'a str,
     http: &'a str,
     ok: bool,
@@ -61,7 +62,7 @@ impl HasJson for proto::Member {
 
     fn json(&self) -> MemberJson<'_> {
         MemberJson {
-            id: self.id,
+            id: NodeIdJson(self.id),
             address: &self.address,
             http: &self.http,
             ok: self.ok,
@@ -82,8 +83,8 @@ impl HasJson for proto::Member {
 #[derive(Serialize)]
 pub(super) struct MoveJson<'a> {
     group_id: u64,
-    from: &'a [u64],
-    to: &'a [u64],
+    from: NodeIdsJson<'a>,
+    to: NodeIdsJson<'a>,
     copied_index: Option<u64>,
     last_index: Option<u64>,
     received_bytes: u64,
@@ -95,8 +96,8 @@ impl HasJson for proto::Move {
     fn json(&self) -> MoveJson<'_> {
         MoveJson {
             group_id: self.group_id,
-            from: &self.from,
-            to: &self.to,
+            from: NodeIdsJson(&self.from),
+            to: NodeIdsJson(&self.to),
             copied_index: self.copied_index,
             last_index: self.last_index,
             received_bytes: self.received_bytes,
@@ -107,7 +108,7 @@ impl HasJson for proto::Move {
 #[derive(Serialize)]
 pub(super) struct GroupJson<'a> {
     group_id: u64,
-    leader: Option<u64>,
+    leader: Option<NodeIdJson>,
     term: u64,
     routes: u64,
     replicas: List<'a, proto::Replica>,
@@ -119,7 +120,7 @@ impl HasJson for proto::Group {
     fn json(&self) -> GroupJson<'_> {
         GroupJson {
             group_id: self.group_id,
-            leader: self.leader,
+            leader: self.leader.map(NodeIdJson),
             term: self.term,
             routes: self.routes,
             replicas: List(&self.replicas),
@@ -129,7 +130,7 @@ impl HasJson for proto::Group {
 
 #[derive(Serialize)]
 pub(super) struct ReplicaJson<'a> {
-    node_id: u64,
+    node_id: NodeIdJson,
     voter: bool,
     role: &'a str,
     last_log_index: u64,
@@ -144,7 +145,7 @@ impl HasJson for proto::Replica {
 
     fn json(&self) -> ReplicaJson<'_> {
         ReplicaJson {
-            node_id: self.node_id,
+            node_id: NodeIdJson(self.node_id),
             voter: self.voter,
             role: &self.role,
             last_log_index: self.last_log_index,

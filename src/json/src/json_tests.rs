@@ -157,3 +157,17 @@ fn a_matrix_has_the_names_of_the_protos() {
     let json = serde_json::to_string_pretty(&MatrixJson::from(&matrix));
     insta::assert_snapshot!(json.expect("it has no map with odd keys"));
 }
+
+#[test]
+fn an_id_of_a_node_keeps_its_digits_for_readers_that_round() {
+    let text = |ids: &[u64]| serde_json::to_string(&NodeIdsJson(ids)).expect("ids are JSON");
+    assert_eq!(text(&[1, (1 << 53) - 1]), "[1,9007199254740991]");
+    assert_eq!(text(&[1 << 53, u64::MAX]), r#"["9007199254740992","18446744073709551615"]"#);
+    let group = proto::Group { leader: Some(u64::MAX), ..proto::Group::default() };
+    let member = proto::Member { id: u64::MAX - 1, ..proto::Member::default() };
+    let status =
+        proto::ClusterStatus { groups: vec![group], members: vec![member], ..Default::default() };
+    let json = serde_json::to_value(ClusterJson::from(&status)).expect("a status is JSON");
+    assert_eq!(json["groups"][0]["leader"], "18446744073709551615");
+    assert_eq!(json["members"][0]["id"], "18446744073709551614");
+}

@@ -3,10 +3,12 @@
 //! Field names are those of the protos. A key is text if it is printable UTF-8, otherwise `hex:`
 //! and its bytes. A key that begins with `hex:` is written in hex too, so [`parse_key`] inverts
 //! [`key_text`] for every key. An absent `end` is null. The values borrow from the message and are
-//! serialized without copying its cells.
+//! serialized without copying its cells. The id of a node is a number up to 2^53 - 1, and text
+//! above.
 
 mod cluster;
 mod hot_keys;
+mod ids;
 mod list;
 mod matrix;
 mod names;
@@ -16,6 +18,7 @@ mod text;
 
 pub use cluster::ClusterJson;
 pub use hot_keys::HotKeysJson;
+pub use ids::{NodeIdJson, NodeIdsJson};
 pub use matrix::MatrixJson;
 pub use names::{
     axis_from_name, axis_name, role_from_name, role_name, series_from_name, series_name,

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::ids::{NodeIdJson, NodeIdsJson};
 use super::list::{HasJson, List};
 use super::names::{axis_name, series_name};
 use super::text::Key;
@@ -144,7 +145,7 @@ pub(super) struct EventJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     group_id: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    leader: Option<u64>,
+    leader: Option<NodeIdJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     term: Option<u64>,
 }
@@ -161,7 +162,7 @@ impl HasJson for proto::RouteEvent {
             created: &self.created,
             key: Key(&self.key),
             group_id: self.group_id,
-            leader: self.leader,
+            leader: self.leader.map(NodeIdJson),
             term: self.term,
         }
     }
@@ -227,7 +228,7 @@ impl HasJson for proto::Row {
 
 #[derive(Serialize)]
 pub(super) struct NodeJson<'a> {
-    id: u64,
+    id: NodeIdJson,
     address: &'a str,
     ok: bool,
     error: &'a str,
@@ -247,7 +248,7 @@ impl HasJson for proto::NodeStatus {
 
     fn json(&self) -> NodeJson<'_> {
         NodeJson {
-            id: self.id,
+            id: NodeIdJson(self.id),
             address: &self.address,
             ok: self.ok,
             error: &self.error,
@@ -268,20 +269,20 @@ impl HasJson for proto::NodeStatus {
 pub(super) struct ConflictJson<'a> {
     group_id: u64,
     term: u64,
-    nodes: &'a [u64],
+    nodes: NodeIdsJson<'a>,
 }
 
 impl HasJson for proto::Conflict {
     type Json<'a> = ConflictJson<'a>;
 
     fn json(&self) -> ConflictJson<'_> {
-        ConflictJson { group_id: self.group_id, term: self.term, nodes: &self.nodes }
+        ConflictJson { group_id: self.group_id, term: self.term, nodes: NodeIdsJson(&self.nodes) }
     }
 }
 
 #[derive(Serialize)]
 pub(super) struct ShareJson<'a> {
-    id: u64,
+    id: NodeIdJson,
     total: u64,
     roles: RolesJson,
     rows: &'a [u64],
@@ -295,7 +296,7 @@ impl HasJson for proto::NodeShare {
 
     fn json(&self) -> ShareJson<'_> {
         ShareJson {
-            id: self.id,
+            id: NodeIdJson(self.id),
             total: self.total,
             roles: self.roles.unwrap_or_default().into(),
             rows: &self.rows,

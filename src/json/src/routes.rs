@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::ids::NodeIdJson;
 use super::list::{HasJson, List};
 use super::text::Key;
 use keyviz_proto as proto;
@@ -193,7 +194,7 @@ pub struct RouteJson<'a> {
     start: Key<'a>,
     end: Option<Key<'a>>,
     group_id: u64,
-    leader: Option<u64>,
+    leader: Option<NodeIdJson>,
     parents: &'a [u64],
     created_version: u64,
     created_ms: u64,
@@ -206,7 +207,7 @@ impl<'a> From<&'a proto::Route> for RouteJson<'a> {
             start: Key(&route.start),
             end: route.end.as_deref().map(Key),
             group_id: route.group_id,
-            leader: route.leader,
+            leader: route.leader.map(NodeIdJson),
             parents: &route.parents,
             created_version: route.created_version,
             created_ms: route.created_ms,

@@ -22,12 +22,11 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use keyviz_core::{GroupId, NodeId, Sampler};
-use keyviz_raft::{Group, Groups};
+use keyviz_raft::{Group, Groups, Rounds};
 
 use super::admission::{Admission, Admitted};
 use super::error::KvError;
 use super::peer::{PeerError, PeerKv, PeerOutcome};
-use super::rounds::Rounds;
 use keyviz_directory::{Directory, MemberAddress, MembershipState};
 
 /// Counters of requests since the start of the node.
@@ -45,7 +44,7 @@ pub struct KvCounters {
     pub retries: AtomicU64,
 }
 
-/// What a coordinator is made of.
+/// The parts of a coordinator.
 pub struct CoordinatorParts {
     /// This node.
     pub node: NodeId,
@@ -76,7 +75,7 @@ pub struct Coordinator {
 
 type IndexAnswer = Result<PeerOutcome<u64>, PeerError>;
 
-/// Rounds by group and by the leader that is asked.
+/// Rounds by group and leader.
 type ReadIndexes = HashMap<(GroupId, NodeId), Arc<Rounds<IndexAnswer>>>;
 
 /// Who can do it.
@@ -103,7 +102,7 @@ impl Coordinator {
         })
     }
 
-    /// What this node did so far.
+    /// Counters of this node.
     pub fn counters(&self) -> &KvCounters {
         &self.counters
     }
@@ -219,7 +218,7 @@ impl Coordinator {
         (local.is_leader() || placed()).then_some(local)
     }
 
-    /// Whether this node gave `group` up meanwhile.
+    /// Whether this node gave `group` up in between.
     pub(super) fn gave_up(&self, group: GroupId) -> bool {
         self.parts.groups.get(group).is_none()
     }

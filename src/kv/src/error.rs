@@ -29,14 +29,14 @@ pub enum KvError {
     NotReady,
     /// This node is no longer a member of the cluster.
     #[error(
-        "node {node} has left the cluster or was removed from it, and serves nothing any more; ask \
-         another node"
+        "node {node} has left the cluster or was removed from it, and no longer serves requests; \
+         ask another node"
     )]
     Removed {
         /// This node.
         node: NodeId,
     },
-    /// This node has forgotten what it acknowledged, and is excluded.
+    /// This node has lost acknowledged entries, and is excluded.
     #[error("this node serves nothing: {reason}")]
     Refused {
         /// Why, and what to do.
@@ -94,7 +94,7 @@ pub enum KvError {
     RangeCut {
         /// Keys that were removed.
         deleted: u64,
-        /// First key of what is left.
+        /// First key of the rest.
         next: Bytes,
         /// Why it went no further.
         cause: Box<KvError>,

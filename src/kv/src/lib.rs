@@ -16,7 +16,6 @@ mod machine;
 mod page;
 mod peer;
 mod read;
-mod rounds;
 mod scan;
 mod write;
 

@@ -15,6 +15,19 @@ use super::limits::check_key;
 use super::machine::{read_key, read_page};
 use super::peer::{PeerError, PeerOutcome, PeerRead, PeerReadReply};
 
+/// Why a read could not be confirmed as linearizable yet. Another attempt may succeed.
+#[derive(Debug, thiserror::Error)]
+enum Unconfirmed {
+    #[error("node {0} does not lead the group any more")]
+    LeaderChanged(NodeId),
+    #[error("the group has no leader")]
+    NoLeader,
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
 impl Coordinator {
     /// The value of a key.
     pub async fn get(
@@ -83,8 +96,8 @@ impl Coordinator {
                 Err(error) => return Ok(Tried::Again(error.to_string())),
             },
             Consistency::Linearizable => {
-                if let Err(reason) = self.confirm(&local, attempts).await? {
-                    return Ok(Tried::Again(reason));
+                if let Err(unconfirmed) = self.confirm(&local, attempts).await? {
+                    return Ok(Tried::Again(unconfirmed.to_string()));
                 }
             }
         }
@@ -92,12 +105,12 @@ impl Coordinator {
     }
 
     /// Waits until this replica has applied everything that was acknowledged before the read
-    /// arrived. The inner error says why that cannot be confirmed yet.
+    /// arrived. The inner error is the reason why it is not confirmed yet.
     async fn confirm(
         &self,
         local: &Arc<Group>,
         attempts: &Attempts,
-    ) -> Result<Result<(), String>, KvError> {
+    ) -> Result<Result<(), Unconfirmed>, KvError> {
         let index = match local.read_index().await {
             Ok(index) => index,
             Err(ReadError::NotLeader { leader: Some((leader, _)) }) => {
@@ -105,26 +118,24 @@ impl Coordinator {
                 match self.index_from(leader, local.id()).await {
                     Ok(PeerOutcome::Done(index)) => index,
                     Ok(PeerOutcome::NotLeader(_)) => {
-                        return Ok(Err(format!("node {leader} does not lead the group any more")));
+                        return Ok(Err(Unconfirmed::LeaderChanged(leader)));
                     }
                     Err(PeerError::Refused(refusal)) => return Err(refusal),
-                    Err(error) => return Ok(Err(error.to_string())),
+                    Err(error) => return Ok(Err(error.into())),
                 }
             }
-            Err(ReadError::NotLeader { leader: None }) => {
-                return Ok(Err("the group has no leader".to_owned()));
-            }
+            Err(ReadError::NotLeader { leader: None }) => return Ok(Err(Unconfirmed::NoLeader)),
             Err(ReadError::Stopped(reason)) if !self.gave_up(local.id()) => {
                 return Err(KvError::Storage { reason });
             }
-            Err(error) => return Ok(Err(error.to_string())),
+            Err(error) => return Ok(Err(error.into())),
         };
         match local.wait_applied(index, attempts.left()).await {
             Ok(()) => Ok(Ok(())),
             Err(ReadError::Stopped(reason)) if !self.gave_up(local.id()) => {
                 Err(KvError::Storage { reason })
             }
-            Err(error) => Ok(Err(error.to_string())),
+            Err(error) => Ok(Err(error.into())),
         }
     }
 
@@ -185,7 +196,8 @@ impl Coordinator {
                 }
             },
             Consistency::Linearizable => {
-                if let Err(reason) = self.confirm(&local, &attempts).await? {
+                if let Err(unconfirmed) = self.confirm(&local, &attempts).await? {
+                    let reason = unconfirmed.to_string();
                     return Err(KvError::ReadUnavailable { group, reason });
                 }
             }

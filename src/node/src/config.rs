@@ -42,6 +42,9 @@ pub struct NodeConfig {
     pub verify_every: Duration,
     /// Bytes of rows a second that each replica reads for that.
     pub verify_bytes_per_s: u64,
+    /// A member that has not answered for so long is removed, and its replicas are made again on
+    /// others, while this node leads the catalog group; zero: never.
+    pub replace_after: Duration,
     /// Bounds of the storage.
     pub storage: StorageOptions,
     /// Bytes of writes that may be under way.

@@ -7,7 +7,7 @@ use keyviz_catalog::PlanError;
 use keyviz_core::NodeId;
 use keyviz_core::history::HistoryConfigError;
 use keyviz_core::sampler::SamplerConfigError;
-use keyviz_raft::{CreateError, OpenError};
+use keyviz_raft::{CreateError, OpenError, RecordError};
 use keyviz_security::SecurityError;
 
 use super::startup::bootstrap::BootstrapSpecError;
@@ -87,7 +87,7 @@ pub enum NodeError {
         /// The folder.
         folder: String,
     },
-    /// An empty folder and nothing to do.
+    /// An empty folder without instructions.
     #[error(
         "the folder {folder} holds no node; give --bootstrap with all first members, or --join \
          with the address of a member"
@@ -143,6 +143,6 @@ pub enum NodeError {
         /// The record.
         name: &'static str,
         /// What is wrong.
-        reason: String,
+        reason: RecordError,
     },
 }

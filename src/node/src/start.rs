@@ -1,11 +1,9 @@
 //! From a configuration to a running node.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use keyviz_catalog::AppliedCatalog;
@@ -18,15 +16,13 @@ use keyviz_kv::{Coordinator, CoordinatorParts};
 use keyviz_peer::PeerClient;
 use keyviz_raft::{
     Checks, Group, GroupOptions, Groups, HandshakeLoop, Member, OpenError, Peers, PeersOptions,
-    Roster, Storage,
+    Roster,
 };
-use keyviz_security::{self as security, Listener, Security};
+use keyviz_security::{self as security, Listener};
 use keyviz_server::{ServerDeps, Services, Verification, VerificationParts};
 
 use super::config::NodeConfig;
 use super::error::NodeError;
-use super::folder::archive::HistoryArchive;
-use super::folder::history_handoffs::HistoryHandoffs;
 use super::folder::identity::Identity;
 use super::loops::addresses::Addresses;
 use super::loops::balancer::Balancer;
@@ -35,13 +31,16 @@ use super::loops::disks::DiskWatcher;
 use super::loops::flusher::Flusher;
 use super::loops::membership_probe::MembershipProbe;
 use super::loops::placement_reconciler::PlacementReconciler;
-use super::loops::supervisor::{ControlLoop, Supervisor};
+use super::loops::supervisor::{ControlLoop, LoopWrap, Supervisor};
 use super::loops::verifier::Verifier;
 use super::running::Node;
 use super::startup::bootstrap::BootstrapSpec;
 use super::startup::first_start::FirstStart;
 use super::startup::founding::Founding;
 use super::startup::join::join;
+use super::startup::opening::{
+    is_empty, listen, open_archive, open_handoffs, open_security, open_storage, secured,
+};
 
 /// Membership is looked at this often; it changes by hand.
 const MEMBERS_EVERY: Duration = Duration::from_millis(100);
@@ -69,6 +68,18 @@ impl Node {
         stopped: impl Future<Output = ()>,
     ) -> Result<Option<Node>, NodeError> {
         Node::start_supervised(config, stopped, Supervisor::default()).await
+    }
+
+    /// As [`Node::start_unless`], with `wrap` around each control loop.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub async fn start_wrapped(
+        config: NodeConfig,
+        stopped: impl Future<Output = ()>,
+        wrap: LoopWrap,
+    ) -> Result<Option<Node>, NodeError> {
+        Node::start_supervised(config, stopped, Supervisor::wrapping(wrap)).await
     }
 
     /// As [`Node::start_unless`], with the supervisor of the control loops.
@@ -100,6 +111,7 @@ impl Node {
             return Err(NodeError::NothingToStart { folder: config.data.display().to_string() });
         }
         let storage = open_storage(&config).await?;
+        supervisor.follow(storage.failed_loop());
         let identity = Identity::claim(&storage, &config).await?;
         let plan = match (&identity.spec, plan) {
             (Some(spec), None) => Some(bootstrap_plan(spec)?),
@@ -113,7 +125,8 @@ impl Node {
         let sampler = Arc::new(Sampler::new(sampler)?);
         let history =
             History::new(config.keyviz.history, config.id, identity.incarnation, clock.now_ms())?;
-        // Also where nothing is counted columns are kept, so that it is known when nothing was.
+        // Columns are kept even if counting is off, so that the history shows when nothing was
+        // counted.
         let history = history.counting(config.keyviz.enabled());
         let (enabled, hashed) = (config.keyviz.enabled(), config.keyviz.hash_keys);
         let (sampled, clocked) = (Arc::clone(&sampler), clock.clone());
@@ -222,7 +235,7 @@ impl Node {
             supervisor: supervisor.clone(),
             stop: stop.clone(),
         };
-        // What is applied already is published before the first request can come in.
+        // Applied routes are published before the first request can arrive.
         reconciler.take_over().await;
         supervisor.run_once(ControlLoop::Placement, &stop, reconciler.run());
         let addresses = Arc::new(Addresses {
@@ -257,6 +270,7 @@ impl Node {
             groups: groups.clone(),
             directory: Arc::clone(&directory),
             client: Arc::clone(&client),
+            replace_after: config.replace_after,
             stop: stop.clone(),
         });
         supervisor.run(ControlLoop::Balancer, &stop, move || Arc::clone(&balancer).run());
@@ -310,6 +324,10 @@ impl Node {
             stop: stop.clone(),
             lost_log_lines: config.lost_log_lines,
         }));
+        supervisor.run(ControlLoop::LeaderLog, &stop, {
+            let services = Arc::clone(&services);
+            move || Arc::clone(&services).watch_leaders()
+        });
         let failure = supervisor.failure();
         let grpc = secured(grpc, &security, security::Protocol::Grpc, address)?;
         let serving = serve_grpc(Arc::clone(&services), grpc, supervisor.clone());
@@ -386,72 +404,6 @@ impl Node {
     }
 }
 
-/// Whether there is no folder, or nothing in it.
-fn is_empty(folder: &std::path::Path) -> bool {
-    match std::fs::read_dir(folder) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-    }
-}
-
-async fn listen(
-    what: &'static str,
-    address: SocketAddr,
-) -> Result<(TcpListener, SocketAddr), NodeError> {
-    let failed = |source| NodeError::Listen { what, address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
-    Ok((listener, bound))
-}
-
-fn secured(
-    listener: TcpListener,
-    security: &Security,
-    edge: security::Protocol,
-    address: SocketAddr,
-) -> Result<Listener, NodeError> {
-    let what = match edge {
-        security::Protocol::Grpc => "gRPC",
-        security::Protocol::Http => "HTTP",
-    };
-    let failed = |source| NodeError::Listen { what, address, source };
-    Listener::new(listener, security.tls.clone(), edge, security.connections.clone())
-        .map_err(failed)
-}
-
-async fn open_security(config: &NodeConfig) -> Result<Security, NodeError> {
-    let config = config.security.clone();
-    let opened = tokio::task::spawn_blocking(move || Security::open(&config));
-    Ok(opened.await.expect("opening credentials does not panic")?)
-}
-
-async fn open_storage(config: &NodeConfig) -> Result<Storage, NodeError> {
-    let (data, options) = (config.data.clone(), config.storage);
-    let opened = tokio::task::spawn_blocking(move || Storage::open(data, options));
-    Ok(opened.await.expect("opening a storage does not panic")?)
-}
-
-/// The stored history. One that cannot be used is left alone: the store matters more.
-async fn open_archive(storage: &Storage, local: &Arc<LocalMatrix>) -> Option<HistoryArchive> {
-    let (storage, kept) = (storage.clone(), Arc::clone(local));
-    let local = Arc::clone(local);
-    let opened = tokio::task::spawn_blocking(move || HistoryArchive::open(&storage, &local));
-    match opened.await.expect("opening the history does not panic") {
-        Ok(archive) => Some(archive),
-        Err(error) => {
-            tracing::error!(%error, "the history is kept in memory only");
-            kept.history().forget_before(kept.clock().now_ms());
-            None
-        }
-    }
-}
-
-async fn open_handoffs(storage: &Storage, local: &Arc<LocalMatrix>) -> Arc<HistoryHandoffs> {
-    let (storage, local) = (storage.clone(), Arc::clone(local));
-    let opened = tokio::task::spawn_blocking(move || HistoryHandoffs::open(&storage, &local));
-    opened.await.expect("opening what was inherited does not panic")
-}
-
 fn bootstrap_plan(spec: &BootstrapSpec) -> Result<BootstrapPlan, NodeError> {
     let members: Vec<NodeId> = spec.members().into_keys().collect();
     let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
@@ -459,7 +411,7 @@ fn bootstrap_plan(spec: &BootstrapSpec) -> Result<BootstrapPlan, NodeError> {
     Ok(plan_bootstrap(&members, groups, replication, spec.split_at())?)
 }
 
-/// The first members as Raft is to know them. Their HTTP addresses they tell themselves.
+/// The first members as Raft is to know them. They report their HTTP addresses themselves.
 fn first_members(spec: &BootstrapSpec) -> BTreeMap<u64, Member> {
     let members = spec.members().into_iter();
     members.map(|(id, addr)| (id.0, Member { addr, http: String::new() })).collect()

@@ -20,6 +20,7 @@ use keyviz_security::AuthChannel;
 use keyviz_types::{GroupId, NodeId};
 
 use super::answers::{not_leader, passed_on, undecodable};
+use super::error::CallError;
 use super::forward::{Forwards, Way};
 use super::request_id;
 use keyviz_proto::metadata::REQUEST_ID;
@@ -72,13 +73,13 @@ impl PeerClient {
         request
     }
 
-    /// What `to` knows of itself.
+    /// The status that `to` reports.
     pub async fn node_status(
         &self,
         to: NodeId,
         timeout: Duration,
-    ) -> Result<proto::PeerStatusResponse, String> {
-        let channel = self.channel(to).map_err(|error| error.to_string())?;
+    ) -> Result<proto::PeerStatusResponse, CallError> {
+        let channel = self.channel(to)?;
         let mut request = Request::new(proto::PeerStatusRequest { cluster_id: self.cluster_id() });
         request.set_timeout(timeout);
         let call = async { ClusterPeerClient::new(channel).node_status(request).await };
@@ -87,11 +88,11 @@ impl PeerClient {
                 let said = response.into_inner();
                 match said.node_id == to.0 {
                     true => Ok(said),
-                    false => Err(format!("node {} answers at its address", said.node_id)),
+                    false => Err(CallError::OtherNode(NodeId(said.node_id))),
                 }
             }
-            Ok(Err(status)) => Err(describe(&status)),
-            Err(_) => Err(format!("no answer within {} ms", timeout.as_millis())),
+            Ok(Err(status)) => Err(status.into()),
+            Err(_) => Err(CallError::Timeout(timeout)),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use keyviz_core::hotkeys::{HotKey, HotKeysPart, HotKeysQuery, KeyBounds, MAX_POINTS, PART_KEYS};
 use keyviz_core::{KeyRange, NodeId, Window};
-use keyviz_fanout::{HotKeysAnswer, HotKeysRequest, NodeHotKeys};
+use keyviz_fanout::{HotKeysAnswer, HotKeysRequest, NodeHotKeys, RoundError};
 use keyviz_proto as proto;
 use tonic::Status;
 
@@ -13,7 +13,7 @@ const VERSION: u32 = 1;
 /// Keys in one message: at most 4 KiB and 240 numbers each.
 const KEYS_A_CHUNK: usize = 512;
 /// Nodes that one node may answer for.
-const MAX_PARTS: usize = 64;
+pub(crate) const MAX_PARTS: usize = 64;
 
 /// What a client asks.
 ///
@@ -143,20 +143,16 @@ pub fn chunks(answer: NodeHotKeys, cluster_id: &str) -> Vec<proto::HotKeysChunk>
 }
 
 /// The answer of another node, for a node of cluster `ours`. What it says of keys is checked by
-/// [`HotKeysPart::check`]. The error is a message.
+/// [`HotKeysPart::check`].
 pub(crate) fn answer_from_chunks(
     chunks: Vec<proto::HotKeysChunk>,
     ours: &str,
-) -> Result<NodeHotKeys, String> {
+) -> Result<NodeHotKeys, RoundError> {
     let mut answer =
         NodeHotKeys { parts: Vec::new(), hashed: false, now_ms: 0, forgotten_before_ms: 0 };
     for chunk in chunks {
         if chunk.version != VERSION {
-            return Err(format!(
-                "it answers in form {}, this node reads form {VERSION}; bring both to the same \
-                 version of keyviz",
-                chunk.version
-            ));
+            return Err(RoundError::Form { theirs: chunk.version, ours: VERSION });
         }
         check_cluster(&chunk.cluster_id, ours)?;
         let held_by = NodeId(chunk.node_id);
@@ -177,7 +173,7 @@ pub(crate) fn answer_from_chunks(
             Some(part) if part.node == node => {
                 part.keys.extend(keys);
                 if part.keys.len() > PART_KEYS {
-                    return Err(format!("it sent more than {PART_KEYS} keys"));
+                    return Err(RoundError::TooManyHotKeys(PART_KEYS));
                 }
             }
             _ => answer.parts.push(HotKeysPart {
@@ -191,10 +187,10 @@ pub(crate) fn answer_from_chunks(
             }),
         }
         if answer.parts.len() > MAX_PARTS {
-            return Err(format!("it answers for more than {MAX_PARTS} nodes"));
+            return Err(RoundError::TooManyParts(MAX_PARTS));
         }
     }
-    if answer.parts.is_empty() { Err("its answer is empty".to_owned()) } else { Ok(answer) }
+    if answer.parts.is_empty() { Err(RoundError::Empty) } else { Ok(answer) }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Calls from node to node: the client side of everything that a node does for another, and the
 //! forms that both sides share.
 //!
-//! Knows nothing of clients, HTTP or metrics. `keyviz-server` serves these calls, and the node
+//! Independent of clients, HTTP and metrics. `keyviz-server` serves these calls, and the node
 //! assembles both. Addresses are looked up at each call, over the one connection that Raft has to
 //! each peer.
 
@@ -9,6 +9,7 @@ pub mod answers;
 mod catalog;
 pub mod client;
 pub mod digests;
+mod error;
 mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -22,4 +23,5 @@ pub mod status;
 pub mod totals_wire;
 
 pub use client::PeerClient;
+pub use error::CallError;
 pub use snapshot::ClusterSnapshot;

@@ -1,14 +1,15 @@
-//! Both rounds of a cluster matrix, asked of another node.
+//! Both rounds of a cluster matrix, requested from another node.
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use tonic::{Code, Status};
 
 use keyviz_core::hotkeys::HotKeysQuery;
 use keyviz_core::query::{ColumnPlan, MAX_TOTALS, RowAxis};
 use keyviz_core::wire::PackedColumns;
 use keyviz_core::{NodeId, Query};
-use keyviz_fanout::{NodeHotKeys, PeerMatrix, PeerTotals};
+use keyviz_fanout::{NodeHotKeys, PeerMatrix, PeerTotals, RoundError};
 use keyviz_proto as proto;
 use keyviz_proto::key_viz_peer_client::KeyVizPeerClient;
 use keyviz_raft::MAX_MESSAGE_BYTES;
@@ -21,16 +22,16 @@ use super::totals_wire::{ranges_in, totals_from_chunks};
 use keyviz_proto::failure::describe;
 
 /// Most cells that one node may contribute to one answer: 1,024 rows x 2,048 columns, four times
-/// over for terms and roles. At no more than 10 bytes a packed cell, 84 MB; 12 MB where counts have
-/// nine bits, as most have.
+/// over for terms and roles. At no more than 10 bytes a packed cell, 84 MB; 12 MB with counts of
+/// nine bits, as most are.
 const MAX_CELLS: usize = 4 * 1_024 * 2_048;
 
 /// Most messages of a node's hot keys: 4,096 keys of itself and of some that have left.
 const MAX_HOT_KEYS_CHUNKS: usize = 1_024;
 
 impl PeerClient {
-    fn matrix(&self, to: NodeId) -> Result<KeyVizPeerClient<AuthChannel>, String> {
-        let channel = self.channel(to).map_err(|error| error.to_string())?;
+    fn matrix(&self, to: NodeId) -> Result<KeyVizPeerClient<AuthChannel>, RoundError> {
+        let channel = self.channel(to).map_err(|error| RoundError::Call(error.to_string()))?;
         Ok(KeyVizPeerClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES))
@@ -42,19 +43,19 @@ impl PeerMatrix for PeerClient {
         &self,
         to: NodeId,
         query: Arc<Query>,
-    ) -> BoxFuture<'static, Result<PeerTotals, String>> {
+    ) -> BoxFuture<'static, Result<PeerTotals, RoundError>> {
         let client = self.matrix(to);
         let ours = self.cluster_id();
         let query = query_to_wire(&query, ours.clone());
         Box::pin(async move {
             let request = proto::TotalsRequest { query: Some(query), packed: true };
-            let answer = client?.totals(request).await.map_err(|status| describe(&status))?;
+            let answer = client?.totals(request).await.map_err(failed)?;
             let mut stream = answer.into_inner();
             let (mut chunks, mut ranges) = (Vec::new(), 0);
-            while let Some(chunk) = stream.message().await.map_err(|status| describe(&status))? {
+            while let Some(chunk) = stream.message().await.map_err(failed)? {
                 ranges += ranges_in(&chunk);
                 if ranges > MAX_TOTALS {
-                    return Err(format!("it sent more than {MAX_TOTALS} ranges"));
+                    return Err(RoundError::TooManyRanges(MAX_TOTALS));
                 }
                 chunks.push(chunk);
             }
@@ -68,33 +69,32 @@ impl PeerMatrix for PeerClient {
         query: Arc<Query>,
         rows: Arc<RowAxis>,
         columns: Arc<ColumnPlan>,
-    ) -> BoxFuture<'static, Result<Vec<PackedColumns>, String>> {
+    ) -> BoxFuture<'static, Result<Vec<PackedColumns>, RoundError>> {
         let client = self.matrix(to);
         let ours = self.cluster_id();
         let request = columns_request(&query, ours.clone(), &rows, &columns);
         Box::pin(async move {
-            let answer = client?.columns(request).await.map_err(|status| describe(&status))?;
+            let answer = client?.columns(request).await.map_err(failed)?;
             let mut stream = answer.into_inner();
             let mut parts: Vec<PackedColumns> = Vec::new();
             let (mut reached, mut cells) = (0, 0);
             let all = columns.len() as u32;
-            while let Some(chunk) = stream.message().await.map_err(|status| describe(&status))? {
+            while let Some(chunk) = stream.message().await.map_err(failed)? {
                 let part = columns_from_chunk(chunk, &ours)?;
                 cells += part.cells();
-                // What it keeps of nodes that have left follows its own, node by node.
+                // The columns that it keeps for nodes that have left follow its own, node by node.
                 let known = parts.iter().any(|before| before.node == part.node);
                 if reached == all && !parts.is_empty() && !known {
                     reached = 0;
                 }
                 if part.covers.start != reached || cells > MAX_CELLS {
-                    return Err("it sent columns out of order, twice, or too many".to_owned());
+                    return Err(RoundError::Order);
                 }
                 reached = part.covers.end;
                 parts.push(part);
             }
             if reached as usize != columns.len() {
-                let asked = columns.len();
-                return Err(format!("its answer ends after {reached} of {asked} columns"));
+                return Err(RoundError::Incomplete { reached, asked: columns.len() });
             }
             Ok(parts)
         })
@@ -104,25 +104,27 @@ impl PeerMatrix for PeerClient {
         &self,
         to: NodeId,
         query: Arc<HotKeysQuery>,
-    ) -> BoxFuture<'static, Result<NodeHotKeys, String>> {
+    ) -> BoxFuture<'static, Result<NodeHotKeys, RoundError>> {
         let client = self.matrix(to);
         let ours = self.cluster_id();
         let request = hot_keys_wire::query_to_wire(&query, ours.clone());
         Box::pin(async move {
             let answer = client?.hot_keys(request).await.map_err(|status| match status.code() {
-                tonic::Code::Unimplemented => {
-                    "its version of keyviz does not know hot keys yet".to_owned()
-                }
-                _ => describe(&status),
+                Code::Unimplemented => RoundError::NoHotKeys,
+                _ => failed(status),
             })?;
             let (mut stream, mut chunks) = (answer.into_inner(), Vec::new());
-            while let Some(chunk) = stream.message().await.map_err(|status| describe(&status))? {
+            while let Some(chunk) = stream.message().await.map_err(failed)? {
                 if chunks.len() == MAX_HOT_KEYS_CHUNKS {
-                    return Err("it sent too many hot keys".to_owned());
+                    return Err(RoundError::TooManyParts(hot_keys_wire::MAX_PARTS));
                 }
                 chunks.push(chunk);
             }
             hot_keys_wire::answer_from_chunks(chunks, &ours)
         })
     }
+}
+
+fn failed(status: Status) -> RoundError {
+    RoundError::Call(describe(&status))
 }

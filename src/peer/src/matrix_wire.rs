@@ -18,7 +18,7 @@ use keyviz_core::wire::{
 use keyviz_core::{
     GroupId, Incarnation, KeyRange, NodeId, Query, Role, RouteId, Row, Series, Term, Window,
 };
-use keyviz_fanout::{Axis, MatrixAnswer};
+use keyviz_fanout::{Axis, MatrixAnswer, RoundError};
 use keyviz_proto as proto;
 
 /// Cells in one chunk of columns: at most 22 bytes each on the wire, 2.75 MiB in total.
@@ -225,22 +225,19 @@ pub fn column_plan_from_wire(request: &proto::ColumnsRequest) -> Result<ColumnPl
         .map_err(|error| Status::invalid_argument(format!("columns: {error}")))
 }
 
-pub(crate) fn check_version(version: u32) -> Result<(), String> {
+pub(crate) fn check_version(version: u32) -> Result<(), RoundError> {
     if version == CONTRIBUTION_VERSION {
         return Ok(());
     }
-    Err(format!(
-        "it answers in form {version}, this node reads form {CONTRIBUTION_VERSION}; bring both to \
-         the same version of keyviz"
-    ))
+    Err(RoundError::Form { theirs: version, ours: CONTRIBUTION_VERSION })
 }
 
 /// Either side may not know its cluster yet, while the first members come up.
-pub(crate) fn check_cluster(theirs: &str, ours: &str) -> Result<(), String> {
+pub(crate) fn check_cluster(theirs: &str, ours: &str) -> Result<(), RoundError> {
     if theirs.is_empty() || ours.is_empty() || theirs == ours {
         return Ok(());
     }
-    Err(format!("it belongs to cluster {theirs}, this node to cluster {ours}; check the addresses"))
+    Err(RoundError::OtherCluster { theirs: theirs.to_owned(), ours: ours.to_owned() })
 }
 
 /// Round two's answer.
@@ -296,11 +293,11 @@ fn span_to_wire(span: &BlockSpan) -> proto::BlockSpan {
 }
 
 /// Keys are copied, so that a slice does not keep the whole message alive.
-fn span_from_wire(span: proto::BlockSpan) -> Result<BlockSpan, String> {
+fn span_from_wire(span: proto::BlockSpan) -> Result<BlockSpan, RoundError> {
     let reach = match (span.from_ms, span.to_ms) {
         (Some(from_ms), Some(to_ms)) => Some(Window { from_ms, to_ms }),
         (None, None) => None,
-        _ => return Err("it names half of the time of a block".to_owned()),
+        _ => return Err(RoundError::Malformed("it names half of the time of a block")),
     };
     let copied = |key: Bytes| Bytes::copy_from_slice(&key);
     Ok(BlockSpan {
@@ -321,13 +318,13 @@ fn source_to_wire(source: Source) -> (u32, u64, u64) {
     }
 }
 
-fn source_from_wire(source: u32, group: u64, term: u64) -> Result<Source, String> {
+fn source_from_wire(source: u32, group: u64, term: u64) -> Result<Source, RoundError> {
     match source {
         0 => Ok(Source::LeaderWrite { group: GroupId(group), term: Some(Term(term)) }),
         1 => Ok(Source::LeaderWrite { group: GroupId(group), term: None }),
         2 => Ok(Source::LeaderRead),
         3 => Ok(Source::FollowerRead),
-        source => Err(format!("it names a source {source} that does not exist")),
+        source => Err(RoundError::Source(source)),
     }
 }
 
@@ -364,17 +361,17 @@ fn part_from_wire(part: proto::ColumnPart, before: Option<&PackedPart>) -> Packe
     }
 }
 
-/// One chunk of round two, for a node of cluster `ours`. The error is a message.
+/// One chunk of round two, for a node of cluster `ours`.
 pub(crate) fn columns_from_chunk(
     chunk: proto::ColumnsChunk,
     ours: &str,
-) -> Result<PackedColumns, String> {
+) -> Result<PackedColumns, RoundError> {
     check_version(chunk.version)?;
     check_cluster(&chunk.cluster_id, ours)?;
     let keys = chunk.key_rows.len();
     let lists = [chunk.key_sources.len(), chunk.key_groups.len(), chunk.key_terms.len()];
     if lists.iter().any(|length| *length != keys) {
-        return Err("its key lists have different lengths".to_owned());
+        return Err(RoundError::Malformed("its key lists have different lengths"));
     }
     let keys = (0..keys).map(|index| {
         let (group, term) = (chunk.key_groups[index], chunk.key_terms[index]);
@@ -385,7 +382,7 @@ pub(crate) fn columns_from_chunk(
         };
         Ok(CellKey { place, source: source_from_wire(source, group, term)? })
     });
-    let spans: Result<_, String> = chunk.spans.into_iter().map(span_from_wire).collect();
+    let spans: Result<_, RoundError> = chunk.spans.into_iter().map(span_from_wire).collect();
     let mut parts: Vec<PackedPart> = Vec::with_capacity(chunk.parts.len());
     for part in chunk.parts {
         parts.push(part_from_wire(part, parts.last()));
@@ -398,20 +395,20 @@ pub(crate) fn columns_from_chunk(
         held: held_from_wire(&chunk.held)?,
         forgotten_before_ms: chunk.forgotten_before_ms,
         spans: spans?,
-        keys: keys.collect::<Result<_, String>>()?,
+        keys: keys.collect::<Result<_, RoundError>>()?,
         parts,
     })
 }
 
-fn held_from_wire(bounds: &[u32]) -> Result<ColumnSet, String> {
+fn held_from_wire(bounds: &[u32]) -> Result<ColumnSet, RoundError> {
     let mut held = ColumnSet::new();
     for span in bounds.chunks(2) {
         let [start, end] = *span else {
-            return Err("its held columns end in the middle of a run".to_owned());
+            return Err(RoundError::Malformed("its held columns end in the middle of a run"));
         };
         let run: Range<u32> = start..end;
         if run.is_empty() {
-            return Err("its held columns have an empty run".to_owned());
+            return Err(RoundError::Malformed("its held columns have an empty run"));
         }
         held.insert(run);
     }

@@ -13,7 +13,7 @@ use keyviz_types::{GroupId, NodeId};
 
 use super::answers::passed_on;
 use super::client::PeerClient;
-use keyviz_proto::failure::describe;
+use super::error::CallError;
 
 /// Time limit of one step of a group towards its members.
 pub const STEP_WITHIN: Duration = Duration::from_secs(4);
@@ -48,7 +48,7 @@ impl PeerClient {
         group: GroupId,
         revision: u64,
         shape: &Shape,
-    ) -> Result<LeaderAnswer<Reshaped>, String> {
+    ) -> Result<LeaderAnswer<Reshaped>, CallError> {
         let member = |(node_id, member): (&u64, &keyviz_raft::Member)| proto::ReshapeMember {
             node_id: *node_id,
             address: member.addr.clone(),
@@ -61,8 +61,7 @@ impl PeerClient {
             voters: shape.voters.iter().map(member).collect(),
         });
         request.set_timeout(STEP_WITHIN * 4);
-        let mut client = self.members(to).map_err(|status| describe(&status))?;
-        let answer = client.reshape(request).await.map_err(|status| describe(&status))?;
+        let answer = self.members(to)?.reshape(request).await?;
         Ok(match answer.into_inner().outcome {
             Some(reshape_response::Outcome::Done(_)) => Ok(Reshaped::Done),
             Some(reshape_response::Outcome::CatchingUp(far)) => Ok(Reshaped::CatchingUp {
@@ -72,7 +71,7 @@ impl PeerClient {
             }),
             Some(reshape_response::Outcome::HandedOver(to)) => Ok(Reshaped::HandedOver { to }),
             Some(reshape_response::Outcome::NotLeader(hint)) => Err(leader_of(&hint)),
-            None => return Err("an answer without an outcome".to_owned()),
+            None => return Err(CallError::NoOutcome),
         })
     }
 
@@ -82,26 +81,24 @@ impl PeerClient {
         to: NodeId,
         group: GroupId,
         node: NodeId,
-    ) -> Result<LeaderAnswer<bool>, String> {
+    ) -> Result<LeaderAnswer<bool>, CallError> {
         let cluster_id = self.cluster_id();
         let ask = proto::IsMemberRequest { cluster_id, group_id: group.0, node_id: node.0 };
-        let mut client = self.members(to).map_err(|status| describe(&status))?;
-        let answer = client.is_member(self.request(ask)).await;
-        match answer.map_err(|status| describe(&status))?.into_inner().outcome {
+        let answer = self.members(to)?.is_member(self.request(ask)).await?;
+        match answer.into_inner().outcome {
             Some(is_member_response::Outcome::Member(member)) => Ok(Ok(member)),
             Some(is_member_response::Outcome::NotLeader(hint)) => Ok(Err(leader_of(&hint))),
-            None => Err("an answer without an outcome".to_owned()),
+            None => Err(CallError::NoOutcome),
         }
     }
 
     /// Asks `to`, which is leaving, to hand its columns to another node; returns the number of
     /// records.
-    pub async fn hand_off_history(&self, to: NodeId, heir: NodeId) -> Result<u64, String> {
+    pub async fn hand_off_history(&self, to: NodeId, heir: NodeId) -> Result<u64, CallError> {
         let ask = proto::BequeathRequest { cluster_id: self.cluster_id(), heir: heir.0 };
         let mut request = Request::new(ask);
         request.set_timeout(HANDOFF_WITHIN);
-        let mut client = self.members(to).map_err(|status| describe(&status))?;
-        let answer = client.bequeath(request).await.map_err(|status| describe(&status))?;
+        let answer = self.members(to)?.bequeath(request).await?;
         Ok(answer.into_inner().records)
     }
 

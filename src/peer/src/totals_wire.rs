@@ -9,7 +9,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use keyviz_core::query::{NodeTotals, RangeTotal};
 use keyviz_core::wire::CONTRIBUTION_VERSION;
 use keyviz_core::{Incarnation, KeyRange, NodeId};
-use keyviz_fanout::PeerTotals;
+use keyviz_fanout::{PeerTotals, RoundError};
 use keyviz_proto as proto;
 
 use super::matrix_wire::{check_cluster, check_version};
@@ -18,8 +18,8 @@ use super::matrix_wire::{check_cluster, check_version};
 /// may have.
 const RANGES_A_CHUNK: usize = 1_024;
 
-/// How the end of a packed range is told: where the next one begins, not at all, or by its length
-/// and [`END_LENGTH`].
+/// Encoding of the end of a packed range: the start of the next one, none, or its length plus
+/// [`END_LENGTH`].
 const END_IS_NEXT: u32 = 0;
 const NO_END: u32 = 1;
 const END_LENGTH: u32 = 2;
@@ -62,12 +62,12 @@ pub fn totals_chunks(
     totals.ranges.chunks(RANGES_A_CHUNK).map(chunk).collect()
 }
 
-/// Puts round one's chunks together, for a node of cluster `ours`. The error is for people.
+/// Puts round one's chunks together, for a node of cluster `ours`.
 pub(crate) fn totals_from_chunks(
     chunks: Vec<proto::TotalsChunk>,
     ours: &str,
-) -> Result<PeerTotals, String> {
-    let first = chunks.first().ok_or("it answered nothing")?;
+) -> Result<PeerTotals, RoundError> {
+    let first = chunks.first().ok_or(RoundError::Empty)?;
     check_version(first.version)?;
     check_cluster(&first.cluster_id, ours)?;
     let (now_ms, step_ms) = (first.now_ms, first.step_ms);
@@ -85,12 +85,13 @@ pub(crate) fn totals_from_chunks(
     };
     for chunk in chunks {
         if chunk.node_id != totals.node.0 || chunk.incarnation != totals.incarnation.0 {
-            return Err("its answer changes sender half way".to_owned());
+            return Err(RoundError::Malformed("its answer changes sender half way"));
         }
         totals.ranges.extend(chunk.ranges.into_iter().map(range_from_wire));
         if let Some(packed) = chunk.packed {
-            unpack(packed, &mut totals.ranges)
-                .ok_or("its packed ranges do not fit together; bring both to the same version")?;
+            unpack(packed, &mut totals.ranges).ok_or(RoundError::Malformed(
+                "its packed ranges do not fit together; bring both to the same version",
+            ))?;
         }
     }
     Ok(PeerTotals { totals, now_ms, step_ms })
@@ -234,7 +235,8 @@ mod tests {
             let chunks = totals_chunks(totals.clone(), "c", (11, 12), packed);
             let sent: usize = chunks.iter().map(ranges_in).sum();
             prop_assert_eq!(sent, totals.ranges.len());
-            let read = totals_from_chunks(chunks, "c").map_err(TestCaseError::fail)?;
+            let read = totals_from_chunks(chunks, "c");
+            let read = read.map_err(|error| TestCaseError::fail(error.to_string()))?;
             prop_assert_eq!((read.totals, read.now_ms, read.step_ms), (totals, 11, 12));
         }
     }

@@ -10,12 +10,13 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver as _;
 
 use super::group::Group;
+use super::loops::{Loops, RaftLoop};
 
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// Watches the log of a group until the group is dropped.
-pub(crate) fn watch(group: &Arc<Group>, compact_bytes: u64) {
-    tokio::spawn(run(Arc::downgrade(group), compact_bytes));
+pub(crate) fn watch(group: &Arc<Group>, compact_bytes: u64, loops: &Loops) {
+    loops.spawn(RaftLoop::Compaction, run(Arc::downgrade(group), compact_bytes));
 }
 
 async fn run(group: Weak<Group>, compact_bytes: u64) {

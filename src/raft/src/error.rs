@@ -1,4 +1,4 @@
-//! What can go wrong with a group, by operation. Refused, unknown and broken stay different.
+//! Errors of a group, by operation. Refused, unknown and broken stay different.
 
 use std::io;
 
@@ -51,10 +51,12 @@ impl ProposeError {
     }
 }
 
-/// A write was refused because too few of a group's replicas have room for it. Nothing was written.
+/// A write was refused because too few replicas of the group have space for it. Nothing was
+/// written.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
-    "no majority of the group's replicas has room: {}; the group is read-only until there is room",
+    "no majority of the group's replicas has space: {}; the group is read-only until there \
+     is space",
     listed(.full)
 )]
 pub struct ReplicasFull {
@@ -79,7 +81,7 @@ pub enum ReadError {
     /// No quorum confirmed in time that this node leads.
     #[error("no quorum confirmed the read in time")]
     NoQuorum,
-    /// What must be read was not applied here in time.
+    /// The entry to read was not applied here in time.
     #[error("this node is behind and did not catch up in time")]
     Behind,
     /// The group has stopped on this node.
@@ -88,7 +90,7 @@ pub enum ReadError {
 }
 
 /// Why a change of members or of the leader did not happen.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ChangeError {
     /// Another node leads, or none does.
     #[error("this node does not lead the group")]

@@ -19,12 +19,11 @@ use super::log::GroupLog;
 use super::machine::Machine;
 use super::machine::apply::Applier;
 use super::storage::{Keyspace, Storage};
-use super::transport::{COMMIT_HOLD, GroupNetwork, MAX_MESSAGE_BYTES, Pace, Peers, Service};
+use super::transport::{COMMIT_HOLD, GroupNetwork, Pace, Peers};
 use super::types::RaftNodeId;
-use keyviz_proto::raft_transport_server::RaftTransportServer;
 use keyviz_types::GroupId;
 
-/// How often it is looked whether the last user of a log has gone.
+/// The interval between checks for the last user of a log.
 const RELEASE_POLL: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// The groups of one node: one database, one log writer and one connection a peer for all of them.
@@ -87,7 +86,7 @@ impl Groups {
         self.inner.queue.bytes()
     }
 
-    /// What one peer may have here that is not durable yet, bytes.
+    /// The bytes of one peer that may wait here to become durable.
     pub(crate) fn peer_bytes(&self) -> usize {
         usize::try_from(self.inner.options.queue_bytes).unwrap_or(usize::MAX)
     }
@@ -97,17 +96,8 @@ impl Groups {
         &self.inner.peers
     }
 
-    /// The gRPC service to put into the node's server. It finds groups as they come.
-    pub fn service(
-        &self,
-    ) -> RaftTransportServer<impl keyviz_proto::raft_transport_server::RaftTransport> {
-        RaftTransportServer::new(Service::new(self.clone()))
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES)
-    }
-
-    /// Opens a group with what this node has of it, which may be nothing, and starts it. A group
-    /// that has no members yet waits for [`Group::initialize`] or for its leader.
+    /// Opens a group from this node's log and rows, which may be empty, and starts it. A group that
+    /// has no members yet waits for [`Group::initialize`] or for its leader.
     pub async fn create(
         &self,
         id: GroupId,
@@ -164,7 +154,7 @@ impl Groups {
             group.shutdown().await;
             return Err(CreateError::Exists);
         }
-        compaction::watch(&group, inner.options.compact_bytes);
+        compaction::watch(&group, inner.options.compact_bytes, inner.storage.loops());
         Ok(group)
     }
 
@@ -195,12 +185,12 @@ impl Groups {
     }
 
     /// Stops one group for good: its data stays, and it is not opened here again. Without the
-    /// catalog group the whole node takes part in nothing.
+    /// catalog group the node does not take part at all.
     pub(crate) async fn close(&self, id: GroupId, reason: String) {
         if self.inner.closed.lock().insert(id, reason.clone()).is_some() {
             return;
         }
-        tracing::error!(group = %id, "this node closes a group for good: {reason}");
+        tracing::error!(group = %id, "this node closes a group permanently: {reason}");
         if let Err(error) = self.inner.storage.close_group(id, &reason).await {
             tracing::error!(group = %id, %error, "the next start will open the group again");
         }
@@ -224,13 +214,13 @@ impl Groups {
         stored.await.unwrap_or_else(|_| Err(std::io::Error::other("listing groups panicked")))
     }
 
-    /// Stops one group and removes its data from this node. To be called only where the group is
-    /// known to go on without this node.
+    /// Stops one group and removes its data from this node. Call it only if the group is known to
+    /// continue without this node.
     pub async fn erase(&self, id: GroupId) -> std::io::Result<()> {
         let log = self.get(id).map(|group| group.log().released());
         self.stop(id).await;
         self.inner.closed.lock().remove(&id);
-        // What still reads the log, or sweeps it, would work on that of a group opened anew.
+        // A remaining reader or sweeper of the log would work on that of a group opened again.
         while log.as_ref().is_some_and(|log| !log.is_released()) {
             tokio::time::sleep(RELEASE_POLL).await;
         }
@@ -238,8 +228,8 @@ impl Groups {
     }
 
     /// Hands the groups that this node leads to other members, each to the one that is furthest, so
-    /// that a planned stop costs no election. What is not handed over in `limit` stays. Returns how
-    /// many groups this node led and how many were handed over.
+    /// that a planned stop costs no election. Groups not handed over within `limit` stay. Returns
+    /// how many groups this node led and how many were handed over.
     pub async fn hand_over(&self, limit: Duration) -> (usize, usize) {
         let led =
             self.list().into_iter().filter(|group| group.leadership().borrow().leading.is_some());
@@ -293,8 +283,8 @@ impl Groups {
     }
 }
 
-/// What the log has forgotten must be in the rows. They are synced before it forgets, so rows that
-/// lack it were lost.
+/// Purged entries must be in the rows. They are synced before it forgets, so rows that lack it were
+/// lost.
 fn check_rows_reach_log(log: &GroupLog, keyspace: &Keyspace) -> io::Result<()> {
     let (applied, purged) = (keyspace.applied().map(|at| at.index), log.purged_index());
     if applied >= purged {

@@ -1,11 +1,11 @@
 //! Raft: many groups a node over one database and one connection a peer.
 //!
-//! The layers above give a group a [`Machine`] and propose opaque commands; what they get back is
-//! a place in the log, the term of the leader that proposed it, and the machine's reply. Reads go
-//! to the group's [`Keyspace`] after [`Group::confirm_read`], or after the leader's
+//! The layers above give a group a [`Machine`] and propose opaque commands; they receive a log
+//! position, the term of the leader that proposed the command, and the machine's reply. Reads go to
+//! the group's [`Keyspace`] after [`Group::confirm_read`], or after the leader's
 //! [`Group::read_index`] and [`Group::wait_applied`].
 //!
-//! What is done together, because it is what a write costs: the appends of all groups share one
+//! Work is shared, because it dominates the cost of a write: the appends of all groups share one
 //! sync ([`Storage`]), the appends of all groups to a peer share frames, readers share quorum
 //! rounds, and entries are applied in runs, each one atomic batch.
 //!
@@ -16,7 +16,8 @@
 //!                  └──> apply ──> Machine ──> Batch ──> Keyspace (one tree a group)
 //! ```
 //!
-//! This layer knows no keys, no routes and no clients, and nothing above it sees openraft or sled.
+//! This layer is independent of keys, routes and clients, and hides openraft and sled from the
+//! layers above.
 
 mod blocking;
 mod compaction;
@@ -27,7 +28,10 @@ mod group;
 mod groups;
 mod handshake;
 mod log;
+mod loops;
 mod machine;
+mod records;
+mod rounds;
 mod runtime;
 mod storage;
 mod transport;
@@ -54,19 +58,23 @@ pub use group::status::{GroupStatus, Leadership, Role};
 pub use group::{Group, Proposed, ReadGuarantee};
 pub use groups::Groups;
 pub use handshake::{
-    Checks, Doubt, HandshakeLoop, Heard, Participation, PastStart, Roster, Start, heard_of, judge,
+    Checks, Doubt, HandshakeLoop, Heard, Participation, PastStart, Roster, Start, VouchError,
+    heard_of, judge,
 };
 pub use log::{BATCH_BUCKETS, CorruptLog, SYNC_BUCKETS, WriterStats};
+pub use loops::RaftLoop;
 pub use machine::digest::{ArmedDigest, DigestError, DigestProgress, RowsDigest};
 pub use machine::dump::Dump;
 pub use machine::survivor::{SurvivingReplica, Survivor};
 pub use machine::{Machine, MachineError};
+pub use records::RecordError;
+pub use rounds::Rounds;
 pub use runtime::Reproducible;
 pub use storage::{
     Batch, CheckReport, DATA_FORMAT, Damage, Database, DatabaseRows, DatabaseTree, Databases,
     DiskFull, DiskSpace, Fault, KeyValue, Keyspace, KeyspaceError, MAX_STORED_KEY_BYTES, OpenError,
     Page, PageLimit, RESERVED_PREFIX, Scarce, Seed, SeedError, SeedPoint, SideRows, Storage,
-    StorageOptions, THREADS, Verify, check_folder,
+    StorageOptions, THREADS, Unsound, Verify, check_folder,
 };
 pub use transport::{
     CONNECTION_WINDOW_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_MESSAGE_BYTES, PeerError,

@@ -1,16 +1,26 @@
-//! The connections that callers hold, and which of them are closed.
+//! The connections that callers hold, the calls on each, and which of them are ended.
 //!
-//! A connection takes a descriptor, of which a process has a number. So idle connections are
-//! closed: without any request after [`FIRST_REQUEST_WITHIN`], and with none under way after
-//! [`IDLE_WITHIN`]. (Whether the other end is still there is what the HTTP/2 pings are for.) And
-//! some descriptors stay free for the node's own use: where callers hold all others, the connection
-//! that has been idle for longest makes room for a new one, so that a peer, which is never idle for
-//! long, always gets in. Where none is idle, the new one is closed.
+//! A connection takes a descriptor, of which a process has a number, and an answer that its caller
+//! does not take holds memory. So a connection on which nothing moves ends:
+//!
+//! | the connection | ends |
+//! |---|---|
+//! | never asked anything | after [`FIRST_REQUEST_WITHIN`] |
+//! | has no call under way | [`IDLE_WITHIN`] after its last |
+//! | has an answer that waits to be taken, and nothing moves on it | after [`IDLE_WITHIN`] |
+//!
+//! Where other calls on it do move, as behind a proxy, only what waits to be taken for so long is
+//! given up. A call whose answer has nothing to say yet, such as a watch, may last. (Whether the
+//! other end is still there is what the HTTP/2 pings are for.)
+//!
+//! Some descriptors stay free for the node's own use: where callers hold all others, the connection
+//! on which nothing has moved for longest makes room for a new one, so that a peer, which is never
+//! idle for long, always gets in. Where something moves on each, the new one is closed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,7 +31,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 /// The first request of a connection comes within this time.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(30);
 
-/// A connection without a request under way is kept this long.
+/// A connection on which nothing moves is kept this long.
 const IDLE_WITHIN: Duration = Duration::from_secs(300);
 
 /// The pause between two looks.
@@ -51,20 +61,34 @@ struct Inner {
     closed_idle: AtomicU64,
     turned_away: AtomicU64,
     taken: AtomicU64,
+    unread: AtomicU64,
 }
 
 /// The state of one connection.
 pub(super) struct Activity {
     edge: Protocol,
     state: Mutex<State>,
-    under_way: AtomicUsize,
     close: CancellationToken,
 }
 
 struct State {
-    since: Instant,
-    asked: bool,
+    /// When something moved last.
+    moved: Instant,
+    /// Calls that were begun so far, which number them.
+    begun: u64,
+    calls: BTreeMap<u64, Call>,
 }
+
+/// A call under way.
+#[derive(Default)]
+struct Call {
+    /// Since when a piece of its answer waits to be taken.
+    waits: Option<Instant>,
+    give_up: Option<GiveUp>,
+}
+
+/// Frees what an answer holds.
+type GiveUp = Box<dyn FnOnce() + Send>;
 
 /// One number of each kind, for the metrics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -79,6 +103,8 @@ pub struct ConnectionCounts {
     pub closed_idle: u64,
     /// Closed at once because there were too many.
     pub turned_away: u64,
+    /// Answers that were given up because nobody took them.
+    pub unread: u64,
 }
 
 impl Default for Connections {
@@ -106,6 +132,7 @@ impl Connections {
             closed_idle: AtomicU64::new(0),
             turned_away: AtomicU64::new(0),
             taken: AtomicU64::new(0),
+            unread: AtomicU64::new(0),
         };
         Connections(Arc::new(inner))
     }
@@ -125,6 +152,7 @@ impl Connections {
             taken: read(&self.0.taken),
             closed_idle: read(&self.0.closed_idle),
             turned_away: read(&self.0.turned_away),
+            unread: read(&self.0.unread),
         }
     }
 
@@ -155,46 +183,70 @@ impl Connections {
         }
     }
 
-    /// Closes idle connections until stopped.
+    /// Ends that on which nothing moves, until stopped.
     pub async fn watch(self, stop: CancellationToken) {
         while tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await.is_err() {
-            self.close_idle();
+            self.end_idle();
         }
     }
 
-    fn close_idle(&self) {
-        let mut open = self.0.open.lock();
-        let late = open.iter().filter(|(_, activity)| activity.is_late()).map(|(id, _)| *id);
-        for id in late.collect::<Vec<_>>() {
-            self.close(&mut open, id);
-        }
+    fn end_idle(&self) {
+        let unread: Vec<GiveUp> = {
+            let mut open = self.0.open.lock();
+            let late = open.iter().filter(|(_, activity)| activity.is_late()).map(|(id, _)| *id);
+            for id in late.collect::<Vec<_>>() {
+                self.close(&mut open, id);
+            }
+            open.values().flat_map(|activity| activity.unread()).collect()
+        };
+        self.0.unread.fetch_add(unread.len() as u64, Ordering::Relaxed);
+        // Without a lock: what is freed may end other things.
+        unread.into_iter().for_each(|give_up| give_up());
     }
 }
 
 impl Activity {
     fn new(edge: Protocol) -> Arc<Self> {
-        let state = Mutex::new(State { since: Instant::now(), asked: false });
-        let (under_way, close) = (AtomicUsize::new(0), CancellationToken::new());
-        Arc::new(Activity { edge, state, under_way, close })
+        let state = State { moved: Instant::now(), begun: 0, calls: BTreeMap::new() };
+        Arc::new(Activity { edge, state: Mutex::new(state), close: CancellationToken::new() })
     }
 
-    /// Since when nothing is under way; `None`: something is.
+    /// Since when nothing moves, if it may make room for another; `None`: something is under way. A
+    /// request that begins at this moment may lose its connection, as one that comes a moment later
+    /// does.
     fn idle_since(&self) -> Option<Instant> {
-        // Relaxed: a request that begins at this moment may lose its connection, as one that comes
-        // a moment later does.
-        let idle = self.under_way.load(Ordering::Relaxed) == 0;
-        idle.then(|| self.state.lock().since)
+        let state = self.state.lock();
+        let stands = |call: &Call| call.waits_for(FIRST_REQUEST_WITHIN);
+        state.calls.values().all(stands).then_some(state.moved)
     }
 
     fn is_late(&self) -> bool {
-        let limit = if self.state.lock().asked { IDLE_WITHIN } else { FIRST_REQUEST_WITHIN };
-        self.idle_since().is_some_and(|since| since.elapsed() >= limit)
+        let state = self.state.lock();
+        let limit = if state.begun > 0 { IDLE_WITHIN } else { FIRST_REQUEST_WITHIN };
+        let unread = || state.calls.values().any(|call| call.waits_for(IDLE_WITHIN));
+        state.moved.elapsed() >= limit && (state.calls.is_empty() || unread())
+    }
+
+    /// How to give up the answers that nobody takes.
+    fn unread(&self) -> Vec<GiveUp> {
+        let mut state = self.state.lock();
+        let late = state.calls.values_mut().filter(|call| call.waits_for(IDLE_WITHIN));
+        late.filter_map(|call| call.give_up.take()).collect()
     }
 
     fn begin(self: &Arc<Self>) -> UnderWay {
-        self.under_way.fetch_add(1, Ordering::Relaxed);
-        self.state.lock().asked = true;
-        UnderWay(Arc::clone(self))
+        let mut state = self.state.lock();
+        state.begun += 1;
+        state.moved = Instant::now();
+        let id = state.begun;
+        state.calls.insert(id, Call::default());
+        UnderWay { activity: Arc::clone(self), id }
+    }
+}
+
+impl Call {
+    fn waits_for(&self, time: Duration) -> bool {
+        self.waits.is_some_and(|since| since.elapsed() >= time)
     }
 }
 
@@ -247,13 +299,54 @@ impl ConnectionHandle {
     }
 }
 
-/// A request under way.
-pub struct UnderWay(Arc<Activity>);
+/// A request under way, until it is dropped.
+pub struct UnderWay {
+    activity: Arc<Activity>,
+    id: u64,
+}
+
+impl std::fmt::Debug for UnderWay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("UnderWay").field(&self.id).finish()
+    }
+}
+
+impl UnderWay {
+    /// What frees the answer, should nobody take it.
+    pub fn unless_taken(&self, give_up: impl FnOnce() + Send + 'static) {
+        if let Some(call) = self.activity.state.lock().calls.get_mut(&self.id) {
+            call.give_up = Some(Box::new(give_up));
+        }
+    }
+
+    /// A piece of the answer waits to be taken: what was before it is taken.
+    pub fn gave(&self) {
+        self.moved(Some);
+    }
+
+    /// All that there is of the answer so far is taken.
+    pub fn taken(&self) {
+        self.moved(|_| None);
+    }
+
+    fn moved(&self, waits: impl FnOnce(Instant) -> Option<Instant>) {
+        let now = Instant::now();
+        let mut state = self.activity.state.lock();
+        state.moved = now;
+        if let Some(call) = state.calls.get_mut(&self.id) {
+            call.waits = waits(now);
+        }
+    }
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.state.lock().since = Instant::now();
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        let mut state = self.activity.state.lock();
+        state.moved = Instant::now();
+        let call = state.calls.remove(&self.id);
+        drop(state);
+        // Without the lock: it may hold anything.
+        drop(call);
     }
 }
 
@@ -295,16 +388,59 @@ mod tests {
         drop(idle.handle().begin());
         let under_way = busy.handle().begin();
         tokio::time::advance(FIRST_REQUEST_WITHIN).await;
-        connections.close_idle();
+        connections.end_idle();
         assert!(is_closed(&mut silent) && !is_closed(&mut idle) && !is_closed(&mut busy));
         tokio::time::advance(IDLE_WITHIN).await;
-        connections.close_idle();
+        connections.end_idle();
         assert!(is_closed(&mut idle) && !is_closed(&mut busy));
         drop(under_way);
-        connections.close_idle();
+        connections.end_idle();
         assert!(!is_closed(&mut busy), "its last request has just ended");
         tokio::time::advance(IDLE_WITHIN).await;
-        connections.close_idle();
+        connections.end_idle();
         assert!(is_closed(&mut busy));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bounds_an_answer_that_nobody_takes_ends_its_connection_unless_others_move_on_it() {
+        let connections = Connections::of(10);
+        let enter = || connections.enter(Protocol::Grpc).expect("there is room");
+        let (mut unread, mut shared, mut watched) = (enter(), enter(), enter());
+        let begin = |entry: &Entry| {
+            let call = entry.handle().begin();
+            call.gave();
+            let freed = CancellationToken::new();
+            let free = freed.clone();
+            call.unless_taken(move || free.cancel());
+            (call, freed)
+        };
+        let _alone = begin(&unread);
+        let (_stuck, freed) = begin(&shared);
+        let moves = shared.handle().begin();
+        let watch = watched.handle().begin();
+        watch.gave();
+        watch.taken();
+        for _ in 0..31 {
+            tokio::time::advance(IDLE_WITHIN / 30).await;
+            moves.gave();
+            connections.end_idle();
+        }
+        assert!(is_closed(&mut unread), "nothing moved on it");
+        assert!(!is_closed(&mut shared) && freed.is_cancelled(), "only the answer is given up");
+        assert!(!is_closed(&mut watched), "there is nothing to take");
+        assert_eq!((connections.counts().closed_idle, connections.counts().unread), (1, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bounds_where_there_are_no_more_an_answer_that_stands_makes_room() {
+        let connections = Connections::of(1);
+        let mut first = connections.enter(Protocol::Grpc).expect("there is room");
+        let call = first.handle().begin();
+        call.gave();
+        tokio::time::advance(FIRST_REQUEST_WITHIN / 2).await;
+        assert!(connections.enter(Protocol::Grpc).is_none(), "it may be taken yet");
+        tokio::time::advance(FIRST_REQUEST_WITHIN / 2).await;
+        assert!(connections.enter(Protocol::Grpc).is_some());
+        assert!(is_closed(&mut first));
     }
 }

@@ -215,10 +215,10 @@ fn load(files: &TlsFiles) -> Result<(Settings, Arc<ClientConfig>), SecurityError
     let [cert, key, ca] = &contents;
     let roots = Arc::new(roots(ca, &files.ca)?);
     let own = pair(cert, key, &files.cert, &files.key)?;
-    let judge = Judge::new(&roots, &provider()).map_err(|cause| SecurityError::Pem {
+    let judge = Judge::new(&roots, &provider()).map_err(|error| SecurityError::Pem {
         what: CA,
         path: files.ca.clone(),
-        cause,
+        cause: error.to_string(),
     })?;
     let judge = Arc::new(judge);
     let (first, intermediates) = own.cert.split_first().expect("a pair has a certificate");

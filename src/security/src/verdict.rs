@@ -15,7 +15,7 @@ use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::server::{ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore};
 
 /// The verdict on the certificate of a connection's caller.
@@ -43,10 +43,9 @@ impl Judge {
     pub(super) fn new(
         roots: &Arc<RootCertStore>,
         provider: &Arc<CryptoProvider>,
-    ) -> Result<Self, String> {
-        let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
-            .build()
-            .map_err(|error| error.to_string())?;
+    ) -> Result<Self, VerifierBuilderError> {
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
         let algorithms = provider.signature_verification_algorithms;
         Ok(Judge { roots: (**roots).clone(), clients, algorithms })
     }

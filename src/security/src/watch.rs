@@ -55,7 +55,8 @@ impl Security {
         let admin_token = secret("admin token", &config.admin_token)?;
         let mut cluster_secret = secret("cluster secret", &config.cluster_secret)?;
         if tls.is_none() && cluster_secret.is_none() {
-            // Who may not change members without the token may not pass for one either.
+            // A caller that may not change members without the token may not impersonate one
+            // either.
             let token = admin_token.as_ref();
             cluster_secret = token.map(|token| token.derive("node secret of the admin token"));
         }
@@ -115,14 +116,14 @@ impl Security {
                 Err(_) => return,
             };
             for error in errors.iter().filter(|error| !told.contains(*error)) {
-                tracing::error!("{error}; what was read before stays in force");
+                tracing::error!("{error}; the previous credentials stay in force");
             }
             told = errors;
             self.remind(&mut reminder);
         }
     }
 
-    /// What an operator has to know of the certificate; `None`: nothing.
+    /// A warning about the certificate; `None`: nothing.
     pub fn warning(&self) -> Option<String> {
         Validity::at(UnixTime::now().as_secs(), self.tls.as_ref()?.ends_at()?).warning()
     }

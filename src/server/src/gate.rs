@@ -4,13 +4,13 @@
 //! |---|---|
 //! | `RaftTransport`, `KvPeer`, `KeyVizPeer`, `ClusterPeer` | a node's certificate or the secret |
 //! | `KeyViz`, `Backup`, `Cluster.Verify`; changes by `Routes` and `Cluster` | the admin token |
-//! | `Cluster.AddNode` | the same, or what a node shows: a node that joins asks for itself |
+//! | `Cluster.AddNode` | the same, or a node's credential: a node that joins calls for itself |
 //! | `Kv`, reading `Routes` and `Cluster.GetStatus`, health, reflection | nothing |
 //! | `/api/` of HTTP | the admin token, where there is one |
 //!
-//! What is not named here needs the most: a service or a call that is added without a thought is
-//! closed. A caller whose certificate does not hold gets nothing at all. Checks look at headers
-//! alone, so that a refused call has done nothing.
+//! A call that is not listed needs the strongest credential: a service or a call that is added
+//! without a thought is closed. A caller whose certificate does not hold gets nothing at all.
+//! Checks look at headers alone, so that a refused call has done nothing.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -32,7 +32,7 @@ use keyviz_security::{Caller, CallerCertificate, SECRET_HEADER, Security};
 
 use keyviz_proto::metadata::NOT_APPLIED_METADATA;
 
-/// The log tells of refusals at most this often.
+/// Refusals are logged at most this often.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// What a call needs.
@@ -75,7 +75,7 @@ impl Need {
     }
 }
 
-/// What refused calls lack, as the metrics name it.
+/// What refused calls lacked, as named in the metrics.
 const LACKING: [&str; 3] = ["certificate", "token", "node"];
 
 /// The places in it.
@@ -109,8 +109,33 @@ struct Told {
     since: u64,
 }
 
+/// Why a call is refused.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+enum Refusal {
+    #[error("the caller's certificate does not hold: {0}")]
+    Certificate(Arc<str>),
+    #[error("this needs the admin token, as `authorization: Bearer ...` (keyviz: --token-file)")]
+    NoToken,
+    #[error("the admin token is another one")]
+    OtherToken,
+    #[error("this call is between nodes of a cluster and needs its secret (--cluster-secret-file)")]
+    NoSecret,
+    #[error(
+        "the caller has another cluster secret than this node; they are not of one cluster, or \
+         --cluster-secret-file differs"
+    )]
+    OtherSecret,
+    #[error("this call is between nodes and needs a node's certificate")]
+    NoNodeCertificate,
+    #[error(
+        "this call is between nodes, and the caller's certificate is good for clients only \
+         (extended key usage)"
+    )]
+    ClientCertificate,
+}
+
 impl Gate {
-    /// `None` where nothing is set up: then there is nothing to check.
+    /// `None` without any credential: then there is nothing to check.
     pub(crate) fn new(security: Security) -> Option<Arc<Self>> {
         let Security { tls, admin_token, cluster_secret, .. } = &security;
         let open = tls.is_none() && admin_token.is_none() && cluster_secret.is_none();
@@ -119,8 +144,8 @@ impl Gate {
         })
     }
 
-    /// Whether a call may go on. `caller` is absent only where a connection says nothing of itself,
-    /// which counts as one without a certificate.
+    /// Whether a call may go on. `caller` is absent only if the connection has no caller
+    /// information, which counts as no certificate.
     pub(crate) fn admit(
         &self,
         need: Need,
@@ -129,9 +154,7 @@ impl Gate {
     ) -> Result<(), Status> {
         let certificate = caller.map_or(&CallerCertificate::Absent, |caller| &caller.certificate);
         let admitted = match (certificate, need) {
-            (CallerCertificate::Refused(reason), _) => {
-                Err(format!("the caller's certificate does not hold: {reason}"))
-            }
+            (CallerCertificate::Refused(reason), _) => Err(Refusal::Certificate(reason.clone())),
             (_, Need::Nothing) => Ok(()),
             (_, Need::Token) => self.token(headers),
             (certificate, Need::Node) => self.node(certificate, headers),
@@ -140,10 +163,10 @@ impl Gate {
                 if node { Ok(()) } else { Err(no_token) }
             }),
         };
-        admitted.map_err(|reason| {
+        admitted.map_err(|refusal| {
             self.refused[Lacking::of(certificate, need) as usize].fetch_add(1, Ordering::Relaxed);
-            self.tell(need, caller.map(|caller| caller.address.ip()), &reason);
-            let mut status = Status::unauthenticated(reason);
+            self.tell(need, caller.map(|caller| caller.address.ip()), &refusal);
+            let mut status = Status::unauthenticated(refusal.to_string());
             status.metadata_mut().insert(NOT_APPLIED_METADATA, MetadataValue::from_static("true"));
             status
         })
@@ -155,53 +178,42 @@ impl Gate {
         std::array::from_fn(|at| (LACKING[at], count(at)))
     }
 
-    fn token(&self, headers: &HeaderMap) -> Result<(), String> {
+    fn token(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let Some(token) = &self.security.admin_token else { return Ok(()) };
         match bearer(headers) {
             Some(offered) if token.accepts(offered) => Ok(()),
-            Some(_) => Err("the admin token is another one".to_owned()),
-            None => Err("this needs the admin token, as `authorization: Bearer ...` \
-                         (keyviz: --token-file)"
-                .to_owned()),
+            Some(_) => Err(Refusal::OtherToken),
+            None => Err(Refusal::NoToken),
         }
     }
 
-    fn node(&self, certificate: &CallerCertificate, headers: &HeaderMap) -> Result<(), String> {
+    fn node(&self, certificate: &CallerCertificate, headers: &HeaderMap) -> Result<(), Refusal> {
         let Security { tls, cluster_secret, .. } = &self.security;
         if let (Some(secret), Some(offered)) = (cluster_secret, headers.get(SECRET_HEADER)) {
-            // A wrong secret is another cluster's, whatever else its node can show.
+            // A wrong secret belongs to another cluster, whatever certificate comes with it.
             return match secret.accepts(offered.as_bytes()) {
                 true => Ok(()),
-                false => Err("the caller has another cluster secret than this node; they are not \
-                              of one cluster, or --cluster-secret-file differs"
-                    .to_owned()),
+                false => Err(Refusal::OtherSecret),
             };
         }
         if tls.is_none() && cluster_secret.is_none() || *certificate == CallerCertificate::Node {
             return Ok(());
         }
         Err(match (cluster_secret, certificate) {
-            (Some(_), _) => {
-                "this call is between nodes of a cluster and needs its secret \
-                             (--cluster-secret-file)"
-            }
-            (None, CallerCertificate::Client) => {
-                "this call is between nodes, and the caller's certificate is good for clients only \
-                 (extended key usage)"
-            }
-            (None, _) => "this call is between nodes and needs a node's certificate",
-        }
-        .to_owned())
+            (Some(_), _) => Refusal::NoSecret,
+            (None, CallerCertificate::Client) => Refusal::ClientCertificate,
+            (None, _) => Refusal::NoNodeCertificate,
+        })
     }
 
-    /// Whether the caller shows that it is a node, rather than that nobody asks.
+    /// Whether the caller shows a node's credential, as opposed to none being required.
     fn shows_node(&self, certificate: &CallerCertificate, headers: &HeaderMap) -> bool {
         let shown = *certificate == CallerCertificate::Node
             || self.security.cluster_secret.is_some() && headers.contains_key(SECRET_HEADER);
         shown && self.node(certificate, headers).is_ok()
     }
 
-    fn tell(&self, need: Need, from: Option<IpAddr>, reason: &str) {
+    fn tell(&self, need: Need, from: Option<IpAddr>, refusal: &Refusal) {
         let mut told = self.told.lock();
         if told.at.is_some_and(|at| at.elapsed() < TELL_EVERY) {
             told.since += 1;
@@ -212,7 +224,7 @@ impl Gate {
         drop(told);
         let what = if need == Need::Node { "a node" } else { "a call" };
         let from = from.map_or_else(|| "somewhere".to_owned(), |from| from.to_string());
-        tracing::warn!(unsaid, "refused {what} from {from}: {reason}");
+        tracing::warn!(unsaid, "refused {what} from {from}: {refusal}");
     }
 }
 

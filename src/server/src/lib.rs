@@ -1,6 +1,5 @@
 //! The edge: gRPC and HTTP. Protobuf and JSON stop here; below are the types of each layer.
 
-mod activity;
 mod gate;
 mod grpc;
 mod health;

@@ -1,8 +1,10 @@
 //! The servers: every gRPC service on one port, HTTP on another.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
@@ -17,10 +19,9 @@ use keyviz_raft::{
     CONNECTION_WINDOW_BYTES, Groups, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_MESSAGE_BYTES,
     STREAM_WINDOW_BYTES, Storage,
 };
-use keyviz_security::{Caller, Listener, Security};
+use keyviz_security::{Caller, Listener, Protocol, Security};
 use keyviz_types::NodeId;
 
-use crate::activity::ActivityLayer;
 use crate::gate::{Gate, GateLayer};
 use crate::grpc::backup::BackupService;
 use crate::grpc::cluster::{ClusterService, SharedCluster};
@@ -62,7 +63,7 @@ pub struct ServerDeps {
     pub catalog: Arc<CatalogGroup>,
     /// Cluster matrices.
     pub fanout: Arc<Fanout>,
-    /// Where the columns of nodes that left are kept.
+    /// The store of columns of nodes that have left.
     pub handoffs: Arc<dyn HandoffStore>,
     /// Raft groups held here.
     pub groups: Groups,
@@ -123,13 +124,6 @@ impl Services {
             directory: Arc::clone(&directory),
         };
         let leaders = Arc::new(LeaderLog::default());
-        let clock = fanout.local().clock().clone();
-        tokio::spawn(Arc::clone(&leaders).watch(
-            groups.clone(),
-            Arc::clone(&directory),
-            move || clock.now_ms(),
-            stop.clone(),
-        ));
         let requests = Arc::<Requests>::default();
         let backup =
             BackupService { groups: groups.clone(), local: Arc::clone(fanout.local()), timeout };
@@ -192,6 +186,14 @@ impl Services {
         }
     }
 
+    /// Records changes of the groups' leaders until stopped.
+    pub async fn watch_leaders(self: Arc<Self>) {
+        let clock = self.keyviz.fanout.local().clock().clone();
+        let leaders = Arc::clone(&self.keyviz.leaders);
+        let (groups, directory) = (self.groups.clone(), Arc::clone(&self.directory));
+        leaders.watch(groups, directory, move || clock.now_ms(), self.stop.clone()).await;
+    }
+
     /// Serves gRPC until stopped; requests in flight are finished first.
     pub async fn serve_grpc(&self, listener: Listener) -> Result<(), tonic::transport::Error> {
         use proto::backup_server::BackupServer;
@@ -223,7 +225,9 @@ impl Services {
         };
         let (health_reporter, health_service) = tonic_health::server::health_reporter();
         let readiness = Arc::clone(&self.cluster);
-        tokio::spawn(health::follow(readiness, health_reporter, self.stop.clone()));
+        let health = health::follow(readiness, health_reporter, self.stop.clone());
+        // Requests in flight are finished after the last report.
+        let health = health.then(|()| std::future::pending::<Infallible>());
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(proto::DESCRIPTOR_SET)
@@ -232,12 +236,11 @@ impl Services {
         let sound = "the descriptor set was made by the build that made this program";
         let reflection_v1 = reflection().build_v1().expect(sound);
         let reflection_v1alpha = reflection().build_v1alpha().expect(sound);
-        Server::builder()
-            .layer(ActivityLayer)
+        let serving = Server::builder()
             .layer(MapResponseLayer::new(malformed::as_invalid))
-            // First of what answers, so that a refusal has an id too.
+            // The outermost layer that can answer, so that refusals have an id too.
             .layer(RequestIdLayer)
-            .layer(IntakeLayer::new())
+            .layer(IntakeLayer::of(Protocol::Grpc))
             .layer(GateLayer(self.gate.clone()))
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -261,8 +264,12 @@ impl Services {
             .serve_with_incoming_shutdown(
                 listener.into_stream(),
                 self.stop.clone().cancelled_owned(),
-            )
-            .await
+            );
+        // In one future, so that a panic of either ends both, and the node.
+        tokio::select! {
+            served = serving => served,
+            never = health => match never {},
+        }
     }
 
     /// Serves HTTP until stopped.
@@ -275,7 +282,7 @@ impl Services {
             gate: self.gate.clone(),
             names: Arc::clone(&self.names),
         });
-        let router = router.layer(ActivityLayer);
+        let router = router.layer(IntakeLayer::of(Protocol::Http));
         axum::serve(listener, router.into_make_service_with_connect_info::<Caller>())
             .with_graceful_shutdown(self.stop.clone().cancelled_owned())
             .await

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::balance::BalanceView;
+use super::balance::{BalanceView, NodeView};
 use keyviz_types::{GroupId, NodeId};
 
 /// Why a node may not leave now, for the operator.
@@ -104,12 +104,32 @@ impl BalanceView {
         }
         Ok(())
     }
+
+    /// Whether `node`, which does not answer, may be removed without being asked: as by
+    /// [`BalanceView::may_leave`], and the others that answer can hold every replica.
+    ///
+    /// # Errors
+    /// The reason why it may not.
+    pub fn may_be_replaced(
+        &self,
+        node: NodeId,
+        voters: &BTreeSet<NodeId>,
+    ) -> Result<(), LeaveError> {
+        self.may_leave(node, voters)?;
+        let can_hold =
+            |(id, view): &(&NodeId, &NodeView)| **id != node && view.alive && !view.leaving;
+        let left = self.nodes.iter().filter(can_hold).count();
+        if left < self.replication {
+            return Err(LeaveError::TooFew { node, replication: self.replication, left });
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::members::balance::{GroupView, NodeView};
+    use crate::members::balance::GroupView;
 
     fn view(nodes: &[(u64, bool)], replicas: &[u64]) -> (BalanceView, BTreeSet<NodeId>) {
         let replicas: Vec<NodeId> = replicas.iter().copied().map(NodeId).collect();
@@ -129,6 +149,18 @@ mod tests {
         assert_eq!(dead.may_leave(NodeId(3), &voters), Ok(()), "the dead one may go");
         let (spare, voters) = view(&[(1, true), (2, true), (3, false), (4, true)], &[1, 2, 3]);
         assert_eq!(spare.may_leave(NodeId(2), &voters), Ok(()), "4 takes its place");
+    }
+
+    #[test]
+    fn a_dead_node_is_replaced_only_where_the_others_can_hold_all_replicas() {
+        let (three, voters) = view(&[(1, true), (2, true), (3, false)], &[1, 2, 3]);
+        let few = LeaveError::TooFew { node: NodeId(3), replication: 3, left: 2 };
+        assert_eq!(three.may_be_replaced(NodeId(3), &voters), Err(few));
+        let (spare, voters) = view(&[(1, true), (2, true), (3, false), (4, true)], &[1, 2, 3]);
+        assert_eq!(spare.may_be_replaced(NodeId(3), &voters), Ok(()));
+        let (two, voters) = view(&[(1, true), (2, false), (3, false), (4, true)], &[1, 2, 3]);
+        let refused = two.may_be_replaced(NodeId(3), &voters).expect_err("no quorum");
+        assert!(matches!(refused, LeaveError::NoQuorum { .. }), "{refused}");
     }
 
     #[test]

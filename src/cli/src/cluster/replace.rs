@@ -12,6 +12,7 @@ use crate::CliError;
 use crate::data::kv::OneFormat;
 use crate::flags::values;
 use crate::terminal::output;
+use keyviz_json::NodeIdJson;
 use keyviz_proto as proto;
 use keyviz_proto::cluster_client::ClusterClient;
 
@@ -70,8 +71,8 @@ pub enum ReplaceError {
 
 #[derive(Serialize)]
 struct ReplacedJson {
-    node_id: u64,
-    replaced_by: u64,
+    node_id: NodeIdJson,
+    replaced_by: NodeIdJson,
     /// The old member is removed; otherwise it is leaving.
     gone: bool,
     /// Changes of replicas that were waited for.
@@ -118,7 +119,8 @@ pub(super) async fn run(args: ReplaceNodeArgs) -> Result<(), CliError> {
     let mut out = output::stdout();
     match args.format {
         OneFormat::Json => {
-            let replaced = ReplacedJson { node_id: old, replaced_by: new, gone, moves };
+            let (node_id, replaced_by) = (NodeIdJson(old), NodeIdJson(new));
+            let replaced = ReplacedJson { node_id, replaced_by, gone, moves };
             output::json_line(&mut out, &replaced)?;
         }
         OneFormat::Table if gone => {

@@ -15,6 +15,7 @@ use crate::data::kv::OneFormat;
 use crate::flags::keyviz_flags::{SizeError, size_in};
 use crate::terminal::talk::say;
 use crate::terminal::{output, text};
+use keyviz_json::NodeIdJson;
 use keyviz_proto as proto;
 use keyviz_proto::cluster_client::ClusterClient;
 use keyviz_proto::replica_verified::Outcome;
@@ -85,7 +86,7 @@ struct GroupJson<'a> {
 
 #[derive(Serialize)]
 struct ReplicaJson<'a> {
-    node_id: u64,
+    node_id: NodeIdJson,
     /// In hexadecimal digits; null if there is none.
     digest: Option<String>,
     rows: Option<u64>,
@@ -100,7 +101,7 @@ impl<'a> From<&'a proto::ReplicaVerified> for ReplicaJson<'a> {
     fn from(replica: &'a proto::ReplicaVerified) -> Self {
         let digest = digest_of(replica);
         ReplicaJson {
-            node_id: replica.node_id,
+            node_id: NodeIdJson(replica.node_id),
             digest: digest.map(hex),
             rows: digest.map(|digest| digest.rows),
             bytes: digest.map(|digest| digest.bytes),

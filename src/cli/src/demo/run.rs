@@ -13,6 +13,7 @@ use super::{DemoOptions, LOG};
 use crate::terminal::output::ColorDepth;
 use crate::terminal::talk::say;
 use crate::terminal::text::thousands;
+use keyviz_node::LoopWrap;
 
 /// Attempts at removing the temporary folder.
 const REMOVALS: u32 = 20;
@@ -22,18 +23,23 @@ const REMOVE_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Runs the cluster until Ctrl-C or the end of its time, and stops it cleanly.
 ///
 /// # Errors
-/// If a node cannot be started or stopped, or the heatmap cannot be drawn.
-pub async fn run_demo(options: DemoOptions, color: ColorDepth) -> Result<(), CliError> {
+/// If a node cannot be started or stopped, a control loop of one ends, or the heatmap cannot be
+/// drawn.
+pub async fn run_demo(
+    options: DemoOptions,
+    color: ColorDepth,
+    wrap: Option<LoopWrap>,
+) -> Result<(), CliError> {
     if !io::stdout().is_terminal() {
         // Log lines would corrupt a drawing in place.
         running::log_to_stderr(LOG).map_err(CliError::Node)?;
     }
     let mut signals = Signals::new()?;
     if let Some(data) = options.data.clone() {
-        return run_in(&data, &options, color, &mut signals).await;
+        return run_in(&data, &options, color, &mut signals, wrap).await;
     }
     let temporary = tempfile::Builder::new().prefix("keyviz-demo-").tempdir()?;
-    let ran = run_in(temporary.path(), &options, color, &mut signals).await;
+    let ran = run_in(temporary.path(), &options, color, &mut signals, wrap).await;
     remove(temporary).await;
     ran
 }
@@ -58,17 +64,21 @@ async fn run_in(
     options: &DemoOptions,
     color: ColorDepth,
     signals: &mut Signals,
+    wrap: Option<LoopWrap>,
 ) -> Result<(), CliError> {
-    let starts = options.members(data).into_iter().map(RunningNode::start);
+    let starts = options
+        .members(data)
+        .into_iter()
+        .map(|member| RunningNode::start(member, std::future::pending(), wrap.clone()));
     let (nodes, failed): (Vec<_>, Vec<_>) =
         futures::future::join_all(starts).await.into_iter().partition(Result::is_ok);
-    let nodes = nodes.into_iter().flatten().collect();
+    let nodes: Vec<RunningNode> = nodes.into_iter().flatten().flatten().collect();
     if let Some(Err(error)) = failed.into_iter().next() {
         // The first reason is reported; running nodes are stopped anyway.
         let _ = stop(nodes).await;
         return Err(CliError::Node(error));
     }
-    let shown = show(options, color, signals).await;
+    let shown = show(options, color, signals, &nodes).await;
     let stopped = tokio::select! {
         stopped = stop(nodes) => stopped,
         () = signals.next() => {
@@ -84,11 +94,20 @@ async fn stop(nodes: Vec<RunningNode>) -> Result<(), CliError> {
     stopped.map_err(CliError::Node)
 }
 
-/// Workload and heatmap on a running cluster, until Ctrl-C or the end of its time.
+/// Waits until a node cannot go on: one of its control loops ended.
+async fn failed(nodes: &[RunningNode]) -> CliError {
+    let failures = nodes.iter().map(|node| Box::pin(node.failed()));
+    let (failure, at, _) = futures::future::select_all(failures).await;
+    CliError::Node(failure.context(format!("node {} stopped", at + 1)))
+}
+
+/// Workload and heatmap on a running cluster, until Ctrl-C, the end of its time, or a node that
+/// cannot go on.
 async fn show(
     options: &DemoOptions,
     color: ColorDepth,
     signals: &mut Signals,
+    nodes: &[RunningNode],
 ) -> Result<(), CliError> {
     let progress = Arc::new(Progress::default());
     let workload = options.load.map(|pattern| {
@@ -96,7 +115,10 @@ async fn show(
         tokio::spawn(load)
     });
     let mut watch = Watch::new(options, color, &progress)?;
-    let looked = watch.until_the_end(signals).await;
+    let looked = tokio::select! {
+        looked = watch.until_the_end(signals) => looked,
+        failure = failed(nodes) => Err(failure),
+    };
     progress.stop();
     let report = match workload {
         Some(workload) => workload.await.map_err(LoadError::from)?,

@@ -153,6 +153,17 @@ pub fn duration_in(text: &str, least: Duration, most: Duration) -> Result<Durati
     Ok(duration)
 }
 
+/// A duration of at least `shortest` and at most a year, or zero for never.
+///
+/// # Errors
+/// If it is not a duration, or neither.
+pub fn duration_or_never(text: &str, shortest: Duration) -> Result<Duration, ValueError> {
+    let longest = Duration::from_secs(366 * 86_400);
+    let given = duration_in(text, Duration::ZERO, longest)?;
+    let given = Some(given).filter(|given| given.is_zero() || *given >= shortest);
+    given.ok_or(ValueError::DurationRange(shortest, longest))
+}
+
 /// Parses a number of bytes: `4096`, `64KiB`, `256MiB`, `1GiB` (also `k`, `m`, `g`, in powers of
 /// 1,024).
 ///

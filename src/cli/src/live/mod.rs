@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use super::CliError;
 use super::client::{Client, Effect, MAX_ANSWER_BYTES};
-use super::heat::{self, LiveRows, MAX_ROWS, Query, Scope, live_every, now_ms};
+use super::heat::{LiveRows, MAX_ROWS, Query, Scope, counted_by, live_every, more_detail, now_ms};
 use super::heatmap::{Drawing, render};
 use super::terminal::output::{self, ColorDepth};
 use super::terminal::text;
@@ -293,7 +293,7 @@ impl App {
         let layout = Layout::new(&self.matrix, size.width.into(), size.height.into());
         let status = match self.view.query.scope {
             Scope::Cluster => None,
-            Scope::Node => heat::counted_by(&self.matrix),
+            Scope::Node => counted_by(&self.matrix),
         };
         let status = status.into_iter().chain([self.status()]).collect::<Vec<_>>().join(" · ");
         let picture = Picture {
@@ -317,7 +317,7 @@ impl App {
         }
         match &self.feed {
             _ if !self.view.is_live() => "a window that has ended · Home: back to now".into(),
-            Feed::Stream => match heat::more_detail(&self.matrix) {
+            Feed::Stream => match more_detail(&self.matrix) {
                 Some(gain) => format!("live · m: more detail ({gain:.1} times the rows)"),
                 None => "live: columns come as they close".into(),
             },

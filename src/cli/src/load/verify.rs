@@ -22,6 +22,25 @@ const READ_BACK_FOR: Duration = Duration::from_secs(30);
 /// Maximum number of keys that are named.
 const NAMED: usize = 20;
 
+/// How long a key is waited for. Where one could not be read in all that time, a part of the
+/// cluster is gone, and each of its other keys is not waited for as long again.
+#[derive(Default)]
+struct Patience(Mutex<Option<Instant>>);
+
+impl Patience {
+    fn for_a_key(&self) -> Duration {
+        match *self.0.lock() {
+            None => READ_BACK_FOR,
+            Some(lost) if lost.elapsed() < READ_BACK_FOR => Duration::from_secs(1),
+            Some(_) => Duration::from_millis(50),
+        }
+    }
+
+    fn lost_one(&self) {
+        self.0.lock().get_or_insert_with(Instant::now);
+    }
+}
+
 /// Reads back with `clients` clients. If the run is aborted, the remaining keys count as unread.
 pub(super) async fn run(
     shared: &Arc<Shared>,
@@ -32,19 +51,24 @@ pub(super) async fn run(
     shared.progress.plan_verification(owed.len() as u64);
     let next = Arc::new(AtomicUsize::new(0));
     let bad = Arc::new(Mutex::new(Vec::new()));
+    let patience = Arc::<Patience>::default();
     let mut readers = JoinSet::new();
     for client in 0..clients.min(owed.len()) {
         let (shared, owed, next) = (shared.clone(), owed.clone(), next.clone());
-        let bad = bad.clone();
+        let (bad, patience) = (bad.clone(), patience.clone());
         readers.spawn(async move {
             let mut worker = Worker::new(client, shared.clone(), None, Instant::now());
             let mut verified = Verified::default();
             // Relaxed: only the uniqueness of the number matters.
             while let Some(key) = owed.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let deadline = Instant::now() + patience.for_a_key();
                 let read = tokio::select! {
-                    read = worker.read_back(key, Instant::now() + READ_BACK_FOR) => read.ok(),
+                    read = worker.read_back(key, deadline) => read.ok(),
                     () = shared.progress.aborted().cancelled() => None,
                 };
+                if read.is_none() {
+                    patience.lost_one();
+                }
                 let verdict = read.map(|answer| {
                     let ledger =
                         shared.ledger.as_ref().expect("a run that is verified has a ledger");
@@ -76,4 +100,19 @@ pub(super) async fn run(
         say!("keyviz: {line}");
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_a_key_that_could_not_be_read_shortens_the_wait_for_others() {
+        let patience = Patience::default();
+        assert_eq!(patience.for_a_key(), READ_BACK_FOR);
+        patience.lost_one();
+        assert_eq!(patience.for_a_key(), Duration::from_secs(1));
+        *patience.0.lock() = Instant::now().checked_sub(READ_BACK_FOR);
+        assert_eq!(patience.for_a_key(), Duration::from_millis(50));
+    }
 }

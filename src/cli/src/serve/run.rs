@@ -8,6 +8,7 @@ use super::super::CliError;
 use super::super::running::{self, Reloads, RunningNode, Signals};
 use super::ServeOptions;
 use crate::terminal::talk::say;
+use keyviz_node::LoopWrap;
 use keyviz_security::SecurityConfig;
 
 /// A start that is called off has this long to end in order.
@@ -16,14 +17,14 @@ const END_START_WITHIN: Duration = Duration::from_secs(3);
 /// Runs one node until SIGINT or SIGTERM; a second signal ends the wait for a clean stop.
 ///
 /// # Errors
-/// Where the node cannot be started, or fails to stop cleanly.
-pub async fn run_serve(options: ServeOptions) -> Result<(), CliError> {
+/// If the node cannot be started, a control loop ends, or it fails to stop cleanly.
+pub async fn run_serve(options: ServeOptions, wrap: Option<LoopWrap>) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
     running::log_to_stderr(&options.log).map_err(CliError::Node)?;
     let mut reloads = Reloads::new()?;
     let (insecure, security) = (options.insecure, options.security.clone());
     let (id, address, http) = (options.id, options.advertise.clone(), options.http);
-    let started = start_unless_signalled(options, &mut signals).await;
+    let started = start_unless_signalled(options, &mut signals, wrap).await;
     let Some(node) = started.map_err(CliError::Node)? else { return Ok(()) };
     say!("keyviz: node {id} serves gRPC on {address}");
     if let Some(http) = http {
@@ -51,20 +52,21 @@ pub async fn run_serve(options: ServeOptions) -> Result<(), CliError> {
     }
 }
 
-/// Starts the node. `None` where a signal came before it had started. Such a start has
+/// Starts the node. `None` if a signal came before it had started. Such a start has
 /// [`END_START_WITHIN`] to end in order; after that, or a second signal, the process ends as one
 /// that is killed, which a storage survives.
 async fn start_unless_signalled(
     options: ServeOptions,
     signals: &mut Signals,
+    wrap: Option<LoopWrap>,
 ) -> anyhow::Result<Option<RunningNode>> {
     let id = options.id;
     let stop = CancellationToken::new();
-    // On a thread of its own: what hangs in a start must not keep signals from being heard.
+    // On a thread of its own: a start that hangs must not block signals.
     let stopped = stop.clone().cancelled_owned();
     let runtime = tokio::runtime::Handle::current();
     let start = tokio::task::spawn_blocking(move || {
-        runtime.block_on(RunningNode::start_unless(options, stopped))
+        runtime.block_on(RunningNode::start(options, stopped, wrap))
     });
     tokio::pin!(start);
     let ended = tokio::select! {
@@ -88,7 +90,7 @@ async fn start_unless_signalled(
     }
 }
 
-/// What protects the node and what does not, for its operator.
+/// Describes the protection of the node, for its operator.
 pub(super) fn exposure(security: &SecurityConfig, insecure: bool) -> String {
     let SecurityConfig { tls, admin_token, cluster_secret } = security;
     let meant = if insecure { " (--insecure)" } else { "; listening on loopback only" };

@@ -19,7 +19,7 @@ pub enum AddressFault {
     #[error("the host has a character that no host name has")]
     BadHost,
     /// An IPv6 address has no brackets.
-    #[error("an IPv6 address goes in brackets: [::1]:7401")]
+    #[error("an IPv6 address needs brackets: [::1]:7401")]
     BareV6,
 }
 

@@ -37,37 +37,12 @@ impl History {
 impl HistoryView {
     /// As [`crate::history::History::totals`]; `query` asks for the window of the view.
     pub fn totals(&self, query: &Query) -> NodeTotals {
-        self.totals_while(query, &|| true).expect("it is wanted throughout")
-    }
-
-    /// As [`HistoryView::totals`]; `None` once `wanted`, which is asked between columns, says no.
-    pub fn totals_while(&self, query: &Query, wanted: &dyn Fn() -> bool) -> Option<NodeTotals> {
-        let mut columns = self.columns_held();
-        let others = self.handed_over.iter().flat_map(|(_, columns)| columns);
-        columns.extend(others.cloned());
-        columns.sort_by_key(|column| column.id());
-        let mut totals = totals(&self.answering, &columns, query, wanted)?;
-        let oldest = self.handed_over.iter().map(|(left, _)| left.holdings.oldest_ms);
-        totals.oldest_ms = oldest.chain([totals.oldest_ms]).min().unwrap_or(totals.oldest_ms);
-        let newest = self.handed_over.iter().map(|(left, _)| left.holdings.newest_ms);
-        totals.newest_ms = newest.chain([totals.newest_ms]).max().unwrap_or(totals.newest_ms);
-        Some(totals)
+        self.while_wanted(&|| true).totals(query).expect(THROUGHOUT)
     }
 
     /// As [`crate::history::History::columns`]; `columns` lie in the window of the view.
     pub fn columns(&self, query: &Query, rows: &RowAxis, columns: &ColumnPlan) -> NodeColumns {
-        self.columns_while(query, rows, columns, &|| true).expect("it is wanted throughout")
-    }
-
-    /// As [`HistoryView::columns`]; `None` once `wanted`, which is asked between columns, says no.
-    pub fn columns_while(
-        &self,
-        query: &Query,
-        rows: &RowAxis,
-        columns: &ColumnPlan,
-        wanted: &dyn Fn() -> bool,
-    ) -> Option<NodeColumns> {
-        summing::columns(&self.answering, &self.columns_held(), query, rows, columns, wanted)
+        self.while_wanted(&|| true).columns(query, rows, columns).expect(THROUGHOUT)
     }
 
     /// The contributions of the nodes that have left, whose columns are kept here.
@@ -77,23 +52,63 @@ impl HistoryView {
         rows: &RowAxis,
         columns: &ColumnPlan,
     ) -> Vec<NodeColumns> {
-        self.handed_over_while(query, rows, columns, &|| true).expect("it is wanted throughout")
+        self.while_wanted(&|| true).handed_over(query, rows, columns).expect(THROUGHOUT)
     }
 
-    /// As [`HistoryView::handed_over`]; `None` once `wanted`, which is asked between columns, says
-    /// no.
-    pub fn handed_over_while(
+    /// The same answers, given up once `wanted`, which is called between columns, returns false.
+    pub fn while_wanted<'a>(&'a self, wanted: &'a dyn Fn() -> bool) -> WantedView<'a> {
+        WantedView { view: self, wanted }
+    }
+}
+
+const THROUGHOUT: &str = "it is wanted throughout";
+
+/// A view whose answers are `None` once they are no longer wanted; see
+/// [`HistoryView::while_wanted`].
+pub struct WantedView<'a> {
+    view: &'a HistoryView,
+    wanted: &'a dyn Fn() -> bool,
+}
+
+impl WantedView<'_> {
+    /// As [`HistoryView::totals`].
+    pub fn totals(&self, query: &Query) -> Option<NodeTotals> {
+        let HistoryView { answering, handed_over, .. } = self.view;
+        let mut columns = self.view.columns_held();
+        let others = handed_over.iter().flat_map(|(_, columns)| columns);
+        columns.extend(others.cloned());
+        columns.sort_by_key(|column| column.id());
+        let mut totals = totals(answering, &columns, query, self.wanted)?;
+        let oldest = handed_over.iter().map(|(left, _)| left.holdings.oldest_ms);
+        totals.oldest_ms = oldest.chain([totals.oldest_ms]).min().unwrap_or(totals.oldest_ms);
+        let newest = handed_over.iter().map(|(left, _)| left.holdings.newest_ms);
+        totals.newest_ms = newest.chain([totals.newest_ms]).max().unwrap_or(totals.newest_ms);
+        Some(totals)
+    }
+
+    /// As [`HistoryView::columns`].
+    pub fn columns(
         &self,
         query: &Query,
         rows: &RowAxis,
         columns: &ColumnPlan,
-        wanted: &dyn Fn() -> bool,
+    ) -> Option<NodeColumns> {
+        let held = self.view.columns_held();
+        summing::columns(&self.view.answering, &held, query, rows, columns, self.wanted)
+    }
+
+    /// As [`HistoryView::handed_over`].
+    pub fn handed_over(
+        &self,
+        query: &Query,
+        rows: &RowAxis,
+        columns: &ColumnPlan,
     ) -> Option<Vec<NodeColumns>> {
-        let held_by = self.answering.node;
+        let held_by = self.view.answering.node;
         let of = |(left, held): &(Answering, Vec<Arc<Column>>)| {
-            let counted = summing::columns(left, held, query, rows, columns, wanted)?;
+            let counted = summing::columns(left, held, query, rows, columns, self.wanted)?;
             Some(NodeColumns { held_by, ..counted })
         };
-        self.handed_over.iter().map(of).collect()
+        self.view.handed_over.iter().map(of).collect()
     }
 }

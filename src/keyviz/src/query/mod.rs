@@ -18,6 +18,7 @@ use crate::history::window::Window;
 use crate::sampler::counts::{Counts, Series};
 use keyviz_types::{KeyRange, Term};
 
+pub use answers::WantedView;
 pub use axis::{AxisError, ColumnPlan, ColumnSpan, RowAxis, plan_columns};
 pub use block::{BlockSpan, MAX_SPANS};
 pub use column_set::ColumnSet;

@@ -1,8 +1,7 @@
 //! Keeps the history over a restart: closed columns as they close, the column in progress every
 //! second, all in rows beside the groups.
 //!
-//! A fault here costs history, never the store: it is said in the log, and tried again with the
-//! next flush.
+//! A fault here costs history, never the store: it is logged, and retried with the next flush.
 
 use std::io;
 
@@ -24,7 +23,7 @@ pub enum ArchiveError {
     /// The rows could not be read.
     #[error("the stored history could not be read: {0}")]
     Read(#[from] KeyspaceError),
-    /// What follows from reading them could not be written.
+    /// The result of reading them could not be written.
     #[error("the stored history could not be put in order: {0}")]
     Write(#[source] io::Error),
 }
@@ -32,17 +31,17 @@ pub enum ArchiveError {
 /// The stored history of one node. One writer owns it: the flusher.
 pub(crate) struct HistoryArchive {
     storage: Storage,
-    /// `None`: the disk is short of room, or storing failed. What was stored is gone, and nothing
-    /// is stored.
+    /// `None`: the disk is short of space, or storing failed. The stored history was dropped, and
+    /// nothing is stored.
     rows: Option<SideRows>,
     archive: Archive,
-    /// The checkpoint stored last, so that a quiet second writes nothing.
+    /// The last checkpoint, so that a second without traffic writes nothing.
     checkpoint: Option<(ColumnId, Counts)>,
 }
 
 impl HistoryArchive {
-    /// Opens what earlier lives stored and gives it back to the history. Damaged records are
-    /// passed over, counted and reported.
+    /// Loads what earlier processes stored into the history. Damaged records are passed over,
+    /// counted and reported.
     pub(crate) fn open(storage: &Storage, local: &LocalMatrix) -> Result<Self, ArchiveError> {
         let has_run = local.history().incarnation().0 > 1;
         if storage.disk_space() < DiskSpace::Ample {
@@ -93,15 +92,15 @@ impl HistoryArchive {
         Ok(archive)
     }
 
-    /// Where to store; `None`: nowhere. When there is no room any more, what was stored is removed;
-    /// when there is again, all that is in memory is stored.
+    /// Where to store; `None`: nowhere. When the disk is full, the stored history is removed; when
+    /// there is again, all that is in memory is stored.
     fn rows(&mut self, history: &History) -> io::Result<Option<&SideRows>> {
         let scarce = self.storage.disk_space() < DiskSpace::Ample;
         if scarce && self.rows.is_some() {
             tracing::warn!("the stored history is dropped to make room on the disk");
             self.give_way()?;
         } else if !scarce && self.rows.is_none() {
-            // Also what an attempt to remove it left.
+            // Including the rest of an interrupted removal.
             self.storage.remove_side(ROWS)?;
             let rows = self.storage.open_side(ROWS)?;
             let columns = history.inspect(Window { from_ms: 0, to_ms: u64::MAX });
@@ -125,8 +124,8 @@ impl HistoryArchive {
         self.storage.remove_side(ROWS)
     }
 
-    /// Stores what a flush changed, and the column in progress. Where that fails, all of the
-    /// history is stored anew with a later flush.
+    /// Stores the changes of a flush and the column in progress. After a failure the whole history
+    /// is stored again with a later flush.
     pub(crate) fn store(&mut self, flushed: &Flushed, history: &History) -> io::Result<()> {
         let open = history.checkpoint();
         let checkpoint = (open.id(), open.total());
@@ -140,7 +139,7 @@ impl HistoryArchive {
         stored
     }
 
-    /// Stores what a stop in good order closed.
+    /// Stores the columns that a clean stop closed.
     pub(crate) fn finish(&mut self, flushed: &Flushed, history: &History) -> io::Result<()> {
         let columns = flushed.closed.iter().map(AsRef::as_ref);
         self.write(columns, flushed, history, false)
@@ -171,10 +170,10 @@ impl HistoryArchive {
     }
 }
 
-/// What was counted before this start is gone.
+/// Counts from before this start are lost.
 fn forget_all(local: &LocalMatrix) {
     let now_ms = local.clock().now_ms();
-    tracing::warn!("the stored history is gone: what this node counted before is missing");
+    tracing::warn!("the stored history is lost: earlier counts of this node are missing");
     local.history().forget_before(now_ms);
 }
 

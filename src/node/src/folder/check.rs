@@ -7,7 +7,10 @@ use keyviz_catalog_group::CatalogMachine;
 use keyviz_core::history::{Damaged, HistoryHandoff};
 use keyviz_core::{Archive, GroupId, NodeId};
 use keyviz_json::key_text;
-use keyviz_raft::{CheckReport, Keyspace, Machine as _, OpenError, SideRows, Verify, check_folder};
+use keyviz_raft::{
+    CheckReport, Keyspace, Machine as _, MachineError, OpenError, RecordError, SideRows, Unsound,
+    Verify, check_folder,
+};
 
 use super::{archive, history_handoffs, identity};
 
@@ -22,24 +25,22 @@ pub fn check(dir: &Path) -> Result<CheckReport, OpenError> {
 struct Contents;
 
 impl Verify for Contents {
-    fn record(&self, name: &str, value: &[u8]) -> Result<(), String> {
+    fn record(&self, name: &str, value: &[u8]) -> Result<(), RecordError> {
         identity::check_record(name, value)
     }
 
-    fn group(&self, keyspace: &Keyspace) -> Result<(), String> {
+    fn group(&self, keyspace: &Keyspace) -> Result<(), MachineError> {
         if keyspace.group() != GroupId::CATALOG {
             // A row of a data group is arbitrary bytes of a client.
             return Ok(());
         }
-        CatalogMachine::of(&AppliedCatalog::default())
-            .restore(keyspace)
-            .map_err(|error| error.to_string())
+        CatalogMachine::of(&AppliedCatalog::default()).restore(keyspace)
     }
 
-    fn side(&self, name: &str, rows: &SideRows) -> Result<Vec<(String, String)>, String> {
+    fn side(&self, name: &str, rows: &SideRows) -> Result<Vec<(String, String)>, Unsound> {
         if let Some(node) = name.strip_prefix(history_handoffs::ROWS) {
-            let node = NodeId(node.parse().map_err(|_| "its name names no node".to_owned())?);
-            let rows = rows.rows().map_err(|error| error.to_string())?;
+            let node = NodeId(node.parse().map_err(|_| Unsound::Node)?);
+            let rows = rows.rows().map_err(std::io::Error::from)?;
             let damaged =
                 HistoryHandoff::of_records(node, rows).map_or_else(Vec::new, |(_, bad)| bad);
             let named = |row: Damaged| (key_text(&row.key).into_owned(), row.error.to_string());
@@ -48,7 +49,7 @@ impl Verify for Contents {
         if name != archive::ROWS {
             return Ok(Vec::new());
         }
-        let rows = rows.rows().map_err(|error| error.to_string())?;
+        let rows = rows.rows().map_err(std::io::Error::from)?;
         let damaged = Archive::open(rows).damaged.into_iter();
         Ok(damaged.map(|row| (key_text(&row.key).into_owned(), row.error.to_string())).collect())
     }

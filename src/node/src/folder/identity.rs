@@ -1,8 +1,8 @@
-//! What a node's folder knows of the node: who it is and how it came to its cluster.
+//! The identity of a node in its folder: its id and how it joined its cluster.
 //!
 //! Records in the storage's own tree: `node` and `disk` (below), `cluster` (the cluster id, text,
 //! once it is known), `incarnation` (8 bytes, big endian, one more at each start) and `removed` (1
-//! byte, 1 once the node heard that it is no member any more). Others are those of the handshakes
+//! byte, 1 once the node learned that it was removed). Others are those of the handshakes
 //! (`raft/handshake`).
 //!
 //! ```text
@@ -16,7 +16,7 @@
 
 use std::path::Path;
 
-use keyviz_raft::{OpenError, Roster, Scarce, Storage};
+use keyviz_raft::{OpenError, RecordError, Roster, Scarce, Storage};
 use keyviz_types::{DiskId, Incarnation, NodeId};
 
 use crate::config::{NodeConfig, Origin};
@@ -49,7 +49,7 @@ pub(crate) struct Identity {
     pub(crate) cluster_id: Option<String>,
     /// The folder was empty and the node has to join through this address.
     pub(crate) join: Option<String>,
-    /// It heard in an earlier life that it was removed from its cluster.
+    /// It learned before a restart that it was removed from its cluster.
     pub(crate) removed: bool,
 }
 
@@ -129,7 +129,7 @@ impl Folder<'_> {
     fn get(&self, name: &'static str) -> Result<Option<Vec<u8>>, NodeError> {
         self.storage.get_record(name).map_err(|error| match Scarce::of(&error) {
             Some(_) => OpenError::from_io(self.path, error).into(),
-            None => self.damaged(name, error.to_string()),
+            None => self.damaged(name, RecordError::Body(error.to_string())),
         })
     }
 
@@ -138,7 +138,7 @@ impl Folder<'_> {
         put.map_err(|source| NodeError::Record { folder: self.name(), name, source })
     }
 
-    fn damaged(&self, name: &'static str, reason: String) -> NodeError {
+    fn damaged(&self, name: &'static str, reason: RecordError) -> NodeError {
         NodeError::Damaged { folder: self.name(), name, reason }
     }
 
@@ -150,7 +150,7 @@ impl Folder<'_> {
     fn cluster_id(&self) -> Result<Option<String>, NodeError> {
         let Some(bytes) = self.get(CLUSTER)? else { return Ok(None) };
         let text = String::from_utf8(bytes);
-        text.map(Some).map_err(|error| self.damaged(CLUSTER, error.to_string()))
+        text.map(Some).map_err(|error| self.damaged(CLUSTER, error.utf8_error().into()))
     }
 
     fn removed(&self) -> Result<bool, NodeError> {
@@ -165,10 +165,8 @@ impl Folder<'_> {
 
     fn incarnation(&self) -> Result<u64, NodeError> {
         let Some(bytes) = self.get(INCARNATION)? else { return Ok(0) };
-        let length = bytes.len();
-        let bytes = bytes.try_into().map_err(|_| {
-            self.damaged(INCARNATION, format!("it has {length} bytes instead of 8"))
-        })?;
+        let length = RecordError::Length { found: bytes.len(), expected: 8 };
+        let bytes = bytes.try_into().map_err(|_| self.damaged(INCARNATION, length))?;
         Ok(u64::from_be_bytes(bytes))
     }
 
@@ -203,11 +201,11 @@ fn encode_disk(disk: DiskId, since: u64) -> Vec<u8> {
     [&disk.0[..], &since.to_be_bytes()].concat()
 }
 
-fn decode_disk(bytes: &[u8]) -> Result<(DiskId, u64), String> {
+fn decode_disk(bytes: &[u8]) -> Result<(DiskId, u64), RecordError> {
     let parts = bytes.split_first_chunk::<16>().and_then(|(disk, since)| {
         Some((DiskId(*disk), u64::from_be_bytes(since.try_into().ok()?)))
     });
-    parts.ok_or_else(|| format!("it has {} bytes instead of 24", bytes.len()))
+    parts.ok_or(RecordError::Length { found: bytes.len(), expected: 24 })
 }
 
 /// Counts a start of a simulated host.
@@ -219,7 +217,7 @@ pub(crate) async fn simulated_start(
     Folder { storage, path: storage.dir() }.next_start(fresh, false).await
 }
 
-/// The node of a folder, as its records say.
+/// The node that the records of a folder name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct FolderNode {
     pub(crate) node: NodeId,
@@ -257,25 +255,24 @@ pub(super) fn restored(
     ]
 }
 
-/// Whether a record of the node reads as what was written.
-pub(super) fn check_record(name: &str, value: &[u8]) -> Result<(), String> {
+/// Checks that a record of the node is undamaged.
+pub(super) fn check_record(name: &str, value: &[u8]) -> Result<(), RecordError> {
     match name {
         NODE => decode(value).map(drop),
-        CLUSTER => std::str::from_utf8(value).map(drop).map_err(|error| error.to_string()),
+        CLUSTER => std::str::from_utf8(value).map(drop).map_err(RecordError::from),
         INCARNATION if value.len() == 8 => Ok(()),
-        INCARNATION => Err(format!("it has {} bytes instead of 8", value.len())),
+        INCARNATION => Err(RecordError::Length { found: value.len(), expected: 8 }),
         REMOVED => removed(value).map(drop),
         DISK => decode_disk(value).map(drop),
-        _ => Roster::check_record(name, value)
-            .unwrap_or_else(|| Err("no record of that name is known".to_owned())),
+        _ => Roster::check_record(name, value).unwrap_or(Err(RecordError::Unknown)),
     }
 }
 
-fn removed(bytes: &[u8]) -> Result<bool, String> {
+fn removed(bytes: &[u8]) -> Result<bool, RecordError> {
     match bytes {
         [0] => Ok(false),
         [1] => Ok(true),
-        _ => Err(format!("it is neither 0 nor 1, but {bytes:?}")),
+        _ => Err(RecordError::Flag(bytes.to_vec())),
     }
 }
 
@@ -286,19 +283,17 @@ fn encode(record: &Record) -> Vec<u8> {
     bytes
 }
 
-pub(crate) fn decode(bytes: &[u8]) -> Result<Record, String> {
-    let Some((&format, body)) = bytes.split_first() else {
-        return Err("it is empty".to_owned());
-    };
+pub(crate) fn decode(bytes: &[u8]) -> Result<Record, RecordError> {
+    let (&format, body) = bytes.split_first().ok_or(RecordError::Empty)?;
     if format != FORMAT {
-        return Err(format!("it has format {format}, and this version reads {FORMAT}"));
+        return Err(RecordError::Format { found: format, expected: FORMAT });
     }
     let config = bincode::config::standard().with_limit::<{ 64 << 20 }>();
-    let (record, used) =
-        bincode::decode_from_slice(body, config).map_err(|error| error.to_string())?;
+    let (record, used) = bincode::decode_from_slice(body, config)
+        .map_err(|error| RecordError::Body(error.to_string()))?;
     match body.len() - used {
         0 => Ok(record),
-        rest => Err(format!("{rest} bytes too many")),
+        rest => Err(RecordError::Trailing(rest)),
     }
 }
 
@@ -322,7 +317,8 @@ mod tests {
         }
         let mut newer = bytes.clone();
         newer[0] = 9;
-        assert!(decode(&newer).expect_err("newer").contains("format 9"));
+        let other = RecordError::Format { found: 9, expected: FORMAT };
+        assert_eq!(decode(&newer), Err(other));
         assert!(decode(&[&bytes[..], b"x"].concat()).is_err());
     }
 }

@@ -1,9 +1,9 @@
-//! Where members are reached, after one has moved.
+//! Addresses of members, after one has moved.
 //!
-//! A node that starts at another address than its cluster knows tells a member so, again and again
-//! until the catalog group has the new address; the leader of that group checks that it is this
-//! node's disk (`server/moved.rs`). Whoever leads another group takes the addresses of its members
-//! over from the catalog group's.
+//! A node that starts at a new address announces it to a member, repeatedly, until the catalog
+//! group has recorded it; the leader of that group checks that it is this node's disk
+//! (`server/moved.rs`). The leaders of other groups copy the addresses of their members from the
+//! catalog group.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,28 +13,28 @@ use tokio_util::sync::CancellationToken;
 
 use keyviz_directory::Directory;
 use keyviz_proto as proto;
-use keyviz_raft::{Group, Groups, Member};
+use keyviz_raft::{ChangeError, Group, Groups, Member};
 use keyviz_security::Security;
 use keyviz_types::{DiskId, GroupId, NodeId};
 
 use crate::startup::join::ask_to_add;
 
-/// How often it is looked whether addresses differ.
+/// The interval between comparisons of addresses.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The log says again at most this often that nobody took the new address.
+/// A failed announcement is logged again at most this often.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// A change that is not agreed on in this time is made again.
 const CHANGE_WITHIN: Duration = Duration::from_secs(5);
 
-/// What following addresses needs.
+/// The loop that keeps addresses current.
 pub(crate) struct Addresses {
     pub(crate) node: NodeId,
     pub(crate) disk: DiskId,
     /// Where this node is reached.
     pub(crate) own: Member,
-    /// A member that is asked beside those that are known.
+    /// A member to try in addition to the known ones.
     pub(crate) through: Option<String>,
     pub(crate) catalog: Arc<Group>,
     pub(crate) groups: Groups,
@@ -43,13 +43,39 @@ pub(crate) struct Addresses {
     pub(crate) stop: CancellationToken,
 }
 
+/// Why the members of a group did not change.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+enum NotChanged {
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    #[error("no quorum within {} s", CHANGE_WITHIN.as_secs())]
+    NoQuorum,
+}
+
+/// Why no member accepted the new address.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+enum AnnounceError {
+    #[error("no other member is known")]
+    Alone,
+    #[error("{address} refuses: {reason}")]
+    Refused { address: String, reason: String },
+    #[error("{address} does not answer")]
+    Silent { address: String },
+    #[error(transparent)]
+    Change(#[from] NotChanged),
+}
+
 impl Addresses {
     /// Runs until stopped.
     pub(crate) async fn run(self: Arc<Self>) {
-        let mut told: Option<(String, tokio::time::Instant)> = None;
+        let mut told: Option<(AnnounceError, tokio::time::Instant)> = None;
+        // A leader of an earlier version keeps the old HTTP address: not again at once.
+        let mut told_http: Option<tokio::time::Instant> = None;
         loop {
             self.follow_catalog().await;
-            if let Some(known) = self.known_elsewhere() {
+            let fresh = told_http.is_none_or(|at| at.elapsed() >= TELL_EVERY);
+            if let Some(known) = self.known_elsewhere(fresh) {
+                told_http = Some(tokio::time::Instant::now());
                 match self.announce(&known).await {
                     Ok(()) => told = None,
                     Err(why) => {
@@ -74,27 +100,33 @@ impl Addresses {
         }
     }
 
-    /// Where the cluster knows this node, if that is elsewhere.
-    fn known_elsewhere(&self) -> Option<Member> {
+    /// The recorded member of this node, if its address differs, or, with `http`, its HTTP address.
+    fn known_elsewhere(&self, http: bool) -> Option<Member> {
         if self.directory.cluster_id().is_empty() {
             return None;
         }
         let members = self.catalog.status().members;
-        // Where it serves HTTP others hear from the node itself.
-        members.get(&self.node.0).filter(|known| known.addr != self.own.addr).cloned()
+        let known = members.get(&self.node.0)?;
+        (known.addr != self.own.addr || http && self.http_moved(known)).then(|| known.clone())
     }
 
-    /// Tells a member where this node is; why none took it.
-    async fn announce(&self, known: &Member) -> Result<(), String> {
+    /// Whether the recorded HTTP address differs. First members have none on record: the node itself
+    /// reports it.
+    fn http_moved(&self, known: &Member) -> bool {
+        !known.http.is_empty() && !self.own.http.is_empty() && known.http != self.own.http
+    }
+
+    /// Sends the new address to members until one accepts it.
+    async fn announce(&self, known: &Member) -> Result<(), AnnounceError> {
         let members = self.directory.members();
         let others = members.iter().filter(|(id, _)| **id != self.node);
         let others = others.map(|(_, member)| member.address.clone());
         if self.catalog.is_leader() {
             // It knows best where it is, and a quorum follows it there already.
             let own = [(self.node.0, self.own.clone())].into();
-            return within(self.catalog.set_addresses(own)).await;
+            return Ok(within(self.catalog.set_addresses(own)).await?);
         }
-        let mut why = "no other member is known".to_owned();
+        let mut why = AnnounceError::Alone;
         for address in self.through.iter().cloned().chain(others) {
             let add = proto::AddNodeRequest {
                 id: self.node.0,
@@ -106,18 +138,21 @@ impl Addresses {
             match tokio::time::timeout(CHANGE_WITHIN, asked).await {
                 Ok(Ok(())) => {
                     let (own, before) = (&self.own.addr, &known.addr);
-                    tracing::info!(
-                        "told {address} that this node is at {own}, no more at {before}"
-                    );
+                    match own == before {
+                        true => tracing::info!("announced the HTTP address to {address}"),
+                        false => tracing::info!(
+                            "announced the new address {own} to {address}; it was {before}"
+                        ),
+                    }
                     return Ok(());
                 }
                 Ok(Err((again, reason))) => {
-                    why = format!("{address} says: {reason}");
+                    why = AnnounceError::Refused { address, reason };
                     if !again {
                         return Err(why);
                     }
                 }
-                Err(_) => why = format!("{address} does not answer"),
+                Err(_) => why = AnnounceError::Silent { address },
             }
         }
         Err(why)
@@ -141,26 +176,24 @@ impl Addresses {
                 .members
                 .into_iter()
                 .filter_map(|(id, known)| {
-                    let current = current.get(&id).filter(|current| current.addr != known.addr)?;
+                    let current = current.get(&id).filter(|current| **current != known)?;
                     Some((id, current.clone()))
                 })
                 .collect();
             if moved.is_empty() {
                 continue;
             }
-            // What fails is done at the next look.
+            // A failure is retried at the next comparison.
             if let Err(error) = within(group.set_addresses(moved)).await {
-                tracing::debug!(group = %group.id(), error, "addresses were not taken over yet");
+                tracing::debug!(group = %group.id(), %error, "addresses were not changed yet");
             }
         }
     }
 }
 
-async fn within(
-    change: impl Future<Output = Result<(), keyviz_raft::ChangeError>>,
-) -> Result<(), String> {
+async fn within(change: impl Future<Output = Result<(), ChangeError>>) -> Result<(), NotChanged> {
     match tokio::time::timeout(CHANGE_WITHIN, change).await {
-        Ok(changed) => changed.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no quorum within {} s", CHANGE_WITHIN.as_secs())),
+        Ok(changed) => Ok(changed?),
+        Err(_) => Err(NotChanged::NoQuorum),
     }
 }

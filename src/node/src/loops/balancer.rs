@@ -1,8 +1,7 @@
-//! Carries out what the placement says, and decides what it shall say next, on the node that leads
-//! the catalog group.
+//! Carries out the placement and decides its next change, on the leader of the catalog group.
 //!
-//! Everything that it knows is recorded in the catalog or asked of the groups anew at each step, so
-//! it can be killed anywhere and the next leader's goes on. The decisions are [`BalanceView`]'s.
+//! Its whole state is recorded in the catalog or queried from the groups at each step, so after a
+//! crash at any point the next leader's balancer resumes. The decisions are [`BalanceView`]'s.
 //!
 //! ```text
 //!   each step, the first of these that there is to do:
@@ -10,6 +9,8 @@
 //!     the move under way: one step of Raft membership at the group's leader; settled when done
 //!     a group whose members are not those that are settled (a step of a predecessor came late)
 //!     a node that leaves and holds nothing: it is recorded as gone
+//!     a member that has not answered for `replace_after`: recorded as leaving, where others can
+//!     hold its replicas
 //!     the next move of a replica: recorded
 //!     the next transfer of a leader, after moves
 //! ```
@@ -26,8 +27,8 @@ use keyviz_catalog::{
 };
 use keyviz_catalog_group::{CatalogGroup, PlacementChangeError};
 use keyviz_directory::Directory;
-use keyviz_peer::{ClusterSnapshot, PeerClient};
-use keyviz_raft::{Groups, Member, Reshaped, Shape};
+use keyviz_peer::{CallError, ClusterSnapshot, PeerClient};
+use keyviz_raft::{ChangeError, Groups, Member, Reshaped, Shape};
 use keyviz_types::{GroupId, NodeId};
 
 /// Most voters of the catalog group: more make it slower and hardly safer.
@@ -36,7 +37,7 @@ const MOST_VOTERS: usize = 5;
 /// The pause after a step that did something, or that waits for a replica to catch up.
 const NEXT_STEP: Duration = Duration::from_millis(100);
 
-/// The pause while there is nothing to do, or after a step that could not be done.
+/// The pause while there is nothing to do, or after a failed step.
 const IDLE: Duration = Duration::from_millis(500);
 
 /// A step of the catalog group's membership takes so long at most.
@@ -45,10 +46,16 @@ const STEP_WITHIN: Duration = Duration::from_secs(4);
 /// A new replica's node that does not answer for so long is given up, and the move taken back.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 
+/// Who answers is looked at so many times in `replace_after`, within [`LOOK_EVERY`].
+const LOOKS: u32 = 20;
+
+/// The shortest and the longest pause between two looks.
+const LOOK_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
+
 /// A transfer of a leader is tried so often before it is left where it is.
 const LEADER_TRIES: u32 = 10;
 
-/// A hand-over of columns is tried so often before the node is let go without.
+/// Attempts at handing over columns before the node is released without.
 const BEQUEST_TRIES: u32 = 20;
 
 /// What balancing needs.
@@ -58,23 +65,52 @@ pub(crate) struct Balancer {
     pub(crate) groups: Groups,
     pub(crate) directory: Arc<Directory>,
     pub(crate) client: Arc<PeerClient>,
+    /// A member that has not answered for so long is let go; zero: never.
+    pub(crate) replace_after: Duration,
     pub(crate) stop: CancellationToken,
 }
 
-/// What one leader of the catalog group remembers between its steps; nothing depends on it.
+/// State of one leader of the catalog group between its steps; nothing depends on it.
 #[derive(Default)]
 struct Memory {
     /// The members of all groups were compared with the placement.
     compared: bool,
     /// Since when nodes do not answer.
     silent: BTreeMap<NodeId, Instant>,
+    /// When it was last looked who answers.
+    looked: Option<Instant>,
+    /// Why a dead member was not let go, as the log has it.
+    kept: Option<String>,
     /// Transfers of leaders that failed in a row.
     failed_transfers: u32,
     /// Hand-overs of columns that failed in a row.
     failed_bequests: u32,
 }
 
-/// What a step came to.
+/// Why a step was not taken.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+enum StepError {
+    #[error(transparent)]
+    Placement(#[from] PlacementChangeError),
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    #[error(
+        "the members of the catalog group cannot be changed while {answering} of {members} answer"
+    )]
+    CatalogQuorum { answering: usize, members: usize },
+    #[error("group {group} cannot change its members while {answering} of {members} answer")]
+    Quorum { group: GroupId, answering: usize, members: usize },
+    #[error("node {0} is no member")]
+    NotAMember(NodeId),
+    #[error("group {0} has no leader")]
+    NoLeader(GroupId),
+    #[error("group {group}: {reason}")]
+    Call { group: GroupId, reason: String },
+    #[error("node {node} could not leave its columns to {heir}: {reason}")]
+    Handoff { node: NodeId, heir: NodeId, reason: String },
+}
+
+/// The result of a step.
 enum Step {
     /// Something was done; there may be more.
     Did,
@@ -89,7 +125,7 @@ impl Balancer {
     pub(crate) async fn run(self: Arc<Self>) {
         let mut memory = Memory::default();
         let mut pause = IDLE;
-        let mut said = String::new();
+        let mut said = None;
         while tokio::time::timeout(pause, self.stop.cancelled()).await.is_err() {
             if !self.catalog.group().is_some_and(|group| group.is_leader()) {
                 (memory, pause) = (Memory::default(), IDLE);
@@ -103,21 +139,24 @@ impl Balancer {
                 Ok(Step::Did | Step::Waits) => NEXT_STEP,
                 Ok(Step::Rest) | Err(_) => IDLE,
             };
-            // Said once, not with each attempt.
-            let trouble = step.err().unwrap_or_default();
-            if !trouble.is_empty() && trouble != said {
-                tracing::warn!("balancing waits: {trouble}");
+            // Logged once, not with each attempt.
+            let trouble = step.err();
+            if let Some(error) = trouble.as_ref().filter(|_| trouble != said) {
+                tracing::warn!("balancing waits: {error}");
             }
             said = trouble;
         }
     }
 
-    async fn step(&self, memory: &mut Memory) -> Result<Step, String> {
+    async fn step(&self, memory: &mut Memory) -> Result<Step, StepError> {
         let applied = self.catalog.applied();
-        if applied.cluster().is_none() || memory.compared && self.is_at_rest(&applied.placement()) {
+        let rests =
+            memory.compared && !self.is_due(memory) && self.is_at_rest(&applied.placement());
+        if applied.cluster().is_none() || rests {
             return Ok(Step::Rest);
         }
-        self.catalog.confirm_leading().await.map_err(|error| error.to_string())?;
+        memory.looked = Some(Instant::now());
+        self.catalog.confirm_leading().await?;
         let placement = applied.placement();
         let snapshot =
             ClusterSnapshot::take(self.node, &self.groups, &self.directory, &self.client).await;
@@ -134,6 +173,9 @@ impl Balancer {
         if let Some(step) = self.let_go(&placement, &snapshot, memory).await? {
             return Ok(step);
         }
+        if let Some(step) = self.replace_dead(&placement, &snapshot, memory).await? {
+            return Ok(step);
+        }
         let view = snapshot.balance(&placement);
         if let Some(ReplicaMove { group, to }) = view.next_move() {
             tracing::info!(%group, ?to, "a group begins to move");
@@ -145,7 +187,7 @@ impl Balancer {
         Ok(Step::Rest)
     }
 
-    /// Whether nothing is left to do if every member answers, as far as this node knows by itself.
+    /// Whether nothing is left to do if every member answers, from local knowledge only.
     fn is_at_rest(&self, placement: &Placement) -> bool {
         let Some(catalog) = self.catalog.group() else { return true };
         let status = catalog.status();
@@ -175,23 +217,23 @@ impl Balancer {
             && view.next_move().is_none()
     }
 
-    async fn record(&self, placement: &Placement, change: PlaceChange) -> Result<Step, String> {
+    async fn record(&self, placement: &Placement, change: PlaceChange) -> Result<Step, StepError> {
         match self.catalog.place_at(placement.revision(), change).await {
             Ok(()) => Ok(Step::Did),
-            // Somebody asked for something meanwhile, or leads now: look again.
+            // The placement or the leader changed concurrently: look again.
             Err(PlacementChangeError::Refused(_) | PlacementChangeError::NotLeader(_)) => {
                 Ok(Step::Waits)
             }
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// Brings the catalog group itself to the members that it shall have.
+    /// Brings the catalog group itself to its intended members.
     async fn shape_catalog(
         &self,
         placement: &Placement,
         snapshot: &ClusterSnapshot,
-    ) -> Result<Option<Step>, String> {
+    ) -> Result<Option<Step>, StepError> {
         let Some(group) = self.catalog.group() else { return Ok(None) };
         let status = group.status();
         let all: BTreeSet<NodeId> = status.members.keys().copied().map(NodeId).collect();
@@ -211,11 +253,7 @@ impl Balancer {
         for set in [&now, &voters] {
             let answering = set.iter().filter(|node| answers(node)).count();
             if answering * 2 <= set.len() {
-                return Err(format!(
-                    "the members of the catalog group cannot be changed while {answering} of {} \
-                     answer",
-                    set.len()
-                ));
+                return Err(StepError::CatalogQuorum { answering, members: set.len() });
             }
         }
         let member = |node: &NodeId| Some((node.0, status.members.get(&node.0)?.clone()));
@@ -227,7 +265,7 @@ impl Balancer {
             // Others need not wait for a learner that catches up.
             Ok(Reshaped::CatchingUp { .. }) => Ok(None),
             Ok(Reshaped::Done | Reshaped::HandedOver { .. }) => Ok(Some(Step::Did)),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -238,7 +276,7 @@ impl Balancer {
         placement: &Placement,
         snapshot: &ClusterSnapshot,
         memory: &Memory,
-    ) -> Result<Step, String> {
+    ) -> Result<Step, StepError> {
         let group = moving.group;
         let settled = placement.groups().get(&group).map(Vec::as_slice).unwrap_or_default();
         let lost = |node: &NodeId| {
@@ -261,41 +299,38 @@ impl Balancer {
         to: &[NodeId],
         placement: &Placement,
         snapshot: &ClusterSnapshot,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, StepError> {
         let members = self.directory.members();
         let address = |node: &NodeId| {
-            let at = members.get(node).ok_or_else(|| format!("node {node} is no member"))?;
+            let at = members.get(node).ok_or(StepError::NotAMember(*node))?;
             Ok((node.0, Member { addr: at.address.clone(), http: at.http.clone() }))
         };
-        let voters = to.iter().map(address).collect::<Result<BTreeMap<_, _>, String>>()?;
+        let voters = to.iter().map(address).collect::<Result<BTreeMap<_, _>, StepError>>()?;
         let now = snapshot.voters(group);
         let to: BTreeSet<NodeId> = to.iter().copied().collect();
         for set in [&now, &to] {
             let answering = set.iter().filter(|node| snapshot.answers(**node)).count();
             if answering * 2 <= set.len() {
-                return Err(format!(
-                    "group {group} cannot change its members while {answering} of {} answer",
-                    set.len()
-                ));
+                return Err(StepError::Quorum { group, answering, members: set.len() });
             }
         }
-        let leader =
-            snapshot.leader(group).ok_or_else(|| format!("group {group} has no leader"))?;
+        let leader = snapshot.leader(group).ok_or(StepError::NoLeader(group))?;
         let shape = Shape { voters, learners: BTreeMap::new() };
         let answer = self.client.reshape(leader, group, placement.revision(), &shape).await;
-        match answer.map_err(|error| format!("group {group}: {error}"))? {
+        let failed = |error: CallError| StepError::Call { group, reason: error.to_string() };
+        match answer.map_err(failed)? {
             Ok(Reshaped::Done) => Ok(true),
             Ok(Reshaped::CatchingUp { .. } | Reshaped::HandedOver { .. }) | Err(_) => Ok(false),
         }
     }
 
-    /// Puts groups right whose members are not those that are settled.
+    /// Repairs groups whose members differ from the settled ones.
     async fn compare(
         &self,
         placement: &Placement,
         snapshot: &ClusterSnapshot,
         memory: &mut Memory,
-    ) -> Result<Option<Step>, String> {
+    ) -> Result<Option<Step>, StepError> {
         if memory.compared {
             return Ok(None);
         }
@@ -312,21 +347,21 @@ impl Balancer {
         Ok(None)
     }
 
-    /// Records as gone what leaves and holds nothing any more, once it has left what it counted to
-    /// one that stays. Nothing is counted any more where nothing is held.
+    /// Records a leaving node as gone once it holds no group and has handed its counts to a node
+    /// that stays. A node that holds no group counts nothing.
     async fn let_go(
         &self,
         placement: &Placement,
         snapshot: &ClusterSnapshot,
         memory: &mut Memory,
-    ) -> Result<Option<Step>, String> {
+    ) -> Result<Option<Step>, StepError> {
         let mut leaving = placement.departures().keys().filter(|node| placement.is_leaving(**node));
         let Some(node) = leaving.find(|node| placement.held_by(**node).is_none()) else {
             return Ok(None);
         };
         let stays =
             |heir: &&NodeId| snapshot.answers(**heir) && !placement.departures().contains_key(heir);
-        // The first, so that the next leader would ask the same one.
+        // The first one, so that the next leader picks the same.
         let heir = snapshot.nodes().iter().find(stays).copied();
         if let Some(heir) = heir.filter(|_| snapshot.answers(*node)) {
             let handed_off = self.client.hand_off_history(*node, heir).await;
@@ -334,11 +369,10 @@ impl Balancer {
                 Ok(records) => tracing::info!(%node, %heir, records, "columns were handed over"),
                 Err(error) if memory.failed_bequests < BEQUEST_TRIES => {
                     memory.failed_bequests += 1;
-                    return Err(format!(
-                        "node {node} could not leave its columns to {heir}: {error}"
-                    ));
+                    let (node, reason) = (*node, error.to_string());
+                    return Err(StepError::Handoff { node, heir, reason });
                 }
-                // The store matters more than what is known of its past.
+                // The store matters more than its history.
                 Err(error) => {
                     let what = "the columns of a node that left are lost";
                     tracing::error!(%node, %heir, %error, "{what}");
@@ -350,19 +384,62 @@ impl Balancer {
         self.record(placement, PlaceChange::Gone(*node)).await.map(Some)
     }
 
+    /// Whether it is time to look who answers, though there is nothing to do.
+    fn is_due(&self, memory: &Memory) -> bool {
+        let every = (self.replace_after / LOOKS).clamp(LOOK_EVERY[0], LOOK_EVERY[1]);
+        !self.replace_after.is_zero() && memory.looked.is_none_or(|at| at.elapsed() >= every)
+    }
+
+    /// Lets a member go that has not answered for `replace_after`, one at a time, where the others
+    /// have a majority and room for its replicas.
+    async fn replace_dead(
+        &self,
+        placement: &Placement,
+        snapshot: &ClusterSnapshot,
+        memory: &mut Memory,
+    ) -> Result<Option<Step>, StepError> {
+        let departures = placement.departures();
+        let one_leaves = departures.keys().any(|node| placement.is_leaving(*node));
+        if self.replace_after.is_zero() || one_leaves {
+            return Ok(None);
+        }
+        let dead = memory.silent.iter().filter(|(node, _)| !departures.contains_key(node));
+        let dead = dead.min_by_key(|(_, since)| **since);
+        let dead = dead.filter(|(_, since)| since.elapsed() >= self.replace_after);
+        let Some((node, since)) = dead.map(|(node, since)| (*node, since.elapsed())) else {
+            memory.kept = None;
+            return Ok(None);
+        };
+        let Some(group) = self.catalog.group() else { return Ok(None) };
+        let voters = group.status().voters.into_iter().map(NodeId).collect();
+        if let Err(why) = snapshot.balance(placement).may_be_replaced(node, &voters) {
+            let why = why.to_string();
+            if memory.kept.as_ref() != Some(&why) {
+                tracing::warn!(%node, "a member that does not answer is not replaced yet: {why}");
+                memory.kept = Some(why);
+            }
+            return Ok(None);
+        }
+        memory.kept = None;
+        let seconds = since.as_secs();
+        let what = "(--replace-after): it is removed, and its replicas are made again on others";
+        tracing::warn!(%node, "no answer for {seconds} s {what}");
+        self.record(placement, PlaceChange::Leave(node)).await.map(Some)
+    }
+
     async fn spread_leaders(
         &self,
         view: &BalanceView,
         placement: &Placement,
         memory: &mut Memory,
-    ) -> Result<Step, String> {
+    ) -> Result<Step, StepError> {
         let next = view.next_lead().filter(|_| memory.failed_transfers < LEADER_TRIES);
         let Some(LeaderMove { group, to }) = next else {
             memory.failed_transfers = 0;
             return self.record(placement, PlaceChange::LeadersSpread).await;
         };
         let leader = view.groups.get(&group).and_then(|group| group.leader);
-        let leader = leader.ok_or_else(|| format!("group {group} has no leader"))?;
+        let leader = leader.ok_or(StepError::NoLeader(group))?;
         let handed = self.client.hand_over(leader, group, to).await;
         let done = matches!(handed, Ok(Ok(())));
         memory.failed_transfers = if done { 0 } else { memory.failed_transfers + 1 };

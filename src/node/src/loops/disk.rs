@@ -12,10 +12,10 @@ use keyviz_peer::PeerClient;
 use keyviz_raft::{DiskSpace, Groups, Storage};
 use keyviz_types::NodeId;
 
-/// The disk is looked after this often.
+/// The interval between checks of the disk.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// A member that does not report space within this time is not asked to lead.
+/// A member that does not report space within this time gets no leadership.
 const ASK_WITHIN: Duration = Duration::from_secs(1);
 
 /// Time limit for a group to elect its new leader.
@@ -51,7 +51,7 @@ impl DiskWatch {
             }
             let moved = self.groups.hand_over_to(&able, HAND_OVER_WITHIN).await;
             if moved > 0 {
-                tracing::warn!(moved, "groups were handed to nodes that have room on their disks");
+                tracing::warn!(moved, "transferred groups to members with free disk space");
             }
         }
     }

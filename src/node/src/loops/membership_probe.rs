@@ -1,16 +1,16 @@
-//! Whether this node is still a member, which only the others can tell it.
+//! Checks with the other members whether this node still is one.
 //!
-//! A node that is removed while it is down hears nothing of that: the others send it nothing any
-//! more, and its own disk says that it is a member. So it asks them, when it starts and whenever
-//! the catalog group has no leader here, and now and then besides. Stale reads wait for the first
-//! answer, for [`ASK_WITHIN`] at most: a node that reaches nobody serves what it has, as it does
-//! while it is cut off.
+//! A node that is removed while it is down does not learn of that by itself: the others no longer
+//! send to it, and its own disk still lists it as a member. So it asks them at start, whenever the
+//! catalog group has no leader here, and periodically. Stale reads wait for the first answer, for
+//! [`ASK_WITHIN`] at most: a node that reaches no other serves stale reads, as any partitioned node
+//! does.
 //!
-//! That it was removed is remembered on disk, so that a node that reaches nobody after its next
-//! start serves nothing either.
+//! A removal is recorded on disk, so that the node serves nothing after its next start either, even
+//! if it reaches no other.
 //!
-//! The answer that counts is the leader's of the catalog group, which a majority confirmed, or
-//! anyone's that the catalog has this node down as gone, which is for ever.
+//! Only two answers count: that of the catalog group's leader, confirmed by a majority, and that of
+//! any member whose catalog records this node as gone, which is final.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,10 +29,10 @@ use crate::folder::identity::Identity;
 /// The others have this long to answer.
 const ASK_WITHIN: Duration = Duration::from_secs(2);
 
-/// The pause between two looks at whether to ask.
+/// The pause between checks whether to ask.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Looks after which it is asked without cause.
+/// Checks after which the node asks without cause.
 const LOOKS_WITHOUT_CAUSE: u32 = 20;
 
 /// What asking needs.
@@ -47,8 +47,8 @@ pub(crate) struct MembershipProbe {
 }
 
 impl MembershipProbe {
-    /// Has stale reads wait for the first answer, where there is somebody to ask. A node that is
-    /// known to have been `removed` serves nothing meanwhile.
+    /// Makes stale reads wait for the first answer if there are other members. A node that is known
+    /// to be `removed` serves nothing until then.
     pub(crate) fn begin(&self, removed: bool) {
         if removed {
             self.directory.set_membership_state(MembershipState::Removed);
@@ -80,13 +80,13 @@ impl MembershipProbe {
         let before = self.directory.membership_state();
         let standing = match answer {
             _ if removed => MembershipState::Removed,
-            // What was heard once stays true until somebody says otherwise.
+            // An answer holds until another one contradicts it.
             None if before == MembershipState::Removed => MembershipState::Removed,
             _ => MembershipState::Member,
         };
         if standing != before && standing == MembershipState::Removed {
             tracing::error!(
-                "this node was removed from the cluster and serves nothing any more; stop it and \
+                "this node was removed from the cluster and no longer serves requests; stop it and \
                  delete its folder"
             );
         }
@@ -99,13 +99,13 @@ impl MembershipProbe {
 
     async fn remember(&self, removed: bool) {
         if let Err(error) = Identity::remember_removed(&self.storage, removed).await {
-            tracing::error!(%error, "that the node was removed is forgotten at the next start");
+            tracing::error!(%error, "the removal of this node could not be recorded");
         }
     }
 
     /// `None`: nobody could say.
     async fn is_member(&self) -> Option<bool> {
-        // A node that has no cluster yet is not a member, and nobody removed it.
+        // A node without a cluster is not a member and was not removed.
         self.catalog.cluster()?;
         if self.group.is_leader() {
             return self.group.confirms_member(self.node.0).await.ok();

@@ -56,8 +56,10 @@ pub(crate) enum ControlLoop {
     Flusher,
     /// Tells the cluster of another address of this node, and groups of other addresses of members.
     Addresses,
-    /// Closes connections on which nothing is asked.
+    /// Closes idle connections.
     Connections,
+    /// Records changes of the groups' leaders, for heatmaps.
+    LeaderLog,
     /// Serves gRPC.
     Grpc,
     /// Serves HTTP.
@@ -90,6 +92,7 @@ impl ControlLoop {
             ControlLoop::Flusher => "flusher",
             ControlLoop::Addresses => "addresses",
             ControlLoop::Connections => "connections",
+            ControlLoop::LeaderLog => "leader log",
             ControlLoop::Grpc => "gRPC server",
             ControlLoop::Http => "HTTP server",
         }
@@ -112,7 +115,8 @@ impl ControlLoop {
             | ControlLoop::Verifier
             | ControlLoop::Flusher
             | ControlLoop::Addresses
-            | ControlLoop::Connections => Policy::Restart,
+            | ControlLoop::Connections
+            | ControlLoop::LeaderLog => Policy::Restart,
         }
     }
 }
@@ -124,16 +128,17 @@ impl ControlLoop {
     }
 }
 
-/// Replaces the future of a loop. Tests use it to end one.
-pub(crate) type Wrap =
-    Arc<dyn Fn(ControlLoop, BoxFuture<'static, ()>) -> BoxFuture<'static, ()> + Send + Sync>;
+/// Replaces the future of a control loop, which is given with its name. Tests end loops with it,
+/// to see what a node or a program does then; programs run loops as they are.
+pub type LoopWrap =
+    Arc<dyn Fn(&'static str, BoxFuture<'static, ()>) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// Starts control loops and watches them.
 #[derive(Clone)]
 pub(crate) struct Supervisor {
     health: Arc<LoopHealth>,
     failed: watch::Sender<Option<String>>,
-    wrap: Option<Wrap>,
+    wrap: Option<LoopWrap>,
 }
 
 impl Default for Supervisor {
@@ -145,9 +150,19 @@ impl Default for Supervisor {
 
 impl Supervisor {
     /// A supervisor that runs what `wrap` makes of each loop.
-    #[cfg(test)]
-    pub(crate) fn wrapping(wrap: Wrap) -> Self {
+    pub(crate) fn wrapping(wrap: LoopWrap) -> Self {
         Supervisor { wrap: Some(wrap), ..Supervisor::default() }
+    }
+
+    /// Stops the node once `failed` says why, which names a loop of a lower layer.
+    pub(crate) fn follow(&self, mut failed: watch::Receiver<Option<String>>) {
+        let supervisor = self.clone();
+        tokio::spawn(async move {
+            // Without a sender that layer was closed.
+            if let Ok(reason) = failed.wait_for(Option::is_some).await {
+                supervisor.fail(reason.clone().unwrap_or_default());
+            }
+        });
     }
 
     /// The state of the loops.
@@ -188,7 +203,7 @@ impl Supervisor {
             loop {
                 let running = start().boxed();
                 let running = match &supervisor.wrap {
-                    Some(wrap) => wrap(which, running),
+                    Some(wrap) => wrap(which.name(), running),
                     None => running,
                 };
                 let ended = AssertUnwindSafe(running).catch_unwind().await;

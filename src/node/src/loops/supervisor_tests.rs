@@ -14,7 +14,7 @@ use keyviz_security::SecurityConfig;
 use keyviz_types::NodeId;
 
 /// Every loop, by name.
-const ALL: [ControlLoop; 15] = [
+const ALL: [ControlLoop; 16] = [
     ControlLoop::Credentials,
     ControlLoop::DiskSpace,
     ControlLoop::Members,
@@ -28,6 +28,7 @@ const ALL: [ControlLoop; 15] = [
     ControlLoop::Flusher,
     ControlLoop::Addresses,
     ControlLoop::Connections,
+    ControlLoop::LeaderLog,
     ControlLoop::Grpc,
     ControlLoop::Http,
 ];
@@ -49,9 +50,9 @@ struct Killer {
 }
 
 impl Killer {
-    fn wrap(&self) -> Wrap {
+    fn wrap(&self) -> LoopWrap {
         let killer = self.clone();
-        Arc::new(move |which, running| match which == killer.which {
+        Arc::new(move |name, running| match name == killer.which.name() {
             false => running,
             true => killer.clone().watch(running).boxed(),
         })
@@ -97,6 +98,7 @@ async fn start(folder: &TempDir, supervisor: Supervisor) -> Node {
         move_bytes_per_s: GroupOptions::default().move_bytes_per_s,
         verify_every: Duration::from_secs(86_400),
         verify_bytes_per_s: 1 << 20,
+        replace_after: Duration::ZERO,
         storage: StorageOptions { cache_bytes: 1 << 20, ..StorageOptions::default() },
         queue_bytes: GroupOptions::QUEUE_BYTES,
         request_timeout: Duration::from_secs(5),
@@ -198,6 +200,18 @@ async fn a_node_runs_every_control_loop() {
     node.shutdown().await.expect("it stops");
 }
 
+#[tokio::test]
+async fn a_loop_of_raft_that_panics_stops_the_node() {
+    let supervisor = Supervisor::default();
+    let (failed, receiver) = watch::channel(None);
+    supervisor.follow(receiver);
+    let reason = "the loop \"log writer\" panicked: put in by a test".to_owned();
+    failed.send_replace(Some(reason.clone()));
+    let mut failure = supervisor.failure();
+    assert_eq!(*failure.wait_for(Option::is_some).await.expect("it is kept"), Some(reason.clone()));
+    assert_eq!(supervisor.health().failure(), Some(reason.as_str()), "for /readyz");
+}
+
 /// The handbook names each loop and what happens after it ended.
 #[test]
 fn the_handbook_describes_every_control_loop() {
@@ -211,5 +225,11 @@ fn the_handbook_describes_every_control_loop() {
         let described =
             handbook.lines().any(|line| line.starts_with(&starts) && line.ends_with(&ends));
         assert!(described, "docs/operations.md has no row for {which:?} that ends with {ends:?}");
+    }
+    for which in keyviz_raft::RaftLoop::ALL {
+        let starts = format!("| {} |", which.name());
+        let described =
+            handbook.lines().any(|line| line.starts_with(&starts) && line.ends_with("| stops |"));
+        assert!(described, "docs/operations.md has no row for {which:?} that ends with \"stops\"");
     }
 }

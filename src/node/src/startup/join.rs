@@ -1,4 +1,4 @@
-//! How a node asks a member to take it in.
+//! How a node joins a cluster through a member.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -61,15 +61,15 @@ pub(crate) async fn join(
             return Err(failed(reason));
         }
         if reason != told {
-            tracing::warn!("{through} did not add node {id} yet, which asks again: {reason}");
+            tracing::warn!("{through} has not added node {id} yet, trying again: {reason}");
             told = reason;
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Asks the node at an address to add this one, or to learn where it is now. Else why not, and
-/// whether asking again may help.
+/// Asks the node at an address to add this one, or to learn where it is now. The error is the
+/// reason, and whether a retry may help.
 pub(crate) async fn ask_to_add(
     through: &str,
     add: proto::AddNodeRequest,
@@ -80,7 +80,7 @@ pub(crate) async fn ask_to_add(
     added.map(drop).map_err(refused)
 }
 
-/// A connection to a member, as a node that is none yet.
+/// A connection to a member, for a node that has not joined yet.
 async fn client_at(
     through: &str,
     security: &Security,
@@ -93,8 +93,8 @@ async fn client_at(
     Ok(ClusterClient::new(AuthChannel::new(channel, security.as_joiner())))
 }
 
-/// Has the member leave that has this node's address, and fails until it is gone. Nobody can reach
-/// it there: this node listens.
+/// Removes the member that has this node's address, and fails until it is gone. That member is
+/// unreachable, since this node listens there.
 async fn make_way(
     client: &mut proto::cluster_client::ClusterClient<AuthChannel>,
     own: NodeId,

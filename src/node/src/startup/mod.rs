@@ -4,3 +4,4 @@ pub(crate) mod bootstrap;
 pub(crate) mod first_start;
 pub(crate) mod founding;
 pub(crate) mod join;
+pub(crate) mod opening;

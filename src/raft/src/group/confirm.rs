@@ -7,8 +7,7 @@ use openraft::LinearizerOption;
 use openraft::errors::{LinearizableReadError, RaftError};
 use tokio::time::Instant;
 
-use super::reads::Rounds;
-use super::{Group, ReadGuarantee, known_leader};
+use super::{Group, ReadGuarantee, ReadRounds, known_leader};
 use crate::error::ReadError;
 
 impl Group {
@@ -17,15 +16,15 @@ impl Group {
     pub async fn read_index(self: &Arc<Self>) -> Result<u64, ReadError> {
         let option = LinearizerOption::new(Some(Duration::ZERO), true)
             .with_wait_timeout(self.options.election_max);
-        self.confirm(|group| &group.quorum_rounds, option).await
+        self.confirm(&self.quorum_rounds, option).await
     }
 
-    /// Like [`read_index`](Group::read_index), vouched for by the leader's lease where that is
+    /// Like [`read_index`](Group::read_index), confirmed by the leader's lease if the lease is
     /// fresh enough.
     pub async fn lease_index(self: &Arc<Self>) -> Result<u64, ReadError> {
         let lease = self.options.lease();
         let option = LinearizerOption::new(Some(lease), false).with_wait_timeout(Duration::ZERO);
-        match self.confirm(|group| &group.lease_rounds, option).await {
+        match self.confirm(&self.lease_rounds, option).await {
             Err(ReadError::NoQuorum) => self.read_index().await,
             answer => answer,
         }
@@ -33,20 +32,15 @@ impl Group {
 
     async fn confirm(
         self: &Arc<Self>,
-        rounds: fn(&Group) -> &Rounds,
+        rounds: &Arc<ReadRounds>,
         option: LinearizerOption,
     ) -> Result<u64, ReadError> {
-        let (answer, start) = rounds(self).join();
-        if start {
-            let group = self.clone();
-            tokio::spawn(async move {
-                rounds(&group).run(|| group.confirm_once(option.clone())).await;
-            });
-        }
-        answer.await.unwrap_or_else(|_| Err(ReadError::Stopped("it is shutting down".into())))
+        let group = self.clone();
+        let answer = rounds.join(move || group.clone().confirm_once(option.clone())).await;
+        answer.unwrap_or_else(|| Err(ReadError::Stopped("it is shutting down".into())))
     }
 
-    async fn confirm_once(&self, option: LinearizerOption) -> Result<u64, ReadError> {
+    async fn confirm_once(self: Arc<Self>, option: LinearizerOption) -> Result<u64, ReadError> {
         match self.raft().get_read_linearizer(option).await {
             Ok(linearizer) => Ok(linearizer.read_log_id().index()),
             Err(RaftError::Fatal(fatal)) => Err(ReadError::Stopped(fatal.to_string())),

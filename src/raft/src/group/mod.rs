@@ -10,7 +10,6 @@ pub(crate) mod options;
 mod plausible;
 mod proposals;
 pub(crate) mod pulse;
-mod reads;
 pub(crate) mod reshape;
 pub(crate) mod served;
 pub(crate) mod status;
@@ -29,20 +28,23 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::error::{InitializeError, KnownLeader, ProposeError, ReplicasFull};
+use super::error::{InitializeError, KnownLeader, ProposeError, ReadError, ReplicasFull};
 use super::log::GroupLog;
 use super::storage::{Keyspace, Storage};
 use super::transport::Peers;
 use super::transport::held::Incoming;
 use super::types::{Command, Member, RaftNodeId, SnapshotMeta, Types, Vote};
+use crate::rounds::Rounds;
 use admission::{Admitted, GroupQueue};
 use contradiction::Contradiction;
 use keyviz_types::{GroupId, Term};
 use options::{GroupOptions, MAX_COMMAND_BYTES};
 use proposals::{Proposals, Raft, WriteResult};
 use pulse::Pulse;
-use reads::Rounds;
 use status::{GroupStatus, Leadership};
+
+/// Rounds that confirm the index of a read.
+type ReadRounds = Rounds<Result<u64, ReadError>>;
 
 /// Between attempts of a leader that has no lease yet: about a round on a LAN.
 const LEASE_RETRY: Duration = Duration::from_millis(5);
@@ -66,7 +68,7 @@ pub struct Proposed {
     pub log_index: u64,
     /// The term in which it was proposed.
     pub term: Term,
-    /// What the state machine answered.
+    /// The reply of the state machine.
     pub reply: Bytes,
 }
 
@@ -86,14 +88,14 @@ pub struct Group {
     peers: Peers,
     incoming: Arc<Incoming>,
     pulse: Arc<Pulse>,
-    pub(super) quorum_rounds: Rounds,
-    pub(super) lease_rounds: Rounds,
+    quorum_rounds: Arc<ReadRounds>,
+    lease_rounds: Arc<ReadRounds>,
     votes_from: Instant,
     /// Bytes of rows that leaders sent since the group was opened.
     received_bytes: std::sync::atomic::AtomicU64,
 }
 
-/// What a group has on this node's disk.
+/// The parts of a group on this node's disk.
 pub(crate) struct Opened {
     pub(crate) log: GroupLog,
     pub(crate) keyspace: Keyspace,
@@ -134,7 +136,10 @@ impl Group {
         Arc::new(Self {
             id,
             node,
-            leadership: status::watch_leadership(&raft, log.clone(), pulse.clone()),
+            leadership: {
+                let (log, pulse) = (log.clone(), pulse.clone());
+                status::watch_leadership(&raft, log, pulse, storage.loops())
+            },
             raft,
             log,
             keyspace,
@@ -145,8 +150,8 @@ impl Group {
             peers,
             incoming: Arc::default(),
             pulse,
-            quorum_rounds: Rounds::default(),
-            lease_rounds: Rounds::default(),
+            quorum_rounds: Rounds::new(),
+            lease_rounds: Rounds::new(),
             votes_from: Instant::now() + hold,
             received_bytes: Default::default(),
             options,
@@ -169,7 +174,7 @@ impl Group {
         &self.keyspace
     }
 
-    /// Where the group stands, as of now.
+    /// The current status of the group.
     pub fn status(&self) -> GroupStatus {
         GroupStatus { receiving: self.incoming.progress(), ..status::status(self.id, &self.raft) }
     }
@@ -264,9 +269,9 @@ impl Group {
         }
     }
 
-    /// Fails where so many replicas are full that no majority has room, as far as they have told
-    /// this node as their leader: what is proposed would get no answer. A change of the catalog is
-    /// not to ask, since it may bring a replica that has room.
+    /// Fails if so many replicas have reported full disks to this leader that no majority has
+    /// space: a proposal would get no answer. Changes of the catalog skip this check, since they
+    /// may add a replica with space.
     pub fn check_replicas_space(&self) -> Result<(), ReplicasFull> {
         let full = self.peers.full();
         if full.is_empty() || !self.is_leader() {
@@ -341,7 +346,7 @@ impl Group {
         contradiction::find(&self.log, committed, append)
     }
 
-    /// openraft asserts what is checked here, and a peer must not be able to break an assertion.
+    /// openraft asserts these conditions, and a peer must not be able to trigger an assertion.
     pub(crate) fn check_snapshot(
         &self,
         vote: &Vote,
@@ -392,8 +397,8 @@ async fn write(waiting: Proposals, raft: Raft, command: Command, limit: Duration
 
 type Write = Pin<Box<dyn Future<Output = WriteResult> + Send>>;
 
-/// A proposal and what it was admitted with. If its caller goes away, it goes on by itself until
-/// its outcome is known, and counts as under way until then.
+/// A proposal and its admission. If its caller goes away, it continues until its outcome is known,
+/// and counts as under way until then.
 struct UnderWay(Option<(Write, Admitted)>);
 
 impl UnderWay {
@@ -411,7 +416,7 @@ impl Drop for UnderWay {
         // Without a runtime the node is ending.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                // Nobody waits for it any more.
+                // No caller waits for it.
                 let _ = write.await;
                 drop(admitted);
             });

@@ -1,4 +1,4 @@
-//! Where a group stands, in this layer's words.
+//! The status of a group, in the terms of this layer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,12 +11,13 @@ use tokio::sync::watch;
 use super::pulse::Pulse;
 use crate::error::KnownLeader;
 use crate::log::GroupLog;
+use crate::loops::{Loops, RaftLoop};
 use crate::machine::apply::Applier;
 use crate::transport::SnapshotProgress;
 use crate::types::{LogPosition, Member, RaftNodeId, StoredMembership, Types, Vote};
 use keyviz_types::{GroupId, Term};
 
-/// What this node is in a group.
+/// The role of this node in a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Receives the log, does not vote.
@@ -31,7 +32,7 @@ pub enum Role {
     Stopping,
 }
 
-/// Who leads a group, as this node knows it.
+/// The leader of a group, as known to this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leadership {
     /// The latest term known.
@@ -64,7 +65,7 @@ pub struct GroupStatus {
     pub applied: Option<LogPosition>,
     /// The last entry up to which the rows are durable, so that the log may go.
     pub snapshot: Option<LogPosition>,
-    /// The last entry that is gone from the log.
+    /// The last entry that was purged from the log.
     pub purged: Option<LogPosition>,
     /// Those who vote; in a change, those of either set.
     pub voters: BTreeSet<RaftNodeId>,
@@ -115,18 +116,19 @@ pub(crate) fn status(group: GroupId, raft: &openraft::Raft<Types, Applier>) -> G
     }
 }
 
-/// openraft's metrics show a vote before it is on disk, which no event tells: so it is looked for.
+/// openraft's metrics show a vote before it is on disk, and no event follows: so it is looked for.
 const VOTE_POLL: Duration = Duration::from_millis(2);
 
-/// Follows openraft's metrics and passes on what concerns leadership, when it changes.
+/// Follows openraft's metrics and publishes changes of leadership.
 pub(crate) fn watch_leadership(
     raft: &openraft::Raft<Types, Applier>,
     log: GroupLog,
     pulse: Arc<Pulse>,
+    loops: &Loops,
 ) -> watch::Receiver<Leadership> {
     let mut metrics = raft.server_metrics();
     let (sender, receiver) = watch::channel(leadership(&metrics.borrow_watched(), log.vote()));
-    tokio::spawn(async move {
+    loops.spawn(RaftLoop::Leadership, async move {
         let mut seen: Option<(RaftNodeId, Term)> = None;
         loop {
             let now = leadership(&metrics.borrow_watched(), log.vote());
@@ -154,7 +156,7 @@ pub(crate) fn watch_leadership(
                 break;
             }
         }
-        // The group has stopped: it leads nothing any more.
+        // The group has stopped: it no longer leads.
         sender.send_if_modified(|last| last.leading.take().is_some());
     });
     receiver

@@ -1,4 +1,4 @@
-//! Who answers at an address, and what is made of it.
+//! Identification of the node at an address, and the conclusions from it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,8 +14,27 @@ use keyviz_proto as proto;
 use keyviz_proto::raft_identity::Verdict;
 use keyviz_types::NodeId;
 
-/// How long a peer may take to say who it is.
+/// Time limit of an identification.
 const IDENTIFY_WITHIN: Duration = Duration::from_secs(2);
+
+/// Why the node at an address is not the expected member.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum VouchError {
+    /// Another node answers.
+    #[error("node {0} answers there")]
+    OtherNode(u64),
+    /// A node of another cluster answers.
+    #[error("a node {node} of cluster {cluster} answers there")]
+    OtherCluster {
+        /// The node.
+        node: NodeId,
+        /// Its cluster.
+        cluster: String,
+    },
+    /// The node has the right id, but not the disk on record.
+    #[error(transparent)]
+    Disk(#[from] Doubt),
+}
 
 impl Roster {
     /// The starts of this disk before this one.
@@ -73,12 +92,12 @@ impl Roster {
         }
     }
 
-    /// Somebody came as `node` and was told why it is not.
+    /// A caller claimed to be `node` and was refused with the reason.
     pub(crate) fn note_doubt(&self, node: NodeId, doubt: String) {
         self.inner.peers.lock().entry(node).or_default().doubt = Some(doubt);
     }
 
-    /// A member lacks what it acknowledged. Said once; a status names it until it is identified
+    /// A member has lost acknowledged entries. Said once; a status names it until it is identified
     /// anew.
     pub(crate) fn note_loss(&self, node: NodeId, what: &str) {
         let mut peers = self.inner.peers.lock();
@@ -89,7 +108,8 @@ impl Roster {
         }
     }
 
-    /// Identifies `node` by what `ask` brings from its address. `fresh`: also where it was before.
+    /// Identifies `node` by the answer that `ask` gets from its address. `fresh`: also where it was
+    /// before.
     pub(crate) async fn identify(
         &self,
         node: NodeId,
@@ -133,30 +153,29 @@ impl Roster {
         Ok(())
     }
 
-    /// Whether what answers at another address than the member's is this member on its disk;
-    /// changes nothing.
+    /// Checks that the node at a new address is this member on its own disk; changes nothing.
     ///
     /// # Errors
-    /// Who or what it is instead, in words.
+    /// Why it is not.
     pub fn vouch(
         &self,
         node: NodeId,
         cluster: &str,
         answer: &proto::RaftIdentity,
-    ) -> Result<(), String> {
+    ) -> Result<(), VouchError> {
         if answer.node != node.0 {
-            return Err(format!("node {} answers there", answer.node));
+            return Err(VouchError::OtherNode(answer.node));
         }
         if !answer.cluster_id.is_empty() && answer.cluster_id != cluster {
-            return Err(format!("a node {node} of cluster {} answers there", answer.cluster_id));
+            return Err(VouchError::OtherCluster { node, cluster: answer.cluster_id.clone() });
         }
         let Some(shown) = answer.start.as_ref().and_then(Start::from_proto) else {
-            return Err(Doubt::ShowsNone { node }.to_string());
+            return Err(Doubt::ShowsNone { node }.into());
         };
         let past: Vec<PastStart> = answer.history.iter().map(PastStart::from_proto).collect();
         let peers = self.inner.peers.lock();
         let Some(peer) = peers.get(&node) else { return Ok(()) };
-        peer.judge(node, &shown, &past, self.inner.checks).map_err(|doubt| doubt.to_string())
+        Ok(peer.judge(node, &shown, &past, self.inner.checks)?)
     }
 
     async fn take(
@@ -234,7 +253,7 @@ impl Roster {
     }
 }
 
-/// The answer of a node to a caller of whom it thinks nothing bad.
+/// The answer to a caller that raises no doubt.
 pub(crate) fn identity_to_proto(
     cluster: &str,
     node: types::RaftNodeId,

@@ -37,6 +37,7 @@ mod rounds;
 mod silence;
 mod start;
 
+pub use identify::VouchError;
 pub(crate) use identify::identity_to_proto;
 pub use record::{Heard, heard_of};
 pub(crate) use roster::Admit;

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use bincode::{Decode, Encode};
 
 use super::start::{PastStart, Start, StoredStart};
+use crate::records::RecordError;
 
 /// The name of the record.
 pub(super) const RECORD: &str = "handshake";
@@ -35,20 +36,21 @@ pub(super) fn encode(record: &Record) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Record, String> {
-    let Some((&FORMAT, body)) = bytes.split_first() else {
-        return Err(format!("it does not have format {FORMAT}"));
-    };
+pub(super) fn decode(bytes: &[u8]) -> Result<Record, RecordError> {
+    let (&format, body) = bytes.split_first().ok_or(RecordError::Empty)?;
+    if format != FORMAT {
+        return Err(RecordError::Format { found: format, expected: FORMAT });
+    }
     let config = bincode::config::standard().with_limit::<{ 64 << 20 }>();
-    let (record, used) =
-        bincode::decode_from_slice(body, config).map_err(|error| error.to_string())?;
+    let (record, used) = bincode::decode_from_slice(body, config)
+        .map_err(|error| RecordError::Body(error.to_string()))?;
     if used < body.len() {
-        return Err(format!("{} bytes too many", body.len() - used));
+        return Err(RecordError::Trailing(body.len() - used));
     }
     Ok(record)
 }
 
-/// What a record says of its own node and of others, for simulations that know more than any node.
+/// The marks in a record, of its own node and of others, for simulations that compare all nodes.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Heard {
     /// The node's own mark.
@@ -61,7 +63,7 @@ pub struct Heard {
 ///
 /// # Errors
 /// It does not decode.
-pub fn heard_of(record: &[u8]) -> Result<Heard, String> {
+pub fn heard_of(record: &[u8]) -> Result<Heard, RecordError> {
     let Record { mark, peers, .. } = decode(record)?;
     let peers = peers.into_iter().map(|(node, start)| (node, start.into()));
     Ok(Heard { mark, peers: peers.collect() })

@@ -1,4 +1,4 @@
-//! What a node knows of its own start and of its peers'.
+//! The known starts of a node and of its peers.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,6 +12,7 @@ use tonic::Status;
 use super::record::{RECORD, Record, STARTS, decode, encode};
 use super::silence::Silences;
 use super::start::{Doubt, PastStart, Start, judge};
+use crate::records::RecordError;
 use crate::storage::Storage;
 use keyviz_proto as proto;
 use keyviz_types::{DiskId, NodeId};
@@ -24,11 +25,11 @@ const FOUNDED: &str = "founded";
 /// Whether this node takes part in its groups.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Participation {
-    /// It has just started and asks the others.
+    /// It has just started and is checking with the others.
     Checking,
     /// It does.
     Member,
-    /// It has forgotten what it acknowledged, or another process stands for it: why, in words.
+    /// It has lost acknowledged entries, or another process took its place: why, in words.
     Refused(String),
 }
 
@@ -80,12 +81,12 @@ pub(super) struct Peer {
     pub(super) identifying: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// What a node compares. All of it, except in simulations that show what it is for.
+/// What a node compares. All checks, except in simulations that show why each is needed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Checks {
     /// Whether a peer has the disk that it is known by.
     pub disks: bool,
-    /// Whether a peer's disk shows what it showed before, or more.
+    /// Whether a peer's disk still has at least the history that it showed before.
     pub positions: bool,
     /// Whether a peer answers at the address of the member.
     pub addresses: bool,
@@ -111,7 +112,7 @@ impl Peer {
         judge(node, None, self.disk(), shown, &[])
     }
 
-    /// The same, and whether that disk knows what was seen of it.
+    /// The same, and whether that disk has all marks that were seen of it.
     pub(super) fn judge(
         &self,
         node: NodeId,
@@ -143,7 +144,7 @@ impl std::fmt::Debug for Roster {
 }
 
 impl Roster {
-    /// Reads what the folder knows, and writes that it starts. `number` is of this start and
+    /// Reads the records of the folder and records this start. `number` is of this start and
     /// durable already; `nonce` is random.
     ///
     /// # Errors
@@ -156,7 +157,7 @@ impl Roster {
         nonce: u64,
         checks: Checks,
     ) -> io::Result<Self> {
-        let bad = |what: String| {
+        let bad = |what: RecordError| {
             let what = format!("the record {RECORD:?} of the node is damaged: {what}");
             io::Error::new(io::ErrorKind::InvalidData, what)
         };
@@ -201,12 +202,10 @@ impl Roster {
     }
 
     /// Whether a record of a folder reads as what was written; `None`: it is not one of these.
-    pub fn check_record(name: &str, value: &[u8]) -> Option<Result<(), String>> {
+    pub fn check_record(name: &str, value: &[u8]) -> Option<Result<(), RecordError>> {
         match name {
             RECORD => Some(decode(value).map(drop)),
-            REFUSED => {
-                Some(std::str::from_utf8(value).map(drop).map_err(|error| error.to_string()))
-            }
+            REFUSED => Some(std::str::from_utf8(value).map(drop).map_err(RecordError::from)),
             FOUNDED => Some(Ok(())),
             _ => None,
         }
@@ -256,12 +255,12 @@ impl Roster {
         });
     }
 
-    /// Nobody spoke against this node: it takes part from here on.
+    /// No peer objected: this node takes part from here on.
     pub(super) fn take_part(&self) {
         self.set(Participation::Member);
     }
 
-    /// This node takes part in nothing any more. `forever`: not after its next start either.
+    /// This node no longer takes part. `forever`: not after its next start either.
     pub(crate) async fn refuse(&self, reason: String, forever: bool) {
         if matches!(self.participation(), Participation::Refused(_)) {
             return;
@@ -284,7 +283,7 @@ impl Roster {
         }
     }
 
-    /// Where the members are, without this node.
+    /// The addresses of the other members.
     pub(super) fn others(&self) -> BTreeMap<NodeId, String> {
         let mut others = BTreeMap::clone(&self.inner.addresses.lock());
         others.remove(&self.inner.node);
@@ -310,7 +309,7 @@ impl Roster {
         }
     }
 
-    /// The disks that were identified in this life of this node, its own among them.
+    /// The disks identified since this node started, including its own.
     pub fn identified(&self) -> BTreeMap<NodeId, DiskId> {
         let peers = self.inner.peers.lock();
         let seen = peers.iter().filter_map(|(node, peer)| {
@@ -343,7 +342,7 @@ impl Roster {
         Ok(())
     }
 
-    /// Whether a member did not answer when it was last asked who it is.
+    /// Whether a member failed to answer its last identification.
     pub fn is_silent(&self, node: NodeId) -> bool {
         self.inner.silences.is_silent(node)
     }
@@ -395,7 +394,7 @@ impl Roster {
         let Some(shown) = Start::from_proto(start) else {
             return Err(Status::invalid_argument("a start without disk, number or nonce"));
         };
-        // Whether its disk went back is judged by what it says at its address.
+        // Whether its disk went back is judged by the answer at its address.
         if let Err(doubt) = peer.judge_disk(from, &shown, self.inner.checks) {
             let doubt = doubt.to_string();
             peer.doubt = Some(doubt.clone());
@@ -408,8 +407,8 @@ impl Roster {
         Ok(Admit::Unidentified(from))
     }
 
-    /// Takes a caller for what it shows: this node knows no address to identify it at, as before it
-    /// has heard who the members are. Not stored.
+    /// Trusts the start that a caller shows: this node has no address to identify it at, because it
+    /// has not received the members yet. Not stored.
     pub(crate) fn trust(&self, hello: &proto::RaftHello) {
         if let Some(start) = &hello.start {
             let mut peers = self.inner.peers.lock();
@@ -417,7 +416,7 @@ impl Roster {
         }
     }
 
-    /// Makes `mark` and what is known of the peers durable.
+    /// Makes `mark` and the known starts of peers durable.
     pub(super) async fn store(&self, mark: u64) -> io::Result<()> {
         let _alone = self.inner.storing.lock().await;
         let mark = mark.max(self.own().mark);
@@ -441,7 +440,7 @@ impl Roster {
         self.inner.has_news.load(Ordering::Relaxed)
     }
 
-    /// Makes what the peers showed durable, and with `next` the next mark.
+    /// Makes the starts shown by peers durable, and with `next` the next mark.
     pub(super) async fn store_round(&self, next: bool) -> io::Result<()> {
         self.store(self.own().mark + u64::from(next)).await
     }

@@ -12,6 +12,7 @@ use super::record::{self, BlockBuilder, CorruptLog, Key};
 use super::shared::CacheBudget;
 use super::store::GroupLog;
 use super::writer::{Op, Writer, stopped};
+use crate::loops::Loops;
 use crate::storage::{Engine, FaultLatch, JOURNAL, RECORD_BYTES, Tree};
 use crate::types::{Command, Entry, IoFlushed, LogId, LogPosition, Payload, Types, Vote};
 use keyviz_types::GroupId;
@@ -31,7 +32,8 @@ impl Store {
         let faults = FaultLatch::default();
         let engine = Engine::open(dir.path(), &JOURNAL, 1 << 20, faults.clone()).unwrap();
         let tree = engine.tree("log").unwrap();
-        let writer = Writer::start(engine.clone(), tree.clone(), faults.clone()).unwrap();
+        let writer = Writer::start(engine.clone(), tree.clone(), faults.clone(), Loops::default());
+        let writer = writer.unwrap();
         Self { engine, tree, writer, faults, budget: CacheBudget::new(cache_bytes) }
     }
 
@@ -98,7 +100,7 @@ async fn what_was_appended_is_there_after_a_restart_whatever_its_size() {
     drop(log);
     store.close();
 
-    // Once with room for all in memory, once with room for nearly nothing.
+    // Once with memory for everything, once for almost nothing.
     for cache_bytes in [8 << 20, 1] {
         let store = Store::open(&dir, cache_bytes);
         let mut log = store.log(GROUP).unwrap();
@@ -304,7 +306,7 @@ async fn nothing_is_acknowledged_after_a_failed_sync() {
     store.engine.interference().fail_syncs(true);
     let failed = append(&mut log, vec![entry(1, 1, 10)]).await.unwrap_err();
     assert!(failed.to_string().contains("storage failed while syncing"), "{failed}");
-    // The disk is well again, but nobody may believe it.
+    // The disk works again, but writes must still fail.
     store.engine.interference().fail_syncs(false);
     let later = append(&mut log, vec![entry(1, 2, 10)]).await.unwrap_err();
     assert_eq!(later.to_string(), failed.to_string());
@@ -384,7 +386,7 @@ async fn who_waits_for_an_entry_waits_for_its_sync_and_again_after_it_was_cut_of
     log.durable(8).await.unwrap_err();
 }
 
-/// Appends, cuts and purges. After the death of the process its errors are nobody's.
+/// Appends, cuts and purges. Nothing reads the errors of a process that died.
 async fn live(store: &Store) -> io::Result<()> {
     let mut log = store.log(GROUP)?;
     append(&mut log, (0..5).map(|index| entry(1, index, 10)).collect()).await?;

@@ -3,11 +3,11 @@
 //! Every group hands its appends, votes, truncations and purges to one queue. The thread takes all
 //! that has gathered, writes it in order, syncs the database once, and reports each in order: while
 //! one sync runs the next batch gathers, so the batch grows with the load and a sync is never
-//! waited for twice. Nothing is reported before the sync that covers it. After the first failure
-//! nothing is reported as good any more ([`Fault`](crate::storage::Fault)).
+//! waited for twice. Success is reported only after the sync that covers it. After the first
+//! failure no write is reported as successful ([`Fault`](crate::storage::Fault)).
 //!
-//! The queue has no bound of its own: what feeds it is bounded by the proposals a group admits
-//! and by the appends a peer keeps in flight.
+//! The queue has no bound of its own: it is bounded by the proposals that groups admit and by the
+//! appends that peers keep in flight.
 
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -22,6 +22,7 @@ use super::blocks;
 use super::record::{self, BlockBuilder, Key};
 use super::shared::{Appended, LogShared};
 use super::stats::WriterCounters;
+use crate::loops::{Loops, RaftLoop};
 use crate::storage::{Engine, FaultLatch, Tree};
 use crate::types::{Entry, IoFlushed, LogId, Vote};
 
@@ -68,7 +69,7 @@ pub(crate) enum Op {
     },
 }
 
-/// What an [`Op`] does, apart from who waits for it.
+/// The work of an [`Op`], without its waiter.
 enum Work {
     Append { log: Arc<LogShared>, entries: Vec<Entry>, committed: Option<LogId> },
     Vote { log: Arc<LogShared>, vote: Vote },
@@ -127,19 +128,35 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    pub(crate) fn start(engine: Engine, tree: Tree, faults: FaultLatch) -> io::Result<Self> {
+    pub(crate) fn start(
+        engine: Engine,
+        tree: Tree,
+        faults: FaultLatch,
+        loops: Loops,
+    ) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let run = WriterLoop { shared: shared.clone(), engine, tree, faults, unswept: Vec::new() };
-        let thread = std::thread::Builder::new().name("log-writer".into()).spawn(|| run.run())?;
+        let queue = shared.clone();
+        let thread = std::thread::Builder::new().name("log-writer".into()).spawn(move || {
+            loops.run(RaftLoop::LogWriter, || run.run());
+            // After a panic: nothing waits for a writer that is gone.
+            let mut queue = queue.queue.lock();
+            queue.stopping = true;
+            queue.ops.clear();
+        })?;
         Ok(Self { shared, thread: Arc::new(Mutex::new(Some(thread))) })
     }
 
-    /// A writer that is a task of the current runtime, for a database that says how long its syncs
-    /// take.
-    pub(crate) fn start_task(engine: Engine, tree: Tree, faults: FaultLatch) -> Self {
+    /// A writer that is a task of the current runtime, for databases with simulated sync times.
+    pub(crate) fn start_task(
+        engine: Engine,
+        tree: Tree,
+        faults: FaultLatch,
+        loops: &Loops,
+    ) -> Self {
         let shared = Arc::new(Shared { woken: Some(Default::default()), ..Shared::default() });
         let run = WriterLoop { shared: shared.clone(), engine, tree, faults, unswept: Vec::new() };
-        tokio::spawn(run.run_task());
+        loops.spawn(RaftLoop::LogWriter, run.run_task());
         Self { shared, thread: Arc::default() }
     }
 
@@ -172,10 +189,9 @@ impl Writer {
         self.shared.queue.lock().stopping = true;
         self.shared.filled.notify_one();
         let thread = self.thread.lock().take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            tracing::error!("the log writer panicked");
+        if let Some(thread) = thread {
+            // A panic was reported when it happened.
+            let _ = thread.join();
         }
     }
 }
@@ -237,7 +253,7 @@ impl WriterLoop {
     }
 
     /// Everything that has gathered, `last` operations being those of the batch before; empty:
-    /// nothing to write but something to sweep. `None` once stopped and drained.
+    /// nothing to write, but records to sweep. `None` once stopped and drained.
     fn next_batch(&self, last: usize) -> Option<Vec<Op>> {
         let mut queue = self.shared.queue.lock();
         while queue.ops.is_empty() && !queue.stopping && self.unswept.is_empty() {
@@ -265,16 +281,16 @@ impl WriterLoop {
         self.shared.counters.record(count, put.entries, put.bytes, write, sync);
     }
 
-    /// Writes what gathered, and gives who waits for it.
+    /// Writes the collected operations and returns their waiters.
     fn put_all(&mut self, ops: Vec<Op>) -> (io::Result<Put>, Vec<Report>) {
         let mut reports = Vec::with_capacity(ops.len());
         let work: Vec<Work> = ops.into_iter().map(|op| op.split(&mut reports)).collect();
-        // A panic of the database must not leave those who wait without an answer.
+        // A panic of the database must not leave waiters without an answer.
         let written = std::panic::catch_unwind(AssertUnwindSafe(|| self.put(work)));
         (written.unwrap_or_else(|_| Err(io::Error::other("the database panicked"))), reports)
     }
 
-    /// Tells those who wait what became of it.
+    /// Answers the waiters.
     fn report(&self, written: io::Result<Put>, reports: Vec<Report>) -> Put {
         let (put, failed) = match written {
             Ok(put) => (put, None),
@@ -290,7 +306,7 @@ impl WriterLoop {
                     appended.done(result.is_ok());
                     flushed.io_completed(result);
                 }
-                // A waiter that has gone needs no answer.
+                // The waiter may have gone away.
                 Report::Done(done) => drop(done.send(result)),
             }
         }
@@ -326,7 +342,7 @@ impl WriterLoop {
     }
 }
 
-/// What one cycle put into the tree.
+/// The records that one cycle put into the tree.
 #[derive(Default)]
 struct Put {
     entries: u64,

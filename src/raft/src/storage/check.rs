@@ -15,24 +15,44 @@ use super::folder::upgrade::SIDE_PREFIX;
 use super::keyspace::Keyspace;
 use super::keyspace::current::{Current, MEMBERSHIP_KEY};
 use super::keyspace::{redo, value};
-use super::{LOG, OpenError, SideRows, group_of, side, unseal};
+use super::seal::unseal;
+use super::{LOG, OpenError, SideRows, group_of, side};
 use crate::log::{LogExtent, check_log, log_groups};
+use crate::machine::MachineError;
+use crate::records::RecordError;
 use keyviz_types::GroupId;
 
 /// Each page is read once, so that more would not help.
 const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 
-/// What the layers above know of what they store.
+/// Checks of the contents, by the layers that wrote them.
 pub trait Verify {
-    /// A record of the node.
-    fn record(&self, name: &str, value: &[u8]) -> Result<(), String>;
-    /// The rows of a group.
-    fn group(&self, keyspace: &Keyspace) -> Result<(), String>;
-    /// Rows beside the groups: the damaged ones and what is wrong with them.
-    fn side(&self, name: &str, rows: &SideRows) -> Result<Vec<(String, String)>, String>;
+    /// Checks a record of the node.
+    fn record(&self, name: &str, value: &[u8]) -> Result<(), RecordError>;
+    /// Checks the rows of a group.
+    fn group(&self, keyspace: &Keyspace) -> Result<(), MachineError>;
+    /// Checks rows beside the groups. Returns the damaged ones, each with a description.
+    fn side(&self, name: &str, rows: &SideRows) -> Result<Vec<(String, String)>, Unsound>;
 }
 
-/// A record that is not what was written.
+/// Why something in a folder is damaged.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsound {
+    /// The database could not read it.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A record of the node is damaged.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A key that should name a group does not.
+    #[error("it is no generation of a group")]
+    Generation,
+    /// Rows of a node that has left, under a name that is not a node's.
+    #[error("its name names no node")]
+    Node,
+}
+
+/// A damaged record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Damage {
     /// The file, in the node's folder.
@@ -45,7 +65,7 @@ pub struct Damage {
     pub what: String,
 }
 
-/// What was read, and what of it is damaged.
+/// What was read, and the damage found.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct CheckReport {
     /// Raft groups with a log or rows.
@@ -86,7 +106,7 @@ pub fn check_folder(dir: &Path, verify: &dyn Verify) -> Result<CheckReport, Open
     check.sides(dir).map_err(|error| OpenError::from_io(dir, error))?;
     check.report.groups = check.groups.len() as u64;
     if Scarce::was_seen() && !check.report.damage.is_empty() {
-        // What could not be read for want of something is listed among the damage, which it is not.
+        // Reads that failed for lack of resources are listed as damage, which they are not.
         let mut found = check.report.damage.into_iter().map(|damage| damage.what);
         let said = found.find(|what| what.contains(Scarce::WORDS));
         let cause = said.unwrap_or_else(|| format!("{} enough of something", Scarce::WORDS));
@@ -133,10 +153,11 @@ impl Check<'_> {
         generations
     }
 
-    fn meta_record(&self, key: &[u8], record: &[u8]) -> Result<Option<(GroupId, u64)>, String> {
-        let value = unseal(record).map_err(|error| error.to_string())?;
+    fn meta_record(&self, key: &[u8], record: &[u8]) -> Result<Option<(GroupId, u64)>, Unsound> {
+        let value = unseal(record)?;
         if let Some(name) = key.strip_prefix(b"r/") {
-            return self.verify.record(&String::from_utf8_lossy(name), value).map(|()| None);
+            self.verify.record(&String::from_utf8_lossy(name), value)?;
+            return Ok(None);
         }
         let is_mark = key.starts_with(super::erase::MARK) && value.is_empty();
         if is_mark || key.starts_with(super::closed::MARK) {
@@ -146,10 +167,10 @@ impl Check<'_> {
             return Ok(None);
         }
         let Some(group) = key.strip_prefix(b"g/") else {
-            return Err("no record of that name is known".to_owned());
+            return Err(RecordError::Unknown.into());
         };
         let number = |bytes: &[u8]| {
-            let bytes = bytes.try_into().map_err(|_| "it is no generation of a group".to_owned());
+            let bytes = bytes.try_into().map_err(|_| Unsound::Generation);
             bytes.map(u64::from_be_bytes)
         };
         Ok(Some((GroupId(number(group)?), number(value)?)))
@@ -189,7 +210,7 @@ impl Check<'_> {
                 self.side(side, opened);
             } else if let Some((group, generation)) = group_of(&name) {
                 let current = generations.get(&group).copied().unwrap_or(0);
-                // Others are what an unfinished snapshot left; the next start drops them.
+                // Others were left by an unfinished snapshot; the next start drops them.
                 if generation == current {
                     self.groups.insert(group);
                     self.group(group, generation, &name, logs.get(&group));
@@ -254,7 +275,7 @@ impl Check<'_> {
         sound
     }
 
-    /// The databases beside those of the store.
+    /// The side databases.
     fn sides(&mut self, dir: &Path) -> io::Result<()> {
         for name in side::names(dir)? {
             self.file = dir.join(side::file(&name));
@@ -265,9 +286,8 @@ impl Check<'_> {
 
     fn side(&mut self, name: &str, opened: io::Result<(Engine, Tree)>) {
         let checked = opened
-            .map(|(engine, tree)| SideRows::unopened(engine, tree))
-            .map_err(|error| error.to_string())
-            .and_then(|rows| self.verify.side(name, &rows));
+            .map_err(Unsound::from)
+            .and_then(|(engine, tree)| self.verify.side(name, &SideRows::unopened(engine, tree)));
         match checked {
             Ok(damaged) => {
                 for (record, what) in damaged {

@@ -8,6 +8,8 @@ use super::check::{CheckReport, Verify, check_folder};
 use super::keyspace::{redo, value};
 use super::*;
 use crate::log::format_samples as log_samples;
+use crate::machine::MachineError;
+use crate::records::RecordError;
 use crate::types::LogPosition;
 
 const GROUP: GroupId = GroupId(7);
@@ -16,15 +18,15 @@ const GROUP: GroupId = GroupId(7);
 struct Anything;
 
 impl Verify for Anything {
-    fn record(&self, _: &str, _: &[u8]) -> Result<(), String> {
+    fn record(&self, _: &str, _: &[u8]) -> Result<(), RecordError> {
         Ok(())
     }
 
-    fn group(&self, _: &Keyspace) -> Result<(), String> {
+    fn group(&self, _: &Keyspace) -> Result<(), MachineError> {
         Ok(())
     }
 
-    fn side(&self, _: &str, _: &SideRows) -> Result<Vec<(String, String)>, String> {
+    fn side(&self, _: &str, _: &SideRows) -> Result<Vec<(String, String)>, Unsound> {
         Ok(Vec::new())
     }
 }

@@ -1,8 +1,9 @@
-//! Groups that were closed on this node for good, `x/<group>` in `meta`: why, as text.
+//! Groups that were permanently closed on this node, `x/<group>` in `meta`: why, as text.
 
 use std::io;
 
-use super::{Storage, seal, unseal};
+use super::Storage;
+use super::seal::{seal, unseal};
 use keyviz_types::GroupId;
 
 pub(super) const MARK: &[u8] = b"x/";
@@ -12,7 +13,7 @@ pub(super) fn mark_key(group: GroupId) -> Vec<u8> {
 }
 
 impl Storage {
-    /// Records that a group must not be opened here again. Erasing the group removes the record.
+    /// Records that a group must never be opened here again. Erasing the group removes the record.
     pub(crate) async fn close_group(&self, group: GroupId, reason: &str) -> io::Result<()> {
         self.put_meta(mark_key(group), seal(reason.as_bytes())).await
     }

@@ -1,9 +1,9 @@
-//! Free space of the disk: what is refused, and by whom, before the database meets a full disk.
+//! Free space of the disk: what is refused before the database hits a full disk.
 //!
-//! sled does not outlive a write that finds no room: it refuses everything from then on. So the
-//! free space is looked at ten times a second, and what can wait is refused while there is still
-//! room for what cannot: votes, the entries that open a term, the marks that purge a log, entries
-//! that were accepted before.
+//! After a write fails with ENOSPC, sled refuses all further writes: it refuses everything from
+//! then on. So free space is measured ten times a second, and whatever can wait is refused while
+//! there is still space for what cannot: votes, the entries that open a term, the marks that purge
+//! a log, entries that were accepted before.
 //!
 //! | free | |
 //! |---|---|
@@ -27,11 +27,13 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// The free space is looked at this often. A disk takes some 100 MiB in that time at most, which is
-/// less than the default floor.
+use crate::loops::{Loops, RaftLoop};
+
+/// The interval between measurements. A disk takes some 100 MiB in that time at most, which is less
+/// than the default floor.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// The floor where none is given: this, or an eighth of the disk where that is less.
+/// The default floor: this, or an eighth of the disk if that is less.
 const DEFAULT_FLOOR_BYTES: u64 = 256 * 1024 * 1024;
 
 /// The largest ballast. It has to hold votes and marks, a few hundred bytes each.
@@ -39,7 +41,7 @@ const MAX_BALLAST_BYTES: u64 = 16 * 1024 * 1024;
 
 const BALLAST: &str = "BALLAST";
 
-/// How much room a node's disk has.
+/// The space on a node's disk.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum DiskSpace {
     /// Less than the floor is free: the node is read-only.
@@ -54,12 +56,12 @@ pub enum DiskSpace {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "the disk of {} is full: {free_bytes} bytes are free, and {min_free_bytes} are kept free; \
-     the node is read-only until there is room", .dir.display()
+     the node is read-only until there is space", .dir.display()
 )]
 pub struct DiskFull {
     /// The node's folder.
     pub dir: PathBuf,
-    /// Bytes that were free at the last look.
+    /// Bytes that were free at the last measurement.
     pub free_bytes: u64,
     /// Bytes below which writes are refused.
     pub min_free_bytes: u64,
@@ -97,7 +99,7 @@ impl std::fmt::Debug for DiskSpaceMonitor {
     }
 }
 
-/// What the state is after a look. `wanted` are bytes of ballast that are to be taken back first.
+/// The state after a measurement. `wanted` are bytes of ballast that are to be taken back first.
 fn next(now: DiskSpace, free: u64, floor: u64, wanted: u64) -> DiskSpace {
     let scarce = floor + floor / 2;
     let margin = floor / 8 + wanted;
@@ -119,8 +121,8 @@ fn space(dir: &Path) -> io::Result<(u64, u64)> {
 }
 
 impl DiskSpaceMonitor {
-    /// Looks at the disk of a folder once, and gives the ballast up where the database would not
-    /// even open. `floor` `None`: by the size of the disk; 0: nothing is ever refused.
+    /// Measures the disk of a folder once, and releases the ballast if the database could not even
+    /// open. `floor` `None`: by the size of the disk; 0: nothing is ever refused.
     pub(crate) fn of(dir: &Path, floor: Option<u64>) -> io::Result<Self> {
         let (free, total) = space(dir)?;
         let floor = floor.unwrap_or_else(|| DEFAULT_FLOOR_BYTES.min(total / 8));
@@ -151,8 +153,8 @@ impl DiskSpaceMonitor {
         Self { shared: Arc::new(shared), watch: Arc::default() }
     }
 
-    /// Looks again and again until [`DiskSpaceMonitor::stop`].
-    pub(crate) fn watch(&self) -> io::Result<()> {
+    /// Measures repeatedly until [`DiskSpaceMonitor::stop`].
+    pub(crate) fn watch(&self, loops: Loops) -> io::Result<()> {
         if self.shared.floor == 0 {
             return Ok(());
         }
@@ -171,22 +173,22 @@ impl DiskSpaceMonitor {
                 shared.look();
             }
         };
-        let thread = std::thread::Builder::new().name("disk-room".into()).spawn(look)?;
+        let thread = std::thread::Builder::new().name("disk-watch".into());
+        let thread = thread.spawn(move || loops.run(RaftLoop::DiskWatch, look))?;
         *self.watch.thread.lock() = Some(thread);
         Ok(())
     }
 
-    /// Ends the looking.
+    /// Stops measuring.
     pub(crate) fn stop(&self) {
         if self.watch.stopped.swap(true, Ordering::AcqRel) {
             return;
         }
         *self.watch.stopping.lock() = true;
         self.watch.stop.notify_all();
-        if let Some(thread) = self.watch.thread.lock().take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that looks at the disk panicked");
+        if let Some(thread) = self.watch.thread.lock().take() {
+            // A panic was reported when it happened.
+            let _ = thread.join();
         }
     }
 
@@ -259,14 +261,14 @@ impl Shared {
         let free = match self.free() {
             Ok(free) => free,
             Err(error) => {
-                tracing::debug!(%error, "the free space of the disk cannot be told");
+                tracing::debug!(%error, "the free space of the disk cannot be determined");
                 return;
             }
         };
         self.free.store(free, Ordering::Relaxed);
         let held = self.ballast_path().exists();
         if held && free < self.floor / 4 {
-            // What fails here is tried again with the next look.
+            // A failure here is retried at the next measurement.
             let _ = std::fs::remove_file(self.ballast_path());
         }
         let before = self.state();
@@ -280,10 +282,10 @@ impl Shared {
         match (before, now) {
             (DiskSpace::Full, DiskSpace::Full) => {}
             (_, DiskSpace::Full) => tracing::error!(
-                %dir, free, floor, "the disk is full: the node is read-only until there is room"
+                %dir, free, floor, "the disk is full: the node is read-only until there is space"
             ),
             (DiskSpace::Full, _) => {
-                tracing::warn!(%dir, free, floor, "the disk has room: the node takes writes again");
+                tracing::warn!(%dir, free, floor, "the disk has space again: writes are accepted");
             }
             (DiskSpace::Ample, DiskSpace::Scarce) => {
                 tracing::warn!(%dir, free, floor, "the disk is filling up");

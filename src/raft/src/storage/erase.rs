@@ -7,7 +7,8 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use super::{Storage, generation_key, group_of, seal};
+use super::seal::seal;
+use super::{Storage, generation_key, group_of};
 use keyviz_types::GroupId;
 
 pub(super) const MARK: &[u8] = b"e/";

@@ -1,4 +1,4 @@
-//! What a node keeps on disk: one folder, two databases and some beside them, one thread that makes
+//! The storage of a node: one folder, two databases and some side databases, one thread that makes
 //! logs durable.
 //!
 //! | database | tree | holds |
@@ -6,19 +6,19 @@
 //! | `log/db`, the journal | `meta` | see below |
 //! | | `log` | the logs and votes of all groups |
 //! | `db`, the rows | `g<group>.<generation>` | the rows of a group's state machine |
-//! | `side/<name>/db` | `rows` | rows that belong to no group, which fail for themselves |
+//! | `side/<name>/db` | `rows` | rows that belong to no group, which fail independently |
 //!
 //! `meta` has the node records (`r/<name>`), the current generation of each group (`g/<group>`) and
 //! the groups whose erasure has begun (`e/<group>`).
 //!
-//! The journal is synced before anything is answered; the rows are synced only before the log that
-//! they came from is forgotten, because until then they can be had from it again. So that a crash
-//! never leaves rows that the log does not know of, an entry is applied only once it is durable in
-//! the log of this node ([`GroupLog::durable`]).
+//! The journal is synced before a request is answered; the rows are synced only before the log
+//! entries behind them are purged, because until then they can be rebuilt from the log. An entry is
+//! applied only once it is durable in this node's log, so a crash never leaves rows that the log
+//! lacks ([`GroupLog::durable`]).
 //!
-//! Logs and rows have one each because what they hold ends differently: entries go in the order in
-//! which they came, a few seconds later, and rows stay. In one file each segment of it would hold a
-//! few rows among entries long gone, and take up as much room as if they were still there.
+//! Logs and rows have separate databases because their contents have different lifetimes: entries
+//! are purged in order after a few seconds, and rows stay. In one file each segment would hold a
+//! few rows among purged entries, and occupy as much space as if those were still there.
 
 mod batch;
 mod check;
@@ -28,6 +28,7 @@ mod engine;
 mod erase;
 mod folder;
 pub(crate) mod keyspace;
+mod seal;
 mod seed;
 mod side;
 
@@ -43,10 +44,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 pub use batch::Batch;
-pub use check::{CheckReport, Damage, Verify, check_folder};
+pub use check::{CheckReport, Damage, Unsound, Verify, check_folder};
 #[cfg(test)]
 pub(crate) use check_tests::format_samples;
 pub(crate) use disk_space::DiskSpaceMonitor;
@@ -68,9 +69,11 @@ pub use seed::{Seed, SeedError, SeedPoint};
 pub use side::SideRows;
 
 use super::log::{CacheBudget, GroupLog, Op, Writer, WriterStats, stopped};
+use crate::loops::Loops;
 use engine::ROWS;
 pub(crate) use folder::Folder;
 use keyviz_types::{DiskId, GroupId};
+use seal::{seal, unseal};
 
 /// The tree of logs and votes.
 const LOG: &str = "log";
@@ -79,9 +82,8 @@ const LOG: &str = "log";
 /// beside it ([`StorageOptions::log_cache_bytes`]).
 const JOURNAL_CACHE_PART: u64 = 16;
 
-/// Threads that an open storage needs: those of sled's pool and the one that watches them, one of
-/// sled for each of its two databases, one that makes logs durable, and one that looks at the room
-/// on the disk. Each database beside the store has one more.
+/// Threads that an open storage needs: sled's pool and the thread that watches it, one of sled for
+/// each of the two databases, the log writer, and the disk watch. Each side database has one more.
 pub const THREADS: usize = engine::pool::POOL + 1 + 2 + 1 + 1;
 
 /// Bounds of a node's storage.
@@ -129,6 +131,7 @@ struct Inner {
     log: Tree,
     writer: Writer,
     faults: FaultLatch,
+    loops: Loops,
     monitor: DiskSpaceMonitor,
     budget: Arc<CacheBudget>,
     /// The highest generation given out for each group, so that two snapshots never share one.
@@ -143,7 +146,7 @@ impl std::fmt::Debug for Storage {
     }
 }
 
-/// The key in the rows' database of what binds it to the journal.
+/// The key of the record in the rows' database that binds it to the journal.
 const BINDING: &[u8] = b"b/start";
 
 fn record_key(name: &str) -> Vec<u8> {
@@ -165,19 +168,6 @@ fn group_of(name: &str) -> Option<(GroupId, u64)> {
     (tree_name(group, generation) == name).then_some((group, generation))
 }
 
-/// A record of the `meta` tree is its value and the CRC-32 of it.
-fn seal(value: &[u8]) -> Vec<u8> {
-    [value, &crc32fast::hash(value).to_le_bytes()[..]].concat()
-}
-
-fn unseal(record: &[u8]) -> io::Result<&[u8]> {
-    record
-        .split_last_chunk::<4>()
-        .filter(|(value, crc)| crc32fast::hash(value).to_le_bytes() == **crc)
-        .map(|(value, _)| value)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a node record is corrupt"))
-}
-
 impl Storage {
     /// Opens a node's folder, or makes a new one. Blocks while the database recovers.
     pub fn open(dir: impl AsRef<Path>, options: StorageOptions) -> Result<Self, OpenError> {
@@ -185,7 +175,7 @@ impl Storage {
         let folder = Folder::open(dir)?;
         for path in folder.close_to_others() {
             let path = path.display();
-            tracing::warn!("{path} is open to other users, and this one may not change that");
+            tracing::warn!("{path} is accessible to other users, and its mode cannot be changed");
         }
         let faults = FaultLatch::default();
         let opened = || -> io::Result<Inner> {
@@ -199,11 +189,13 @@ impl Storage {
             let rows = rows.dies_with(&journal);
             folder.upgrade(&rows, &journal)?;
             let (meta, log) = (journal.tree(engine::META)?, journal.tree(LOG)?);
-            // What a killed process left in the page cache counts as applied from here on.
+            // Writes that a killed process left in the page cache count as applied from here on.
             journal.sync()?;
             rows.sync()?;
-            let writer = Writer::start(journal.clone(), log.clone(), faults.clone())?;
-            monitor.watch()?;
+            let loops = Loops::default();
+            let writer =
+                Writer::start(journal.clone(), log.clone(), faults.clone(), loops.clone())?;
+            monitor.watch(loops.clone())?;
             Ok(Inner {
                 dir: dir.to_path_buf(),
                 rows,
@@ -212,6 +204,7 @@ impl Storage {
                 meta,
                 log,
                 writer,
+                loops,
                 faults,
                 monitor,
                 budget: CacheBudget::new(options.log_cache_bytes),
@@ -233,7 +226,8 @@ impl Storage {
         journal.sync()?;
         rows.sync()?;
         let (parts, tree) = (faults.clone(), log.clone());
-        let writer = Writer::start_task(journal.clone(), tree, parts);
+        let loops = Loops::default();
+        let writer = Writer::start_task(journal.clone(), tree, parts, &loops);
         Ok(Self {
             inner: Arc::new(Inner {
                 dir: given.name,
@@ -243,6 +237,7 @@ impl Storage {
                 meta,
                 log,
                 writer,
+                loops,
                 faults,
                 monitor: DiskSpaceMonitor::unlimited(),
                 budget: CacheBudget::new(options.log_cache_bytes),
@@ -270,12 +265,12 @@ impl Storage {
         self.put_meta(record_key(name), seal(value)).await
     }
 
-    /// Writes into the database of rows whose they are, and compares with what is there: the two
-    /// databases of a folder must be of one disk, and the journal, which is written first, must not
-    /// be behind. `since`: the start in which the rows were bound first.
+    /// Records the owner of the rows in their database, and compares it with the record found: the
+    /// two databases of a folder must be of one disk, and the journal, which is written first, must
+    /// not be behind. `since`: the start in which the rows were bound first.
     ///
     /// # Errors
-    /// [`io::ErrorKind::InvalidData`] where they do not belong together.
+    /// [`io::ErrorKind::InvalidData`] if they do not belong together.
     pub async fn bind_rows(&self, disk: DiskId, number: u64, since: u64) -> io::Result<()> {
         let rows = self.inner.rows.clone();
         let bound = crate::blocking(move || {
@@ -295,12 +290,21 @@ impl Storage {
         waiter.await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// The failure that stopped this node's storage, if there was one. Everything fails after it.
+    /// The failure that stopped this node's storage, if any. All later operations fail too.
     pub fn fault(&self) -> Option<Fault> {
         self.inner.faults.get().cloned()
     }
 
-    /// How much room the disk has.
+    /// Why the node must stop, once a loop of this layer has panicked; names the loop.
+    pub fn failed_loop(&self) -> watch::Receiver<Option<String>> {
+        self.inner.loops.failed()
+    }
+
+    pub(crate) fn loops(&self) -> &Loops {
+        &self.inner.loops
+    }
+
+    /// The space on the disk.
     pub fn disk_space(&self) -> DiskSpace {
         self.inner.monitor.state()
     }
@@ -310,12 +314,12 @@ impl Storage {
         (self.inner.monitor.free_bytes(), self.inner.monitor.min_free_bytes())
     }
 
-    /// Fails while the disk is full, so that what can wait is refused before the database fails.
+    /// Fails while the disk is full, so that requests are refused before the database fails.
     pub fn check_space(&self) -> Result<(), DiskFull> {
         self.inner.monitor.check()
     }
 
-    /// The same for what a leader has proposed already, which is refused later.
+    /// The same for entries that a leader has already proposed, which are refused at a lower limit.
     pub(crate) fn check_space_to_follow(&self) -> Result<(), DiskFull> {
         self.inner.monitor.check_to_follow()
     }
@@ -325,7 +329,7 @@ impl Storage {
         self.inner.monitor.pretend(free);
     }
 
-    /// What the log writer did since the folder was opened.
+    /// Counters of the log writer since the folder was opened.
     pub fn writer_stats(&self) -> WriterStats {
         self.inner.writer.counters().read()
     }

@@ -5,7 +5,8 @@ use std::io;
 
 use super::keyspace::check_key;
 use super::keyspace::current::{Changes, Current, KeyValue};
-use super::{Storage, record_key, seal};
+use super::seal::seal;
+use super::{Storage, record_key};
 use crate::log::{purged_record, vote_record};
 use crate::types::{LogId, LogPosition, Member, Membership, RaftNodeId, StoredMembership, Vote};
 use keyviz_types::{GroupId, Term};
@@ -52,7 +53,7 @@ impl Storage {
         self.inner.meta.put(&record_key(name), seal(value))
     }
 
-    /// As [`Storage::close`], for who may block.
+    /// Like [`Storage::close`], for callers that may block.
     pub fn close_now(&self) -> io::Result<()> {
         self.inner.writer.stop();
         self.inner.sync()
@@ -68,7 +69,7 @@ impl Seed {
         Ok(self.rows.load(rows)?)
     }
 
-    /// Writes where the group goes on from. Durable once the storage is closed.
+    /// Writes the position from which the group continues. Durable once the storage is closed.
     ///
     /// The node has voted for itself in the latest known term, so the first leader has a later
     /// term, and counts of the old and the restored group cannot be confused.

@@ -5,8 +5,10 @@
 //! other; requests that gather while a frame is on its way leave together in the next one. Votes
 //! are calls of their own on the same connection, and a snapshot is a stream of its own.
 //!
-//! Nothing that a peer can send panics here: what does not decode is answered with an error.
+//! No message from a peer can cause a panic here: one that does not decode is answered with an
+//! error.
 
+mod delivery;
 mod errors;
 mod greeting;
 pub(super) mod held;
@@ -28,13 +30,13 @@ mod wire;
 
 use std::time::Duration;
 
+pub use delivery::receive;
 pub use held::SnapshotProgress;
 pub(crate) use link::status_words;
 pub(crate) use network::GroupNetwork;
 pub(crate) use pace::Pace;
 pub use peers::{PeerError, Peers, PeersOptions};
-pub(crate) use service::Service;
-pub use wire::{RaftMessage, RaftReply, Wire, receive};
+pub use wire::{RaftMessage, RaftReply, Wire};
 
 /// The largest message in either direction: an entry at its bound with room for its frame.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
@@ -51,7 +53,7 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a probe may go unanswered before the connection is given up.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long word of a commit waits for entries of its group to travel with.
+/// How long a commit update is held so that the next append of its group can carry it.
 pub(crate) const COMMIT_HOLD: Duration = Duration::from_millis(10);
 
 /// How long setting up a connection may take.

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::MAX_MESSAGE_BYTES;
 use super::held::{Partial, Reception};
 use super::link::append_bytes;
 use super::receive::{self, Receiving};
@@ -26,7 +27,7 @@ use keyviz_proto as proto;
 use keyviz_proto::raft_appended::Outcome;
 use keyviz_proto::raft_identity::Verdict;
 use keyviz_proto::raft_snapshot_chunk::Part;
-use keyviz_proto::raft_transport_server::RaftTransport;
+use keyviz_proto::raft_transport_server::{RaftTransport, RaftTransportServer};
 use keyviz_types::{self as ids, GroupId};
 
 /// Appends of one peer that are being worked on; beyond, or beyond the node's queue bytes, its
@@ -39,10 +40,19 @@ const FRAME_RESPONSES: usize = 256;
 /// Frames that wait for the peer to read them.
 const FRAMES_QUEUED: usize = 16;
 
-/// The gRPC service that takes what peers send to the groups of this node.
+/// The gRPC service that receives messages from peers for the groups of this node.
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
     pub(super) groups: Groups,
+}
+
+impl Groups {
+    /// The gRPC service to put into the node's server. It finds groups that are created later.
+    pub fn service(&self) -> RaftTransportServer<impl RaftTransport> {
+        RaftTransportServer::new(Service::new(self.clone()))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
 }
 
 impl Service {
@@ -56,13 +66,13 @@ impl Service {
             .ok_or_else(|| Status::not_found(format!("this node does not hold group {group}")))
     }
 
-    /// A full disk takes no commands. What a leader needs to lead, it gets: entries without one.
+    /// A full disk accepts no commands, only entries without one, which a leader needs to lead.
     fn check_space(&self, entries: &[Entry]) -> Result<(), DiskFull> {
         let commands = entries.iter().any(|entry| matches!(entry.payload, Payload::Normal(_)));
         if commands { self.groups.storage().check_space_to_follow() } else { Ok(()) }
     }
 
-    /// What an append must be before the group gets it; else the answer to it.
+    /// Checks an append before the group receives it; otherwise returns the answer to it.
     fn check_to_append(
         &self,
         group: &Group,
@@ -152,7 +162,7 @@ impl Service {
         }
     }
 
-    /// Says who this node is, and what it makes of the caller.
+    /// Identifies this node, and answers with its verdict on the caller.
     pub(crate) async fn answer_identify(
         &self,
         request: proto::RaftIdentifyRequest,
@@ -306,7 +316,7 @@ impl Service {
     }
 }
 
-/// The answer, and what it frees.
+/// The answer, and the queue bytes that it releases.
 type InWork = futures::future::BoxFuture<'static, (proto::RaftAppended, usize)>;
 
 fn answer(seq: u64, outcome: Outcome, message: String) -> proto::RaftAppended {
@@ -382,7 +392,8 @@ impl RaftTransport for Service {
     }
 }
 
-/// Stages what follows the header. What a cut leaves is kept for the next snapshot.
+/// Stages the chunks after the header. If the stream breaks, the staged rows are kept for the next
+/// snapshot.
 async fn receive_snapshot(
     storage: Storage,
     group: Arc<Group>,

@@ -3,23 +3,21 @@
 use futures::future::BoxFuture;
 use tonic::Status;
 
-use super::Service;
-use crate::groups::Groups;
 use crate::types::RaftNodeId;
 use keyviz_proto as proto;
 
-/// What one node sends to another.
+/// A message from one node to another.
 #[derive(Clone, Debug)]
 pub enum RaftMessage {
-    /// Entries, or word of a commit.
+    /// Entries, or a commit update.
     Append(proto::RaftHello, proto::RaftAppend),
-    /// Who is there?
+    /// A request to identify itself.
     Identify(proto::RaftIdentifyRequest),
-    /// A candidate asks for a vote.
+    /// A candidate's request for a vote.
     Vote {
-        /// What it asks.
+        /// The request.
         request: proto::RaftVoteRequest,
-        /// It only asks whether it would get one.
+        /// Only whether the vote would be granted.
         pre_vote: bool,
     },
     /// A leader hands over.
@@ -28,12 +26,12 @@ pub enum RaftMessage {
     Snapshot(Vec<proto::RaftSnapshotChunk>),
 }
 
-/// What it is answered.
+/// The answer to a message.
 #[derive(Clone, Debug)]
 pub enum RaftReply {
     /// To entries.
     Append(proto::RaftAppended),
-    /// Who is there.
+    /// The identity.
     Identify(proto::RaftIdentity),
     /// To a candidate.
     Vote(proto::RaftVoteResponse),
@@ -51,28 +49,4 @@ pub trait Wire: Send + Sync {
         to: RaftNodeId,
         message: RaftMessage,
     ) -> BoxFuture<'static, Result<RaftReply, Status>>;
-}
-
-/// Has the groups of a node take a message, as its gRPC service would.
-pub async fn receive(groups: Groups, message: RaftMessage) -> Result<RaftReply, Status> {
-    let service = Service::new(groups);
-    match message {
-        RaftMessage::Append(hello, append) => {
-            // Without a pause: messages keep the order in which they came.
-            service.check_now(&hello)?;
-            Ok(RaftReply::Append(service.start(append).await.0))
-        }
-        RaftMessage::Identify(request) => {
-            service.answer_identify(request).await.map(RaftReply::Identify)
-        }
-        RaftMessage::Vote { request, pre_vote } => {
-            let answer = service.answer_vote(request, pre_vote).await?;
-            Ok(RaftReply::Vote(answer.into_inner()))
-        }
-        RaftMessage::Transfer(request) => service.take_over(request).await.map(RaftReply::Transfer),
-        RaftMessage::Snapshot(chunks) => {
-            let chunks = futures::stream::iter(chunks.into_iter().map(Ok));
-            service.install(chunks).await.map(RaftReply::Snapshot)
-        }
-    }
 }

@@ -11,7 +11,7 @@ use keyviz_directory::{Directory, MembershipState};
 use keyviz_kv::{Coordinator, KvError};
 use keyviz_proto as proto;
 use keyviz_proto::{join_response, propose_response};
-use keyviz_raft::{Group, Groups, Member, NotServed, Storage};
+use keyviz_raft::{Fault, Group, Groups, Member, NotServed, Storage};
 use keyviz_security::Security;
 use keyviz_types::{DiskId, GroupId, NodeId};
 
@@ -41,23 +41,46 @@ pub(crate) struct ClusterService {
     pub(crate) loops: Arc<LoopHealth>,
 }
 
+/// Why a node cannot serve.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum NotReady {
+    /// A control loop ended.
+    #[error("{0}")]
+    Loop(String),
+    /// The storage failed.
+    #[error(transparent)]
+    Storage(#[from] Fault),
+    /// The node is no longer a member.
+    #[error("{0}")]
+    Removed(String),
+    /// The node has just started.
+    #[error("this node has not applied a route catalog yet")]
+    NoRoutes,
+    /// A replica was closed because it contradicts its leader.
+    #[error("Raft group {group} is closed on this node: {reason}")]
+    Closed { group: GroupId, reason: String },
+    /// Groups without a leader or quorum.
+    #[error("{}", unserved_words(.0))]
+    Unserved(Vec<(GroupId, NotServed)>),
+}
+
 impl ClusterService {
     /// Checks whether this node can serve.
-    pub(crate) fn readiness(&self) -> Result<(), String> {
+    pub(crate) fn readiness(&self) -> Result<(), NotReady> {
         if let Some(failure) = self.loops.failure() {
-            return Err(failure.to_owned());
+            return Err(NotReady::Loop(failure.to_owned()));
         }
         if let Some(fault) = self.storage.fault() {
-            return Err(fault.to_string());
+            return Err(NotReady::Storage(fault));
         }
         if let Some(reason) = self.removed() {
-            return Err(reason);
+            return Err(NotReady::Removed(reason));
         }
         if !self.coordinator.has_routes() {
-            return Err("this node has not applied a route catalog yet".to_owned());
+            return Err(NotReady::NoRoutes);
         }
         if let Some((group, reason)) = self.groups.closed().into_iter().next() {
-            return Err(format!("Raft group {group} is closed on this node: {reason}"));
+            return Err(NotReady::Closed { group, reason });
         }
         let placement = self.directory.placement();
         let placed = |group: &GroupId| {
@@ -68,7 +91,7 @@ impl ClusterService {
         let groups = self.groups.list().into_iter().filter(|group| placed(&group.id()));
         let unserved: Vec<_> =
             groups.filter_map(|group| Some((group.id(), group.served_by().err()?))).collect();
-        if unserved.is_empty() { Ok(()) } else { Err(unserved_words(&unserved)) }
+        if unserved.is_empty() { Ok(()) } else { Err(NotReady::Unserved(unserved)) }
     }
 
     /// Why this node no longer serves; `None`: it is a member.

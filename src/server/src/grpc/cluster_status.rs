@@ -1,5 +1,5 @@
-//! What `GetStatus` says: every member and every group, asked live, and what this node tells others
-//! of itself.
+//! What `GetStatus` says: every member and every group, queried live, and the status that this node
+//! reports to others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -12,13 +12,14 @@ use keyviz_raft::SERVED_WITHIN;
 use keyviz_types::{GroupId, NodeId};
 
 use crate::grpc::cluster::ClusterService;
+use keyviz_peer::CallError;
 use keyviz_peer::snapshot::{ClusterSnapshot, STATUS_DEADLINE, group_to_wire};
 
-/// How long the catalog may take to apply here what its leader has.
+/// Time limit for the catalog here to catch up with its leader.
 const CURRENT_WITHIN: Duration = Duration::from_millis(500);
 
 impl ClusterService {
-    /// Every member and every group, asked live.
+    /// Every member and every group, queried live.
     pub(crate) async fn status(&self) -> Result<proto::ClusterStatus, Status> {
         let members = self.directory.members();
         let asks = members.iter().map(|(id, address)| async move {
@@ -28,11 +29,14 @@ impl ClusterService {
             } else {
                 self.peers.node_status(*id, STATUS_DEADLINE).await
             };
-            // A node that takes part in nothing is as good as silent, and says why.
+            // A node that takes part in nothing counts as silent, with its reason.
             let said = match said {
-                Ok(said) if !said.refused.is_empty() => Err(said.refused),
-                Err(error) => Err(self.doubt(*id).unwrap_or(error)),
-                said => said,
+                Ok(said) if !said.refused.is_empty() => Err(Silence::Refused(said.refused)),
+                Ok(said) => Ok(said),
+                Err(error) => Err(match self.doubt(*id) {
+                    Some(doubt) => Silence::Doubted(doubt),
+                    None => Silence::Call(error),
+                }),
             };
             (*id, address.clone(), said, asked.elapsed())
         });
@@ -40,7 +44,7 @@ impl ClusterService {
         let voters = self.voters(GroupId::CATALOG, &said_by(&said));
         let snapshot = ClusterSnapshot::of(said.iter().map(|(id, ..)| *id), said_by(&said));
         let current = self.is_current(&snapshot).await;
-        // After that, so that it is as new as what was waited for.
+        // Read afterwards, so that it is as new as the state waited for.
         let placed = self.catalog.applied().placement();
         let moves: Vec<_> = snapshot.moving(&placed).into_iter().collect();
         let (left, moves_waiting) = snapshot.balance(&placed).moves_left();
@@ -52,7 +56,7 @@ impl ClusterService {
                 address: address.address.clone(),
                 http: ok.map_or_else(|| address.http.clone(), |said| said.http.clone()),
                 ok: ok.is_some(),
-                error: said.as_ref().err().cloned().unwrap_or_default(),
+                error: said.as_ref().err().map_or_else(String::new, Silence::to_string),
                 catalog_version: ok.map_or(0, |said| said.catalog_version),
                 version: ok.map_or_else(String::new, |said| said.version.clone()),
                 voter: voters.contains(&id.0),
@@ -90,14 +94,14 @@ impl ClusterService {
         })
     }
 
-    /// What speaks against a member, where somebody came in its name.
+    /// The doubt about a member, if another process claimed its id.
     fn doubt(&self, node: NodeId) -> Option<String> {
         self.groups.peers().roster()?.doubts().remove(&node)
     }
 
     /// Whether this node has applied all that the catalog group agreed on before the snapshot was
-    /// taken, its members included. A node that has just started has not, and what it knows of
-    /// moves is old.
+    /// taken, its members included. A node that has just started has not, and its list of moves is
+    /// old.
     async fn is_current(&self, snapshot: &ClusterSnapshot) -> bool {
         let (Some(end), Some(group)) = (snapshot.catalog_end(), self.catalog.group()) else {
             return false;
@@ -155,7 +159,7 @@ impl ClusterService {
         }
     }
 
-    /// The replicas of this node, those that it closed among them.
+    /// The replicas of this node, including closed ones.
     fn peer_groups(&self) -> Vec<proto::PeerGroupStatus> {
         let open = self.groups.list().into_iter().map(|group| group_to_wire(&group));
         let closed = self.groups.closed().into_iter().map(|(group, reason)| {
@@ -174,7 +178,7 @@ impl ClusterService {
             http: self.http.clone(),
             read_only: self.read_only().unwrap_or_default(),
             refused: self.refused(),
-            not_ready: self.readiness().err().unwrap_or_default(),
+            not_ready: self.readiness().err().map_or_else(String::new, |error| error.to_string()),
             warning: self.security.warning().unwrap_or_default(),
             uptime_ms: millis(self.started.elapsed()),
             groups: self.peer_groups(),
@@ -182,10 +186,21 @@ impl ClusterService {
     }
 }
 
+/// Why a member has no status.
+#[derive(Debug, thiserror::Error)]
+enum Silence {
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    Doubted(String),
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
 type Said = Vec<(
     NodeId,
     keyviz_directory::MemberAddress,
-    Result<proto::PeerStatusResponse, String>,
+    Result<proto::PeerStatusResponse, Silence>,
     Duration,
 )>;
 type SaidBy<'a> = BTreeMap<u64, &'a proto::PeerStatusResponse>;
@@ -202,8 +217,8 @@ fn view(said: &proto::PeerStatusResponse, group: GroupId) -> Option<&proto::Peer
     said.groups.iter().find(|view| view.group_id == group.0)
 }
 
-/// Whether a replica says that it leads, with a quorum that it heard of lately. One of an earlier
-/// version says nothing of its quorum.
+/// Whether a replica claims to lead with a recently confirmed quorum. One of an earlier version
+/// reports no quorum.
 fn leads_with_quorum(view: &proto::PeerGroupStatus) -> bool {
     let fresh = |age| u128::from(age) <= SERVED_WITHIN.as_millis();
     view.role == "leader" && view.quorum_age_ms.is_none_or(fresh)

@@ -1,30 +1,31 @@
 //! A member that is reached elsewhere from now on.
 //!
-//! The member is the one that has its disk, wherever it is. So the leader of the catalog group asks
-//! who answers at the new address, and changes the address in the group's membership only where
-//! that is the member's disk in a state that the cluster knows, and nobody stands for it at the old
-//! address any more. Each node takes addresses from that membership; the leaders of the other
-//! groups follow.
+//! The member is the one that has its disk, wherever it is. So the leader of the catalog group
+//! identifies the node at the new address, and changes the address in the group's membership only
+//! if that node runs on the member's disk in a state known to the cluster, and no process answers
+//! as the member at the old address. Each node takes addresses from that membership; the leaders of
+//! the other groups follow.
 
 use std::time::Duration;
 
 use tonic::{Code, Status};
 
+use keyviz_peer::CallError;
 use keyviz_proto as proto;
 use keyviz_raft::{Group, Member};
 use keyviz_types::NodeId;
 
 use crate::grpc::cluster::ClusterService;
 
-/// Who answers at an address has so long to say who it is.
+/// Time limit of an identification at the new address.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
-/// The same at the old address, where nobody should answer.
+/// The same at the old address, where no node should answer.
 const OLD_ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 impl ClusterService {
-    /// Changes where a member is reached, if this is a change. Called where this node leads
-    /// `group`, the catalog group.
+    /// Changes the address of a member, if it differs. Call it on the leader of `group`, the
+    /// catalog group.
     pub(crate) async fn move_member(
         &self,
         group: &Group,
@@ -33,10 +34,10 @@ impl ClusterService {
         mut next: Member,
     ) -> Result<(), Status> {
         if next.http.is_empty() {
-            // Who moves it does not say; the node itself does.
+            // The caller does not know it; the node itself reports it.
             next.http.clone_from(&known.http);
         }
-        if known.addr == next.addr {
+        if *known == next {
             return Ok(());
         }
         self.check_moved(id, known, &next).await?;
@@ -44,7 +45,10 @@ impl ClusterService {
         let changed = group.set_addresses([(id.0, next)].into());
         match tokio::time::timeout(self.timeout, changed).await {
             Ok(Ok(())) => {
-                tracing::info!("node {id} is at {to} now, and was at {from}");
+                match to == from {
+                    true => tracing::info!("node {id}, at {to}, serves HTTP elsewhere now"),
+                    false => tracing::info!("node {id} is at {to} now, and was at {from}"),
+                }
                 Ok(())
             }
             Ok(Err(error)) => Err(Status::unavailable(error.to_string())),
@@ -83,11 +87,11 @@ impl ClusterService {
         id: NodeId,
         address: &str,
         limit: Duration,
-    ) -> Result<proto::RaftIdentity, String> {
+    ) -> Result<proto::RaftIdentity, CallError> {
         match tokio::time::timeout(limit, self.groups.peers().ask_elsewhere(id, address)).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(status)) => Err(keyviz_proto::failure::describe(&status)),
-            Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
+            Ok(Err(status)) => Err(status.into()),
+            Err(_) => Err(CallError::Timeout(limit)),
         }
     }
 }

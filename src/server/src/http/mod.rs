@@ -51,9 +51,10 @@ pub(crate) use state::HttpState;
 use keyviz_json::{
     ClusterJson, RoutesJson, axis_from_name, parse_key, role_from_name, series_from_name,
 };
-use reply::{Encoding, bad, flag, json, keys, number, parameters, problem};
+pub(crate) use reply::problem;
+use reply::{Encoding, bad, flag, json, keys, number, parameters};
 
-/// Nothing but the page's own files may run or be asked; keys are data and stay text.
+/// Only the page's own files may run or be requested; keys are data and stay text.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'";
@@ -94,7 +95,7 @@ pub(crate) fn router(state: HttpState) -> Router {
         .with_state(state)
 }
 
-/// Lets a call of the API in, where it shows what it needs.
+/// Admits a call of the API if it has the required credential.
 async fn admit(State(state): State<HttpState>, request: Request, next: Next) -> Response {
     if let Some(gate) = &state.gate
         && let Err(status) = gate.admit(Need::Token, None, request.headers())
@@ -246,10 +247,10 @@ async fn ready(State(state): State<HttpState>) -> Response {
     let warning = warning.unwrap_or_default();
     match state.cluster.readiness() {
         Ok(()) => match state.cluster.read_only() {
-            // Reads and the matrix go on, so traffic may.
+            // Reads and matrices are still served, so traffic may continue.
             Some(reason) => format!("ready, read-only: {reason}\n{warning}").into_response(),
             None => format!("ready\n{warning}").into_response(),
         },
-        Err(reason) => problem(&Status::unavailable(reason)),
+        Err(error) => problem(&Status::unavailable(error.to_string())),
     }
 }

@@ -1,9 +1,9 @@
 //! `POST /api/v1/routes/split` and `/api/v1/routes/merge`: the page's buttons.
 //!
 //! The body is JSON with the fields of `SplitRouteRequest` and `MergeRoutesRequest`, the key as
-//! text or `hex:...`; the answer is that of `routes split --format json`. Only JSON is taken, and
-//! nothing that a browser says comes from another site: a page elsewhere must not be able to change
-//! routes behind the back of who has this one open.
+//! text or `hex:...`; the answer is that of `routes split --format json`. Only JSON is accepted,
+//! and no request that a browser marks as coming from another site: a page elsewhere must not be
+//! able to change routes on behalf of a user who has this one open.
 
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
@@ -11,6 +11,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::{Json, Router, routing::post};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tonic::{Request, Status};
 
 use keyviz_proto as proto;
@@ -23,8 +24,8 @@ use keyviz_json::{RouteChangeJson, parse_key};
 
 pub(crate) fn routes() -> Router<HttpState> {
     Router::new()
-        .route("/api/v1/routes/split", post(split))
-        .route("/api/v1/routes/merge", post(merge))
+        .route("/api/v1/routes/split", post(change::<Split>))
+        .route("/api/v1/routes/merge", post(change::<Merge>))
 }
 
 #[derive(Deserialize)]
@@ -53,30 +54,27 @@ struct Merge {
     cluster_id: String,
 }
 
-async fn split(
-    State(state): State<HttpState>,
-    headers: HeaderMap,
-    body: Result<Json<Split>, JsonRejection>,
-) -> Response {
-    let changed = async {
-        let Split { route_id, key, expected_version, request_id, cluster_id } =
-            checked(&headers, body)?;
+/// The body of a request that changes routes.
+trait Change: DeserializeOwned + Send + 'static {
+    /// Makes the change.
+    fn make(self, routes: SharedRoutes) -> impl Future<Output = Changed> + Send;
+}
+
+type Changed = Result<tonic::Response<proto::RouteChangeResponse>, Status>;
+
+impl Change for Split {
+    async fn make(self, routes: SharedRoutes) -> Changed {
+        let Split { route_id, key, expected_version, request_id, cluster_id } = self;
         let key = parse_key(&key).map_err(|error| bad("key", &key, &error.to_string()))?;
         let split =
             proto::SplitRouteRequest { route_id, key, expected_version, request_id, cluster_id };
-        SharedRoutes(state.routes).split_route(Request::new(split)).await
-    };
-    answer(changed.await)
+        routes.split_route(Request::new(split)).await
+    }
 }
 
-async fn merge(
-    State(state): State<HttpState>,
-    headers: HeaderMap,
-    body: Result<Json<Merge>, JsonRejection>,
-) -> Response {
-    let changed = async {
-        let Merge { left_id, right_id, expected_version, request_id, cluster_id } =
-            checked(&headers, body)?;
+impl Change for Merge {
+    async fn make(self, routes: SharedRoutes) -> Changed {
+        let Merge { left_id, right_id, expected_version, request_id, cluster_id } = self;
         let merge = proto::MergeRoutesRequest {
             left_id,
             right_id,
@@ -84,9 +82,23 @@ async fn merge(
             request_id,
             cluster_id,
         };
-        SharedRoutes(state.routes).merge_routes(Request::new(merge)).await
+        routes.merge_routes(Request::new(merge)).await
+    }
+}
+
+async fn change<C: Change>(
+    State(state): State<HttpState>,
+    headers: HeaderMap,
+    body: Result<Json<C>, JsonRejection>,
+) -> Response {
+    let made = match checked(&headers, body) {
+        Ok(change) => change.make(SharedRoutes(state.routes)).await,
+        Err(refused) => Err(refused),
     };
-    answer(changed.await)
+    match made {
+        Ok(change) => json(&RouteChangeJson::from(change.get_ref())),
+        Err(status) => problem(&status),
+    }
 }
 
 fn checked<T>(headers: &HeaderMap, body: Result<Json<T>, JsonRejection>) -> Result<T, Status> {
@@ -96,11 +108,4 @@ fn checked<T>(headers: &HeaderMap, body: Result<Json<T>, JsonRejection>) -> Resu
     }
     let Json(body) = body.map_err(|error| Status::invalid_argument(error.body_text()))?;
     Ok(body)
-}
-
-fn answer(changed: Result<tonic::Response<proto::RouteChangeResponse>, Status>) -> Response {
-    match changed {
-        Ok(change) => json(&RouteChangeJson::from(change.get_ref())),
-        Err(status) => problem(&status),
-    }
 }

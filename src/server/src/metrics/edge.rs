@@ -22,10 +22,12 @@ pub(super) fn encode(parts: &MetricsParts, page: &mut Page<'_>) -> fmt::Result {
     gauges(&mut page.0, "connections", "Connections of callers that are open, by port", open)?;
     let help = "Connections of callers that were taken";
     page.counter("connections_taken", help, counts.taken)?;
-    let help = "Connections of callers that were closed because nothing was asked on them";
+    let help = "Connections of callers that were closed because nothing moved on them";
     page.counter("connections_closed_idle", help, counts.closed_idle)?;
     let help = "Connections that were closed at once because callers hold all that there may be";
     page.counter("connections_turned_away", help, counts.turned_away)?;
+    let help = "Answers that were given up because the caller did not take them";
+    page.counter("answers_unread", help, counts.unread)?;
     let help = "Calls that were refused, by what they lacked";
     let kind = MetricType::Counter;
     let mut family = page.0.encode_descriptor("calls_refused", help, None, kind)?;

@@ -80,7 +80,7 @@ impl KeyVizPeer for MatrixPeer {
         let local = &self.local;
         let proto::TotalsRequest { query, packed } = request.into_inner();
         let query = self.query(query)?;
-        let totals = local.totals_for(Asker::Peer, query).await.map_err(work_status)?;
+        let totals = local.totals(Asker::Peer, query).await.map_err(work_status)?;
         let times = (local.clock().now_ms(), local.history().config().step_ms);
         Ok(stream(totals_chunks(totals, &self.cluster_id(), times, packed)))
     }
@@ -106,7 +106,7 @@ impl KeyVizPeer for MatrixPeer {
         let rows = Arc::new(row_axis_from_wire(&request)?);
         let columns = Arc::new(column_plan_from_wire(&request)?);
         let (query, spans) = (self.query(request.query)?, request.spans);
-        let parts = self.local.columns_for(Asker::Peer, query, rows, columns, spans).await;
+        let parts = self.local.columns(Asker::Peer, query, rows, columns, spans).await;
         let (parts, cluster_id) = (parts.map_err(work_status)?, self.cluster_id());
         let chunks = parts.into_iter().flat_map(|part| columns_chunks(part, &cluster_id));
         Ok(stream(chunks.collect()))

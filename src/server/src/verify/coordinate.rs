@@ -15,27 +15,25 @@ use keyviz_types::{GroupId, NodeId};
 
 use super::Verification;
 use super::peer::MOST_ADVANCED;
-use super::verdict::{GroupReport, Replicas};
+use super::verdict::{ATTEMPTS, GroupReport, NoDigest, Replicas};
+use keyviz_peer::CallError;
 use keyviz_peer::digests::{self, DigestUpdates};
 use keyviz_peer::snapshot::{STATUS_DEADLINE, group_to_wire};
 
-/// Entries that are tried before a replica that misses them all gives no digest.
-const ATTEMPTS: u32 = 6;
-
-/// How far ahead of the newest replica the first entry is. Where nothing is written, so many
-/// proposals bring the group there.
+/// How far ahead of the newest replica the first entry is. Without writes, this many proposals
+/// bring the group there.
 const FIRST_AHEAD: u64 = 16;
 
-/// A replica may take so long to say that it is armed.
+/// Time limit for a replica to be armed.
 const ARM_WITHIN: Duration = Duration::from_secs(5);
 
-/// A replica that has said nothing for so long gives no digest; it says something twice a second.
+/// A replica that has been silent for this long gives no digest; it reports twice a second.
 const SILENT_FOR: Duration = Duration::from_secs(10);
 
-/// The leader of a group is looked for so long.
+/// Time limit for finding the leader of a group.
 const LEADER_WITHIN: Duration = Duration::from_secs(10);
 
-/// The pause before it is looked for again, and before another entry is tried the first time.
+/// The pause before the next search, and before the second entry is tried.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// How far the verification of a group is.
@@ -48,7 +46,7 @@ pub(crate) struct Progress {
     pub(crate) bytes: u64,
 }
 
-/// Who is told how far a verification is.
+/// Receives the progress of a verification.
 pub(crate) trait Told: Send + Sync {
     fn tell(&self, progress: Progress);
 }
@@ -60,37 +58,33 @@ impl Told for Untold {
     fn tell(&self, _: Progress) {}
 }
 
-/// What the replicas of a group said of it.
+/// The answers of a group's replicas.
 #[derive(Default)]
 struct Said {
     voters: BTreeSet<NodeId>,
     leader: Option<NodeId>,
     /// Of the newest replica.
     applied: u64,
-    /// Those that said nothing, and why.
-    silent: BTreeMap<NodeId, String>,
+    /// The silent ones, with the reason.
+    silent: BTreeMap<NodeId, Silence>,
 }
 
-/// Why a replica gave no digest.
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum NoDigest {
-    /// It was past the entry: another one may do.
-    Missed { applied: u64 },
-    /// More was written than it keeps, or it has too much to do: another try may do.
-    Again(String),
-    /// Another entry would not help.
-    Failed(String),
+/// Why a node did not report the position of its replica.
+#[derive(Debug, thiserror::Error)]
+enum Silence {
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Call(#[from] CallError),
 }
 
-impl NoDigest {
-    fn words(self, index: u64) -> String {
-        match self {
-            NoDigest::Missed { applied } => {
-                format!("it was at entry {applied}, past entry {index}, in {ATTEMPTS} attempts")
-            }
-            NoDigest::Again(reason) | NoDigest::Failed(reason) => reason,
-        }
-    }
+/// Why a group was not brought to an entry.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+enum NotAdvanced {
+    #[error("the group has no leader")]
+    NoLeader,
+    #[error("the group's leader, node {node}: {reason}")]
+    Leader { node: NodeId, reason: String },
 }
 
 /// One attempt, for all replicas.
@@ -101,8 +95,6 @@ struct Attempt {
     number: u32,
     bytes_per_s: u64,
 }
-
-type Outcomes = BTreeMap<NodeId, Result<RowsDigest, NoDigest>>;
 
 impl Verification {
     /// Compares the replicas of a group.
@@ -121,20 +113,16 @@ impl Verification {
             told.tell(Progress { group, index, attempt: number, bytes: 0 });
             let outcomes = self.attempt(attempt, &said, told).await;
             if number == ATTEMPTS || !outcomes.values().any(is_worth_another) {
-                let outcomes = outcomes.into_iter();
-                let replicas: Replicas = outcomes
-                    .map(|(node, outcome)| (node, outcome.map_err(|none| none.words(index))))
-                    .collect();
-                return GroupReport::new(group, index, replicas);
+                return GroupReport::new(group, index, outcomes);
             }
             ahead = next_ahead(ahead, said.applied, &outcomes);
-            // The places of what was armed are free again soon.
+            // The places of armed digests become free soon.
             tokio::time::sleep(PAUSE * number).await;
             number += 1;
         }
     }
 
-    /// Asks the nodes that hold a group how far they are.
+    /// Asks the holders of a group for their positions.
     async fn ask(&self, group: GroupId) -> Said {
         let mut holders: BTreeSet<NodeId> = self.directory.replicas(group).into_iter().collect();
         if holders.is_empty() {
@@ -164,27 +152,27 @@ impl Verification {
         &self,
         node: NodeId,
         group: GroupId,
-    ) -> Result<Option<proto::PeerGroupStatus>, String> {
+    ) -> Result<Option<proto::PeerGroupStatus>, Silence> {
         if node == self.node {
             return Ok(self.groups.get(group).map(|group| group_to_wire(&group)));
         }
         let said = self.peers.node_status(node, STATUS_DEADLINE).await?;
-        // A node that takes part in nothing is as good as silent, and says why.
+        // A node that takes part in nothing counts as silent, with its reason.
         if !said.refused.is_empty() {
-            return Err(said.refused);
+            return Err(Silence::Refused(said.refused));
         }
         Ok(said.groups.into_iter().find(|view| view.group_id == group.0))
     }
 
-    async fn attempt(&self, attempt: Attempt, said: &Said, told: &impl Told) -> Outcomes {
+    async fn attempt(&self, attempt: Attempt, said: &Said, told: &impl Told) -> Replicas {
         let arms = said.voters.iter().map(|node| async move {
             let armed = match said.silent.get(node) {
-                Some(reason) => Err(NoDigest::Failed(reason.clone())),
+                Some(reason) => Err(NoDigest::Failed(reason.to_string())),
                 None => self.arm(*node, attempt).await,
             };
             (*node, armed)
         });
-        let (mut armed, mut outcomes) = (Vec::new(), Outcomes::new());
+        let (mut armed, mut outcomes) = (Vec::new(), Replicas::new());
         for (node, arm) in join_all(arms).await {
             match arm {
                 Ok(updates) => armed.push((node, updates)),
@@ -210,8 +198,8 @@ impl Verification {
             async move { (node, follow(updates, attempt.index, given_up, far).await) }
         });
         let advancing = async {
-            if let Err(reason) = self.advance(attempt, said.leader).await {
-                give_up.send_replace(Some(reason));
+            if let Err(error) = self.advance(attempt, said.leader).await {
+                give_up.send_replace(Some(error));
             }
             std::future::pending().await
         };
@@ -235,7 +223,7 @@ impl Verification {
             match updates.next().await {
                 Some(Ok(proto::DigestAtUpdate { update: Some(Update::Armed(_)) })) => Ok(updates),
                 Some(Ok(proto::DigestAtUpdate { update: Some(Update::Missed(applied)) })) => {
-                    Err(NoDigest::Missed { applied })
+                    Err(NoDigest::Missed { applied, index })
                 }
                 Some(Err(status)) => Err(none_of(&status)),
                 _ => Err(NoDigest::Failed("it answered something else".to_owned())),
@@ -247,8 +235,8 @@ impl Verification {
         }
     }
 
-    /// Has the leader of a group, whoever that is, bring it to the entry.
-    async fn advance(&self, attempt: Attempt, leader: Option<NodeId>) -> Result<(), String> {
+    /// Has the group's current leader bring it to the entry.
+    async fn advance(&self, attempt: Attempt, leader: Option<NodeId>) -> Result<(), NotAdvanced> {
         let Attempt { group, index, .. } = attempt;
         let deadline = Instant::now() + LEADER_WITHIN;
         let mut leader = leader;
@@ -266,10 +254,11 @@ impl Verification {
                 {
                     leader = None;
                 }
-                Ok(Err(_)) => return Err("the group has no leader".to_owned()),
+                Ok(Err(_)) => return Err(NotAdvanced::NoLeader),
                 Err(status) => {
-                    let who = leader.map_or(String::new(), |node| format!(", node {node}"));
-                    return Err(format!("the group's leader{who}: {}", digests::reason(&status)));
+                    let reason = digests::reason(&status);
+                    let node = leader.unwrap_or(self.node);
+                    return Err(NotAdvanced::Leader { node, reason });
                 }
             }
             tokio::time::sleep(PAUSE).await;
@@ -278,25 +267,25 @@ impl Verification {
 }
 
 fn is_worth_another(outcome: &Result<RowsDigest, NoDigest>) -> bool {
-    matches!(outcome, Err(NoDigest::Missed { .. } | NoDigest::Again(_)))
+    matches!(outcome, Err(NoDigest::Missed { .. } | NoDigest::Busy(_)))
 }
 
 fn none_of(status: &tonic::Status) -> NoDigest {
     let reason = digests::reason(status);
     match status.code() {
-        tonic::Code::Aborted | tonic::Code::ResourceExhausted => NoDigest::Again(reason),
+        tonic::Code::Aborted | tonic::Code::ResourceExhausted => NoDigest::Busy(reason),
         _ => NoDigest::Failed(reason),
     }
 }
 
 /// How far ahead the next entry is, after some replicas were past the one before.
-fn next_ahead(ahead: u64, asked_at: u64, outcomes: &Outcomes) -> u64 {
+fn next_ahead(ahead: u64, asked_at: u64, outcomes: &Replicas) -> u64 {
     let passed = outcomes.values().filter_map(|outcome| match outcome {
-        Err(NoDigest::Missed { applied }) => Some(applied.saturating_sub(asked_at)),
+        Err(NoDigest::Missed { applied, .. }) => Some(applied.saturating_sub(asked_at)),
         _ => None,
     });
     let Some(passed) = passed.max() else { return ahead };
-    // Twice of what was applied meanwhile.
+    // Twice the entries applied in between.
     (ahead * 4).max(passed.saturating_mul(2)).min(MOST_ADVANCED / 2)
 }
 
@@ -304,7 +293,7 @@ fn next_ahead(ahead: u64, asked_at: u64, outcomes: &Outcomes) -> u64 {
 async fn follow(
     mut updates: DigestUpdates,
     index: u64,
-    mut given_up: watch::Receiver<Option<String>>,
+    mut given_up: watch::Receiver<Option<NotAdvanced>>,
     far: impl Fn(u64),
 ) -> Result<RowsDigest, NoDigest> {
     let mut taken = false;
@@ -315,7 +304,8 @@ async fn follow(
             reason = async { given_up.wait_for(Option::is_some).await.ok()?.clone() },
                 if !taken =>
             {
-                return Err(NoDigest::Failed(reason.unwrap_or_default()));
+                let reason = reason.map_or_else(String::new, |error| error.to_string());
+                return Err(NoDigest::Failed(reason));
             }
         };
         let update = update.map_err(|_| NoDigest::Failed(silent_for(SILENT_FOR)))?;
@@ -329,7 +319,7 @@ async fn follow(
                 taken = progress.taken;
                 far(progress.bytes);
             }
-            Some(Update::Missed(applied)) => return Err(NoDigest::Missed { applied }),
+            Some(Update::Missed(applied)) => return Err(NoDigest::Missed { applied, index }),
             Some(Update::Digest(digest)) => {
                 far(digest.bytes);
                 return digests::from_wire(index, &digest)
@@ -350,12 +340,12 @@ mod tests {
 
     #[test]
     fn the_next_entry_is_further_ahead_than_what_was_applied_meanwhile_and_bounded() {
-        let missed = |applied| Err(NoDigest::Missed { applied });
-        let outcomes = |applied| Outcomes::from([(NodeId(1), missed(applied))]);
+        let missed = |applied| Err(NoDigest::Missed { applied, index: 1 });
+        let outcomes = |applied| Replicas::from([(NodeId(1), missed(applied))]);
         assert_eq!(next_ahead(16, 100, &outcomes(120)), 64);
         assert_eq!(next_ahead(16, 100, &outcomes(1_100)), 2_000);
         assert_eq!(next_ahead(30_000, 100, &outcomes(40_000)), MOST_ADVANCED / 2);
-        let busy = Outcomes::from([(NodeId(1), Err(NoDigest::Again(String::new())))]);
+        let busy = Replicas::from([(NodeId(1), Err(NoDigest::Busy(String::new())))]);
         assert_eq!(next_ahead(16, 100, &busy), 16);
     }
 
@@ -374,17 +364,17 @@ mod tests {
         assert_eq!(none, Err(NoDigest::Failed("it stopped half way".to_owned())));
         let missed = futures::stream::iter([update(Update::Missed(12))]).boxed();
         let none = follow(missed, 9, given_up, |_| ()).await;
-        assert_eq!(none, Err(NoDigest::Missed { applied: 12 }));
+        assert_eq!(none, Err(NoDigest::Missed { applied: 12, index: 9 }));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_group_that_is_not_brought_to_the_entry_ends_the_wait_of_those_not_there_yet() {
         let (give_up, given_up) = watch::channel(None);
-        give_up.send_replace(Some("no leader".to_owned()));
+        give_up.send_replace(Some(NotAdvanced::NoLeader));
         let waits = futures::stream::pending().boxed();
         let none = follow(waits, 9, given_up.clone(), |_| ()).await;
-        assert_eq!(none, Err(NoDigest::Failed("no leader".to_owned())));
-        // Who has the entry goes on.
+        assert_eq!(none, Err(NoDigest::Failed("the group has no leader".to_owned())));
+        // A replica that has the entry continues.
         let taken = proto::DigestProgress { taken: true, rows: 1, bytes: 2 };
         let digest = proto::RowsDigest { digest: vec![0; 16].into(), rows: 1, bytes: 2 };
         let updates = [update(Update::Progress(taken)), update(Update::Digest(digest))];

@@ -1,5 +1,5 @@
-//! What a node does for another that verifies: digests of its replicas, and advancing groups that
-//! it leads.
+//! The node's part in a verification by another node: digests of its replicas, and advancing groups
+//! that it leads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use keyviz_catalog::CatalogCommand;
-use keyviz_catalog_group::CatalogOutcome;
+use keyviz_catalog_group::{CatalogChangeError, CatalogOutcome};
 use keyviz_kv::KvCommand;
 use keyviz_proto as proto;
 use keyviz_proto::digest_at_update::Update;
@@ -66,7 +66,7 @@ impl Verification {
             let _place = place;
             let give = |update| {
                 let update = proto::DigestAtUpdate { update: Some(update) };
-                // Whoever went away is noticed below.
+                // A caller that went away is noticed below.
                 async { taken.send(Ok(update)).await.unwrap_or_default() }
             };
             give(Update::Armed(applied)).await;
@@ -115,7 +115,7 @@ impl Verification {
             if !group.is_leader() {
                 return Ok(Err(group.leader().filter(|leader| *leader != self.node)));
             }
-            // What is in the log already is applied soon.
+            // Entries already in the log are applied soon.
             if group.wait_applied(index, by_itself).await.is_ok() {
                 return Ok(Ok(()));
             }
@@ -131,7 +131,8 @@ impl Verification {
                 (0..missing.min(PROPOSED_TOGETHER)).map(|_| self.propose_nothing(&group));
             let refused = join_all(proposals).await.into_iter().find_map(Result::err);
             if Instant::now() >= deadline {
-                let reason = refused.unwrap_or_else(|| "it takes too long".to_owned());
+                let reason = refused
+                    .map_or_else(|| "it takes too long".to_owned(), |error| error.to_string());
                 return Err(Status::unavailable(format!(
                     "the group was not brought to entry {index}: {reason}"
                 )));
@@ -142,26 +143,40 @@ impl Verification {
         }
     }
 
-    /// Proposes a command that changes nothing. It is proposed in the group itself, so nobody
-    /// counts it.
-    async fn propose_nothing(&self, group: &Group) -> Result<(), String> {
+    /// Proposes a command that changes nothing. It is proposed directly in the group, so it is not
+    /// counted.
+    async fn propose_nothing(&self, group: &Group) -> Result<(), NotProposed> {
         if group.id() == GroupId::CATALOG {
-            let command = nothing_of_catalog().map_err(|error| error.to_string())?;
-            return match self.catalog.propose_here(&command).await {
+            return match self.catalog.propose_here(&nothing_of_catalog()?).await {
                 Ok(CatalogOutcome::Done(_) | CatalogOutcome::Unknown(_)) => Ok(()),
-                Ok(CatalogOutcome::NotLeader(_)) => Err("it lost its leader".to_owned()),
+                Ok(CatalogOutcome::NotLeader(_)) => Err(NotProposed::NoLeader),
                 Ok(CatalogOutcome::NotSent(reason) | CatalogOutcome::DiskFull(reason)) => {
-                    Err(reason)
+                    Err(NotProposed::Refused(reason))
                 }
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(error.into()),
             };
         }
         match group.propose(nothing_of_data()).await {
-            // What is not known now is seen in the applied index.
+            // An unknown outcome shows in the applied index.
             Ok(_) | Err(ProposeError::Unknown) => Ok(()),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Why a command that changes nothing was not proposed.
+#[derive(Debug, thiserror::Error)]
+enum NotProposed {
+    #[error("it lost its leader")]
+    NoLeader,
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Codec(#[from] keyviz_catalog::CodecError),
+    #[error(transparent)]
+    Catalog(#[from] CatalogChangeError),
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
 }
 
 /// A command of a data group that changes nothing in any version: it deletes an empty range.

@@ -23,7 +23,7 @@ use keyviz_peer::digests::to_wire;
 /// What `Cluster.Verify` answers.
 pub(crate) type Updates = BoxStream<'static, Result<proto::VerifyUpdate, Status>>;
 
-/// How often it says how far it is.
+/// The interval of progress reports.
 const TELL_EVERY: Duration = Duration::from_millis(500);
 
 impl Told for watch::Sender<Option<Progress>> {
@@ -33,8 +33,7 @@ impl Told for watch::Sender<Option<Progress>> {
 }
 
 impl Verification {
-    /// Verifies groups for whoever asks, one after the other. It ends where nobody listens any
-    /// more.
+    /// Verifies groups for a caller, one after the other. It ends when the caller goes away.
     pub(crate) fn stream(
         self: &Arc<Self>,
         request: proto::VerifyRequest,
@@ -117,7 +116,7 @@ fn report_to_wire(report: &GroupReport) -> proto::GroupVerified {
         node_id: node.0,
         outcome: Some(match given {
             Ok(digest) => Outcome::Digest(to_wire(digest)),
-            Err(reason) => Outcome::Error(reason.clone()),
+            Err(error) => Outcome::Error(error.to_string()),
         }),
         differs: differing.contains(node),
     });

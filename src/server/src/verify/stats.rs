@@ -8,7 +8,7 @@ use keyviz_types::GroupId;
 
 use super::verdict::{GroupReport, Verdict};
 
-/// What verifications of this node came to.
+/// The results of this node's verifications.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Totals {
     /// Verifications of a group, by result.
@@ -74,13 +74,14 @@ impl Stats {
 
 #[cfg(test)]
 mod tests {
+    use super::super::verdict::NoDigest;
     use super::*;
     use keyviz_raft::RowsDigest;
     use keyviz_types::NodeId;
 
     fn report(digests: &[Option<u128>]) -> GroupReport {
         let given = digests.iter().map(|digest| {
-            let digest = digest.ok_or("no answer".to_owned())?;
+            let digest = digest.ok_or_else(|| NoDigest::Failed("no answer".to_owned()))?;
             Ok(RowsDigest { index: 1, digest, rows: 1, bytes: 1 })
         });
         GroupReport::new(GroupId(3), 1, (1..).map(NodeId).zip(given).collect())

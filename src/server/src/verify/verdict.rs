@@ -1,14 +1,36 @@
-//! What the digests of a group's replicas say about them.
+//! The verdict on a group from the digests of its replicas.
 
 use std::collections::BTreeMap;
 
 use keyviz_raft::RowsDigest;
 use keyviz_types::{GroupId, NodeId};
 
-/// What each replica of a group came to: its digest, or why it gave none.
-pub type Replicas = BTreeMap<NodeId, Result<RowsDigest, String>>;
+/// The digest of each replica of a group, or why there is none.
+pub type Replicas = BTreeMap<NodeId, Result<RowsDigest, NoDigest>>;
 
-/// What they say together.
+/// Entries that are tried before a replica that misses them all gives no digest.
+pub(super) const ATTEMPTS: u32 = 6;
+
+/// Why a replica gave no digest.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NoDigest {
+    /// It was past the entry in every attempt.
+    #[error("it was at entry {applied}, past entry {index}, in {ATTEMPTS} attempts")]
+    Missed {
+        /// The last entry that it has applied.
+        applied: u64,
+        /// The entry of the last attempt.
+        index: u64,
+    },
+    /// More was written than it keeps, or it has too much to do: another attempt may succeed.
+    #[error("{0}")]
+    Busy(String),
+    /// Another attempt would not help.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// The verdict on all of them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// All replicas have the same rows.
@@ -31,14 +53,14 @@ pub struct GroupReport {
     pub group: GroupId,
     /// The entry that the replicas were compared at.
     pub index: u64,
-    /// What each replica came to.
+    /// The digest of each replica, or why there is none.
     pub replicas: Replicas,
     /// What they say together.
     pub verdict: Verdict,
 }
 
 impl Verdict {
-    /// The verdict on all replicas of a group. A majority is one of all of them, not of those that
+    /// The verdict on all replicas of a group. A majority counts all replicas, not only those that
     /// gave a digest.
     pub fn on(replicas: &Replicas) -> Self {
         let given = || {
@@ -86,7 +108,7 @@ impl GroupReport {
         }
     }
 
-    /// What an operator has to know and to do; `None` where all replicas agree.
+    /// What an operator must know and do; `None` if all replicas agree.
     pub fn words(&self) -> Option<String> {
         let group = match self.group {
             GroupId::CATALOG => "the catalog group".to_owned(),
@@ -128,20 +150,20 @@ impl GroupReport {
 mod tests {
     use super::*;
 
-    fn digest(digest: u128) -> Result<RowsDigest, String> {
+    fn digest(digest: u128) -> Result<RowsDigest, NoDigest> {
         Ok(RowsDigest { index: 9, digest, rows: 1, bytes: 2 })
     }
 
-    fn silent() -> Result<RowsDigest, String> {
-        Err("no answer".to_owned())
+    fn silent() -> Result<RowsDigest, NoDigest> {
+        Err(NoDigest::Failed("no answer".to_owned()))
     }
 
-    fn report(given: &[Result<RowsDigest, String>]) -> GroupReport {
+    fn report(given: &[Result<RowsDigest, NoDigest>]) -> GroupReport {
         let replicas = (1..).map(NodeId).zip(given.iter().cloned()).collect();
         GroupReport::new(GroupId(1), 9, replicas)
     }
 
-    fn verdict(given: &[Result<RowsDigest, String>]) -> Verdict {
+    fn verdict(given: &[Result<RowsDigest, NoDigest>]) -> Verdict {
         report(given).verdict
     }
 

@@ -1,11 +1,11 @@
 //! The edge to sled: everything above sees [`Engine`], [`Tree`] and `io::Error`.
 //!
-//! What sled promises and what is added here:
+//! The guarantees of sled, and the additions here:
 //!
 //! * One insert is atomic; inserts of one thread survive a crash as a prefix of their order.
 //!   Nothing here relies on `apply_batch`, which rolls sled's write buffer to disk twice a call.
-//! * A node has two databases ([`ROWS`], [`JOURNAL`]), each with its own writes and syncs. Nothing
-//!   is promised of the order between them but what the layers above wait for.
+//! * A node has two databases ([`ROWS`], [`JOURNAL`]), each with its own writes and syncs. Their
+//!   relative order is not guaranteed beyond what the layers above wait for.
 //! * `flush` of sled 0.34 ends in `sync_file_range`, which does not make a write survive a power
 //!   loss. [`Engine::sync`] follows it with an `fdatasync` of the database file through a second
 //!   handle.
@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::{seal, unseal};
+use super::seal::{seal, unseal};
 use database::{Database as Given, Db, DbIter, DbTree};
 use fault::FaultLatch;
 use interference::Interference;
@@ -84,7 +84,7 @@ fn corrupt_file(file: &str) -> String {
     format!("the file {file} is corrupt")
 }
 
-/// The tree of node records, and the one that is not the node's but the engine's own.
+/// The tree of node records, and the record in it that belongs to the engine.
 pub(super) const META: &str = "meta";
 pub(super) const SYNC_KEY: &[u8] = b"s/sync";
 
@@ -92,7 +92,7 @@ const SEGMENT_BYTES: usize = 2 * 1024 * 1024;
 
 const _: () = assert!(19 * (RECORD_BYTES + 4 * 1024 + 256) < SEGMENT_BYTES / 4);
 
-/// A database whose lock is still held is tried again so often, with such a pause between.
+/// Attempts at a database whose lock is still held, and the pause between them.
 const LOCK_TRIES: u32 = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -336,7 +336,7 @@ impl Engine {
         self.sync_handle.as_ref().map_or(Ok(()), |file| file.sync_data())
     }
 
-    /// What a test does to the database.
+    /// The faults that a test injects.
     #[cfg(test)]
     pub(crate) fn interference(&self) -> &Interference {
         &self.interference

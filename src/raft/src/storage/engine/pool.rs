@@ -29,7 +29,8 @@ pub(in crate::storage) const POOL: usize = 7;
 /// Threads that are free whatever there is to do.
 const LEAST_FREE: usize = 2;
 
-/// The pause between looks, and so the time after which a call is late, if none came back since.
+/// The pause between checks, and so the time after which a call counts as late if none returned
+/// since.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Looks without a late call after which threads may sleep again.
@@ -92,7 +93,7 @@ pub(in crate::storage) fn watch(db: &sled::Db) -> Calls {
     });
     if !watched.running {
         let overseer = std::thread::Builder::new().name("sled-pool".into());
-        // Without the thread the pool is as sled has it.
+        // Without the thread sled's pool runs unmodified.
         watched.running = overseer.spawn(|| oversee(&WATCHED)).is_ok();
     }
     calls
@@ -122,9 +123,27 @@ impl Database {
     }
 }
 
+/// If the overseer panics, wakes the pool, which then runs as sled has it. The next database that
+/// opens starts another overseer.
+struct WakeAll<'a> {
+    bench: &'a Bench,
+    watched: &'a Mutex<Watched>,
+}
+
+impl Drop for WakeAll<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the thread \"sled-pool\" panicked; sled's pool runs without it");
+            self.bench.keep(0);
+            self.watched.lock().running = false;
+        }
+    }
+}
+
 /// Looks after the databases until all are closed.
 fn oversee(watched: &Mutex<Watched>) {
     let bench = Arc::new(Bench::default());
+    let _awake = WakeAll { bench: &bench, watched };
     let mut alarm = Alarm::default();
     loop {
         std::thread::sleep(LOOK);
@@ -167,7 +186,7 @@ fn may_sleep(databases: usize) -> usize {
     POOL.saturating_sub(databases.div_ceil(2).max(LEAST_FREE))
 }
 
-/// Where threads of the pool sleep.
+/// Where the pool's threads sleep.
 #[derive(Default)]
 struct Bench {
     seats: Mutex<Seats>,

@@ -1,5 +1,5 @@
-//! What binds the two databases of a folder to each other: either may be put back from a copy
-//! alone.
+//! Binds the two databases of a folder to each other: each could be restored from a copy without
+//! the other.
 //!
 //! ```text
 //! b/start   0  16  disk id
@@ -9,7 +9,7 @@
 
 use std::io;
 
-use crate::storage::unseal;
+use crate::storage::seal::unseal;
 use keyviz_types::DiskId;
 
 pub(in crate::storage) fn encode(disk: DiskId, number: u64) -> Vec<u8> {
@@ -56,7 +56,7 @@ pub(in crate::storage) fn check(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::seal;
+    use crate::storage::seal::seal;
 
     #[test]
     fn a_database_of_another_folder_or_a_journal_that_went_back_is_refused() {

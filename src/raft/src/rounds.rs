@@ -1,7 +1,8 @@
-//! Lets requests that can share one answer share one round trip.
+//! Requests that can share one answer share one round trip.
 //!
-//! A request joins the next round, never one that is in progress, so the result of the round was
-//! true after the request arrived. This makes a shared read index linearizable.
+//! A request joins the next round, never one that is under way, so the answer was true after the
+//! request arrived. This makes a shared read index linearizable. The number of rounds depends on
+//! how long one takes, not on how many requests there are.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,24 +10,30 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// Rounds of one query. At most one is in progress; the number of waiters is bounded by the
-/// requests in flight.
-pub(super) struct Rounds<T> {
+/// Rounds of one query. At most one is under way; the number of waiters is bounded by the requests
+/// in flight.
+#[derive(Debug)]
+pub struct Rounds<T> {
     state: Mutex<State<T>>,
 }
 
+#[derive(Debug)]
 struct State<T> {
+    /// A task runs the rounds, and will run one for those that wait.
     running: bool,
+    /// Requests of the next round.
     waiting: Vec<oneshot::Sender<T>>,
 }
 
 impl<T: Clone + Send + 'static> Rounds<T> {
-    pub(super) fn new() -> Arc<Self> {
+    /// Rounds that nobody has joined yet.
+    pub fn new() -> Arc<Self> {
         Arc::new(Rounds { state: Mutex::new(State { running: false, waiting: Vec::new() }) })
     }
 
-    /// The result of the next round. `None`: the round was dropped (the runtime stops).
-    pub(super) async fn join<F, Fut>(self: &Arc<Self>, ask: F) -> Option<T>
+    /// The answer of the next round. `ask` is called when the round starts, so it never answers
+    /// with something older than this call. `None`: the round panicked or the runtime stops.
+    pub async fn join<F, Fut>(self: &Arc<Self>, ask: F) -> Option<T>
     where
         F: Fn() -> Fut + Send + 'static,
         Fut: Future<Output = T> + Send + 'static,
@@ -48,6 +55,7 @@ impl<T: Clone + Send + 'static> Rounds<T> {
         F: Fn() -> Fut + Send + 'static,
         Fut: Future<Output = T> + Send + 'static,
     {
+        let mut guard = Running { rounds: &self, finished: false };
         while let Some(round) = self.next_round() {
             let answer = ask().await;
             for waiter in round {
@@ -55,6 +63,7 @@ impl<T: Clone + Send + 'static> Rounds<T> {
                 let _ = waiter.send(answer.clone());
             }
         }
+        guard.finished = true;
     }
 
     fn next_round(&self) -> Option<Vec<oneshot::Sender<T>>> {
@@ -64,6 +73,23 @@ impl<T: Clone + Send + 'static> Rounds<T> {
             return None;
         }
         Some(std::mem::take(&mut state.waiting))
+    }
+}
+
+/// Lets the next request start rounds again if the task that runs them panics or is cancelled.
+struct Running<'a, T> {
+    rounds: &'a Rounds<T>,
+    finished: bool,
+}
+
+impl<T> Drop for Running<'_, T> {
+    fn drop(&mut self) {
+        if !self.finished {
+            let mut state = self.rounds.state.lock();
+            state.running = false;
+            // Their senders drop, and they see a closed channel.
+            state.waiting.clear();
+        }
     }
 }
 
@@ -104,6 +130,14 @@ mod tests {
             assert_eq!(request.await.expect("no panic"), Some(1), "all share the next round");
         }
         assert_eq!(asked.load(Ordering::Relaxed), 2);
-        assert_eq!(rounds.join(ask).await, Some(2), "an idle question starts again");
+        assert_eq!(rounds.join(ask).await, Some(2), "idle rounds start again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rounds_start_again_after_one_that_panicked() {
+        let rounds: Arc<Rounds<u64>> = Rounds::new();
+        let first = rounds.join(|| async { panic!("put in by hand") });
+        assert_eq!(first.await, None);
+        assert_eq!(rounds.join(|| async { 7 }).await, Some(7));
     }
 }

@@ -1,0 +1,132 @@
+// What is pointed at: the cell under the cursor with its tooltip, the pinned one with its drawer,
+// and what the tables show of both. After a refresh each says what is there now.
+
+import { copyText } from "./copying.js";
+import { Drawer, columnText, element, keysText, movedText } from "./details.js";
+import { showTooltip, spokenCell } from "./details.js";
+import { cellHolding } from "./matrix.js";
+import { linkTables } from "./tables.js";
+
+const at = (id) => document.getElementById(id);
+
+export class Pointing {
+  /**
+   * `look`: zone, palette, theme, cluster and role of now; `does`: zoom(row), route(id), and
+   * hotKeys(place, matrix, row, column, signal).
+   */
+  constructor(plot, look, does) {
+    this.plot = plot;
+    this.look = look;
+    this.drawer = new Drawer(at("drawer"), { close: () => this.unpin(), ...does });
+    /** The row that the tables highlight: the pinned one, else the one under the pointer. */
+    this.linked = null;
+    /** Where the cursor is: under the pointer, which stays, or on a cell, which moves. */
+    this.place = null;
+  }
+
+  cursor(cell, x, y, spoken = false) {
+    const { plot } = this;
+    const { zone, cluster } = this.look();
+    plot.cursor = cell;
+    plot.drawPointer();
+    const tooltip = at("tooltip");
+    if (!cell) {
+      tooltip.hidden = true;
+      this.place = null;
+      return;
+    }
+    const { rows, columns } = plot.matrix;
+    const chosen = { start: rows[cell.row].start, ms: columns[cell.column].start };
+    this.place = spoken ? chosen : { x, y };
+    if (!plot.pinned) this.link(rows[cell.row]);
+    showTooltip(tooltip, plot, cell, x, y, { zone, cluster });
+    const event = plot.eventAt(x, y);
+    if (event) tooltip.append(element("div", { class: "event" }, `◆ ${event.text}`));
+    if (spoken) at("spoken").textContent = spokenCell(plot.matrix, cell, zone);
+  }
+
+  /** Another matrix is shown. */
+  follow() {
+    this.followCursor();
+    this.followPin();
+  }
+
+  followCursor() {
+    if (!this.place) return;
+    const { plot, place } = this;
+    const byKeys = place.ms !== undefined;
+    const cell = byKeys
+      ? cellHolding(plot.matrix, place.start, place.ms)
+      : plot.cellAt(place.x, place.y);
+    if (!cell || at("tooltip").hidden) {
+      plot.cursor = cell;
+      at("tooltip").hidden = true;
+      plot.drawPointer();
+    } else if (byKeys) {
+      const box = plot.cellBox(cell);
+      this.cursor(cell, box.x + box.width / 2, box.y + box.height / 2);
+      this.place = place;
+    } else {
+      this.cursor(cell, place.x, place.y);
+    }
+  }
+
+  pin(cell) {
+    const { plot } = this;
+    const [row, column] = [plot.matrix.rows[cell.row], plot.matrix.columns[cell.column]];
+    plot.pinned = { start: row.start, end: row.end, t0: column.start, t1: column.end };
+    plot.cursor = cell;
+    this.link(row);
+    this.drawer.show(plot.matrix, cell, this.look());
+    at("tooltip").hidden = true;
+    plot.drawPointer();
+  }
+
+  /** The pinned cell in the matrix of now, with its new counts. */
+  followPin() {
+    const { plot } = this;
+    if (at("drawer").hidden || !plot.pinned) return;
+    const cell = plot.pinnedCell();
+    if (!cell) {
+      this.drawer.leave();
+      return;
+    }
+    const [row, column] = [plot.matrix.rows[cell.row], plot.matrix.columns[cell.column]];
+    this.link(row);
+    const note = movedText(plot.pinned, row, column);
+    this.drawer.show(plot.matrix, cell, { ...this.look(), note });
+  }
+
+  unpin() {
+    this.plot.pinned = null;
+    this.drawer.hide();
+    this.plot.drawPointer();
+    this.plot.overlay.focus();
+  }
+
+  /** Points out in the tables what a row of the heatmap holds. */
+  link(row) {
+    if (this.linked?.start === row.start && this.linked?.end === row.end) return;
+    this.linked = row;
+    linkTables({ routes: at("routes"), groups: at("groups") }, row);
+  }
+
+  /** Points out in the heatmap what a line of a table stands for. */
+  light(test) {
+    this.plot.lit = test;
+    this.plot.drawPointer();
+  }
+
+  /** Copies what the cell under the cursor, or the pinned one, is. */
+  async copy(what) {
+    const { plot } = this;
+    const cell = plot.pinnedCell() ?? plot.cursor;
+    if (!cell) return;
+    const row = plot.matrix.rows[cell.row];
+    const column = plot.matrix.columns[cell.column];
+    const time = new Date(column.start).toISOString();
+    const text = { key: row.start, range: keysText(row), time }[what];
+    const said = (await copyText(text)) ? `copied the ${what}` : "the browser refused to copy";
+    at("spoken").textContent = `${said}, ${columnText(column, this.look().zone)}`;
+  }
+}

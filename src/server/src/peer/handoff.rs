@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use keyviz_core::history::HistoryHandoff;
 use keyviz_directory::Directory;
@@ -35,8 +35,7 @@ impl Handoffs {
             return Ok(0);
         }
         match self.send_records(heir, peers, true).await {
-            // An earlier version takes records of hot keys for damaged ones.
-            Err(status) if status.code() == tonic::Code::DataLoss => {
+            Err(status) if without_hot_keys(status.code()) => {
                 self.send_records(heir, peers, false).await
             }
             sent => sent,
@@ -120,6 +119,13 @@ impl Handoffs {
             finishing.await.map_err(|_| Status::internal("storing the columns panicked"))?;
         finished.map_err(|error| handoff_status(&error))
     }
+}
+
+/// Whether the heir may take the columns without their hot keys. An earlier version takes records of
+/// hot keys for damaged ones, and has no room for them beside a full history. A record of many long
+/// keys can be over the limit of a message.
+fn without_hot_keys(code: Code) -> bool {
+    matches!(code, Code::DataLoss | Code::ResourceExhausted | Code::OutOfRange)
 }
 
 fn handoff_status(error: &HandoffError) -> Status {

@@ -266,7 +266,8 @@ impl Fanout {
         match answer {
             Ok(answer) => {
                 status.ok = true;
-                status.columns = answer.parts.iter().map(|part| part.columns).sum();
+                let columns = answer.parts.iter().map(|part| part.columns);
+                status.columns = columns.fold(0, u64::saturating_add);
                 status.clock_skew_ms = super::member::skew(sent_ms, got_ms, answer.now_ms);
                 status.forgotten_before_ms = answer.forgotten_before_ms;
                 status.past_history = answer.forgotten_before_ms > window.from_ms;

@@ -121,6 +121,9 @@ pub enum RoundError {
     /// It sent more hot keys than it may.
     #[error("it sent more than {0} hot keys")]
     TooManyHotKeys(usize),
+    /// Its hot keys take more memory than they may.
+    #[error("its hot keys take more than {0} bytes")]
+    HotKeysTooLarge(usize),
     /// It answers for more nodes than it may.
     #[error("it answers for more than {0} nodes")]
     TooManyParts(usize),

@@ -142,6 +142,14 @@ pub fn chunks(answer: NodeHotKeys, cluster_id: &str) -> Vec<proto::HotKeysChunk>
     chunks
 }
 
+/// The memory that a message takes, about.
+pub(crate) fn bytes_of(chunk: &proto::HotKeysChunk) -> usize {
+    let of_key = |key: &proto::PeerHotKey| {
+        size_of::<proto::PeerHotKey>() + key.key.len() + key.points.len() * size_of::<u64>()
+    };
+    chunk.keys.iter().map(of_key).sum()
+}
+
 /// The answer of another node, for a node of cluster `ours`. What it says of keys is checked by
 /// [`HotKeysPart::check`].
 pub(crate) fn answer_from_chunks(

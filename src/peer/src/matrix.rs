@@ -29,6 +29,10 @@ const MAX_CELLS: usize = 4 * 1_024 * 2_048;
 /// Most messages of a node's hot keys: 4,096 keys of itself and of some that have left.
 const MAX_HOT_KEYS_CHUNKS: usize = 1_024;
 
+/// Most memory of them: twice as many keys as one node lists, of 4 KiB and with 240 points each,
+/// and some more.
+const MAX_HOT_KEYS_BYTES: usize = 64 << 20;
+
 impl PeerClient {
     fn matrix(&self, to: NodeId) -> Result<KeyVizPeerClient<AuthChannel>, RoundError> {
         let channel = self.channel(to).map_err(|error| RoundError::Call(error.to_string()))?;
@@ -114,7 +118,12 @@ impl PeerMatrix for PeerClient {
                 _ => failed(status),
             })?;
             let (mut stream, mut chunks) = (answer.into_inner(), Vec::new());
+            let mut bytes = 0;
             while let Some(chunk) = stream.message().await.map_err(failed)? {
+                bytes += hot_keys_wire::bytes_of(&chunk);
+                if bytes > MAX_HOT_KEYS_BYTES {
+                    return Err(RoundError::HotKeysTooLarge(MAX_HOT_KEYS_BYTES));
+                }
                 if chunks.len() == MAX_HOT_KEYS_CHUNKS {
                     return Err(RoundError::TooManyParts(hot_keys_wire::MAX_PARTS));
                 }

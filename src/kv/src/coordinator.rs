@@ -26,9 +26,16 @@ use keyviz_raft::{Group, Groups};
 
 use super::admission::{Admission, Admitted};
 use super::error::KvError;
+use super::moves::Ownerships;
 use super::peer::{PeerError, PeerKv, PeerOutcome};
 use super::rounds::Rounds;
 use keyviz_directory::{Directory, MemberAddress, MembershipState};
+
+/// The table is looked at this often by a request whose keys move.
+const MOVED_PAUSE: Duration = Duration::from_millis(5);
+
+/// A request whose keys move tries again after this time, whatever the table says.
+const MOVED_AGAIN: Duration = Duration::from_millis(100);
 
 /// Counters of requests since the start of the node.
 #[derive(Default, Debug)]
@@ -43,6 +50,8 @@ pub struct KvCounters {
     pub forwarded_reads: AtomicU64,
     /// Requests retried inside the server after a definite refusal.
     pub retries: AtomicU64,
+    /// Requests that found their keys moved or on their way, and were retried.
+    pub moved_keys: AtomicU64,
 }
 
 /// What a coordinator is made of.
@@ -53,6 +62,8 @@ pub struct CoordinatorParts {
     pub sampler: Arc<Sampler>,
     /// The Raft groups that this node holds.
     pub groups: Groups,
+    /// What the replicas of this node refuse, as the machines of `groups` say.
+    pub ownerships: Arc<Ownerships>,
     /// Members, placement, leader hints.
     pub directory: Arc<Directory>,
     /// The other nodes.
@@ -188,6 +199,25 @@ impl Coordinator {
         Ok(epoch.route(located).group)
     }
 
+    /// The group that holds `start..end`, if that lies in one route.
+    ///
+    /// # Errors
+    /// [`KvError::Moving`] if it does not: the caller looked at another table.
+    pub(super) fn group_of_range(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+    ) -> Result<GroupId, KvError> {
+        let epoch = self.parts.sampler.epoch();
+        let route = epoch.route(epoch.locate(start).ok_or(KvError::NotReady)?);
+        let beyond = match (&route.range.end, end) {
+            (Some(route_end), Some(end)) => end > route_end.as_ref(),
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if beyond { Err(KvError::Moving { group: route.group }) } else { Ok(route.group) }
+    }
+
     /// The leader of the group of `key`, if it is another node and known.
     pub fn led_elsewhere(&self, key: &[u8]) -> Option<MemberAddress> {
         match self.leader(self.group_of(key).ok()?, 0) {
@@ -242,6 +272,20 @@ impl Coordinator {
             node: leader,
             reason: "this node is shutting down".to_owned(),
         }))
+    }
+
+    /// Waits until `locate` leads elsewhere than to `group`, or it is time to look whether the group
+    /// has the keys after all.
+    pub(super) async fn wait_for_route(
+        &self,
+        group: GroupId,
+        locate: impl Fn() -> Result<GroupId, KvError>,
+        until: Instant,
+    ) {
+        let until = until.min(Instant::now() + MOVED_AGAIN);
+        while Instant::now() < until && locate().is_ok_and(|now| now == group) {
+            tokio::time::sleep(MOVED_PAUSE).await;
+        }
     }
 
     pub(super) fn deadline(&self) -> Instant {

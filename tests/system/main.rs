@@ -27,6 +27,7 @@ mod members;
 #[cfg(target_os = "linux")]
 mod memory;
 mod moved;
+mod moves;
 mod readiness;
 mod request_ids;
 mod restart;

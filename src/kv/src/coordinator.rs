@@ -35,7 +35,7 @@ use keyviz_directory::{Directory, MemberAddress, MembershipState};
 const MOVED_PAUSE: Duration = Duration::from_millis(5);
 
 /// A request whose keys move tries again after this time, whatever the table says.
-const MOVED_AGAIN: Duration = Duration::from_millis(100);
+const MOVED_AGAIN: Duration = Duration::from_millis(50);
 
 /// Counters of requests since the start of the node.
 #[derive(Default, Debug)]
@@ -52,6 +52,23 @@ pub struct KvCounters {
     pub retries: AtomicU64,
     /// Requests that found their keys moved or on their way, and were retried.
     pub moved_keys: AtomicU64,
+}
+
+/// What this node moved as the driver of moves, since its start.
+#[derive(Default, Debug)]
+pub struct MoveCounters {
+    /// Rows that targets took.
+    pub rows: AtomicU64,
+    /// Bytes of their keys and values.
+    pub bytes: AtomicU64,
+    /// Routes that moved.
+    pub moved: AtomicU64,
+    /// Moves that were abandoned.
+    pub abandoned: AtomicU64,
+    /// Microseconds for which ranges were refused by both groups, until the catalog had them.
+    pub sealed_us: AtomicU64,
+    /// The longest such time.
+    pub longest_sealed_us: AtomicU64,
 }
 
 /// What a coordinator is made of.
@@ -78,6 +95,7 @@ pub struct CoordinatorParts {
 pub struct Coordinator {
     pub(super) parts: CoordinatorParts,
     pub(super) counters: KvCounters,
+    moves: MoveCounters,
     in_flight: TaskTracker,
     clients: Admission,
     nodes: Admission,
@@ -105,6 +123,7 @@ impl Coordinator {
     pub fn new(parts: CoordinatorParts) -> Arc<Self> {
         Arc::new(Coordinator {
             counters: KvCounters::default(),
+            moves: MoveCounters::default(),
             clients: Admission::new(parts.queue_bytes),
             nodes: Admission::new(parts.queue_bytes),
             answers: Admission::new(parts.queue_bytes),
@@ -117,6 +136,11 @@ impl Coordinator {
     /// What this node did so far.
     pub fn counters(&self) -> &KvCounters {
         &self.counters
+    }
+
+    /// What this node moved so far.
+    pub fn move_counters(&self) -> &MoveCounters {
+        &self.moves
     }
 
     /// Admits a client's request with this many bytes, or refuses it.

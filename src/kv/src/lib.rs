@@ -25,7 +25,7 @@ mod write;
 pub use admission::{Admitted, MAX_REQUESTS, MAX_SCANS};
 pub use command::{CasOutcome, CommandError, KvCommand, KvWrite};
 pub use consistency::Consistency;
-pub use coordinator::{Coordinator, CoordinatorParts, KvCounters};
+pub use coordinator::{Coordinator, CoordinatorParts, KvCounters, MoveCounters};
 pub use delete_range::{DELETE_STEP_BYTES, DELETE_STEP_KEYS, RangeDeleted};
 pub use error::KvError;
 pub use limits::{

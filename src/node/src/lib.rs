@@ -19,6 +19,7 @@ mod identity;
 mod join;
 mod leader_terms;
 mod membership_probe;
+mod mover;
 mod placement_reconciler;
 mod restore;
 mod running;

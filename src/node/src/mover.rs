@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -46,21 +46,17 @@ const CHUNKS_A_ROUND: u32 = 8;
 /// Chunks of noted keys after the last row; if they still do not fit in one, the move is taken back.
 const CATCH_UP_ROUNDS: u32 = 1_024;
 
-/// What was moved since the start of the node.
-#[derive(Default, Debug)]
-pub struct MoverCounters {
-    /// Rows that targets took.
-    pub rows: AtomicU64,
-    /// Bytes of their keys and values.
-    pub bytes: AtomicU64,
-    /// Moves that were committed.
-    pub moved: AtomicU64,
-    /// Moves that were abandoned.
-    pub abandoned: AtomicU64,
-    /// Microseconds for which ranges were owned by no group, from seal to commit.
-    pub sealed_us: AtomicU64,
-    /// The longest such time.
-    pub longest_sealed_us: AtomicU64,
+/// What a simulation leaves out, to show that it is missed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Omission {
+    /// The target takes over before the source seals.
+    Seal,
+    /// The keys that changed last are not copied.
+    Tail,
+    /// A chunk that was sent before is sent again as a new one.
+    Order,
+    /// The source keeps its rows.
+    Clear,
 }
 
 /// What moving needs.
@@ -70,7 +66,7 @@ pub(super) struct Mover {
     /// Bytes a second of rows that are copied, over all moves; 0: no limit.
     pub(super) bytes_per_s: u64,
     pub(super) pace: Pace,
-    pub(super) counters: Arc<MoverCounters>,
+    pub(super) omits: Option<Omission>,
     pub(super) stop: CancellationToken,
 }
 
@@ -189,20 +185,30 @@ impl Mover {
 
     /// Copies until what is left to copy fits in one chunk, or the move is taken back.
     async fn copy(&self, moving: &RouteMove) -> Result<(), Trouble> {
-        let RouteMove { id, from, to, .. } = *moving;
+        let RouteMove { id, from, .. } = *moving;
         let tracks = self.coordinator.move_step(from, &MoveEntry::track(id, &moving.range)).await?;
         if tracks != (MoveReply::Done { more: false }) {
             return Err(unexpected(from, &tracks));
         }
         let mut progress = self.received(moving).await?;
         let (mut chunks, mut rounds) = (0, 0);
+        let mut sent = None;
         while self.moving(id).is_some_and(|now| now.phase == MovePhase::Copying) {
             if !progress.copied && chunks < CHUNKS_A_ROUND {
                 chunks += 1;
-                progress = self.copy_rows(moving, progress).await?;
+                let (next, chunk) = self.copy_rows(moving, progress).await?;
+                progress = next;
+                if self.omits == Some(Omission::Order) {
+                    sent.get_or_insert(chunk);
+                }
                 continue;
             }
             chunks = 0;
+            if self.omits == Some(Omission::Order)
+                && let Some(sent) = &sent
+            {
+                progress = self.ingest(moving, progress, sent).await?;
+            }
             let noted = MoveRead::Noted { id, after: progress.drained };
             let chunk = self.coordinator.move_read(from, &noted).await?;
             if chunk.overflowed {
@@ -238,7 +244,7 @@ impl Mover {
         &self,
         moving: &RouteMove,
         progress: Progress,
-    ) -> Result<Progress, Trouble> {
+    ) -> Result<(Progress, MoveChunk), Trouble> {
         let after = progress.cursor.clone().map(Into::into);
         let applied = progress.drained.index;
         let read = MoveRead::Rows { id: moving.id, after, applied };
@@ -249,7 +255,7 @@ impl Mover {
             copied: !chunk.more,
             ..progress
         };
-        self.ingest(moving, next, &chunk).await
+        Ok((self.ingest(moving, next, &chunk).await?, chunk))
     }
 
     async fn ingest_noted(
@@ -281,8 +287,9 @@ impl Mover {
     }
 
     fn count(&self, chunk: &MoveChunk) {
-        self.counters.rows.fetch_add(chunk.rows.len() as u64, Ordering::Relaxed);
-        self.counters.bytes.fetch_add(chunk.bytes, Ordering::Relaxed);
+        let counters = self.coordinator.move_counters();
+        counters.rows.fetch_add(chunk.rows.len() as u64, Ordering::Relaxed);
+        counters.bytes.fetch_add(chunk.bytes, Ordering::Relaxed);
     }
 
     /// Lets the source forget what the target has.
@@ -301,7 +308,9 @@ impl Mover {
     async fn hand_over(&self, moving: &RouteMove) -> Result<(), Trouble> {
         let RouteMove { id, from, to, .. } = *moving;
         let began = Instant::now();
-        match self.coordinator.move_step(from, &MoveEntry::Seal { id }).await? {
+        let seals = self.omits != Some(Omission::Seal);
+        let seal = MoveEntry::Seal { id };
+        match if seals { self.coordinator.move_step(from, &seal).await? } else { SEALED } {
             MoveReply::Done { .. } => {}
             MoveReply::Refused(refusal @ MoveRefusal::Overflowed) => {
                 return Err(Trouble::Unsealable(format!("group {from}: {refusal}")));
@@ -317,7 +326,7 @@ impl Mover {
             };
             let noted = MoveRead::Noted { id, after: progress.drained };
             let chunk = self.coordinator.move_read(from, &noted).await?;
-            if !chunk.sealed {
+            if !chunk.sealed && seals {
                 // A replica that has not applied the seal yet.
                 tokio::time::sleep(AGAIN / 20).await;
                 continue;
@@ -327,7 +336,8 @@ impl Mover {
                 self.ingest(moving, next, &chunk).await?;
                 continue;
             }
-            let adopt = MoveEntry::Adopt { id, number: progress.next, rows: rows_of(&chunk) };
+            let tail = if self.omits == Some(Omission::Tail) { Vec::new() } else { rows_of(&chunk) };
+            let adopt = MoveEntry::Adopt { id, number: progress.next, rows: tail };
             match self.coordinator.move_step(to, &adopt).await? {
                 MoveReply::Adopted { at } => {
                     self.count(&chunk);
@@ -341,16 +351,19 @@ impl Mover {
         let commit = MoveCommand::Commit { id, adopted_at, time_ms: 0 };
         self.catalog.change_move(&commit, CHANGE_WITHIN).await?;
         let sealed_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.counters.moved.fetch_add(1, Ordering::Relaxed);
-        self.counters.sealed_us.fetch_add(sealed_us, Ordering::Relaxed);
-        self.counters.longest_sealed_us.fetch_max(sealed_us, Ordering::Relaxed);
+        let counters = self.coordinator.move_counters();
+        counters.moved.fetch_add(1, Ordering::Relaxed);
+        counters.sealed_us.fetch_add(sealed_us, Ordering::Relaxed);
+        counters.longest_sealed_us.fetch_max(sealed_us, Ordering::Relaxed);
         tracing::info!(id, route = %moving.route_id, %from, %to, sealed_us, "a route has moved");
         Ok(())
     }
 
     /// Deletes what the source still has of the range.
     async fn clear(&self, moving: &RouteMove) -> Result<(), Trouble> {
-        self.delete(moving.from, &MoveEntry::Clear { id: moving.id }).await?;
+        if self.omits != Some(Omission::Clear) {
+            self.delete(moving.from, &MoveEntry::Clear { id: moving.id }).await?;
+        }
         self.finish(moving.id).await
     }
 
@@ -360,7 +373,7 @@ impl Mover {
         self.delete(moving.from, &MoveEntry::Untrack { id }).await?;
         self.delete(moving.to, &MoveEntry::Drop { id }).await?;
         self.finish(id).await?;
-        self.counters.abandoned.fetch_add(1, Ordering::Relaxed);
+        self.coordinator.move_counters().abandoned.fetch_add(1, Ordering::Relaxed);
         tracing::info!(id, route = %moving.route_id, "a move was abandoned");
         Ok(())
     }
@@ -387,6 +400,8 @@ impl Mover {
         }
     }
 }
+
+const SEALED: MoveReply = MoveReply::Done { more: false };
 
 /// What a page of deleted rows is taken to cost.
 const DELETED_BYTES: u64 = 256 * 1024;

@@ -14,7 +14,7 @@ use keyviz_catalog_group::{CatalogGroup, CatalogMachine};
 use keyviz_core::{GroupId, History, NodeId, Sampler};
 use keyviz_directory::{Directory, MemberAddress};
 use keyviz_fanout::{Clock, DEFAULT_DEADLINE, Fanout, FanoutParts, LocalMatrix};
-use keyviz_kv::{Coordinator, CoordinatorParts};
+use keyviz_kv::{Coordinator, CoordinatorParts, Ownerships};
 use keyviz_peer::PeerClient;
 use keyviz_raft::{
     Checks, Group, GroupOptions, Groups, HandshakeLoop, Member, OpenError, Peers, PeersOptions,
@@ -38,6 +38,7 @@ use super::history_handoffs::HistoryHandoffs;
 use super::identity::Identity;
 use super::join::join;
 use super::membership_probe::MembershipProbe;
+use super::mover::{Mover, Pace};
 use super::placement_reconciler::PlacementReconciler;
 use super::running::Node;
 use super::supervisor::{ControlLoop, Supervisor};
@@ -154,10 +155,12 @@ impl Node {
         let catalog = AppliedCatalog::default();
         let catalog_group = groups.create(GroupId::CATALOG, CatalogMachine::of(&catalog)).await?;
         let client = PeerClient::new(peers.clone(), Arc::clone(&directory), config.request_timeout);
+        let ownerships = Arc::new(Ownerships::default());
         let coordinator = Coordinator::new(CoordinatorParts {
             node: config.id,
             sampler: Arc::clone(&sampler),
             groups: groups.clone(),
+            ownerships: Arc::clone(&ownerships),
             directory: Arc::clone(&directory),
             peers: Arc::clone(&client) as _,
             timeout: config.request_timeout,
@@ -213,6 +216,7 @@ impl Node {
             catalog: catalog.clone(),
             groups: groups.clone(),
             directory: Arc::clone(&directory),
+            ownerships,
             sampler,
             peers,
             client: Arc::clone(&client),
@@ -259,6 +263,15 @@ impl Node {
             stop: stop.clone(),
         });
         supervisor.run(ControlLoop::Balancer, &stop, move || Arc::clone(&balancer).run());
+        let mover = Arc::new(Mover {
+            catalog: Arc::clone(&catalog_changes),
+            coordinator: Arc::clone(&coordinator),
+            bytes_per_s: config.move_bytes_per_s,
+            pace: Pace::default(),
+            omits: None,
+            stop: stop.clone(),
+        });
+        supervisor.run(ControlLoop::Mover, &stop, move || Arc::clone(&mover).run());
         let verification = Verification::new(VerificationParts {
             node: config.id,
             catalog: Arc::clone(&catalog_changes),

@@ -43,6 +43,8 @@ pub(super) struct Passed {
     pub(super) reads: u64,
     pub(super) unknown: u64,
     pub(super) changes: u64,
+    pub(super) moved: u64,
+    pub(super) abandoned: u64,
     pub(super) forgot: u64,
 }
 
@@ -160,6 +162,7 @@ impl Cluster {
         self.until(SETTLING_MS, "the clients end", |_| {
             clients.iter().all(JoinHandle::is_finished)
         })?;
+        self.until(SETTLING_MS, "all moves come to their end", verdict::nothing_moves)?;
         self.until(SETTLING_MS, "all replicas come to the same end", verdict::is_settled)?;
         let out = self.out;
         for host in (1..=HOSTS).filter(|host| out != Some(*host)) {
@@ -175,6 +178,7 @@ impl Cluster {
         self.until(SETTLING_MS, "who forgot takes part in nothing", out)?;
         verdict::check(self)?;
         let tally = self.workload.tally();
+        let (moved, abandoned) = verdict::moves(self);
         Ok(Passed {
             trace: self.net.trace(),
             faults,
@@ -183,6 +187,8 @@ impl Cluster {
             reads: tally.read_acks.len() as u64,
             unknown: tally.unknown_writes,
             changes: tally.changes,
+            moved,
+            abandoned,
             forgot: self.out.is_some().into(),
         })
     }

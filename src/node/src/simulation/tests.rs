@@ -67,7 +67,8 @@ fn no_lost_write_and_linearizable_and_conservation_in_a_simulated_cluster() {
     let sum = |of: fn(&Passed) -> u64| passed.iter().map(of).sum::<u64>();
     println!(
         "simulation: seeds {} to {}: {} passed, with {} faults, {} kills, {} writes and {} reads \
-         acknowledged, {} writes of unknown outcome, {} route changes, {} disks that forgot",
+         acknowledged, {} writes of unknown outcome, {} route changes, {} routes moved and {} moves \
+         abandoned, {} disks that forgot",
         seeds.start,
         seeds.end - 1,
         passed.len(),
@@ -77,6 +78,8 @@ fn no_lost_write_and_linearizable_and_conservation_in_a_simulated_cluster() {
         sum(|run| run.reads),
         sum(|run| run.unknown),
         sum(|run| run.changes),
+        sum(|run| run.moved),
+        sum(|run| run.abandoned),
         sum(|run| run.forgot),
     );
     failed.sort();
@@ -122,7 +125,12 @@ fn first_seed(bug: Bug) -> u64 {
         | Bug::IdentityNotChecked
         | Bug::PositionNotCompared
         | Bug::FirstStartAsksNobody
-        | Bug::CommittedOverwritten => 0,
+        | Bug::CommittedOverwritten
+        | Bug::AdoptBeforeSeal
+        | Bug::LostTailOfMove
+        | Bug::ChunkTakenTwice
+        | Bug::StaleOwnerAnswers
+        | Bug::RowsLeftBehind => 0,
     }
 }
 

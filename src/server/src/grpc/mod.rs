@@ -8,4 +8,5 @@ pub(crate) mod kv;
 pub(crate) mod leaders;
 mod members;
 mod moved;
+mod moves;
 pub(crate) mod routes;

@@ -34,14 +34,28 @@ function send(path, parameters, { accept = "application/json", headers = {}, ...
   const query = new URLSearchParams(parameters).toString();
   const all = { accept, ...headers };
   if (token) all.authorization = `Bearer ${token}`;
-  return fetch(`/api/v1/${path}${query ? `?${query}` : ""}`, { headers: all, cache: "no-store", ...options });
+  return fetch(`/api/v1/${path}${query ? `?${query}` : ""}`, {
+    headers: all,
+    cache: "no-store",
+    ...options,
+  });
 }
 
 export const ask = (path, parameters, signal) => answerOf(() => send(path, parameters, { signal }));
 
 /** Asks for a change. */
-export const change = (path, body) => answerOf(() =>
-  send(path, {}, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) }));
+export const change = (path, body) =>
+  answerOf(() =>
+    send(
+      path,
+      {},
+      {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(body),
+      },
+    ),
+  );
 
 /** A stream of events, from after `cursor` on where there is one. */
 export async function openStream(path, parameters, cursor, signal) {
@@ -73,10 +87,18 @@ async function answerOf(send) {
   try {
     json = JSON.parse(body);
   } catch {
-    throw new ApiError(response.status, "GARBAGE", `the node answered ${response.status} with something that is no JSON: ${body.slice(0, 300)}`);
+    throw new ApiError(
+      response.status,
+      "GARBAGE",
+      `the node answered ${response.status} with something that is no JSON: ${body.slice(0, 300)}`,
+    );
   }
   if (!response.ok) {
-    throw new ApiError(response.status, String(json?.code ?? response.status), String(json?.message ?? body.slice(0, 300)));
+    throw new ApiError(
+      response.status,
+      String(json?.code ?? response.status),
+      String(json?.message ?? body.slice(0, 300)),
+    );
   }
   return json;
 }

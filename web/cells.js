@@ -1,5 +1,5 @@
-// The cells of the heatmap and their hatching. While a gesture is under way the hatching of its first
-// picture is moved and scaled along: one image a frame instead of three passes a mark over the canvas.
+// The cells of the heatmap and their hatching. During a gesture the hatching of its first frame is
+// moved and scaled along: one image a frame instead of three passes a mark over the canvas.
 
 import { HATCHES, hatchTile, poolFactor } from "./raster.js";
 
@@ -35,9 +35,25 @@ export class Cells {
     const then = this.hatchedView;
     const [wide, high] = [then.t1 - then.t0, then.r1 - then.r0];
     // Of the layer, the part that the view shows now.
-    const from = { x: ((view.t0 - then.t0) / wide) * area.width, y: ((view.r0 - then.r0) / high) * area.height };
-    const size = { x: ((view.t1 - view.t0) / wide) * area.width, y: ((view.r1 - view.r0) / high) * area.height };
-    context.drawImage(this.layer, from.x * ratio, from.y * ratio, size.x * ratio, size.y * ratio, area.left, area.top, area.width, area.height);
+    const from = {
+      x: ((view.t0 - then.t0) / wide) * area.width,
+      y: ((view.r0 - then.r0) / high) * area.height,
+    };
+    const size = {
+      x: ((view.t1 - view.t0) / wide) * area.width,
+      y: ((view.r1 - view.r0) / high) * area.height,
+    };
+    context.drawImage(
+      this.layer,
+      from.x * ratio,
+      from.y * ratio,
+      size.x * ratio,
+      size.y * ratio,
+      area.left,
+      area.top,
+      area.width,
+      area.height,
+    );
   }
 
   /** Draws the hatching of the view into the layer, which is as large as the area of the cells. */
@@ -47,7 +63,12 @@ export class Cells {
     const [width, height] = [Math.round(area.width * ratio), Math.round(area.height * ratio)];
     layer.width = width;
     layer.height = height;
-    this.tiles ??= new Map(Object.values(HATCHES).map((mark) => [mark, hatchTile(mark, ratio, plot.style.theme !== "light")]));
+    this.tiles ??= new Map(
+      Object.values(HATCHES).map((mark) => [
+        mark,
+        hatchTile(mark, ratio, plot.style.theme !== "light"),
+      ]),
+    );
     const over = layer.getContext("2d");
     for (const mark of Object.values(HATCHES)) {
       const mask = raster.mask(mark, fx, fy);
@@ -75,8 +96,11 @@ function canvasOf(width, height) {
 }
 
 function cellWidth({ matrix, view, area }, shown) {
-  const widest = matrix.uniform ? matrix.columns[0].end - matrix.columns[0].start
-    : matrix.columns.slice(shown.firstColumn, shown.lastColumn).reduce((most, column) => Math.max(most, column.end - column.start), 1);
+  const widest = matrix.uniform
+    ? matrix.columns[0].end - matrix.columns[0].start
+    : matrix.columns
+        .slice(shown.firstColumn, shown.lastColumn)
+        .reduce((most, column) => Math.max(most, column.end - column.start), 1);
   return (widest / (view.t1 - view.t0)) * area.width;
 }
 
@@ -88,14 +112,34 @@ function place(context, plot, image, fx, fy) {
     const step = (matrix.columns[0].end - matrix.columns[0].start) || 1;
     const from = (t0 - matrix.columns[0].start) / step / fx;
     const wide = (t1 - t0) / step / fx;
-    context.drawImage(image, from, r0 / fy, wide, (r1 - r0) / fy, area.left, area.top, area.width, area.height);
+    context.drawImage(
+      image,
+      from,
+      r0 / fy,
+      wide,
+      (r1 - r0) / fy,
+      area.left,
+      area.top,
+      area.width,
+      area.height,
+    );
     return;
   }
   for (let x = 0; x < matrix.width; x += 1) {
     const column = matrix.columns[x];
     if (column.end <= t0 || column.start >= t1) continue;
     const start = plot.xOf(column.start);
-    context.drawImage(image, x, r0 / fy, 1, (r1 - r0) / fy, start, area.top, plot.xOf(column.end) - start, area.height);
+    context.drawImage(
+      image,
+      x,
+      r0 / fy,
+      1,
+      (r1 - r0) / fy,
+      start,
+      area.top,
+      plot.xOf(column.end) - start,
+      area.height,
+    );
   }
 }
 

@@ -67,16 +67,30 @@ export class RouteChanges {
   }
 
   async split(route, catalog) {
-    this.open(`Split route ${route.id}`, `Group ${route.group} keeps both halves; the route's id ends and two new ones begin.`, "Split", true);
+    this.open(
+      `Split route ${route.id}`,
+      `Group ${route.group} keeps both halves; the route's id ends and two new ones begin.`,
+      "Split",
+      true,
+    );
     this.route = route;
     this.ids = [route.id];
     this.version = catalog.version;
     // At an equal version a restored cluster has other routes.
     this.cluster = catalog.cluster;
-    this.run = () => change("routes/split", {
-      route_id: route.id, key: this.part("key").value, expected_version: this.version, cluster_id: this.cluster, request_id: this.requestId });
+    this.run = () =>
+      change("routes/split", {
+        route_id: route.id,
+        key: this.part("key").value,
+        expected_version: this.version,
+        cluster_id: this.cluster,
+        request_id: this.requestId,
+      });
     this.part("do").disabled = true;
-    this.part("halves").replaceChildren(element("dt", {}, "Halves"), element("dd", {}, "asking where the load is…"));
+    this.part("halves").replaceChildren(
+      element("dt", {}, "Halves"),
+      element("dd", {}, "asking where the load is…"),
+    );
     const opened = this.requestId;
     let matrix = null;
     let fault = "";
@@ -96,7 +110,12 @@ export class RouteChanges {
 
   merge(route, catalog) {
     const next = mergeable(catalog.routes, route);
-    this.open(`Merge routes ${route.id} and ${next.id}`, `One new route in group ${route.group} takes the place of both.`, "Merge", false);
+    this.open(
+      `Merge routes ${route.id} and ${next.id}`,
+      `One new route in group ${route.group} takes the place of both.`,
+      "Merge",
+      false,
+    );
     this.ids = [route.id, next.id];
     this.version = catalog.version;
     // At an equal version a restored cluster has other routes.
@@ -105,8 +124,14 @@ export class RouteChanges {
     this.part("halves").replaceChildren(
       element("dt", {}, "From"), keyElement(showStart(route.start), "dd"),
       element("dt", {}, "To"), keyElement(showEnd(next.end), "dd"));
-    this.run = () => change("routes/merge", {
-      left_id: route.id, right_id: next.id, expected_version: this.version, cluster_id: this.cluster, request_id: this.requestId });
+    this.run = () =>
+      change("routes/merge", {
+        left_id: route.id,
+        right_id: next.id,
+        expected_version: this.version,
+        cluster_id: this.cluster,
+        request_id: this.requestId,
+      });
   }
 
   /** The halves that the key in the field would make. */
@@ -114,20 +139,61 @@ export class RouteChanges {
     const key = this.part("key").value;
     const { start, end } = this.route;
     const bytes = keyBytes(key);
-    const inside = compareBytes(bytes, keyBytes(start)) > 0 && (end === null || compareBytes(bytes, keyBytes(end)) < 0);
+    const inside =
+      compareBytes(bytes, keyBytes(start)) > 0 &&
+      (end === null || compareBytes(bytes, keyBytes(end)) < 0);
     this.part("do").disabled = !inside;
     if (!inside) {
-      this.part("halves").replaceChildren(element("dt", {}, "Key"), element("dd", {}, key === "" ? "type one: no load tells where" : "must lie inside the route"));
+      this.part("halves").replaceChildren(
+        element("dt", {}, "Key"),
+        element(
+          "dd",
+          {},
+          key === "" ? "type one: no load tells where" : "must lie inside the route",
+        ),
+      );
       return;
     }
     const load = this.matrix && halves(this.matrix, key);
-    const one = (part) => `${short(part, this.does.series())} (${percent(part, this.matrix.total)})`;
+    const one = (part) =>
+      `${short(part, this.does.series())} (${percent(part, this.matrix.total)})`;
     // What lies in a range that the key cuts may be in either half.
-    const say = (part) => (!load ? "not known" : load.across > 0 ? `${one(part)} to ${one(part + load.across)}` : one(part));
+    const say = (part) =>
+      !load
+        ? "not known"
+        : load.across > 0
+          ? `${one(part)} to ${one(part + load.across)}`
+          : one(part);
     this.part("halves").replaceChildren(
-      element("dt", {}, "Left half"), element("dd", {}, keyElement(showStart(start)), " → ", keyElement(showEnd(key)), `: ${say(load?.left)}`),
-      element("dt", {}, "Right half"), element("dd", {}, keyElement(showStart(key)), " → ", keyElement(showEnd(end)), `: ${say(load?.right)}`),
-      ...(load?.across > 0 ? [element("dt", {}, "Either"), element("dd", {}, `${exact(load.across)} counted in a range that the key cuts: no finer count is known`)] : []));
+      element("dt", {}, "Left half"),
+      element(
+        "dd",
+        {},
+        keyElement(showStart(start)),
+        " → ",
+        keyElement(showEnd(key)),
+        `: ${say(load?.left)}`,
+      ),
+      element("dt", {}, "Right half"),
+      element(
+        "dd",
+        {},
+        keyElement(showStart(key)),
+        " → ",
+        keyElement(showEnd(end)),
+        `: ${say(load?.right)}`,
+      ),
+      ...(load?.across > 0
+        ? [
+            element("dt", {}, "Either"),
+            element(
+              "dd",
+              {},
+              `${exact(load.across)} counted in a range that the key cuts: no finer count is known`,
+            ),
+          ]
+        : []),
+    );
   }
 
   async confirm() {
@@ -156,7 +222,8 @@ export class RouteChanges {
   async moveOn() {
     const now = await this.does.catalog().catch(() => null);
     if (now === null) return "";
-    if (!this.ids.every((id) => now.routes.some((route) => route.id === id))) return " The route is gone.";
+    if (!this.ids.every((id) => now.routes.some((route) => route.id === id)))
+      return " The route is gone.";
     this.version = now.version;
     return " Routes changed meanwhile, this one did not: look again and confirm.";
   }

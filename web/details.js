@@ -30,7 +30,8 @@ export function routesText(row) {
   const named = row.routeIds.slice(0, 12).join(", ");
   const missing = row.routeCount - Math.min(12, row.routeIds.length);
   if (row.routeCount === 1) return `route ${named}`;
-  return `${exact(row.routeCount)} routes: ${named}${missing > 0 ? ` and ${exact(missing)} more` : ""}`;
+  const more = missing > 0 ? ` and ${exact(missing)} more` : "";
+  return `${exact(row.routeCount)} routes: ${named}${more}`;
 }
 
 const MARKS = [
@@ -39,10 +40,15 @@ const MARKS = [
   [CONFLICT, "two nodes claim the same term; the larger claim is shown"],
 ];
 
-/** The marks of a cell in words; a conflict names the nodes, where the answer says which they are. */
+/** A conflict in words, without its consequence. */
+export const conflictText = ({ group_id: group, term, nodes }) =>
+  `nodes ${[...nodes].join(" and ")} both claim term ${term} of group ${group}`;
+
+/** The marks of a cell in words; a conflict names the nodes if the answer lists them. */
 export function marksOf({ flags, row }, conflicts) {
-  const named = conflicts.filter((each) => row.group === null || row.group === each.group_id)
-    .map(({ group_id: group, term, nodes }) => `nodes ${[...nodes].join(" and ")} both claim term ${term} of group ${group}; the larger claim is shown`);
+  const named = conflicts
+    .filter((each) => row.group === null || row.group === each.group_id)
+    .map((conflict) => `${conflictText(conflict)}; the larger claim is shown`);
   return MARKS.filter(([mark]) => (flags & mark) !== 0)
     .flatMap(([mark, text]) => (mark === CONFLICT && named.length > 0 ? named : [text]));
 }
@@ -52,7 +58,9 @@ export function sharesText(shares) {
   const told = shares.map(({ id, total }) => ({ id: Number(id), total: Number(total) }))
     .filter(({ total }) => total > 0).sort((a, b) => b.total - a.total || a.id - b.id);
   const sum = told.reduce((all, { total }) => all + total, 0);
-  return told.length === 0 ? "nobody" : told.map(({ id, total }) => `node ${id} ${percent(total, sum)}`).join(", ");
+  return told.length === 0
+    ? "nobody"
+    : told.map(({ id, total }) => `node ${id} ${percent(total, sum)}`).join(", ");
 }
 
 export function cellOf(matrix, { row, column }) {
@@ -71,7 +79,9 @@ export function columnText(column, zone) {
 
 export function spokenCell(matrix, place, zone) {
   const { row, column, value } = cellOf(matrix, place);
-  return `${exact(value)} ${SERIES_NAMES[matrix.series] ?? matrix.series}, from ${elide(showStart(row.start), 60)} to ${elide(showEnd(row.end), 60)}, ${columnText(column, zone)}`;
+  const series = SERIES_NAMES[matrix.series] ?? matrix.series;
+  const keys = `from ${elide(showStart(row.start), 60)} to ${elide(showEnd(row.end), 60)}`;
+  return `${exact(value)} ${series}, ${keys}, ${columnText(column, zone)}`;
 }
 
 /** A range as the commands take it: `start..end`, open where it has no end. */
@@ -94,12 +104,23 @@ export function showTooltip(tooltip, plot, place, x, y, { zone, cluster }) {
   const { matrix } = plot;
   const cell = cellOf(matrix, place);
   tooltip.replaceChildren(
-    element("div", { class: "value" }, `${short(cell.value, matrix.series)} `,
-      element("span", { class: "dim" }, `${percent(cell.value, matrix.total)} of the total`)),
-    element("div", {}, keyElement(showStart(cell.row.start)), " → ", keyElement(showEnd(cell.row.end))),
+    element(
+      "div",
+      { class: "value" },
+      `${short(cell.value, matrix.series)} `,
+      element("span", { class: "dim" }, `${percent(cell.value, matrix.total)} of the total`),
+    ),
+    element(
+      "div",
+      {},
+      keyElement(showStart(cell.row.start)),
+      " → ",
+      keyElement(showEnd(cell.row.end)),
+    ),
     element("div", { class: "dim" }, columnText(cell.column, zone)),
     element("div", { class: "dim" }, `${routesText(cell.row)} · ${groupText(cell.row, cluster)}`),
-    ...marksOf(cell, matrix.conflicts).map((text) => element("div", { class: "dim" }, `▧ ${text}`)));
+    ...marksOf(cell, matrix.conflicts).map((text) => element("div", { class: "dim" }, `▧ ${text}`)),
+  );
   tooltip.hidden = false;
   const { offsetWidth, offsetHeight } = tooltip;
   const right = x + 16 + offsetWidth <= plot.width;
@@ -152,39 +173,77 @@ export class Drawer {
     const totals = Object.fromEntries(Object.keys(SERIES_NAMES).map((series) =>
       [series, element("dd", {}, this.known[series] ?? "…")]));
     const counted = element("dd", {}, this.known.nodes ?? "…");
-    const list = element("dl", {},
+    const list = element(
+      "dl",
+      {},
       ...pair("From", keyElement(showStart(row.start))),
       ...pair("To", keyElement(showEnd(row.end))),
       ...pair("Time", columnText(column, zone)),
       ...pair("Routes", routesText(row)),
       ...pair("Group", row.group === null ? "several" : String(row.group)),
       ...(leader ? pair("Leader", leader) : []),
-      ...Object.entries(totals).flatMap(([series, value]) => [element("dt", {}, SERIES_NAMES[series]), value]),
+      ...Object.entries(totals).flatMap(([series, value]) => [
+        element("dt", {}, SERIES_NAMES[series]),
+        value,
+      ]),
       ...pair("Of the column", percent(cell.value, cell.columnSum)),
       ...pair("Of the total", percent(cell.value, matrix.total)),
       ...pair("Row in the window", `${exact(cell.rowSum)} (${percent(cell.rowSum, matrix.total)})`),
-      element("dt", {}, "Row counted by"), counted,
-      ...rolePairs(row.roles, cell.rowSum));
+      element("dt", {}, "Row counted by"),
+      counted,
+      ...rolePairs(row.roles, cell.rowSum),
+    );
     const chart = element("canvas", { role: "img", "aria-label": "The row over the window" });
     const kept = this.keep();
     this.aside.replaceChildren(
-      element("div", { class: "row" },
+      element(
+        "div",
+        { class: "row" },
         element("strong", {}, "Pinned cell"),
-        element("button", { type: "button", class: "quiet", "aria-label": "Let the cell go", onclick: this.does.close }, "✕")),
-      chart, list,
+        element(
+          "button",
+          {
+            type: "button",
+            class: "quiet",
+            "aria-label": "Let the cell go",
+            onclick: this.does.close,
+          },
+          "✕",
+        ),
+      ),
+      chart,
+      list,
       ...marksOf(cell, matrix.conflicts).map((text) => element("p", { class: "dim" }, `▧ ${text}`)),
-      element("div", { class: "row" },
-        copyButton("Copy key", row.start), copyButton("Copy range", keysText(row)),
-        copyButton("Copy time", new Date(column.start).toISOString())),
-      element("div", { class: "row" },
-        element("button", { type: "button", onclick: () => this.does.zoom(row) }, "Zoom to the range"),
+      element(
+        "div",
+        { class: "row" },
+        copyButton("Copy key", row.start),
+        copyButton("Copy range", keysText(row)),
+        copyButton("Copy time", new Date(column.start).toISOString()),
+      ),
+      element(
+        "div",
+        { class: "row" },
+        element(
+          "button",
+          { type: "button", onclick: () => this.does.zoom(row) },
+          "Zoom to the range",
+        ),
         row.routeIds.length > 0
-          ? element("button", { type: "button", onclick: () => this.does.route(row.routeIds[0]) }, "Show the route")
-          : null));
+          ? element(
+              "button",
+              { type: "button", onclick: () => this.does.route(row.routeIds[0]) },
+              "Show the route",
+            )
+          : null,
+      ),
+    );
     this.aside.hidden = false;
     sparkline(chart, matrix, place, css(ramp(palette, theme)[170]));
     kept();
-    const missing = Object.keys(totals).filter((series) => series !== own && (column.open || !(series in this.known)));
+    const missing = Object.keys(totals).filter(
+      (series) => series !== own && (column.open || !(series in this.known)),
+    );
     this.controller?.abort();
     const controller = new AbortController();
     this.controller = controller;
@@ -242,13 +301,22 @@ function ofRow(row, role) {
   return parameters;
 }
 
-const amount = (value, series) => (isBytes(series) ? (value < 1_024 ? short(value, series) : `${exact(value)} (${short(value, series)})`) : exact(value));
+const amount = (value, series) =>
+  isBytes(series)
+    ? value < 1_024
+      ? short(value, series)
+      : `${exact(value)} (${short(value, series)})`
+    : exact(value);
 
 const pair = (name, value) => [element("dt", {}, name), element("dd", {}, value)];
 
 function rolePairs(roles, sum) {
   if (!roles) return [];
-  const named = [["Leaders, writing", roles.leader_write], ["Leaders, reading", roles.leader_read], ["Followers, reading", roles.follower_read]];
+  const named = [
+    ["Leaders, writing", roles.leader_write],
+    ["Leaders, reading", roles.leader_read],
+    ["Followers, reading", roles.follower_read],
+  ];
   return named.filter(([, value]) => Number(value) > 0)
     .flatMap(([name, value]) => pair(name, percent(Number(value), sum)));
 }

@@ -5,7 +5,10 @@ import { compareBytes, keyBytes, showStart } from "./keys.js";
 /** Marks of the changes that an answer lists; `row` says where in a matrix one stands. */
 export function changes(events) {
   return events.map((event) => ({
-    ms: event.time_ms, kind: event.kind, text: textOf(event), row: (matrix) => placeOf(matrix, event),
+    ms: event.time_ms,
+    kind: event.kind,
+    text: textOf(event),
+    row: (matrix) => placeOf(matrix, event),
   }));
 }
 
@@ -20,7 +23,7 @@ function textOf(event) {
     : `route ${retired} split at ${showStart(event.key)} into ${created}`;
 }
 
-/** Where a key lies, in rows: on the boundary that it is, else in the middle of the row that holds it. */
+/** Where a key lies, in rows: on its boundary, else in the middle of the row that holds it. */
 function placeOf(matrix, event) {
   matrix.bounds ??= matrix.rows.map((row) => keyBytes(row.start));
   event.bytes ??= keyBytes(event.key);

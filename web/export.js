@@ -1,9 +1,11 @@
 // The window as a file.
 
+import { ask } from "./api.js";
 import { SERIES_NAMES, stamp } from "./format.js";
 import { elide, showEnd, showStart } from "./keys.js";
-import { APPORTIONED, CONFLICT, PARTIAL } from "./matrix.js";
+import { APPORTIONED, CONFLICT, PARTIAL, readMatrix } from "./matrix.js";
 import { legendText, paintRamp, totalText } from "./notices.js";
+import { queryOf } from "./query.js";
 
 /** Heights of the caption above a saved picture and of the legend below, in CSS pixels. */
 const [HEAD, FOOT] = [26, 28];
@@ -17,7 +19,9 @@ function save(blob, name) {
 }
 
 const nameOf = (matrix, ending) => {
-  const from = matrix.columns[0] ? new Date(matrix.columns[0].start).toISOString().replaceAll(":", "") : "empty";
+  const from = matrix.columns[0]
+    ? new Date(matrix.columns[0].start).toISOString().replaceAll(":", "")
+    : "empty";
   return `keyviz-${matrix.series}-${from}.${ending}`;
 };
 
@@ -31,24 +35,29 @@ function field(text) {
 export function csvText(matrix) {
   const lines = ["bucket_id,start,end,start_ms,end_ms,open,value,apportioned,partial,conflict"];
   matrix.rows.forEach((row, y) => {
-    const keys = `${field(row.bucket)},${field(row.start)},${row.end === null ? "" : field(row.end)}`;
+    const end = row.end === null ? "" : field(row.end);
+    const keys = `${field(row.bucket)},${field(row.start)},${end}`;
     matrix.columns.forEach((column, x) => {
       const at = y * matrix.width + x;
       const flags = matrix.flags[at];
       if (matrix.values[at] === 0 && flags === 0) return;
-      const marks = [APPORTIONED, PARTIAL, CONFLICT].map((mark) => (flags & mark ? 1 : 0)).join(",");
-      lines.push(`${keys},${column.start},${column.end},${column.open ? 1 : 0},${matrix.values[at]},${marks}`);
+      const marks = [APPORTIONED, PARTIAL, CONFLICT]
+        .map((mark) => (flags & mark ? 1 : 0))
+        .join(",");
+      const time = `${column.start},${column.end},${column.open ? 1 : 0}`;
+      lines.push(`${keys},${time},${matrix.values[at]},${marks}`);
     });
   });
   return `${lines.join("\n")}\n`;
 }
 
-export const saveCsv = (matrix) => save(new Blob([csvText(matrix)], { type: "text/csv" }), nameOf(matrix, "csv"));
+const saveCsv = (matrix) =>
+  save(new Blob([csvText(matrix)], { type: "text/csv" }), nameOf(matrix, "csv"));
 
-export const saveJson = (matrix, json) =>
+const saveJson = (matrix, json) =>
   save(new Blob([JSON.stringify(json)], { type: "application/json" }), nameOf(matrix, "json"));
 
-/** The picture with what it is in words above, and its legend below. */
+/** The heatmap with a caption above and its legend below. */
 export function captioned(plot, state, theme) {
   const { base, matrix, ratio, width, height } = plot;
   const colours = plot.lookColours();
@@ -64,9 +73,15 @@ export function captioned(plot, state, theme) {
   context.textBaseline = "middle";
   context.fillStyle = colours.text;
   const [first, last] = [matrix.columns[0], matrix.columns.at(-1)];
-  const when = first ? `${stamp(first.start, state.zone)} to ${stamp(last.end, state.zone)}` : "no columns";
-  const keys = `${elide(showStart(matrix.rows[0]?.start ?? ""), 40)} → ${elide(showEnd(matrix.rows.at(-1)?.end ?? null), 40)}`;
-  context.fillText(`keyviz · ${SERIES_NAMES[matrix.series] ?? matrix.series} · ${when} · ${keys} · ${matrix.responded} of ${matrix.expected} nodes`, 8, HEAD / 2, width - 16);
+  const when = first
+    ? `${stamp(first.start, state.zone)} to ${stamp(last.end, state.zone)}`
+    : "no columns";
+  const start = elide(showStart(matrix.rows[0]?.start ?? ""), 40);
+  const end = elide(showEnd(matrix.rows.at(-1)?.end ?? null), 40);
+  const nodes = `${matrix.responded} of ${matrix.expected} nodes`;
+  const series = SERIES_NAMES[matrix.series] ?? matrix.series;
+  const caption = `keyviz · ${series} · ${when} · ${start} → ${end} · ${nodes}`;
+  context.fillText(caption, 8, HEAD / 2, width - 16);
   const middle = HEAD + height + FOOT / 2;
   paintRamp(context, 8, middle - 5, 120, 10, state, theme);
   context.fillStyle = colours.dim;
@@ -74,6 +89,31 @@ export function captioned(plot, state, theme) {
   return canvas;
 }
 
-export function savePng(plot, state, theme) {
-  captioned(plot, state, theme).toBlob((blob) => { if (blob) save(blob, nameOf(plot.matrix, "png")); }, "image/png");
+function savePng(plot, state, theme) {
+  captioned(plot, state, theme).toBlob((blob) => {
+    if (blob) save(blob, nameOf(plot.matrix, "png"));
+  }, "image/png");
+}
+
+/** Makes the buttons save what `plot` shows. `current` gives the state of the page. */
+export function wireExports({ png, csv, json }, plot, current, failed) {
+  // The heatmap may have rounded cells; the API gives exact ones.
+  const exact = () =>
+    ask("matrix", queryOf(current())).catch((error) => {
+      failed(error);
+      return null;
+    });
+  png.addEventListener("click", () => {
+    const state = current();
+    if (plot.matrix) savePng(plot, state, state.theme);
+  });
+  csv.addEventListener("click", async () => {
+    const answer = plot.matrix?.rounded ? await exact() : null;
+    if (answer) saveCsv(readMatrix(answer));
+    else if (plot.matrix && !plot.matrix.rounded) saveCsv(plot.matrix);
+  });
+  json.addEventListener("click", async () => {
+    const answer = plot.matrix && (await exact());
+    if (answer) saveJson(plot.matrix, answer);
+  });
 }

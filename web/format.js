@@ -65,7 +65,9 @@ function parts(ms, zone) {
 export function stamp(ms, zone) {
   const p = parts(ms, zone);
   if (!p) return `${ms} ms`;
-  return `${p.year}-${pad(p.month)}-${pad(p.day)} ${pad(p.hour)}:${pad(p.minute)}:${pad(p.second)}${zone === "utc" ? "Z" : ""}`;
+  const day = `${p.year}-${pad(p.month)}-${pad(p.day)}`;
+  const time = `${pad(p.hour)}:${pad(p.minute)}:${pad(p.second)}`;
+  return `${day} ${time}${zone === "utc" ? "Z" : ""}`;
 }
 
 /** The value that a datetime-local field takes. */

@@ -1,4 +1,4 @@
-// Pointer, wheel, touch and keyboard on the heatmap. Moves the view at once; when the hand rests, the
+// Pointer, wheel, touch and keyboard on the heatmap. Moves the view at once; when input rests, the
 // view is committed and the node is asked for it at full resolution.
 
 const REST_MS = 280;
@@ -25,7 +25,7 @@ export class Interact {
     canvas.addEventListener("keydown", (event) => this.key(event));
   }
 
-  /** Whether a gesture is under way: then no new matrix may take the picture from under the hand. */
+  /** Whether a gesture is under way: no new matrix may replace the heatmap before it ends. */
   get busy() {
     return this.start !== null || this.restTimer !== 0;
   }
@@ -82,7 +82,11 @@ export class Interact {
 
   spread() {
     const [a, b] = this.pointers.values();
-    return { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2, size: Math.max(20, Math.hypot(a.x - b.x, a.y - b.y)) };
+    return {
+      x: (a.x + b.x) / 2,
+      y: (a.y + b.y) / 2,
+      size: Math.max(20, Math.hypot(a.x - b.x, a.y - b.y)),
+    };
   }
 
   pinch() {
@@ -238,7 +242,14 @@ export class Interact {
   key(event) {
     if (event.ctrlKey || event.metaKey) return;
     const { plot } = this;
-    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], PageUp: [0, -10], PageDown: [0, 10] }[event.key];
+    const step = {
+      ArrowLeft: [-1, 0],
+      ArrowRight: [1, 0],
+      ArrowUp: [0, -1],
+      ArrowDown: [0, 1],
+      PageUp: [0, -10],
+      PageDown: [0, 10],
+    }[event.key];
     if (step && plot.view) {
       event.preventDefault();
       if (event.shiftKey) {
@@ -250,15 +261,19 @@ export class Interact {
       return;
     }
     const run = {
-      "+": () => this.zoomCentre(0.6, true, true), "=": () => this.zoomCentre(0.6, true, true),
+      "+": () => this.zoomCentre(0.6, true, true),
+      "=": () => this.zoomCentre(0.6, true, true),
       "-": () => this.zoomCentre(1 / 0.6, true, true),
-      "]": () => this.zoomCentre(0.6, true, false), "[": () => this.zoomCentre(1 / 0.6, true, false),
-      "}": () => this.zoomCentre(0.6, false, true), "{": () => this.zoomCentre(1 / 0.6, false, true),
-      "s": () => this.anchorBox(), "S": () => this.anchorBox(),
-      "Enter": () => (this.anchor ? this.zoomCells() : plot.cursor && this.does.pin(plot.cursor)),
-      "Escape": () => (this.anchor ? this.dropBox() : this.does.unpin()),
-      "Backspace": () => this.does.back(),
-      "Home": () => this.does.reset(),
+      "]": () => this.zoomCentre(0.6, true, false),
+      "[": () => this.zoomCentre(1 / 0.6, true, false),
+      "}": () => this.zoomCentre(0.6, false, true),
+      "{": () => this.zoomCentre(1 / 0.6, false, true),
+      s: () => this.anchorBox(),
+      S: () => this.anchorBox(),
+      Enter: () => (this.anchor ? this.zoomCells() : plot.cursor && this.does.pin(plot.cursor)),
+      Escape: () => (this.anchor ? this.dropBox() : this.does.unpin()),
+      Backspace: () => this.does.back(),
+      Home: () => this.does.reset(),
     }[event.key];
     if (run && plot.view) {
       event.preventDefault();

@@ -1,4 +1,4 @@
-// Keys: as the API writes them ("text" or "hex:..."), as bytes, and as text that is safe to look at.
+// Keys: as the API writes them ("text" or "hex:..."), as bytes, and as text that is safe to show.
 
 const encoder = new TextEncoder();
 
@@ -26,7 +26,7 @@ const HIDDEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}\p{Cs}\u034f\u115f\u1160\u3
 // Marks that stack on the character before them: a run of them can paint over other rows.
 const STACKED = /(\p{M}{2})\p{M}+/gu;
 
-/** A key that can be looked at: nothing in it is invisible, and none of it moves what is around it. */
+/** A key as shown: no invisible characters, and none that reorder the text around it. */
 export function showKey(text) {
   return text
     .replace(HIDDEN, (char) => `\\u{${char.codePointAt(0).toString(16)}}`)
@@ -41,7 +41,8 @@ export function elide(text, most) {
   const chars = Array.from(text);
   if (chars.length <= most) return text;
   const tail = Math.floor((most - 1) * 0.45);
-  return `${chars.slice(0, most - 1 - tail).join("")}…${tail > 0 ? chars.slice(-tail).join("") : ""}`;
+  const end = tail > 0 ? chars.slice(-tail).join("") : "";
+  return `${chars.slice(0, most - 1 - tail).join("")}…${end}`;
 }
 
 const SEPARATOR = /[/:.|#_-]/;

@@ -1,4 +1,4 @@
-// The live picture: columns that the node pushes, joined to what is shown. Pure but for `follow`.
+// The live heatmap: joins columns that the node pushes to the matrix shown. Pure but for `follow`.
 
 import { ApiError, Unreachable, openStream } from "./api.js";
 import { columnAt, finish } from "./matrix.js";
@@ -24,13 +24,14 @@ export async function follow(parameters, cursor, signal, does) {
       }));
       if (!fields.data) continue;
       const json = JSON.parse(fields.data);
-      if (fields.event === "error") throw new ApiError(503, String(json.code), String(json.message));
+      if (fields.event === "error")
+        throw new ApiError(503, String(json.code), String(json.message));
       if (fields.event === "columns") does.update(json, fields.id);
     }
   }
 }
 
-/** Where the rows of an update lie in the rows shown: the row that holds each; -1: in more than one. */
+/** For each row of an update, the shown row that holds it; -1 if it spans several. */
 function places(rows, told) {
   const starts = rows.map((row) => keyBytes(row.start));
   const ends = rows.map((row) => (row.end === null ? null : keyBytes(row.end)));
@@ -45,16 +46,20 @@ function places(rows, told) {
 }
 
 /**
- * The picture with the columns of an update: what is told again is replaced, what is new comes in at
- * the right, what is older than `oldestMs` goes out at the left. `null` where the update does not fit
- * without guessing (a count that lies across rows, columns of another width): then ask for all.
+ * The matrix with the columns of an update: re-sent columns replace the earlier ones, new ones are
+ * appended, and those older than `oldestMs` are dropped. `null` if the update does not fit exactly
+ * (a count that spans rows, columns of another width): then load the whole matrix.
  */
 export function slide(matrix, update, oldestMs) {
   if (matrix.rounded || update.rounded) return null;
   const step = matrix.columns.length > 0 ? matrix.columns[0].end - matrix.columns[0].start : 0;
   const fits = (column) => column.end - column.start === step;
   if (!matrix.uniform || update.width === 0 || !update.columns.every(fits)) return null;
-  if (update.columns[0].start > matrix.columns.at(-1).end || update.columns[0].start < matrix.columns[0].start) return null;
+  if (
+    update.columns[0].start > matrix.columns.at(-1).end ||
+    update.columns[0].start < matrix.columns[0].start
+  )
+    return null;
   const unfinished = matrix.columns.find((column) => column.open);
   if (unfinished && update.columns[0].start > unfinished.start) return null;
   if (update.version !== matrix.version) return null;
@@ -93,10 +98,23 @@ export function slide(matrix, update, oldestMs) {
       }
     }
   }
-  const older = matrix.events.filter((event) => event.time_ms < update.columns[0].start && event.time_ms >= columns[0].start);
-  return finish({ ...matrix, columns, width, values, flags, nodes: update.nodes, responded: update.responded,
-    expected: update.expected, saturated: matrix.saturated || update.saturated,
-    unattributed: matrix.unattributed, conflicts: joined(matrix.conflicts, update.conflicts), events: [...older, ...update.events] });
+  const older = matrix.events.filter(
+    (event) => event.time_ms < update.columns[0].start && event.time_ms >= columns[0].start,
+  );
+  return finish({
+    ...matrix,
+    columns,
+    width,
+    values,
+    flags,
+    nodes: update.nodes,
+    responded: update.responded,
+    expected: update.expected,
+    saturated: matrix.saturated || update.saturated,
+    unattributed: matrix.unattributed,
+    conflicts: joined(matrix.conflicts, update.conflicts),
+    events: [...older, ...update.events],
+  });
 }
 
 /** The conflicts of both answers, each once. */

@@ -3,21 +3,24 @@
 import { ApiError, Unreachable, ask, serverNow, setToken } from "./api.js";
 import { Drawer, columnText, element, keysText, showTooltip, spokenCell } from "./details.js";
 import { changes } from "./events.js";
-import { saveCsv, saveJson, savePng } from "./export.js";
+import { wireExports } from "./export.js";
 import { fieldTime, parseFieldTime } from "./format.js";
 import { Interact } from "./interact.js";
 import { follow, slide } from "./live.js";
 import { BadAnswer, readMatrix } from "./matrix.js";
 import { banners, describe, setLink, showScreen } from "./notices.js";
 import { Plot } from "./plot.js";
+import { isStreamed, queryName, queryOf, routeQueryOf, streamName } from "./query.js";
 import { WINDOWS, readState, rememberState, writeState } from "./state.js";
 import { RouteChanges } from "./changes.js";
 import { linkTables, overlaps, readRoutes, showCluster, showRoutes } from "./tables.js";
 import { committed } from "./window.js";
 
-/** A live picture is asked for as a whole now and then: routes, members and totals beside it change too. */
+/** A live heatmap is reloaded now and then: routes, members and totals beside it change too. */
 const REFRESH_MS = { off: 0, live: 15_000, "5s": 5_000, "30s": 30_000 };
 const RETRY_MS = [1_000, 2_000, 5_000, 10_000];
+/** Controls that show a part of the state as it is. */
+const SELECTS = "beside refresh scale brightness rows columns role axis palette zone".split(" ");
 const COPY_KEYS = { c: "key", r: "range", t: "time" };
 const SERIES_KEYS = { 1: "writes", 2: "reads", 3: "write-bytes", 4: "read-bytes" };
 
@@ -37,7 +40,7 @@ let state = readState(location.hash);
 let depth = Number(history.state?.depth ?? 0);
 let catalog = { version: 0, routes: [] };
 let cluster = null;
-/** The row of the heatmap that the tables point out: the pinned one, else the one under the pointer. */
+/** The row that the tables highlight: the pinned one, else the one under the pointer. */
 let linked = null;
 let tokenWanted = false;
 let failures = 0;
@@ -49,42 +52,24 @@ let shownQuery = "";
 
 // ---- What is asked ---------------------------------------------------------------------------
 
-function query() {
-  const parameters = { series: state.series, max_rows: state.rows, max_columns: state.columns };
-  if (state.from !== null) {
-    Object.assign(parameters, { from_ms: state.from, to_ms: state.to });
-  } else {
-    // Without an end the node adds the column in progress; the start is by its clock too.
-    parameters.from_ms = Math.round(serverNow() - WINDOWS[state.last]);
-  }
-  if (state.start !== "") parameters.start = state.start;
-  if (state.end !== null) parameters.end = state.end;
-  if (state.role !== "") parameters.role = state.role;
-  if (state.axis !== "now") parameters.axis = state.axis;
-  return parameters;
-}
-
-/** What must be equal for an answer to be the next of the same picture. */
-const queryName = () => JSON.stringify([state.series, state.last, state.from, state.to, state.start, state.end, state.role, state.axis, state.rows, state.columns]);
-
 async function load() {
   clearTimeout(timer);
   running?.abort();
   const controller = new AbortController();
   running = controller;
-  const name = queryName();
+  const name = queryName(state);
   setLink("busy", "asking…");
   at("plot").setAttribute("aria-busy", "true");
   try {
     const asked = performance.now();
     const [json, members] = await Promise.all([
-      ask("matrix", { ...query(), encoding: "packed" }, controller.signal),
+      ask("matrix", { ...queryOf(state), encoding: "packed" }, controller.signal),
       ask("cluster", {}, controller.signal).catch(fallBack),
     ]);
     if (controller.signal.aborted) return;
     const matrix = readMatrix(json);
     failures = 0;
-    // A gesture has begun meanwhile: the picture stays under the hand, and is asked for when it rests.
+    // A gesture has begun meanwhile: leave the heatmap as it is, and load again when it ends.
     if (interact.busy) return;
     if (members) cluster = members;
     shownQuery = name;
@@ -125,23 +110,20 @@ function show(matrix) {
 
 // ---- Live ------------------------------------------------------------------------------------
 
-/** What of the question a stream can answer: not a window that ended, nor the routes of then. */
-const isLive = () => state.refresh === "live" && state.from === null && state.axis === "now" && !document.hidden;
-
-const streamName = () => JSON.stringify([state.series, state.start, state.end, state.role]);
+const isLive = () => isStreamed(state) && !document.hidden;
 
 /** Opens the stream of what is shown, keeps it, or closes it. */
 function listen() {
-  if (stream && (!isLive() || stream.name !== streamName())) {
+  if (stream && (!isLive() || stream.name !== streamName(state))) {
     stream.controller.abort();
     stream = null;
   }
   if (!isLive() || stream) return;
   const controller = new AbortController();
-  const mine = { name: streamName(), controller };
+  const mine = { name: streamName(state), controller };
   stream = mine;
   // Rows as fine as can be, so that each lies within a row that is shown.
-  const { from_ms: _, max_columns: __, ...parameters } = query();
+  const { from_ms: _, max_columns: __, ...parameters } = queryOf(state);
   follow({ ...parameters, max_rows: 1_024, encoding: "packed" }, cursor, controller.signal, {
     update(json, id) {
       cursor = id;
@@ -157,7 +139,7 @@ function listen() {
 
 /** Slides what is new into the picture; where it does not fit, the whole is asked for. */
 function join(update) {
-  if (interact.busy || running || queryName() !== shownQuery || !plot.matrix) return;
+  if (interact.busy || running || queryName(state) !== shownQuery || !plot.matrix) return;
   const next = slide(plot.matrix, update, serverNow() - WINDOWS[state.last]);
   if (!next) {
     load();
@@ -168,13 +150,15 @@ function join(update) {
 
 /** Beside the matrix, routes and members may be missing; but a refused token concerns all. */
 function fallBack(error) {
-  if (error.name === "AbortError" || error.status === 401 || error instanceof Unreachable) throw error;
+  if (error.name === "AbortError" || error.status === 401 || error instanceof Unreachable)
+    throw error;
   return null;
 }
 
 function schedule() {
   clearTimeout(timer);
-  const wait = failures > 0 ? RETRY_MS[Math.min(failures, RETRY_MS.length) - 1] : REFRESH_MS[state.refresh];
+  const wait =
+    failures > 0 ? RETRY_MS[Math.min(failures, RETRY_MS.length) - 1] : REFRESH_MS[state.refresh];
   if (wait > 0 && !document.hidden && !tokenWanted) timer = setTimeout(load, wait);
 }
 
@@ -196,7 +180,8 @@ function failed(error) {
   if (error instanceof ApiError || error instanceof BadAnswer) {
     const code = error.code ?? "BAD ANSWER";
     setLink("bad", code);
-    if (code === "UNAVAILABLE" && !plot.matrix) showScreen("off", "The key visualizer cannot answer", error.message);
+    if (code === "UNAVAILABLE" && !plot.matrix)
+      showScreen("off", "The key visualizer cannot answer", error.message);
     banners([["bad", code, error.message]]);
     return;
   }
@@ -234,13 +219,19 @@ function moveCursor(cell, x, y, spoken = false) {
   if (spoken) at("spoken").textContent = spokenCell(plot.matrix, cell, state.zone);
 }
 
+/** How the drawer shows a cell. */
+const look = () => {
+  const { zone, palette, role } = state;
+  return { zone, palette, theme: theme(), cluster, role };
+};
+
 function pin(cell) {
   const { matrix } = plot;
   const column = matrix.columns[cell.column];
   plot.pinned = { start: matrix.rows[cell.row].start, t0: column.start, t1: column.end };
   plot.cursor = cell;
   link(matrix.rows[cell.row]);
-  drawer.show(matrix, cell, { zone: state.zone, palette: state.palette, theme: theme(), cluster, role: state.role });
+  drawer.show(matrix, cell, look());
   at("tooltip").hidden = true;
   plot.drawPointer();
 }
@@ -250,7 +241,7 @@ function followPin() {
   const cell = plot.pinnedCell();
   if (!cell || at("drawer").hidden) return;
   link(plot.matrix.rows[cell.row]);
-  drawer.show(plot.matrix, cell, { zone: state.zone, palette: state.palette, theme: theme(), cluster, role: state.role });
+  drawer.show(plot.matrix, cell, look());
 }
 
 /** Points out in the tables what a row of the heatmap holds. */
@@ -272,8 +263,12 @@ async function copy(what) {
   if (!cell) return;
   const row = plot.matrix.rows[cell.row];
   const column = plot.matrix.columns[cell.column];
-  const text = { key: row.start, range: keysText(row), time: new Date(column.start).toISOString() }[what];
-  const said = await navigator.clipboard.writeText(text).then(() => `copied the ${what}`, () => "the browser refused to copy");
+  const time = new Date(column.start).toISOString();
+  const text = { key: row.start, range: keysText(row), time }[what];
+  const said = await navigator.clipboard.writeText(text).then(
+    () => `copied the ${what}`,
+    () => "the browser refused to copy",
+  );
   at("spoken").textContent = `${said}, ${columnText(column, state.zone)}`;
 }
 
@@ -314,7 +309,8 @@ function reset() {
   else go(first);
 }
 
-const theme = () => state.theme || (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark");
+const theme = () =>
+  state.theme || (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark");
 
 /** Whether a page is shown: the chosen one, and beside the heatmap what is wanted there. */
 const isShown = (tab) => tab === state.tab || (state.tab === "heat" && tab === state.beside);
@@ -336,7 +332,7 @@ function apply() {
     describe(plot.matrix, state, theme(), plot.lookColours());
     showTables();
   }
-  if (queryName() === shownQuery) {
+  if (queryName(state) === shownQuery) {
     schedule();
     if (running === null) listen();
   } else {
@@ -347,9 +343,7 @@ function apply() {
 function fillControls() {
   const fields = controls.elements;
   fields.series.value = state.series;
-  for (const name of ["beside", "refresh", "scale", "brightness", "rows", "columns", "role", "axis", "palette", "zone"]) {
-    fields[name].value = String(state[name]);
-  }
+  for (const name of SELECTS) fields[name].value = String(state[name]);
   const custom = state.from !== null;
   fields.last.value = custom ? "custom" : state.last;
   at("custom").hidden = !custom;
@@ -363,19 +357,39 @@ function fillControls() {
 function showTables() {
   if (isShown("routes")) {
     const { find, sort } = at("route-tools").elements;
-    showRoutes(at("routes"), at("route-count"), catalog, plot.matrix,
-      { find: find.value.trim(), sort: sort.value, zone: state.zone, linked, cluster, series: plot.matrix?.series ?? state.series },
-      { light: (route) => light(route && ((row) => overlaps(route, row))), open: (route) => go({ ...state, tab: "heat", start: route.start, end: route.end }),
-        split: (route) => routeChanges.split(route, catalog), merge: (route) => routeChanges.merge(route, catalog) });
+    showRoutes(
+      at("routes"),
+      at("route-count"),
+      catalog,
+      plot.matrix,
+      {
+        find: find.value.trim(),
+        sort: sort.value,
+        zone: state.zone,
+        linked,
+        cluster,
+        series: plot.matrix?.series ?? state.series,
+      },
+      {
+        light: (route) => light(route && ((row) => overlaps(route, row))),
+        open: (route) => go({ ...state, tab: "heat", start: route.start, end: route.end }),
+        split: (route) => routeChanges.split(route, catalog),
+        merge: (route) => routeChanges.merge(route, catalog),
+      },
+    );
   }
   if (isShown("cluster") && cluster) {
-    showCluster(cluster, { line: at("cluster-line"), members: at("members"), groups: at("groups") }, linked,
-      { light: (group) => light(group === null ? null : (row) => row.group === group) });
+    showCluster(
+      cluster,
+      { line: at("cluster-line"), members: at("members"), groups: at("groups") },
+      linked,
+      { light: (group) => light(group === null ? null : (row) => row.group === group) },
+    );
   }
 }
 
 const routeChanges = new RouteChanges(at("change-dialog"), {
-  query: (route) => ({ ...query(), start: route.start, ...(route.end === null ? {} : { end: route.end }), max_rows: 256, max_columns: 1 }),
+  query: (route) => routeQueryOf(state, route),
   series: () => state.series,
   changed: load,
   async catalog() {
@@ -402,11 +416,12 @@ const interact = new Interact(plot, {
       return;
     }
     plot.setView(plot.whole());
-    if (queryName() !== shownQuery) load();
+    if (queryName(state) !== shownQuery) load();
   },
   key(name) {
     if (SERIES_KEYS[name]) adjust({ series: SERIES_KEYS[name] });
-    else if (name === "l" || name === "L") adjust({ scale: state.scale === "log" ? "linear" : "log" });
+    else if (name === "l" || name === "L")
+      adjust({ scale: state.scale === "log" ? "linear" : "log" });
     else if (name === "?") at("help-dialog").showModal();
     else if (COPY_KEYS[name.toLowerCase()]) copy(COPY_KEYS[name.toLowerCase()]);
   },
@@ -438,36 +453,19 @@ controls.addEventListener("input", (event) => {
 for (const tab of document.querySelectorAll("[data-tab]")) {
   tab.addEventListener("click", () => go({ ...state, tab: tab.dataset.tab }));
   tab.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: "previousElementSibling", ArrowRight: "nextElementSibling" }[event.key];
-    tab[step]?.focus();
+    if (event.key === "ArrowLeft") tab.previousElementSibling?.focus();
+    if (event.key === "ArrowRight") tab.nextElementSibling?.focus();
   });
 }
-at("theme").addEventListener("click", () => adjust({ theme: theme() === "dark" ? "light" : "dark" }));
+at("theme").addEventListener("click", () =>
+  adjust({ theme: theme() === "dark" ? "light" : "dark" }),
+);
 at("back").addEventListener("click", back);
 at("reset").addEventListener("click", reset);
 at("box").addEventListener("click", () => setBoxMode(!interact.boxMode));
 at("help").addEventListener("click", () => at("help-dialog").showModal());
-at("png").addEventListener("click", () => { if (plot.matrix) savePng(plot, state, theme()); });
-at("csv").addEventListener("click", async () => {
-  // A table of counts has exact ones.
-  const json = plot.matrix?.rounded ? await asked() : null;
-  if (json) saveCsv(readMatrix(json));
-  else if (plot.matrix && !plot.matrix.rounded) saveCsv(plot.matrix);
-});
-at("json").addEventListener("click", async () => {
-  const json = plot.matrix && (await asked());
-  if (json) saveJson(plot.matrix, json);
-});
-
-/** The window as the API gives it to programs. */
-async function asked() {
-  try {
-    return await ask("matrix", query());
-  } catch (error) {
-    failed(error);
-    return null;
-  }
-}
+const exports = { png: at("png"), csv: at("csv"), json: at("json") };
+wireExports(exports, plot, () => ({ ...state, theme: theme() }), failed);
 at("route-tools").addEventListener("input", showTables);
 at("route-tools").addEventListener("submit", (event) => event.preventDefault());
 at("token-dialog").addEventListener("close", () => {

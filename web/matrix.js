@@ -17,13 +17,18 @@ function list(value, name) {
 
 function number(value, name) {
   const result = Number(value ?? 0);
-  if (!Number.isFinite(result) || result < 0) throw new BadAnswer(`"${name}" is no count: ${value}`);
+  if (!Number.isFinite(result) || result < 0)
+    throw new BadAnswer(`"${name}" is no count: ${value}`);
   return result;
 }
 
 const text = (value) => (typeof value === "string" ? value : "");
 
-const column = (start, end, open) => ({ start: number(start, "start_ms"), end: number(end, "end_ms"), open: Boolean(open) });
+const column = (start, end, open) => ({
+  start: number(start, "start_ms"),
+  end: number(end, "end_ms"),
+  open: Boolean(open),
+});
 
 /** What both forms say of a row alike. */
 const rowOf = (row, end) => ({
@@ -39,7 +44,9 @@ const rowOf = (row, end) => ({
 
 /** Columns, rows, cells and marks of the plain form. */
 function readPlain(json) {
-  const columns = list(json.columns, "columns").map((each) => column(each?.start_ms, each?.end_ms, each?.open));
+  const columns = list(json.columns, "columns").map((each) =>
+    column(each?.start_ms, each?.end_ms, each?.open),
+  );
   const width = columns.length;
   const source = list(json.rows, "rows");
   const values = new Float64Array(source.length * width);
@@ -66,7 +73,9 @@ function readPacked(json) {
   const columns = list(json.columns, "columns").map((each) => column(...list(each, "columns")));
   const source = list(json.rows, "rows");
   const last = typeof json.end === "string" ? json.end : null;
-  const rows = source.map((row, y) => rowOf(row, y + 1 < source.length ? text(source[y + 1]?.start) : last));
+  const rows = source.map((row, y) =>
+    rowOf(row, y + 1 < source.length ? text(source[y + 1]?.start) : last),
+  );
   const count = rows.length * columns.length;
   const flags = new Uint8Array(count);
   for (const [name, mark] of MARKS) unpackMarks(json.marks?.[name], flags, mark);
@@ -107,8 +116,14 @@ export function readMatrix(json) {
   matrix.total = number(json.total, "total");
   if (cells.rounded) {
     matrix.rowSums = Float64Array.from(matrix.rows, ({ roles }) =>
-      ["leader_write", "leader_read", "follower_read"].reduce((sum, role) => sum + number(roles?.[role], role), 0));
-    matrix.columnSums = Float64Array.from(list(json.column_sums, "column_sums"), (sum) => number(sum, "column_sums"));
+      ["leader_write", "leader_read", "follower_read"].reduce(
+        (sum, role) => sum + number(roles?.[role], role),
+        0,
+      ),
+    );
+    matrix.columnSums = Float64Array.from(list(json.column_sums, "column_sums"), (sum) =>
+      number(sum, "column_sums"),
+    );
   }
   return matrix;
 }
@@ -135,7 +150,7 @@ export function finish(matrix) {
   return { ...matrix, rowSums, columnSums, max, marks, total };
 }
 
-/** Whether all columns are equally wide and without a gap, so that they can be drawn as one image. */
+/** Whether all columns are equally wide and without a gap: they can be drawn as one image. */
 function isUniform(columns) {
   const step = columns.length > 0 ? columns[0].end - columns[0].start : 0;
   return columns.every((column, at) =>

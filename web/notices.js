@@ -1,7 +1,7 @@
-// What is said around the picture: the state of the connection, what is missing or odd, the legend.
+// Text around the heatmap: the state of the connection, notices about an answer, the legend.
 
 import { css, ramp } from "./colour.js";
-import { element } from "./details.js";
+import { conflictText, element } from "./details.js";
 import { drawMark } from "./events.js";
 import { SERIES_NAMES, exact, isBytes, short, span, stamp } from "./format.js";
 import { HATCHES, hatchTile } from "./raster.js";
@@ -11,7 +11,7 @@ const at = (id) => document.getElementById(id);
 
 export function setLink(kind, text) {
   const pill = at("link-pill");
-  // A pill that changes its words at every refresh would make the page jump and screen readers talk.
+  // A pill whose text changes at every refresh would make the page jump and screen readers talk.
   if (kind === "busy" && pill.classList.contains("good")) return;
   pill.className = `pill ${kind}`;
   pill.title = text;
@@ -24,12 +24,20 @@ export function banners(list) {
   const box = at("banners");
   if (box.dataset.seen === seen) return;
   box.dataset.seen = seen;
-  box.replaceChildren(...list.map(([kind, title, text, button]) =>
-    element("p", { class: `banner ${kind === "warn" ? "warn" : ""}` }, element("b", {}, title), text,
-      button ? element("button", { type: "button", onclick: button[1] }, button[0]) : null)));
+  box.replaceChildren(
+    ...list.map(([kind, title, text, button]) =>
+      element(
+        "p",
+        { class: `banner ${kind === "warn" ? "warn" : ""}` },
+        element("b", {}, title),
+        text,
+        button ? element("button", { type: "button", onclick: button[1] }, button[0]) : null,
+      ),
+    ),
+  );
 }
 
-/** The screen over the picture where there is nothing to see; `null`: there is. */
+/** The message over an empty heatmap; `null` removes it. */
 export function showScreen(kind, title = "", text = "") {
   const box = at("screen");
   box.hidden = kind === null;
@@ -37,37 +45,66 @@ export function showScreen(kind, title = "", text = "") {
   if (kind !== null) box.replaceChildren(element("h2", {}, title), element("p", {}, text));
 }
 
-/** What an answer says that the cells alone do not. */
+/** Notices about an answer that the cells alone do not show. */
 function problems(matrix, zone) {
   const list = [];
   for (const node of matrix.nodes) {
-    if (!node.ok) list.push(["bad", `Node ${node.id} is missing`, `${node.address}: ${node.error || "no answer"}`]);
+    if (!node.ok)
+      list.push([
+        "bad",
+        `Node ${node.id} is missing`,
+        `${node.address}: ${node.error || "no answer"}`,
+      ]);
   }
   for (const node of matrix.nodes) {
     const skew = Number(node.clock_skew_ms ?? 0);
     if (node.ok && Math.abs(skew) >= SKEW_WARN_MS) {
-      list.push(["warn", `Node ${node.id}'s clock`, `is ${span(Math.abs(skew))} ${skew > 0 ? "ahead" : "behind"}; its columns are shifted by as much.`]);
+      list.push([
+        "warn",
+        `Node ${node.id}'s clock`,
+        `is ${span(Math.abs(skew))} ${skew > 0 ? "ahead" : "behind"}; ` +
+          "its columns are shifted by as much.",
+      ]);
     }
   }
   for (const node of matrix.nodes) {
     if (node.ok && node.past_history) {
-      list.push(["warn", `Node ${node.id} forgot`, `what it counted before ${stamp(Number(node.forgotten_before_ms), zone)}: its history is full.`]);
+      list.push([
+        "warn",
+        `Node ${node.id} forgot`,
+        `what it counted before ${stamp(Number(node.forgotten_before_ms), zone)}: ` +
+          "its history is full.",
+      ]);
     }
   }
   for (const node of matrix.nodes) {
     if (node.ok && node.beyond_end) {
-      list.push(["warn", `Node ${node.id} is ahead`, `it has counted up to ${stamp(Number(node.newest_ms), zone)} by a clock that is or was ahead; what it counted after the last column is not shown.`]);
+      list.push([
+        "warn",
+        `Node ${node.id} is ahead`,
+        `it has counted up to ${stamp(Number(node.newest_ms), zone)} by a clock that is or was ` +
+          "ahead; its counts after the last column are not shown.",
+      ]);
     }
   }
-  for (const { group_id: group, term, nodes } of matrix.conflicts) {
-    list.push(["warn", "Conflict", `nodes ${[...nodes].join(" and ")} both claim term ${term} of group ${group}; the larger count is shown.`]);
+  for (const conflict of matrix.conflicts) {
+    list.push(["warn", "Conflict", `${conflictText(conflict)}; the larger count is shown.`]);
   }
   if (matrix.unattributed > 0) {
-    list.push(["warn", "Unattributed", `${exact(matrix.unattributed)} could not be given to a route and are in no cell.`]);
+    list.push([
+      "warn",
+      "Unattributed",
+      `${exact(matrix.unattributed)} could not be given to a route and are in no cell.`,
+    ]);
   }
-  if (matrix.saturated) list.push(["warn", "Saturated", "A count reached its limit; the true sum is larger."]);
+  if (matrix.saturated)
+    list.push(["warn", "Saturated", "A count reached its limit; the true sum is larger."]);
   if (matrix.eventsTruncated) {
-    list.push(["warn", "More changes", `Only the newest ${exact(matrix.events.length)} splits, merges and changes of leaders are marked.`]);
+    list.push([
+      "warn",
+      "More changes",
+      `Only the newest ${exact(matrix.events.length)} splits, merges and leader changes are shown.`,
+    ]);
   }
   return list;
 }
@@ -79,13 +116,18 @@ export function legendText(matrix, { scale }) {
   if (!(matrix.max > 0)) return "";
   const step = matrix.columns[0].end - matrix.columns[0].start;
   const unit = isBytes(matrix.series) ? "" : " operations";
-  const rounded = matrix.rounded ? ", cells rounded to 1 in 2,048 (a pinned one is asked for exactly)" : "";
-  return `0 – ${short(matrix.max, matrix.series)}${unit} in ${span(step)}, ${scale === "log" ? "logarithmic" : "linear"}${rounded}`;
+  const rounded = matrix.rounded
+    ? ", cells rounded to 1 in 2,048 (pin one for its exact value)"
+    : "";
+  const kind = scale === "log" ? "logarithmic" : "linear";
+  return `0 – ${short(matrix.max, matrix.series)}${unit} in ${span(step)}, ${kind}${rounded}`;
 }
 
 export function totalText(matrix) {
   const digits = matrix.total >= 1_000 ? ` (${exact(matrix.total)})` : "";
-  return `Total ${short(matrix.total, matrix.series)}${digits} · unattributed ${exact(matrix.unattributed)} · ${plural(matrix.height, "row")} × ${plural(matrix.width, "column")}`;
+  const total = `Total ${short(matrix.total, matrix.series)}${digits}`;
+  const size = `${plural(matrix.height, "row")} × ${plural(matrix.width, "column")}`;
+  return `${total} · unattributed ${exact(matrix.unattributed)} · ${size}`;
 }
 
 export function describe(matrix, state, theme, colours) {
@@ -95,8 +137,10 @@ export function describe(matrix, state, theme, colours) {
   nodes.className = `pill ${matrix.responded === matrix.expected ? "good" : "bad"}`;
   banners(problems(matrix, state.zone));
   const empty = matrix.width === 0 || matrix.height === 0 || matrix.total === 0;
-  showScreen(empty ? "empty" : null, "Nothing was counted",
-    `No ${(SERIES_NAMES[matrix.series] ?? "operations").toLowerCase()} in this window and key range.${matrix.width === 0 ? " No column has been closed yet." : ""}`);
+  const series = (SERIES_NAMES[matrix.series] ?? "operations").toLowerCase();
+  const why = matrix.width === 0 ? " No column has been closed yet." : "";
+  const text = `No ${series} in this window and key range.${why}`;
+  showScreen(empty ? "empty" : null, "Nothing was counted", text);
   at("legend-text").textContent = legendText(matrix, state);
   at("totals").textContent = totalText(matrix);
   drawRamp(state, theme);
@@ -130,7 +174,10 @@ function drawMarks(matrix, theme, colours) {
     if (!occurs) continue;
     context.clearRect(0, 0, canvas.width, canvas.height);
     if (hatch) {
-      context.fillStyle = context.createPattern(hatchTile(HATCHES[hatch], 1, theme === "dark"), "repeat");
+      context.fillStyle = context.createPattern(
+        hatchTile(HATCHES[hatch], 1, theme === "dark"),
+        "repeat",
+      );
       context.fillRect(0, 0, canvas.width, canvas.height);
     } else if (event) {
       drawMark(context, event, canvas.width / 2, canvas.height / 2, colours);

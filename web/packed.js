@@ -1,4 +1,4 @@
-// Reads the packed form of a matrix (`encoding=packed`): the cells as one string of Z85, row by row.
+// Reads the packed form of a matrix (`encoding=packed`): cells as one string of Z85, row by row.
 // What the forms mean is written in src/json/src/packed.rs.
 
 import { BadAnswer } from "./bad.js";
@@ -8,7 +8,8 @@ const PLACES = new Uint8Array(128).fill(255);
 for (let at = 0; at < 85; at += 1) PLACES[Z85.charCodeAt(at)] = at;
 
 function z85(text) {
-  if (typeof text !== "string" || text.length % 5 !== 0) throw new BadAnswer("packed cells are no Z85");
+  if (typeof text !== "string" || text.length % 5 !== 0)
+    throw new BadAnswer("packed cells are no Z85");
   const bytes = new Uint8Array((text.length / 5) * 4);
   for (let at = 0, into = 0; at < text.length; at += 5, into += 4) {
     let number = 0;

@@ -1,4 +1,4 @@
-// Draws the heatmap on two canvases: what changes with data and view below, what follows the pointer
+// Draws the heatmap on two canvases: cells that change with data and view below, and the pointer
 // above. Keys are only ever drawn as text.
 
 import { Cells } from "./cells.js";
@@ -65,7 +65,9 @@ export class Plot {
   setStyle(style) {
     const before = this.style;
     this.style = { ...before, ...style };
-    const recolour = ["palette", "theme", "scale", "brightness"].some((name) => before[name] !== this.style[name]);
+    const recolour = ["palette", "theme", "scale", "brightness"].some(
+      (name) => before[name] !== this.style[name],
+    );
     if (recolour && this.matrix) this.raster = new Raster(this.matrix, this.style);
     this.forget();
     this.readColours();
@@ -81,7 +83,11 @@ export class Plot {
     const look = getComputedStyle(document.documentElement);
     const colour = (name) => look.getPropertyValue(`--${name}`).trim();
     this.colours = Object.fromEntries(
-      ["plot", "text", "dim", "line", "grid", "cursor", "accent", "panel"].map((name) => [name, colour(name)]));
+      ["plot", "text", "dim", "line", "grid", "cursor", "accent", "panel"].map((name) => [
+        name,
+        colour(name),
+      ]),
+    );
   }
 
   /** Shows a matrix; the view is all of it unless one is given. */
@@ -206,22 +212,28 @@ export class Plot {
     };
   }
 
-  /** Events of the view with their places; at most 500, so that a storm of splits stays drawable. */
+  /** Events of the view with their places; at most 500, so a storm of splits stays drawable. */
   shownEvents() {
     if (!this.view) return [];
     const { t0, t1 } = this.view;
     const { top, height } = this.area;
-    return this.events.filter((event) => event.ms >= t0 && event.ms < t1).slice(-500).map((event) => {
-      const y = this.yOf(event.row(this.matrix));
-      return { ...event, x: this.xOf(event.ms), y: y >= top && y <= top + height ? y : null };
-    });
+    return this.events
+      .filter((event) => event.ms >= t0 && event.ms < t1)
+      .slice(-500)
+      .map((event) => {
+        const y = this.yOf(event.row(this.matrix));
+        return { ...event, x: this.xOf(event.ms), y: y >= top && y <= top + height ? y : null };
+      });
   }
 
   /** The event whose mark is under a point: at its key, or on the time axis. */
   eventAt(x, y) {
     const axis = this.area.top + this.area.height;
-    const off = (event) => Math.min(
-      event.y === null ? Infinity : Math.hypot(event.x - x, event.y - y), Math.hypot(event.x - x, axis + 3 - y));
+    const off = (event) =>
+      Math.min(
+        event.y === null ? Infinity : Math.hypot(event.x - x, event.y - y),
+        Math.hypot(event.x - x, axis + 3 - y),
+      );
     return this.shownEvents().map((event) => [off(event), event]).filter(([away]) => away < 9)
       .sort(([a], [b]) => a - b)[0]?.[1] ?? null;
   }
@@ -290,7 +302,12 @@ export class Plot {
     context.clip();
     context.strokeStyle = this.colours.accent;
     context.lineWidth = 2;
-    context.strokeRect(x - 1, y - 1, Math.max(4, this.xOf(t1) - x) + 2, Math.max(4, this.yOf(row + 1) - y) + 2);
+    context.strokeRect(
+      x - 1,
+      y - 1,
+      Math.max(4, this.xOf(t1) - x) + 2,
+      Math.max(4, this.yOf(row + 1) - y) + 2,
+    );
     context.restore();
   }
 

@@ -1,4 +1,4 @@
-// The cells of a matrix as images. Where a screen pixel covers several cells it shows the hottest of
+// The cells of a matrix as images. A screen pixel that covers several cells shows the hottest of
 // them: nearest-neighbour scaling would drop hot rows, and averaging would dim them.
 
 import { ramp, scaler } from "./colour.js";
@@ -19,21 +19,25 @@ export class Raster {
 
   /** Cells pooled `fx` by `fy`, as a canvas; drawn once and kept while the matrix is shown. */
   image(fx, fy) {
-    return cached(this.images, `${fx} ${fy}`, () => paint(this.steps.level(fx, fy), (pixels, data) => {
-      for (let at = 0; at < data.length; at += 1) {
-        if (data[at] > 0) pixels[at] = this.colours[data[at]];
-      }
-    }));
+    return cached(this.images, `${fx} ${fy}`, () =>
+      paint(this.steps.level(fx, fy), (pixels, data) => {
+        for (let at = 0; at < data.length; at += 1) {
+          if (data[at] > 0) pixels[at] = this.colours[data[at]];
+        }
+      }),
+    );
   }
 
   /** Where cells bear a mark, as an opaque mask; `null` where none does. */
   mask(mark, fx, fy) {
     if ((this.marks & mark) === 0) return null;
-    return cached(this.masks, `${mark} ${fx} ${fy}`, () => paint(this.flags.level(fx, fy), (pixels, data) => {
-      for (let at = 0; at < data.length; at += 1) {
-        if (data[at] & mark) pixels[at] = 0xff000000;
-      }
-    }));
+    return cached(this.masks, `${mark} ${fx} ${fy}`, () =>
+      paint(this.flags.level(fx, fy), (pixels, data) => {
+        for (let at = 0; at < data.length; at += 1) {
+          if (data[at] & mark) pixels[at] = 0xff000000;
+        }
+      }),
+    );
   }
 }
 

@@ -76,7 +76,11 @@ export class Sides {
     context.textAlign = "center";
     context.textBaseline = "middle";
     context.fillStyle = plot.colours.text;
-    context.fillText(band.name.length > room ? `${band.name.slice(0, room - 1)}…` : band.name, 0, 0);
+    context.fillText(
+      band.name.length > room ? `${band.name.slice(0, room - 1)}…` : band.name,
+      0,
+      0,
+    );
     context.restore();
   }
 
@@ -89,7 +93,17 @@ export class Sides {
       const image = this.bar(plot, "time", matrix.columnSums, factor, room, true);
       const from = (view.t0 - matrix.columns[0].start) / step / factor;
       context.imageSmoothingEnabled = false;
-      context.drawImage(image, from, 0, (view.t1 - view.t0) / step / factor, image.height, area.left, area.top - 3 - room, area.width, room);
+      context.drawImage(
+        image,
+        from,
+        0,
+        (view.t1 - view.t0) / step / factor,
+        image.height,
+        area.left,
+        area.top - 3 - room,
+        area.width,
+        room,
+      );
       return;
     }
     const tallest = matrix.columnSums.reduce((most, sum) => Math.max(most, sum), 0) || 1;
@@ -111,10 +125,20 @@ export class Sides {
     const factor = poolFactor((area.height / (view.r1 - view.r0)) * plot.ratio);
     const image = this.bar(plot, "keys", matrix.rowSums, factor, area.sums, false);
     context.imageSmoothingEnabled = false;
-    context.drawImage(image, 0, view.r0 / factor, image.width, (view.r1 - view.r0) / factor, area.left + area.width + 3, area.top, area.sums, area.height);
+    context.drawImage(
+      image,
+      0,
+      view.r0 / factor,
+      image.width,
+      (view.r1 - view.r0) / factor,
+      area.left + area.width + 3,
+      area.top,
+      area.sums,
+      area.height,
+    );
   }
 
-  /** Bars of sums, one pixel wide each, as an image that is drawn once: `factor` sums a bar, the largest. */
+  /** Bars of sums as an image, one pixel wide each: the largest of `factor` sums. */
   bar(plot, name, sums, factor, room, upright) {
     const key = `${name} ${factor}`;
     if (this.bars.has(key)) return this.bars.get(key);
@@ -129,7 +153,8 @@ export class Sides {
     context.globalAlpha = 0.75;
     for (let at = 0; at < count; at += 1) {
       let sum = 0;
-      for (let each = at * factor; each < Math.min(sums.length, (at + 1) * factor); each += 1) sum = Math.max(sum, sums[each]);
+      for (let each = at * factor; each < Math.min(sums.length, (at + 1) * factor); each += 1)
+        sum = Math.max(sum, sums[each]);
       const long = sum === 0 ? 0 : Math.max(1, Math.round((sum / most) * deep));
       if (upright) context.fillRect(at, deep - long, 1, long);
       else context.fillRect(0, at, long, 1);

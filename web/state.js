@@ -1,6 +1,12 @@
 // What is shown: in the address, so that a link reproduces it, and the taste of it remembered here.
 
-export const WINDOWS = { "15m": 900_000, "1h": 3_600_000, "6h": 21_600_000, "24h": 86_400_000, "7d": 604_800_000 };
+export const WINDOWS = {
+  "15m": 900_000,
+  "1h": 3_600_000,
+  "6h": 21_600_000,
+  "24h": 86_400_000,
+  "7d": 604_800_000,
+};
 
 const one = (...allowed) => (text) => (allowed.includes(text) ? text : undefined);
 const whole = (text) => (/^\d{1,15}$/.test(text) ? Number(text) : undefined);
@@ -20,7 +26,11 @@ const FIELDS = {
   start: ["", any, false],
   end: [null, any, false],
   rows: [256, (text) => one("64", "128", "256", "512", "1024")(text) && Number(text), true],
-  columns: [480, (text) => one("120", "240", "480", "960", "1440", "2048")(text) && Number(text), true],
+  columns: [
+    480,
+    (text) => one("120", "240", "480", "960", "1440", "2048")(text) && Number(text),
+    true,
+  ],
   role: ["", one("", "leader-write", "leader-read", "follower-read"), false],
   axis: ["now", one("now", "then"), false],
   beside: ["", one("", "routes", "cluster"), true],

@@ -20,7 +20,11 @@ export function readRoutes(json) {
     ms: Number(route.created_ms),
   }));
   routes.forEach((route, at) => Object.assign(route, { at, bytes: keyBytes(route.start) }));
-  return { cluster: String(json?.cluster_id ?? ""), version: Number(json?.catalog_version ?? 0), routes };
+  return {
+    cluster: String(json?.cluster_id ?? ""),
+    version: Number(json?.catalog_version ?? 0),
+    routes,
+  };
 }
 
 /** The position of the route that holds a key. */
@@ -72,7 +76,7 @@ const ORDERS = {
   group: (a, b) => a.group - b.group,
 };
 
-/** Routes that a search means: by id, or the one that holds the key and those that start like it. */
+/** Routes that match a search: by id, or the one that holds the key and those with that prefix. */
 function found(routes, find) {
   if (find === "") return routes;
   const bytes = keyBytes(find);
@@ -82,7 +86,14 @@ function found(routes, find) {
   return routes.filter((route) => route === holder || String(route.id) === find || starts(route));
 }
 
-export function showRoutes(body, counter, catalog, matrix, { find, sort, zone, linked, cluster, series }, does) {
+export function showRoutes(
+  body,
+  counter,
+  catalog,
+  matrix,
+  { find, sort, zone, linked, cluster, series },
+  does,
+) {
   const known = loads(catalog.routes, matrix);
   const all = catalog.routes.map((route) => ({ ...route, load: known.get(route.at) }));
   const matching = found(all, find).sort(ORDERS[sort] ?? ORDERS.key);
@@ -92,24 +103,46 @@ export function showRoutes(body, counter, catalog, matrix, { find, sort, zone, l
   counter.textContent = `${many} of catalog version ${exact(catalog.version)}${cut}`;
   const made = shown.map((route) => {
     const open = () => does.open(route);
-    const load = route.load ? `${route.load.about ? "about " : ""}${short(route.load.sum, series)}` : "";
+    const load = route.load
+      ? `${route.load.about ? "about " : ""}${short(route.load.sum, series)}`
+      : "";
     const dark = () => does.light(null);
-    const line = element("tr", {
-      tabindex: "0", "data-route": String(route.id), title: "Show it in the heatmap", onclick: open,
-      onkeydown: (event) => { if (event.key === "Enter") open(); },
-      onpointerenter: () => does.light(route), onpointerleave: dark, onfocus: () => does.light(route), onblur: dark,
-    },
-    element("td", {}, String(route.id)),
-    keyElement(showStart(route.start), "td"),
-    keyElement(showEnd(route.end), "td"),
-    element("td", {}, String(route.group)),
-    element("td", {}, leaderOf(route, cluster)),
-    element("td", { class: "wide" }, route.parents.length > 0 ? route.parents.join(" + ") : "bootstrap"),
-    element("td", { class: "wide" }, route.ms > 0 ? stamp(route.ms, zone) : ""),
-    element("td", { class: "number" }, load),
-    element("td", { class: "acts" },
-      act("Split", `Split route ${route.id}`, () => does.split(route)),
-      mergeable(catalog.routes, route) ? act("Merge", `Merge route ${route.id} with the next`, () => does.merge(route)) : null));
+    const line = element(
+      "tr",
+      {
+        tabindex: "0",
+        "data-route": String(route.id),
+        title: "Show it in the heatmap",
+        onclick: open,
+        onkeydown: (event) => {
+          if (event.key === "Enter") open();
+        },
+        onpointerenter: () => does.light(route),
+        onpointerleave: dark,
+        onfocus: () => does.light(route),
+        onblur: dark,
+      },
+      element("td", {}, String(route.id)),
+      keyElement(showStart(route.start), "td"),
+      keyElement(showEnd(route.end), "td"),
+      element("td", {}, String(route.group)),
+      element("td", {}, leaderOf(route, cluster)),
+      element(
+        "td",
+        { class: "wide" },
+        route.parents.length > 0 ? route.parents.join(" + ") : "bootstrap",
+      ),
+      element("td", { class: "wide" }, route.ms > 0 ? stamp(route.ms, zone) : ""),
+      element("td", { class: "number" }, load),
+      element(
+        "td",
+        { class: "acts" },
+        act("Split", `Split route ${route.id}`, () => does.split(route)),
+        mergeable(catalog.routes, route)
+          ? act("Merge", `Merge route ${route.id} with the next`, () => does.merge(route))
+          : null,
+      ),
+    );
     lines.set(line, route);
     return line;
   });
@@ -137,7 +170,9 @@ function focusIn(body) {
   const button = [...line.querySelectorAll("button")].indexOf(document.activeElement);
   return () => {
     const again = body.querySelector(`tr[data-route="${route}"]`);
-    (button < 0 ? again : again?.querySelectorAll("button")[button])?.focus({ preventScroll: true });
+    (button < 0 ? again : again?.querySelectorAll("button")[button])?.focus({
+      preventScroll: true,
+    });
   };
 }
 
@@ -152,19 +187,33 @@ function linkRoutes(body, row, scroll) {
   const box = body.closest(".scroll");
   if (!scroll || !first || !box || box.clientHeight === 0) return;
   const [above, below] = [first.offsetTop - 30, first.offsetTop + first.offsetHeight];
-  if (above < box.scrollTop || below > box.scrollTop + box.clientHeight) box.scrollTop = above - box.clientHeight / 3;
+  if (above < box.scrollTop || below > box.scrollTop + box.clientHeight)
+    box.scrollTop = above - box.clientHeight / 3;
 }
 
 /** Marks in both tables what a row of the heatmap holds. */
 export function linkTables({ routes, groups }, row) {
   linkRoutes(routes, row, true);
-  for (const line of groups.children) line.classList.toggle("linked", lines.get(line) === row.group);
+  for (const line of groups.children)
+    line.classList.toggle("linked", lines.get(line) === row.group);
 }
 
 /** A button in a row that opens something itself. */
 function act(text, label, run) {
   const stop = (event) => event.stopPropagation();
-  return element("button", { type: "button", "aria-label": label, onkeydown: stop, onclick: (event) => { stop(event); run(); } }, text);
+  return element(
+    "button",
+    {
+      type: "button",
+      "aria-label": label,
+      onkeydown: stop,
+      onclick: (event) => {
+        stop(event);
+        run();
+      },
+    },
+    text,
+  );
 }
 
 /** The route after this one, where both are in one group and so can become one. */
@@ -175,8 +224,13 @@ export function mergeable(routes, route) {
 
 export function showCluster(cluster, { line, members, groups }, linked, does) {
   const list = (value) => (Array.isArray(value) ? value : []);
-  line.textContent = [`Cluster ${cluster.cluster_id}, catalog version ${exact(Number(cluster.catalog_version))}`,
-    movesText(cluster), cluster.removed ?? ""].filter((part) => part !== "").join("; ");
+  line.textContent = [
+    `Cluster ${cluster.cluster_id}, catalog version ${exact(Number(cluster.catalog_version))}`,
+    movesText(cluster),
+    cluster.removed ?? "",
+  ]
+    .filter((part) => part !== "")
+    .join("; ");
   members.replaceChildren(...list(cluster.members).map((member) => element("tr", {},
     element("td", {}, `${member.id}${member.voter ? "" : " (learner)"}`),
     element("td", {}, String(member.address)),
@@ -193,15 +247,19 @@ export function showCluster(cluster, { line, members, groups }, linked, does) {
   }));
 }
 
-/** How a member is: a full disk makes it read-only, and one that was asked to leave is on its way. */
+/** The state of a member: ready, read-only because its disk is full, leaving, and so on. */
 function stateText(member) {
   if (!member.ok) return `does not answer: ${member.error}`;
-  const states = [member.read_only ? `read-only: ${member.read_only}` : "", member.leaving ? "leaving" : "",
-    member.not_ready ? `not ready: ${member.not_ready}` : ""];
+  const states = [
+    member.read_only ? `read-only: ${member.read_only}` : "",
+    member.leaving ? "leaving" : "",
+    member.not_ready ? `not ready: ${member.not_ready}` : "",
+  ];
   return states.filter((state) => state !== "").join("; ") || "answers";
 }
 
-const stateClass = (member) => (!member.ok || member.read_only || member.not_ready ? "bad" : "good");
+const stateClass = (member) =>
+  !member.ok || member.read_only || member.not_ready ? "bad" : "good";
 
 /** Changes of replicas that are left; `null` is what the node does not know. */
 function movesText({ moves_left: left, moves_waiting: waiting }) {
@@ -212,12 +270,19 @@ function movesText({ moves_left: left, moves_waiting: waiting }) {
 }
 
 function groupLine(group, replicas, does) {
-  return element("tr", { onpointerenter: () => does.light(group.group_id), onpointerleave: () => does.light(null) },
+  return element(
+    "tr",
+    { onpointerenter: () => does.light(group.group_id), onpointerleave: () => does.light(null) },
     element("td", {}, group.group_id === 0 ? "0 (catalog)" : String(group.group_id)),
-    element("td", { class: group.leader == null ? "bad" : "" }, group.leader == null ? "none known" : `node ${group.leader}`),
+    element(
+      "td",
+      { class: group.leader == null ? "bad" : "" },
+      group.leader == null ? "none known" : `node ${group.leader}`,
+    ),
     element("td", { class: "number" }, String(group.term)),
     element("td", { class: "number" }, String(group.routes)),
-    element("td", {}, replicas.map(replicaText).join(" · ")));
+    element("td", {}, replicas.map(replicaText).join(" · ")),
+  );
 }
 
 function replicaText(replica) {

@@ -1,5 +1,5 @@
-// From what the hand did to what the node is asked: the view of a picture as a time window and a key
-// range. Pure, so that it can be tested without a page.
+// Turns a gesture into a query: the view of the heatmap as a time window and a key range. Pure, so
+// it can be tested without a page.
 
 import { compareBytes, keyBytes } from "./keys.js";
 import { routeOf } from "./tables.js";
@@ -37,11 +37,12 @@ function keys(matrix, { r0, r1 }, routes) {
   let { start } = rows[top];
   let { end } = rows[bottom];
   if (r0 < -NEAR) start = widerStart(rows[0].start, -r0 / height, rows, routes);
-  if (r1 > height + NEAR) end = widerEnd(rows[height - 1].end, (r1 - height) / height, rows, routes);
+  if (r1 > height + NEAR)
+    end = widerEnd(rows[height - 1].end, (r1 - height) / height, rows, routes);
   return { start, end };
 }
 
-/** How many routes a share of the shown range is; at least one, so that every zoom out gets further. */
+/** How many routes a share of the shown range is; at least one, so every zoom out widens it. */
 function routesShown(share, rows, routes) {
   const first = routeOf(routes, keyBytes(rows[0].start));
   const end = rows.at(-1).end;
@@ -59,5 +60,10 @@ function widerStart(start, share, rows, routes) {
 
 function widerEnd(end, share, rows, routes) {
   if (end === null || routes.length === 0) return null;
-  return routes[Math.min(routes.length - 1, routeOf(routes, keyBytes(end)) + routesShown(share, rows, routes) - 1)].end;
+  return routes[
+    Math.min(
+      routes.length - 1,
+      routeOf(routes, keyBytes(end)) + routesShown(share, rows, routes) - 1,
+    )
+  ].end;
 }

@@ -68,12 +68,21 @@ impl Module {
         // Paths within the code, such as `super::budget::MAX`.
         for root in ["crate::", "super::", "self::"] {
             for (at, _) in code.match_indices(root) {
+                // `pub(in crate::a)` says who sees an item.
+                if code[..at].ends_with("pub(in ") {
+                    continue;
+                }
                 let before = code[..at].chars().next_back();
                 if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
                     continue;
                 }
                 let is_path = |c: char| !c.is_alphanumeric() && c != '_' && c != ':';
-                let path = &code[at..at + code[at..].find(is_path).unwrap_or(code.len() - at)];
+                let end = at + code[at..].find(is_path).unwrap_or(code.len() - at);
+                // The names of a list were taken above.
+                if code[end..].starts_with('{') {
+                    continue;
+                }
+                let path = &code[at..end];
                 let segments = path.split("::").filter(|segment| !segment.is_empty());
                 module.paths.insert(segments.map(str::to_owned).collect());
             }

@@ -92,14 +92,6 @@ const CRATES: &[(&str, &str, &[&str])] = &[
 /// Crates whose files still import in circles.
 const CIRCLES_NOT_YET: &[&str] = &[];
 
-/// Folders and files whose lines are still longer.
-const COLUMNS_NOT_YET: &[&str] =
-    &["clippy.toml", "src/cli/src/", "src/json/src/", "src/main.rs", "web/"];
-
-/// Folders of source that still hold more files.
-const FOLDERS_NOT_YET: &[&str] =
-    &["src/cli/src", "src/node/src", "src/raft/src", "src/raft/src/storage"];
-
 const MAX_FILES: usize = 20;
 const MAX_LINES: usize = 500;
 const MAX_COLUMNS: usize = 100;
@@ -231,8 +223,15 @@ fn structure_nothing_prints_in_a_way_that_can_panic() {
     for file in files(&root().join("src"), &[".rs"]) {
         let path = shown(&file);
         // Examples print for the reader who runs them.
-        let of_tests =
-            ["build.rs", "_tests.rs", "/tests.rs", "/simulation/", "src/testkit/", "/examples/"];
+        let of_tests = [
+            "build.rs",
+            "_tests.rs",
+            "/tests.rs",
+            "/tests/",
+            "/simulation/",
+            "/testkit/",
+            "/examples/",
+        ];
         if of_tests.iter().any(|part| path.contains(part)) {
             continue;
         }
@@ -274,21 +273,15 @@ fn structure_no_folder_holds_more_than_20_files_of_source() {
             *held.entry(folder).or_default() += usize::from(!of_tests);
         }
     }
-    let mut wrong = Vec::new();
-    for (folder, count) in held {
-        match (count > MAX_FILES, FOLDERS_NOT_YET.contains(&folder.as_str())) {
-            (true, false) => wrong.push(format!("{folder}: {count} files")),
-            (false, true) => wrong.push(format!("{folder} is small now: take it off the list")),
-            _ => {}
-        }
-    }
+    let large = held.into_iter().filter(|(_, count)| *count > MAX_FILES);
+    let wrong: Vec<String> =
+        large.map(|(folder, count)| format!("{folder}: {count} files")).collect();
     assert!(wrong.is_empty(), "folders of over {MAX_FILES} files:\n{}", wrong.join("\n"));
 }
 
 #[test]
 fn structure_no_line_is_wider_than_100_columns() {
     let mut wrong = Vec::new();
-    let mut missed: BTreeSet<&str> = COLUMNS_NOT_YET.iter().copied().collect();
     for file in files(root(), &[".rs", ".md", ".js", ".proto", ".toml"]) {
         let path = shown(&file);
         let text = read(&file);
@@ -298,11 +291,7 @@ fn structure_no_line_is_wider_than_100_columns() {
             line.chars().count() > MAX_COLUMNS && !whole
         });
         let Some((at, line)) = wide else { continue };
-        match COLUMNS_NOT_YET.iter().find(|listed| path.starts_with(**listed)) {
-            Some(listed) => drop(missed.remove(listed)),
-            None => wrong.push(format!("{path}:{}: {} columns", at + 1, line.chars().count())),
-        }
+        wrong.push(format!("{path}:{}: {} columns", at + 1, line.chars().count()));
     }
-    wrong.extend(missed.iter().map(|listed| format!("{listed} is fine: take it off the list")));
     assert!(wrong.is_empty(), "lines over {MAX_COLUMNS} columns:\n{}", wrong.join("\n"));
 }

@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 use clap::Args;
 use clap_complete::Shell;
 
-use super::{CliError, output};
+use super::CliError;
+use super::terminal::output;
 use keyviz_backup as backup;
 use keyviz_core::wire::CONTRIBUTION_VERSION;
 use keyviz_raft as raft;

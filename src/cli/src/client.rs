@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::access::AccessArgs;
-use super::values::{self, Address, ValueError};
+use super::flags::access::AccessArgs;
+use super::flags::values::{self, Address, ValueError};
 
 use keyviz_client::Access;
 

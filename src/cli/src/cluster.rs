@@ -12,10 +12,11 @@ use clap::{Args, Subcommand};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
+use super::CliError;
 use super::client::{Client, Effect, NodeArgs};
-use super::kv::OneFormat;
-use super::values::{self, Address};
-use super::{CliError, output, text};
+use super::data::kv::OneFormat;
+use super::flags::values::{self, Address};
+use super::terminal::{output, text};
 pub(super) use current::status;
 use keyviz_json::ClusterJson;
 use keyviz_proto as proto;
@@ -44,8 +45,9 @@ enum ClusterCommand {
     /// Replace a member that lost its disk, or whose disk went back, by a node that has joined: the
     /// member is removed, and its replicas are moved to other nodes
     ReplaceNode(replace::ReplaceNodeArgs),
-    /// Compare all replicas of each group while they serve: each computes a digest of its rows as of
-    /// the same applied entry. Exit code 0: all agree; 1: some differ; 6: some replicas gave no digest
+    /// Compare all replicas of each group while they serve: each computes a digest of its rows as
+    /// of the same applied entry. Exit code 0: all agree; 1: some differ; 6: some replicas gave no
+    /// digest
     Verify(verify::VerifyArgs),
     /// Move the leadership of a Raft group to another of its replicas
     TransferLeader(TransferArgs),

@@ -11,13 +11,13 @@ use std::time::Duration;
 use clap::Args;
 
 use super::UsageError;
-use super::keyviz_flags::{self, KeyvizArgs, KeyvizOptions};
+use super::flags::keyviz_flags::{self, KeyvizArgs, KeyvizOptions};
+use super::flags::storage_flags::{StorageArgs, StorageFlags};
+use super::flags::values::{self, Address};
 use super::load::{
     DEFAULT_VALUE_BYTES, LoadOptions, Pattern, PatternOptions, Workload, split_keys,
 };
 use super::serve::{self, Bootstrap, DEFAULT_REPLICATION, MAX_REPLICATION, ServeOptions, Start};
-use super::storage_flags::{StorageArgs, StorageFlags};
-use super::values::{self, Address};
 use keyviz_raft::GroupOptions;
 use keyviz_security::SecurityConfig;
 
@@ -71,20 +71,45 @@ pub struct DemoOptions {
 #[derive(Args, Debug)]
 pub struct DemoArgs {
     /// Nodes, 1 to 9
-    #[arg(long, env = "KEYVIZ_NODES", value_name = "N", default_value_t = DEFAULT_NODES, value_parser = |text: &str| values::number_in(text, 1, MAX_REPLICATION))]
+    #[arg(
+        long,
+        env = "KEYVIZ_NODES",
+        value_name = "N",
+        default_value_t = DEFAULT_NODES,
+        value_parser = |text: &str| values::number_in(text, 1, MAX_REPLICATION),
+    )]
     nodes: u64,
     /// Raft groups that hold the data, 1 to 1,024
-    #[arg(long, env = "KEYVIZ_GROUPS", value_name = "N", default_value_t = serve::DEFAULT_GROUPS, value_parser = serve::groups)]
+    #[arg(
+        long,
+        env = "KEYVIZ_GROUPS",
+        value_name = "N",
+        default_value_t = serve::DEFAULT_GROUPS,
+        value_parser = serve::groups,
+    )]
     groups: u64,
     /// Length of a heatmap column, 1s to 1h
-    #[arg(long, visible_alias = "keyviz-step", env = "KEYVIZ_STEP", value_name = "DURATION", default_value = "2s", value_parser = keyviz_flags::step)]
+    #[arg(
+        long,
+        visible_alias = "keyviz-step",
+        env = "KEYVIZ_STEP",
+        value_name = "DURATION",
+        default_value = "2s",
+        value_parser = keyviz_flags::step,
+    )]
     step: Duration,
     /// Folder for the data of the nodes; absent: a temporary folder that is removed at the end
     #[arg(long, env = "KEYVIZ_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
     /// gRPC port of the first node on loopback; those of the others follow, and HTTP ports are 100
     /// higher
-    #[arg(long, env = "KEYVIZ_PORT", value_name = "PORT", default_value_t = DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        env = "KEYVIZ_PORT",
+        value_name = "PORT",
+        default_value_t = DEFAULT_PORT,
+        value_parser = clap::value_parser!(u16).range(1..),
+    )]
     port: u16,
     /// Pattern of the workload: 1,000 operations per second, half of them writes, over 100,000 keys
     /// that begin with demo/

@@ -10,10 +10,12 @@ use clap::{Args, ValueEnum};
 use tonic::Code;
 
 use super::client::{Client, Effect, MAX_ANSWER_BYTES, NodeArgs};
+use super::flags::values;
 use super::heatmap::{Drawing, render};
-use super::output::{self, ColorDepth, Format};
-use super::screen::Screen;
-use super::{CallError, CliError, UsageError, live, text, values};
+use super::terminal::output::{self, ColorDepth, Format};
+use super::terminal::screen::Screen;
+use super::terminal::text;
+use super::{CallError, CliError, UsageError, live};
 use keyviz_json::{MatrixJson, key_text};
 use keyviz_proto as proto;
 use keyviz_proto::key_viz_client::KeyVizClient;
@@ -48,7 +50,12 @@ pub struct HeatArgs {
     series: proto::Series,
     /// Length of the window until now, such as 5m or 1h, including the column in progress [default:
     /// 1h]. A drawing begins at the first count
-    #[arg(long, value_name = "DURATION", value_parser = values::duration, conflicts_with_all = ["from", "to"])]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = values::duration,
+        conflicts_with_all = ["from", "to"],
+    )]
     last: Option<Duration>,
     /// Start of the window: RFC 3339 or Unix milliseconds; absent: 1h before its end
     #[arg(long, value_name = "TIME", value_parser = values::time_ms)]

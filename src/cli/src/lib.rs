@@ -4,40 +4,25 @@
 //! closes the pipe, the command ends without a message.
 
 mod about;
-mod access;
-mod backup;
-mod batch;
-mod cas;
-mod check;
 mod client;
 mod cluster;
-mod delete_range;
+mod data;
 mod demo;
 mod exit;
 #[cfg(test)]
 #[path = "../../client/src/fake.rs"]
 mod fake;
+mod flags;
 mod heat;
 mod heatmap;
-mod keyviz_flags;
-mod kv;
 mod limits;
 mod live;
 pub mod load;
-mod notation;
-mod output;
-mod restore;
+mod recovery;
 mod routes;
 mod running;
-mod salvage;
-mod screen;
 mod serve;
-mod storage_flags;
-mod talk;
-mod text;
-mod usage;
-mod value_input;
-mod values;
+mod terminal;
 
 use std::io;
 use std::process::ExitCode;
@@ -48,21 +33,21 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use cluster::{ReplaceError, VerifyFindings};
 pub use demo::DemoOptions;
 pub use exit::Exit;
+pub use flags::keyviz_flags::KeyvizOptions;
+pub use flags::values::{Address, MAX_KEY_BYTES, MAX_VALUE_BYTES, ValueError};
 pub use heatmap::{Drawing, render};
 pub use keyviz_client::{Access, Error as CallError, GroupAt, Leaders};
-pub use keyviz_flags::KeyvizOptions;
-pub use output::ColorDepth;
 pub use serve::{ServeOptions, Start};
-pub use values::{Address, MAX_KEY_BYTES, MAX_VALUE_BYTES, ValueError};
+pub use terminal::output::ColorDepth;
 
-use output::{ColorWhen, Environment};
+use terminal::output::{ColorWhen, Environment};
 
 /// How keys and values are written.
 const KEY_HELP: &str = "\
-Keys are text. Tables show every other byte as an escape, and arguments read it back: \\\\ \\n \\r \\t
-\\xNN \\u{N}; a backslash is written as \\\\. `hex:` and hexadecimal digits stand for any bytes.
-Values are taken as they are, or as `hex:` and digits. JSON and CSV have text where it is printable
-UTF-8, else `hex:`.";
+Keys are text. Tables show every other byte as an escape, and arguments read it back:
+\\\\ \\n \\r \\t \\xNN \\u{N}; a backslash is written as \\\\. `hex:` and hexadecimal digits stand
+for any bytes. Values are taken as they are, or as `hex:` and digits. JSON and CSV have text where
+it is printable UTF-8, else `hex:`.";
 
 /// A sharded, Raft-replicated key-value store with a live heatmap of its key space.
 #[derive(Parser, Debug)]
@@ -91,19 +76,19 @@ enum Command {
     /// Run one node
     Serve(Box<serve::ServeArgs>),
     /// Store a value
-    Put(kv::PutArgs),
+    Put(data::kv::PutArgs),
     /// Read one key
-    Get(kv::GetArgs),
+    Get(data::kv::GetArgs),
     /// Remove one key
-    Delete(kv::DeleteArgs),
+    Delete(data::kv::DeleteArgs),
     /// List keys and values in key order
-    Scan(kv::ScanArgs),
+    Scan(data::kv::ScanArgs),
     /// Write a key only if its value is the expected one
-    Cas(cas::CasArgs),
+    Cas(data::cas::CasArgs),
     /// Apply the operations in a file atomically
-    Batch(batch::BatchArgs),
+    Batch(data::batch::BatchArgs),
     /// Remove all keys of a range
-    DeleteRange(delete_range::DeleteRangeArgs),
+    DeleteRange(data::delete_range::DeleteRangeArgs),
     /// List, change and watch routes: key ranges with ids, each in a Raft group
     Routes(routes::RoutesArgs),
     /// Show the heatmap of the key space
@@ -111,13 +96,13 @@ enum Command {
     /// Show and change members, groups and leaders
     Cluster(cluster::ClusterArgs),
     /// Write the whole cluster into a file: data, routes and heatmap history
-    Backup(backup::BackupArgs),
+    Backup(recovery::backup::BackupArgs),
     /// Create the folder of a node from a backup, for a new cluster
-    Restore(restore::RestoreArgs),
+    Restore(recovery::restore::RestoreArgs),
     /// Make a backup from the folders of stopped nodes, where a majority is lost for good
-    Salvage(salvage::SalvageArgs),
+    Salvage(recovery::salvage::SalvageArgs),
     /// Check the folder of a stopped node
-    Check(check::CheckArgs),
+    Check(recovery::check::CheckArgs),
     /// Run a workload on the cluster
     Load(Box<load::LoadArgs>),
     /// Print a shell's completion script
@@ -164,10 +149,10 @@ pub enum CliError {
     },
     /// A value could not be read.
     #[error(transparent)]
-    Value(#[from] value_input::ValueInputError),
+    Value(#[from] flags::value_input::ValueInputError),
     /// A batch file is malformed or cannot be read.
     #[error(transparent)]
-    Batch(#[from] batch::BatchError),
+    Batch(#[from] data::batch::BatchError),
     /// Manual pages or completions could not be written.
     #[error("cannot write the manual pages to {}: {source}", .folder.display())]
     Man {
@@ -242,7 +227,7 @@ pub enum CliError {
     },
     /// A backup was not made. Nothing is left of it.
     #[error("no backup was made: {0}")]
-    Backup(#[from] backup::NoBackup),
+    Backup(#[from] recovery::backup::NoBackup),
     /// A backup was not restored. Nothing is left of the attempt.
     #[error("nothing was restored: {0}")]
     Restore(#[from] keyviz_node::RestoreError),
@@ -254,7 +239,7 @@ pub enum CliError {
     Salvage(#[from] keyviz_node::SalvageError),
     /// The loss was not confirmed.
     #[error(transparent)]
-    NotConfirmed(#[from] salvage::NotConfirmed),
+    NotConfirmed(#[from] recovery::salvage::NotConfirmed),
     /// A node could not be started or stopped.
     #[error("{0:#}")]
     Node(anyhow::Error),
@@ -300,10 +285,12 @@ pub fn main() -> ExitCode {
     let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return usage_exit(&usage::corrected(error, command(), std::env::args_os())),
+        Err(error) => {
+            return usage_exit(&flags::usage::corrected(error, command(), std::env::args_os()));
+        }
     };
     let exit = exit_of(run(cli));
-    talk::finish();
+    terminal::talk::finish();
     exit
 }
 
@@ -318,7 +305,7 @@ fn exit_of(ran: Result<(), CliError>) -> ExitCode {
         Err(error) => {
             let exit = error.exit();
             if exit != Exit::BrokenPipe {
-                talk::say!("keyviz: {error}");
+                terminal::talk::say!("keyviz: {error}");
             }
             exit.into()
         }
@@ -404,13 +391,13 @@ fn run(cli: Cli) -> Result<(), CliError> {
             runtime.shutdown_timeout(Duration::from_secs(1));
             ran
         }
-        Command::Put(args) => one_thread()?.block_on(kv::put(args)),
-        Command::Get(args) => one_thread()?.block_on(kv::get(args)),
-        Command::Delete(args) => one_thread()?.block_on(kv::delete(args)),
-        Command::Scan(args) => one_thread()?.block_on(kv::scan(args)),
-        Command::Cas(args) => one_thread()?.block_on(cas::run(args)),
-        Command::Batch(args) => one_thread()?.block_on(batch::run(args)),
-        Command::DeleteRange(args) => one_thread()?.block_on(delete_range::run(args)),
+        Command::Put(args) => one_thread()?.block_on(data::kv::put(args)),
+        Command::Get(args) => one_thread()?.block_on(data::kv::get(args)),
+        Command::Delete(args) => one_thread()?.block_on(data::kv::delete(args)),
+        Command::Scan(args) => one_thread()?.block_on(data::kv::scan(args)),
+        Command::Cas(args) => one_thread()?.block_on(data::cas::run(args)),
+        Command::Batch(args) => one_thread()?.block_on(data::batch::run(args)),
+        Command::DeleteRange(args) => one_thread()?.block_on(data::delete_range::run(args)),
         Command::Completion(args) => about::completion(args, command()),
         Command::Man(args) => about::man(args, command()),
         Command::Routes(args) => one_thread()?.block_on(routes::run(args)),
@@ -418,21 +405,21 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Cluster(args) => one_thread()?.block_on(cluster::run(args)),
         Command::Backup(args) => {
             limits::keep_files_private();
-            one_thread()?.block_on(backup::run(args))
+            one_thread()?.block_on(recovery::backup::run(args))
         }
         Command::Restore(args) => {
             limits::keep_files_private();
             limits::check_threads_of_folder()?;
-            restore::run(args)
+            recovery::restore::run(args)
         }
         Command::Check(args) => {
             limits::check_threads_of_folder()?;
-            check::run(args)
+            recovery::check::run(args)
         }
         Command::Salvage(args) => {
             limits::keep_files_private();
             limits::check_threads_of_folder()?;
-            many_threads()?.block_on(salvage::run(args))
+            many_threads()?.block_on(recovery::salvage::run(args))
         }
         Command::Load(args) => {
             let (nodes, options) = args.options()?;

@@ -17,9 +17,9 @@ const OWN_THREADS: usize = 2;
 /// The system gives fewer threads than a node needs. Nothing was opened.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{what} needs {needed} threads here, and the system gives it {given} ({source}). Raise the limit \
-     of processes and threads (`ulimit -u`, TasksMax of systemd, the pids limit of a container) or of \
-     memory (`ulimit -v`). Nothing was opened or changed"
+    "{what} needs {needed} threads here, and the system gives it {given} ({source}). Raise the \
+     limit of processes and threads (`ulimit -u`, TasksMax of systemd, the pids limit of a \
+     container) or of memory (`ulimit -v`). Nothing was opened or changed"
 )]
 pub struct TooFewThreads {
     /// What needs them.

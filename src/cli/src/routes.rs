@@ -12,10 +12,12 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::client::{Client, Effect, MAX_ANSWER_BYTES, NodeArgs};
-use super::kv::OneFormat;
-use super::output::{self, Format};
-use super::talk::say;
-use super::{CliError, UsageError, notation, text, values};
+use super::data::kv::OneFormat;
+use super::flags::values;
+use super::terminal::output::{self, Format};
+use super::terminal::talk::say;
+use super::terminal::{notation, text};
+use super::{CliError, UsageError};
 use keyviz_catalog::{SplitChoiceError, split_key_that_halves};
 use keyviz_client::ChangeOptions;
 use keyviz_json::{MoveJson, RouteChangeJson, RouteJson, WatchJson, key_text};
@@ -121,8 +123,8 @@ struct WatchArgs {
     /// Only changes after this catalog version; 0: the whole table first
     #[arg(long, value_name = "VERSION", default_value_t = 0)]
     after: u64,
-    /// Cluster whose catalog version that is (`cluster_id` of the first object of an earlier watch);
-    /// another cluster, or the same after a restore, shows the whole table first
+    /// Cluster whose catalog version that is (`cluster_id` of the first object of an earlier
+    /// watch); another cluster, or the same after a restore, shows the whole table first
     #[arg(long, value_name = "ID", requires = "after")]
     cluster: Option<String>,
     /// How to print; json prints one object per line

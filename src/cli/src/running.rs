@@ -11,7 +11,7 @@ use keyviz_node::{
 };
 
 use super::serve::{ServeOptions, Start};
-use super::talk;
+use super::terminal::talk;
 
 /// A node that runs in this process.
 pub struct RunningNode(Node);

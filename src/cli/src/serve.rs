@@ -8,10 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Args;
 
-use super::keyviz_flags::{self, KeyvizArgs, KeyvizOptions, SizeError};
-use super::storage_flags::{DEFAULT_CACHE_BYTES, StorageArgs, StorageFlags};
-use super::values::{self, Address};
-use super::{UsageError, text};
+use super::UsageError;
+use super::flags::keyviz_flags::{self, KeyvizArgs, KeyvizOptions, SizeError};
+use super::flags::storage_flags::{DEFAULT_CACHE_BYTES, StorageArgs, StorageFlags};
+use super::flags::values::{self, Address};
+use super::terminal::text;
 use keyviz_raft::GroupOptions;
 use keyviz_security::{SecurityConfig, TlsFiles};
 
@@ -99,7 +100,12 @@ pub struct ServeOptions {
 #[derive(Args, Debug)]
 pub struct ServeArgs {
     /// Id of this node, at least 1; unique in the cluster and never reused
-    #[arg(long, env = "KEYVIZ_ID", value_name = "ID", value_parser = |text: &str| values::number_in(text, 1, u64::MAX))]
+    #[arg(
+        long,
+        env = "KEYVIZ_ID",
+        value_name = "ID",
+        value_parser = |text: &str| values::number_in(text, 1, u64::MAX),
+    )]
     id: u64,
     /// Where to listen for gRPC
     #[arg(long, env = "KEYVIZ_LISTEN", value_name = "IP:PORT", default_value = "127.0.0.1:7401")]
@@ -110,9 +116,9 @@ pub struct ServeArgs {
     /// Where to listen for HTTP: the page, its API and metrics; absent: no HTTP
     #[arg(long, env = "KEYVIZ_HTTP", value_name = "IP:PORT")]
     http: Option<SocketAddr>,
-    /// More names under which --http is reached, such as that of a proxy. Without an admin token, a node
-    /// that listens on loopback refuses requests under names that it does not know, so that no page of
-    /// another site can pass for its own
+    /// More names under which --http is reached, such as that of a proxy. Without an admin token, a
+    /// node that listens on loopback refuses requests under names that it does not know, so that no
+    /// page of another site can pass for its own
     #[arg(
         long,
         env = "KEYVIZ_HTTP_HOST",
@@ -138,19 +144,30 @@ pub struct ServeArgs {
     /// Join the cluster of the node at this address
     #[arg(long, env = "KEYVIZ_JOIN", value_name = "HOST:PORT")]
     join: Option<Address>,
-    /// With --join: take the place of the member that has this node's address and has lost its disk. It
-    /// is removed first; its id is never used again
+    /// With --join: take the place of the member that has this node's address and has lost its
+    /// disk. It is removed first; its id is never used again
     #[arg(long, env = "KEYVIZ_REPLACE_LOST", requires = "join")]
     replace_lost: bool,
     /// Raft groups that hold the data, 1 to 1,024; at bootstrap [default: 4]
     #[arg(long, env = "KEYVIZ_GROUPS", value_name = "N", value_parser = groups)]
     groups: Option<u64>,
     /// Replicas of each group, 1 to 9; at bootstrap [default: 3, or the number of members]
-    #[arg(long, env = "KEYVIZ_REPLICATION", value_name = "N", value_parser = |text: &str| values::number_in(text, 1, MAX_REPLICATION))]
+    #[arg(
+        long,
+        env = "KEYVIZ_REPLICATION",
+        value_name = "N",
+        value_parser = |text: &str| values::number_in(text, 1, MAX_REPLICATION),
+    )]
     replication: Option<u64>,
     /// Keys at which the first routes are split; routes are assigned to the groups in turn; a comma
     /// in a key is written as \x2c; at bootstrap
-    #[arg(long, env = "KEYVIZ_SPLIT_AT", value_name = "KEY,...", value_delimiter = ',', value_parser = values::key)]
+    #[arg(
+        long,
+        env = "KEYVIZ_SPLIT_AT",
+        value_name = "KEY,...",
+        value_delimiter = ',',
+        value_parser = values::key,
+    )]
     split_at: Vec<Bytes>,
     /// Use TLS with the certificate in this PEM file, on both ports and to other nodes; needs
     /// --tls-key and --tls-ca. Changes of this file and of those below take effect while the node
@@ -205,20 +222,44 @@ pub struct ServeArgs {
     /// Maximum bytes of rows per second that this node sends to replicas that are new or far
     /// behind, over all its groups; in bytes or as KiB, MiB or GiB; at least 64KiB. Replicas that
     /// can catch up from the log (at most 15,000 entries or 64 MiB per group) are not limited
-    #[arg(long, env = "KEYVIZ_MOVE_RATE", value_name = "SIZE", default_value = "64MiB", value_parser = move_rate)]
+    #[arg(
+        long,
+        env = "KEYVIZ_MOVE_RATE",
+        value_name = "SIZE",
+        default_value = "64MiB",
+        value_parser = move_rate,
+    )]
     move_rate: u64,
     /// Compare the replicas of all groups once in this time, one group after the other, on the
     /// leader of the catalog group. Differences are logged and counted in metrics. At least 1s; 0s:
     /// never. See `keyviz cluster verify`
-    #[arg(long, env = "KEYVIZ_VERIFY_EVERY", value_name = "DURATION", default_value = "24h", value_parser = verify_every)]
+    #[arg(
+        long,
+        env = "KEYVIZ_VERIFY_EVERY",
+        value_name = "DURATION",
+        default_value = "24h",
+        value_parser = verify_every,
+    )]
     verify_every: Duration,
     /// Maximum bytes of rows per second that each replica reads for --verify-every; in bytes or as
     /// KiB, MiB or GiB; at least 64KiB
-    #[arg(long, env = "KEYVIZ_VERIFY_RATE", value_name = "SIZE", default_value = "4MiB", value_parser = verify_rate)]
+    #[arg(
+        long,
+        env = "KEYVIZ_VERIFY_RATE",
+        value_name = "SIZE",
+        default_value = "4MiB",
+        value_parser = verify_rate,
+    )]
     verify_rate: u64,
     /// Log level on stderr: error, warn, info, debug or trace, or a filter such as
     /// info,keyviz_raft=debug
-    #[arg(long, env = "KEYVIZ_LOG", value_name = "FILTER", default_value = DEFAULT_LOG, value_parser = log_filter)]
+    #[arg(
+        long,
+        env = "KEYVIZ_LOG",
+        value_name = "FILTER",
+        default_value = DEFAULT_LOG,
+        value_parser = log_filter,
+    )]
     log: String,
     /// Length of a heatmap column, 1s to 1h; the same on every node
     #[arg(

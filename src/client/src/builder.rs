@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::access::Access;
-use super::address::Address;
 use super::client::{Client, Settings};
 use super::error::Error;
+use super::nodes::access::Access;
+use super::nodes::address::Address;
 use keyviz_security::{ClientTls, Credentials, SecretFile};
 
 /// Longest time of an operation, unless [`ClientBuilder::deadline`] says otherwise.

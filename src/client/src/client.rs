@@ -16,12 +16,12 @@ use parking_lot::Mutex;
 use tonic::codegen::http::{HeaderName, HeaderValue};
 use tonic::{Code, Response, Status};
 
-use super::access::Access;
-use super::address::Address;
-use super::connection::{connect, is_local_timeout, local_timeout};
 use super::error::Error;
 use super::failure::{self, Meaning};
-use super::leaders::{GroupAt, Leaders};
+use super::nodes::access::Access;
+use super::nodes::address::Address;
+use super::nodes::connection::{connect, is_local_timeout, local_timeout};
+use super::nodes::leaders::{GroupAt, Leaders};
 use keyviz_proto::metadata::REQUEST_ID;
 use keyviz_security::AuthChannel;
 

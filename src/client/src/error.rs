@@ -3,8 +3,8 @@
 use keyviz_security::SecurityError;
 use tonic::{Code, Status};
 
-use super::address::{Address, AddressError};
 use super::failure;
+use super::nodes::address::{Address, AddressError};
 use super::text::inert;
 
 /// Why an operation failed. The variants say what may have happened in the cluster:

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use super::client::{Client, Effect};
-use super::connection::MAX_ANSWER_BYTES;
 use super::consistency::Consistency;
 use super::error::Error;
+use super::nodes::connection::MAX_ANSWER_BYTES;
 use keyviz_proto as proto;
 use keyviz_proto::batch_operation::Operation;
 use keyviz_proto::kv_client::KvClient;

@@ -52,39 +52,37 @@
 //! which heatmaps and changes of routes need where the cluster has one. The files are read again
 //! once a second while the client is used, so they can be replaced.
 
-mod access;
-mod address;
 mod builder;
 mod client;
-mod connection;
 mod consistency;
 mod error;
 mod failure;
 #[cfg(test)]
 mod fake;
 mod kv;
-mod leaders;
 mod matrix;
-mod pool;
+mod nodes;
 mod routes;
 mod scan;
 pub mod text;
 mod watch;
 
-pub use access::Access;
-pub use address::{Address, AddressError, AddressFault};
 pub use builder::{ClientBuilder, DEFAULT_DEADLINE, DEFAULT_TIMEOUT};
 pub use client::{Client, Effect};
-pub use connection::{CONNECT_TIMEOUT, MAX_ANSWER_BYTES, Nodes, connect, endpoint, local_timeout};
 pub use consistency::Consistency;
 pub use error::Error;
 pub use failure::{Meaning, NOT_APPLIED, code_name, reason};
 pub use kv::{Batch, DeleteRangeError, Swap};
-pub use leaders::{GroupAt, Leaders};
 pub use matrix::{
     Axis, Columns, ColumnsQuery, ColumnsUpdate, Matrix, MatrixQuery, Role, Series, row_of,
 };
-pub use pool::{NodeIndex, Pool};
+pub use nodes::access::Access;
+pub use nodes::address::{Address, AddressError, AddressFault};
+pub use nodes::connection::{
+    CONNECT_TIMEOUT, MAX_ANSWER_BYTES, Nodes, connect, endpoint, local_timeout,
+};
+pub use nodes::leaders::{GroupAt, Leaders};
+pub use nodes::pool::{NodeIndex, Pool};
 pub use routes::{ChangeOptions, ClusterStatus, ListRoutesResponse, Route, RouteChangeResponse};
 pub use scan::Scan;
 pub use watch::{RouteTable, RouteUpdate, RouteWatch};

@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use tonic::{Code, Streaming};
 
-use super::address::Address;
 use super::client::{Client, Effect};
-use super::connection::MAX_ANSWER_BYTES;
 use super::error::Error;
 use super::failure::Meaning;
+use super::nodes::address::Address;
+use super::nodes::connection::MAX_ANSWER_BYTES;
 use keyviz_proto as proto;
 use keyviz_proto::key_viz_client::KeyVizClient;
 use keyviz_types::KeyRange;

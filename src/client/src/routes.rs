@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use super::client::{Client, Effect};
-use super::connection::MAX_ANSWER_BYTES;
 use super::error::Error;
+use super::nodes::connection::MAX_ANSWER_BYTES;
 use keyviz_proto as proto;
 use keyviz_proto::cluster_client::ClusterClient;
 use keyviz_proto::routes_client::RoutesClient;

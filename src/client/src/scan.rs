@@ -5,12 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tonic::{Code, Status, Streaming};
 
-use super::address::Address;
 use super::client::{Client, Effect};
-use super::connection::{MAX_ANSWER_BYTES, local_timeout};
 use super::consistency::Consistency;
 use super::error::Error;
 use super::failure::Meaning;
+use super::nodes::address::Address;
+use super::nodes::connection::{MAX_ANSWER_BYTES, local_timeout};
 
 use keyviz_proto as proto;
 use keyviz_proto::kv_client::KvClient;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tonic::{Code, Streaming};
 
-use super::address::Address;
 use super::client::{Client, Effect};
 use super::error::Error;
 use super::failure::Meaning;
+use super::nodes::address::Address;
 use super::routes::{Route, stub};
 use keyviz_proto as proto;
 use keyviz_proto::RouteDelta;

@@ -5,19 +5,21 @@
 //! by row:
 //!
 //! ```text
-//! cells  { "form": "exact",   "data": z85 }   n > 0: n in LEB128;  k zeros: a byte 0, then k in LEB128
-//!        { "form": "rounded", "data": z85 }   u16, little-endian, a cell: below 1,024 the value itself,
-//!                                             else e << 10 | m for (1,024 + m) << (e - 1)
-//! marks  { "partial": { "form": "runs", "data": z85 }, ... }   LEB128: cells without the mark, cells
-//!                                             with it, and so on; "bits": one bit a cell, lowest first
+//! cells  { "form": "exact",   "data": z85 }  n > 0: n in LEB128; k zeros: a byte 0, then k in
+//!                                            LEB128
+//!        { "form": "rounded", "data": z85 }  u16, little-endian, a cell: below 1,024 the value
+//!                                            itself, else e << 10 | m for (1,024 + m) << (e - 1)
+//! marks  { "partial": { "form": "runs", "data": z85 }, ... }
+//!                                            LEB128: cells without the mark, cells with it, and so
+//!                                            on; "bits": one bit a cell, lowest first
 //! ```
 //!
-//! Cells are exact unless they then take more than [`EXACT_BYTES`]: large numbers in every cell carry
-//! more information than the page may send. Rounded cells are right to one part in 2,048; nothing
-//! that counted becomes 0, and the sums are exact: `column_sums`, and of a row its roles. Columns are
-//! `[start_ms, end_ms, open]`; a row's `end` is the start of the next, that of the last is `end`
-//! beside the rows; roles that are 0 are left out; at most [`ROW_ROUTE_IDS`] routes are named, and
-//! `route_count` is exact.
+//! Cells are exact unless they then take more than [`EXACT_BYTES`]: large numbers in every cell
+//! carry more information than the page may send. Rounded cells are right to one part in 2,048;
+//! nothing that counted becomes 0, and the sums are exact: `column_sums`, and of a row its roles.
+//! Columns are `[start_ms, end_ms, open]`; a row's `end` is the start of the next, that of the last
+//! is `end` beside the rows; roles that are 0 are left out; at most [`ROW_ROUTE_IDS`] routes are
+//! named, and `route_count` is exact.
 //!
 //! [z85]: https://rfc.zeromq.org/spec/32/
 

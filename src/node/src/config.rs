@@ -8,7 +8,7 @@ use keyviz_core::{HistoryConfig, NodeId, SamplerConfig};
 use keyviz_raft::StorageOptions;
 use keyviz_security::SecurityConfig;
 
-use super::bootstrap::BootstrapSpec;
+use super::startup::bootstrap::BootstrapSpec;
 
 /// Memory that a node's storage engine may use for cached pages.
 pub const DEFAULT_CACHE_BYTES: u64 = StorageOptions::CACHE_BYTES;

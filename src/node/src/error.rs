@@ -10,7 +10,7 @@ use keyviz_core::sampler::SamplerConfigError;
 use keyviz_raft::{CreateError, OpenError};
 use keyviz_security::SecurityError;
 
-use super::bootstrap::BootstrapSpecError;
+use super::startup::bootstrap::BootstrapSpecError;
 
 /// Every way in which a start fails, with what to do about it.
 #[derive(Debug, thiserror::Error)]

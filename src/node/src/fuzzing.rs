@@ -1,6 +1,6 @@
 //! Fuzz target: the record that identifies the node of a folder.
 
-use super::identity;
+use super::folder::identity;
 use keyviz_testkit::fuzz::Target;
 
 /// The decoders of this crate.

@@ -23,26 +23,26 @@ use keyviz_raft::{
 use keyviz_security::{self as security, Listener, Security};
 use keyviz_server::{ServerDeps, Services, Verification, VerificationParts};
 
-use super::addresses::Addresses;
-use super::archive::HistoryArchive;
-use super::balancer::Balancer;
-use super::bootstrap::BootstrapSpec;
 use super::config::NodeConfig;
-use super::disk::DiskWatch;
-use super::disks::DiskWatcher;
 use super::error::NodeError;
-use super::first_start::FirstStart;
-use super::flusher::Flusher;
-use super::founding::Founding;
-use super::history_handoffs::HistoryHandoffs;
-use super::identity::Identity;
-use super::join::join;
-use super::membership_probe::MembershipProbe;
-use super::mover::{Mover, Pace};
-use super::placement_reconciler::PlacementReconciler;
+use super::folder::archive::HistoryArchive;
+use super::folder::history_handoffs::HistoryHandoffs;
+use super::folder::identity::Identity;
+use super::loops::addresses::Addresses;
+use super::loops::balancer::Balancer;
+use super::loops::disk::DiskWatch;
+use super::loops::disks::DiskWatcher;
+use super::loops::flusher::Flusher;
+use super::loops::membership_probe::MembershipProbe;
+use super::loops::mover::{Mover, Pace};
+use super::loops::placement_reconciler::PlacementReconciler;
+use super::loops::supervisor::{ControlLoop, Supervisor};
+use super::loops::verifier::Verifier;
 use super::running::Node;
-use super::supervisor::{ControlLoop, Supervisor};
-use super::verifier::Verifier;
+use super::startup::bootstrap::BootstrapSpec;
+use super::startup::first_start::FirstStart;
+use super::startup::founding::Founding;
+use super::startup::join::join;
 
 /// Membership is looked at this often; it changes by hand.
 const MEMBERS_EVERY: Duration = Duration::from_millis(100);

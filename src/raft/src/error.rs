@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::options::OptionsError;
+use super::group::options::OptionsError;
 use super::storage::DiskFull;
 use super::types::{Member, RaftNodeId};
 

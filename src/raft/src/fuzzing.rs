@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use super::log::record::{self, BlockBuilder, Key};
-use super::storage::{current, redo};
+use super::storage::keyspace::{current, redo};
 use super::transport::receive;
 use super::types::{Command, Entry, LogId, LogPosition, Payload, Vote};
 use super::wire;

@@ -18,16 +18,8 @@
 //!
 //! This layer knows no keys, no routes and no clients, and nothing above it sees openraft or sled.
 
-mod admission;
-mod apply;
-mod attempts;
-mod batcher;
 mod blocking;
 mod compaction;
-mod confirm;
-mod contradiction;
-mod digest;
-mod dump;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -36,70 +28,46 @@ mod groups;
 mod handshake;
 mod log;
 mod machine;
-mod members;
-mod options;
-mod plausible;
-mod proposals;
-mod pulse;
-mod reads;
-mod reshape;
 mod runtime;
-mod served;
-mod status;
 mod storage;
-mod survivor;
 mod transport;
 mod types;
 mod wire;
 
 #[cfg(test)]
-mod cluster_tests;
-#[cfg(test)]
-mod crash_tests;
-#[cfg(test)]
-mod durable_tests;
-#[cfg(test)]
-mod flood_tests;
-#[cfg(test)]
-mod format_tests;
-#[cfg(test)]
-mod full_disk_tests;
-#[cfg(test)]
-mod install_tests;
-#[cfg(test)]
-mod suite_tests;
-#[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
-pub use admission::GroupLoad;
-pub use attempts::Attempts;
-pub use batcher::Batcher;
 pub use blocking::blocking;
-pub use digest::{ArmedDigest, DigestError, DigestProgress, RowsDigest};
-pub use dump::Dump;
 pub use error::{
     ChangeError, CreateError, InitializeError, KnownLeader, ProposeError, ReadError, ReplicasFull,
 };
+pub use group::admission::GroupLoad;
+pub use group::attempts::Attempts;
+pub use group::batcher::Batcher;
+pub use group::options::{GroupOptions, MAX_COMMAND_BYTES, OptionsError};
+pub use group::pulse::SERVED_WITHIN;
+pub use group::reshape::{Reshaped, Shape};
+pub use group::served::NotServed;
+pub use group::status::{GroupStatus, Leadership, Role};
 pub use group::{Group, Proposed, ReadGuarantee};
 pub use groups::Groups;
 pub use handshake::{
     Checks, Doubt, HandshakeLoop, Heard, Participation, PastStart, Roster, Start, heard_of, judge,
 };
 pub use log::{BATCH_BUCKETS, CorruptLog, SYNC_BUCKETS, WriterStats};
+pub use machine::digest::{ArmedDigest, DigestError, DigestProgress, RowsDigest};
+pub use machine::dump::Dump;
+pub use machine::survivor::{SurvivingReplica, Survivor};
 pub use machine::{Machine, MachineError};
-pub use options::{GroupOptions, MAX_COMMAND_BYTES, OptionsError};
-pub use pulse::SERVED_WITHIN;
-pub use reshape::{Reshaped, Shape};
 pub use runtime::Reproducible;
-pub use served::NotServed;
-pub use status::{GroupStatus, Leadership, Role};
 pub use storage::{
     Batch, CheckReport, DATA_FORMAT, Damage, Database, DatabaseRows, DatabaseTree, Databases,
     DiskFull, DiskSpace, Fault, KeyValue, Keyspace, KeyspaceError, MAX_STORED_KEY_BYTES, OpenError,
     Page, PageLimit, RESERVED_PREFIX, Scarce, Seed, SeedError, SeedPoint, SideRows, Storage,
     StorageOptions, THREADS, Verify, check_folder,
 };
-pub use survivor::{SurvivingReplica, Survivor};
 pub use transport::{
     CONNECTION_WINDOW_BYTES, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_MESSAGE_BYTES, PeerError,
     Peers, PeersOptions, RaftMessage, RaftReply, STREAM_WINDOW_BYTES, SnapshotProgress, Wire,

@@ -6,10 +6,12 @@ use clap::Args;
 use serde::Serialize;
 
 use super::super::client::{Effect, NodeArgs};
-use super::super::kv::OneFormat;
-use super::super::{CliError, output, values};
 use super::current::status;
 use super::waiting::{self, Until};
+use crate::CliError;
+use crate::data::kv::OneFormat;
+use crate::flags::values;
+use crate::terminal::output;
 use keyviz_proto as proto;
 use keyviz_proto::cluster_client::ClusterClient;
 
@@ -19,7 +21,11 @@ pub(super) struct ReplaceNodeArgs {
     #[arg(value_parser = |text: &str| values::number_in(text, 1, u64::MAX))]
     old: u64,
     /// Id of the replacement. It must be running, started with --join and an empty folder
-    #[arg(long = "with", value_name = "NEW", value_parser = |text: &str| values::number_in(text, 1, u64::MAX))]
+    #[arg(
+        long = "with",
+        value_name = "NEW",
+        value_parser = |text: &str| values::number_in(text, 1, u64::MAX),
+    )]
     new: u64,
     /// Return as soon as the removal of the old member has begun; the moves continue in the
     /// background
@@ -51,8 +57,8 @@ pub enum ReplaceError {
     Answers(u64),
     /// The new node has not joined.
     #[error(
-        "node {new} is not a member yet, or does not answer; start it with `keyviz serve --id {new} \
-         --join {through}` and an empty --data, then run this again"
+        "node {new} is not a member yet, or does not answer; start it with \
+         `keyviz serve --id {new} --join {through}` and an empty --data, then run this again"
     )]
     NotJoined {
         /// The new node.

@@ -9,11 +9,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tonic::{Status, Streaming};
 
-use super::super::keyviz_flags::{SizeError, size_in};
-use super::super::kv::OneFormat;
-use super::super::talk::say;
-use super::super::{CliError, output, text};
+use crate::CliError;
 use crate::client::{self, Effect, NodeArgs};
+use crate::data::kv::OneFormat;
+use crate::flags::keyviz_flags::{SizeError, size_in};
+use crate::terminal::talk::say;
+use crate::terminal::{output, text};
 use keyviz_proto as proto;
 use keyviz_proto::cluster_client::ClusterClient;
 use keyviz_proto::replica_verified::Outcome;

@@ -9,9 +9,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::super::CliError;
 use super::super::client::Client;
-use super::super::talk::say;
-use super::super::text::{self, thousands};
 use super::current::status;
+use crate::terminal::talk::say;
+use crate::terminal::text::{self, thousands};
 use keyviz_proto as proto;
 
 /// Interval of the status requests.

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::super::CliError;
 use super::super::load::{LoadError, LoadReport, Progress, latency_words, run};
-use super::super::output::ColorDepth;
 use super::super::running::{self, RunningNode, Signals};
-use super::super::talk::say;
-use super::super::text::thousands;
 use super::watch::Watch;
 use super::{DemoOptions, LOG};
+use crate::terminal::output::ColorDepth;
+use crate::terminal::talk::say;
+use crate::terminal::text::thousands;
 
 /// Attempts at removing the temporary folder.
 const REMOVALS: u32 = 20;
@@ -71,7 +71,9 @@ async fn run_in(
     let shown = show(options, color, signals).await;
     let stopped = tokio::select! {
         stopped = stop(nodes) => stopped,
-        () = signals.next() => Err(CliError::Node(anyhow::anyhow!("stopped before everything was written"))),
+        () = signals.next() => {
+            Err(CliError::Node(anyhow::anyhow!("stopped before everything was written")))
+        }
     };
     shown.and(stopped)
 }

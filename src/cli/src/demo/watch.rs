@@ -10,13 +10,13 @@ use super::super::client::{self, Client};
 use super::super::heat::{self, Query, Scope};
 use super::super::heatmap::{Drawing, noun, render};
 use super::super::load::{Progress, progress_line};
-use super::super::output::{self, ColorDepth};
 use super::super::running::Signals;
-use super::super::screen::Screen;
-use super::super::talk::say;
-use super::super::text::{self, inert, thousands};
-use super::super::values::Address;
 use super::{DemoOptions, HTTP_PORT_OFFSET, TIMEOUT};
+use crate::flags::values::Address;
+use crate::terminal::output::{self, ColorDepth};
+use crate::terminal::screen::Screen;
+use crate::terminal::talk::say;
+use crate::terminal::text::{self, inert, thousands};
 use keyviz_client::Access;
 use keyviz_proto as proto;
 

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::heatmap::{header, noun};
-use crate::output::{self, Format};
-use crate::text::{self, thousands};
+use crate::terminal::output::{self, Format};
+use crate::terminal::text::{self, thousands};
 use keyviz_json::key_text;
 use keyviz_proto as proto;
 

@@ -1,7 +1,7 @@
 //! The time axis: a line with ticks and the marks of columns, and a line with times (UTC).
 
-use super::super::text;
 use super::grid::{Grid, Mark};
+use crate::terminal::text;
 
 /// The mark of a column in which routes changed.
 pub const EVENT: char = '^';

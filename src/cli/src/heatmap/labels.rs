@@ -1,8 +1,8 @@
 //! Key labels: both ends of each row, shortened to fit but still distinct. A common prefix of the
 //! keys is left out and named once.
 
-use super::super::{notation, text};
 use super::grid::{Grid, Row};
+use crate::terminal::{notation, text};
 
 /// Minimum length of a common prefix that is named separately.
 const LEAST_PREFIX: usize = 4;

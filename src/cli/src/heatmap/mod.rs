@@ -2,14 +2,14 @@
 //! colour (or the density of a character) for the count.
 //!
 //! ```text
-//! writes · 10:00 to 11:00 · total 18,089 writes · 2 of 3 nodes      header: window, sums, nodes
+//! writes · 10:00 to 11:00 · total 18,089 writes · 2 of 3 nodes   header: window, sums, nodes
 //! node 3 (127.0.0.1:7403) did not answer: connection refused
-//! (begin) → key/0500    │ ....::::    │   1.2k                     both ends, cells, sum of the row
+//! (begin) → key/0500    │ ....::::    │   1.2k                   both ends, cells, sum of the row
 //! key/0500 → key/0600  ?│ ==++**##    │  15.3k
-//!                       └┬─────┬─────*                              ticks; marks of columns
-//!                            ^                                      columns in which routes changed
-//!                        10:00 10:30                                time
-//! a cell: writes in 1m, log scale  0  .:-=+*#%@ 1,234               legend
+//!                       └┬─────┬─────*                            ticks; marks of columns
+//!                            ^                                    columns in which routes changed
+//!                        10:00 10:30                              time
+//! a cell: writes in 1m, log scale  0  .:-=+*#%@ 1,234             legend
 //! ```
 //!
 //! Drawing is a pure function of the matrix and the size. If a matrix has more rows or columns than
@@ -24,8 +24,8 @@ pub(super) mod palette;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::output::ColorDepth;
-use super::text::{self, fit, inert, thousands};
+use super::terminal::output::ColorDepth;
+use super::terminal::text::{self, fit, inert, thousands};
 use grid::{Cell, Grid, Mark};
 use keyviz_json::series_name;
 use keyviz_proto as proto;
@@ -223,8 +223,8 @@ pub(super) fn header(matrix: &proto::Matrix, width: usize) -> Vec<String> {
     }
     for node in matrix.nodes.iter().filter(|node| node.beyond_end) {
         let fact = format!(
-            "node {} has counted up to {} by a clock that is or was ahead: what it counted after the \
-             last column is not shown",
+            "node {} has counted up to {} by a clock that is or was ahead: its counts after the \
+             last column are not shown",
             node.id,
             axis::time(node.newest_ms.unwrap_or_default())
         );

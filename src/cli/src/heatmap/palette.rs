@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use ratatui::style::{Color, Style};
 
-use super::super::output::ColorDepth;
 use super::grid::{Cell, Mark};
+use crate::terminal::output::ColorDepth;
 
 /// Terminal cells of the ramp in the legend.
 pub const RAMP_CELLS: usize = DENSITY.len();

@@ -22,11 +22,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::CliError;
 use super::client::{Client, Effect, MAX_ANSWER_BYTES};
 use super::heat::{self, MAX_ROWS, Query, Scope, live_every, now_ms};
 use super::heatmap::{Drawing, render};
-use super::output::{self, ColorDepth};
-use super::{CliError, text};
+use super::terminal::output::{self, ColorDepth};
+use super::terminal::text;
 use keyviz_proto as proto;
 use keyviz_proto::cluster_client::ClusterClient;
 use keyviz_proto::key_viz_client::KeyVizClient;
@@ -226,14 +227,16 @@ impl App {
         loop {
             let layout = self.draw(terminal)?;
             let next_stream = self.next_stream.filter(|_| self.streams());
+            let asks = !self.view.paused && self.asking.is_none();
+            let stream_at = next_stream.unwrap_or_else(Instant::now);
             let told = tokio::select! {
                 _ = &mut interrupt => return Ok(()),
                 told = told.recv() => told,
-                () = tokio::time::sleep_until(self.next_ask), if !self.view.paused && self.asking.is_none() => {
+                () = tokio::time::sleep_until(self.next_ask), if asks => {
                     self.ask();
                     continue;
                 }
-                () = tokio::time::sleep_until(next_stream.unwrap_or_else(Instant::now)), if next_stream.is_some() => {
+                () = tokio::time::sleep_until(stream_at), if next_stream.is_some() => {
                     self.open_stream();
                     continue;
                 }

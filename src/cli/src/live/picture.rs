@@ -27,9 +27,9 @@ use crate::heatmap::grid::{Cell, Grid, Mark};
 use crate::heatmap::labels::Labels;
 use crate::heatmap::palette::{Palette, RAMP_CELLS};
 use crate::heatmap::{self, Drawing, GUTTER, axis, noun};
-use crate::notation;
-use crate::output::ColorDepth;
-use crate::text::{self, inert, thousands};
+use crate::terminal::notation;
+use crate::terminal::output::ColorDepth;
+use crate::terminal::text::{self, inert, thousands};
 use keyviz_proto as proto;
 
 /// Lines of the cell under the cursor.

@@ -1,5 +1,5 @@
-//! Streamed columns joined to the matrix that is shown. Pure; it never guesses: what does not fit is
-//! `None`, and the whole is asked for.
+//! Streamed columns joined to the matrix that is shown. Pure; it never guesses: what does not fit
+//! is `None`, and the whole is asked for.
 
 use bytes::Bytes;
 
@@ -20,9 +20,9 @@ fn marks(row: &mut proto::Row) -> [&mut Vec<u32>; 3] {
     [&mut row.apportioned, &mut row.partial, &mut row.conflict]
 }
 
-/// `shown` with the columns of `update`: what is told again is replaced, what is new comes in at the
-/// right, what ended at `oldest_ms` or before goes out at the left. `None` where a count lies across
-/// rows, a column is of another width, or something between would be missing.
+/// `shown` with the columns of `update`: what is told again is replaced, what is new comes in at
+/// the right, what ended at `oldest_ms` or before goes out at the left. `None` where a count lies
+/// across rows, a column is of another width, or something between would be missing.
 ///
 /// Roles are of the whole that was asked for; they are left out until the next.
 pub(super) fn slide(

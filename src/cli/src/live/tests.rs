@@ -10,7 +10,7 @@ use super::picture::{Layout, Picture};
 use super::slide::{slide, wider_end, wider_start};
 use super::view::{Act, Around, View};
 use crate::heat::{Query, Scope};
-use crate::output::ColorDepth;
+use crate::terminal::output::ColorDepth;
 use keyviz_proto as proto;
 
 const STEP_MS: u64 = 1_000;

@@ -1,4 +1,5 @@
-//! What a live heatmap shows and how the keys change it. Pure: the clock and the routes are passed in.
+//! What a live heatmap shows and how the keys change it. Pure: the clock and the routes are passed
+//! in.
 
 use std::time::Duration;
 
@@ -201,8 +202,8 @@ impl View {
         Act::Draw
     }
 
-    /// The question for the instants from `from_ms` on for `wide_ms`. What would reach past now ends
-    /// with the column in progress.
+    /// The question for the instants from `from_ms` on for `wide_ms`. What would reach past now
+    /// ends with the column in progress.
     fn window(&self, from_ms: f64, wide_ms: f64, around: Around<'_>) -> Query {
         let wide_ms = wide_ms.max(LEAST_MS);
         let to_ms = (from_ms + wide_ms).round() as u64;

@@ -8,18 +8,19 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
-use super::super::access::AccessArgs;
 use super::super::client::{CallError, NodeArgs, Nodes};
-use super::super::keyviz_flags::{SizeError, size_in};
-use super::super::kv::OneFormat;
-use super::super::values::{self, Address, MAX_KEY_BYTES, MAX_VALUE_BYTES, ValueError};
-use super::super::{CliError, UsageError, output};
 use super::pattern::KeyNames;
 use super::{
     DEFAULT_CLIENTS, DEFAULT_DURATION, DEFAULT_KEY_PREFIX, DEFAULT_KEYS, DEFAULT_READ_RATIO,
     DEFAULT_VALUE_BYTES, LoadOptions, MAX_CLIENTS, Pattern, PatternOptions, Progress, TraceOptions,
     Workload, progress_line, run,
 };
+use crate::data::kv::OneFormat;
+use crate::flags::access::AccessArgs;
+use crate::flags::keyviz_flags::{SizeError, size_in};
+use crate::flags::values::{self, Address, MAX_KEY_BYTES, MAX_VALUE_BYTES, ValueError};
+use crate::terminal::output;
+use crate::{CliError, UsageError};
 
 /// Time between two looks at the progress.
 const TICK: Duration = Duration::from_millis(100);
@@ -28,9 +29,9 @@ const TICK: Duration = Duration::from_millis(100);
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Latency counts from the intended start of an operation (--rate, --speed), else from its start.\n\
-Reads are sent again where another node may answer; writes only where they certainly did not happen.\n\
-A run with a duration ends at most 5 s (or --timeout) after it: what is under way then has failed, and\n\
-what was due and not begun counts as errors of the kind NOT_BEGUN.\n\
+Reads are retried where another node may answer; writes only where they certainly did not\n\
+happen. A run with a duration ends at most 5 s (or --timeout) after it: operations still under\n\
+way then count as failed, and those due but not begun as errors of the kind NOT_BEGUN.\n\
 Ctrl-C ends the workload and prints the summary; a second one ends the verification too.\n\
 Exits with 1 where --verify finds a key that is missing, wrong or unreadable, or where every\n\
 operation failed.")]
@@ -39,13 +40,31 @@ pub struct LoadArgs {
     #[arg(long, value_enum, default_value = "uniform", conflicts_with = "trace")]
     pattern: Pattern,
     /// Share of reads, from 0 (only writes) to 1 (only reads)
-    #[arg(long, value_name = "RATIO", default_value_t = DEFAULT_READ_RATIO, value_parser = ratio, conflicts_with = "trace")]
+    #[arg(
+        long,
+        value_name = "RATIO",
+        default_value_t = DEFAULT_READ_RATIO,
+        value_parser = ratio,
+        conflicts_with = "trace",
+    )]
     read_ratio: f64,
     /// Distinct keys, numbered in key order
-    #[arg(long, value_name = "KEYS", default_value_t = DEFAULT_KEYS, value_parser = |text: &str| values::number_in(text, 1, u64::MAX), conflicts_with = "trace")]
+    #[arg(
+        long,
+        value_name = "KEYS",
+        default_value_t = DEFAULT_KEYS,
+        value_parser = |text: &str| values::number_in(text, 1, u64::MAX),
+        conflicts_with = "trace",
+    )]
     keys: u64,
     /// Size of a value, in bytes or as KiB or MiB; at most 1MiB
-    #[arg(long, value_name = "SIZE", default_value_t = DEFAULT_VALUE_BYTES, value_parser = value_bytes, conflicts_with = "trace")]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value_t = DEFAULT_VALUE_BYTES,
+        value_parser = value_bytes,
+        conflicts_with = "trace",
+    )]
     value_bytes: usize,
     /// Beginning of every key
     #[arg(long, value_name = "TEXT", default_value = DEFAULT_KEY_PREFIX, conflicts_with = "trace")]
@@ -54,13 +73,19 @@ pub struct LoadArgs {
     #[arg(long, value_name = "OPS", value_parser = positive, conflicts_with = "trace")]
     rate: Option<f64>,
     /// Operations in all; absent: until the duration is over
-    #[arg(long, value_name = "N", value_parser = |text: &str| values::number_in(text, 1, u64::MAX), conflicts_with = "trace")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = |text: &str| values::number_in(text, 1, u64::MAX),
+        conflicts_with = "trace",
+    )]
     operations: Option<u64>,
     /// Longest time, such as 30s or 5m [default: 30s; with --trace or --operations: until they end]
     #[arg(long, value_name = "DURATION", value_parser = values::duration)]
     duration: Option<Duration>,
     /// Clients, each with one operation at a time, at most 4,096; dealt out over the nodes. Once
-    /// answers have told which of them leads a key's group, writes and seven of eight reads go there
+    /// answers have told which of them leads a key's group, writes and seven of eight reads go
+    /// there
     #[arg(long, value_name = "CLIENTS", default_value_t = DEFAULT_CLIENTS, value_parser = clients)]
     clients: usize,
     /// Keep each client at its own node, which forwards requests for groups that it does not lead
@@ -74,7 +99,13 @@ pub struct LoadArgs {
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// Speed of the replay: seconds of the trace per second, or max for as fast as possible
-    #[arg(long, value_name = "X|max", default_value = "1", value_parser = speed, requires = "trace")]
+    #[arg(
+        long,
+        value_name = "X|max",
+        default_value = "1",
+        value_parser = speed,
+        requires = "trace",
+    )]
     speed: Speed,
     /// Skip and count malformed lines of the trace
     #[arg(long, requires = "trace")]

@@ -44,7 +44,8 @@ pub enum Pattern {
     Sequential,
     /// As hotspot, but the hot spot slides through the key space once in 60 s
     Moving,
-    /// Reads are range scans of 100 neighbouring keys from a uniformly drawn one; writes are uniform
+    /// Reads are range scans of 100 neighbouring keys from a uniformly drawn one; writes are
+    /// uniform
     Scan,
 }
 

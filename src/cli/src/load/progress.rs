@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::super::text::{self, thousands};
+use crate::terminal::text::{self, thousands};
 
 /// The progress of a run, and how to stop it early. Counts are only displayed, so relaxed order is
 /// enough.

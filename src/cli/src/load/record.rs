@@ -11,8 +11,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use super::super::output::json_line;
 use super::error::LoadError;
+use crate::terminal::output::json_line;
 use keyviz_json::Key;
 
 /// Maximum number of operations that wait for the disk, some hundred bytes each.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::super::text::thousands;
+use crate::terminal::text::thousands;
 
 /// Maximum recorded latency; the minimum is 1 µs, the precision three digits.
 const LONGEST_US: u64 = 3_600_000_000;
@@ -314,7 +314,8 @@ impl LoadReport {
             let keys = thousands(verified);
             writeln!(
                 out,
-                "verified: {keys} keys right, {} missing ({wrong} of them hold another value), {unread} could not be read",
+                "verified: {keys} keys right, {} missing ({wrong} of them hold another value), \
+                 {unread} could not be read",
                 thousands(missing)
             )?;
         }

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::super::fake::{self, FakeNode, Fault, Store};
-use super::super::values::Address;
 use super::*;
+use crate::flags::values::Address;
 
 async fn cluster(nodes: usize) -> (Arc<Store>, Vec<FakeNode>) {
     let store = Arc::new(Store::default());

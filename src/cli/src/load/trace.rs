@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 
-use super::super::values::{self, MAX_VALUE_BYTES, ValueError};
+use crate::flags::values::{self, MAX_VALUE_BYTES, ValueError};
 
 /// The header of a trace.
 pub const HEADER: [&str; 4] = ["t_s", "op", "key", "value_bytes"];

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
-use super::super::talk::say;
-use super::super::text;
 use super::error::LoadError;
 use super::ledger::{Ledger, Verdict};
 use super::report::Verified;
 use super::shared::Shared;
 use super::worker::Worker;
+use crate::terminal::talk::say;
+use crate::terminal::text;
 
 /// Maximum time for one key, long enough for a cluster to recover from the loss of a node.
 const READ_BACK_FOR: Duration = Duration::from_secs(30);

@@ -5,9 +5,10 @@ use std::io::Write;
 use clap::Args;
 
 use super::super::client::{Effect, NodeArgs};
-use super::super::kv::OneFormat;
-use super::super::{CliError, output, text};
 use super::{delta_words, ids, moving, route_words, stub};
+use crate::CliError;
+use crate::data::kv::OneFormat;
+use crate::terminal::{output, text};
 use keyviz_json::RouteHistoryJson;
 use keyviz_proto as proto;
 
@@ -21,7 +22,12 @@ pub(super) struct HistoryArgs {
     #[arg(long, value_name = "ID", requires = "after")]
     cluster: Option<String>,
     /// Maximum number of changes and of retired routes, the newest ones, at most 1,024
-    #[arg(long, value_name = "CHANGES", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    #[arg(
+        long,
+        value_name = "CHANGES",
+        default_value_t = 1_024,
+        value_parser = clap::value_parser!(u32).range(1..=1_024),
+    )]
     limit: u32,
     /// How to print
     #[arg(long, value_enum, default_value = "table")]

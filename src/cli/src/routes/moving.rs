@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::super::client::Client;
-use super::super::kv::OneFormat;
-use super::super::talk::say;
-use super::super::{CliError, UsageError, output, text};
 use super::{ChangeArgs, route_id};
+use crate::client::Client;
+use crate::data::kv::OneFormat;
+use crate::terminal::talk::say;
+use crate::terminal::{output, text};
+use crate::{CliError, UsageError};
 use keyviz_json::MoveJson;
 use keyviz_proto as proto;
 

@@ -6,8 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::CliError;
 use super::super::running::{self, Reloads, RunningNode, Signals};
-use super::super::talk::say;
 use super::ServeOptions;
+use crate::terminal::talk::say;
 use keyviz_security::SecurityConfig;
 
 /// A start that is called off has this long to end in order.
@@ -41,7 +41,9 @@ pub async fn run_serve(options: ServeOptions) -> Result<(), CliError> {
     say!("keyviz: node {id} stops");
     let stopped = tokio::select! {
         stopped = node.shutdown() => stopped.map_err(CliError::Node),
-        () = signals.next() => Err(CliError::Node(anyhow::anyhow!("stopped before everything was written"))),
+        () = signals.next() => {
+            Err(CliError::Node(anyhow::anyhow!("stopped before everything was written")))
+        }
     };
     match failure {
         Some(failure) => Err(CliError::Node(failure)),
@@ -50,8 +52,8 @@ pub async fn run_serve(options: ServeOptions) -> Result<(), CliError> {
 }
 
 /// Starts the node. `None` where a signal came before it had started. Such a start has
-/// [`END_START_WITHIN`] to end in order; after that, or a second signal, the process ends as one that
-/// is killed, which a storage survives.
+/// [`END_START_WITHIN`] to end in order; after that, or a second signal, the process ends as one
+/// that is killed, which a storage survives.
 async fn start_unless_signalled(
     options: ServeOptions,
     signals: &mut Signals,

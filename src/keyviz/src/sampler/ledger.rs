@@ -21,7 +21,7 @@ use std::sync::Arc as Shared;
 use super::counts::{Counts, Harvest, Segment};
 use super::epoch::Epoch;
 use super::layout::Layout;
-use super::load::DecayedLoad;
+use super::resolution::load::DecayedLoad;
 use super::shard::Op;
 use super::sync::Arc;
 use keyviz_types::{GroupId, Term};

@@ -12,17 +12,13 @@
 mod binding;
 mod config;
 pub(crate) mod counts;
-mod cuts;
 mod epoch;
 pub(crate) mod joiner;
 pub(crate) mod layout;
 mod ledger;
-mod load;
 mod locate;
 mod resolution;
-mod samples;
 mod shard;
-mod spans;
 mod sync;
 mod table;
 
@@ -32,7 +28,7 @@ use std::sync::Arc as Shared;
 use keyviz_types::{GroupId, LayoutError, RouteSpec, Term};
 use ledger::Ledger;
 use resolution::Plan;
-use samples::Memory;
+use resolution::samples::Memory;
 use shard::Shards;
 use sync::{Arc, AtomicU64, Mutex, Ordering, Published};
 use table::Table;

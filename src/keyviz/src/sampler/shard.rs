@@ -23,7 +23,7 @@ use std::cell::Cell as LocalCell;
 use std::sync::atomic::AtomicBool;
 
 use super::counts::Counts;
-use super::samples::{Reservoir, Sample};
+use super::resolution::samples::{Reservoir, Sample};
 use super::sync::{Arc, AtomicU64, Mutex, OnceLock, Ordering};
 
 /// What was done to a key.

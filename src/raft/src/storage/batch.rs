@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::current::{Changes, KeyValue};
+use super::keyspace::current::{Changes, KeyValue};
 use super::keyspace::{Keyspace, KeyspaceError, Page, PageLimit, check_key};
 use crate::types::{LogPosition, StoredMembership};
 

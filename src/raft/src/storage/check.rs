@@ -7,14 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::current::{Current, MEMBERSHIP_KEY};
+use super::engine::fault::FaultLatch;
+use super::engine::scarce::Scarce;
 use super::engine::{Engine, JOURNAL, META, ROWS, SYNC_KEY, Tree, names_damaged_file};
-use super::fault::FaultLatch;
 use super::folder::Folder;
+use super::folder::upgrade::SIDE_PREFIX;
 use super::keyspace::Keyspace;
-use super::scarce::Scarce;
-use super::upgrade::SIDE_PREFIX;
-use super::{LOG, OpenError, SideRows, group_of, redo, side, unseal, value};
+use super::keyspace::current::{Current, MEMBERSHIP_KEY};
+use super::keyspace::{redo, value};
+use super::{LOG, OpenError, SideRows, group_of, side, unseal};
 use crate::log::{LogExtent, check_log, log_groups};
 use keyviz_types::GroupId;
 

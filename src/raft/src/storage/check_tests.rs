@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use super::check::{CheckReport, Verify, check_folder};
+use super::keyspace::{redo, value};
 use super::*;
 use crate::log::format_samples as log_samples;
 use crate::types::LogPosition;

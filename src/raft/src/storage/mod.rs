@@ -20,30 +20,16 @@
 //! which they came, a few seconds later, and rows stay. In one file each segment of it would hold a
 //! few rows among entries long gone, and take up as much room as if they were still there.
 
-mod awaited;
 mod batch;
-mod binding;
 mod check;
 mod closed;
-pub(super) mod current;
-mod database;
 mod disk_space;
 mod engine;
 mod erase;
-mod fault;
 mod folder;
-mod interference;
-mod keyspace;
-mod leaf_order;
-mod pool;
-pub(super) mod redo;
-mod scarce;
+pub(crate) mod keyspace;
 mod seed;
 mod side;
-mod synced;
-mod upgrade;
-mod value;
-mod view;
 
 #[cfg(test)]
 mod check_tests;
@@ -59,27 +45,27 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-pub(crate) use awaited::{AwaitedView, NoView};
 pub use batch::Batch;
 pub use check::{CheckReport, Damage, Verify, check_folder};
 #[cfg(test)]
 pub(crate) use check_tests::format_samples;
-pub(crate) use current::Current;
-pub use current::KeyValue;
-pub use database::{Database, DatabaseRows, DatabaseTree, Databases};
 pub(crate) use disk_space::DiskSpaceMonitor;
 pub use disk_space::{DiskFull, DiskSpace};
+pub use engine::database::{Database, DatabaseRows, DatabaseTree, Databases};
+pub use engine::fault::Fault;
+pub(crate) use engine::fault::FaultLatch;
+pub use engine::scarce::Scarce;
 pub(crate) use engine::{Engine, JOURNAL, RECORD_BYTES, Tree};
-pub use fault::Fault;
-pub(crate) use fault::FaultLatch;
 pub use folder::{FORMAT_VERSION as DATA_FORMAT, OpenError};
+pub(crate) use keyspace::awaited::{AwaitedView, NoView};
 pub(crate) use keyspace::check_key;
+pub(crate) use keyspace::current::Current;
+pub use keyspace::current::KeyValue;
+pub use keyspace::value::{MAX_STORED_KEY_BYTES, RESERVED_PREFIX};
+pub(crate) use keyspace::view::SnapshotView;
 pub use keyspace::{Keyspace, KeyspaceError, Page, PageLimit};
-pub use scarce::Scarce;
 pub use seed::{Seed, SeedError, SeedPoint};
 pub use side::SideRows;
-pub use value::{MAX_STORED_KEY_BYTES, RESERVED_PREFIX};
-pub(crate) use view::SnapshotView;
 
 use super::log::{CacheBudget, GroupLog, Op, Writer, WriterStats, stopped};
 use engine::ROWS;
@@ -96,7 +82,7 @@ const JOURNAL_CACHE_PART: u64 = 16;
 /// Threads that an open storage needs: those of sled's pool and the one that watches them, one of
 /// sled for each of its two databases, one that makes logs durable, and one that looks at the room
 /// on the disk. Each database beside the store has one more.
-pub const THREADS: usize = pool::POOL + 1 + 2 + 1 + 1;
+pub const THREADS: usize = engine::pool::POOL + 1 + 2 + 1 + 1;
 
 /// Bounds of a node's storage.
 #[derive(Clone, Copy, Debug)]
@@ -295,8 +281,8 @@ impl Storage {
         let bound = crate::blocking(move || {
             let meta = rows.tree(engine::META)?;
             let found = meta.get(BINDING)?;
-            binding::check(found.as_deref(), disk, number, since)?;
-            meta.put(BINDING, seal(&binding::encode(disk, number)))?;
+            folder::binding::check(found.as_deref(), disk, number, since)?;
+            meta.put(BINDING, seal(&folder::binding::encode(disk, number)))?;
             rows.sync()
         });
         bound.await.unwrap_or_else(|_| Err(io::Error::other("binding the rows panicked")))
@@ -376,7 +362,7 @@ impl Storage {
 
     /// Stands for the death of the process at a write.
     #[cfg(test)]
-    pub(crate) fn crash(&self) -> &interference::Crash {
+    pub(crate) fn crash(&self) -> &engine::interference::Crash {
         &self.inner.journal.interference().crash
     }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::current::{Changes, Current, KeyValue};
 use super::keyspace::check_key;
+use super::keyspace::current::{Changes, Current, KeyValue};
 use super::{Storage, record_key, seal};
 use crate::log::{purged_record, vote_record};
 use crate::types::{LogId, LogPosition, Member, Membership, RaftNodeId, StoredMembership, Vote};

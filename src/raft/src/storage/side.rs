@@ -15,9 +15,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::Storage;
-use super::current::{Changes, Current, KeyValue};
+use super::engine::fault::FaultLatch;
 use super::engine::{Database, Engine, Tree};
-use super::fault::FaultLatch;
+use super::keyspace::current::{Changes, Current, KeyValue};
 use super::keyspace::{Keyspace, KeyspaceError, PageLimit};
 use keyviz_types::GroupId;
 

@@ -5,6 +5,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
+use super::keyspace::{redo, value};
 use super::*;
 use crate::types::LogPosition;
 

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::Staged;
+use crate::machine::apply::Staged;
 
 /// What was received stays for so long, for a leader that comes back.
 const KEPT_FOR: Duration = Duration::from_secs(600);

@@ -21,7 +21,7 @@ use super::pace::Pace;
 use super::peers::Peers;
 use super::wire::{RaftMessage, Wire};
 use super::{MAX_MESSAGE_BYTES, overheard};
-use crate::pulse::Pulse;
+use crate::group::pulse::Pulse;
 use crate::types::{LogId, Member, RaftNodeId, Types};
 use crate::wire;
 use keyviz_proto as proto;

@@ -18,7 +18,7 @@ use super::errors::{RpcError, call_failed, network, unreachable};
 use super::network::{HELD_TIMEOUT, PeerNetwork};
 use super::pipeline::Pipeline;
 use super::{overheard, receive, send};
-use crate::apply::Transfer;
+use crate::machine::apply::Transfer;
 use crate::types::{Types, Vote};
 use crate::wire;
 use keyviz_proto as proto;

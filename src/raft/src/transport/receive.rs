@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::held::{HeldRange, Partial, digest};
-use crate::apply::Staged;
+use crate::machine::apply::Staged;
 use crate::storage::KeyValue;
 use crate::types::{SnapshotMeta, Vote};
 use crate::wire::{self, Invalid};

@@ -10,7 +10,7 @@ use super::held::{HeldRange, Incoming, Partial};
 use super::pace::Pace;
 use super::receive::{self, Receiving};
 use super::send;
-use crate::apply::Staged;
+use crate::machine::apply::Staged;
 use crate::storage::{Batch, Keyspace, PageLimit, Storage, StorageOptions};
 use crate::types::{LogPosition, SnapshotMeta, Vote};
 use keyviz_proto as proto;

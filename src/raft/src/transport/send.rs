@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::held::{HeldRange, digest};
 use super::pace::Pace;
 use super::receive::encode_rows;
-use crate::apply::RUN_BYTES;
+use crate::machine::apply::RUN_BYTES;
 use crate::storage::SnapshotView;
 use keyviz_proto as proto;
 use keyviz_proto::raft_snapshot_chunk::Part;

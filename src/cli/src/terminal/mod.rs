@@ -1,0 +1,7 @@
+//! Output: tables, JSON and CSV lines, escapes, messages.
+
+pub(crate) mod notation;
+pub(crate) mod output;
+pub(crate) mod screen;
+pub(crate) mod talk;
+pub(crate) mod text;

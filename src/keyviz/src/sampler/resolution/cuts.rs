@@ -1,0 +1,153 @@
+//! Where a hot route is cut into sub-ranges.
+//!
+//! Exact counts say which piece is too hot, sampled keys where to cut it: at the quantiles of its
+//! samples, by the shortest byte string that separates two neighbours. So keys that share a long
+//! prefix come apart like any others, and a key that is hot by itself gets a piece of its own.
+//!
+//! The *quantum* is what a piece should carry. A piece is cut when it carries more than twice that,
+//! and pieces are joined only when the slots run out, the coldest neighbours first. A load that
+//! stays the same is therefore soon cut no further, and its pieces stay.
+
+use bytes::Bytes;
+
+use super::samples::Sample;
+use super::spans::SIGNIFICANT_OPS;
+use crate::sampler::joiner::Joiner;
+
+/// Samples that a piece needs before it is cut, and that each part should have.
+const SAMPLES_TO_CUT: usize = 8;
+const SAMPLES_A_PART: usize = 4;
+/// A piece is cut when it carries more than this many quanta.
+const TOO_HOT: u64 = 2;
+
+/// A part of a route that is alone in its row, possibly all of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Piece {
+    /// Position of the route in the table.
+    pub(crate) route: usize,
+    pub(crate) start: Bytes,
+    pub(crate) end: Option<Bytes>,
+    /// Operations lately.
+    pub(crate) load: u64,
+}
+
+/// What a piece should carry: an even share of the slots that are left, but not so little that
+/// the counts or the samples are noise.
+pub(crate) fn quantum(total_heat: u64, room: usize, samples: usize) -> u64 {
+    let even = total_heat / (room as u64).max(1);
+    let seen = total_heat / (samples as u64 / SAMPLES_TO_CUT as u64).max(1);
+    even.max(seen).max(SIGNIFICANT_OPS)
+}
+
+/// Cuts every piece that is too hot. `samples` are sorted.
+pub(crate) fn refine(pieces: Vec<Piece>, samples: &[Sample], quantum: u64) -> Vec<Piece> {
+    let mut refined = Vec::with_capacity(pieces.len());
+    for piece in pieces {
+        if piece.load <= quantum.saturating_mul(TOO_HOT) {
+            refined.push(piece);
+            continue;
+        }
+        let from = samples.partition_point(|sample| sample.key < piece.start);
+        let to = match &piece.end {
+            Some(end) => samples.partition_point(|sample| sample.key < end),
+            None => samples.len(),
+        };
+        let inside = &samples[from..to];
+        let parts = (piece.load / quantum).min((inside.len() / SAMPLES_A_PART) as u64);
+        let cuts = match inside.len() {
+            SAMPLES_TO_CUT.. => cuts(inside, parts, &piece.start, piece.end.as_ref()),
+            _ => Vec::new(),
+        };
+        let load = piece.load / (cuts.len() as u64 + 1);
+        let ends = cuts.iter().cloned().map(Some).chain([piece.end]);
+        let starts = [piece.start].into_iter().chain(cuts.iter().cloned());
+        let route = piece.route;
+        refined.extend(starts.zip(ends).map(|(start, end)| Piece { route, start, end, load }));
+    }
+    refined
+}
+
+/// Joins the coldest neighbours within routes until there are at most `limit` pieces, or as many
+/// as routes.
+pub(crate) fn fit(pieces: Vec<Piece>, limit: usize) -> Vec<Piece> {
+    if pieces.len() <= limit {
+        return pieces;
+    }
+    let load = pieces.iter().map(|piece| piece.load).collect();
+    let mut joiner = Joiner::new(load, |piece| pieces[piece].route == pieces[piece - 1].route);
+    for _ in limit..pieces.len() {
+        let Some((left, right)) = joiner.coldest() else { break };
+        joiner.join(left, right);
+    }
+    let heads: Vec<_> = joiner.heads().collect();
+    super::spans::ranges(&heads, pieces.len())
+        .into_iter()
+        .map(|joined| Piece {
+            end: pieces[joined.end - 1].end.clone(),
+            load: pieces[joined.clone()].iter().map(|piece| piece.load).sum(),
+            ..pieces[joined.start].clone()
+        })
+        .collect()
+}
+
+/// Samples of one key.
+struct Stretch<'a> {
+    key: &'a Bytes,
+    /// Weight of the samples before, and up to the last of this key.
+    before: u64,
+    after: u64,
+}
+
+/// Cuts a range into about `parts` of equal weight: ascending, all inside the range.
+fn cuts(samples: &[Sample], parts: u64, start: &Bytes, end: Option<&Bytes>) -> Vec<Bytes> {
+    let mut runs: Vec<Stretch> = Vec::new();
+    let mut total = 0u64;
+    for sample in samples {
+        let before = total;
+        total = total.saturating_add(sample.weight);
+        match runs.last_mut() {
+            Some(run) if run.key == &sample.key => run.after = total,
+            _ => runs.push(Stretch { key: &sample.key, before, after: total }),
+        }
+    }
+    // `borders[n]` is before run n, the last after all of them.
+    let mut borders = vec![false; runs.len() + 1];
+    for part in 1..parts {
+        let target = (u128::from(part) * u128::from(total) / u128::from(parts)) as u64;
+        let hit = runs.partition_point(|run| run.after <= target).min(runs.len() - 1);
+        let run = &runs[hit];
+        if run.after - run.before >= total / parts {
+            borders[hit] = true;
+            borders[hit + 1] = true;
+        } else {
+            // The outermost borders would only part what has no samples.
+            let nearer = hit + usize::from(target - run.before > run.after - target);
+            // More than one run, or this one would have all the weight.
+            borders[nearer.clamp(1, runs.len() - 1)] = true;
+        }
+    }
+    let cut = |border: usize| match border {
+        0 => (runs[0].key > start).then(|| separator(start, runs[0].key)),
+        _ if border < runs.len() => Some(separator(runs[border - 1].key, runs[border].key)),
+        _ => {
+            let next = successor(runs[border - 1].key);
+            end.is_none_or(|end| next < *end).then_some(next)
+        }
+    };
+    (0..borders.len()).filter(|&border| borders[border]).filter_map(cut).collect()
+}
+
+/// The shortest key that is above `low` and not above `high`, which is above `low`.
+fn separator(low: &[u8], high: &Bytes) -> Bytes {
+    let shared = low.iter().zip(high.iter()).take_while(|(low, high)| low == high).count();
+    high.slice(..shared + 1)
+}
+
+/// The least key above `key`.
+fn successor(key: &[u8]) -> Bytes {
+    [key, &[0]].concat().into()
+}
+
+#[cfg(test)]
+#[path = "cuts_tests.rs"]
+mod tests;

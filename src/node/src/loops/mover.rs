@@ -361,6 +361,9 @@ impl Mover {
 
     /// Deletes what the source still has of the range.
     async fn clear(&self, moving: &RouteMove) -> Result<(), Trouble> {
+        if self.omits == Some(Omission::Seal) {
+            self.coordinator.move_step(moving.from, &MoveEntry::Seal { id: moving.id }).await?;
+        }
         if self.omits != Some(Omission::Clear) {
             self.delete(moving.from, &MoveEntry::Clear { id: moving.id }).await?;
         }

@@ -19,13 +19,15 @@ pub(super) struct SimulatedPeers {
     pub(super) from: Endpoint,
 }
 
-/// Streams of requests. Connections carry them once, so they are never doubled.
+/// Streams of requests. Connections carry those from `net::REQUESTS` on once, so they are never
+/// doubled.
 const PROPOSE: u64 = 0x5000;
 const READ_INDEX: u64 = 0x6000;
 const READ: u64 = 0x7000;
 const CATALOG: u64 = 0x8000;
-const MOVE_STEP: u64 = 0xA000;
-const MOVE_READ: u64 = 0xB000;
+/// A step may come twice, like messages of Raft.
+const MOVE_STEP: u64 = 0x4800;
+const MOVE_READ: u64 = 0xA000;
 
 impl SimulatedPeers {
     fn ask<T: Send + 'static>(

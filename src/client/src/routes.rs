@@ -128,8 +128,8 @@ impl Client {
     /// Takes back the move of a route, which it then ends as abandoned.
     ///
     /// # Errors
-    /// `FAILED_PRECONDITION` where the route is not being moved, or so far that the move can only be
-    /// completed.
+    /// `FAILED_PRECONDITION` where the route is not being moved, or so far that the move can only
+    /// be completed.
     pub async fn cancel_move(
         &self,
         route_id: u64,

@@ -298,8 +298,8 @@ impl Coordinator {
         }))
     }
 
-    /// Waits until `locate` leads elsewhere than to `group`, or it is time to look whether the group
-    /// has the keys after all.
+    /// Waits until `locate` leads elsewhere than to `group`, or it is time to look whether the
+    /// group has the keys after all.
     pub(super) async fn wait_for_route(
         &self,
         group: GroupId,

@@ -51,9 +51,7 @@ impl KvMachine {
             | KvCommand::Delete { key }
             | KvCommand::CompareAndSwap { key, .. } => self.ledger.refuses(key),
             KvCommand::DeleteRange { start, end } => self.ledger.refuses_range(start, *end),
-            KvCommand::Batch(writes) => {
-                writes.iter().any(|write| self.ledger.refuses(write.key()))
-            }
+            KvCommand::Batch(writes) => writes.iter().any(|write| self.ledger.refuses(write.key())),
         }
     }
 }

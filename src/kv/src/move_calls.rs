@@ -28,7 +28,9 @@ impl Coordinator {
         loop {
             let outcome = match self.leader(group, attempts.made()) {
                 Target::Here(local) => self.propose_step(&local, encoded.clone()).await,
-                Target::Peer(peer) => self.parts.peers.move_step(peer, group, encoded.clone()).await,
+                Target::Peer(peer) => {
+                    self.parts.peers.move_step(peer, group, encoded.clone()).await
+                }
                 Target::Nobody => Ok(PeerOutcome::NotLeader(None)),
             };
             match outcome {

@@ -100,8 +100,8 @@ impl Coordinator {
         first.ok_or(KvError::NotReady)
     }
 
-    /// Lets the leader of the group that `locate` gives propose `command`; returns the answer of the
-    /// state machine. The group is looked up anew for each attempt: keys may move meanwhile.
+    /// Lets the leader of the group that `locate` gives propose `command`; returns the answer of
+    /// the state machine. The group is looked up anew for each attempt: keys may move meanwhile.
     pub(super) async fn write(
         &self,
         locate: impl Fn() -> Result<GroupId, KvError>,
@@ -257,11 +257,7 @@ impl Touches {
 
 impl<'a> Proposal<'a> {
     /// `None`: a key is in another group, as far as this node knows.
-    fn of(
-        sampler: &'a Sampler,
-        group: GroupId,
-        encoded: &Bytes,
-    ) -> Result<Option<Self>, KvError> {
+    fn of(sampler: &'a Sampler, group: GroupId, encoded: &Bytes) -> Result<Option<Self>, KvError> {
         let epoch = sampler.epoch_full();
         let command = KvCommand::decode(encoded)
             .map_err(|error| KvError::Undecodable { reason: error.to_string() })?;

@@ -25,6 +25,7 @@ use keyviz_server::{ServerDeps, Services, Verification, VerificationParts};
 
 use super::config::NodeConfig;
 use super::error::NodeError;
+use super::folder;
 use super::folder::archive::HistoryArchive;
 use super::folder::history_handoffs::HistoryHandoffs;
 use super::folder::identity::Identity;
@@ -34,7 +35,7 @@ use super::loops::disk::DiskWatch;
 use super::loops::disks::DiskWatcher;
 use super::loops::flusher::Flusher;
 use super::loops::membership_probe::MembershipProbe;
-use super::loops::mover::{Mover, Pace};
+use super::loops::mover::Mover;
 use super::loops::placement_reconciler::PlacementReconciler;
 use super::loops::supervisor::{ControlLoop, Supervisor};
 use super::loops::verifier::Verifier;
@@ -96,7 +97,8 @@ impl Node {
             }
             _ => None,
         };
-        if matches!(config.origin, super::config::Origin::Restart) && is_empty(&config.data) {
+        let restarts = matches!(config.origin, super::config::Origin::Restart);
+        if restarts && folder::is_empty(&config.data) {
             // Fail before a file is created.
             return Err(NodeError::NothingToStart { folder: config.data.display().to_string() });
         }
@@ -263,14 +265,7 @@ impl Node {
             stop: stop.clone(),
         });
         supervisor.run(ControlLoop::Balancer, &stop, move || Arc::clone(&balancer).run());
-        let mover = Arc::new(Mover {
-            catalog: Arc::clone(&catalog_changes),
-            coordinator: Arc::clone(&coordinator),
-            bytes_per_s: config.move_bytes_per_s,
-            pace: Pace::default(),
-            omits: None,
-            stop: stop.clone(),
-        });
+        let mover = Mover::new(&catalog_changes, &coordinator, config.move_bytes_per_s, &stop);
         supervisor.run(ControlLoop::Mover, &stop, move || Arc::clone(&mover).run());
         let verification = Verification::new(VerificationParts {
             node: config.id,
@@ -395,14 +390,6 @@ impl Node {
             }
         }
         Ok(Some(node))
-    }
-}
-
-/// Whether there is no folder, or nothing in it.
-fn is_empty(folder: &std::path::Path) -> bool {
-    match std::fs::read_dir(folder) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
 }
 

@@ -7,8 +7,8 @@ use bincode::Decode;
 
 use super::codec::{self, CodecError, Kind};
 use super::records::{
-    Meta, numbered, put_cluster, put_delta, put_disks, put_meta, put_placement, put_request,
-    put_moves, put_retired, put_route,
+    Meta, numbered, put_cluster, put_delta, put_disks, put_meta, put_moves, put_placement,
+    put_request, put_retired, put_route,
 };
 use super::state::Catalog;
 use crate::limits::{MAX_RECORD_BYTES, MAX_SNAPSHOT_BYTES, Retention};

@@ -48,15 +48,14 @@ impl Catalog {
             return Err(CatalogError::NotBootstrapped.into());
         }
         match command {
-            MoveCommand::Start { route_id, to, expected_version, request_id, time_ms } => {
-                self.start_move(Start {
+            MoveCommand::Start { route_id, to, expected_version, request_id, time_ms } => self
+                .start_move(Start {
                     route_id: *route_id,
                     to: *to,
                     expected_version: *expected_version,
                     request_id,
                     time_ms: *time_ms,
-                })
-            }
+                }),
             MoveCommand::Cancel { route_id } => {
                 let moving = self.moves.of_route(*route_id);
                 let id = moving.ok_or(MoveError::NotMoving { route_id: *route_id })?.id;
@@ -130,9 +129,11 @@ impl Catalog {
         if request_id.is_empty() {
             return None;
         }
-        let under_way = self.moves.under_way.iter().map(|moving| {
-            (&moving.request_id, (moving.id, moving.route_id, moving.to))
-        });
+        let under_way = self
+            .moves
+            .under_way
+            .iter()
+            .map(|moving| (&moving.request_id, (moving.id, moving.route_id, moving.to)));
         let ended = self.moves.ended.iter();
         let ended = ended.map(|ended| (&ended.request_id, (ended.id, ended.route_id, ended.to)));
         under_way.chain(ended).find(|(of, _)| *of == request_id).map(|(_, found)| found)

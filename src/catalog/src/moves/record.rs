@@ -12,9 +12,11 @@
 //! ```
 //!
 //! A move can be abandoned until it is sealing, and only completed from then on: the groups may
-//! seal and adopt the range at any moment after. (But for one whose source has said that it will
-//! never seal, because more keys changed than it notes.) Which group owns a range is decided by the entries
-//! of the two groups; what is recorded here follows them.
+//! seal and adopt the range at any moment after. (The exception is one whose source has said that
+//! it will never seal, because more keys changed than it notes.)
+//!
+//! Which group owns a range is decided by the entries of the two groups; what is recorded here
+//! follows them.
 //!
 //! The whole is one record. It stays for ever once a route has moved, so that a version that knows
 //! no moves, and therefore would not refuse what a group no longer owns, cannot open the catalog.

@@ -80,8 +80,8 @@ impl Catalog {
         routes
     }
 
-    /// The newest `limit` splits, merges and moves from `from_ms` (inclusive) to `to_ms` (exclusive) that
-    /// touch `range`.
+    /// The newest `limit` splits, merges and moves from `from_ms` (inclusive) to `to_ms` (exclusive)
+    /// that touch `range`.
     pub fn events(&self, from_ms: u64, to_ms: u64, range: &KeyRange, limit: usize) -> RouteEvents {
         let mut events: Vec<RouteEvent> = Vec::new();
         let changes = self.retired_from(from_ms).take_while(|old| old.retired_ms < to_ms);
@@ -95,7 +95,8 @@ impl Catalog {
                 _ => events.push(self.event(old)),
             }
         }
-        events.extend(self.moved().filter(|event| from_ms <= event.time_ms && event.time_ms < to_ms));
+        events
+            .extend(self.moved().filter(|event| from_ms <= event.time_ms && event.time_ms < to_ms));
         events.sort_by_key(|event| event.version);
         events.retain(|event| event_touches(self, event, range));
         let excess = events.len().saturating_sub(limit);

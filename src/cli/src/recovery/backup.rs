@@ -75,8 +75,8 @@ pub enum NoBackup {
     },
     /// A route is on its way.
     #[error(
-        "route {route} is being moved to group {group}; wait until it has moved, or cancel the move, \
-         and start the backup again"
+        "route {route} is being moved to group {group}; wait until it has moved, or cancel the \
+         move, and start the backup again"
     )]
     Moving {
         /// The route.

@@ -17,11 +17,8 @@ const FORMAT: u8 = 2;
 /// Maximum size of an entry: a chunk, its longest last row, and its frame.
 const MAX_ENTRY_BYTES: usize = 4 << 20;
 
-type Config = Configuration<
-    bincode::config::LittleEndian,
-    bincode::config::Varint,
-    Limit<MAX_ENTRY_BYTES>,
->;
+type Config =
+    Configuration<bincode::config::LittleEndian, bincode::config::Varint, Limit<MAX_ENTRY_BYTES>>;
 
 const CONFIG: Config = standard().with_limit::<MAX_ENTRY_BYTES>();
 

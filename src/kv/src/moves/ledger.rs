@@ -174,9 +174,10 @@ impl Ledger {
         part: &mut u32,
         key: &Bytes,
     ) -> Result<bool, MachineError> {
-        let tracked = self.sending.iter().find(|(_, sending)| {
-            sending.stage == Stage::Tracking && sending.range.contains(key)
-        });
+        let tracked = self
+            .sending
+            .iter()
+            .find(|(_, sending)| sending.stage == Stage::Tracking && sending.range.contains(key));
         let Some((&id, _)) = tracked else { return Ok(false) };
         let notes = self.notes.entry(id).or_default();
         if *notes >= MAX_NOTES {
@@ -254,7 +255,10 @@ fn stored_ledger(keyspace: &Keyspace) -> Result<Stored, MachineError> {
 }
 
 /// What the rows say of a range that a move takes away.
-pub(super) fn stored_sending(keyspace: &Keyspace, id: u64) -> Result<Option<Sending>, MachineError> {
+pub(super) fn stored_sending(
+    keyspace: &Keyspace,
+    id: u64,
+) -> Result<Option<Sending>, MachineError> {
     let stored = stored_ledger(keyspace)?.sending;
     let found = stored.into_iter().find(|(of, ..)| *of == id);
     Ok(found.map(|(_, keys, stage)| Sending { range: range(keys), stage }))

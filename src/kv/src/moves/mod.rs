@@ -16,8 +16,8 @@
 //!   Untrack, until it seals: without a trace  Drop     what was taken is deleted
 //! ```
 //!
-//! Every entry names its move, and does nothing for a move that ended in its group, so an entry of a
-//! driver that was replaced may arrive at any time. Of two drivers whose chunks name the same place
+//! Every entry names its move, and does nothing for a move that ended in its group, so an entry of
+//! a driver that was replaced may arrive at any time. Of two drivers whose chunks name the same place
 //! the group takes one, and each of the two was made from what the target had then.
 
 mod chunk;

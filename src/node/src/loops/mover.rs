@@ -43,7 +43,8 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 /// Chunks of rows between two of noted keys.
 const CHUNKS_A_ROUND: u32 = 8;
 
-/// Chunks of noted keys after the last row; if they still do not fit in one, the move is taken back.
+/// Chunks of noted keys after the last row. If they still do not fit in one, the move is taken
+/// back.
 const CATCH_UP_ROUNDS: u32 = 1_024;
 
 /// What a simulation leaves out, to show that it is missed.
@@ -116,6 +117,23 @@ impl Drop for Driving {
 }
 
 impl Mover {
+    /// The mover of a node.
+    pub(crate) fn new(
+        catalog: &Arc<CatalogGroup>,
+        coordinator: &Arc<Coordinator>,
+        bytes_per_s: u64,
+        stop: &CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Mover {
+            catalog: Arc::clone(catalog),
+            coordinator: Arc::clone(coordinator),
+            bytes_per_s,
+            pace: Pace::default(),
+            omits: None,
+            stop: stop.clone(),
+        })
+    }
+
     /// Runs until stopped. On a node that does not lead the catalog group it only waits.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut watch = self.catalog.applied().watch_moves();
@@ -125,9 +143,9 @@ impl Mover {
             let leads = self.catalog.group().is_some_and(|group| group.is_leader());
             driving.retain(|id, task| leads && moves.get(*id).is_some() && !task.0.is_finished());
             for moving in moves.under_way().iter().filter(|_| leads) {
-                driving.entry(moving.id).or_insert_with(|| {
-                    Driving(tokio::spawn(Arc::clone(&self).drive(moving.id)))
-                });
+                driving
+                    .entry(moving.id)
+                    .or_insert_with(|| Driving(tokio::spawn(Arc::clone(&self).drive(moving.id))));
             }
             tokio::select! {
                 changed = watch.changed() => if changed.is_err() { return },
@@ -336,7 +354,8 @@ impl Mover {
                 self.ingest(moving, next, &chunk).await?;
                 continue;
             }
-            let tail = if self.omits == Some(Omission::Tail) { Vec::new() } else { rows_of(&chunk) };
+            let tail =
+                if self.omits == Some(Omission::Tail) { Vec::new() } else { rows_of(&chunk) };
             let adopt = MoveEntry::Adopt { id, number: progress.next, rows: tail };
             match self.coordinator.move_step(to, &adopt).await? {
                 MoveReply::Adopted { at } => {

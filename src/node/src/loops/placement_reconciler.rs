@@ -95,9 +95,10 @@ impl PlacementReconciler {
         if table.is_empty() {
             return;
         }
-        // At least as new as the table, so that no route is found in a group whose replica here does
-        // not have its rows yet.
-        self.ownerships.set_adopted(&self.catalog.with(|catalog| catalog.moves().adopted().clone()));
+        // At least as new as the table, so that no route is found in a group whose replica here
+        // does not have its rows yet.
+        self.ownerships
+            .set_adopted(&self.catalog.with(|catalog| catalog.moves().adopted().clone()));
         let published = self.sampler.publish_routes(table.version(), Arc::clone(table.specs()));
         if let Err(error) = published {
             tracing::error!(version = table.version(), %error, "the routes were not published");

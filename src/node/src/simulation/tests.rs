@@ -67,8 +67,8 @@ fn no_lost_write_and_linearizable_and_conservation_in_a_simulated_cluster() {
     let sum = |of: fn(&Passed) -> u64| passed.iter().map(of).sum::<u64>();
     println!(
         "simulation: seeds {} to {}: {} passed, with {} faults, {} kills, {} writes and {} reads \
-         acknowledged, {} writes of unknown outcome, {} route changes, {} routes moved and {} moves \
-         abandoned, {} disks that forgot",
+         acknowledged, {} writes of unknown outcome, {} route changes, {} routes moved and {} \
+         moves abandoned, {} disks that forgot",
         seeds.start,
         seeds.end - 1,
         passed.len(),

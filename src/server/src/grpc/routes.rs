@@ -21,9 +21,9 @@ use keyviz_proto::watch_routes_response::Event;
 use keyviz_raft::Groups;
 use keyviz_types::{NodeId, RouteId};
 
+use super::moves;
 use keyviz_peer::PeerClient;
 use keyviz_peer::status::kv_status;
-use super::moves;
 use keyviz_proto::metadata::{DISK_FULL_METADATA, NOT_APPLIED_METADATA};
 
 /// Interval of progress messages to an idle subscriber.

@@ -21,7 +21,11 @@ pub(super) fn counters(moved: &MoveCounters, page: &mut Page<'_>) -> fmt::Result
     page.counter("moves_completed", help, read(&moved.moved))?;
     page.counter("moves_abandoned", "Moves that this node took back", read(&moved.abandoned))?;
     page.counter("move_rows", "Rows that this node copied for moves", read(&moved.rows))?;
-    page.counter("move_bytes", "Bytes of rows that this node copied for moves", read(&moved.bytes))?;
+    page.counter(
+        "move_bytes",
+        "Bytes of rows that this node copied for moves",
+        read(&moved.bytes),
+    )?;
     let time = |counter| Duration::from_micros(read(counter));
     let help = "Time for which ranges were with neither group, in moves of this node";
     page.seconds("move_sealed_seconds", help, time(&moved.sealed_us))?;

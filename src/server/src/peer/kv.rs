@@ -121,9 +121,7 @@ impl proto::kv_peer_server::KvPeer for KvPeerService {
         let read = read_from_wire(read).ok_or_else(nothing)?;
         let outcome = match self.coordinator.move_read_here(group, &read).map_err(kv_status)? {
             PeerOutcome::Done(chunk) => move_read_response::Outcome::Rows(chunk_to_wire(chunk)),
-            PeerOutcome::NotLeader(hint) => {
-                move_read_response::Outcome::NotHere(not_leader(hint))
-            }
+            PeerOutcome::NotLeader(hint) => move_read_response::Outcome::NotHere(not_leader(hint)),
         };
         Ok(Response::new(proto::MoveReadResponse { outcome: Some(outcome) }))
     }

@@ -10,10 +10,11 @@ use std::ops::Bound;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use keyviz_raft::{Batch, Keyspace, LogPosition, Machine, MachineError, PageLimit};
-use keyviz_types::{GroupId, RESERVED_PREFIX};
+use keyviz_types::GroupId;
 
 use super::command::{CasOutcome, KvCommand, KvWrite};
 use super::error::KvError;
+use super::limits::first_client_key;
 use super::moves::{Ledger, Ownerships, is_move_entry};
 use super::page::{Page, Row, SCAN_PAGE_BYTES, SCAN_PAGE_ROWS, ScanRange};
 
@@ -162,12 +163,6 @@ fn delete_range(
             _ => return Ok(deleted),
         }
     }
-}
-
-/// The first key of a client from `start` on: what begins with the reserved byte is not a client's.
-pub(super) fn first_client_key(start: &[u8]) -> &[u8] {
-    const FIRST: &[u8] = &[RESERVED_PREFIX + 1];
-    start.max(FIRST)
 }
 
 /// The smallest key after `key`.

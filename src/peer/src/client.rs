@@ -22,7 +22,7 @@ use keyviz_raft::{MAX_MESSAGE_BYTES, Peers};
 use keyviz_security::AuthChannel;
 use keyviz_types::{GroupId, NodeId};
 
-use super::answers::{not_leader, passed_on, undecodable};
+use super::answers::{not_leader, passed_on, read_error, undecodable};
 use super::forward::{Forwards, Way};
 use super::moves;
 use super::request_id;
@@ -212,9 +212,4 @@ impl PeerKv for PeerClient {
 fn from_page(page: proto::PeerPage) -> Page {
     let rows = page.rows.into_iter().map(|row| Row { key: row.key, value: row.value }).collect();
     Page { rows, next: page.next }
-}
-
-/// Reads change nothing, so only whether to repeat them matters.
-pub(crate) fn read_error(node: NodeId, status: &Status) -> PeerError {
-    PeerError::NotSent { node, reason: describe(status) }
 }

@@ -10,8 +10,7 @@ use keyviz_proto::move_read_response::Outcome;
 use keyviz_security::AuthChannel;
 use keyviz_types::{GroupId, NodeId};
 
-use super::answers::{not_leader, propose_outcome, undecodable, write_error};
-use super::client::read_error;
+use super::answers::{not_leader, propose_outcome, read_error, undecodable, write_error};
 use super::moves_wire::{chunk_from_wire, read_to_wire};
 
 type Client = Result<KvPeerClient<AuthChannel>, PeerError>;

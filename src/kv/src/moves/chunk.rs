@@ -13,7 +13,7 @@ use keyviz_raft::{Keyspace, MachineError, PageLimit};
 
 use super::entry::NotePosition;
 use super::ledger::{Stage, note_key, notes_of, place_of_note, stored_sending};
-use crate::machine::first_client_key;
+use crate::limits::first_client_key;
 
 /// Bytes of keys and values in a chunk; its last row may go beyond.
 const CHUNK_BYTES: usize = 512 * 1024;

@@ -10,7 +10,7 @@ use keyviz_types::KeyRange;
 
 use super::entry::{Change, MoveEntry, MoveRefusal, MoveReply, NotePosition, Progress};
 use super::ledger::{Ledger, Receiving, Sending, Stage, note_key, notes_of, overlap};
-use crate::machine::first_client_key;
+use crate::limits::first_client_key;
 
 /// Rows that one entry deletes at most.
 const DELETE_PAGE: PageLimit = PageLimit { rows: 1_024, bytes: 1 << 20 };

@@ -8,5 +8,7 @@ pub(crate) mod kv;
 pub(crate) mod leaders;
 mod members;
 mod moved;
+mod move_wire;
 mod moves;
+mod route_status;
 pub(crate) mod routes;

@@ -10,10 +10,10 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 use keyviz_catalog::{
-    CatalogCommand, CatalogError, ChangesError, Delta, Retired, Route, RouteTable, Subscription,
+    CatalogCommand, ChangesError, Delta, Retired, Route, RouteTable, Subscription,
     WatchEvent,
 };
-use keyviz_catalog_group::{CatalogChangeError, CatalogGroup};
+use keyviz_catalog_group::CatalogGroup;
 use keyviz_directory::{Directory, MembershipState};
 use keyviz_kv::KvError;
 use keyviz_proto as proto;
@@ -94,7 +94,7 @@ impl RoutesService {
             catalog_version: table.version(),
             routes: table.iter().map(|route| self.route_to_wire(&route)).collect(),
             cluster_id: self.cluster_id(),
-            moves: moves::under_way(&self.catalog.applied().moves()),
+            moves: move_wire::under_way(&self.catalog.applied().moves()),
         })
     }
 
@@ -134,7 +134,7 @@ impl RoutesService {
                 retired: retired[skip_retired..].iter().map(|old| retired_to_wire(old)).collect(),
                 truncated: hole || skip > 0 || skip_retired > 0,
                 cluster_id: self.cluster_id(),
-                moves: moves::all(catalog.moves()),
+                moves: move_wire::all(catalog.moves()),
             }
         })
     }
@@ -363,74 +363,9 @@ pub(crate) fn request_id(given: String) -> String {
     if given.is_empty() { format!("server-{:032x}", rand::random::<u128>()) } else { given }
 }
 
-pub(crate) fn change_status(error: CatalogChangeError) -> Status {
-    let message = error.to_string();
-    let full = matches!(error, CatalogChangeError::DiskFull { .. });
-    let mut status = match error {
-        CatalogChangeError::Refused(refusal) => return refusal_status(&refusal),
-        CatalogChangeError::MoveRefused(refusal) => return moves::refusal_status(&refusal),
-        CatalogChangeError::TooLarge { .. } => Status::invalid_argument(message),
-        CatalogChangeError::NoLeader => Status::unavailable(message),
-        CatalogChangeError::Overloaded | CatalogChangeError::DiskFull { .. } => {
-            Status::resource_exhausted(message)
-        }
-        CatalogChangeError::Unknown { .. } => return Status::unknown(message),
-        CatalogChangeError::Storage { .. } | CatalogChangeError::Undecodable { .. } => {
-            return Status::internal(message);
-        }
-    };
-    status.metadata_mut().insert(NOT_APPLIED_METADATA, MetadataValue::from_static("true"));
-    if full {
-        status.metadata_mut().insert(DISK_FULL_METADATA, MetadataValue::from_static("true"));
-    }
-    status
-}
-
-pub(crate) fn refusal_status(refusal: &CatalogError) -> Status {
-    let message = refusal.to_string();
-    let mut status = match refusal {
-        CatalogError::WrongVersion { current, .. } => {
-            let mut status = Status::aborted(message);
-            status.metadata_mut().insert("keyviz-catalog-version", (*current).into());
-            status
-        }
-        CatalogError::UnknownRoute { .. } | CatalogError::RetiredRoute { .. } => {
-            Status::not_found(message)
-        }
-        CatalogError::NotNeighbours { .. }
-        | CatalogError::AcrossGroups { .. }
-        | CatalogError::Moving { .. }
-        | CatalogError::AlreadyBootstrapped { .. } => Status::failed_precondition(message),
-        CatalogError::NotBootstrapped => Status::unavailable(message),
-        CatalogError::TooManyRoutes | CatalogError::TooManyBoundaryBytes => {
-            Status::resource_exhausted(message)
-        }
-        CatalogError::Exhausted => Status::out_of_range(message),
-        _ => Status::invalid_argument(message),
-    };
-    status.metadata_mut().insert(NOT_APPLIED_METADATA, MetadataValue::from_static("true"));
-    status
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tonic::Code;
-
-    #[test]
-    fn refusals_have_the_statuses_of_the_interface() {
-        let id = RouteId::FIRST;
-        let code = |refusal| refusal_status(&refusal).code();
-        assert_eq!(code(CatalogError::UnknownRoute { route_id: id }), Code::NotFound);
-        assert_eq!(code(CatalogError::KeyAtStart { route_id: id }), Code::InvalidArgument);
-        let neighbours = CatalogError::NotNeighbours { left_id: id, right_id: id };
-        assert_eq!(code(neighbours), Code::FailedPrecondition);
-        assert_eq!(code(CatalogError::TooManyRoutes), Code::ResourceExhausted);
-        assert_eq!(code(CatalogError::TooManyBoundaryBytes), Code::ResourceExhausted);
-        let wrong = refusal_status(&CatalogError::WrongVersion { expected: 3, current: 7 });
-        assert_eq!(wrong.code(), Code::Aborted);
-        assert_eq!(wrong.metadata().get("keyviz-catalog-version").expect("set"), "7");
-    }
 
     #[test]
     fn an_empty_table_is_still_one_message() {

@@ -10,8 +10,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 use keyviz_catalog::{
-    CatalogCommand, ChangesError, Delta, Retired, Route, RouteTable, Subscription,
-    WatchEvent,
+    CatalogCommand, ChangesError, Delta, Retired, Route, RouteTable, Subscription, WatchEvent,
 };
 use keyviz_catalog_group::CatalogGroup;
 use keyviz_directory::{Directory, MembershipState};
@@ -21,10 +20,11 @@ use keyviz_proto::watch_routes_response::Event;
 use keyviz_raft::Groups;
 use keyviz_types::{NodeId, RouteId};
 
-use super::moves;
+use super::move_wire;
+use super::route_status::change_status;
 use keyviz_peer::PeerClient;
 use keyviz_peer::status::kv_status;
-use keyviz_proto::metadata::{DISK_FULL_METADATA, NOT_APPLIED_METADATA};
+use keyviz_proto::metadata::NOT_APPLIED_METADATA;
 
 /// Interval of progress messages to an idle subscriber.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);

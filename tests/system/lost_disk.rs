@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{self, Cluster, PATIENCE, eventually, http_answer, is_ready, stderr};
+use crate::support::{
+    self, Cluster, PATIENCE, clock_apart, eventually, faketime, http_answer, is_ready, stderr,
+};
 
 const ONE_GROUP: &[&str] = &["--groups", "1"];
 const KEYS: usize = 10;
@@ -180,6 +182,11 @@ fn no_lost_write_after_a_running_voters_folder_was_copied_and_put_back() {
     cluster.kill(leader);
     cluster.kill(rolled);
     put_back(&copied, &cluster.data(rolled));
+    // Nothing about it is judged by the time of day, which goes back with it where that is possible.
+    match faketime() {
+        Some(library) => cluster.environment[rolled] = clock_apart(&library, -3_600.0),
+        None => println!("the clock is not set back: libfaketime is not installed"),
+    }
     cluster.spawn(rolled);
     cluster.spawn(behind);
     refuses_itself(&cluster, rolled, behind, "went back");

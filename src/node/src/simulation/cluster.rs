@@ -8,10 +8,11 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
 use super::clients::{CLIENTS, Workload};
+use super::copies::{EndedCopy, FolderCopy};
 use super::disk::Copied;
-use super::faults::{Fault, Forgets, Schedule, Whom};
+use super::faults::{Forgets, Schedule};
 use super::host::{Founding, Host};
-use super::net::{Delivery, Journal, Link, Net, Trace};
+use super::net::{Delivery, Journal, Net, Trace};
 use super::verdict::{self, Kill};
 use super::world::{Bug, Scope, mix};
 use keyviz_catalog::{ClusterId, plan_bootstrap};
@@ -46,6 +47,7 @@ pub(super) struct Passed {
     pub(super) moved: u64,
     pub(super) abandoned: u64,
     pub(super) forgot: u64,
+    pub(super) clones: u64,
 }
 
 /// Runs one seed, with a fault of the program put in or not.
@@ -89,14 +91,20 @@ pub(super) struct Cluster {
     pub(super) out: Option<u64>,
     /// The host whose rows went back. It makes them again from its log, or says that it cannot.
     pub(super) rows_went_back: Option<u64>,
-    /// A host is about to forget or did, so that no other does.
+    /// A host is about to forget or did, or its folder was copied, so that no other does.
     pub(super) forgets: bool,
+    /// A second process on a copy of a host's folder.
+    pub(super) copy: Option<FolderCopy>,
+    /// The copies that ran, by the host that each stood for.
+    pub(super) copies_ended: Vec<EndedCopy>,
     pub(super) tell: bool,
 }
 
 pub(super) enum Later {
     Forget { host: u64, behind: u64, how: Forgets, alone_ms: u64 },
     Start(u64),
+    CopyStarts,
+    CopyEnds,
     Resume(u64),
     KillCut { host: u64, keep: u64 },
     DiskHeals(u64),
@@ -135,6 +143,8 @@ impl Cluster {
             out: None,
             rows_went_back: None,
             forgets: false,
+            copy: None,
+            copies_ended: Vec::new(),
             tell,
         }
     }
@@ -150,6 +160,7 @@ impl Cluster {
         for _ in 0..500 {
             self.tick()?;
         }
+        self.judge_copies();
         // Rows that could not be made again from the log: the groups stay closed there.
         let lacks = |host: u64| {
             let parts = self.hosts[host as usize - 1].parts();
@@ -189,7 +200,8 @@ impl Cluster {
             changes: tally.changes,
             moved,
             abandoned,
-            forgot: self.out.is_some().into(),
+            forgot: (self.out.is_some() && self.copies_ended.is_empty()).into(),
+            clones: self.copies_ended.len() as u64,
         })
     }
 
@@ -258,6 +270,7 @@ impl Cluster {
             self.do_later(what);
         }
         self.hosts.iter_mut().for_each(Host::tick);
+        self.tick_copy();
         for host in &self.hosts {
             let (written, unsynced) = host.disk.extent();
             self.net.note(&[DISK, host.id, written, unsynced]);
@@ -288,7 +301,7 @@ impl Cluster {
                 if to == 0 {
                     return;
                 }
-                let host = self.host(to);
+                let host = self.at_address(to);
                 if !host.is_up() || host.parts().is_none() {
                     refuse();
                 } else if host.paused {
@@ -299,7 +312,7 @@ impl Cluster {
                 }
             }
             Delivery::Reply { to, resolve } => {
-                if to.host == 0 || self.host(to.host).endpoint() == to {
+                if to.host == 0 || self.in_slot(to.host).is_some_and(|at| at.endpoint() == to) {
                     resolve();
                 }
             }
@@ -308,20 +321,22 @@ impl Cluster {
 
     /// In one term of a group at most one node leads, for ever.
     fn watch_leaders(&mut self) -> Result<(), String> {
-        for host in &self.hosts {
+        let copy = self.copy.iter().map(|copy| &copy.host);
+        for host in self.hosts.iter().chain(copy) {
             let Some(parts) = host.parts() else { continue };
             for group in parts.groups.list() {
                 let Some(term) = group.leadership().borrow().leading else { continue };
-                let leader = *self.leaders.entry((group.id(), term.0)).or_insert(host.id);
-                if leader != host.id {
-                    let (group, id) = (group.id(), host.id);
+                let slot = host.endpoint().host;
+                let leader = *self.leaders.entry((group.id(), term.0)).or_insert(slot);
+                if leader != slot {
+                    let group = group.id();
                     return Err(format!(
-                        "group {group} has two leaders in term {term}: hosts {leader} and {id}"
+                        "group {group} has two leaders in term {term}: {leader} and {slot}"
                     ));
                 }
             }
         }
-        Ok(())
+        self.check_copy()
     }
 
     fn faults(&mut self, seed: u64) -> Result<u64, String> {
@@ -349,70 +364,14 @@ impl Cluster {
         self.due.insert((self.net.now_ms() + in_ms, self.number), what);
     }
 
-    fn inflict(&mut self, fault: Fault) {
-        match fault {
-            Fault::Kill { host, keep, down_ms } => self.kill(host, keep, down_ms),
-            Fault::KillAll { keep, down_ms } => {
-                (1..=HOSTS).for_each(|host| self.kill(host, keep, down_ms + host * 13));
-            }
-            Fault::Pause { host, stopped_ms } => {
-                let host = self.whom(host);
-                if self.host(host).is_up() && !self.host(host).paused {
-                    self.host(host).paused = true;
-                    let now_ms = self.net.now_ms();
-                    self.pauses.push((host, now_ms, now_ms + stopped_ms));
-                    self.later(stopped_ms, Later::Resume(host));
-                }
-            }
-            Fault::Partition { host, inward, outward, cut_ms } => {
-                let host = self.whom(host);
-                self.cut(host, inward, outward);
-                self.later(cut_ms, Later::NetHeals);
-            }
-            Fault::KillCutLeader { cut_ms, keep } => {
-                let host = self.whom(Whom::Leader);
-                self.cut(host, true, true);
-                self.later(cut_ms, Later::KillCut { host, keep });
-            }
-            Fault::OneWay { from, to, cut_ms } => {
-                self.net.set_link(from, to, Link { cut: true, ..Link::default() });
-                self.later(cut_ms, Later::NetHeals);
-            }
-            Fault::Weather { link, lasting_ms } => {
-                for from in 0..=HOSTS {
-                    (0..=HOSTS).for_each(|to| self.net.set_link(from, to, link.link()));
-                }
-                self.later(lasting_ms, Later::NetHeals);
-            }
-            Fault::SlowDisk { host, sync_ms, lasting_ms } => {
-                self.host(host).sync_ms.store(sync_ms, Ordering::Relaxed);
-                self.later(lasting_ms, Later::DiskHeals(host));
-            }
-            // One that starts would only say that it cannot.
-            Fault::DiskFails { host, .. } if self.host(host).parts().is_none() => {}
-            Fault::DiskFails { host, keep, down_ms } => {
-                self.host(host).disk.fail_syncs();
-                self.later(50, Later::KillCut { host, keep });
-                self.later(50 + down_ms, Later::Start(host));
-            }
-            Fault::Clock { host, offset_ms } => {
-                self.host(host).clock_offset_ms.store(offset_ms, Ordering::Relaxed);
-            }
-            Fault::Forget { .. } if self.forgets => {}
-            Fault::Forget { host, behind, how, apart_ms, alone_ms } => {
-                self.forgets = true;
-                self.kill(behind, 1_000, apart_ms + 100);
-                self.later(apart_ms, Later::Forget { host, behind, how, alone_ms });
-            }
-        }
-    }
-
     fn do_later(&mut self, what: Later) {
         match what {
             Later::Forget { host, behind, how, alone_ms } => {
                 self.forget(host, behind, how, alone_ms);
             }
             Later::Start(host) => self.start(host),
+            Later::CopyStarts => self.start_copy(),
+            Later::CopyEnds => self.end_copy(),
             Later::Resume(host) => self.host(host).resume(),
             Later::KillCut { host, keep } => self.kill(host, keep, 30),
             Later::DiskHeals(host) => self.host(host).sync_ms.store(3, Ordering::Relaxed),
@@ -440,31 +399,9 @@ impl Cluster {
         self.later(down_ms.max(1), Later::Start(host));
     }
 
-    fn cut(&mut self, host: u64, inward: bool, outward: bool) {
-        let cut = Link { cut: true, ..Link::default() };
-        for other in (1..=HOSTS).filter(|other| *other != host) {
-            if inward {
-                self.net.set_link(other, host, cut);
-            }
-            if outward {
-                self.net.set_link(host, other, cut);
-            }
-        }
-    }
-
-    /// The host that leads the most groups, as far as each knows of itself.
-    fn whom(&self, whom: Whom) -> u64 {
-        let leads = |host: &&Host| {
-            let groups = host.parts().map(|parts| parts.groups.list()).unwrap_or_default();
-            (groups.iter().filter(|group| group.is_leader()).count(), host.id)
-        };
-        match whom {
-            Whom::Host(host) => host,
-            Whom::Leader => self.hosts.iter().max_by_key(leads).map_or(1, |host| host.id),
-        }
-    }
-
     fn heal(&mut self) {
+        self.due.clear();
+        self.end_copy();
         self.due.clear();
         self.net.heal();
         for id in 1..=HOSTS {

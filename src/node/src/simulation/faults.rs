@@ -32,6 +32,22 @@ pub(super) enum Fault {
     /// A host forgets what it acknowledged and comes up first, with one that was down meanwhile; at
     /// most once a run.
     Forget { host: u64, behind: u64, how: Forgets, apart_ms: u64, alone_ms: u64 },
+    /// A host's folder is copied while it is down, and a second process runs on the copy; at most
+    /// once a run, and not where a host forgets.
+    CopyFolder { host: u64, copy: Copy },
+}
+
+/// How a copy of a folder comes up.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Copy {
+    /// Messages to the member reach the copy. Otherwise it is at an address that nobody knows.
+    pub(super) takes_address: bool,
+    /// It starts before the original.
+    pub(super) first: bool,
+    /// Between the two starts.
+    pub(super) apart_ms: u64,
+    /// How long both run.
+    pub(super) lasting_ms: u64,
 }
 
 /// How a host forgets.
@@ -75,13 +91,15 @@ pub(super) struct Schedule {
     rng: StdRng,
     /// Decides on disks that forget, so that the other faults do not depend on it.
     forgets: StdRng,
+    /// Decides on copied folders, for the same reason.
+    copies: StdRng,
     hosts: u64,
 }
 
 impl Schedule {
     pub(super) fn new(seed: u64, hosts: u64) -> Self {
         let rng = |salt: u64| StdRng::seed_from_u64(mix(seed ^ salt));
-        Schedule { rng: rng(0xFA17), forgets: rng(0xF0E6), hosts }
+        Schedule { rng: rng(0xFA17), forgets: rng(0xF0E6), copies: rng(0xC0B1), hosts }
     }
 
     /// The time to the next fault, and the fault. Faults overlap.
@@ -121,7 +139,8 @@ impl Schedule {
             91..95 => Fault::DiskFails { host, keep, down_ms },
             _ => Fault::Clock { host, offset_ms: rng.random_range(-60_000..60_000) },
         };
-        (quiet_ms, self.forget(host).unwrap_or(fault))
+        let (forgets, copies) = (self.forget(host), self.copy(host));
+        (quiet_ms, forgets.or(copies).unwrap_or(fault))
     }
 
     /// Now and then a host forgets instead.
@@ -140,5 +159,17 @@ impl Schedule {
         let behind = 1 + host % self.hosts;
         let (apart_ms, alone_ms) = (rng.random_range(500..1_500), rng.random_range(500..2_500));
         Some(Fault::Forget { host, behind, how, apart_ms, alone_ms })
+    }
+
+    /// Now and then a folder is copied instead.
+    fn copy(&mut self, host: u64) -> Option<Fault> {
+        let rng = &mut self.copies;
+        let copy = Copy {
+            takes_address: rng.random(),
+            first: rng.random(),
+            apart_ms: rng.random_range(100..2_500),
+            lasting_ms: rng.random_range(500..4_000),
+        };
+        rng.random_ratio(1, 10).then_some(Fault::CopyFolder { host, copy })
     }
 }

@@ -95,7 +95,7 @@ impl Cluster {
         let mark = heard(copied).mark;
         self.hosts.iter().filter(|other| other.id != host).all(|other| {
             let known = heard(&other.disk.journal.copied()).peers;
-            known.get(&host).is_some_and(|known| known.0 > number || known.1 > mark)
+            known.get(&host).is_some_and(|known| known.number > number || known.mark > mark)
         })
     }
 }

@@ -92,6 +92,8 @@ struct Process {
 /// One host.
 pub(super) struct Host {
     pub(super) id: u64,
+    /// Where it is in the network. A copy of a host is elsewhere under the same id.
+    slot: u64,
     pub(super) disk: Disks,
     life: u64,
     process: Option<Process>,
@@ -133,6 +135,7 @@ impl Host {
         let fast = [0, 5, 50, 97, 200][(mix(random ^ 1) % 5) as usize];
         Host {
             id,
+            slot: id,
             disk: Disks::default(),
             life: 0,
             process: None,
@@ -148,8 +151,15 @@ impl Host {
         }
     }
 
+    /// A machine at another address that runs under the same id, with an empty disk.
+    pub(super) fn elsewhere(&self, slot: u64) -> Self {
+        let (net, founding) = (self.net.clone(), self.founding.clone());
+        let copy = Host::new(self.id, net, founding, mix(self.random ^ mix(slot)));
+        Host { slot, life: self.life, ..copy }
+    }
+
     pub(super) fn endpoint(&self) -> Endpoint {
-        Endpoint { host: self.id, life: self.life }
+        Endpoint { host: self.slot, life: self.life }
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -179,6 +189,7 @@ impl Host {
             .expect("a runtime of one thread starts");
         let (ready, failed) = (Arc::<Mutex<Option<Parts>>>::default(), Arc::default());
         let assembly = Assembly {
+            node: NodeId(self.id),
             endpoint: self.endpoint(),
             disk: self.disk.clone(),
             net: self.net.clone(),
@@ -283,6 +294,7 @@ impl Host {
 }
 
 struct Assembly {
+    node: NodeId,
     endpoint: Endpoint,
     disk: Disks,
     net: Net,
@@ -293,8 +305,7 @@ struct Assembly {
 
 impl Assembly {
     async fn run(self) -> Result<Parts, String> {
-        let Assembly { endpoint, disk, net, clock, founding, sync_time } = self;
-        let node = NodeId(endpoint.host);
+        let Assembly { node, endpoint, disk, net, clock, founding, sync_time } = self;
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let options = StorageOptions { log_cache_bytes: 64 * 1024, ..StorageOptions::default() };
         let storage = Storage::over(disk.open(sync_time), options).map_err(|e| text(&e))?;
@@ -318,11 +329,12 @@ impl Assembly {
         let checks = Checks {
             disks: bug() != Some(Bug::IdentityNotChecked),
             positions: !matches!(bug(), Some(Bug::PositionNotCompared | Bug::CommittedOverwritten)),
+            addresses: bug() != Some(Bug::AddressNotChecked),
         };
         let nonce = u64::from_be_bytes(*random_id().first_chunk().expect("16 bytes"));
         let roster = Roster::open(&storage, node, disk_id, number.0, nonce, checks).await;
         let roster = roster.map_err(|e| text(&e))?;
-        let peers = Peers::over(endpoint.host, wire, roster.clone());
+        let peers = Peers::over(node.0, wire, roster.clone());
         let groups = Groups::new(storage.clone(), peers.clone(), group_options());
         let catalog = AppliedCatalog::default();
         let catalog_group = groups

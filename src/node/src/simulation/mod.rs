@@ -24,10 +24,12 @@
 
 mod clients;
 mod cluster;
+mod copies;
 mod disk;
 mod faults;
 mod forgetting;
 mod host;
+mod inflict;
 #[path = "../../../../tests/support/linear.rs"]
 #[allow(missing_docs)]
 mod linear;

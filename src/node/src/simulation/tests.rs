@@ -68,7 +68,7 @@ fn no_lost_write_and_linearizable_and_conservation_in_a_simulated_cluster() {
     println!(
         "simulation: seeds {} to {}: {} passed, with {} faults, {} kills, {} writes and {} reads \
          acknowledged, {} writes of unknown outcome, {} route changes, {} routes moved and {} \
-         moves abandoned, {} disks that forgot",
+         moves abandoned, {} disks that forgot, {} copied folders",
         seeds.start,
         seeds.end - 1,
         passed.len(),
@@ -81,6 +81,7 @@ fn no_lost_write_and_linearizable_and_conservation_in_a_simulated_cluster() {
         sum(|run| run.moved),
         sum(|run| run.abandoned),
         sum(|run| run.forgot),
+        sum(|run| run.clones),
     );
     failed.sort();
     for (seed, why) in &failed {
@@ -116,16 +117,14 @@ fn one_seed_is_one_run() {
 /// Where a bug was found when this was written; the search begins there.
 fn first_seed(bug: Bug) -> u64 {
     match bug {
-        Bug::AcknowledgeBeforeSync => 21,
-        Bug::StaleLease => 29,
-        Bug::DoubleApply => 4,
+        Bug::AcknowledgeBeforeSync => 35,
+        Bug::StaleLease => 34,
+        Bug::IdentityNotChecked | Bug::PositionNotCompared | Bug::CommittedOverwritten => 6,
+        Bug::DoubleApply | Bug::AddressNotChecked => 4,
         Bug::LostTail => 1,
         Bug::VoteNotPersisted
         | Bug::NoDriftMargin
-        | Bug::IdentityNotChecked
-        | Bug::PositionNotCompared
         | Bug::FirstStartAsksNobody
-        | Bug::CommittedOverwritten
         | Bug::AdoptBeforeSeal
         | Bug::LostTailOfMove
         | Bug::ChunkTakenTwice

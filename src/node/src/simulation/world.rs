@@ -26,6 +26,8 @@ pub(crate) enum Bug {
     IdentityNotChecked,
     /// A node whose disk shows less than it showed before is taken for a later start of it.
     PositionNotCompared,
+    /// A node that is not at the member's address is taken for the member.
+    AddressNotChecked,
     /// A first start forms its cluster without asking anybody.
     FirstStartAsksNobody,
     /// A follower lets a leader overwrite what it has committed.
@@ -44,7 +46,7 @@ pub(crate) enum Bug {
 
 impl Bug {
     /// All of them.
-    pub(crate) const ALL: [Bug; 15] = [
+    pub(crate) const ALL: [Bug; 16] = [
         Bug::AcknowledgeBeforeSync,
         Bug::VoteNotPersisted,
         Bug::StaleLease,
@@ -53,6 +55,7 @@ impl Bug {
         Bug::DoubleApply,
         Bug::IdentityNotChecked,
         Bug::PositionNotCompared,
+        Bug::AddressNotChecked,
         Bug::FirstStartAsksNobody,
         Bug::CommittedOverwritten,
         Bug::AdoptBeforeSeal,

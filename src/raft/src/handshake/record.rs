@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use bincode::{Decode, Encode};
 
-use super::start::{PastStart, StoredStart};
+use super::start::{PastStart, Start, StoredStart};
 
 /// The name of the record.
 pub(super) const RECORD: &str = "handshake";
@@ -53,8 +53,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Record, String> {
 pub struct Heard {
     /// The node's own mark.
     pub mark: u64,
-    /// By peer: the number and the mark of the last start that was identified.
-    pub peers: BTreeMap<u64, (u64, u64)>,
+    /// By peer: the last start that was identified.
+    pub peers: BTreeMap<u64, Start>,
 }
 
 /// Reads the record `handshake` of a node.
@@ -63,7 +63,7 @@ pub struct Heard {
 /// It does not decode.
 pub fn heard_of(record: &[u8]) -> Result<Heard, String> {
     let Record { mark, peers, .. } = decode(record)?;
-    let peers = peers.into_iter().map(|(node, start)| (node, start.number_and_mark()));
+    let peers = peers.into_iter().map(|(node, start)| (node, start.into()));
     Ok(Heard { mark, peers: peers.collect() })
 }
 

@@ -149,12 +149,6 @@ pub(super) struct StoredStart {
     mark: u64,
 }
 
-impl StoredStart {
-    pub(super) fn number_and_mark(self) -> (u64, u64) {
-        (self.number, self.mark)
-    }
-}
-
 impl From<Start> for StoredStart {
     fn from(start: Start) -> Self {
         let Start { disk, number, nonce, mark } = start;

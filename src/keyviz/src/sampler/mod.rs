@@ -181,7 +181,7 @@ impl Sampler {
 
     /// As [`Sampler::replan`], within a column: where a range has become hot since the last plan,
     /// it is resolved finer now. Forgets nothing, and publishes only where a fair part of the load
-    /// ([`resolution::pays`]) gets more slots, so that a column has few layouts. To be called after
+    /// (`resolution::pays`) gets more slots, so that a column has few layouts. To be called after
     /// a harvest, at most every few seconds: see [`REFINE_EVERY`].
     pub fn refine(&self) -> bool {
         let mut publisher = self.publisher.lock();

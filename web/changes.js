@@ -91,7 +91,7 @@ export class RouteChanges {
     this.part("do").disabled = true;
     this.part("halves").replaceChildren(
       element("dt", {}, "Halves"),
-      element("dd", {}, "loading the load by key…"),
+      element("dd", {}, "asking for the load by key…"),
     );
     const opened = this.requestId;
     let matrix = null;

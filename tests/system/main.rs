@@ -30,6 +30,7 @@ mod measured;
 mod members;
 #[cfg(target_os = "linux")]
 mod memory;
+mod monitoring;
 mod moved;
 mod readiness;
 mod replaced;

@@ -230,9 +230,10 @@ export class Drawer {
       ...rolePairs(row.roles, cell.rowSum),
     );
     const chart = element("canvas", { role: "img", "aria-label": "The row over the window" });
+    // Before anything that is shown moves.
+    const kept = this.keep();
     const waiting = [element("p", { class: "dim" }, "…")];
     const hot = element("div", { class: "hot" }, ...(this.known.hot ?? waiting));
-    const kept = this.keep();
     this.aside.replaceChildren(
       element(
         "div",

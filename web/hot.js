@@ -118,7 +118,10 @@ export const hotKeysWith = (zone, go) => async (place, matrix, row, column, sign
       Object.assign(key, { points, first_ms });
     }
     const only = (key) => go(key, after(key));
+    const buttons = () => [...place.querySelectorAll("button")];
+    const focused = buttons().indexOf(document.activeElement);
     place.replaceChildren(...hotKeysList(json, what, zone(), only));
+    if (focused >= 0) buttons()[focused]?.focus({ preventScroll: true });
   } catch (error) {
     if (error.name === "AbortError") return;
     const why = error.message ? `Not known: ${error.message}` : "Not known.";

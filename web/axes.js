@@ -29,8 +29,8 @@ function nextMark(at, step, zone) {
 }
 
 /**
- * Labels of the row starts, at least `gap` pixels apart. The prefix that a label shares with the one
- * above is dimmed, or left out if there is no room for it.
+ * Labels of the row starts, at least `gap` pixels apart. The prefix that a label shares with the
+ * one above is dimmed, or left out if there is no room for it.
  */
 export function keyMarks(rows, first, last, yOf, gap, chars) {
   const marks = [];

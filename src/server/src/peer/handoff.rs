@@ -121,9 +121,9 @@ impl Handoffs {
     }
 }
 
-/// Whether the heir may take the columns without their hot keys. An earlier version takes records of
-/// hot keys for damaged ones, and has no room for them beside a full history. A record of many long
-/// keys can be over the limit of a message.
+/// Whether the heir may take the columns without their hot keys. An earlier version takes records
+/// of hot keys for damaged ones, and has no room for them beside a full history. A record of many
+/// long keys can be over the limit of a message.
 fn without_hot_keys(code: Code) -> bool {
     matches!(code, Code::DataLoss | Code::ResourceExhausted | Code::OutOfRange)
 }

@@ -29,6 +29,7 @@ mod members;
 #[cfg(target_os = "linux")]
 mod memory;
 mod moved;
+mod moves;
 mod readiness;
 mod replaced;
 mod request_ids;

@@ -282,3 +282,20 @@ fn metrics_are_what_a_scraper_asks_for_and_promtool_finds_nothing() {
     let said = String::from_utf8_lossy(&checked.stdout) + String::from_utf8_lossy(&checked.stderr);
     assert!(checked.status.success(), "{said}");
 }
+
+#[test]
+fn a_command_that_is_given_the_http_port_says_so() {
+    let cluster = Cluster::start(1, &["--groups", "1"]);
+    let http = cluster.http[0].clone();
+    for command in [&["get", "a"][..], &["put", "a", "b"], &["routes", "list"]] {
+        let ran = Command::new(KEYVIZ)
+            .args(command)
+            .args(["--node", http.as_str()])
+            .output()
+            .expect("the binary starts");
+        let said = stderr(&ran);
+        assert!(!ran.status.success(), "{command:?}");
+        assert!(said.contains("it does not speak gRPC"), "{command:?}: {said}");
+        assert!(said.contains("not of --http") && !said.contains("may or may not"), "{said}");
+    }
+}

@@ -28,6 +28,7 @@ mod measured;
 mod members;
 #[cfg(target_os = "linux")]
 mod memory;
+mod monitoring;
 mod moved;
 mod moves;
 mod readiness;

@@ -25,7 +25,7 @@ impl RunningNode {
     /// If its port is taken, its folder is in use or unreadable, or it belongs to another node.
     pub async fn start(
         options: ServeOptions,
-        stopped: impl Future<Output = ()>,
+        stopped: impl Future<Output = ()> + Send,
         wrap: Option<LoopWrap>,
     ) -> anyhow::Result<Option<Self>> {
         let config = config(options)?;

@@ -12,6 +12,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::{BoxFuture, FutureExt as _};
 use parking_lot::Mutex;
 use tonic::codegen::http::{HeaderName, HeaderValue};
 use tonic::{Code, Response, Status};
@@ -45,6 +46,9 @@ pub enum Effect {
     /// It changes something, and the server recognizes a repetition by its request id.
     Repeatable,
 }
+
+/// A call without its type, so that the code of the attempts is compiled once.
+type Call<'a> = dyn Fn(AuthChannel) -> BoxFuture<'a, Result<(), Status>> + Send + Sync + 'a;
 
 /// A client of one cluster. Clones share connections and hints, and are cheap.
 ///
@@ -170,8 +174,9 @@ impl Client {
     /// Where no node serves the call, one refuses it, or the outcome of a write is unknown.
     pub async fn call<T, F, Fut>(&self, effect: Effect, call: F) -> Result<T, Error>
     where
-        F: Fn(AuthChannel) -> Fut,
-        Fut: Future<Output = Result<T, Status>>,
+        T: Send,
+        F: Fn(AuthChannel) -> Fut + Sync,
+        Fut: Future<Output = Result<T, Status>> + Send,
     {
         self.call_where(effect, call).await.map(|(_, answer)| answer)
     }
@@ -186,10 +191,11 @@ impl Client {
         call: F,
     ) -> Result<(&Address, T), Error>
     where
-        F: Fn(AuthChannel) -> Fut,
-        Fut: Future<Output = Result<T, Status>>,
+        T: Send,
+        F: Fn(AuthChannel) -> Fut + Sync,
+        Fut: Future<Output = Result<T, Status>> + Send,
     {
-        let (node, answer) = self.attempts(effect, None, &call).await?;
+        let (node, answer) = self.answered(effect, None, &call).await?;
         Ok((&self.shared.nodes[node].address, answer))
     }
 
@@ -201,13 +207,14 @@ impl Client {
         call: F,
     ) -> Result<T, Error>
     where
-        F: Fn(AuthChannel) -> Fut,
-        Fut: Future<Output = Result<Response<T>, Status>>,
+        T: Send,
+        F: Fn(AuthChannel) -> Fut + Sync,
+        Fut: Future<Output = Result<Response<T>, Status>> + Send,
     {
         let hint = self.leaders().await;
         let hint = hint.as_ref().and_then(|leaders| Some((leaders, leaders.group_of(key)?)));
         let hint = hint.map(|(leaders, group)| (&**leaders, group));
-        let (node, answer) = self.attempts(effect, hint, &call).await?;
+        let (node, answer) = self.answered(effect, hint, &call).await?;
         let (said, answer, _) = answer.into_parts();
         if let Some((leaders, group)) = hint {
             leaders.answered(group, node, &said);
@@ -215,76 +222,103 @@ impl Client {
         Ok(answer)
     }
 
-    async fn attempts<T, F, Fut>(
+    /// Makes the attempts of a call. Returns the node that answered, and its answer.
+    async fn answered<T, F, Fut>(
         &self,
         effect: Effect,
         hint: Option<(&Leaders, GroupAt)>,
         call: &F,
     ) -> Result<(usize, T), Error>
     where
-        F: Fn(AuthChannel) -> Fut,
-        Fut: Future<Output = Result<T, Status>>,
+        T: Send,
+        F: Fn(AuthChannel) -> Fut + Sync,
+        Fut: Future<Output = Result<T, Status>> + Send,
     {
-        let shared = &self.shared;
-        let started = Instant::now();
-        let deadline = shared.settings.deadline.map(|longest| started + longest);
-        let id = self.request_id.clone().unwrap_or_else(random_id);
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let leader = hint.and_then(|(leaders, group)| leaders.leader(group));
-            let (mut tried, mut refused) = (Vec::new(), None);
-            for node in shared.order(leader) {
-                let wait = shared.wait(effect, deadline);
-                if wait.is_zero() {
-                    break;
-                }
-                let status = match shared.attempt(node, wait, &id, call).await {
-                    Ok(answer) => return Ok((node, answer)),
-                    Err(status) => status,
-                };
-                if let Some((leaders, group)) = hint {
-                    leaders.failed(group, node);
-                }
-                let address = &shared.nodes[node].address;
-                match after(effect, address, status) {
-                    Next::Give(error) => return Err(error),
-                    Next::Again(status, true) => {
-                        let (address, status) = (address.clone(), Box::new(status));
-                        refused = Some(Error::Refused { address, status });
+        let answer = Mutex::new(None);
+        let kept = &answer;
+        let attempt = move |channel| {
+            let attempt = async move {
+                *kept.lock() = Some(call(channel).await?);
+                Ok(())
+            };
+            attempt.boxed()
+        };
+        let node = self.attempts(effect, hint, &attempt).await?;
+        Ok((node, answer.into_inner().expect("an attempt without an error keeps its answer")))
+    }
+
+    fn attempts<'a>(
+        &'a self,
+        effect: Effect,
+        hint: Option<(&'a Leaders, GroupAt)>,
+        call: &'a Call<'a>,
+    ) -> BoxFuture<'a, Result<usize, Error>> {
+        async move {
+            let shared = &self.shared;
+            let started = Instant::now();
+            let deadline = shared.settings.deadline.map(|longest| started + longest);
+            let id = self.request_id.clone().unwrap_or_else(random_id);
+            let mut pause = FIRST_PAUSE;
+            loop {
+                let leader = hint.and_then(|(leaders, group)| leaders.leader(group));
+                let (mut tried, mut refused) = (Vec::new(), None);
+                for node in shared.order(leader) {
+                    let wait = shared.wait(effect, deadline);
+                    if wait.is_zero() {
+                        break;
                     }
-                    Next::Again(status, false) => {
-                        tried.push((address.clone(), failure::reason(&status)));
+                    let status = match shared.attempt(node, wait, &id, call).await {
+                        Ok(()) => return Ok(node),
+                        Err(status) => status,
+                    };
+                    if let Some((leaders, group)) = hint {
+                        leaders.failed(group, node);
+                    }
+                    let address = &shared.nodes[node].address;
+                    match after(effect, address, status) {
+                        Next::Give(error) => return Err(error),
+                        Next::Again(status, true) => {
+                            let (address, status) = (address.clone(), Box::new(status));
+                            refused = Some(Error::Refused { address, status });
+                        }
+                        Next::Again(status, false) => {
+                            tried.push((address.clone(), failure::reason(&status)));
+                        }
                     }
                 }
+                let over = deadline.is_none_or(|deadline| Instant::now() + pause >= deadline);
+                if over {
+                    return Err(refused.unwrap_or(Error::NoNode(tried)));
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
-            let over = deadline.is_none_or(|deadline| Instant::now() + pause >= deadline);
-            if over {
-                return Err(refused.unwrap_or(Error::NoNode(tried)));
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
+        .boxed()
     }
 
     /// Where the groups lie and who leads them, once known.
-    async fn leaders(&self) -> Option<Arc<Leaders>> {
-        if !self.shared.settings.leader_hints || self.shared.nodes.len() < 2 {
-            return None;
-        }
-        {
-            let mut hints = self.shared.hints.lock();
-            let due = hints.asked.is_none_or(|asked| asked.elapsed() > LEARN_AGAIN_AFTER);
-            if hints.leaders.is_some() || !due {
-                return hints.leaders.clone();
+    fn leaders(&self) -> BoxFuture<'_, Option<Arc<Leaders>>> {
+        async move {
+            if !self.shared.settings.leader_hints || self.shared.nodes.len() < 2 {
+                return None;
             }
-            // One task asks; the others go without hints meanwhile.
-            hints.asked = Some(Instant::now());
+            {
+                let mut hints = self.shared.hints.lock();
+                let due = hints.asked.is_none_or(|asked| asked.elapsed() > LEARN_AGAIN_AFTER);
+                if hints.leaders.is_some() || !due {
+                    return hints.leaders.clone();
+                }
+                // One task asks; the others go without hints meanwhile.
+                hints.asked = Some(Instant::now());
+            }
+            let routes = self.routes().await.ok()?;
+            let addresses = self.addresses().cloned().collect::<Vec<_>>();
+            let leaders = Arc::new(Leaders::of(&addresses, &routes.routes));
+            self.shared.hints.lock().leaders = Some(Arc::clone(&leaders));
+            Some(leaders)
         }
-        let routes = self.routes().await.ok()?;
-        let addresses = self.addresses().cloned().collect::<Vec<_>>();
-        let leaders = Arc::new(Leaders::of(&addresses, &routes.routes));
-        self.shared.hints.lock().leaders = Some(Arc::clone(&leaders));
-        Some(leaders)
+        .boxed()
     }
 }
 
@@ -312,17 +346,13 @@ impl Shared {
         }
     }
 
-    async fn attempt<T, F, Fut>(
-        &self,
+    async fn attempt<'a>(
+        &'a self,
         node: usize,
         wait: Duration,
         id: &HeaderValue,
-        call: &F,
-    ) -> Result<T, Status>
-    where
-        F: Fn(AuthChannel) -> Fut,
-        Fut: Future<Output = Result<T, Status>>,
-    {
+        call: &'a Call<'a>,
+    ) -> Result<(), Status> {
         self.follow_files().await;
         let node = &self.nodes[node];
         let answer = async {

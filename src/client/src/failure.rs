@@ -34,6 +34,9 @@ impl Meaning {
         if status.source().is_some() {
             return Meaning::Unknown;
         }
+        if answers_http(status).is_some_and(|code| code.starts_with('4')) {
+            return Meaning::Refused;
+        }
         let says_not_applied =
             status.metadata().get(NOT_APPLIED).is_some_and(|value| value == "true");
         match status.code() {
@@ -80,10 +83,22 @@ fn speaks_no_tls(error: &(dyn Error + 'static)) -> bool {
     matches!(tls, Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
 }
 
+/// The HTTP status code of an answer that is not of gRPC, as of a node's HTTP port or of a proxy.
+fn answers_http(status: &Status) -> Option<&str> {
+    // The words of tonic, which gives nothing else to tell it by.
+    status.message().strip_prefix("grpc-status header missing, mapped from HTTP status code ")
+}
+
 /// The reason in a status: the message of the server, or the innermost error of the connection.
 pub fn reason(status: &Status) -> String {
     if needs_tls(status) {
         return "it speaks TLS only; give the CA's certificate with --tls-ca".to_owned();
+    }
+    if let Some(code) = answers_http(status) {
+        return format!(
+            "it does not speak gRPC (HTTP status {code}); give the address of --listen, not of \
+             --http"
+        );
     }
     match causes(status).last() {
         Some(innermost) if speaks_no_tls(innermost) => {

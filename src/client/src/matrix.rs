@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt as _};
 use tonic::{Code, Streaming};
 
 use super::client::{Client, Effect};
@@ -135,26 +136,34 @@ impl Client {
     ///
     /// # Errors
     /// Where no node answers, or one refuses.
-    pub async fn matrix(&self, query: MatrixQuery) -> Result<Matrix, Error> {
-        let request = &query.0;
-        let asked = self.call(Effect::Read, |channel| async move {
-            let mut stub = KeyVizClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-            stub.get_matrix(request.clone()).await
-        });
-        Ok(asked.await?.into_inner())
+    pub fn matrix(&self, query: MatrixQuery) -> BoxFuture<'_, Result<Matrix, Error>> {
+        async move {
+            let request = &query.0;
+            let asked = self.call(Effect::Read, |channel| async move {
+                let mut stub =
+                    KeyVizClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+                stub.get_matrix(request.clone()).await
+            });
+            Ok(asked.await?.into_inner())
+        }
+        .boxed()
     }
 
     /// The matrix of one node, the first that answers; see [`Client::at`].
     ///
     /// # Errors
     /// As [`Client::matrix`].
-    pub async fn node_matrix(&self, query: MatrixQuery) -> Result<Matrix, Error> {
-        let request = &query.0;
-        let asked = self.call(Effect::Read, |channel| async move {
-            let mut stub = KeyVizClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-            stub.get_node_matrix(request.clone()).await
-        });
-        Ok(asked.await?.into_inner())
+    pub fn node_matrix(&self, query: MatrixQuery) -> BoxFuture<'_, Result<Matrix, Error>> {
+        async move {
+            let request = &query.0;
+            let asked = self.call(Effect::Read, |channel| async move {
+                let mut stub =
+                    KeyVizClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+                stub.get_node_matrix(request.clone()).await
+            });
+            Ok(asked.await?.into_inner())
+        }
+        .boxed()
     }
 
     /// Columns of the whole cluster as they close, and every second the column in progress. Needs

@@ -1,6 +1,7 @@
 //! The route catalog: listing, splitting and merging routes; cluster status.
 
 use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt as _};
 
 use super::client::{Client, Effect};
 use super::error::Error;
@@ -40,11 +41,14 @@ impl Client {
     ///
     /// # Errors
     /// Where no node answers.
-    pub async fn routes(&self) -> Result<ListRoutesResponse, Error> {
-        let list = self.call(Effect::Read, |channel| async move {
-            stub(channel).list_routes(proto::ListRoutesRequest {}).await
-        });
-        Ok(list.await?.into_inner())
+    pub fn routes(&self) -> BoxFuture<'_, Result<ListRoutesResponse, Error>> {
+        async move {
+            let list = self.call(Effect::Read, |channel| async move {
+                stub(channel).list_routes(proto::ListRoutesRequest {}).await
+            });
+            Ok(list.await?.into_inner())
+        }
+        .boxed()
     }
 
     /// Splits a route: retires it and creates two in its place, the second of which begins at
@@ -159,11 +163,15 @@ impl Client {
     ///
     /// # Errors
     /// Where no node answers.
-    pub async fn cluster_status(&self) -> Result<ClusterStatus, Error> {
-        let status = self.call(Effect::Read, |channel| async move {
-            let mut stub = ClusterClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-            stub.get_status(proto::GetStatusRequest {}).await
-        });
-        Ok(status.await?.into_inner())
+    pub fn cluster_status(&self) -> BoxFuture<'_, Result<ClusterStatus, Error>> {
+        async move {
+            let status = self.call(Effect::Read, |channel| async move {
+                let mut stub =
+                    ClusterClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+                stub.get_status(proto::GetStatusRequest {}).await
+            });
+            Ok(status.await?.into_inner())
+        }
+        .boxed()
     }
 }

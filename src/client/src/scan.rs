@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt as _};
 use tonic::{Code, Status, Streaming};
 
 use super::client::{Client, Effect};
@@ -122,26 +123,30 @@ impl Scan {
     ///
     /// # Errors
     /// As [`Scan::next`].
-    pub async fn next_page(&mut self) -> Result<Option<Vec<proto::KeyValue>>, Error> {
-        while !self.done {
-            let error = match self.read().await {
-                Ok(Some(rows)) if rows.is_empty() => continue,
-                Ok(Some(rows)) => return Ok(Some(rows)),
-                Ok(None) => {
-                    self.done = true;
-                    continue;
+    pub fn next_page(&mut self) -> BoxFuture<'_, Result<Option<Vec<proto::KeyValue>>, Error>> {
+        async move {
+            while !self.done {
+                let error = match self.read().await {
+                    Ok(Some(rows)) if rows.is_empty() => continue,
+                    Ok(Some(rows)) => return Ok(Some(rows)),
+                    Ok(None) => {
+                        self.done = true;
+                        continue;
+                    }
+                    Err(error) => error,
+                };
+                self.stream = None;
+                // Until a row has arrived the failure is that of any other call.
+                if self.last.is_none() || self.fruitless > FRUITLESS_STREAMS || !may_resume(&error)
+                {
+                    self.fruitless = 0;
+                    return Err(error);
                 }
-                Err(error) => error,
-            };
-            self.stream = None;
-            // Until a row has arrived the failure is that of any other call.
-            if self.last.is_none() || self.fruitless > FRUITLESS_STREAMS || !may_resume(&error) {
-                self.fruitless = 0;
-                return Err(error);
+                tokio::time::sleep(AGAIN_AFTER).await;
             }
-            tokio::time::sleep(AGAIN_AFTER).await;
+            Ok(None)
         }
-        Ok(None)
+        .boxed()
     }
 
     /// Reads one page, over a new stream if there is none.

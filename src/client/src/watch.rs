@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt as _};
 use tonic::{Code, Streaming};
 
 use super::client::{Client, Effect};
@@ -236,7 +237,8 @@ impl RouteWatch {
     ///
     /// # Errors
     /// As [`RouteWatch::next`].
-    pub async fn next_message(&mut self) -> Result<proto::WatchRoutesResponse, Error> {
+    pub fn next_message(&mut self) -> BoxFuture<'_, Result<proto::WatchRoutesResponse, Error>> {
+        async move {
         loop {
             if self.stream.is_none() {
                 match self.open().await {
@@ -279,6 +281,7 @@ impl RouteWatch {
             self.stream = None;
             tokio::time::sleep(AGAIN_AFTER).await;
         }
+    }.boxed()
     }
 
     /// A node may not have applied yet what another one has sent; then the watch is opened again.

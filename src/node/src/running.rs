@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{BoxFuture, FutureExt as _};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -60,11 +61,14 @@ impl Node {
     ///
     /// # Errors
     /// Of each file that cannot be used; the previous credentials stay in force.
-    pub async fn reload_security(&self) -> Result<(), Vec<SecurityError>> {
-        let security = self.security.clone();
-        tokio::task::spawn_blocking(move || security.reload())
-            .await
-            .expect("reading credentials does not panic")
+    pub fn reload_security(&self) -> BoxFuture<'_, Result<(), Vec<SecurityError>>> {
+        async move {
+            let security = self.security.clone();
+            tokio::task::spawn_blocking(move || security.reload())
+                .await
+                .expect("reading credentials does not panic")
+        }
+        .boxed()
     }
 
     /// Waits until the node must stop, and returns why.
@@ -80,27 +84,30 @@ impl Node {
     /// Stops in good order: accepts no further requests, finishes those in flight, hands its groups
     /// to other leaders, flushes the column in progress, stops its groups and makes everything
     /// durable.
-    pub async fn shutdown(mut self) -> Result<(), std::io::Error> {
-        self.stop.cancel();
-        if tokio::time::timeout(FINISH_WITHIN, self.coordinator.idle()).await.is_err() {
-            tracing::warn!("some requests did not finish within {FINISH_WITHIN:?}");
+    pub fn shutdown(mut self) -> BoxFuture<'static, Result<(), std::io::Error>> {
+        async move {
+            self.stop.cancel();
+            if tokio::time::timeout(FINISH_WITHIN, self.coordinator.idle()).await.is_err() {
+                tracing::warn!("some requests did not finish within {FINISH_WITHIN:?}");
+            }
+            let (led, moved) = self.groups.hand_over(HAND_OVER_WITHIN).await;
+            if moved < led {
+                tracing::warn!("{} of {led} groups were not handed over", led - moved);
+            }
+            tokio::time::sleep(LINGER).await;
+            self.flushed.cancel();
+            if let Some(flusher) = self.flusher.take()
+                && let Err(error) = flusher.await
+            {
+                tracing::error!(%error, "the column in progress was not flushed");
+            }
+            let stopped = self.groups.shutdown().await;
+            for server in self.servers.drain(..) {
+                server.abort();
+            }
+            stopped
         }
-        let (led, moved) = self.groups.hand_over(HAND_OVER_WITHIN).await;
-        if moved < led {
-            tracing::warn!("{} of {led} groups were not handed over", led - moved);
-        }
-        tokio::time::sleep(LINGER).await;
-        self.flushed.cancel();
-        if let Some(flusher) = self.flusher.take()
-            && let Err(error) = flusher.await
-        {
-            tracing::error!(%error, "the column in progress was not flushed");
-        }
-        let stopped = self.groups.shutdown().await;
-        for server in self.servers.drain(..) {
-            server.abort();
-        }
-        stopped
+        .boxed()
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{BoxFuture, FutureExt as _};
 use tokio_util::sync::CancellationToken;
 
 use keyviz_catalog::AppliedCatalog;
@@ -52,11 +53,14 @@ impl Node {
     ///
     /// # Errors
     /// Each way in which a start can fail, with what to do about it.
-    pub async fn start(config: NodeConfig) -> Result<Node, NodeError> {
-        match Node::start_unless(config, std::future::pending()).await? {
-            Some(node) => Ok(node),
-            None => unreachable!("nothing stops this start"),
+    pub fn start(config: NodeConfig) -> BoxFuture<'static, Result<Node, NodeError>> {
+        async move {
+            match Node::start_unless(config, std::future::pending()).await? {
+                Some(node) => Ok(node),
+                None => unreachable!("nothing stops this start"),
+            }
         }
+        .boxed()
     }
 
     /// As [`Node::start`]; `None` where `stopped` came while the node waited to join. It is stopped
@@ -64,29 +68,37 @@ impl Node {
     ///
     /// # Errors
     /// As [`Node::start`].
-    pub async fn start_unless(
+    pub fn start_unless<'a>(
         config: NodeConfig,
-        stopped: impl Future<Output = ()>,
-    ) -> Result<Option<Node>, NodeError> {
-        Node::start_supervised(config, stopped, Supervisor::default()).await
+        stopped: impl Future<Output = ()> + Send + 'a,
+    ) -> BoxFuture<'a, Result<Option<Node>, NodeError>> {
+        Node::start_supervised(config, stopped.boxed(), Supervisor::default())
     }
 
     /// As [`Node::start_unless`], with `wrap` around each control loop.
     ///
     /// # Errors
     /// As [`Node::start`].
-    pub async fn start_wrapped(
+    pub fn start_wrapped<'a>(
         config: NodeConfig,
-        stopped: impl Future<Output = ()>,
+        stopped: impl Future<Output = ()> + Send + 'a,
         wrap: LoopWrap,
-    ) -> Result<Option<Node>, NodeError> {
-        Node::start_supervised(config, stopped, Supervisor::wrapping(wrap)).await
+    ) -> BoxFuture<'a, Result<Option<Node>, NodeError>> {
+        Node::start_supervised(config, stopped.boxed(), Supervisor::wrapping(wrap))
     }
 
     /// As [`Node::start_unless`], with the supervisor of the control loops.
-    pub(crate) async fn start_supervised(
+    pub(crate) fn start_supervised(
         config: NodeConfig,
-        stopped: impl Future<Output = ()>,
+        stopped: BoxFuture<'_, ()>,
+        supervisor: Supervisor,
+    ) -> BoxFuture<'_, Result<Option<Node>, NodeError>> {
+        Node::open(config, stopped, supervisor).boxed()
+    }
+
+    async fn open(
+        config: NodeConfig,
+        stopped: BoxFuture<'_, ()>,
         supervisor: Supervisor,
     ) -> Result<Option<Node>, NodeError> {
         if config.id == NodeId(0) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::future::{BoxFuture, FutureExt as _};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -98,10 +99,18 @@ impl Groups {
 
     /// Opens a group from this node's log and rows, which may be empty, and starts it. A group that
     /// has no members yet waits for [`Group::initialize`] or for its leader.
-    pub async fn create(
+    pub fn create(
         &self,
         id: GroupId,
         machine: impl Machine,
+    ) -> BoxFuture<'_, Result<Arc<Group>, CreateError>> {
+        self.open(id, Box::new(machine)).boxed()
+    }
+
+    async fn open(
+        &self,
+        id: GroupId,
+        machine: Box<dyn Machine>,
     ) -> Result<Arc<Group>, CreateError> {
         if self.get(id).is_some() {
             return Err(CreateError::Exists);
@@ -118,7 +127,7 @@ impl Groups {
             let log = storage.open_log(id)?.overwriting_committed(overwrites);
             let keyspace = storage.open_space(id)?;
             check_rows_reach_log(&log, &keyspace)?;
-            let applier = Applier::open(storage, keyspace.clone(), Box::new(machine))?;
+            let applier = Applier::open(storage, keyspace.clone(), machine)?;
             let applier = applier.behind(log.clone());
             Ok::<_, std::io::Error>((log, keyspace, applier))
         });
@@ -171,35 +180,41 @@ impl Groups {
     }
 
     /// Stops one group. Its data stays.
-    pub async fn stop(&self, id: GroupId) {
-        let removed = {
-            let _changing = self.inner.changing.lock();
-            let mut groups = HashMap::clone(&self.inner.groups.load());
-            let removed = groups.remove(&id);
-            self.inner.groups.store(Arc::new(groups));
-            removed
-        };
-        if let Some(group) = removed {
-            group.shutdown().await;
+    pub fn stop(&self, id: GroupId) -> BoxFuture<'_, ()> {
+        async move {
+            let removed = {
+                let _changing = self.inner.changing.lock();
+                let mut groups = HashMap::clone(&self.inner.groups.load());
+                let removed = groups.remove(&id);
+                self.inner.groups.store(Arc::new(groups));
+                removed
+            };
+            if let Some(group) = removed {
+                group.shutdown().await;
+            }
         }
+        .boxed()
     }
 
     /// Stops one group for good: its data stays, and it is not opened here again. Without the
     /// catalog group the node does not take part at all.
-    pub(crate) async fn close(&self, id: GroupId, reason: String) {
-        if self.inner.closed.lock().insert(id, reason.clone()).is_some() {
-            return;
+    pub(crate) fn close(&self, id: GroupId, reason: String) -> BoxFuture<'_, ()> {
+        async move {
+            if self.inner.closed.lock().insert(id, reason.clone()).is_some() {
+                return;
+            }
+            tracing::error!(group = %id, "this node closes a group permanently: {reason}");
+            if let Err(error) = self.inner.storage.close_group(id, &reason).await {
+                tracing::error!(group = %id, %error, "the next start will open the group again");
+            }
+            if id == GroupId::CATALOG
+                && let Some(roster) = self.inner.peers.roster()
+            {
+                roster.refuse(format!("the catalog group is closed: {reason}"), true).await;
+            }
+            self.stop(id).await;
         }
-        tracing::error!(group = %id, "this node closes a group permanently: {reason}");
-        if let Err(error) = self.inner.storage.close_group(id, &reason).await {
-            tracing::error!(group = %id, %error, "the next start will open the group again");
-        }
-        if id == GroupId::CATALOG
-            && let Some(roster) = self.inner.peers.roster()
-        {
-            roster.refuse(format!("the catalog group is closed: {reason}"), true).await;
-        }
-        self.stop(id).await;
+        .boxed()
     }
 
     /// Groups that were closed on this node, and why.
@@ -208,61 +223,82 @@ impl Groups {
     }
 
     /// Groups of which this node has data, open or not.
-    pub async fn stored(&self) -> std::io::Result<std::collections::BTreeSet<GroupId>> {
-        let storage = self.inner.storage.clone();
-        let stored = super::blocking(move || storage.stored_groups());
-        stored.await.unwrap_or_else(|_| Err(std::io::Error::other("listing groups panicked")))
+    pub fn stored(&self) -> BoxFuture<'_, std::io::Result<std::collections::BTreeSet<GroupId>>> {
+        async move {
+            let storage = self.inner.storage.clone();
+            let stored = super::blocking(move || storage.stored_groups());
+            stored.await.unwrap_or_else(|_| Err(std::io::Error::other("listing groups panicked")))
+        }
+        .boxed()
     }
 
     /// Stops one group and removes its data from this node. Call it only if the group is known to
     /// continue without this node.
-    pub async fn erase(&self, id: GroupId) -> std::io::Result<()> {
-        let log = self.get(id).map(|group| group.log().released());
-        self.stop(id).await;
-        self.inner.closed.lock().remove(&id);
-        // A remaining reader or sweeper of the log would work on that of a group opened again.
-        while log.as_ref().is_some_and(|log| !log.is_released()) {
-            tokio::time::sleep(RELEASE_POLL).await;
+    pub fn erase(&self, id: GroupId) -> BoxFuture<'_, std::io::Result<()>> {
+        async move {
+            let log = self.get(id).map(|group| group.log().released());
+            self.stop(id).await;
+            self.inner.closed.lock().remove(&id);
+            // A remaining reader or sweeper of the log would work on that of a group opened again.
+            while log.as_ref().is_some_and(|log| !log.is_released()) {
+                tokio::time::sleep(RELEASE_POLL).await;
+            }
+            self.inner.storage.erase_group(id).await
         }
-        self.inner.storage.erase_group(id).await
+        .boxed()
     }
 
     /// Hands the groups that this node leads to other members, each to the one that is furthest, so
     /// that a planned stop costs no election. Groups not handed over within `limit` stay. Returns
     /// how many groups this node led and how many were handed over.
-    pub async fn hand_over(&self, limit: Duration) -> (usize, usize) {
-        let led =
-            self.list().into_iter().filter(|group| group.leadership().borrow().leading.is_some());
-        let moves = led.map(|group| async move {
-            let status = group.status();
-            let others = status.voters.iter().filter(|voter| **voter != group.node());
-            let furthest = others.max_by_key(|voter| status.matched.get(voter).copied().flatten());
-            match furthest {
-                Some(to) => group.transfer_leader(*to, limit).await.is_ok(),
-                None => false,
-            }
-        });
-        let moved = futures::future::join_all(moves).await;
-        (moved.len(), moved.iter().filter(|moved| **moved).count())
+    pub fn hand_over(&self, limit: Duration) -> BoxFuture<'_, (usize, usize)> {
+        async move {
+            let led = self
+                .list()
+                .into_iter()
+                .filter(|group| group.leadership().borrow().leading.is_some());
+            let moves = led.map(|group| async move {
+                let status = group.status();
+                let others = status.voters.iter().filter(|voter| **voter != group.node());
+                let furthest =
+                    others.max_by_key(|voter| status.matched.get(voter).copied().flatten());
+                match furthest {
+                    Some(to) => group.transfer_leader(*to, limit).await.is_ok(),
+                    None => false,
+                }
+            });
+            let moved = futures::future::join_all(moves).await;
+            (moved.len(), moved.iter().filter(|moved| **moved).count())
+        }
+        .boxed()
     }
 
     /// Hands each group that this node leads to one of `candidates` that votes in it and has all of
     /// its log: another could not be elected, and the group would be without a leader for a while.
     /// Returns how many were handed over.
-    pub async fn hand_over_to(&self, candidates: &BTreeSet<RaftNodeId>, limit: Duration) -> usize {
-        let led =
-            self.list().into_iter().filter(|group| group.leadership().borrow().leading.is_some());
-        let moves = led.map(|group| async move {
-            let status = group.status();
-            let mut able = status.voters.intersection(candidates);
-            let matched = |voter: &RaftNodeId| status.matched.get(voter).copied().flatten();
-            match able.find(|voter| matched(voter) == status.last_log) {
-                Some(to) => group.transfer_leader(*to, limit).await.is_ok(),
-                None => false,
-            }
-        });
-        let moved = futures::future::join_all(moves).await;
-        moved.iter().filter(|moved| **moved).count()
+    pub fn hand_over_to<'a>(
+        &'a self,
+        candidates: &'a BTreeSet<RaftNodeId>,
+        limit: Duration,
+    ) -> BoxFuture<'a, usize> {
+        async move {
+            let led = self
+                .list()
+                .into_iter()
+                .filter(|group| group.leadership().borrow().leading.is_some());
+            let moves = led.map(|group| async move {
+                let status = group.status();
+                let mut able = status.voters.intersection(candidates);
+                let matched = |voter: &RaftNodeId| status.matched.get(voter).copied().flatten();
+                match able.find(|voter| matched(voter) == status.last_log) {
+                    Some(to) => group.transfer_leader(*to, limit).await.is_ok(),
+                    None => false,
+                }
+            });
+            let moved = futures::future::join_all(moves).await;
+            moved.iter().filter(|moved| **moved).count()
+        }
+        .boxed()
     }
 
     pub(crate) fn stopping(&self) -> &CancellationToken {
@@ -271,15 +307,18 @@ impl Groups {
 
     /// Stops all groups and the streams of peers, then makes everything durable and closes the
     /// storage.
-    pub async fn shutdown(&self) -> std::io::Result<()> {
-        self.inner.stopping.cancel();
-        let stopping = self.list().into_iter().map(|group| {
-            let id = group.id();
-            drop(group);
-            self.stop(id)
-        });
-        futures::future::join_all(stopping).await;
-        self.inner.storage.close().await
+    pub fn shutdown(&self) -> BoxFuture<'_, std::io::Result<()>> {
+        async move {
+            self.inner.stopping.cancel();
+            let stopping = self.list().into_iter().map(|group| {
+                let id = group.id();
+                drop(group);
+                self.stop(id)
+            });
+            futures::future::join_all(stopping).await;
+            self.inner.storage.close().await
+        }
+        .boxed()
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
@@ -196,96 +197,107 @@ impl Services {
     }
 
     /// Serves gRPC until stopped; requests in flight are finished first.
-    pub async fn serve_grpc(&self, listener: Listener) -> Result<(), tonic::transport::Error> {
-        use proto::backup_server::BackupServer;
-        use proto::cluster_peer_server::ClusterPeerServer;
-        use proto::cluster_server::ClusterServer;
-        use proto::key_viz_server::KeyVizServer;
-        use proto::kv_peer_server::KvPeerServer;
-        use proto::kv_server::KvServer;
-        use proto::routes_server::RoutesServer;
+    pub fn serve_grpc(
+        &self,
+        listener: Listener,
+    ) -> BoxFuture<'_, Result<(), tonic::transport::Error>> {
+        async move {
+            use proto::backup_server::BackupServer;
+            use proto::cluster_peer_server::ClusterPeerServer;
+            use proto::cluster_server::ClusterServer;
+            use proto::key_viz_server::KeyVizServer;
+            use proto::kv_peer_server::KvPeerServer;
+            use proto::kv_server::KvServer;
+            use proto::routes_server::RoutesServer;
 
-        macro_rules! sized {
-            ($server:ident, $service:expr) => {
-                $server::new($service)
-                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                    .max_encoding_message_size(usize::MAX)
-                    .accept_compressed(CompressionEncoding::Gzip)
-                    .accept_compressed(CompressionEncoding::Zstd)
-                    .send_compressed(CompressionEncoding::Gzip)
-                    .send_compressed(CompressionEncoding::Zstd)
+            macro_rules! sized {
+                ($server:ident, $service:expr) => {
+                    $server::new($service)
+                        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                        .max_encoding_message_size(usize::MAX)
+                        .accept_compressed(CompressionEncoding::Gzip)
+                        .accept_compressed(CompressionEncoding::Zstd)
+                        .send_compressed(CompressionEncoding::Gzip)
+                        .send_compressed(CompressionEncoding::Zstd)
+                };
+            }
+            let kv = KvService {
+                coordinator: Arc::clone(&self.kv),
+                requests: Arc::clone(&self.requests),
             };
+            let keyviz = SharedKeyViz(Arc::clone(&self.keyviz));
+            let cluster = SharedCluster(Arc::clone(&self.cluster));
+            let peer = KvPeerService {
+                coordinator: Arc::clone(&self.kv),
+                directory: Arc::clone(&self.directory),
+            };
+            let (health_reporter, health_service) = tonic_health::server::health_reporter();
+            let readiness = Arc::clone(&self.cluster);
+            let health = health::follow(readiness, health_reporter, self.stop.clone());
+            // Requests in flight are finished after the last report.
+            let health = health.then(|()| std::future::pending::<Infallible>());
+            let reflection = || {
+                tonic_reflection::server::Builder::configure()
+                    .register_encoded_file_descriptor_set(proto::DESCRIPTOR_SET)
+                    .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            };
+            let sound = "the descriptor set was made by the build that made this program";
+            let reflection_v1 = reflection().build_v1().expect(sound);
+            let reflection_v1alpha = reflection().build_v1alpha().expect(sound);
+            let serving = Server::builder()
+                .layer(MapResponseLayer::new(malformed::as_invalid))
+                // The outermost layer that can answer, so that refusals have an id too.
+                .layer(RequestIdLayer)
+                .layer(IntakeLayer::of(Protocol::Grpc))
+                .layer(GateLayer(self.gate.clone()))
+                .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+                .initial_stream_window_size(STREAM_WINDOW_BYTES)
+                .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+                .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+                .http2_max_pending_accept_reset_streams(Some(RESET_STREAMS))
+                .http2_max_header_list_size(HEADER_BYTES)
+                .max_concurrent_streams(STREAMS)
+                .add_service(sized!(KvServer, kv))
+                .add_service(sized!(RoutesServer, SharedRoutes(Arc::clone(&self.routes))))
+                .add_service(sized!(KeyVizServer, keyviz))
+                .add_service(sized!(ClusterServer, cluster.clone()))
+                .add_service(sized!(KvPeerServer, peer))
+                .add_service(self.matrix_peer.clone().into_server())
+                .add_service(sized!(ClusterPeerServer, cluster))
+                .add_service(sized!(BackupServer, self.backup.clone()))
+                .add_service(self.groups.service())
+                .add_service(health_service)
+                .add_service(reflection_v1)
+                .add_service(reflection_v1alpha)
+                .serve_with_incoming_shutdown(
+                    listener.into_stream(),
+                    self.stop.clone().cancelled_owned(),
+                );
+            // In one future, so that a panic of either ends both, and the node.
+            tokio::select! {
+                served = serving => served,
+                never = health => match never {},
+            }
         }
-        let kv =
-            KvService { coordinator: Arc::clone(&self.kv), requests: Arc::clone(&self.requests) };
-        let keyviz = SharedKeyViz(Arc::clone(&self.keyviz));
-        let cluster = SharedCluster(Arc::clone(&self.cluster));
-        let peer = KvPeerService {
-            coordinator: Arc::clone(&self.kv),
-            directory: Arc::clone(&self.directory),
-        };
-        let (health_reporter, health_service) = tonic_health::server::health_reporter();
-        let readiness = Arc::clone(&self.cluster);
-        let health = health::follow(readiness, health_reporter, self.stop.clone());
-        // Requests in flight are finished after the last report.
-        let health = health.then(|()| std::future::pending::<Infallible>());
-        let reflection = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(proto::DESCRIPTOR_SET)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        };
-        let sound = "the descriptor set was made by the build that made this program";
-        let reflection_v1 = reflection().build_v1().expect(sound);
-        let reflection_v1alpha = reflection().build_v1alpha().expect(sound);
-        let serving = Server::builder()
-            .layer(MapResponseLayer::new(malformed::as_invalid))
-            // The outermost layer that can answer, so that refusals have an id too.
-            .layer(RequestIdLayer)
-            .layer(IntakeLayer::of(Protocol::Grpc))
-            .layer(GateLayer(self.gate.clone()))
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .http2_max_pending_accept_reset_streams(Some(RESET_STREAMS))
-            .http2_max_header_list_size(HEADER_BYTES)
-            .max_concurrent_streams(STREAMS)
-            .add_service(sized!(KvServer, kv))
-            .add_service(sized!(RoutesServer, SharedRoutes(Arc::clone(&self.routes))))
-            .add_service(sized!(KeyVizServer, keyviz))
-            .add_service(sized!(ClusterServer, cluster.clone()))
-            .add_service(sized!(KvPeerServer, peer))
-            .add_service(self.matrix_peer.clone().into_server())
-            .add_service(sized!(ClusterPeerServer, cluster))
-            .add_service(sized!(BackupServer, self.backup.clone()))
-            .add_service(self.groups.service())
-            .add_service(health_service)
-            .add_service(reflection_v1)
-            .add_service(reflection_v1alpha)
-            .serve_with_incoming_shutdown(
-                listener.into_stream(),
-                self.stop.clone().cancelled_owned(),
-            );
-        // In one future, so that a panic of either ends both, and the node.
-        tokio::select! {
-            served = serving => served,
-            never = health => match never {},
-        }
+        .boxed()
     }
 
     /// Serves HTTP until stopped.
-    pub async fn serve_http(&self, listener: Listener) -> std::io::Result<()> {
-        let router = http::router(HttpState {
-            keyviz: Arc::clone(&self.keyviz),
-            routes: Arc::clone(&self.routes),
-            cluster: Arc::clone(&self.cluster),
-            metrics: Arc::clone(&self.metrics),
-            gate: self.gate.clone(),
-            names: Arc::clone(&self.names),
-        });
-        let router = router.layer(IntakeLayer::of(Protocol::Http));
-        axum::serve(listener, router.into_make_service_with_connect_info::<Caller>())
-            .with_graceful_shutdown(self.stop.clone().cancelled_owned())
-            .await
+    pub fn serve_http(&self, listener: Listener) -> BoxFuture<'_, std::io::Result<()>> {
+        async move {
+            let router = http::router(HttpState {
+                keyviz: Arc::clone(&self.keyviz),
+                routes: Arc::clone(&self.routes),
+                cluster: Arc::clone(&self.cluster),
+                metrics: Arc::clone(&self.metrics),
+                gate: self.gate.clone(),
+                names: Arc::clone(&self.names),
+            });
+            let router = router.layer(IntakeLayer::of(Protocol::Http));
+            axum::serve(listener, router.into_make_service_with_connect_info::<Caller>())
+                .with_graceful_shutdown(self.stop.clone().cancelled_owned())
+                .await
+        }
+        .boxed()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::future::{BoxFuture, FutureExt as _};
 use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
@@ -36,24 +37,27 @@ impl From<Vec<Address>> for Nodes {
 ///
 /// # Errors
 /// A status that means [`crate::Meaning::NotSent`].
-pub async fn connect(
-    address: &Address,
-    access: &Access,
+pub fn connect<'a>(
+    address: &'a Address,
+    access: &'a Access,
     timeout: Duration,
-) -> Result<AuthChannel, Status> {
-    let timeout = timeout.min(CONNECT_TIMEOUT);
-    let connected = match endpoint(address, timeout) {
-        Ok(endpoint) => {
-            let connecting = security::connect(endpoint, access.tls.as_ref());
-            tokio::time::timeout(timeout, connecting).await
+) -> BoxFuture<'a, Result<AuthChannel, Status>> {
+    async move {
+        let timeout = timeout.min(CONNECT_TIMEOUT);
+        let connected = match endpoint(address, timeout) {
+            Ok(endpoint) => {
+                let connecting = security::connect(endpoint, access.tls.as_ref());
+                tokio::time::timeout(timeout, connecting).await
+            }
+            Err(error) => Ok(Err(error)),
+        };
+        match connected {
+            Ok(Ok(channel)) => Ok(AuthChannel::new(channel, access.credentials.clone())),
+            Ok(Err(error)) => Err(not_sent(error)),
+            Err(_) => Err(not_sent(ConnectTimeout(timeout))),
         }
-        Err(error) => Ok(Err(error)),
-    };
-    match connected {
-        Ok(Ok(channel)) => Ok(AuthChannel::new(channel, access.credentials.clone())),
-        Ok(Err(error)) => Err(not_sent(error)),
-        Err(_) => Err(not_sent(ConnectTimeout(timeout))),
     }
+    .boxed()
 }
 
 /// The settings of a connection.

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt as _};
 use tonic::metadata::MetadataMap;
 
 use super::access::Access;
@@ -39,16 +40,26 @@ pub struct Leaders {
 impl Leaders {
     /// Fetches the ranges of the groups from the first of `nodes` that answers. If none does, there
     /// is no hint for any key.
-    pub async fn learn(nodes: &[Address], access: &Access, timeout: Duration) -> Self {
-        for address in nodes {
-            let Ok(channel) = connection::connect(address, access, timeout).await else { continue };
-            let mut stub = RoutesClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-            let asked = stub.list_routes(proto::ListRoutesRequest {});
-            if let Ok(Ok(answer)) = tokio::time::timeout(timeout, asked).await {
-                return Self::of(nodes, &answer.into_inner().routes);
+    pub fn learn<'a>(
+        nodes: &'a [Address],
+        access: &'a Access,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Self> {
+        async move {
+            for address in nodes {
+                let Ok(channel) = connection::connect(address, access, timeout).await else {
+                    continue;
+                };
+                let mut stub =
+                    RoutesClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
+                let asked = stub.list_routes(proto::ListRoutesRequest {});
+                if let Ok(Ok(answer)) = tokio::time::timeout(timeout, asked).await {
+                    return Self::of(nodes, &answer.into_inner().routes);
+                }
             }
+            Self::default()
         }
-        Self::default()
+        .boxed()
     }
 
     pub(crate) fn of(nodes: &[Address], routes: &[proto::Route]) -> Self {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures::future::{BoxFuture, FutureExt as _};
 use tonic::transport::Endpoint;
 
 use super::address::Address;
@@ -49,36 +50,41 @@ impl Pool {
     ///
     /// # Errors
     /// [`Error::NoNode`] where none does.
-    pub async fn connect(
+    pub fn connect(
         nodes: &Nodes,
         clients: usize,
         timeout: Duration,
-    ) -> Result<Arc<Self>, Error> {
-        let Nodes { addresses, access } = nodes;
-        let checks = addresses.iter().map(|address| connection::connect(address, access, timeout));
-        let reached = futures::future::join_all(checks).await;
-        if reached.iter().all(Result::is_err) {
-            let reasons = reached.into_iter().zip(addresses).filter_map(|(reached, address)| {
-                Some((address.clone(), failure::reason(&reached.err()?)))
-            });
-            return Err(Error::NoNode(reasons.collect()));
-        }
-        let channels = clients.div_ceil(addresses.len()).div_ceil(CLIENTS_PER_CHANNEL);
-        let connect = timeout.min(CONNECT_TIMEOUT);
-        let nodes = addresses.iter().map(|address| {
-            let endpoint = connection::endpoint(address, connect);
-            let endpoint = endpoint.expect("an address is a URI authority");
-            let channel = |endpoint: &Endpoint| {
-                let channel = connect_lazy(endpoint.clone(), access.tls.as_ref());
-                AuthChannel::new(channel, access.credentials.clone())
-            };
-            Node {
-                address: address.clone(),
-                channels: (0..channels).map(|_| channel(&endpoint)).collect(),
-                down_until_ms: AtomicU64::new(0),
+    ) -> BoxFuture<'_, Result<Arc<Self>, Error>> {
+        async move {
+            let Nodes { addresses, access } = nodes;
+            let checks =
+                addresses.iter().map(|address| connection::connect(address, access, timeout));
+            let reached = futures::future::join_all(checks).await;
+            if reached.iter().all(Result::is_err) {
+                let reasons =
+                    reached.into_iter().zip(addresses).filter_map(|(reached, address)| {
+                        Some((address.clone(), failure::reason(&reached.err()?)))
+                    });
+                return Err(Error::NoNode(reasons.collect()));
             }
-        });
-        Ok(Arc::new(Pool { nodes: nodes.collect(), started: Instant::now() }))
+            let channels = clients.div_ceil(addresses.len()).div_ceil(CLIENTS_PER_CHANNEL);
+            let connect = timeout.min(CONNECT_TIMEOUT);
+            let nodes = addresses.iter().map(|address| {
+                let endpoint = connection::endpoint(address, connect);
+                let endpoint = endpoint.expect("an address is a URI authority");
+                let channel = |endpoint: &Endpoint| {
+                    let channel = connect_lazy(endpoint.clone(), access.tls.as_ref());
+                    AuthChannel::new(channel, access.credentials.clone())
+                };
+                Node {
+                    address: address.clone(),
+                    channels: (0..channels).map(|_| channel(&endpoint)).collect(),
+                    down_until_ms: AtomicU64::new(0),
+                }
+            });
+            Ok(Arc::new(Pool { nodes: nodes.collect(), started: Instant::now() }))
+        }
+        .boxed()
     }
 
     /// The number of nodes.

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use futures::future::{BoxFuture, FutureExt as _};
 use keyviz_backup::{BackupWriter, Part};
 use keyviz_catalog::{AppliedCatalog, Catalog, LoadError, Retention};
 use keyviz_catalog_group::CatalogMachine;
@@ -257,59 +258,66 @@ impl Salvage {
     ///
     /// # Errors
     /// A group cannot be read, or the file cannot be written. The partial file is useless then.
-    pub async fn write(&self, file: File, created_ms: u64) -> Result<Salvaged, SalvageError> {
-        let start = proto::BackupStart {
-            cluster_id: self.cluster_id.clone(),
-            created_ms,
-            groups: self.groups.len() as u64 - 1,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        let mut writer = BackupWriter::new(file, start).map_err(SalvageError::Write)?;
-        let mut histories = Vec::new();
-        for source in &self.sources {
-            if history(source, &mut writer).map_err(SalvageError::Write)? {
-                histories.push(source.node);
+    pub fn write(
+        &self,
+        file: File,
+        created_ms: u64,
+    ) -> BoxFuture<'_, Result<Salvaged, SalvageError>> {
+        async move {
+            let start = proto::BackupStart {
+                cluster_id: self.cluster_id.clone(),
+                created_ms,
+                groups: self.groups.len() as u64 - 1,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            };
+            let mut writer = BackupWriter::new(file, start).map_err(SalvageError::Write)?;
+            let mut histories = Vec::new();
+            for source in &self.sources {
+                if history(source, &mut writer).map_err(SalvageError::Write)? {
+                    histories.push(source.node);
+                }
             }
-        }
-        let in_histories = writer.rows();
-        for found in &self.groups[1..] {
-            let source = self.sources.iter().find(|source| source.folder == found.folder);
-            let source = source.expect("a group comes from one of the sources");
-            let dump = source.survivor.replay(found.group, KvMachine::default()).await;
-            let mut dump = dump.map_err(|error| SalvageError::Group {
-                group: found.group,
-                folder: found.folder.clone(),
-                source: error,
-            })?;
-            let write = SalvageError::Write;
-            writer.write(Part::Group(header(found.group, &dump))).map_err(write)?;
-            let mut count = 0;
-            loop {
-                let run = next_run(&mut dump).map_err(|error| SalvageError::Group {
+            let in_histories = writer.rows();
+            for found in &self.groups[1..] {
+                let source = self.sources.iter().find(|source| source.folder == found.folder);
+                let source = source.expect("a group comes from one of the sources");
+                let dump = source.survivor.replay(found.group, KvMachine::default()).await;
+                let mut dump = dump.map_err(|error| SalvageError::Group {
                     group: found.group,
                     folder: found.folder.clone(),
                     source: error,
                 })?;
-                let Some(run) = run else { break };
-                count += run.len() as u64;
-                writer.write(rows(run)).map_err(write)?;
+                let write = SalvageError::Write;
+                writer.write(Part::Group(header(found.group, &dump))).map_err(write)?;
+                let mut count = 0;
+                loop {
+                    let run = next_run(&mut dump).map_err(|error| SalvageError::Group {
+                        group: found.group,
+                        folder: found.folder.clone(),
+                        source: error,
+                    })?;
+                    let Some(run) = run else { break };
+                    count += run.len() as u64;
+                    writer.write(rows(run)).map_err(write)?;
+                }
+                writer.write(end(count)).map_err(write)?;
             }
-            writer.write(end(count)).map_err(write)?;
+            let (header, catalog) = &self.catalog;
+            let mut section = || -> io::Result<()> {
+                writer.write(Part::Group(*header))?;
+                for run in catalog {
+                    writer.write(rows(run.iter().cloned()))?;
+                }
+                writer.write(end(catalog.iter().map(|run| run.len() as u64).sum()))
+            };
+            section().map_err(SalvageError::Write)?;
+            let rows = writer.rows() - in_histories;
+            let members = self.groups[0].members.iter();
+            let missing = members.filter(|node| !histories.contains(node)).map(|node| node.0);
+            let bytes = writer.finish(missing.collect()).map_err(SalvageError::Write)?;
+            Ok(Salvaged { groups: self.groups.len() as u64, rows, histories, bytes })
         }
-        let (header, catalog) = &self.catalog;
-        let mut section = || -> io::Result<()> {
-            writer.write(Part::Group(*header))?;
-            for run in catalog {
-                writer.write(rows(run.iter().cloned()))?;
-            }
-            writer.write(end(catalog.iter().map(|run| run.len() as u64).sum()))
-        };
-        section().map_err(SalvageError::Write)?;
-        let rows = writer.rows() - in_histories;
-        let members = self.groups[0].members.iter();
-        let missing = members.filter(|node| !histories.contains(node)).map(|node| node.0);
-        let bytes = writer.finish(missing.collect()).map_err(SalvageError::Write)?;
-        Ok(Salvaged { groups: self.groups.len() as u64, rows, histories, bytes })
+        .boxed()
     }
 }
 

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt as _};
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader, RaftError};
 use openraft::raft::{AppendEntriesRequest, VoteRequest, VoteResponse};
@@ -199,74 +200,81 @@ impl Group {
     /// any time and again: one starts, the others find it started.
     ///
     /// The members of different groups start in turn, so that leaders spread over the nodes.
-    pub async fn initialize(
+    pub fn initialize(
         &self,
         members: BTreeMap<RaftNodeId, Member>,
-    ) -> Result<(), InitializeError> {
-        if !members.contains_key(&self.node) {
-            return Err(InitializeError::NotAMember(self.node));
-        }
-        let turn = usize::try_from(self.id.0).unwrap_or(0) % members.len();
-        let first = members.keys().nth(turn) == Some(&self.node);
-        let patience = if first { Duration::ZERO } else { self.options.election_max * 2 };
-        let started = Instant::now();
-        loop {
-            if self.raft.is_initialized().await.map_err(stopped_initialize)? {
-                return Ok(());
+    ) -> BoxFuture<'_, Result<(), InitializeError>> {
+        async move {
+            if !members.contains_key(&self.node) {
+                return Err(InitializeError::NotAMember(self.node));
             }
-            if started.elapsed() >= patience {
-                break;
+            let turn = usize::try_from(self.id.0).unwrap_or(0) % members.len();
+            let first = members.keys().nth(turn) == Some(&self.node);
+            let patience = if first { Duration::ZERO } else { self.options.election_max * 2 };
+            let started = Instant::now();
+            loop {
+                if self.raft.is_initialized().await.map_err(stopped_initialize)? {
+                    return Ok(());
+                }
+                if started.elapsed() >= patience {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        match self.raft.initialize(members).await {
-            // Not allowed: it was started meanwhile.
-            Ok(()) | Err(RaftError::APIError(openraft::errors::InitializeError::NotAllowed(_))) => {
+            match self.raft.initialize(members).await {
+                // Not allowed: it was started meanwhile.
                 Ok(())
+                | Err(RaftError::APIError(openraft::errors::InitializeError::NotAllowed(_))) => {
+                    Ok(())
+                }
+                Err(RaftError::APIError(openraft::errors::InitializeError::NotInMembers(_))) => {
+                    Err(InitializeError::NotAMember(self.node))
+                }
+                Err(RaftError::Fatal(fatal)) => Err(stopped_initialize(fatal)),
             }
-            Err(RaftError::APIError(openraft::errors::InitializeError::NotInMembers(_))) => {
-                Err(InitializeError::NotAMember(self.node))
-            }
-            Err(RaftError::Fatal(fatal)) => Err(stopped_initialize(fatal)),
         }
+        .boxed()
     }
 
     /// Whether the group has members here, from [`initialize`](Group::initialize) or from its
     /// leader.
-    pub async fn is_initialized(&self) -> bool {
-        self.raft.is_initialized().await.unwrap_or(false)
+    pub fn is_initialized(&self) -> BoxFuture<'_, bool> {
+        async move { self.raft.is_initialized().await.unwrap_or(false) }.boxed()
     }
 
     /// Proposes a command and waits until it is durable on a majority and applied here.
     ///
     /// Dropping the future does not take the proposal back.
-    pub async fn propose(&self, command: Bytes) -> Result<Proposed, ProposeError> {
-        let bytes = command.len();
-        if bytes > MAX_COMMAND_BYTES {
-            return Err(ProposeError::TooLong { bytes });
+    pub fn propose(&self, command: Bytes) -> BoxFuture<'_, Result<Proposed, ProposeError>> {
+        async move {
+            let bytes = command.len();
+            if bytes > MAX_COMMAND_BYTES {
+                return Err(ProposeError::TooLong { bytes });
+            }
+            self.storage.check_space()?;
+            let admitted = self.queue.admit(bytes).ok_or(ProposeError::Overloaded)?;
+            let limit = self.options.election_min;
+            let write = write(self.waiting.clone(), self.raft.clone(), Command(command), limit);
+            let mut under_way = UnderWay(Some((Box::pin(write), admitted)));
+            match tokio::time::timeout(self.options.proposal_timeout, under_way.outcome()).await {
+                Err(_) => Err(ProposeError::Unknown),
+                Ok(Ok(written)) => Ok(Proposed {
+                    log_index: written.log_id.index,
+                    term: Term(written.log_id.leader_id.term),
+                    reply: written.reply.0,
+                }),
+                Ok(Err(RaftError::Fatal(fatal))) => Err(ProposeError::Stopped(fatal.to_string())),
+                Ok(Err(RaftError::APIError(error))) => Err(match error {
+                    ClientWriteError::ForwardToLeader(forward) => {
+                        ProposeError::NotLeader { leader: known_leader(forward) }
+                    }
+                    ClientWriteError::LogEntryDiscarded(_)
+                    | ClientWriteError::ChangeMembershipError(_)
+                    | ClientWriteError::PreconditionFailed(_) => ProposeError::Unknown,
+                }),
+            }
         }
-        self.storage.check_space()?;
-        let admitted = self.queue.admit(bytes).ok_or(ProposeError::Overloaded)?;
-        let limit = self.options.election_min;
-        let write = write(self.waiting.clone(), self.raft.clone(), Command(command), limit);
-        let mut under_way = UnderWay(Some((Box::pin(write), admitted)));
-        match tokio::time::timeout(self.options.proposal_timeout, under_way.outcome()).await {
-            Err(_) => Err(ProposeError::Unknown),
-            Ok(Ok(written)) => Ok(Proposed {
-                log_index: written.log_id.index,
-                term: Term(written.log_id.leader_id.term),
-                reply: written.reply.0,
-            }),
-            Ok(Err(RaftError::Fatal(fatal))) => Err(ProposeError::Stopped(fatal.to_string())),
-            Ok(Err(RaftError::APIError(error))) => Err(match error {
-                ClientWriteError::ForwardToLeader(forward) => {
-                    ProposeError::NotLeader { leader: known_leader(forward) }
-                }
-                ClientWriteError::LogEntryDiscarded(_)
-                | ClientWriteError::ChangeMembershipError(_)
-                | ClientWriteError::PreconditionFailed(_) => ProposeError::Unknown,
-            }),
-        }
+        .boxed()
     }
 
     /// Fails if so many replicas have reported full disks to this leader that no majority has

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{BoxFuture, FutureExt as _};
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver as _;
 
@@ -60,54 +61,62 @@ pub enum Reshaped {
 
 impl Group {
     /// Does the next step towards `shape`. Only the leader can; a step takes at most about `limit`.
-    pub async fn reshape(&self, shape: &Shape, limit: Duration) -> Result<Reshaped, ChangeError> {
-        if shape.voters.is_empty() {
-            return Err(ChangeError::Refused("a group needs a voter".into()));
-        }
-        let status = self.status();
-        if !self.is_leader() {
-            return Err(ChangeError::NotLeader { leader: status.leader });
-        }
-        for (node, member) in shape.voters.iter().chain(&shape.learners) {
-            if !status.members.contains_key(node) {
-                let added = self.raft().add_learner(*node, member.clone(), false);
-                within(limit, async { changed(added.await) }).await?;
+    pub fn reshape<'a>(
+        &'a self,
+        shape: &'a Shape,
+        limit: Duration,
+    ) -> BoxFuture<'a, Result<Reshaped, ChangeError>> {
+        async move {
+            if shape.voters.is_empty() {
+                return Err(ChangeError::Refused("a group needs a voter".into()));
             }
-        }
-        let last = status.last_log.unwrap_or(0);
-        for node in shape.voters.keys().filter(|node| !status.voters.contains(node)) {
-            let matched = status.matched.get(node).copied().flatten();
-            if matched.is_none_or(|matched| matched.saturating_add(CAUGHT_UP) < last) {
-                return Ok(Reshaped::CatchingUp { node: *node, matched, last });
+            let status = self.status();
+            if !self.is_leader() {
+                return Err(ChangeError::NotLeader { leader: status.leader });
             }
-        }
-        let goes = !shape.voters.contains_key(&self.node());
-        let mut voters: BTreeSet<RaftNodeId> = shape.voters.keys().copied().collect();
-        if goes {
-            let heirs = status.voters.iter().filter(|voter| voters.contains(voter));
-            let heir = heirs.max_by_key(|voter| status.matched.get(voter).copied().flatten());
-            match heir {
-                Some(heir) => {
-                    self.transfer_leader(*heir, limit).await?;
-                    return Ok(Reshaped::HandedOver { to: *heir });
+            for (node, member) in shape.voters.iter().chain(&shape.learners) {
+                if !status.members.contains_key(node) {
+                    let added = self.raft().add_learner(*node, member.clone(), false);
+                    within(limit, async { changed(added.await) }).await?;
                 }
-                // None of them votes yet: they do for one step beside the leader.
-                None => drop(voters.insert(self.node())),
             }
+            let last = status.last_log.unwrap_or(0);
+            for node in shape.voters.keys().filter(|node| !status.voters.contains(node)) {
+                let matched = status.matched.get(node).copied().flatten();
+                if matched.is_none_or(|matched| matched.saturating_add(CAUGHT_UP) < last) {
+                    return Ok(Reshaped::CatchingUp { node: *node, matched, last });
+                }
+            }
+            let goes = !shape.voters.contains_key(&self.node());
+            let mut voters: BTreeSet<RaftNodeId> = shape.voters.keys().copied().collect();
+            if goes {
+                let heirs = status.voters.iter().filter(|voter| voters.contains(voter));
+                let heir = heirs.max_by_key(|voter| status.matched.get(voter).copied().flatten());
+                match heir {
+                    Some(heir) => {
+                        self.transfer_leader(*heir, limit).await?;
+                        return Ok(Reshaped::HandedOver { to: *heir });
+                    }
+                    // None of them votes yet: they do for one step beside the leader.
+                    None => drop(voters.insert(self.node())),
+                }
+            }
+            if !self.has_settled_on(&voters) {
+                let replace = ChangeMembers::ReplaceAllVoters(voters);
+                let changing = self.raft().change_membership(replace, !shape.learners.is_empty());
+                within(limit, async { changed(changing.await) }).await?;
+            }
+            let members = self.status().members;
+            let stray: BTreeSet<RaftNodeId> =
+                members.into_keys().filter(|node| !shape.contains(*node)).collect();
+            if !stray.is_empty() && !goes {
+                let removing =
+                    self.raft().change_membership(ChangeMembers::RemoveNodes(stray), false);
+                within(limit, async { changed(removing.await) }).await?;
+            }
+            if goes { self.hand_over_to(shape, limit).await } else { Ok(Reshaped::Done) }
         }
-        if !self.has_settled_on(&voters) {
-            let replace = ChangeMembers::ReplaceAllVoters(voters);
-            let changing = self.raft().change_membership(replace, !shape.learners.is_empty());
-            within(limit, async { changed(changing.await) }).await?;
-        }
-        let members = self.status().members;
-        let stray: BTreeSet<RaftNodeId> =
-            members.into_keys().filter(|node| !shape.contains(*node)).collect();
-        if !stray.is_empty() && !goes {
-            let removing = self.raft().change_membership(ChangeMembers::RemoveNodes(stray), false);
-            within(limit, async { changed(removing.await) }).await?;
-        }
-        if goes { self.hand_over_to(shape, limit).await } else { Ok(Reshaped::Done) }
+        .boxed()
     }
 
     async fn hand_over_to(&self, shape: &Shape, limit: Duration) -> Result<Reshaped, ChangeError> {
@@ -128,9 +137,15 @@ impl Group {
 
     /// Whether `node` is a member, confirmed by a majority after the call. Only the leader can
     /// tell.
-    pub async fn confirms_member(self: &Arc<Self>, node: RaftNodeId) -> Result<bool, ReadError> {
-        self.read_index().await?;
-        Ok(self.status().members.contains_key(&node))
+    pub fn confirms_member(
+        self: &Arc<Self>,
+        node: RaftNodeId,
+    ) -> BoxFuture<'_, Result<bool, ReadError>> {
+        async move {
+            self.read_index().await?;
+            Ok(self.status().members.contains_key(&node))
+        }
+        .boxed()
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
+use futures::future::{BoxFuture, FutureExt as _};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::Status;
@@ -149,56 +150,59 @@ impl Roster {
     ///
     /// # Errors
     /// The record cannot be read or written, or does not decode.
-    pub async fn open(
+    pub fn open(
         storage: &Storage,
         node: NodeId,
         disk: DiskId,
         number: u64,
         nonce: u64,
         checks: Checks,
-    ) -> io::Result<Self> {
-        let bad = |what: RecordError| {
-            let what = format!("the record {RECORD:?} of the node is damaged: {what}");
-            io::Error::new(io::ErrorKind::InvalidData, what)
-        };
-        let record = match storage.get_record(RECORD)? {
-            Some(bytes) => decode(&bytes).map_err(bad)?,
-            None => Record::default(),
-        };
-        let nonce = nonce.max(1);
-        let mut history = record.starts;
-        let first = history.len().saturating_sub(STARTS - 1);
-        history.drain(..first);
-        let mut peers: BTreeMap<NodeId, Peer> = BTreeMap::new();
-        for (id, start) in record.peers {
-            peers.entry(NodeId(id)).or_default().known = Some(start.into());
+    ) -> BoxFuture<'_, io::Result<Self>> {
+        async move {
+            let bad = |what: RecordError| {
+                let what = format!("the record {RECORD:?} of the node is damaged: {what}");
+                io::Error::new(io::ErrorKind::InvalidData, what)
+            };
+            let record = match storage.get_record(RECORD)? {
+                Some(bytes) => decode(&bytes).map_err(bad)?,
+                None => Record::default(),
+            };
+            let nonce = nonce.max(1);
+            let mut history = record.starts;
+            let first = history.len().saturating_sub(STARTS - 1);
+            history.drain(..first);
+            let mut peers: BTreeMap<NodeId, Peer> = BTreeMap::new();
+            for (id, start) in record.peers {
+                peers.entry(NodeId(id)).or_default().known = Some(start.into());
+            }
+            let refused = storage.get_record(REFUSED)?;
+            let refused = refused.map(|reason| String::from_utf8_lossy(&reason).into_owned());
+            let founded = storage.get_record(FOUNDED)?.is_some();
+            let participation = refused.map_or(Participation::Checking, Participation::Refused);
+            let takes_part = AtomicU8::new(code(&participation));
+            let inner = Inner {
+                node,
+                storage: storage.clone(),
+                disk,
+                number,
+                nonce,
+                history,
+                checks,
+                mark: AtomicU64::new(record.mark),
+                founded: founded.into(),
+                has_news: AtomicBool::new(false),
+                takes_part,
+                participation: watch::Sender::new(participation),
+                peers: Mutex::new(peers),
+                addresses: Mutex::default(),
+                silences: Silences::default(),
+                storing: tokio::sync::Mutex::default(),
+            };
+            let roster = Self { inner: Arc::new(inner) };
+            roster.store(record.mark).await?;
+            Ok(roster)
         }
-        let refused = storage.get_record(REFUSED)?;
-        let refused = refused.map(|reason| String::from_utf8_lossy(&reason).into_owned());
-        let founded = storage.get_record(FOUNDED)?.is_some();
-        let participation = refused.map_or(Participation::Checking, Participation::Refused);
-        let takes_part = AtomicU8::new(code(&participation));
-        let inner = Inner {
-            node,
-            storage: storage.clone(),
-            disk,
-            number,
-            nonce,
-            history,
-            checks,
-            mark: AtomicU64::new(record.mark),
-            founded: founded.into(),
-            has_news: AtomicBool::new(false),
-            takes_part,
-            participation: watch::Sender::new(participation),
-            peers: Mutex::new(peers),
-            addresses: Mutex::default(),
-            silences: Silences::default(),
-            storing: tokio::sync::Mutex::default(),
-        };
-        let roster = Self { inner: Arc::new(inner) };
-        roster.store(record.mark).await?;
-        Ok(roster)
+        .boxed()
     }
 
     /// Whether a record of a folder reads as what was written; `None`: it is not one of these.
@@ -336,10 +340,13 @@ impl Roster {
     ///
     /// # Errors
     /// The record was not written.
-    pub async fn remember_founding(&self) -> io::Result<()> {
-        self.inner.storage.put_record(FOUNDED, &[1]).await?;
-        self.inner.founded.store(true, Ordering::Relaxed);
-        Ok(())
+    pub fn remember_founding(&self) -> BoxFuture<'_, io::Result<()>> {
+        async move {
+            self.inner.storage.put_record(FOUNDED, &[1]).await?;
+            self.inner.founded.store(true, Ordering::Relaxed);
+            Ok(())
+        }
+        .boxed()
     }
 
     /// Whether a member failed to answer its last identification.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
+use futures::future::{BoxFuture, FutureExt as _};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -40,12 +41,15 @@ pub struct HandshakeLoop {
 
 impl HandshakeLoop {
     /// Runs until stopped.
-    pub async fn run(self) {
-        let stop = self.stop.clone();
-        tokio::select! {
-            () = self.check_and_mark() => {}
-            () = stop.cancelled() => {}
+    pub fn run(self) -> BoxFuture<'static, ()> {
+        async move {
+            let stop = self.stop.clone();
+            tokio::select! {
+                () = self.check_and_mark() => {}
+                () = stop.cancelled() => {}
+            }
         }
+        .boxed()
     }
 
     async fn check_and_mark(self) {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures::future::{BoxFuture, FutureExt as _};
 use tokio::sync::oneshot;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -126,32 +127,37 @@ impl ArmedDigest {
     ///
     /// # Errors
     /// See [`DigestError`].
-    pub async fn compute(
+    pub fn compute(
         self,
         limit: Duration,
         bytes_per_s: u64,
         progress: Arc<DigestProgress>,
-    ) -> Result<RowsDigest, DigestError> {
-        let taken = self.view.taken(limit).await.map_err(|none| none_of(&self.keyspace, none))?;
-        progress.taken.store(true, Ordering::Relaxed);
-        let unwanted = Unwanted(Arc::default());
-        let flag = Arc::clone(&unwanted.0);
-        let (done, digest) = oneshot::channel();
-        let index = self.index;
-        let read = move || {
-            give_way();
-            let mut taken = taken;
-            let wanted = || !flag.load(Ordering::Relaxed);
-            let digest = read_rows(&mut taken.view, index, bytes_per_s, &progress, wanted);
-            // Released before the result is published.
-            drop(taken);
-            // The caller may have gone away.
-            let _ = done.send(digest);
-        };
-        let thread = std::thread::Builder::new().name("digest".to_owned()).spawn(read);
-        thread.map_err(|error| DigestError::Unreadable(error.to_string()))?;
-        let panicked = || DigestError::Unreadable("the thread that read them panicked".to_owned());
-        digest.await.unwrap_or_else(|_| Err(panicked()))
+    ) -> BoxFuture<'static, Result<RowsDigest, DigestError>> {
+        async move {
+            let taken =
+                self.view.taken(limit).await.map_err(|none| none_of(&self.keyspace, none))?;
+            progress.taken.store(true, Ordering::Relaxed);
+            let unwanted = Unwanted(Arc::default());
+            let flag = Arc::clone(&unwanted.0);
+            let (done, digest) = oneshot::channel();
+            let index = self.index;
+            let read = move || {
+                give_way();
+                let mut taken = taken;
+                let wanted = || !flag.load(Ordering::Relaxed);
+                let digest = read_rows(&mut taken.view, index, bytes_per_s, &progress, wanted);
+                // Released before the result is published.
+                drop(taken);
+                // The caller may have gone away.
+                let _ = done.send(digest);
+            };
+            let thread = std::thread::Builder::new().name("digest".to_owned()).spawn(read);
+            thread.map_err(|error| DigestError::Unreadable(error.to_string()))?;
+            let panicked =
+                || DigestError::Unreadable("the thread that read them panicked".to_owned());
+            digest.await.unwrap_or_else(|_| Err(panicked()))
+        }
+        .boxed()
     }
 }
 

@@ -9,6 +9,7 @@ use crate::error::ReadError;
 use crate::group::{Group, ReadGuarantee};
 use crate::storage::{KeyValue, SnapshotView};
 use crate::types::LogPosition;
+use futures::future::{BoxFuture, FutureExt as _};
 use keyviz_types::Term;
 
 /// The rows of a group as of one applied entry, read while later entries are applied.
@@ -26,18 +27,21 @@ impl std::fmt::Debug for Dump {
 
 impl Group {
     /// The rows with everything acknowledged before the call. Only the leader can provide them.
-    pub async fn dump(self: &Arc<Self>, limit: Duration) -> Result<Dump, ReadError> {
-        self.confirm_read(ReadGuarantee::Linearizable, limit).await?;
-        // Taken by the applying task, so never within a batch.
-        let stopped = |reason: String| ReadError::Stopped(reason);
-        let snapshot =
-            self.raft().get_snapshot().await.map_err(|error| stopped(error.to_string()))?;
-        let snapshot = snapshot.ok_or_else(|| stopped("it has no rows".into()))?;
-        let Transfer::View(view) = snapshot.snapshot else {
-            return Err(stopped("its rows are being replaced".into()));
-        };
-        let applied = view.applied().ok_or_else(|| stopped("it has no rows".into()))?;
-        Ok(Dump { view: *view, applied, term: self.status().term })
+    pub fn dump(self: &Arc<Self>, limit: Duration) -> BoxFuture<'_, Result<Dump, ReadError>> {
+        async move {
+            self.confirm_read(ReadGuarantee::Linearizable, limit).await?;
+            // Taken by the applying task, so never within a batch.
+            let stopped = |reason: String| ReadError::Stopped(reason);
+            let snapshot =
+                self.raft().get_snapshot().await.map_err(|error| stopped(error.to_string()))?;
+            let snapshot = snapshot.ok_or_else(|| stopped("it has no rows".into()))?;
+            let Transfer::View(view) = snapshot.snapshot else {
+                return Err(stopped("its rows are being replaced".into()));
+            };
+            let applied = view.applied().ok_or_else(|| stopped("it has no rows".into()))?;
+            Ok(Dump { view: *view, applied, term: self.status().term })
+        }
+        .boxed()
     }
 }
 

@@ -14,6 +14,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream;
 use openraft::storage::{RaftLogReader as _, RaftLogStorage as _, RaftStateMachine as _};
 
@@ -101,13 +102,17 @@ impl Survivor {
     /// # Errors
     /// The folder has no replica of the group, a record is damaged, or the log does not continue
     /// the rows.
-    pub async fn replay(&self, group: GroupId, machine: impl Machine) -> io::Result<Dump> {
+    pub fn replay(&self, group: GroupId, machine: impl Machine) -> BoxFuture<'_, io::Result<Dump>> {
+        self.replay_into(group, Box::new(machine)).boxed()
+    }
+
+    async fn replay_into(&self, group: GroupId, machine: Box<dyn Machine>) -> io::Result<Dump> {
         let replica = self.replicas.get(&group).ok_or_else(|| {
             io::Error::new(io::ErrorKind::NotFound, format!("there is no replica of group {group}"))
         })?;
         let mut log = self.storage.open_log(group)?;
         let keyspace = self.storage.open_space(group)?;
-        let mut applier = Applier::open(self.storage.clone(), keyspace.clone(), Box::new(machine))?;
+        let mut applier = Applier::open(self.storage.clone(), keyspace.clone(), machine)?;
         let mut next = replica.applied.map_or(0, |at| at.index + 1);
         while next <= replica.last.index {
             let end = (next + RUN_ENTRIES).min(replica.last.index + 1);

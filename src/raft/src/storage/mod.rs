@@ -43,6 +43,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures::future::{BoxFuture, FutureExt as _};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
@@ -261,8 +262,12 @@ impl Storage {
     }
 
     /// Writes a small record of the node. Durable when it returns.
-    pub async fn put_record(&self, name: &str, value: &[u8]) -> io::Result<()> {
-        self.put_meta(record_key(name), seal(value)).await
+    pub fn put_record<'a>(
+        &'a self,
+        name: &'a str,
+        value: &'a [u8],
+    ) -> BoxFuture<'a, io::Result<()>> {
+        async move { self.put_meta(record_key(name), seal(value)).await }.boxed()
     }
 
     /// Records the owner of the rows in their database, and compares it with the record found: the
@@ -271,16 +276,24 @@ impl Storage {
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] if they do not belong together.
-    pub async fn bind_rows(&self, disk: DiskId, number: u64, since: u64) -> io::Result<()> {
-        let rows = self.inner.rows.clone();
-        let bound = crate::blocking(move || {
-            let meta = rows.tree(engine::META)?;
-            let found = meta.get(BINDING)?;
-            folder::binding::check(found.as_deref(), disk, number, since)?;
-            meta.put(BINDING, seal(&folder::binding::encode(disk, number)))?;
-            rows.sync()
-        });
-        bound.await.unwrap_or_else(|_| Err(io::Error::other("binding the rows panicked")))
+    pub fn bind_rows(
+        &self,
+        disk: DiskId,
+        number: u64,
+        since: u64,
+    ) -> BoxFuture<'_, io::Result<()>> {
+        async move {
+            let rows = self.inner.rows.clone();
+            let bound = crate::blocking(move || {
+                let meta = rows.tree(engine::META)?;
+                let found = meta.get(BINDING)?;
+                folder::binding::check(found.as_deref(), disk, number, since)?;
+                meta.put(BINDING, seal(&folder::binding::encode(disk, number)))?;
+                rows.sync()
+            });
+            bound.await.unwrap_or_else(|_| Err(io::Error::other("binding the rows panicked")))
+        }
+        .boxed()
     }
 
     async fn put_meta(&self, key: Vec<u8>, value: Vec<u8>) -> io::Result<()> {
@@ -347,21 +360,27 @@ impl Storage {
 
     /// Returns when all rows that were written before the call survive a power loss. What was
     /// acknowledged survives it without, because the log has it.
-    pub async fn sync_rows(&self) -> io::Result<()> {
-        let rows = self.inner.rows.clone();
-        let synced = crate::blocking(move || rows.sync());
-        synced.await.unwrap_or_else(|_| Err(io::Error::other("syncing the rows panicked")))
+    pub fn sync_rows(&self) -> BoxFuture<'_, io::Result<()>> {
+        async move {
+            let rows = self.inner.rows.clone();
+            let synced = crate::blocking(move || rows.sync());
+            synced.await.unwrap_or_else(|_| Err(io::Error::other("syncing the rows panicked")))
+        }
+        .boxed()
     }
 
     /// Stops the log writer after its last batch and syncs. Groups must be shut down before;
     /// what comes after fails.
-    pub async fn close(&self) -> io::Result<()> {
-        let inner = self.inner.clone();
-        let closed = crate::blocking(move || {
-            inner.writer.stop();
-            inner.sync()
-        });
-        closed.await.unwrap_or_else(|_| Err(io::Error::other("closing the storage panicked")))
+    pub fn close(&self) -> BoxFuture<'_, io::Result<()>> {
+        async move {
+            let inner = self.inner.clone();
+            let closed = crate::blocking(move || {
+                inner.writer.stop();
+                inner.sync()
+            });
+            closed.await.unwrap_or_else(|_| Err(io::Error::other("closing the storage panicked")))
+        }
+        .boxed()
     }
 
     /// Stands for the death of the process at a write.

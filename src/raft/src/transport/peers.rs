@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use futures::future::{BoxFuture, FutureExt as _};
 use parking_lot::Mutex;
 use tonic::Status;
 use tonic::transport::Endpoint;
@@ -202,40 +203,46 @@ impl Peers {
     ///
     /// # Errors
     /// No answer (`UNAVAILABLE`), or an answer that is not this member's (`FAILED_PRECONDITION`).
-    pub async fn identify(
-        &self,
+    pub fn identify<'a>(
+        &'a self,
         node: ids::NodeId,
-        addr: &str,
+        addr: &'a str,
         fresh: bool,
         identify_me: bool,
-    ) -> Result<proto::RaftIdentity, Status> {
-        let identity = &self.inner.identity;
-        let Some(roster) = identity.roster() else { return Ok(proto::RaftIdentity::default()) };
-        let cluster = identity.cluster_id.load_full();
-        let ask = self.ask_identity(node, addr, identify_me);
-        roster.identify(node, &cluster, fresh, ask).await
+    ) -> BoxFuture<'a, Result<proto::RaftIdentity, Status>> {
+        async move {
+            let identity = &self.inner.identity;
+            let Some(roster) = identity.roster() else { return Ok(proto::RaftIdentity::default()) };
+            let cluster = identity.cluster_id.load_full();
+            let ask = self.ask_identity(node, addr, identify_me);
+            roster.identify(node, &cluster, fresh, ask).await
+        }
+        .boxed()
     }
 
     /// Identifies the node at an address without recording anything.
     ///
     /// # Errors
     /// Nobody answers, or an earlier version does (`UNIMPLEMENTED`).
-    pub async fn ask_identity(
-        &self,
+    pub fn ask_identity<'a>(
+        &'a self,
         node: ids::NodeId,
-        addr: &str,
+        addr: &'a str,
         identify_me: bool,
-    ) -> Result<proto::RaftIdentity, Status> {
-        let request = self.inner.identity.identify_request(node.0, identify_me);
-        if let Some(wire) = self.wire() {
-            return match wire.send(node.0, RaftMessage::Identify(request)).await? {
-                RaftReply::Identify(answer) => Ok(answer),
-                other => Err(Status::internal(format!("another message's answer: {other:?}"))),
-            };
+    ) -> BoxFuture<'a, Result<proto::RaftIdentity, Status>> {
+        async move {
+            let request = self.inner.identity.identify_request(node.0, identify_me);
+            if let Some(wire) = self.wire() {
+                return match wire.send(node.0, RaftMessage::Identify(request)).await? {
+                    RaftReply::Identify(answer) => Ok(answer),
+                    other => Err(Status::internal(format!("another message's answer: {other:?}"))),
+                };
+            }
+            let failed = |error: PeerError| Status::unavailable(error.to_string());
+            let mut client = RaftTransportClient::new(self.channel(node.0, addr).map_err(failed)?);
+            Ok(client.identify(request).await?.into_inner())
         }
-        let failed = |error: PeerError| Status::unavailable(error.to_string());
-        let mut client = RaftTransportClient::new(self.channel(node.0, addr).map_err(failed)?);
-        Ok(client.identify(request).await?.into_inner())
+        .boxed()
     }
 
     /// Identifies the node at an address that `node` may have moved to, over a separate connection,
@@ -243,18 +250,22 @@ impl Peers {
     ///
     /// # Errors
     /// Nobody answers, or an earlier version does (`UNIMPLEMENTED`).
-    pub async fn ask_elsewhere(
-        &self,
+    pub fn ask_elsewhere<'a>(
+        &'a self,
         node: ids::NodeId,
-        addr: &str,
-    ) -> Result<proto::RaftIdentity, Status> {
-        let endpoint = self.endpoint(node.0, addr);
-        let endpoint = endpoint.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let PeersOptions { tls, credentials } = &self.inner.options;
-        let channel = connect_lazy(endpoint, tls.as_ref());
-        let mut client = RaftTransportClient::new(AuthChannel::new(channel, credentials.clone()));
-        let request = self.inner.identity.identify_request(node.0, false);
-        Ok(client.identify(request).await?.into_inner())
+        addr: &'a str,
+    ) -> BoxFuture<'a, Result<proto::RaftIdentity, Status>> {
+        async move {
+            let endpoint = self.endpoint(node.0, addr);
+            let endpoint = endpoint.map_err(|error| Status::invalid_argument(error.to_string()))?;
+            let PeersOptions { tls, credentials } = &self.inner.options;
+            let channel = connect_lazy(endpoint, tls.as_ref());
+            let mut client =
+                RaftTransportClient::new(AuthChannel::new(channel, credentials.clone()));
+            let request = self.inner.identity.identify_request(node.0, false);
+            Ok(client.identify(request).await?.into_inner())
+        }
+        .boxed()
     }
 
     pub(crate) fn link(&self, node: RaftNodeId, addr: &str) -> Result<Arc<Link>, PeerError> {

@@ -6,7 +6,6 @@
 //! goes with the keys: all of it where a row lies in a new one, else in equal parts.
 
 use bytes::Bytes;
-use std::borrow::Borrow;
 use std::sync::Arc;
 
 use crate::sampler::counts::{Counts, Segment};
@@ -29,10 +28,24 @@ impl DecayedLoad {
     }
 
     /// The same load over ranges that begin at `starts`, which ascend from the empty key.
+    ///
+    /// One pass over both: with a search for each row this was a quarter of what a split costs at
+    /// 16,000 routes.
     pub(crate) fn onto(&self, starts: &[&Bytes]) -> Vec<u64> {
         let mut rows = vec![0; starts.len()];
-        for (row, start) in self.starts.iter().enumerate() {
-            spread(starts, &mut rows, start, self.starts.get(row + 1), self.ops[row]);
+        let mut first = 0;
+        for (row, start) in self.starts.iter().enumerate().filter(|(row, _)| self.ops[*row] > 0) {
+            while starts.get(first + 1).is_some_and(|next| *next <= start) {
+                first += 1;
+            }
+            let last = match self.starts.get(row + 1) {
+                Some(end) => {
+                    let within = starts[first..].iter().take_while(|start| **start < end);
+                    first + within.count()
+                }
+                None => starts.len(),
+            };
+            divide(rows.get_mut(first..last).unwrap_or_default(), self.ops[row]);
         }
         rows
     }
@@ -73,19 +86,16 @@ impl DecayedLoad {
 }
 
 /// Divides `ops` among the rows that overlap a range.
-fn spread<Key: Borrow<Bytes>>(
-    starts: &[Key],
-    rows: &mut [u64],
-    start: &Bytes,
-    end: Option<&Bytes>,
-    ops: u64,
-) {
-    let first = starts.partition_point(|row| row.borrow() <= start).saturating_sub(1);
+fn spread(starts: &[Bytes], rows: &mut [u64], start: &Bytes, end: Option<&Bytes>, ops: u64) {
+    let first = starts.partition_point(|row| row <= start).saturating_sub(1);
     let end = match end {
-        Some(end) => starts.partition_point(|row| row.borrow() < end),
+        Some(end) => starts.partition_point(|row| row < end),
         None => starts.len(),
     };
-    let rows = rows.get_mut(first..end).unwrap_or_default();
+    divide(rows.get_mut(first..end).unwrap_or_default(), ops);
+}
+
+fn divide(rows: &mut [u64], ops: u64) {
     let count = (rows.len() as u64).max(1);
     for (nth, row) in (0..).zip(rows) {
         *row = row.saturating_add(ops / count + u64::from(nth < ops % count));

@@ -4,8 +4,12 @@
 //! Stretches with and without changes take turns, because a machine that others use is not equally
 //! fast for two minutes; each stretch with changes is compared with the two around it.
 
-#[path = "../tests/support/mod.rs"]
-mod support;
+#[path = "../tests/support"]
+mod support {
+    mod cluster;
+
+    pub use cluster::Cluster;
+}
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,6 +1,6 @@
-// The node's HTTP API. The token lives here, in memory, and nowhere else.
+// The node's HTTP API. The token is kept in memory and nowhere else.
 
-/** An answer that is an error, with what the server said. */
+/** An error answer, with the message of the server. */
 export class ApiError extends Error {
   constructor(status, code, message) {
     super(message);
@@ -9,7 +9,7 @@ export class ApiError extends Error {
   }
 }
 
-/** No answer at all. */
+/** The node did not answer. */
 export class Unreachable extends Error {}
 
 let token = "";
@@ -19,13 +19,13 @@ export function setToken(text) {
   token = text.trim();
 }
 
-/** The time by the node's clock, as far as its answers tell. */
+/** The time by the node's clock, estimated from its answers. */
 export const serverNow = () => Date.now() + clockOffsetMs;
 
 function learnClock(response, askedMs) {
   const date = Date.parse(response.headers.get("date") ?? "");
   if (Number.isNaN(date)) return;
-  // The header counts whole seconds: half of one is the best guess of what it cut off.
+  // The header has whole seconds: half a second is the best estimate of the rest.
   const offset = date + 500 - (askedMs + Date.now()) / 2;
   clockOffsetMs = Math.abs(offset) > 2_000 ? offset : 0;
 }
@@ -34,8 +34,8 @@ function send(path, parameters, { accept = "application/json", headers = {}, ...
   const query = new URLSearchParams(parameters).toString();
   const all = { accept, ...headers };
   if (token) all.authorization = `Bearer ${token}`;
-  // Not from the root: a proxy may serve the page under a path of its own.
-  // Keys of rows are too long for an address.
+  // Paths are relative, because a proxy may serve the page under a path of its own. The boundaries
+  // of rows are too long for a URL and are sent in the body.
   if (parameters.boundaries) {
     all["content-type"] = "application/x-www-form-urlencoded";
     const posted = { method: "POST", body: query, headers: all, cache: "no-store" };
@@ -50,7 +50,7 @@ function send(path, parameters, { accept = "application/json", headers = {}, ...
 
 export const ask = (path, parameters, signal) => answerOf(() => send(path, parameters, { signal }));
 
-/** Asks for a change. */
+/** Requests a change. */
 export const change = (path, body) =>
   answerOf(() =>
     send(
@@ -64,7 +64,7 @@ export const change = (path, body) =>
     ),
   );
 
-/** A stream of events, from after `cursor` on where there is one. */
+/** A stream of events, from after `cursor` if there is one. */
 export async function openStream(path, parameters, cursor, signal) {
   const headers = cursor ? { "last-event-id": cursor } : {};
   let response;
@@ -97,7 +97,7 @@ async function answerOf(send) {
     throw new ApiError(
       response.status,
       "GARBAGE",
-      `the node answered ${response.status} with something that is no JSON: ${body.slice(0, 300)}`,
+      `the node answered ${response.status} with something that is not JSON: ${body.slice(0, 300)}`,
     );
   }
   if (!response.ok) {

@@ -1,4 +1,4 @@
-// Where the marks of the axes stand, and what they say.
+// The positions and texts of the marks on the axes.
 
 import { tick, zoneOffset } from "./format.js";
 import { elide, folder, sharedPrefix, showStart } from "./keys.js";
@@ -20,7 +20,7 @@ export function timeMarks(t0, t1, width, zone) {
   return marks;
 }
 
-/** A step later by the clock on the wall, which summer time sets forward and back. */
+/** The next mark, one step later in local time, which daylight saving shifts. */
 function nextMark(at, step, zone) {
   const next = at + step;
   const off = (((next - zoneOffset(next, zone)) % step) + step) % step;
@@ -29,8 +29,8 @@ function nextMark(at, step, zone) {
 }
 
 /**
- * Labels of the row starts, at least `gap` pixels apart. What a label shares with the one above is
- * dimmed, or left out where there is no room for both.
+ * Labels of the row starts, at least `gap` pixels apart. The prefix that a label shares with the
+ * one above is dimmed, or left out if there is no room for it.
  */
 export function keyMarks(rows, first, last, yOf, gap, chars) {
   const marks = [];
@@ -57,7 +57,7 @@ function fitted(text, shared, chars) {
   return { dim: "", plain: elide(text, chars) };
 }
 
-/** Runs of rows whose keys start with the same folder; empty where that tells nothing. */
+/** Runs of rows whose keys start with the same folder; empty if there are one or too many. */
 export function folderBands(rows, first, last) {
   const bands = [];
   for (let row = first; row < last; row += 1) {

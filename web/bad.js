@@ -1,2 +1,2 @@
-/** An answer of the server that is not what it should be. */
+/** An answer of the server that does not have the expected form. */
 export class BadAnswer extends Error {}

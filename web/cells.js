@@ -1,5 +1,5 @@
 // The cells of the heatmap and their hatching. During a gesture the hatching of its first frame is
-// moved and scaled along: one image a frame instead of three passes a mark over the canvas.
+// moved and scaled: one image per frame instead of three passes per mark over the canvas.
 
 import { HATCHES, hatchTile, poolFactor } from "./raster.js";
 
@@ -9,7 +9,7 @@ export class Cells {
     this.forget();
   }
 
-  /** What was drawn is of another matrix, size or style. */
+  /** The matrix, the size or the style has changed. */
   forget() {
     this.tiles = null;
     this.hatchedView = null;
@@ -35,7 +35,7 @@ export class Cells {
     const { view, area, ratio } = plot;
     const then = this.hatchedView;
     const [wide, high] = [then.t1 - then.t0, then.r1 - then.r0];
-    // Of the layer, the part that the view shows now.
+    // The part of the layer that the view shows now.
     const from = {
       x: ((view.t0 - then.t0) / wide) * area.width,
       y: ((view.r0 - then.r0) / high) * area.height,
@@ -105,7 +105,7 @@ function cellWidth({ matrix, view, area }, shown) {
   return (widest / (view.t1 - view.t0)) * area.width;
 }
 
-/** One image where columns are even, else one strip a column. */
+/** One image if columns are even, else one strip per column. */
 function place(context, plot, image, fx, fy) {
   const { matrix, view, area } = plot;
   const { r0, r1, t0, t1 } = view;
@@ -152,10 +152,10 @@ function drawGrid(context, plot, { firstRow, lastRow }, cellHeight) {
   }
 }
 
-/** Most blocks that are outlined; more are smaller than an outline. */
+/** The maximum number of blocks that are outlined; more are smaller than an outline. */
 const MOST_OUTLINED = 4_000;
 
-/** A block is one rectangle: nothing parts its rows, and a line goes around it. */
+/** A block is one rectangle with an outline, without grid lines between its rows. */
 function drawBlocks(context, plot, cellHeight) {
   const { matrix, area, view } = plot;
   if (matrix.blocks.length > MOST_OUTLINED || cellHeight < 3) return;
@@ -177,7 +177,7 @@ function drawBlocks(context, plot, cellHeight) {
   }
 }
 
-/** Whether nothing but the block was counted in its rows. */
+/** Whether only the block was counted in its rows. */
 function isEven({ painted, width }, block) {
   for (let row = block.row; row < block.row + block.rows; row += 1) {
     for (let column = block.column; column < block.column + block.columns; column += 1) {
@@ -187,7 +187,7 @@ function isEven({ painted, width }, block) {
   return true;
 }
 
-/** The column in progress is not over: a dashed line stands where it begins. */
+/** A dashed line marks the beginning of the column in progress. */
 function drawOpen(context, plot) {
   const open = plot.matrix.columns.at(-1);
   if (!open?.open) return;

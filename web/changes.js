@@ -1,4 +1,4 @@
-// Splitting and merging routes: what would become of the load is shown before anything is done.
+// Splitting and merging routes. The dialog shows the resulting loads before anything is changed.
 
 import { ApiError, ask, change } from "./api.js";
 import { element, keyElement } from "./details.js";
@@ -7,9 +7,9 @@ import { compareBytes, keyBytes, showEnd, showStart } from "./keys.js";
 import { readMatrix } from "./matrix.js";
 import { mergeable } from "./tables.js";
 
-/** The row start that halves the load best; `null` where the route has one row only. */
+/** The row start that halves the load best; `null` if the route has only one row. */
 export function middle(matrix) {
-  // Only what was counted for rows of their own is known to lie on one side.
+  // Blocks are left out: it is not known on which side their operations are.
   const total = matrix.rowSums.reduce((all, each) => all + each, 0);
   let sum = 0;
   let best = null;
@@ -21,7 +21,7 @@ export function middle(matrix) {
   return best?.key ?? null;
 }
 
-/** The loads left and right of a key; what lies across it is given to both sides as `across`. */
+/** The loads left and right of a key. `across` is the load of the range that contains it. */
 export function halves(matrix, key) {
   const bytes = keyBytes(key);
   const result = { left: 0, right: 0, across: 0 };
@@ -63,7 +63,7 @@ export class RouteChanges {
     this.part("key").value = "";
     this.part("halves").replaceChildren();
     this.part("error").textContent = "";
-    // A repeated click is the same change, not a second one.
+    // A repeated click sends the same id, so the change is made once.
     this.requestId = `page-${crypto.getRandomValues(new Uint32Array(4)).join("-")}`;
     this.dialog.showModal();
   }
@@ -71,7 +71,7 @@ export class RouteChanges {
   async split(route, catalog) {
     this.open(
       `Split route ${route.id}`,
-      `Group ${route.group} keeps both halves; the route's id ends and two new ones begin.`,
+      `Two new routes in group ${route.group} replace route ${route.id}.`,
       "Split",
       true,
     );
@@ -91,7 +91,7 @@ export class RouteChanges {
     this.part("do").disabled = true;
     this.part("halves").replaceChildren(
       element("dt", {}, "Halves"),
-      element("dd", {}, "asking where the load is…"),
+      element("dd", {}, "asking for the load by key…"),
     );
     const opened = this.requestId;
     let matrix = null;
@@ -101,11 +101,11 @@ export class RouteChanges {
     } catch (error) {
       fault = `The load is not known: ${error.message}`;
     }
-    // The dialog may have been closed meanwhile, or opened for another route.
+    // The dialog may have been closed, or opened for another route.
     if (this.requestId !== opened || !this.dialog.open) return;
     this.matrix = matrix;
     this.part("error").textContent = fault;
-    // What was typed meanwhile is what is wanted, not the proposal.
+    // A key that was typed meanwhile takes precedence over the proposal.
     if (!this.typed && matrix) this.part("key").value = middle(matrix) ?? "";
     this.predict();
   }
@@ -114,7 +114,7 @@ export class RouteChanges {
     const next = mergeable(catalog.routes, route);
     this.open(
       `Merge routes ${route.id} and ${next.id}`,
-      `One new route in group ${route.group} takes the place of both.`,
+      `One new route in group ${route.group} replaces both.`,
       "Merge",
       false,
     );
@@ -136,7 +136,7 @@ export class RouteChanges {
       });
   }
 
-  /** The halves that the key in the field would make. */
+  /** Shows the halves that the key in the field would make. */
   predict() {
     const key = this.part("key").value;
     const { start, end } = this.route;
@@ -151,7 +151,7 @@ export class RouteChanges {
         element(
           "dd",
           {},
-          key === "" ? "type one: no load tells where" : "must lie inside the route",
+          key === "" ? "enter one: there is no load to propose it" : "must lie inside the route",
         ),
       );
       return;
@@ -159,7 +159,7 @@ export class RouteChanges {
     const load = this.matrix && halves(this.matrix, key);
     const one = (part) =>
       `${short(part, this.does.series())} (${percent(part, this.matrix.total)})`;
-    // What lies in a range that the key cuts may be in either half.
+    // The load of a range that the key cuts may be in either half.
     const say = (part) =>
       !load
         ? "not known"
@@ -220,13 +220,15 @@ export class RouteChanges {
     }
   }
 
-  /** The routes changed since the dialog was opened: the next try is for the routes of now. */
+  /**
+   * The routes have changed since the dialog was opened: the next attempt uses the current version.
+   */
   async moveOn() {
     const now = await this.does.catalog().catch(() => null);
     if (now === null) return "";
     if (!this.ids.every((id) => now.routes.some((route) => route.id === id)))
       return " The route is gone.";
     this.version = now.version;
-    return " Routes changed meanwhile, this one did not: look again and confirm.";
+    return " Other routes have changed meanwhile. Check again and confirm.";
   }
 }

@@ -80,7 +80,7 @@ export function css(colour) {
   return `rgb(${colour & 255} ${(colour >> 8) & 255} ${(colour >> 16) & 255})`;
 }
 
-/** From a value above 0 to a step of the ramp. */
+/** The step of the ramp for a value above 0. */
 export function scaler(max, { scale, brightness }) {
   if (!(max > 0)) return () => 0;
   const gain = 2 ** brightness;

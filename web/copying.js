@@ -1,7 +1,6 @@
-// Copying text, also where the page has no clipboard: browsers give one to HTTPS and localhost
-// only.
+// Copies text, even if the page has no clipboard: browsers offer one only to HTTPS and localhost.
 
-/** Whether the text was copied. */
+/** Returns whether the text was copied. */
 export async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);
@@ -11,21 +10,21 @@ export async function copyText(text) {
   }
 }
 
-/** The way of before clipboards: select a field with the text, and ask the document to copy it. */
+/** The older way: selects a field with the text, and has the document copy it. */
 function copySelected(text) {
   const focused = document.activeElement;
   const field = document.createElement("textarea");
   field.value = text;
   field.className = "spoken";
   field.setAttribute("aria-hidden", "true");
-  // Within an open dialog, nothing outside of it can be selected.
+  // While a dialog is open, nothing outside of it can be selected.
   (document.querySelector("dialog[open]") ?? document.body).append(field);
   field.select();
   let done = false;
   try {
     done = document.execCommand("copy");
   } catch {
-    // Then it was refused.
+    // The browser refused.
   }
   field.remove();
   focused?.focus?.({ preventScroll: true });

@@ -1,4 +1,4 @@
-// The window as a file.
+// Saves the window as a file.
 
 import { ask } from "./api.js";
 import { SERIES_NAMES, stamp } from "./format.js";
@@ -25,13 +25,16 @@ const nameOf = (matrix, ending) => {
   return `keyviz-${matrix.series}-${from}.${ending}`;
 };
 
-/** A field of a table. Spreadsheets run what starts like a formula, so such keys get a quote. */
+/**
+ * A field of a table. Spreadsheets execute text that starts like a formula, so such keys get a
+ * quote.
+ */
 function field(text) {
   const safe = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
   return `"${safe.replaceAll('"', '""')}"`;
 }
 
-/** One line a cell that is not empty, keys as the API writes them. */
+/** One line per cell that is not empty, with keys as the API writes them. */
 export function csvText(matrix) {
   const lines = ["bucket_id,start,end,start_ms,end_ms,open,value,apportioned,partial,conflict"];
   matrix.rows.forEach((row, y) => {
@@ -105,7 +108,7 @@ function savePng(plot, state, theme) {
 
 /** Makes the buttons save what `plot` shows. `current` gives the state of the page. */
 export function wireExports({ png, csv, json }, plot, current, failed) {
-  // The heatmap may have rounded cells; the API gives exact ones.
+  // The heatmap may have rounded cells; the API returns exact ones.
   const exact = () =>
     ask("matrix", queryOf(current())).catch((error) => {
       failed(error);

@@ -1,4 +1,4 @@
-// Numbers, sizes and times as people read them.
+// Formats numbers, sizes and times.
 
 const SI = ["", "k", "M", "G", "T", "P", "E"];
 const BINARY = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -32,7 +32,7 @@ export function short(value, series) {
 
 const GROUPED = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 
-/** All digits, grouped. Beyond 2^53 a double cannot hold them all, and it says so. */
+/** All digits, grouped. Above 2^53 a double does not hold them all, and the text says so. */
 export function exact(value) {
   const text = GROUPED.format(value);
   return value > Number.MAX_SAFE_INTEGER ? `about ${text}` : text;
@@ -70,7 +70,7 @@ export function stamp(ms, zone) {
   return `${day} ${time}${zone === "utc" ? "Z" : ""}`;
 }
 
-/** The value that a datetime-local field takes. */
+/** The value for a datetime-local field. */
 export function fieldTime(ms, zone) {
   return stamp(ms, zone).replace(" ", "T").replace("Z", "");
 }
@@ -80,7 +80,7 @@ export function parseFieldTime(text, zone) {
   return Number.isNaN(ms) ? null : ms;
 }
 
-/** Text of a mark on the time axis, as coarse as the distance between marks allows. */
+/** The text of a mark on the time axis, as coarse as the distance between marks allows. */
 export function tick(ms, stepMs, zone) {
   const p = parts(ms, zone);
   if (!p) return "";
@@ -99,7 +99,7 @@ export function span(ms) {
   return `${Math.round(ms)} ms`;
 }
 
-/** Midnight offset of the zone, so that marks fall on whole hours and days of it. */
+/** The offset of the zone, so that marks fall on its whole hours and days. */
 export function zoneOffset(ms, zone) {
   return zone === "utc" ? 0 : new Date(ms).getTimezoneOffset() * 60_000;
 }

@@ -1,18 +1,18 @@
-// Keys that lie further on than those that are shown. Nobody has told of keys there, so the bounds
-// are read as numbers, in the characters that the keys shown are made of, and moved by a share of
-// their distance: beyond key/00025000 to key/00050000 lies key/00022 an eighth before, and
-// key/00053 one after.
+// Finds keys beyond those that are shown. Nothing is known of keys there, so the bounds are read as
+// numbers whose digits are the characters of the shown keys, and moved by a share of their
+// distance: an eighth before the range from key/00025000 to key/00050000 is key/00022, an eighth
+// after it key/00053.
 
 import { keyBytes, keyText } from "./keys.js";
 
-/** Characters of a key that count after the ones that all keys share. */
+/** The number of characters of a key that are used, after the common prefix of all keys. */
 const DIGITS = 8;
-/** How far off a bound may be for the sake of a shorter one: a part of the share moved by. */
+/** A bound may be off by one part in this many of the move, so that it becomes shorter. */
 const SLACK = 20n;
 const CLASSES = [[0x30, 0x39], [0x41, 0x5a], [0x61, 0x7a]];
 const SCALE = 1_000_000;
 
-/** The bounds of the rows, moved by a share of their distance, down or (below 0) up. */
+/** The bounds of the rows, moved by a share of their distance: down, or up if it is below 0. */
 export function further(rows, share) {
   const starts = rows.map((row) => keyBytes(row.start));
   const start = starts[0];
@@ -21,7 +21,7 @@ export function further(rows, share) {
   let common = 0;
   while (end !== null && common < start.length && start[common] === end[common]) common += 1;
   const moved = { start: share < 0 ? "" : rows[0].start, end: share < 0 ? rows.at(-1).end : null };
-  // Beyond the first or last key with the shared beginning, less of the beginning is shared.
+  // Beyond the first or last key with this common prefix, keys share less of it.
   for (let shared = common; shared >= 0; shared -= 1) {
     const bytes = bound(bounds, start, end, shared, share);
     if (bytes) return { ...moved, [share < 0 ? "start" : "end"]: keyText(bytes) };
@@ -29,7 +29,7 @@ export function further(rows, share) {
   return moved;
 }
 
-/** The moved bound after `shared` bytes; `null`: it has another beginning. */
+/** The moved bound, with the first `shared` bytes kept; `null` if it would need other ones. */
 function bound(bounds, start, end, shared, share) {
   const alphabet = charactersOf(bounds.map((bytes) => bytes.subarray(shared)));
   const base = BigInt(alphabet.length);
@@ -52,7 +52,7 @@ function bound(bounds, start, end, shared, share) {
   ]);
 }
 
-/** Every character that occurs, with those of its kind: all digits where there is one. */
+/** All characters that occur and those of the same kind: with one digit, all digits. */
 function charactersOf(list) {
   const seen = new Set();
   for (const bytes of list) {
@@ -67,7 +67,7 @@ function charactersOf(list) {
   return [...seen].sort((a, b) => a - b);
 }
 
-/** The digits of a number at most `slack` from the goal that takes fewest. */
+/** The digits of the number that takes the fewest among those within `slack` of the goal. */
 function shortest(goal, slack, base) {
   let unit = base ** BigInt(DIGITS - 1);
   let near = goal;

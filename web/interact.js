@@ -1,5 +1,5 @@
-// Pointer, wheel, touch and keyboard on the heatmap. Moves the view at once; when input rests, the
-// view is committed and the node is asked for it at full resolution.
+// Pointer, wheel, touch and keyboard on the heatmap. Gestures move the view at once. When input
+// rests, the view is committed and requested from the node at full resolution.
 
 const REST_MS = 280;
 const DRAG_PIXELS = 4;
@@ -13,7 +13,7 @@ export class Interact {
     this.pointers = new Map();
     this.start = null;
     this.restTimer = 0;
-    /** Where a rectangle that is drawn with the keys began. */
+    /** The cell at which a rectangle that is drawn with the keyboard began. */
     this.anchor = null;
     const canvas = plot.overlay;
     canvas.addEventListener("pointerdown", (event) => this.down(event));
@@ -143,7 +143,7 @@ export class Interact {
     this.commit();
   }
 
-  /** Zooms so that what is at (x, y) stays there. */
+  /** Zooms around (x, y). */
   zoomView(x, y, factor, time, keys) {
     const { plot } = this;
     const { t0, t1, r0, r1 } = plot.view;
@@ -172,7 +172,7 @@ export class Interact {
     this.rest();
   }
 
-  /** Commits once no more gestures of the kind come. */
+  /** Commits when no further gesture follows for a while. */
   rest() {
     clearTimeout(this.restTimer);
     this.restTimer = setTimeout(() => {
@@ -181,14 +181,14 @@ export class Interact {
     }, REST_MS);
   }
 
-  /** The hand rests: what is shown is drawn at its best, and asked for. */
+  /** Input rests: the view is drawn at its best, and requested. */
   commit() {
     this.plot.moving = false;
     this.plot.draw();
     this.does.commit(this.plot.view);
   }
 
-  /** Forgets a view that was not committed yet. */
+  /** Discards a view that was not committed yet. */
   forget() {
     clearTimeout(this.restTimer);
     this.restTimer = 0;

@@ -2,7 +2,7 @@
 
 const encoder = new TextEncoder();
 
-/** Bytes of a key as the API writes it. */
+/** The bytes of a key from the form of the API. */
 export function keyBytes(text) {
   if (!text.startsWith("hex:")) return encoder.encode(text);
   const hex = text.slice(4);
@@ -13,13 +13,13 @@ export function keyBytes(text) {
   return bytes;
 }
 
-/** A key as the API writes it: its text where all of it shows, else `hex:` and digits. */
+/** The form of the API: the text of a key if all of it can be shown, else `hex:` and digits. */
 export function keyText(bytes) {
   try {
     const text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
     if (!text.startsWith("hex:") && showKey(text) === text) return text;
   } catch {
-    // No text.
+    // Not text.
   }
   return `hex:${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
@@ -32,7 +32,7 @@ export function compareBytes(a, b) {
   return a.length - b.length;
 }
 
-// Characters that show nothing, or change the direction or place of what stands beside them.
+// Characters that are invisible, or that change the direction or place of others.
 const HIDDEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}\p{Cs}\u034f\u115f\u1160\u3164\uffa0]/gu;
 // Marks that stack on the character before them: a run of them can paint over other rows.
 const STACKED = /(\p{M}{2})\p{M}+/gu;
@@ -47,7 +47,7 @@ export function showKey(text) {
 export const showStart = (text) => (text === "" ? "(first key)" : showKey(text));
 export const showEnd = (text) => (text === null ? "(end)" : showKey(text));
 
-/** At most `most` characters, the middle left out: both ends tell keys apart. */
+/** At most `most` characters, with the middle left out: both ends distinguish keys. */
 export function elide(text, most) {
   const chars = Array.from(text);
   if (chars.length <= most) return text;
@@ -58,7 +58,7 @@ export function elide(text, most) {
 
 const SEPARATOR = /[/:.|#_-]/;
 
-/** How many characters two keys share, back to the last separator: their common folder. */
+/** The number of characters that two keys share, up to the last separator: their common folder. */
 export function sharedPrefix(a, b) {
   const most = Math.min(a.length, b.length);
   let same = 0;

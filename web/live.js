@@ -1,4 +1,5 @@
-// The live heatmap: joins columns that the node pushes to the matrix shown. Pure but for `follow`.
+// The live heatmap: merges columns that the node pushes into the matrix shown. Only `follow` does
+// I/O.
 
 import { ApiError, Unreachable, openStream } from "./api.js";
 import { BLOCK, columnAt, finish } from "./matrix.js";
@@ -31,7 +32,7 @@ export async function follow(parameters, cursor, signal, does) {
   }
 }
 
-/** For each row of an update, the shown row that holds it; -1 if it spans several. */
+/** For each row of an update, the shown row that contains it; -1 if it spans several. */
 function places(rows, told) {
   const starts = rows.map((row) => keyBytes(row.start));
   const ends = rows.map((row) => (row.end === null ? null : keyBytes(row.end)));
@@ -48,7 +49,7 @@ function places(rows, told) {
 /**
  * The matrix with the columns of an update: re-sent columns replace the earlier ones, new ones are
  * appended, and those older than `oldestMs` are dropped. `null` if the update does not fit exactly
- * (a count that spans rows, columns of another width): then load the whole matrix.
+ * (a count that spans rows, columns of another width): load the whole matrix then.
  */
 export function slide(matrix, update, oldestMs) {
   if (matrix.rounded || update.rounded) return null;
@@ -89,7 +90,7 @@ export function slide(matrix, update, oldestMs) {
     }
   }
   for (let row = 0; row < update.height; row += 1) {
-    // A range across rows counted nothing; what is known of it concerns each of these rows.
+    // A row that spans several shown rows has no counts (checked above), only possible marks.
     const into = place[row] < 0 ? null : place[row];
     for (let x = 0; x < update.width; x += 1) {
       const column = kept + x - left;
@@ -105,7 +106,7 @@ export function slide(matrix, update, oldestMs) {
   const older = matrix.events.filter(
     (event) => event.time_ms < update.columns[0].start && event.time_ms >= columns[0].start,
   );
-  // Routes may have split or merged: the rows say which ones they have now.
+  // Routes may have split or merged: the rows of the update have the current ones.
   const rows = sameRows ? update.rows : matrix.rows;
   return finish({
     ...matrix,
@@ -127,7 +128,7 @@ export function slide(matrix, update, oldestMs) {
   });
 }
 
-/** The blocks of both; `null` where one lies across the columns that go, stay or come. */
+/** The blocks of both; `null` if one lies across columns that are dropped, kept or added. */
 function joinBlocks(known, told, left, kept) {
   const blocks = [];
   for (const block of known) {
@@ -139,7 +140,7 @@ function joinBlocks(known, told, left, kept) {
   return [...blocks, ...told.map((block) => ({ ...block, column: block.column + kept - left }))];
 }
 
-/** The conflicts of both answers, each once. */
+/** The conflicts of both, each once. */
 function joined(known, told) {
   const name = (conflict) => JSON.stringify([conflict.group_id, conflict.term, conflict.nodes]);
   const names = new Set(known.map(name));

@@ -1,5 +1,5 @@
 // Reads the packed form of a matrix (`encoding=packed`): cells as one string of Z85, row by row.
-// What the forms mean is written in src/json/src/packed.rs.
+// src/json/src/packed.rs specifies it.
 
 import { BadAnswer } from "./bad.js";
 
@@ -26,7 +26,7 @@ function z85(text) {
   return bytes;
 }
 
-/** Reads numbers of 7 bits a byte, lowest first. Past 2^53 they are as near as a double comes. */
+/** Reads numbers of 7 bits per byte, lowest first. Above 2^53 they are as exact as a double. */
 class Numbers {
   constructor(bytes) {
     this.bytes = bytes;
@@ -72,7 +72,7 @@ export function unpackCells(cells, count) {
   return values;
 }
 
-/** Sets `mark` in `flags` where the answer says so; whether it does anywhere. */
+/** Sets `mark` in `flags` as the answer says. Returns whether any cell has it. */
 export function unpackMarks(marks, flags, mark) {
   if (marks === undefined || marks === null) return false;
   const bytes = z85(marks.data);

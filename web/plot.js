@@ -1,5 +1,5 @@
-// Draws the heatmap on two canvases: cells that change with data and view below, and the pointer
-// above. Keys are only ever drawn as text.
+// Draws the heatmap on two canvases: one for the cells, which change with data and view, and one
+// above for the pointer. Keys are only ever drawn as text.
 
 import { Cells } from "./cells.js";
 import { drawEventTicks, drawEvents } from "./events.js";
@@ -17,13 +17,13 @@ export class Plot {
     this.events = [];
     this.cursor = null;
     this.pinned = null;
-    /** Which rows a table points out: a function of a row. */
+    /** The rows that a table highlights, as a function of a row. */
     this.lit = null;
     this.box = null;
     this.style = { palette: "ember", theme: "dark", scale: "log", brightness: 0, zone: "local" };
     this.cells = new Cells();
     this.sides = new Sides();
-    /** A gesture is under way: many pictures of one matrix follow each other. */
+    /** A gesture is under way: the matrix is drawn many times. */
     this.moving = false;
     this.asked = { base: false, overlay: false };
     new ResizeObserver(() => this.resize()).observe(base);
@@ -39,7 +39,7 @@ export class Plot {
       canvas.width = Math.max(1, Math.round(clientWidth * this.ratio));
       canvas.height = Math.max(1, Math.round(clientHeight * this.ratio));
     }
-    /** Size of letters in CSS pixels: larger on a screen that is looked at from further away. */
+    /** The font size in CSS pixels; larger on a screen that is viewed from further away. */
     this.letters = clientWidth > 2_000 ? 14 : 11;
     const narrow = clientWidth < 560;
     const left = narrow ? 84 : Math.min(210, Math.max(130, clientWidth * 0.14));
@@ -56,7 +56,7 @@ export class Plot {
     this.draw();
   }
 
-  /** What was drawn once and kept is of another matrix, size or style. */
+  /** The matrix, the size or the style has changed: discards the cached images. */
   forget() {
     this.cells.forget();
     this.sides.forget();
@@ -90,7 +90,7 @@ export class Plot {
     );
   }
 
-  /** Shows a matrix; the view is all of it unless one is given. */
+  /** Shows a matrix, all of it unless a view is given. */
   setMatrix(matrix, view) {
     this.matrix = matrix;
     this.raster = matrix ? new Raster(matrix, this.style) : null;
@@ -197,7 +197,7 @@ export class Plot {
     context.strokeRect(left - 0.5, top - 0.5, width + 1, height + 1);
   }
 
-  /** The rows and columns that the view shows some of. */
+  /** The rows and columns that are visible in the view, in whole or in part. */
   visible() {
     const { columns, height } = this.matrix;
     const { t0, t1, r0, r1 } = this.view;
@@ -212,7 +212,10 @@ export class Plot {
     };
   }
 
-  /** Events of the view with their places; at most 500, so a storm of splits stays drawable. */
+  /**
+   * The events in the view with their positions; at most 500, so that many splits can still be
+   * drawn.
+   */
   shownEvents() {
     if (!this.view) return [];
     const { t0, t1 } = this.view;
@@ -266,7 +269,7 @@ export class Plot {
     }
   }
 
-  /** Bands over the rows that are pointed out. */
+  /** Bands over the highlighted rows. */
   drawLit(context) {
     const { left, top, width, height } = this.area;
     const { rows } = this.matrix;
@@ -284,7 +287,9 @@ export class Plot {
     }
   }
 
-  /** Where the beginning of the pinned cell is in the matrix of now; `null` where it is not. */
+  /**
+   * The position of the pinned cell's beginning in the current matrix; `null` if it is not there.
+   */
   pinnedCell() {
     if (!this.pinned || !this.matrix) return null;
     return cellHolding(this.matrix, this.pinned.start, this.pinned.t0);
@@ -309,7 +314,7 @@ export class Plot {
     context.restore();
   }
 
-  /** Where a cell is drawn, clipped to the plot, at least one pixel large. */
+  /** The rectangle of a cell, clipped to the plot, at least one pixel large. */
   cellBox({ row, column }) {
     const { left, top, width, height } = this.area;
     const clip = (value, low, high) => Math.min(high, Math.max(low, value));

@@ -1,15 +1,16 @@
-// What the page asks the node for: parameters of a matrix, as the state of the page says.
+// The parameters of the queries that the page sends, derived from its state.
 
 import { serverNow } from "./api.js";
 import { WINDOWS } from "./state.js";
 
-/** The parameters of the matrix that the state describes. */
+/** The parameters of the matrix for a state. */
 export function queryOf(state) {
   const parameters = { series: state.series, max_rows: state.rows, max_columns: state.columns };
   if (state.from !== null) {
     Object.assign(parameters, { from_ms: state.from, to_ms: state.to });
   } else {
-    // Without an end the node adds the column in progress; the start is by its clock too.
+    // Without an end the node includes the column in progress and uses its own clock for the start
+    // too.
     parameters.from_ms = Math.round(serverNow() - WINDOWS[state.last]);
   }
   if (state.start !== "") parameters.start = state.start;
@@ -19,7 +20,7 @@ export function queryOf(state) {
   return parameters;
 }
 
-/** The same query for the load inside one route: rows as fine as can be, one column. */
+/** The same query for the load inside one route: as many rows as possible, one column. */
 export const routeQueryOf = (state, route) => ({
   ...queryOf(state),
   start: route.start,
@@ -28,16 +29,16 @@ export const routeQueryOf = (state, route) => ({
   max_columns: 1,
 });
 
-/** Two states of equal names ask for the same matrix, apart from the time. */
+/** States with equal names request the same matrix, apart from the time. */
 export const queryName = (state) => {
   const { series, last, from, to, start, end, role, axis, rows, columns } = state;
   return JSON.stringify([series, last, from, to, start, end, role, axis, rows, columns]);
 };
 
-/** Two states of equal names ask for the same stream of columns. */
+/** States with equal names request the same stream of columns. */
 export const streamName = ({ series, start, end, role }) =>
   JSON.stringify([series, start, end, role]);
 
-/** Whether a stream can follow the state: not a window that ended, nor the routes of then. */
+/** Whether a stream can follow the state: not for a window that has an end, nor for past routes. */
 export const isStreamed = (state) =>
   state.refresh === "live" && state.from === null && state.axis === "now";

@@ -17,7 +17,7 @@ export class Raster {
     this.masks = new Map();
   }
 
-  /** Cells pooled `fx` by `fy`, as a canvas; drawn once and kept while the matrix is shown. */
+  /** Cells pooled `fx` by `fy`, as a canvas that is drawn once per matrix. */
   image(fx, fy) {
     return cached(this.images, `${fx} ${fy}`, () =>
       paint(this.steps.level(fx, fy), (pixels, data) => {
@@ -34,7 +34,7 @@ export class Raster {
     return step > 0 ? css(this.colours[step]) : "transparent";
   }
 
-  /** Where cells bear a mark, as an opaque mask; `null` where none does. */
+  /** The cells with a mark, as an opaque mask; `null` if there are none. */
   mask(mark, fx, fy) {
     if ((this.marks & mark) === 0) return null;
     return cached(this.masks, `${mark} ${fx} ${fy}`, () =>
@@ -47,14 +47,16 @@ export class Raster {
   }
 }
 
-/** Bytes of cells, and of ever larger blocks of them; each level is made from the one before. */
+/**
+ * The bytes of cells pooled by increasing powers of two; each level is made from the one before.
+ */
 class Pyramid {
   constructor(data, width, height, join) {
     this.levels = new Map([["1 1", { data, width, height }]]);
     this.join = join;
   }
 
-  /** Blocks of `fx` by `fy` cells; both are powers of two. */
+  /** The level for `fx` by `fy` cells; both are powers of two. */
   level(fx, fy) {
     return cached(this.levels, `${fx} ${fy}`, () =>
       (fx > 1 ? this.narrower(this.level(fx / 2, fy)) : this.lower(this.level(fx, fy / 2))));
@@ -91,7 +93,7 @@ function cached(map, key, make) {
   return map.get(key);
 }
 
-/** One byte a cell: 0 for nothing, else a step of the ramp, never 0. */
+/** One byte per cell: 0 for no operations, else a step of the ramp, which is never 0. */
 function steps(matrix, style) {
   const step = scaler(matrix.max, style);
   const result = new Uint8Array(matrix.painted.length);
@@ -113,7 +115,7 @@ function paint({ data, width, height }, fill) {
   return canvas;
 }
 
-/** The power of two that makes cells of `size` device pixels at least one pixel large. */
+/** The power of two by which cells of `size` device pixels must be pooled to fill one pixel. */
 export function poolFactor(size) {
   let factor = 1;
   while (size * factor < 1 && factor < 4096) factor *= 2;

@@ -1,17 +1,17 @@
-// The rows of a picture: they stay while somebody looks at it, whatever is planned today, so that
-// nothing moves by itself. More detail is offered when it pays.
+// The rows of the heatmap. They stay the same while it is shown, whatever a new plan would be, so
+// that nothing moves by itself. More detail is offered if it pays.
 
 import { queryName, queryOf, streamName } from "./query.js";
 
-/** From this gain on more detail is offered. */
+/** More detail is offered from this gain on. */
 const PAYS = 1.5;
-/** A picture of fewer rows is planned anew by itself where that pays: nothing much is shown yet. */
+/** With fewer rows than this, rows are planned anew without asking: little is shown yet. */
 const FEW_ROWS = 32;
 const PLAN_EVERY_MS = 5_000;
 
 const HEX = "hex:";
 
-/** A key as a list of keys takes it. */
+/** A key in the form of a comma-separated list. */
 function listed(key) {
   if (!key.includes(",")) return key;
   const bytes = new TextEncoder().encode(key);
@@ -23,12 +23,12 @@ export class KeptRows {
     this.plan();
   }
 
-  /** The keys between the rows, for the question of this name; none: rows are planned. */
+  /** The boundaries to send with the query of this name; `null`: rows are planned. */
   boundaries(name) {
     return this.name === name ? this.keys : null;
   }
 
-  /** Keeps the rows of an answer, unless it was asked for on rows that are kept. */
+  /** Keeps the rows of an answer, unless it was requested with these rows. */
   answered(name, matrix) {
     if (this.name === name || matrix.height === 0) return;
     this.name = name;
@@ -36,18 +36,18 @@ export class KeptRows {
     this.planned = performance.now();
   }
 
-  /** The parameters of what is shown, on the rows that are kept. */
+  /** The parameters of the query, with the rows that are kept. */
   query(state) {
     const keys = this.boundaries(queryName(state));
     return keys ? { ...queryOf(state), boundaries: keys } : queryOf(state);
   }
 
-  /** A name for the stream of the same. */
+  /** The name of the stream for this query. */
   streamName(state) {
     return streamName(state) + (this.boundaries(queryName(state)) ?? "");
   }
 
-  /** Forgets the rows, so that the next answer has those that are planned now. */
+  /** Discards the rows, so that the next answer has newly planned ones. */
   plan(load) {
     this.name = null;
     this.keys = null;
@@ -55,11 +55,11 @@ export class KeptRows {
     load?.();
   }
 
-  /** Shows the offer of more detail, where it pays. */
+  /** Shows the offer of more detail if it pays. */
   offer(button, matrix) {
     button.hidden = !this.offers(matrix);
     const times = matrix.axisGain.toFixed(1);
-    button.title = `Rows planned now would tell ${times} times as much apart`;
+    button.title = `Newly planned rows would show ${times} times as much detail`;
   }
 
   offers(matrix) {

@@ -1,4 +1,4 @@
-// What stands around the cells: the key axis, the time axis and the sums along both.
+// The parts around the cells: the key axis, the time axis and the sums along both.
 
 import { folderBands, keyMarks, timeMarks } from "./axes.js";
 import { poolFactor } from "./raster.js";
@@ -8,7 +8,7 @@ export class Sides {
     this.forget();
   }
 
-  /** What was drawn is of another matrix, size or style. */
+  /** The matrix, the size or the style has changed. */
   forget() {
     this.bars = new Map();
     this.letter = 0;

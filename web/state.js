@@ -1,4 +1,5 @@
-// What is shown: in the address, so that a link reproduces it, and the taste of it remembered here.
+// The state of the page. It is in the URL, so that a link reproduces it; preferences are also
+// stored in the browser.
 
 export const WINDOWS = {
   "15m": 900_000,
@@ -16,7 +17,7 @@ const between = (low, high) => (text) => {
   return text !== "" && value >= low && value <= high ? value : undefined;
 };
 
-// name: [default, how it is read, remembered on this machine]
+// name: [default, parser, whether the browser stores it]
 const FIELDS = {
   tab: ["heat", one("heat", "routes", "cluster"), false],
   series: ["writes", one("writes", "reads", "write-bytes", "read-bytes"), false],
@@ -52,7 +53,7 @@ function remembered() {
   }
 }
 
-/** The view of an address; what it does not say comes from memory, then from the defaults. */
+/** The state of a URL. Missing values come from the stored preferences, then from the defaults. */
 export function readState(hash) {
   const asked = new URLSearchParams(hash.replace(/^#/, ""));
   const memory = remembered();
@@ -69,7 +70,7 @@ export function readState(hash) {
   return state;
 }
 
-/** The address of a view. Everything but defaults is in it, remembered or not. */
+/** The URL of a state. It has everything but defaults, even what is stored. */
 export function writeState(state) {
   const said = new URLSearchParams();
   for (const [name, [fallback, , remember]] of Object.entries(FIELDS)) {
@@ -87,6 +88,6 @@ export function rememberState(state) {
   try {
     localStorage.setItem(MEMORY, JSON.stringify(memory));
   } catch {
-    // Storage may be full or forbidden; then the view is forgotten with the page.
+    // Storage may be full or forbidden; then preferences last as long as the page.
   }
 }

@@ -4,10 +4,10 @@ import { element, keyElement } from "./details.js";
 import { exact, short, span, stamp } from "./format.js";
 import { compareBytes, keyBytes, showEnd, showStart } from "./keys.js";
 
-/** A page of 100,000 rows helps nobody and stops the browser; the search narrows it down. */
+/** A table of 100,000 rows would stop the browser; the search narrows it down. */
 const MOST_ROWS = 500;
 
-/** Routes as the page works on them: with the bytes of their bounds, in key order. */
+/** Routes in key order, with the bytes of their start keys. */
 export function readRoutes(json) {
   const routes = (Array.isArray(json?.routes) ? json.routes : []).map((route) => ({
     id: Number(route.route_id),
@@ -39,15 +39,15 @@ export function routeOf(routes, bytes) {
   return Math.max(0, low - 1);
 }
 
-/** Whether two ranges of keys have a key in common. */
+/** Whether two key ranges overlap. */
 export function overlaps(a, b) {
   const before = (end, start) => end !== null && compareBytes(keyBytes(end), keyBytes(start)) <= 0;
   return !before(a.end, b.start) && !before(b.end, a.start);
 }
 
 /**
- * The load of each route in the window, by its place in `routes`: exact where a row is one route or
- * a part of one, else the row's sum shared out evenly, which `about` says.
+ * The load of each route in the window, by its index in `routes`: exact if its rows have no other
+ * route, else with an equal share of the sum of a row of several routes, and `about` is set.
  */
 export function loads(routes, matrix) {
   const known = new Map();
@@ -77,8 +77,8 @@ const ORDERS = {
 };
 
 /**
- * Routes that match a search: by `#id` that one alone, else by id, or the one that holds the key
- * and those with that prefix.
+ * Routes that match a search: for `#id` the route with this id only; else the route with this id,
+ * the one that contains the key, and those that start with it.
  */
 function found(routes, find) {
   if (find === "") return routes;
@@ -156,17 +156,20 @@ export function showRoutes(
   kept?.();
 }
 
-/** Who leads a route's group: leaders change without the routes. */
+/**
+ * The leader of a route's group. The cluster status knows it better, because leaders change without
+ * the routes.
+ */
 function leaderOf(route, cluster) {
   const group = cluster?.groups?.find((each) => each.group_id === route.group);
   const leader = group ? group.leader : route.leader;
   return leader == null ? "none known" : `node ${leader}`;
 }
 
-/** What each line of a table stands for. */
+/** The route or group of each line of a table. */
 const lines = new WeakMap();
 
-/** Remembers which line and button of a table has the focus; gives it back when called. */
+/** Remembers which line and button of a table has the focus. The returned function restores it. */
 function focusIn(body) {
   const line = document.activeElement?.closest?.("tr");
   if (!line || !body.contains(line)) return null;
@@ -180,7 +183,7 @@ function focusIn(body) {
   };
 }
 
-/** Marks the routes of a row of the heatmap; `scroll`: and brings the first into view. */
+/** Highlights the routes of a row of the heatmap; with `scroll`, scrolls to the first. */
 function linkRoutes(body, row, scroll) {
   let first = null;
   for (const line of body.children) {
@@ -195,14 +198,14 @@ function linkRoutes(body, row, scroll) {
     box.scrollTop = above - box.clientHeight / 3;
 }
 
-/** Marks in both tables what a row of the heatmap holds. */
+/** Highlights the routes and the group of a row of the heatmap in both tables. */
 export function linkTables({ routes, groups }, row) {
   linkRoutes(routes, row, true);
   for (const line of groups.children)
     line.classList.toggle("linked", lines.get(line) === row.group);
 }
 
-/** A button in a row that opens something itself. */
+/** A button in a line that can itself be clicked. */
 function act(text, label, run) {
   const stop = (event) => event.stopPropagation();
   return element(
@@ -220,13 +223,13 @@ function act(text, label, run) {
   );
 }
 
-/** The route after this one, where both are in one group and so can become one. */
+/** The next route if it is in the same group and can be merged; else `null`. */
 export function mergeable(routes, route) {
   const next = routes[route.at + 1];
   return next && next.group === route.group ? next : null;
 }
 
-/** `lost`: nobody answers, and what is shown is from before. */
+/** `lost`: no node answers, and `cluster` is the last known state. */
 export function showCluster(cluster, lost, { line, members, groups }, linked, does) {
   const list = (value) => (Array.isArray(value) ? value : []);
   line.textContent = [
@@ -267,7 +270,7 @@ function stateText(member, lost) {
 const stateClass = (member) =>
   !member.ok || member.read_only || member.not_ready ? "bad" : "good";
 
-/** Changes of replicas that are left; `null` is what the node does not know. */
+/** The moves of replicas that remain; `null`: the node does not know. */
 function movesText({ moves_left: left, moves_waiting: waiting }) {
   if (left === undefined || left === 0) return "";
   if (left === null) return "this node does not know what is left to move";

@@ -1,5 +1,5 @@
-// Turns a gesture into a query: the view of the heatmap as a time window and a key range. Pure, so
-// it can be tested without a page.
+// Converts the view after a gesture to a time window and a key range. Pure, so that it can be
+// tested without a page.
 
 import { further } from "./further.js";
 import { compareBytes, keyBytes } from "./keys.js";
@@ -7,7 +7,7 @@ import { routeOf } from "./tables.js";
 
 const NEAR = 0.02;
 
-/** The state after a view was committed, or `null` where it shows what is shown already. */
+/** The state for a committed view, or `null` if it equals the current state. */
 export function committed(state, matrix, view, routes, nowMs) {
   const change = {};
   const first = matrix.columns[0];
@@ -24,7 +24,7 @@ export function committed(state, matrix, view, routes, nowMs) {
 }
 
 function times({ t0, t1 }, step, nowMs) {
-  // Nothing is known of the future; the window ends with the column in progress.
+  // The window ends with the column in progress at the latest.
   const end = Math.min(Math.ceil(t1), Math.ceil(nowMs + step));
   const wide = Math.max(1_000, Math.round(t1 - t0));
   return { from: Math.max(0, end - wide), to: end };
@@ -39,7 +39,7 @@ function keys(matrix, view, routes) {
   let { start } = rows[top];
   let { end } = rows[bottom];
   if (Math.abs(r1 - r0 - height) < NEAR * height) {
-    // Moved, not zoomed. Nothing lies before the first key and after the last.
+    // Moved, not zoomed. The key space ends at the first and last key.
     if (r0 < 0 ? rows[0].start === "" : rows[height - 1].end === null) return {};
     if (r0 < 0) start = further(rows, r0 / height).start;
     else end = further(rows, r0 / height).end;
@@ -51,7 +51,10 @@ function keys(matrix, view, routes) {
   return { start, end };
 }
 
-/** How many routes a share of the shown range is; at least one, so every zoom out widens it. */
+/**
+ * The number of routes in a share of the shown range; at least one, so that every zoom out widens
+ * it.
+ */
 function routesShown(share, rows, routes) {
   const first = routeOf(routes, keyBytes(rows[0].start));
   const end = rows.at(-1).end;

@@ -1,10 +1,14 @@
-//! A disk that fills up under three real nodes, to the last byte, and gets room again.
+//! Three real nodes on a disk that fills up completely and is then freed.
 //!
-//! Needs root for a small file system in memory; without, it says so and passes.
+//! Needs root to mount a small file system in memory. Without it the test is skipped and says so.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use serde_json::Value;
 
 use crate::support::disk::SmallDisk;
 use crate::support::{Cluster, eventually, http_get, stderr};
-use serde_json::Value;
 
 /// An eighth of it is the floor.
 const DISK_BYTES: u64 = 160 << 20;
@@ -21,6 +25,20 @@ fn metric(cluster: &Cluster, index: usize, name: &str) -> u64 {
     let page = http_get(&cluster.http[index], "/metrics");
     let line = page.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
     line.unwrap_or_else(|| panic!("{name} is not in {page}")).parse().expect("a whole number")
+}
+
+fn free(disk: &SmallDisk) -> u64 {
+    let space = rustix::fs::statvfs(&disk.0).expect("the disk is mounted");
+    space.f_bavail * space.f_frsize
+}
+
+/// Writes a file that leaves so many bytes free; 0: until the disk is full.
+fn fill(disk: &SmallDisk, name: &str, leave: u64) -> PathBuf {
+    let path = disk.0.join(name);
+    let mut file = std::fs::File::create(&path).expect("an empty file");
+    let chunk = vec![7u8; 64 << 10];
+    while free(disk) > leave && file.write_all(&chunk).is_ok() {}
+    path
 }
 
 fn read_only(status: &Value) -> usize {
@@ -59,7 +77,7 @@ fn no_harm_a_full_disk_makes_the_nodes_read_only_in_words_and_room_makes_them_wr
     cluster.wait_until_serving();
 
     // Someone else takes most of the disk; what is left above the floor is soon written.
-    let other = disk.fill("other", FLOOR_BYTES + (12 << 20));
+    let other = fill(&disk, "other", FLOOR_BYTES + (12 << 20));
     let value = "v".repeat(VALUE_BYTES);
     let (mut acknowledged, mut others) = (0, 0);
     let refusal = loop {
@@ -81,7 +99,7 @@ fn no_harm_a_full_disk_makes_the_nodes_read_only_in_words_and_room_makes_them_wr
                 || format!("{} {:?} {status}", stderr(&put), each.clone().collect::<Vec<_>>());
             assert!(others < 4, "{}", said());
         }
-        assert!(acknowledged < 1_000, "nothing was refused with {} bytes free", disk.free());
+        assert!(acknowledged < 1_000, "nothing was refused with {} bytes free", free(&disk));
     };
     assert!(acknowledged > 5, "{acknowledged} acknowledged, then {refusal}");
     assert!(refusal.contains("is full"), "{refusal}");
@@ -106,7 +124,7 @@ fn no_harm_a_full_disk_makes_the_nodes_read_only_in_words_and_room_makes_them_wr
 
     // To the last byte: the ballast is what the nodes then have, and it is enough to elect leaders,
     // and to start.
-    let rest = disk.fill("rest", 0);
+    let rest = fill(&disk, "rest", 0);
     std::thread::sleep(std::time::Duration::from_secs(1));
     cluster.kill(1);
     cluster.spawn(1);

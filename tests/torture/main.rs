@@ -25,8 +25,18 @@ mod net;
 mod record;
 mod record_tests;
 mod schedule;
-#[path = "../support/mod.rs"]
-mod support;
+#[path = "../support"]
+mod support {
+    mod clock;
+    mod cluster;
+    mod commands;
+    pub mod disk;
+    mod processes;
+
+    pub use clock::{clock_apart, faketime};
+    pub use cluster::{Cluster, PATIENCE, eventually, http_answer, is_ready};
+    pub use processes::stderr;
+}
 mod workload;
 
 use std::collections::BTreeMap;

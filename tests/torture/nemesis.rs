@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 
 use crate::net::Net;
 use crate::schedule::{Fault, Heal};
-use crate::support::disk::SmallDisk;
+use crate::support::disk::{SmallDisk, mount};
 use crate::support::{Cluster, clock_apart, eventually, faketime, http_answer};
 use crate::workload::Workload;
 
@@ -179,19 +179,19 @@ impl Nemesis<'_> {
         };
         let read_only = |node: &usize| says(*node, "keyviz_disk_full 1");
         let writes = |node: &usize| says(*node, "keyviz_disk_full 0");
-        disks.iter().for_each(|disk| disk.leave(FLOOR_BYTES / 2));
+        disks.iter().for_each(|disk| leave_free(disk, FLOOR_BYTES / 2));
         eventually("who has no room is read-only", || nodes.iter().all(read_only));
         if all_but_votes {
             // Not in one step: what a node cannot see coming between two looks, it cannot outlive.
-            disks.iter().for_each(|disk| disk.leave(FLOOR_BYTES / 5));
+            disks.iter().for_each(|disk| leave_free(disk, FLOOR_BYTES / 5));
             let holds = |node: &usize| self.cluster.data(*node).join("BALLAST").exists();
             eventually("the ballast is given up", || !nodes.iter().any(holds));
-            disks.iter().for_each(|disk| disk.leave(FLOOR_BYTES / 10));
+            disks.iter().for_each(|disk| leave_free(disk, FLOOR_BYTES / 10));
         }
         std::thread::sleep(full);
         eventually("there is still no room", || nodes.iter().all(read_only));
         for disk in disks {
-            assert!(disk.resize(DISK_BYTES), "a disk can grow");
+            assert!(resize(disk, DISK_BYTES), "a disk can grow");
         }
         eventually("who has room takes writes again", || nodes.iter().all(writes));
         // A kill before that would cost all that the node had counted.
@@ -254,4 +254,19 @@ impl Nemesis<'_> {
         }
         0
     }
+}
+
+/// Makes a disk so small that this many bytes are free, as if something else had taken the rest.
+fn leave_free(disk: &SmallDisk, bytes: u64) {
+    eventually("the disk shrinks while it is written", || {
+        let space = rustix::fs::statvfs(&disk.0).expect("the disk is mounted");
+        let used = (space.f_blocks - space.f_bfree) * space.f_frsize;
+        resize(disk, used + bytes)
+    });
+}
+
+/// Changes the size of a disk. False: more is stored on it.
+fn resize(disk: &SmallDisk, bytes: u64) -> bool {
+    let done = mount(&format!("remount,size={bytes}"), &disk.0);
+    done.is_ok_and(|output| output.status.success())
 }

@@ -208,23 +208,7 @@ async fn add_node(args: AddNodeArgs) -> Result<(), CliError> {
 }
 
 async fn remove_node(args: RemoveNodeArgs) -> Result<(), CliError> {
-    let request = proto::RemoveNodeRequest { id: args.id };
-    let client = args.nodes.client()?;
-    // A repeated request for a node that is leaving already has no effect.
-    let mut gone = client
-        .call(Effect::Repeatable, |channel| async move {
-            ClusterClient::new(channel).remove_node(request).await
-        })
-        .await?
-        .into_inner()
-        .gone;
-    let mut moves = 0;
-    if !args.no_wait {
-        // A node that has left receives no more entries, so the others are asked.
-        let others = others(&client, args.id).await?;
-        moves = waiting::wait(&others, Until::Gone(args.id)).await?.moves;
-        gone = true;
-    }
+    let Removal { gone, moves } = remove(&args.nodes.client()?, args.id, !args.no_wait).await?;
     let mut out = output::stdout();
     match args.format {
         OneFormat::Json => {
@@ -243,6 +227,31 @@ async fn remove_node(args: RemoveNodeArgs) -> Result<(), CliError> {
     }
     out.flush()?;
     Ok(())
+}
+
+/// How far the removal of a member has come.
+struct Removal {
+    /// It is removed; otherwise it is leaving.
+    gone: bool,
+    /// The moves of replicas that were waited for.
+    moves: u64,
+}
+
+/// Requests the removal of a member and, if `wait`, waits until it is removed.
+async fn remove(client: &Client, id: u64, wait: bool) -> Result<Removal, CliError> {
+    let request = proto::RemoveNodeRequest { id };
+    // For a member that is leaving already, the request has no effect.
+    let removal = client.call(Effect::Repeatable, |channel| async move {
+        ClusterClient::new(channel).remove_node(request).await
+    });
+    let gone = removal.await?.into_inner().gone;
+    if !wait {
+        return Ok(Removal { gone, moves: 0 });
+    }
+    // A node that has left receives no more entries, so the others are asked.
+    let others = others(client, id).await?;
+    let moves = waiting::wait(&others, Until::Gone(id)).await?.moves;
+    Ok(Removal { gone: true, moves })
 }
 
 /// A client of all members but one.

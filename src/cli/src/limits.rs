@@ -32,7 +32,7 @@ pub struct TooFewThreads {
     pub source: io::Error,
 }
 
-/// Whether so many nodes on so many workers get their threads.
+/// Whether the system grants the threads for so many nodes on so many workers.
 ///
 /// # Errors
 /// [`TooFewThreads`].

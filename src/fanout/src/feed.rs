@@ -2,7 +2,7 @@
 //! has.
 //!
 //! ```text
-//!   poller of a question: every second and shortly after each boundary
+//!   poller of a query: every second and shortly after each boundary
 //!      cluster matrix from the cursor on: what closed since, and the column in progress
 //!                 |
 //!            broadcast (bounded) ----> each subscriber, which has a cursor of its own
@@ -33,7 +33,7 @@ use super::request::{MatrixAnswer, MatrixError, MatrixRequest};
 /// second. Each viewer with rows of its own is one.
 pub const MAX_FEEDS: usize = 64;
 
-/// Most subscribers of a node.
+/// The maximum number of subscribers of a node.
 pub const MAX_SUBSCRIBERS: usize = 1_024;
 
 /// Updates that wait for a subscriber before it counts as behind.
@@ -58,11 +58,12 @@ pub struct ColumnsUpdate {
     pub answer: Arc<MatrixAnswer>,
     /// End of the last column that does not change any more, in Unix milliseconds.
     pub cursor_ms: u64,
-    /// When it was asked for: what is told of a column by a later one stands.
+    /// The time of its request. If two updates have the same column, the one requested later is
+    /// valid.
     asked: Instant,
 }
 
-/// Why nobody can subscribe.
+/// Why a subscription is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FeedError {
     /// The question itself is refused.
@@ -106,7 +107,7 @@ pub struct Subscription {
     question: MatrixRequest,
     stop: CancellationToken,
     cursor_ms: Option<u64>,
-    /// When the last update that was told was asked for.
+    /// The time of the request for the last update that was sent.
     told: Option<Instant>,
     first: Option<ColumnsUpdate>,
 }
@@ -192,7 +193,7 @@ impl Subscription {
         }
         loop {
             let update = match self.updates.recv().await {
-                // It waited in the queue while this one asked for itself.
+                // It waited in the queue while this subscriber made a query of its own.
                 Ok(update) if Some(update.asked) < self.told => continue,
                 Ok(update) if continues(&update, self.cursor_ms) => update,
                 // A gap between this subscriber's columns and the poller's is fetched.
@@ -208,8 +209,8 @@ impl Subscription {
         }
     }
 
-    /// Notes what is told. The poller's cursor may be behind this one's, where it has waited for a
-    /// member for longer: what was told for good here stays so.
+    /// Records what was sent. The poller's cursor may be behind this one if the poller has waited
+    /// longer for a member: a column that was final here stays final.
     fn tell(&mut self, update: ColumnsUpdate) -> ColumnsUpdate {
         let cursor_ms = self.cursor_ms.map_or(update.cursor_ms, |told| told.max(update.cursor_ms));
         (self.cursor_ms, self.told) = (Some(cursor_ms), Some(update.asked));
@@ -332,7 +333,7 @@ mod tests {
     fn once_nobody_is_waited_for_longer_than_agreed() {
         let missing = [NodeStatus::default()];
         assert_eq!(settled(0, &columns(100_000, 1_000, 200), &missing), 180_000);
-        // A column as wide as that is told twice.
+        // A column as wide as that is sent twice.
         assert_eq!(settled(0, &columns(600_000, 600_000, 2), &missing), 1_200_000);
     }
 

@@ -10,13 +10,13 @@ use keyviz_directory::Directory;
 use super::local::LocalMatrix;
 use super::peers::PeerMatrix;
 
-/// What a fan-out is made of.
+/// The parts of a fan-out.
 pub struct FanoutParts {
     /// This node.
     pub node: NodeId,
     /// Its own counts.
     pub local: Arc<LocalMatrix>,
-    /// Who else there is.
+    /// The other members.
     pub directory: Arc<Directory>,
     /// The routes, as they are and were.
     pub catalog: AppliedCatalog,

@@ -1,20 +1,21 @@
-//! How much matrix work a node does at a time, and how it is called off.
+//! Limits the matrix work of a node, and cancels it.
 //!
 //! ```text
-//!   own queries ----> at most MAX_QUERIES under way, MAX_WAITING_QUERIES wait --+
+//!   own queries ----> at most MAX_QUERIES at a time, MAX_WAITING_QUERIES wait --+
 //!                                                                              v
-//!   peers' questions --------> at most MAX_WAITING_COMPUTATIONS wait ----> computations,
+//!   queries of peers --------> at most MAX_WAITING_COMPUTATIONS wait ----> computations,
 //!                                                                          half of the cores
 //! ```
 //!
-//! Who comes when the queue is full is refused at once, in words: a queue without a bound would let
-//! every answer come too late. Nothing that holds a place in the second queue waits for one in the
-//! first, so the two cannot block each other. What an asker does to put an answer together (plan
-//! and merge) is bounded by the first and does not wait in the second: it is due at the deadline.
+//! A request that finds its queue full is refused at once: in a queue without a bound every answer
+//! would come too late. A holder of a place in the second queue never waits for the first, so the
+//! two cannot block each other. The coordinating node's own part of a query (to plan and to merge)
+//! is bounded by the first queue and does not wait in the second, because it is due at the
+//! deadline.
 //!
-//! A computation runs on a thread of its own, which nobody can stop from outside. It looks at a
-//! flag between columns; dropping the future that waits for it (a client that went away, a stream
-//! that was reset, a deadline) sets the flag.
+//! A computation runs on a thread of its own, which cannot be stopped from outside. It checks a
+//! flag between columns. Dropping the future that waits for it (a disconnected client, a reset
+//! stream, a deadline) sets the flag.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -22,14 +23,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Most cluster and node queries that a node puts together at once. Each may hold the parts of all
+/// The maximum number of cluster and node queries in progress. Each may hold the parts of all
 /// members, so this times 256 MiB bounds their memory.
 pub const MAX_QUERIES: usize = 4;
 
-/// Most distinct queries that wait for a place.
+/// The maximum number of distinct queries that wait for a place.
 pub const MAX_WAITING_QUERIES: usize = 64;
 
-/// Most questions of peers that wait to be computed.
+/// The maximum number of computations for peers that wait.
 pub const MAX_WAITING_COMPUTATIONS: usize = 128;
 
 /// The node is at its limit of matrix work.
@@ -79,7 +80,7 @@ pub enum Asker {
     Peer,
 }
 
-/// A place among those who work; given back when dropped.
+/// A place for work in progress; released when dropped.
 #[derive(Debug)]
 pub struct ComputeSlot {
     _permit: OwnedSemaphorePermit,
@@ -109,15 +110,15 @@ impl Work {
         }
     }
 
-    /// A place for a query, in turn.
+    /// Waits for a place for a query, in order of arrival.
     ///
     /// # Errors
-    /// Too many wait; returned at once.
+    /// Too many queries wait. This error is returned at once.
     pub async fn query(&self) -> Result<ComputeSlot, Busy> {
         self.queries.enter(self.queries.most_waiting).await
     }
 
-    /// The error of a query whose turn did not come in time.
+    /// The error of a query that did not get a place in time.
     pub(super) fn busy(&self) -> Busy {
         self.queries.busy(self.queries.most_waiting)
     }
@@ -127,7 +128,7 @@ impl Work {
     /// return `None` once it is not.
     ///
     /// # Errors
-    /// At once where it is a peer's and too many wait.
+    /// For a peer, [`WorkError::Busy`] at once if too many computations wait.
     pub async fn compute<T: Send + 'static>(
         &self,
         asker: Asker,
@@ -219,12 +220,12 @@ pub(super) async fn off_the_runtime<T: Send + 'static>(
     }
 }
 
-/// How much a computation gives way: against a thread of the store that wants the same core it gets
-/// a quarter of it.
+/// The niceness of a computation: next to a thread of the store on the same core it gets a quarter
+/// of the time.
 const NICE: i32 = 5;
 
-/// Runs `compute` on a thread of its own of low priority, which no thread of the runtime can have,
-/// as it could not get its own back.
+/// Runs `compute` on a thread of its own with low priority. A thread of the runtime cannot be used,
+/// because it could not restore its priority.
 fn behind_the_store<T: Send>(compute: impl FnOnce() -> T + Send) -> std::io::Result<T> {
     std::thread::scope(|scope| {
         let low = || {
@@ -239,7 +240,7 @@ fn behind_the_store<T: Send>(compute: impl FnOnce() -> T + Send) -> std::io::Res
 
 #[cfg(target_os = "linux")]
 fn give_way() {
-    // Here a thread has a priority of its own. Where it may not be lowered it stays as it was.
+    // On Linux each thread has its own priority. If it may not be lowered, it stays.
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::debug!(%error, "a computation runs at the priority of the store");
     }
@@ -296,7 +297,7 @@ impl Places {
     }
 }
 
-/// One of those who wait, for as long as it lives.
+/// Counts as waiting for as long as it exists.
 struct Waiting<'a> {
     count: &'a AtomicUsize,
     before: usize,

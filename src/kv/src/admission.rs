@@ -50,30 +50,29 @@ impl Admission {
     pub(super) fn request(&self, bytes: usize) -> Result<Admitted, KvError> {
         let request = Arc::clone(&self.requests).try_acquire_owned();
         let request = request.map_err(|_| KvError::Busy { what: "requests" })?;
-        let pieces = match u32::try_from(bytes / PIECE_BYTES).unwrap_or(u32::MAX) {
-            0 => None,
-            pieces => {
-                let pieces = Arc::clone(&self.pieces).try_acquire_many_owned(pieces);
-                Some(pieces.map_err(|_| KvError::Busy { what: "bytes of requests" })?)
-            }
-        };
-        Ok(Admitted { _permits: [Some(request), pieces] })
+        Ok(Admitted { _permits: [Some(request), self.pieces(bytes, "bytes of requests")?] })
     }
 
-    /// Takes on the answer to a request that was taken on, which carries so many bytes: they are
-    /// held until the client has taken them.
+    /// Admits the answer to an admitted request, with this many bytes. They count until the client
+    /// has read them.
     pub(super) fn answer(&self, bytes: usize) -> Result<Admitted, KvError> {
-        let pieces = match u32::try_from(bytes / PIECE_BYTES).unwrap_or(u32::MAX) {
-            0 => None,
-            pieces => {
-                let pieces = Arc::clone(&self.pieces).try_acquire_many_owned(pieces);
-                Some(pieces.map_err(|_| KvError::Busy { what: "bytes of answers" })?)
-            }
-        };
-        Ok(Admitted { _permits: [None, pieces] })
+        Ok(Admitted { _permits: [None, self.pieces(bytes, "bytes of answers")?] })
     }
 
-    /// Takes on a scan.
+    fn pieces(
+        &self,
+        bytes: usize,
+        what: &'static str,
+    ) -> Result<Option<OwnedSemaphorePermit>, KvError> {
+        let pieces = u32::try_from(bytes / PIECE_BYTES).unwrap_or(u32::MAX);
+        if pieces == 0 {
+            return Ok(None);
+        }
+        let permit = Arc::clone(&self.pieces).try_acquire_many_owned(pieces);
+        permit.map(Some).map_err(|_| KvError::Busy { what })
+    }
+
+    /// Admits a scan.
     pub(super) fn scan(&self) -> Result<Admitted, KvError> {
         let scan = Arc::clone(&self.scans).try_acquire_owned();
         let scan = scan.map_err(|_| KvError::Busy { what: "scans" })?;

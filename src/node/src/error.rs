@@ -62,7 +62,7 @@ pub enum NodeError {
         folder: String,
         /// Whose it is.
         found: NodeId,
-        /// Who asks.
+        /// The node that asks.
         id: NodeId,
     },
     /// The folder was bootstrapped differently.
@@ -116,7 +116,7 @@ pub enum NodeError {
         id: NodeId,
         /// Its folder.
         folder: String,
-        /// Who said so, and what.
+        /// The member, and what it said.
         reason: String,
     },
     /// A record of the folder could not be written.

@@ -56,8 +56,7 @@ impl Node {
         self.http
     }
 
-    /// Reads certificates, tokens and secrets anew at once, which also happens by itself within a
-    /// second or two of a change.
+    /// Rereads certificates, tokens and secrets at once, which otherwise happens within a second.
     ///
     /// # Errors
     /// Of each file that cannot be used; the previous credentials stay in force.

@@ -1,5 +1,5 @@
-//! The id of the request that a task serves: what a peer is told of it, and the span of what a peer
-//! passed on.
+//! The id of the request that a task serves: passing it to peers, and the span of a request that a
+//! peer passed on.
 
 use tonic::codegen::http::HeaderValue;
 use tonic::metadata::{Ascii, MetadataValue};

@@ -16,7 +16,7 @@ use super::client::PeerClient;
 /// Time limit for a member's status.
 pub const STATUS_DEADLINE: Duration = Duration::from_secs(2);
 
-/// What was said; members that are missing did not answer.
+/// The answers; members that are missing did not answer.
 #[derive(Clone, Default, Debug)]
 pub struct ClusterSnapshot {
     members: BTreeSet<NodeId>,
@@ -84,9 +84,9 @@ impl ClusterSnapshot {
         leading.max_by_key(|(_, view)| view.term).map(|(node, _)| node)
     }
 
-    /// The last entry of the catalog group's leader, where most of those who vote answered and
-    /// nobody knows of a later term. Everything that was agreed on before the snapshot was taken is
-    /// at or before it: a later leader would have asked one of those who answered for its vote.
+    /// The last entry of the catalog group's leader, if a majority of the voters answered and none
+    /// knows a later term. Everything that was committed before the snapshot is at or before this
+    /// entry: a later leader would have needed the vote of one of those that answered.
     pub fn catalog_end(&self) -> Option<u64> {
         let leader = self.leader(GroupId::CATALOG)?;
         let leader = self.replica(leader, GroupId::CATALOG)?;
@@ -95,7 +95,7 @@ impl ClusterSnapshot {
         (!later && answered * 2 > leader.voters.len()).then_some(leader.last_log_index)
     }
 
-    /// Those who vote.
+    /// The voters.
     pub fn voters(&self, group: GroupId) -> BTreeSet<NodeId> {
         let newest = self.newest(group);
         newest.map(|view| view.voters.iter().copied().map(NodeId).collect()).unwrap_or_default()

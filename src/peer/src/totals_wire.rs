@@ -1,8 +1,8 @@
 //! Round one's answer, between [`NodeTotals`] and the wire.
 //!
-//! A node has thousands of ranges, of which nearly all end where the next one begins. An asker that
-//! can read them gets them packed: the keys one after the other, the numbers in lists. One of an
-//! older version gets a message a range.
+//! A node has thousands of ranges, most of which end where the next one begins. A coordinating node
+//! that can read it gets the packed form: the concatenated keys, and lists of numbers. One of an
+//! earlier version gets a message per range.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
@@ -24,8 +24,7 @@ const END_IS_NEXT: u32 = 0;
 const NO_END: u32 = 1;
 const END_LENGTH: u32 = 2;
 
-/// Round one's answer to an asker that reads ranges `packed`, or does not. There is always at least
-/// one chunk.
+/// The answer of round one in chunks, `packed` or not. There is at least one chunk.
 pub fn totals_chunks(
     totals: NodeTotals,
     cluster_id: &str,

@@ -15,7 +15,7 @@ pub enum ProposeError {
     /// Not proposed: another node leads, or none does.
     #[error("this node does not lead the group")]
     NotLeader {
-        /// Who does.
+        /// The leader, if known.
         leader: KnownLeader,
     },
     /// Not proposed: too much is under way.
@@ -75,7 +75,7 @@ pub enum ReadError {
     /// Another node leads, or none does.
     #[error("this node does not lead the group")]
     NotLeader {
-        /// Who does.
+        /// The leader, if known.
         leader: KnownLeader,
     },
     /// No quorum confirmed in time that this node leads.
@@ -95,10 +95,10 @@ pub enum ChangeError {
     /// Another node leads, or none does.
     #[error("this node does not lead the group")]
     NotLeader {
-        /// Who does.
+        /// The leader, if known.
         leader: KnownLeader,
     },
-    /// The change makes no sense now, in words.
+    /// Why the change makes no sense now.
     #[error("the change is refused: {0}")]
     Refused(String),
     /// It may or may not take effect.

@@ -1,4 +1,4 @@
-//! Raft: many groups a node over one database and one connection a peer.
+//! Raft: many groups per node, over one database and one connection per peer.
 //!
 //! The layers above give a group a [`Machine`] and propose opaque commands; they receive a log
 //! position, the term of the leader that proposed the command, and the machine's reply. Reads go to
@@ -67,7 +67,7 @@ pub use machine::digest::{ArmedDigest, DigestError, DigestProgress, RowsDigest};
 pub use machine::dump::Dump;
 pub use machine::survivor::{SurvivingReplica, Survivor};
 pub use machine::{Machine, MachineError};
-pub use records::RecordError;
+pub use records::{RecordError, decode_record, encode_record};
 pub use rounds::Rounds;
 pub use runtime::Reproducible;
 pub use storage::{

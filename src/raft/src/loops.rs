@@ -1,8 +1,8 @@
-//! The loops of this layer that nobody awaits, and what happens if one panics.
+//! The loops of this layer that no task awaits, and what happens if one panics.
 //!
-//! Such a panic would leave a node that looks alive but no longer writes its log, notices a full
-//! disk, compacts its logs, or publishes who leads a group. So it is caught and published with the
-//! name of the loop, and whoever runs the node stops it: see [`Storage::failed_loop`].
+//! After such a panic the node would look alive, but no longer write its log, notice a full disk,
+//! compact its logs, or publish leaders. The panic is therefore caught and published with the name
+//! of the loop, and the owner of the node stops it: see [`Storage::failed_loop`].
 //!
 //! [`Storage::failed_loop`]: crate::Storage::failed_loop
 

@@ -26,7 +26,7 @@ struct State<T> {
 }
 
 impl<T: Clone + Send + 'static> Rounds<T> {
-    /// Rounds that nobody has joined yet.
+    /// Rounds without callers.
     pub fn new() -> Arc<Self> {
         Arc::new(Rounds { state: Mutex::new(State { running: false, waiting: Vec::new() }) })
     }

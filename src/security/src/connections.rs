@@ -1,21 +1,21 @@
-//! The connections that callers hold, the calls on each, and which of them are ended.
+//! The connections of callers, the calls on each, and which connections are closed.
 //!
-//! A connection takes a descriptor, of which a process has a number, and an answer that its caller
-//! does not take holds memory. So a connection on which nothing moves ends:
+//! A connection uses a file descriptor, and an answer that its caller does not read holds memory. A
+//! connection without progress is therefore closed:
 //!
-//! | the connection | ends |
+//! | connection | is closed |
 //! |---|---|
-//! | never asked anything | after [`FIRST_REQUEST_WITHIN`] |
-//! | has no call under way | [`IDLE_WITHIN`] after its last |
-//! | has an answer that waits to be taken, and nothing moves on it | after [`IDLE_WITHIN`] |
+//! | without a first request | after [`FIRST_REQUEST_WITHIN`] |
+//! | without a call in progress | [`IDLE_WITHIN`] after the last one |
+//! | with an answer that waits to be read, and no progress | after [`IDLE_WITHIN`] |
 //!
-//! Where other calls on it do move, as behind a proxy, only what waits to be taken for so long is
-//! given up. A call whose answer has nothing to say yet, such as a watch, may last. (Whether the
-//! other end is still there is what the HTTP/2 pings are for.)
+//! If other calls on it make progress, as behind a proxy, only the answers that have waited that
+//! long are dropped. A call whose answer has nothing to send yet, such as a watch, may last.
+//! (HTTP/2 pings detect whether the other end still exists.)
 //!
-//! Some descriptors stay free for the node's own use: where callers hold all others, the connection
-//! on which nothing has moved for longest makes room for a new one, so that a peer, which is never
-//! idle for long, always gets in. Where something moves on each, the new one is closed.
+//! Some descriptors are reserved for the node itself. If callers hold all others, the connection
+//! that has been without progress for longest is closed in favour of a new one, so that a peer,
+//! which is never idle for long, always gets in. If all make progress, the new one is closed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
@@ -28,17 +28,17 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// The first request of a connection comes within this time.
+/// The first request of a connection must arrive within this time.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(30);
 
-/// A connection on which nothing moves is kept this long.
+/// A connection without progress is kept this long.
 const IDLE_WITHIN: Duration = Duration::from_secs(300);
 
-/// The pause between two looks.
+/// The interval between checks.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Descriptors that stay free for files, for connections to other nodes and for listeners; a half
-/// of all where there are few.
+/// Descriptors reserved for files, for connections to other nodes and for listeners; half of all if
+/// there are few.
 const RESERVE: u64 = 256;
 
 /// The kind of a port.
@@ -82,7 +82,7 @@ struct State {
 /// A call under way.
 #[derive(Default)]
 struct Call {
-    /// Since when a piece of its answer waits to be taken.
+    /// Since when a part of its answer waits to be read.
     waits: Option<Instant>,
     give_up: Option<GiveUp>,
 }
@@ -103,7 +103,7 @@ pub struct ConnectionCounts {
     pub closed_idle: u64,
     /// Closed at once because there were too many.
     pub turned_away: u64,
-    /// Answers that were given up because nobody took them.
+    /// Answers that were dropped because their clients did not read them.
     pub unread: u64,
 }
 
@@ -123,7 +123,7 @@ impl std::fmt::Debug for Connections {
 }
 
 impl Connections {
-    /// At most so many.
+    /// At most `most` connections.
     pub fn of(most: usize) -> Self {
         let inner = Inner {
             open: Mutex::default(),
@@ -227,7 +227,7 @@ impl Activity {
         state.moved.elapsed() >= limit && (state.calls.is_empty() || unread())
     }
 
-    /// How to give up the answers that nobody takes.
+    /// The functions that drop answers which are not read.
     fn unread(&self) -> Vec<GiveUp> {
         let mut state = self.state.lock();
         let late = state.calls.values_mut().filter(|call| call.waits_for(IDLE_WITHIN));
@@ -312,14 +312,14 @@ impl std::fmt::Debug for UnderWay {
 }
 
 impl UnderWay {
-    /// What frees the answer, should nobody take it.
+    /// Registers the function that frees the answer if it is not read.
     pub fn unless_taken(&self, give_up: impl FnOnce() + Send + 'static) {
         if let Some(call) = self.activity.state.lock().calls.get_mut(&self.id) {
             call.give_up = Some(Box::new(give_up));
         }
     }
 
-    /// A piece of the answer waits to be taken: what was before it is taken.
+    /// A part of the answer waits to be read; the parts before it were.
     pub fn gave(&self) {
         self.moved(Some);
     }

@@ -29,7 +29,7 @@ pub(super) fn ends_at(
     own: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
 ) -> Option<u64> {
-    // A certificate that has ended is told with its end, and so are those that end before it.
+    // An expired certificate is reported with its end, and so are those that end before it.
     let mut end = None;
     let mut at = END_OF_TIME_S;
     for _ in 0..LONGEST_CHAIN {

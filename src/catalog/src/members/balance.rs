@@ -28,7 +28,7 @@ pub struct NodeView {
 /// A group as it is now.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupView {
-    /// Who holds it.
+    /// The nodes that hold it.
     pub replicas: Vec<NodeId>,
     /// Its leader, if known.
     pub leader: Option<NodeId>,
@@ -59,7 +59,7 @@ pub struct ReplicaMove {
 pub struct LeaderMove {
     /// The group.
     pub group: GroupId,
-    /// Who shall lead it.
+    /// The node that shall lead it.
     pub to: NodeId,
 }
 

@@ -5,16 +5,15 @@ use std::io::Write as _;
 use clap::Args;
 use serde::Serialize;
 
-use super::super::client::{Effect, NodeArgs};
+use super::super::client::NodeArgs;
 use super::current::status;
-use super::waiting::{self, Until};
+use super::{Removal, remove};
 use crate::CliError;
 use crate::data::kv::OneFormat;
 use crate::flags::values;
 use crate::terminal::output;
 use keyviz_json::NodeIdJson;
 use keyviz_proto as proto;
-use keyviz_proto::cluster_client::ClusterClient;
 
 #[derive(Args, Debug)]
 pub(super) struct ReplaceNodeArgs {
@@ -100,21 +99,7 @@ fn check(status: &proto::ClusterStatus, old: u64, new: u64) -> Result<(), Replac
 pub(super) async fn run(args: ReplaceNodeArgs) -> Result<(), CliError> {
     let client = args.nodes.client()?;
     check(&status(&client).await?, args.old, args.new)?;
-    let request = proto::RemoveNodeRequest { id: args.old };
-    // For a member that is leaving already this is not an error; a repeated request has no effect.
-    let mut gone = client
-        .call(Effect::Repeatable, |channel| async move {
-            ClusterClient::new(channel).remove_node(request).await
-        })
-        .await?
-        .into_inner()
-        .gone;
-    let mut moves = 0;
-    if !args.no_wait {
-        let others = super::others(&client, args.old).await?;
-        moves = waiting::wait(&others, Until::Gone(args.old)).await?.moves;
-        gone = true;
-    }
+    let Removal { gone, moves } = remove(&client, args.old, !args.no_wait).await?;
     let (old, new) = (args.old, args.new);
     let mut out = output::stdout();
     match args.format {

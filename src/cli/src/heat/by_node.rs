@@ -4,10 +4,10 @@ use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
 
+use super::csv::{ROW_HEADER, row_head};
 use crate::heatmap::{header, noun};
 use crate::terminal::output::{self, Format};
 use crate::terminal::text::{self, thousands};
-use keyviz_json::key_text;
 use keyviz_proto as proto;
 
 /// A table of the nodes, or CSV with one line per row and a number per node.
@@ -73,23 +73,13 @@ fn state(node: &proto::NodeStatus) -> String {
 /// One line per row; nodes by id.
 fn csv_rows(out: &mut impl Write, matrix: &proto::Matrix) -> io::Result<()> {
     let mut csv = csv::WriterBuilder::new().from_writer(out);
-    let fixed = ["bucket_id", "start", "end", "group_id", "route_count", "total"];
     let nodes = matrix.by_node.iter().map(|share| format!("node_{}", share.id));
-    csv.write_record(fixed.map(str::to_owned).into_iter().chain(nodes))?;
+    csv.write_record(ROW_HEADER.map(str::to_owned).into_iter().chain(nodes))?;
     for (index, row) in matrix.rows.iter().enumerate() {
-        let total = row.values.iter().fold(0u64, |sum, value| sum.saturating_add(*value));
-        let fixed = [
-            key_text(row.bucket_id.as_bytes()).into_owned(),
-            key_text(&row.start).into_owned(),
-            row.end.as_deref().map(key_text).unwrap_or_default().into_owned(),
-            row.group_id.map(|group| group.to_string()).unwrap_or_default(),
-            row.route_count.to_string(),
-            total.to_string(),
-        ];
         // A peer of the right version has one number per row.
         let part = |share: &proto::NodeShare| share.rows.get(index).copied().unwrap_or_default();
         let parts = matrix.by_node.iter().map(|share| part(share).to_string());
-        csv.write_record(fixed.into_iter().chain(parts))?;
+        csv.write_record(row_head(row).into_iter().chain(parts))?;
     }
     csv.flush()
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use keyviz_proto as proto;
 
-/// The rows of a live heatmap: those of its first answer, so that nothing moves while somebody
-/// looks. Only a picture of few rows, as of a cluster that has just begun, is planned anew.
+/// The rows of a live heatmap: those of its first answer, so that nothing moves by itself. Only a
+/// heatmap with few rows, as of a new cluster, is planned anew.
 #[derive(Debug)]
 pub(crate) struct LiveRows {
     /// The keys between the rows that are kept; none: rows are planned.
@@ -16,7 +16,7 @@ pub(crate) struct LiveRows {
     planned: Instant,
 }
 
-/// A picture of fewer rows is planned anew by itself where that pays.
+/// Below this number of rows, rows are planned anew without asking, if that pays.
 const FEW_ROWS: usize = 32;
 /// And at most this often.
 const PLAN_EVERY: Duration = Duration::from_secs(5);
@@ -71,7 +71,7 @@ impl LiveRows {
     }
 }
 
-/// How much more detail rows planned anew would show, where that pays.
+/// How much more detail newly planned rows would show, if that pays.
 pub(crate) fn more_detail(matrix: &proto::Matrix) -> Option<f64> {
     matrix.axis_gain.filter(|gain| *gain >= GAIN_THAT_PAYS)
 }

@@ -58,7 +58,7 @@ pub struct Row {
     pub end: Option<Bytes>,
     /// Number of further routes of the row.
     pub more_routes: u64,
-    /// Sum over all columns of what was counted for the row alone.
+    /// The sum over all columns of the counts for the row alone.
     pub sum: u64,
     /// One a drawn column.
     pub cells: Vec<Cell>,

@@ -25,7 +25,7 @@ fn marks(row: &mut proto::Row) -> [&mut Vec<u32>; 3] {
 /// `None` where a count lies across rows, a column is of another width, or something between would
 /// be missing.
 ///
-/// Roles are of the whole that was asked for; they are left out until the next.
+/// Roles are those of the whole query; an update leaves them out.
 pub(super) fn slide(
     shown: &proto::Matrix,
     update: &proto::Matrix,

@@ -1,5 +1,4 @@
-//! What a live heatmap shows and how the keys change it. Pure: the clock and the routes are passed
-//! in.
+//! The view of a live heatmap and how keys change it. Pure: the clock and the routes are passed in.
 
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ const ZOOM: f64 = 0.5;
 /// Shortest window.
 const LEAST_MS: f64 = 1_000.0;
 
-/// What a key asks for.
+/// The effect of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Act {
     /// Nothing changed.
@@ -27,13 +26,13 @@ pub(super) enum Act {
     Draw,
     /// The question changed.
     Ask,
-    /// Rows are to be planned anew.
+    /// Plan the rows anew.
     Plan,
     /// The end.
     Quit,
 }
 
-/// A cell, by what it stands for: it stays where it is when columns come and go.
+/// A cell, identified by its key and time, so that it stays in place when columns come and go.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Place {
     /// A key of its row.

@@ -1,8 +1,8 @@
 //! `routes split --auto`: the key that halves the load of a route.
 //!
-//! Only what was counted for a range of its own decides; what was counted for several together
-//! (blocks) is on neither side, and is told. A column in progress counts: the sampler resolves a
-//! range that has become hot within seconds.
+//! Only counts of single ranges decide. Counts of several ranges together (blocks) are on neither
+//! side and are reported separately. The column in progress is included: the sampler resolves a
+//! newly hot range within seconds.
 
 use std::fmt;
 use std::io::Write as _;
@@ -80,7 +80,7 @@ impl Halves {
     }
 }
 
-/// The key that halves what a route of the list was counted for in the last `window`.
+/// The key that halves the load of a listed route in the last `window`.
 ///
 /// # Errors
 /// Where there is no such key, with when to try again.

@@ -92,11 +92,11 @@ pub(super) async fn of_routes(client: &Client) -> Option<RouteLoads> {
 /// Reads and writes of a route's keys.
 #[derive(Debug, Default)]
 pub(super) struct InRoute {
-    /// What was counted for ranges, with newer columns weighing more.
+    /// Counts of single ranges, with newer columns weighing more.
     pub(super) weighed: Vec<(KeyRange, u64)>,
     /// The same as counted.
     pub(super) counted: Vec<(KeyRange, u64)>,
-    /// What was counted for several ranges together, or for more than the route.
+    /// Counts of several ranges together, or of more than the route.
     pub(super) in_blocks: u64,
 }
 
@@ -157,7 +157,7 @@ impl InRoute {
         if recent { &self.weighed } else { &self.counted }
     }
 
-    /// What was counted before a key, and from it on.
+    /// The counts before a key, and from it on.
     pub(super) fn halves(&self, key: &Bytes) -> (u64, u64) {
         self.counted.iter().fold((0, 0), |(left, right): (u64, u64), (range, load)| {
             match range.start < *key {

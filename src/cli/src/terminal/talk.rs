@@ -134,7 +134,7 @@ fn write_all(received: &Receiver<Item>) {
                     queue.bytes.fetch_sub(line.len(), Ordering::Relaxed);
                 }
             }
-            // Who asked may have waited long enough.
+            // The caller may have stopped waiting.
             Item::Flush(done) => drop(done.try_send(())),
         }
     }

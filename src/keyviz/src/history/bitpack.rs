@@ -1,9 +1,9 @@
-//! Whole numbers in few bits: the streams that packed cells are made of.
+//! Packs whole numbers into few bits: the streams that packed cells consist of.
 //!
-//! Numbers come in blocks of up to [`BLOCK`]. A block has one bit width for all (frame of
-//! reference) and, for the few numbers that need more, their upper bits apart ("patched", as PFOR
-//! in Zukowski et al., Super-Scalar RAM-CPU Cache Compression, 2006), so that one hot cell does not
-//! widen its neighbours.
+//! Numbers are packed in blocks of up to [`BLOCK`]. A block has one bit width (frame of reference).
+//! The upper bits of the few numbers that need more are stored separately ("patched", as in PFOR:
+//! Zukowski et al., Super-Scalar RAM-CPU Cache Compression, 2006), so one hot cell does not widen
+//! its neighbours.
 //!
 //! ```text
 //! block:   width u8 (0..=64) | patches u8 | count * width bits, little-endian, padded to a byte
@@ -14,7 +14,7 @@
 /// Numbers in a block.
 pub(crate) const BLOCK: usize = 128;
 
-/// Bytes that have to follow a stream, so that any number can be read with one wide load.
+/// Bytes that must follow a stream, so that any number can be read with one eight-byte load.
 pub(crate) const PADDING: usize = 8;
 
 /// Appends a number of 1 to 10 bytes.
@@ -26,7 +26,7 @@ pub(crate) fn put_varint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-/// Takes a number off the front of `input`; `None` if it is cut short or has more than 64 bits.
+/// Takes a number off the front of `input`; `None` if it is truncated or exceeds 64 bits.
 pub(crate) fn take_varint(input: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
@@ -52,7 +52,7 @@ fn bit_len(value: u64) -> usize {
     64 - value.leading_zeros() as usize
 }
 
-/// The width with which a block of `values` is smallest, and its size in bytes.
+/// The width at which a block of `values` is smallest, and its size in bytes.
 pub(crate) fn best_width(values: &[u64]) -> (usize, usize) {
     let mut lengths = [0usize; 65];
     values.iter().for_each(|&value| lengths[bit_len(value)] += 1);
@@ -117,7 +117,7 @@ pub(crate) fn take_block(input: &mut &[u8], count: usize, out: &mut [u64; BLOCK]
     Some(())
 }
 
-/// Passes over a block without reading its numbers.
+/// Skips a block without reading its numbers.
 pub(crate) fn skip_block(input: &mut &[u8], count: usize) -> Option<()> {
     let [width, patches, rest @ ..] = input else { return None };
     let packed = (count * usize::from(*width)).div_ceil(8) + usize::from(*patches);
@@ -129,8 +129,8 @@ pub(crate) fn skip_block(input: &mut &[u8], count: usize) -> Option<()> {
     Some(())
 }
 
-/// As [`take_block`], and adds each number times `unit` to its sum, saturating. Half the cost of
-/// the two steps, as no number is written down in between.
+/// As [`take_block`], but adds each number times `unit` to its sum, saturating. This costs half of
+/// the two steps, because no number is stored in between.
 pub(crate) fn add_block(input: &mut &[u8], unit: u64, sums: &mut [u64]) -> Option<()> {
     let [width, patches, rest @ ..] = input else { return None };
     let (width, patches, count) = (usize::from(*width), usize::from(*patches), sums.len());
@@ -141,7 +141,8 @@ pub(crate) fn add_block(input: &mut &[u8], unit: u64, sums: &mut [u64]) -> Optio
     if unit == 1 {
         each_number(rest, width, sums, |sum, value| *sum = sum.saturating_add(value));
     } else {
-        // Products of what is packed here are exact; of anything else they are to be no panic.
+        // Products of numbers packed here are exact. Others wrap, so that malformed input cannot
+        // panic.
         each_number(rest, width, sums, |sum, value| {
             *sum = sum.saturating_add(value.wrapping_mul(unit));
         });
@@ -159,13 +160,13 @@ pub(crate) fn add_block(input: &mut &[u8], unit: u64, sums: &mut [u64]) -> Optio
     Some(())
 }
 
-/// `packed` has at least [`PADDING`] bytes more than the numbers need.
+/// `packed` must have at least [`PADDING`] bytes beyond the numbers.
 fn unpack(packed: &[u8], width: usize, out: &mut [u64]) {
     each_number(packed, width, out, |out, value| *out = value);
 }
 
-/// Calls `place` with each element of `out` and its number. Widths are spelled out, so that the
-/// shifts of eight numbers, which begin at a byte, are constants.
+/// Calls `place` with each element of `out` and its number. Narrow widths are compile-time
+/// constants, so the shifts of eight numbers, which begin at a byte, are constants too.
 fn each_number(packed: &[u8], width: usize, out: &mut [u64], place: impl Fn(&mut u64, u64)) {
     macro_rules! narrow {
         ($($width:literal)*) => {
@@ -183,7 +184,7 @@ fn each_narrow<const WIDTH: usize>(packed: &[u8], out: &mut [u64], place: impl F
     let (eights, rest) = out.as_chunks_mut::<8>();
     let mut at = 0;
     for eight in eights {
-        // Eight numbers of up to 24 bits are in 24 bytes, of which the padding may be some.
+        // Eight numbers of up to 24 bits take at most 24 bytes; a load may reach into the padding.
         let bytes: &[u8] = &packed[at..];
         for (index, out) in eight.iter_mut().enumerate() {
             let bit = index * WIDTH;
@@ -203,7 +204,8 @@ fn each_wide(packed: &[u8], width: usize, out: &mut [u64], place: impl Fn(&mut u
     for out in out {
         let (at, shift) = (bit >> 3, bit & 7);
         let low = load(packed, at) >> shift;
-        // A number begins in the first byte of the load, so up to 57 bits are in its eight.
+        // A number begins in the first byte of the load, so up to 57 of its bits are in the eight
+        // bytes.
         let value = match shift {
             0 => low,
             _ if width <= 57 => low,

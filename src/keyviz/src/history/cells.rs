@@ -1,8 +1,8 @@
 //! The non-zero cells of one axis, packed by series.
 //!
 //! Five streams of blocks (see [`super::bitpack`]) in one buffer: the gaps between the slots that
-//! have counts, then each series. A dense run of slots costs no bits for its gaps. Bytes are mostly
-//! so many a read or write, so a block of a byte series may hold the difference to
+//! have counts, then each series. A dense run of slots needs no bits for its gaps. Since most reads
+//! and writes of a slot have similar sizes, a block of a byte series may store the difference to
 //! `operations * unit` instead.
 //!
 //! ```text
@@ -17,11 +17,12 @@ use super::bitpack::{
 };
 use crate::sampler::counts::{Counts, Series};
 
-/// Packed cells. Well-formed by construction: [`Cells::new`] packs them, [`Cells::decode`] checks.
+/// Packed cells. They are always well-formed: [`Cells::new`] packs them, and [`Cells::decode`]
+/// checks them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Cells {
     count: u32,
-    /// Where the streams of the series begin.
+    /// The offset of each series' stream.
     starts: [u32; 4],
     /// Padded.
     data: Box<[u8]>,
@@ -30,7 +31,7 @@ pub(crate) struct Cells {
 /// The slots of a block of cells.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Slots<'a> {
-    /// Neighbours, from this one on.
+    /// Consecutive slots, from this one on.
     From(u32),
     /// Ascending.
     List(&'a [u32]),
@@ -63,10 +64,10 @@ const fn index(series: Series) -> usize {
     }
 }
 
-/// Gaps are closed where at least one slot in so many has counts.
+/// Gaps are filled if at least one in this many slots has counts.
 const MOST_FILLED: usize = 2;
 
-/// The head of a block of gaps that are all 0: no width and no patches.
+/// The header of a block of gaps that are all 0: no width and no patches.
 const NO_GAPS: [u8; 2] = [0, 0];
 
 const WELL_FORMED: &str = "cells are packed here or checked when decoded";
@@ -74,8 +75,8 @@ const WELL_FORMED: &str = "cells are packed here or checked when decoded";
 impl Cells {
     /// Packs cells with ascending slots, none of them zero.
     ///
-    /// Gaps cost time at every reading, so where nearly all slots have counts the others get a
-    /// zero, as long as that takes no more than an eighth more room.
+    /// Gaps cost time whenever cells are read. If most slots have counts, the others are therefore
+    /// stored as zeros, unless that takes more than an eighth more space.
     pub fn new(cells: &[(u32, Counts)]) -> Self {
         let packed = Self::pack(cells);
         let ([(first, _), ..], [.., (last, _)]) = (cells, cells) else { return packed };
@@ -120,7 +121,7 @@ impl Cells {
         Cells { count, starts, data: data.into_boxed_slice() }
     }
 
-    /// Number of cells, those of zero included that close gaps.
+    /// The number of cells, including the zeros that fill gaps.
     pub fn len(&self) -> usize {
         self.count as usize
     }
@@ -158,7 +159,7 @@ impl Cells {
         }
     }
 
-    /// Adds one series to the sums of the axis, one a slot, saturating.
+    /// Adds one series to the sums of the axis, one sum per slot, saturating.
     pub fn add_to(&self, series: Series, sums: &mut [u64]) {
         let mut gaps = &self.data[..];
         let mut stream = &self.data[self.starts[index(series)] as usize..];
@@ -195,7 +196,7 @@ impl Cells {
         }
     }
 
-    /// All cells, in order, without zeros that close gaps.
+    /// All cells in order, without the zeros that fill gaps.
     pub fn to_vec(&self) -> Vec<(u32, Counts)> {
         let mut cells = vec![(0, Counts::ZERO); self.len()];
         for series in Series::ALL {
@@ -218,7 +219,7 @@ impl Cells {
         cells
     }
 
-    /// Appends number, length and streams.
+    /// Appends the number of cells, the length of the streams, and the streams.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let data = &self.data[..self.data.len() - PADDING];
         put_varint(u64::from(self.count), out);
@@ -226,7 +227,7 @@ impl Cells {
         out.extend_from_slice(data);
     }
 
-    /// Takes cells of an axis of `slots` slots off the front of `input`; `None` if they are
+    /// Takes the cells of an axis with `slots` slots off the front of `input`; `None` if they are
     /// malformed.
     pub fn decode(input: &mut &[u8], slots: usize) -> Option<Self> {
         let count = u32::try_from(take_varint(input)?).ok()?;
@@ -242,7 +243,7 @@ impl Cells {
     }
 }
 
-/// Goes through all streams; where those of the series start.
+/// Checks all streams, and returns the offsets of the series' streams.
 fn check(data: &[u8], count: usize, slots: usize) -> Option<[u32; 4]> {
     let mut input = data;
     let (mut out, mut list) = ([0; BLOCK], [0; BLOCK]);
@@ -268,7 +269,8 @@ fn check(data: &[u8], count: usize, slots: usize) -> Option<[u32; 4]> {
     (input.len() == PADDING).then_some(starts)
 }
 
-/// The slots behind gaps, from `next` on; one past the last slot.
+/// Converts gaps to slots, from `next` on. Returns one past the last slot; `None` if a slot exceeds
+/// 32 bits.
 pub(crate) fn slots_of(gaps: &[u64], mut next: u32, slots: &mut [u32; BLOCK]) -> Option<u32> {
     for (&gap, slot) in gaps.iter().zip(slots) {
         *slot = next.checked_add(u32::try_from(gap).ok()?)?;
@@ -296,7 +298,7 @@ fn take_predicted(
     Some(())
 }
 
-/// As [`take_predicted`], to sums.
+/// As [`take_predicted`], but adds to sums.
 fn add_predicted(stream: &mut &[u8], base: &mut &[u8], sums: &mut [u64]) -> Option<()> {
     let unit = take_varint(stream)?;
     if unit == 0 {
@@ -304,7 +306,7 @@ fn add_predicted(stream: &mut &[u8], base: &mut &[u8], sums: &mut [u64]) -> Opti
         return skip_block(base, sums.len());
     }
     if stream.get(..2)? == NO_GAPS {
-        // Nothing to add to the prediction, as with values of one size.
+        // The prediction is exact, as for values of one size.
         *stream = &stream[2..];
         return add_block(base, unit, sums);
     }
@@ -318,7 +320,7 @@ fn add_predicted(stream: &mut &[u8], base: &mut &[u8], sums: &mut [u64]) -> Opti
     Some(())
 }
 
-/// Chooses the unit of a block of a byte series, and turns `block` into what is packed with it.
+/// Chooses the unit for a block of a byte series, and replaces `block` by the numbers to pack.
 fn unit(cells: &[(u32, Counts)], operations: Series, block: &mut [u64]) -> u64 {
     let count: u128 = cells.iter().map(|(_, counts)| u128::from(counts.get(operations))).sum();
     let bytes: u128 = block.iter().map(|&bytes| u128::from(bytes)).sum();
@@ -326,7 +328,7 @@ fn unit(cells: &[(u32, Counts)], operations: Series, block: &mut [u64]) -> u64 {
     if unit == 0 {
         return 0;
     }
-    // Products are to be exact, so that parts of them can be added up by themselves.
+    // Products must be exact, so that `add_block` can add parts of them separately.
     if cells.iter().any(|(_, counts)| counts.get(operations).checked_mul(unit).is_none()) {
         return 0;
     }
@@ -335,7 +337,7 @@ fn unit(cells: &[(u32, Counts)], operations: Series, block: &mut [u64]) -> u64 {
         *rest = zigzag(bytes.wrapping_sub(counts.get(operations).wrapping_mul(unit)));
     }
     let rest = &rest[..block.len()];
-    // Reading a prediction costs reading the operations too: a bit or two is not worth it.
+    // A prediction costs reading the operations too, so it must save a third.
     if best_width(rest).1 * 3 > best_width(block).1 * 2 {
         return 0;
     }
@@ -343,7 +345,7 @@ fn unit(cells: &[(u32, Counts)], operations: Series, block: &mut [u64]) -> u64 {
     unit
 }
 
-/// Small negative numbers as small ones.
+/// Maps numbers of small magnitude to small numbers.
 fn zigzag(value: u64) -> u64 {
     value << 1 ^ (value.cast_signed() >> 63).cast_unsigned()
 }

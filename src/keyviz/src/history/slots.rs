@@ -1,11 +1,10 @@
-//! What packed cells are cells of: slots, shared by all columns that have the same ones.
+//! The slots of packed cells, shared by all columns that have the same ones.
 //!
 //! A layout has tens of thousands of slots, and each split, learned boundary or change of leaders
-//! makes another layout that is nearly the same. So a layout is cut into chunks, at slots whose
-//! first key hashes to a certain remainder (content-defined chunking, as in Muthitacharoen et al.,
-//! LBFS, 2001), and equal chunks are kept once: a change costs the chunks that it touches. Who
-//! leads which group changes with other things than the keys do, and is kept apart, as
-//! [`LeaderTerms`].
+//! makes a new layout that is nearly the same. A layout is therefore cut into chunks, at slots
+//! whose first key hashes to a certain remainder (content-defined chunking, as in Muthitacharoen et
+//! al., LBFS, 2001), and equal chunks are stored once: a change costs only the chunks that it
+//! affects. Leaders change independently of keys and are stored separately, as [`LeaderTerms`].
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -19,23 +18,23 @@ use super::bitpack::put_varint;
 use crate::sampler::layout::{Bucket, Layout, Slot};
 use keyviz_types::{GroupId, KeyRange, RouteId, Term};
 
-/// Slots of a chunk, on average.
+/// The average number of slots of a chunk.
 const CHUNK_SLOTS: u64 = 128;
-/// Most slots of a chunk.
+/// The maximum number of slots of a chunk.
 pub(crate) const MAX_CHUNK_SLOTS: usize = 1024;
 
-/// Bytes of keys after which a chunk ends.
+/// A chunk ends once its keys have this many bytes.
 const MAX_CHUNK_KEYS: usize = 1 << 20;
 
 /// Neighbouring slots.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) struct Chunk {
-    /// Of the encoded chunk.
+    /// Digest of the encoded chunk, [`chunk_body`].
     digest: u128,
-    /// All bounds, one after the other.
+    /// The concatenated bounds.
     keys: Bytes,
-    /// Where each bound ends in `keys`. A range lies between two bounds; the last one has no end if
-    /// `unbounded`.
+    /// The end of each bound in `keys`. A range lies between two bounds; if `unbounded`, the last
+    /// range has no end.
     ends: Box<[u32]>,
     unbounded: bool,
     slots: Box<[ChunkSlot]>,
@@ -46,15 +45,15 @@ pub(crate) struct Chunk {
 pub(crate) struct ChunkSlot {
     /// Index of the range in the chunk; slots of several groups may share one.
     pub range: u16,
-    /// Several routes are counted in it.
+    /// It counts several routes.
     pub aggregate: bool,
     pub group: GroupId,
     /// The route, or the first of the aggregate.
     pub route: RouteId,
 }
 
-/// A sequence of chunks; slots are numbered through. Chunks are those of one layout in order, or of
-/// several where columns of different layouts were joined: then they may overlap.
+/// A sequence of chunks with consecutively numbered slots. The chunks are those of one layout in
+/// order, or of several if columns of different layouts were joined; then they may overlap.
 #[derive(Debug)]
 pub(crate) struct SlotAxis {
     chunks: Vec<Arc<Chunk>>,
@@ -67,18 +66,18 @@ pub(crate) struct SlotAxis {
 #[derive(PartialEq, Eq, Hash, Debug)]
 pub(crate) struct LeaderTerms(Vec<(GroupId, Term)>);
 
-/// A layout as axis and leads. Where one layout has two terms for a group, which no sampler makes,
-/// the slots of the second have other leads.
+/// A layout as axis and leader terms. If a layout has two terms for one group, which no sampler
+/// makes, the slots of the second have another set of leader terms.
 #[derive(Debug)]
 pub(crate) struct LayoutAxis {
     pub axis: Arc<SlotAxis>,
     pub leads: Vec<Arc<LeaderTerms>>,
-    /// Index into `leads` for each slot; none if all are 0.
+    /// For each slot an index into `leads`; empty if all are 0.
     pub variants: Vec<u16>,
 }
 
 impl Chunk {
-    /// `bounds` of the ranges, and the slots, in order.
+    /// A chunk with these bounds of ranges and slots, both in order.
     pub fn new(digest: u128, bounds: &[&[u8]], unbounded: bool, slots: Vec<ChunkSlot>) -> Self {
         let mut keys = Vec::with_capacity(bounds.iter().map(|key| key.len()).sum());
         let mut ends = Vec::with_capacity(bounds.len());
@@ -106,7 +105,7 @@ impl Chunk {
         (0..self.ends.len()).map(|index| &self.keys[self.span(index)])
     }
 
-    /// Number of different ranges.
+    /// The number of distinct ranges.
     pub fn ranges(&self) -> usize {
         if self.unbounded { self.ends.len() } else { self.ends.len() - 1 }
     }
@@ -157,7 +156,7 @@ impl SlotAxis {
         self.slots as usize
     }
 
-    /// Number of a slot in its chunk.
+    /// The index of a slot within its chunk.
     pub fn within(&self, slot: u32) -> u32 {
         slot - self.firsts[self.firsts.partition_point(|&first| first <= slot) - 1]
     }
@@ -173,14 +172,14 @@ impl SlotAxis {
         xxh3_128(&digests)
     }
 
-    /// Bytes without the chunks.
+    /// Size in bytes without the chunks.
     pub fn bytes(&self) -> usize {
         size_of::<SlotAxis>() + self.chunks.len() * (size_of::<Arc<Chunk>>() + size_of::<u32>())
     }
 }
 
 impl LeaderTerms {
-    /// Sorted and without doubles.
+    /// Sorts the terms and keeps one per group.
     pub fn new(mut leads: Vec<(GroupId, Term)>) -> Self {
         leads.sort_unstable();
         leads.dedup_by_key(|(group, _)| *group);
@@ -201,11 +200,11 @@ impl LeaderTerms {
     }
 }
 
-/// Values that are kept once, while someone holds them.
+/// Equal values are stored once, for as long as they are used.
 #[derive(Debug)]
 struct Pool<K, T> {
     values: HashMap<K, Weak<T>>,
-    /// When to look for those that nobody holds any more.
+    /// The size at which unused values are removed.
     limit: usize,
 }
 
@@ -228,14 +227,14 @@ impl<K: Hash + Eq, T> Pool<K, T> {
     }
 }
 
-/// Keeps equal chunks, axes and leads once.
+/// Stores equal chunks, axes and leader terms once.
 #[derive(Debug)]
 pub(crate) struct Interner {
     chunks: Pool<u128, Chunk>,
     axes: Pool<u128, SlotAxis>,
     leads: Pool<Vec<(GroupId, Term)>, LeaderTerms>,
-    /// Of the layouts seen last. A weak reference holds the address, so that no other layout gets
-    /// it.
+    /// The axes of the latest layouts. A weak reference keeps the address of a layout from being
+    /// reused.
     layouts: Vec<(Weak<Layout>, Arc<LayoutAxis>)>,
 }
 
@@ -244,7 +243,7 @@ impl Interner {
         Interner { chunks: Pool::new(), axes: Pool::new(), leads: Pool::new(), layouts: Vec::new() }
     }
 
-    /// The one axis of equal chunks.
+    /// The shared axis of these chunks.
     pub fn axis(&mut self, chunks: &[Arc<Chunk>]) -> Arc<SlotAxis> {
         let Interner { axes, chunks: pool, .. } = self;
         axes.get(SlotAxis::digest(chunks), || {
@@ -253,7 +252,7 @@ impl Interner {
         })
     }
 
-    /// The one copy of equal leads.
+    /// The shared copy of these leader terms.
     pub fn leads(&mut self, leads: LeaderTerms) -> Arc<LeaderTerms> {
         self.leads.get(leads.0.clone(), || Arc::new(leads))
     }
@@ -299,7 +298,7 @@ impl Interner {
     }
 }
 
-/// The body of a chunk's record, whose digest names the chunk.
+/// The body of a chunk's record. Its digest identifies the chunk.
 pub(crate) fn chunk_body(bounds: &[&[u8]], unbounded: bool, slots: &[ChunkSlot]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bounds.len() * 12 + slots.len() * 4);
     put_varint(bounds.len() as u64, &mut out);
@@ -325,7 +324,8 @@ pub(crate) fn chunk_body(bounds: &[&[u8]], unbounded: bool, slots: &[ChunkSlot])
     out
 }
 
-/// Cuts slots into chunks: where the content says so, where ranges do not join, and at the most.
+/// Cuts slots into chunks: where the content says so, between ranges that do not adjoin, and at the
+/// maximum size.
 fn pieces(slots: &[Slot]) -> Vec<&[Slot]> {
     let mut pieces = Vec::new();
     let (mut from, mut bytes) = (0, 0);
@@ -345,7 +345,8 @@ fn pieces(slots: &[Slot]) -> Vec<&[Slot]> {
     pieces
 }
 
-/// The leads of slots: the term of each group, and further ones where a group has several.
+/// The leader terms of slots, and for each slot which of them: a group with several terms needs
+/// several.
 fn leads(slots: &[Slot]) -> (Vec<LeaderTerms>, Vec<u16>) {
     let mut seen: HashMap<GroupId, Vec<Option<Term>>> = HashMap::new();
     let mut variants = Vec::with_capacity(slots.len());
@@ -358,7 +359,7 @@ fn leads(slots: &[Slot]) -> (Vec<LeaderTerms>, Vec<u16>) {
     (leader_terms_of(&seen), variants)
 }
 
-/// The number of a group's lead among its leads in order of appearance.
+/// The index of a group's term among its terms in order of appearance.
 pub(crate) fn variant(
     seen: &mut HashMap<GroupId, Vec<Option<Term>>>,
     group: GroupId,
@@ -372,7 +373,7 @@ pub(crate) fn variant(
     u16::try_from(at).expect("a column has far fewer terms of a group")
 }
 
-/// For each variant the leads of the groups that have it; at least one.
+/// For each variant, the terms of the groups that have it; at least one variant.
 pub(crate) fn leader_terms_of(seen: &HashMap<GroupId, Vec<Option<Term>>>) -> Vec<LeaderTerms> {
     let count = seen.values().map(Vec::len).max().unwrap_or(1);
     let of = |variant: usize| {

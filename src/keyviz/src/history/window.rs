@@ -1,4 +1,4 @@
-//! The time that a query is about.
+//! The time window of a query.
 
 /// A time window in Unix milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -10,7 +10,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Whether the window can hold no column.
+    /// Whether the window contains no time.
     pub const fn is_empty(&self) -> bool {
         self.from_ms >= self.to_ms
     }

@@ -1,4 +1,4 @@
-//! The blocks of a matrix: counts of more than one cell. See [`crate::query::block`].
+//! The blocks of a matrix: counts that cover more than one cell. See [`crate::query::block`].
 
 use std::collections::BTreeMap;
 
@@ -11,11 +11,11 @@ use crate::query::block::BlockSpan;
 use crate::query::spread::evenly;
 use keyviz_types::KeyRange;
 
-/// Most blocks of a matrix. Over it, blocks of a column that share rows are joined; where that does
-/// not suffice, all of a column.
+/// The maximum number of blocks of a matrix. Above it, blocks of a column that share rows are
+/// joined and, if that does not suffice, all blocks of a column.
 pub const MAX_BLOCKS: usize = 65_536;
 
-/// What was counted for several rows, several columns, or keys or time beyond those asked for.
+/// A count for several rows, several columns, or keys or time beyond those queried.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Block {
     /// The first row that shares keys with it.
@@ -30,13 +30,13 @@ pub struct Block {
     pub value: u64,
     /// The same by role.
     pub roles: RoleTotals,
-    /// The keys that were counted together, which may reach beyond the range asked for.
+    /// The keys that were counted together, which may reach beyond the queried range.
     pub range: KeyRange,
-    /// The time that was counted together, where it reaches beyond the columns.
+    /// The time that was counted together, if it reaches beyond the columns.
     pub reach: Option<Window>,
-    /// It reaches beyond the keys or the time asked for: its value is not in the total.
+    /// It reaches beyond the queried keys or time: its value is not in the total.
     pub straddling: bool,
-    /// Two nodes claim the same writes of it; the larger claim is shown.
+    /// Two nodes claim the same writes; the larger claim is used.
     pub conflict: bool,
 }
 
@@ -63,7 +63,7 @@ impl Block {
     }
 }
 
-/// The smallest range that has the keys of both.
+/// The smallest range that contains both.
 fn hull(left: &KeyRange, right: &KeyRange) -> KeyRange {
     let start = left.start.clone().min(right.start.clone());
     let end = match (&left.end, &right.end) {
@@ -73,8 +73,9 @@ fn hull(left: &KeyRange, right: &KeyRange) -> KeyRange {
     KeyRange { start, end }
 }
 
-/// The blocks of cells that were summed, by column and then row. Those that lie on the same rows
-/// and columns and inside the axes are one; others stay what was counted together.
+/// Turns cells into blocks, sorted by column and then row. Cells with the same rows and columns
+/// inside the axes become one block; those that straddle become one only if they have the same
+/// span.
 pub(super) fn blocks(cells: Vec<BlockCell>, spans: &[BlockSpan], rows: &RowAxis) -> Vec<Block> {
     bounded(cells_as_blocks(cells, spans, rows), MAX_BLOCKS)
 }
@@ -111,7 +112,7 @@ fn cells_as_blocks(cells: Vec<BlockCell>, spans: &[BlockSpan], rows: &RowAxis) -
     blocks
 }
 
-/// At most `most` blocks, or as few as there can be: coarser ones, column by column.
+/// Joins blocks, column by column, until there are at most `most`, or as few as possible.
 fn bounded(blocks: Vec<Block>, most: usize) -> Vec<Block> {
     let blocks = if blocks.len() > most {
         joined(blocks, |last, next| next.first_row < last.end_row())
@@ -140,7 +141,7 @@ fn joined(mut blocks: Vec<Block>, joins: impl Fn(&Block, &Block) -> bool) -> Vec
 }
 
 impl Matrix {
-    /// The sum of the blocks, inside and straddling, saturating.
+    /// The sums of the blocks inside and of those that straddle, saturating.
     pub fn in_blocks(&self) -> (u64, u64) {
         self.blocks.iter().fold((0, 0), |(inside, straddling), block| match block.straddling {
             false => (u64::saturating_add(inside, block.value), straddling),
@@ -148,9 +149,9 @@ impl Matrix {
         })
     }
 
-    /// Divides each block inside the axes evenly over its cells, in whole numbers, and marks these
-    /// as apportioned: an estimate, for programs that want a full grid. The total stays the same,
-    /// and so do blocks that reach beyond the axes.
+    /// Divides each block inside the axes evenly among its cells, in whole numbers, and marks these
+    /// as apportioned: an estimate for programs that need a full grid. The total and the straddling
+    /// blocks stay the same.
     pub fn spread(&mut self) {
         let (straddling, inside) =
             std::mem::take(&mut self.blocks).into_iter().partition(|block| block.straddling);

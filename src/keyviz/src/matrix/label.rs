@@ -1,11 +1,11 @@
-//! How a key is shown to people.
+//! Printable labels of keys.
 
-/// Longest label, in characters; a longer one is elided in the middle, since both ends of a key
-/// tell it from its neighbours.
+/// The maximum length of a label in characters. A longer one is elided in the middle, because both
+/// ends of a key distinguish it from its neighbours.
 pub const LABEL_CHARS: usize = 48;
 
-/// A printable preview of `key`: its text where it is printable UTF-8, else `hex:` and its bytes.
-/// The empty key, with which the key space begins, gives an empty label.
+/// A printable preview of `key`: its text if that is printable UTF-8, otherwise `hex:` and its
+/// bytes. The empty key, at which the key space begins, has an empty label.
 pub fn label(key: &[u8]) -> String {
     match std::str::from_utf8(key) {
         Ok(text) if text.chars().all(is_printable) => elide(text.chars().collect()),
@@ -33,7 +33,7 @@ fn elide(chars: Vec<char>) -> String {
 
 fn hex_label(key: &[u8]) -> String {
     use std::fmt::Write;
-    // Only the bytes that can be shown are written out: a key may have 4 KiB.
+    // Only the bytes that are shown are formatted: a key may have 4 KiB.
     let bytes = LABEL_CHARS / 2;
     let shown: Vec<u8> = if key.len() <= bytes {
         key.to_vec()

@@ -9,7 +9,7 @@ use crate::sampler::Sampler;
 use super::merge::merge;
 use super::{Matrix, NodeStatus};
 
-/// The most rows and columns that a matrix may have; 0 stands for the default.
+/// The row and column budgets of a matrix; 0 stands for the default.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct MatrixSize {
     /// At most [`MAX_ROWS`](crate::query::MAX_ROWS).
@@ -21,20 +21,22 @@ pub struct MatrixSize {
 /// Why there is no matrix.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum MatrixError {
-    /// The key range or the number of rows.
+    /// The rows cannot be planned.
     #[error(transparent)]
     Rows(#[from] PlanError),
-    /// The window or the number of columns.
+    /// The columns cannot be planned.
     #[error(transparent)]
     Columns(#[from] AxisError),
 }
 
 impl Matrix {
-    /// The matrix of one process: everything that `sampler` has counted, also since its last
-    /// harvest.
+    /// The matrix of one process: all counts of `sampler`, including those since its last harvest.
     ///
-    /// Hold whatever lock keeps [`Sampler::harvest`] and [`History::add`] together, or the counts
-    /// between the two are missing. `now_ms` is the present as Unix time.
+    /// Hold the lock under which [`Sampler::harvest`] and [`History::add`] are called together;
+    /// otherwise counts that are between the two are missing. `now_ms` is the current Unix time.
+    ///
+    /// # Errors
+    /// An empty key range, or a budget above its maximum.
     pub fn local(
         sampler: &Sampler,
         history: &History,

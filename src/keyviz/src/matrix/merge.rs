@@ -1,12 +1,13 @@
-//! The contributions of all nodes as one matrix.
+//! Merges the contributions of all nodes into one matrix.
 //!
-//! The state is a map from (node, incarnation, column, holder) to what was counted, and adding to
-//! it takes the larger of two entries under one key, by a total order. That makes it a join of a
-//! semilattice: associative, commutative and idempotent, so asking a node twice, under two
-//! addresses or after a restart changes nothing. Only [`Merge::finish`] adds up: of several holders
-//! of the same columns one counts (see [`super::holders`]), terms and reads add, and of two nodes
-//! that claim one (group, term) in a cell the larger claim counts. Until then all is kept, packed
-//! as it came.
+//! The state is a map from (node, incarnation, column, holder) to counts. Adding an entry under an
+//! existing key keeps the larger of the two by a total order. The state is therefore a join
+//! semilattice (associative, commutative, idempotent: a state-based CRDT, Shapiro et al., 2011),
+//! and asking a node twice, under two addresses or after a restart changes nothing. Only
+//! [`Merge::finish`] adds up: of several holders of the same columns one is used (see
+//! [`super::holders`]), terms and reads are added, and of several nodes that claim one (group,
+//! term) in a cell the larger claim is used. Until then, contributions stay packed as they were
+//! sent.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,7 +28,7 @@ use crate::query::row_plan::{PlannedRow, RowKind, RowPlan};
 use crate::wire::{CheckedColumns, PackedCells, PackedColumns};
 use keyviz_types::NodeId;
 
-/// Contributions on their way to a matrix.
+/// A merge in progress.
 #[derive(Clone, Debug)]
 pub struct Merge {
     rows: RowPlan,
@@ -42,18 +43,18 @@ pub struct Merge {
     parts: BTreeMap<PartKey, Part>,
 }
 
-/// What a node has answered for.
+/// The columns that a node has answered for.
 #[derive(Clone, Debug)]
 struct Coverage {
     covers: ColumnSet,
     /// The members that answered for it: the node itself, or those that keep its columns.
     held_by: BTreeSet<NodeId>,
-    /// The longest memory among its answers.
+    /// The smallest value in its answers: the one of the holder that kept most.
     forgotten_before_ms: u64,
 }
 
 impl Merge {
-    /// Nothing merged yet, on the planned axes.
+    /// An empty merge on the planned axes.
     pub fn new(rows: RowPlan, columns: ColumnPlan) -> Self {
         Merge {
             axis: rows.axis(),
@@ -69,16 +70,20 @@ impl Merge {
         }
     }
 
-    /// Takes in a contribution or a chunk of one. Errors, and changes nothing, where it does not
-    /// fit the axes.
+    /// Adds a contribution or a chunk of one.
+    ///
+    /// # Errors
+    /// It does not fit the axes; the merge is unchanged.
     pub fn add(&mut self, contribution: NodeColumns) -> Result<(), ContributionError> {
         contribution.check(&self.axis, &self.columns)?;
         let packed = PackedColumns::from(contribution);
         self.add_checked(packed.checked(&self.axis, &self.columns)?)
     }
 
-    /// As [`Merge::add`], of what was checked already. Errors, and changes nothing, where it was
-    /// checked for axes of another size.
+    /// As [`Merge::add`], for a contribution that was checked before.
+    ///
+    /// # Errors
+    /// It was checked for axes of another size; the merge is unchanged.
     pub fn add_checked(&mut self, contribution: CheckedColumns) -> Result<(), ContributionError> {
         let (contribution, axes) = contribution.into_inner();
         let columns = self.columns.len();
@@ -117,8 +122,8 @@ impl Merge {
         Ok(())
     }
 
-    /// As [`Merge::add`]; where the contribution does not fit, its node's status says why.
-    pub fn add_or_say_why(&mut self, contribution: NodeColumns, statuses: &mut [NodeStatus]) {
+    /// As [`Merge::add`]; if the contribution does not fit, the status of its node gets the error.
+    pub fn add_or_report(&mut self, contribution: NodeColumns, statuses: &mut [NodeStatus]) {
         let node = contribution.node;
         if let Err(error) = self.add(contribution) {
             for status in statuses.iter_mut().filter(|status| status.node == Some(node)) {
@@ -150,7 +155,7 @@ impl Merge {
         id
     }
 
-    /// Columns that a part reaches over.
+    /// The number of columns of the longest block of a part.
     fn longest(&self, part: &Part) -> u32 {
         if self.spans.is_empty() {
             return 1;
@@ -172,14 +177,14 @@ impl Merge {
         }
     }
 
-    /// The matrix. `statuses` has one entry for each member asked (or more, by address); a member
-    /// without a good answer makes every cell partial, one that broke off those columns that it did
-    /// not answer for, and one that dropped old columns for space those.
+    /// Makes the matrix. `statuses` has one entry for each member or address that was asked. A
+    /// member without a good answer makes every cell partial; an incomplete answer, the columns
+    /// that it does not cover; and a member that dropped old columns for space, these columns.
     pub fn finish(self, query: &Query, mut statuses: Vec<NodeStatus>) -> Matrix {
         statuses.sort();
         statuses.dedup();
         let everywhere = self.missing(&statuses);
-        self.tell_what_is_forgotten(query, &mut statuses);
+        self.set_forgotten(query, &mut statuses);
         let summed = self.sums().finish();
         let Summed { rows, mut partial, unattributed, conflicts, shares, .. } = summed;
         let blocks = blocks(summed.blocks, &self.spans, &self.axis);
@@ -230,9 +235,10 @@ impl Merge {
         sums
     }
 
-    /// Says of each member up to when it, or a node whose columns it keeps, has forgotten. The
-    /// window that was asked for decides, and not the columns, which begin where anybody holds any.
-    fn tell_what_is_forgotten(&self, query: &Query, statuses: &mut [NodeStatus]) {
+    /// Sets for each member until when it, or a node whose columns it keeps, has dropped columns.
+    /// They are compared with the window of the query, not with the columns, which begin where any
+    /// member has one.
+    fn set_forgotten(&self, query: &Query, statuses: &mut [NodeStatus]) {
         let from_ms = query.window.from_ms;
         let first = self.columns.columns().first().map_or(from_ms, |first| first.start_ms);
         for status in statuses {
@@ -244,10 +250,10 @@ impl Merge {
         }
     }
 
-    /// Columns in which any cell may miss what a member counted.
+    /// The columns in which cells may lack the counts of a member.
     fn missing(&self, statuses: &[NodeStatus]) -> ColumnSet {
         let columns = u32::try_from(self.columns.len()).expect("at most MAX_COLUMNS");
-        // Another address of a member that answered is no other member.
+        // A second address of a member that answered is not another member.
         let answered = |node: NodeId| self.nodes.contains_key(&node);
         if !statuses.iter().all(|status| status.node.is_some_and(answered)) {
             return ColumnSet::of(0..columns);
@@ -263,7 +269,7 @@ impl Merge {
     }
 }
 
-/// Number of members behind statuses: addresses of one node are one member.
+/// The number of distinct members: several addresses of one node are one member.
 fn members<'a>(statuses: impl Iterator<Item = &'a NodeStatus>) -> u32 {
     let (known, unknown): (Vec<_>, Vec<_>) = statuses.partition(|status| status.node.is_some());
     let known: BTreeSet<_> = known.into_iter().map(|status| status.node).collect();
@@ -293,13 +299,13 @@ fn sum(rows: &[Row]) -> u128 {
     rows.iter().flat_map(|row| &row.values).map(|&value| u128::from(value)).sum()
 }
 
-/// A sum as it is told, and whether it is only a lower bound.
+/// The sum in 64 bits, and whether it is only a lower bound.
 fn saturated(sum: u128) -> (u64, bool) {
     u64::try_from(sum).map_or((u64::MAX, true), |sum| (sum, false))
 }
 
-/// Merges contributions to one matrix. A contribution that does not fit the axes is left out, and
-/// its node's status says why.
+/// Merges contributions into one matrix. A contribution that does not fit the axes is left out, and
+/// the status of its node gets the error.
 pub fn merge(
     rows: RowPlan,
     columns: ColumnPlan,
@@ -309,7 +315,7 @@ pub fn merge(
 ) -> Matrix {
     let mut merge = Merge::new(rows, columns);
     for contribution in contributions {
-        merge.add_or_say_why(contribution, &mut statuses);
+        merge.add_or_report(contribution, &mut statuses);
     }
     merge.finish(query, statuses)
 }

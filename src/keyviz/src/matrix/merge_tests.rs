@@ -1,4 +1,4 @@
-//! Merging what nodes should never send, and what they should send but rarely do.
+//! Merges contributions that nodes should never send, and valid ones that they rarely send.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -43,7 +43,7 @@ fn led(row: u32, group: u64, term: u64) -> CellKey {
     CellKey { place: Place::Row(row), source }
 }
 
-/// Rows from `first` on, of the keys that they share with the whole key space or a part of it.
+/// Rows from `first` on, with the keys that they share with the whole key space or a part of it.
 fn span(first: u32, rows: u32) -> BlockSpan {
     let end = (first + rows < 2).then(|| Bytes::from_static(b"m"));
     let start = if first == 0 { Bytes::new() } else { Bytes::from_static(b"m") };
@@ -310,7 +310,7 @@ fn totals_that_cannot_be_are_refused() {
     assert_eq!(check(many), Err(TotalsError::TooMany { ranges: MAX_TOTALS + 1 }));
 }
 
-/// Any answer of one of two nodes, in one of two lives, asked at any time.
+/// Any answer of one of two nodes, in one of two incarnations, asked at any time.
 fn answer() -> impl Strategy<Value = NodeColumns> {
     let part = (0u32..3, 1u64..3, any::<bool>(), 0u64..3, 1u64..4, 1u64..4, any::<bool>());
     let part =

@@ -1,4 +1,4 @@
-//! The answer: a heatmap with everything that there is to know about its cells.
+//! The answer to a query: a heatmap, with the marks of its cells and the status of each member.
 
 mod blocks;
 mod holders;
@@ -24,46 +24,46 @@ pub use merge::{Merge, merge};
 pub struct Matrix {
     /// What the values count.
     pub series: Series,
-    /// Only this role, or all.
+    /// The only role that is counted; `None`: all.
     pub role: Option<Role>,
-    /// Version of the catalog whose routes the rows are.
+    /// Version of the catalog that the rows were planned from.
     pub catalog_version: u64,
-    /// The step of which columns are whole multiples.
+    /// The length in milliseconds that columns are whole multiples of.
     pub step_ms: u64,
     /// Oldest first, contiguous.
     pub columns: Vec<ColumnSpan>,
     /// In key order, without gap or overlap.
     pub rows: Vec<Row>,
-    /// What was counted for more than one cell, by column and then row.
+    /// The counts that cover more than one cell, by column and then row.
     pub blocks: Vec<Block>,
     /// Sum of all values, and of the blocks that do not straddle.
     pub total: u64,
-    /// Sum of the blocks that reach beyond the keys or the time asked for. What happened inside is
-    /// at least `total`, and at most this much more.
+    /// Sum of the blocks that reach beyond the queried keys or time. The number of operations
+    /// inside is at least `total`, and at most this much more.
     pub straddling_total: u64,
-    /// A name for the keys of the rows: equal where all rows begin and end at the same keys.
+    /// Identifies the boundaries of the rows: equal ids, equal boundaries.
     pub axis_id: u64,
-    /// Of rows that the asker brought: how many times as many rows planned anew would tell the load
-    /// apart. See [`RowPlan::gain`](crate::query::RowPlan::gain).
+    /// How much more detail newly planned rows would show; `None` unless the query brought the
+    /// boundaries. See [`RowPlan::gain`](crate::query::RowPlan::gain).
     pub axis_gain: Option<f64>,
-    /// Operations (or bytes of them) that have no route; in no row and not in the total.
+    /// Operations (or bytes of them) without a route; in no row and not in the total.
     pub unattributed: u64,
-    /// A value, or a sum of them, reached the largest number and is at least that.
+    /// A value or a sum reached the maximum of 64 bits, and is at least that.
     pub saturated: bool,
-    /// One for each member asked.
+    /// One status for each member or address that was asked.
     pub nodes: Vec<NodeStatus>,
-    /// Members that answered.
+    /// The number of members that answered.
     pub responded: u32,
-    /// Members asked.
+    /// The number of members that were asked.
     pub expected: u32,
     /// Every (group, term) that several nodes claim to have led.
     pub conflicts: Vec<Conflict>,
-    /// What the total is made of by node: one for each node that answered, ascending.
+    /// The parts of the total by node: one for each node that answered, ascending.
     pub by_node: Vec<NodeShare>,
 }
 
-/// What one node brought to a matrix. Of a contested claim the larger counts, and of equal ones
-/// that of the smaller node, so that all shares add up to the matrix.
+/// What one node contributed to a matrix. Of several claims to the same writes, the largest is
+/// counted, and of equal ones that of the smaller node id, so the parts add up to the matrix.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeShare {
     /// The node.
@@ -72,7 +72,7 @@ pub struct NodeShare {
     pub total: u64,
     /// The same by role.
     pub roles: RoleTotals,
-    /// Its part of each row; what it counted in blocks is in no row.
+    /// Its part of each row; its blocks are in no row.
     pub rows: Vec<u64>,
     /// Its part of the blocks that are in the total.
     pub blocks: u64,
@@ -89,32 +89,32 @@ pub struct Row {
     pub bucket_id: String,
     /// Keys.
     pub range: KeyRange,
-    /// The first key, for people.
+    /// A printable preview of the first key.
     pub label: String,
     /// The row has several routes.
     pub aggregate: bool,
-    /// The routes in key order, not all of them if truncated.
+    /// The routes in key order, incomplete if `route_ids_truncated`.
     pub route_ids: Vec<RouteId>,
     /// Exact number of routes.
     pub route_count: u64,
-    /// Some routes are not named.
+    /// Some routes are not listed.
     pub route_ids_truncated: bool,
     /// The sum of its values by role.
     pub roles: RoleTotals,
-    /// The Raft group of all its routes, if it is one.
+    /// The Raft group of all its routes; `None` if they have several.
     pub group: Option<GroupId>,
-    /// What was counted for exactly the row and each column. `u64::MAX`: at least that many.
+    /// The counts for exactly this row and each column. `u64::MAX`: at least that many.
     pub values: Vec<u64>,
-    /// Columns whose value is in part an estimate: on request ([`Matrix::spread`]), or where a node
-    /// of an earlier version answered.
+    /// Columns whose value is in part an estimate: on request ([`Matrix::spread`]), or because a
+    /// node of an earlier version answered.
     pub apportioned: ColumnSet,
-    /// Columns whose value may miss counts.
+    /// Columns whose value may lack counts.
     pub partial: ColumnSet,
-    /// Columns in which two nodes claim the same writes; the larger claim is shown.
+    /// Columns in which several nodes claim the same writes; the largest claim is used.
     pub conflict: ColumnSet,
 }
 
-/// A row's sum by role, in units of the series.
+/// Sums by role, in units of the series.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct RoleTotals {
     /// Writes, by the leaders that proposed them.
@@ -149,39 +149,39 @@ impl RoleTotals {
 /// How one member answered.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct NodeStatus {
-    /// The member; `None` where the address was all that was known.
+    /// The member; `None` if only its address is known.
     pub node: Option<NodeId>,
-    /// Where it was asked.
+    /// The address at which it was asked.
     pub address: String,
-    /// It answered in full.
+    /// Its answer was complete.
     pub ok: bool,
-    /// What was wrong if it did not.
+    /// Why its answer is missing or incomplete.
     pub error: Option<String>,
-    /// Its clock minus the asker's.
+    /// Its clock minus that of the coordinating node.
     pub clock_skew_ms: i64,
-    /// Time to its answer.
+    /// Time until its answer.
     pub latency_ms: u64,
-    /// Columns that it holds.
+    /// The number of columns that it holds.
     pub columns: u64,
     /// Start of the oldest of them.
     pub oldest_ms: Option<u64>,
-    /// Start of its open column: earlier ones do not change any more.
+    /// Start of its open column; earlier columns do not change any more.
     pub open_ms: Option<u64>,
     /// End of the newest column that it holds.
     pub newest_ms: Option<u64>,
-    /// It holds columns after the end of the matrix, although the window reaches to the asker's now
-    /// or beyond: a clock is or was ahead. What was counted in them is not shown.
+    /// It holds columns after the end of the matrix, although the window reaches to the present of
+    /// the coordinating node or beyond: a clock is or was ahead. Their counts are not shown.
     pub beyond_end: bool,
-    /// Its present life.
+    /// Its current incarnation.
     pub incarnation: Option<Incarnation>,
     /// End of the newest column that it, or a node whose columns it keeps, dropped for space; 0:
     /// none.
     pub forgotten_before_ms: u64,
-    /// The window begins before that: what the node counted there is gone.
+    /// The window begins before that time: older counts of the node are gone.
     pub past_history: bool,
 }
 
-/// Several nodes claim to have led one group in one term.
+/// A group and term that several nodes claim to have led.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Conflict {
     /// The group.
@@ -193,7 +193,7 @@ pub struct Conflict {
 }
 
 impl Matrix {
-    /// The sum of one column over all rows and the blocks that lie in it, saturating.
+    /// The sum of one column over all rows and the blocks that lie inside it, saturating.
     pub fn column_total(&self, column: usize) -> u64 {
         let inside = |block: &&Block| {
             block.column as usize == column && block.column_count == 1 && !block.straddling

@@ -1,4 +1,4 @@
-//! What one incarnation counted in one column, as a merge keeps it.
+//! The counts of one incarnation in one column, as a merge stores them.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -11,23 +11,23 @@ use keyviz_types::{Incarnation, NodeId};
 /// Why a part can be read.
 const CHECKED: &str = "only columns that were checked are merged";
 
-/// Whose answers name a key.
+/// The nodes whose contributions have a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Claimants {
-    /// One node's.
+    /// One node.
     One(NodeId),
-    /// Those of several nodes.
+    /// Several nodes.
     Several,
 }
 
-/// What names a part. Nothing is counted twice under it.
+/// The identity of a part. A merge holds one part for each.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct PartKey {
-    /// Who counted.
+    /// The node that counted.
     pub node: NodeId,
     pub incarnation: Incarnation,
     pub column: u32,
-    /// Who keeps it.
+    /// The member that keeps the counts.
     pub held_by: NodeId,
 }
 
@@ -35,11 +35,11 @@ pub(crate) struct PartKey {
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
     pub total: u128,
-    /// Columns that its longest block reaches over; 1 without any.
+    /// The number of columns of its longest block; 1 if it has none.
     pub columns: u32,
     pub partial: bool,
     pub unattributed: u64,
-    /// Keys of the merge, by the keys of the cells. Shared by the parts of a chunk.
+    /// For each key of the contribution, the key of the merge. The parts of a chunk share it.
     pub table: Arc<[u32]>,
     pub cells: PackedCells,
     pub apportioned: Vec<u32>,
@@ -64,7 +64,7 @@ impl Part {
         }
     }
 
-    /// The keys of the merge, one a cell.
+    /// The keys of the merge, one per cell.
     pub fn keys(&self) -> Vec<u32> {
         let keys = self.cells.keys().expect(CHECKED);
         keys.into_iter().map(|key| self.table[key as usize]).collect()
@@ -79,9 +79,10 @@ impl Part {
         self.cells.values(all).expect(CHECKED);
     }
 
-    /// More counted is larger, then complete; what is left decides so that order never does.
+    /// A total order: the part with more counts is larger, then the complete one. The rest of the
+    /// order only makes the result independent of the order of additions.
     pub fn compare(&self, other: &Part, keys: &[CellKey], spans: &[BlockSpan]) -> Ordering {
-        // Spans are numbered in the order in which they came, which must not decide.
+        // Spans are numbered in the order in which they were added, so they are compared by value.
         let named = |&key: &u32| -> (u32, Option<&BlockSpan>, Source) {
             let CellKey { place, source } = keys[key as usize];
             match place {

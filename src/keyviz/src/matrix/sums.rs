@@ -1,13 +1,13 @@
-//! What all parts of a merge add up to.
+//! Adds up the parts of a merge.
 //!
-//! Parts come node by node, and in a node column by column. Nearly every key is named by one node
-//! only, or counts reads, which add: its cells go into two sums, that of the cell and that of the
-//! node. Where several nodes name one (place, group, term), they claim the same writes, and the
-//! larger claim of each column counts: those cells are put aside until all parts are in, and then
-//! gone through column by column.
+//! Parts are added node by node, and column by column within a node. Nearly every key belongs to
+//! one node only, or counts reads, which are added: its cells go into two sums, that of the cell
+//! and that of the node. If several nodes have one (place, group, term), they claim the same
+//! writes, and the larger claim of each column is used. Those cells are set aside until all parts
+//! are in, and then decided column by column.
 //!
-//! All sums saturate. Counts are never negative, so what comes out is the true sum or the largest
-//! number, in whatever order they were added.
+//! All sums saturate. Counts are never negative, so the result is the true sum or the maximum,
+//! whatever the order of additions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,12 +20,12 @@ use crate::query::contribution::{CellKey, Place, Source};
 use crate::wire::PackedCells;
 use keyviz_types::{GroupId, NodeId, Term};
 
-/// The sums of everything.
+/// The sums of all parts.
 pub(crate) struct Summed {
     pub rows: Vec<RowSum>,
-    /// What is in no row, several times a span and column.
+    /// Counts in no row. A span and column may occur several times.
     pub blocks: Vec<BlockCell>,
-    /// Columns of which a part may miss counts.
+    /// Columns of which a part may lack counts.
     pub partial: ColumnSet,
     pub unattributed: u64,
     pub conflicts: Vec<Conflict>,
@@ -46,18 +46,18 @@ pub(crate) struct RowSum {
 /// A count in a block.
 pub(crate) struct BlockCell {
     pub column: u32,
-    /// Number of the span in the merge.
+    /// The number of the span in the merge.
     pub span: u32,
     pub role: Role,
     pub value: u64,
-    /// Several nodes claim it.
+    /// Several nodes claim the same writes.
     pub conflict: bool,
 }
 
 /// Adds parts up.
 pub(crate) struct MatrixSums<'a> {
     keys: &'a [CellKey],
-    /// Of each span, whether it reaches beyond the axes.
+    /// For each span, whether it reaches beyond the axes.
     straddles: Vec<bool>,
     claimants: &'a [Claimants],
     /// By column, then row.
@@ -67,42 +67,42 @@ pub(crate) struct MatrixSums<'a> {
     partial: ColumnSet,
     unattributed: u64,
     shares: Vec<ShareSum>,
-    /// What the parts since the keys last changed have in common.
+    /// The sums of the latest parts, which have the same keys.
     run: Option<SameKeys<'a>>,
-    /// Parts with claims that several nodes make: column, share, and which.
+    /// Parts with keys that several nodes claim: column, index of the share, part.
     contested: Vec<(u32, usize, &'a Part)>,
 }
 
-/// What one node counted.
+/// The sums of one node.
 struct ShareSum {
     node: NodeId,
     unattributed: u64,
     /// By row.
     rows: Vec<RoleTotals>,
-    /// In blocks inside the axes, and in others.
+    /// In blocks inside the axes, and in those that straddle.
     inside: RoleTotals,
     straddling: RoleTotals,
 }
 
-/// Parts of a node with the same keys.
+/// The sums of consecutive parts of a node that have the same keys.
 struct SameKeys<'a> {
     share: usize,
     table: &'a Arc<[u32]>,
     cells: &'a PackedCells,
     keys: Vec<u32>,
-    /// The row of each key, or the one after all rows where several nodes claim the key, or it is
-    /// of a block.
+    /// The row of each key. A key of a block, or one that several nodes claim, has the extra row
+    /// after all others.
     rows: Vec<u32>,
     contested: bool,
-    /// Which of the keys are of blocks, and not contested: index, span and role.
+    /// The keys of blocks that only one node claims: index, span and role.
     blocks: Vec<(usize, u32, Role)>,
     /// Sum of each key.
     sums: Vec<u64>,
 }
 
 impl<'a> MatrixSums<'a> {
-    /// Nothing added yet: rows, columns, the keys of the merge and who claims each, which spans
-    /// straddle, and the nodes in order.
+    /// Empty sums of so many rows and columns, with the keys of the merge, the claimants of each,
+    /// which spans straddle, and the nodes in ascending order.
     pub fn new(
         (rows, columns): (usize, usize),
         keys: &'a [CellKey],
@@ -121,7 +121,7 @@ impl<'a> MatrixSums<'a> {
             keys,
             straddles,
             claimants,
-            // One more row for what is put aside.
+            // One extra row for the cells that are set aside.
             cells: vec![0; (rows + 1) * columns],
             rows: vec![RowSum::default(); rows],
             blocks: Vec::new(),
@@ -133,8 +133,8 @@ impl<'a> MatrixSums<'a> {
         }
     }
 
-    /// Adds one incarnation's part in a column. Cheapest node by node, and column by column within
-    /// one.
+    /// Adds one incarnation's part in a column. It is cheapest node by node, and column by column
+    /// within a node.
     pub fn add(&mut self, node: NodeId, column: u32, part: &'a Part) {
         let share = self.shares.partition_point(|share| share.node < node);
         self.unattributed = self.unattributed.saturating_add(part.unattributed);
@@ -146,8 +146,8 @@ impl<'a> MatrixSums<'a> {
         for &row in &part.apportioned {
             self.rows[row as usize].apportioned.insert(column..column + 1);
         }
-        self.go_on(share, part);
-        let run = self.run.as_mut().expect("it goes on or has begun");
+        self.begin_or_continue(share, part);
+        let run = self.run.as_mut().expect("begin_or_continue sets it");
         let mut sums = run.sums.iter_mut().zip(&run.rows);
         let height = self.rows.len() + 1;
         let cells = &mut self.cells[column as usize * height..][..height];
@@ -170,14 +170,14 @@ impl<'a> MatrixSums<'a> {
         }
     }
 
-    /// Goes on with the run at hand, or begins the one that a part belongs to.
-    fn go_on(&mut self, share: usize, part: &'a Part) {
-        let goes_on = |run: &SameKeys<'_>| {
+    /// Continues the current run, or begins the one that a part belongs to.
+    fn begin_or_continue(&mut self, share: usize, part: &'a Part) {
+        let continues = |run: &SameKeys<'_>| {
             run.share == share
                 && Arc::ptr_eq(run.table, &part.table)
                 && run.cells.has_keys_of(&part.cells)
         };
-        if self.run.as_ref().is_some_and(goes_on) {
+        if self.run.as_ref().is_some_and(continues) {
             return;
         }
         self.settle();
@@ -205,7 +205,7 @@ impl<'a> MatrixSums<'a> {
         self.run = Some(SameKeys { share, table, cells, keys, rows, contested, blocks, sums });
     }
 
-    /// Counts what a run brought to its node.
+    /// Adds the current run to the share of its node.
     fn settle(&mut self) {
         let Some(run) = self.run.take() else { return };
         let aside = self.rows.len();
@@ -220,7 +220,7 @@ impl<'a> MatrixSums<'a> {
         }
     }
 
-    /// What all parts add up to.
+    /// The sums of all parts.
     pub fn finish(mut self) -> Summed {
         self.settle();
         let conflicts = Contest::new(&mut self).settled();
@@ -234,7 +234,7 @@ impl<'a> MatrixSums<'a> {
         }
         let (rows, blocks, partial) = (self.rows, self.blocks, self.partial);
         let unattributed = self.unattributed;
-        let shares = self.shares.into_iter().map(ShareSum::told).collect();
+        let shares = self.shares.into_iter().map(ShareSum::finish).collect();
         Summed { rows, blocks, partial, unattributed, conflicts, shares }
     }
 }
@@ -244,7 +244,7 @@ impl ShareSum {
         if straddles { &mut self.straddling } else { &mut self.inside }.add(role, value);
     }
 
-    fn told(self) -> NodeShare {
+    fn finish(self) -> NodeShare {
         let mut roles = self.inside;
         let of_row = |row: &RoleTotals| {
             let each = Role::ALL.map(|role| (role, row.get(role)));
@@ -262,7 +262,7 @@ impl ShareSum {
     }
 }
 
-/// The group and term that a key claims the writes of.
+/// The group and term whose writes a key claims.
 fn claimed(source: Source) -> Option<(GroupId, Term)> {
     match source {
         Source::LeaderWrite { group, term: Some(term) } => Some((group, term)),
@@ -278,23 +278,23 @@ fn role(source: Source) -> Role {
     }
 }
 
-/// The claims that several nodes make, column by column.
+/// Decides between the claims of several nodes, column by column.
 struct Contest<'s, 'a> {
     sums: &'s mut MatrixSums<'a>,
     contested: BTreeMap<(GroupId, Term), BTreeSet<NodeId>>,
-    /// By key: claims on the column at hand.
+    /// By key: the claims in the current column.
     claims: BTreeMap<u32, Claim>,
 }
 
-/// What nodes claim to have led in one (place, group, term) of the column at hand.
+/// The claims to one (place, group, term) in the current column.
 struct Claim {
-    /// Index of the node that claimed last.
+    /// The index of the node that claimed last.
     share: usize,
-    /// What it claims.
+    /// Its claim.
     current: u64,
-    /// The largest claim of the others, and whose it is.
+    /// The largest claim of the nodes before it, and the index of that node.
     best: (u64, usize),
-    /// There are others.
+    /// Several nodes claim it.
     several: bool,
 }
 
@@ -310,10 +310,10 @@ impl<'s, 'a> Contest<'s, 'a> {
         Contest { sums, contested: BTreeMap::new(), claims: BTreeMap::new() }
     }
 
-    /// Counts the larger of all claims on each cell; who contests what.
+    /// Counts the larger claim of each cell, and returns the nodes that conflict.
     fn settled(mut self) -> Vec<Conflict> {
         let mut parts = std::mem::take(&mut self.sums.contested);
-        // Lives of one node stay in order.
+        // A stable sort: the incarnations of one node stay in order.
         parts.sort_by_key(|&(column, share, _)| (column, share));
         for (index, &(column, share, part)) in parts.iter().enumerate() {
             self.part(column, share, part);
@@ -358,7 +358,7 @@ impl<'s, 'a> Contest<'s, 'a> {
         claim.current = claim.current.saturating_add(value);
     }
 
-    /// Counts what was claimed in the column at hand.
+    /// Counts the larger claims of the current column.
     fn settle(&mut self, column: u32) {
         let height = self.sums.rows.len() + 1;
         for (id, claim) in std::mem::take(&mut self.claims) {

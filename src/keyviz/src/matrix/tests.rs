@@ -1,4 +1,4 @@
-//! The laws, on whole clusters of histories, beside a list of what happened.
+//! The laws, on whole clusters of histories, checked against a list of all operations.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -13,7 +13,7 @@ fn world(actions: &[Action]) -> World {
     world_of(1440, actions)
 }
 
-/// With few columns most are folded into coarser ones.
+/// With few columns, most of them are folded into coarser ones.
 fn world_of(columns: usize, actions: &[Action]) -> World {
     let mut world =
         World::new(HistoryConfig { step_ms: STEP_MS, columns, ..HistoryConfig::default() });
@@ -21,7 +21,7 @@ fn world_of(columns: usize, actions: &[Action]) -> World {
     world
 }
 
-/// What the model says of a key range and a time span.
+/// The operations of the model in a key range and a time span.
 fn expected(world: &World, query: &Query, range: &KeyRange, span: &ColumnSpan) -> u64 {
     world
         .events
@@ -38,7 +38,7 @@ fn torn_by_death(world: &World, query: &Query, column: u32) -> bool {
     world.matrix(query, 6, 9).rows.iter().all(|row| row.partial.contains(column))
 }
 
-/// Whether a block has a part of the cell.
+/// Whether a block covers the cell.
 fn covered(matrix: &Matrix, row: u32, column: u32) -> bool {
     matrix.blocks.iter().any(|block| {
         (block.first_row..block.first_row + block.row_count).contains(&row)
@@ -54,7 +54,7 @@ fn role() -> impl Strategy<Value = Option<Role>> {
     prop::option::weighted(0.3, prop::sample::select(Role::ALL.to_vec()))
 }
 
-/// Cases a property: `PROPTEST_CASES` says how many in a long run.
+/// The number of cases per property; `PROPTEST_CASES` sets it for a long run.
 fn cases() -> ProptestConfig {
     ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() }
 }
@@ -103,7 +103,7 @@ proptest! {
         prop_assert_eq!(roles, all);
         prop_assert!(matrix.conflicts.is_empty(), "{:?}", matrix.conflicts);
         prop_assert!(!matrix.saturated);
-        // Honest partiality: where counts were lost, every cell says so; without a death none does.
+        // Honest partiality: a cell is marked if and only if counts were lost.
         for event in world.events.iter().filter(|event| event.lost) {
             let column = matrix.columns.iter().position(
                 |span| (span.start_ms..span.end_ms).contains(&event.at_ms));
@@ -135,7 +135,7 @@ proptest! {
             (matrix.total, matrix.straddling_total)
         };
         let all = totals(&query).0;
-        // What reaches beyond one half reaches beyond the other, and counts once.
+        // A block that straddles one half straddles the other too, and counts once.
         let adjacent = |one: Query, other: Query| {
             let ((one, over), (other, under)) = (totals(&one), totals(&other));
             prop_assert_eq!((one + other + over, over), (all, under));
@@ -234,7 +234,7 @@ proptest! {
             && torn_by_death(&world, &query, column);
         prop_assert!(absent.rows.iter().all(|row| row.partial.len() == columns.len()));
         prop_assert_eq!((absent.responded, absent.expected), (2, 3));
-        // One that breaks off has answered for the columns before.
+        // A member that breaks off has answered for the columns before.
         let first = broken.chunks(chunk).swap_remove(0);
         let answered = first.covers.clone();
         contributions.push(first);
@@ -253,8 +253,8 @@ proptest! {
     }
 }
 
-/// A hot spot that moves on every five columns of two seconds: the share of what was counted in
-/// blocks, after the first two columns at each place.
+/// A hot spot that moves every five columns of two seconds: the share of operations counted in
+/// blocks, from the third column at each place on.
 #[test]
 fn bounds_at_most_a_tenth_of_a_moving_spot_is_in_blocks_after_two_columns() {
     const KEYS: u64 = 100_000;
@@ -300,7 +300,8 @@ fn bounds_at_most_a_tenth_of_a_moving_spot_is_in_blocks_after_two_columns() {
         series: Series::Writes,
         role: None,
     };
-    // With 1,024 rows every boundary is a row's, and some 15 in 100 are in blocks.
+    // With 1,024 rows, every boundary is that of a row, and some 15 of 100 operations are in
+    // blocks.
     for rows in [64, 256] {
         let size = MatrixSize { rows, columns: 0 };
         let matrix = Matrix::local(&sampler, &history, &query, size, end_ms - 1).expect("planned");

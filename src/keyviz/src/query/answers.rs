@@ -1,4 +1,4 @@
-//! The two rounds of a query, answered from what a history held at one moment.
+//! Answers both rounds of a query from a view of the history at one moment.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::history::window::Window;
 use crate::sampler::counts::Harvest;
 
 impl History {
-    /// Round one: what this node carried in the window, by key range. `peek` is what was counted
-    /// since the last harvest; it belongs to the open column.
+    /// Round one: the load that this node counted in the window, by key range. `peek` has the
+    /// counts since the last harvest, which belong to the open column.
     pub fn totals(&self, query: &Query, peek: Harvest) -> NodeTotals {
         self.view(query.window, peek).totals(query)
     }
 
-    /// Round two: this node's contribution on the asker's axes. The window of the query is that of
-    /// the columns planned. `peek` as in [`History::totals`].
+    /// Round two: this node's counts on the axes of the coordinating node. The window of the
+    /// planned columns replaces that of the query. `peek` is as in [`History::totals`].
     pub fn columns(
         &self,
         query: &Query,
@@ -35,35 +35,35 @@ impl History {
 }
 
 impl HistoryView {
-    /// As [`crate::history::History::totals`]; `query` asks for the window of the view.
+    /// As [`crate::history::History::totals`]; the view must be of the window of `query`.
     pub fn totals(&self, query: &Query) -> NodeTotals {
-        self.while_wanted(&|| true).totals(query).expect(THROUGHOUT)
+        self.while_wanted(&|| true).totals(query).expect(ALWAYS_WANTED)
     }
 
-    /// As [`crate::history::History::columns`]; `columns` lie in the window of the view.
+    /// As [`crate::history::History::columns`]; `columns` must lie in the window of the view.
     pub fn columns(&self, query: &Query, rows: &RowAxis, columns: &ColumnPlan) -> NodeColumns {
-        self.while_wanted(&|| true).columns(query, rows, columns).expect(THROUGHOUT)
+        self.while_wanted(&|| true).columns(query, rows, columns).expect(ALWAYS_WANTED)
     }
 
-    /// The contributions of the nodes that have left, whose columns are kept here.
+    /// The contributions of former members whose columns this node keeps.
     pub fn handed_over(
         &self,
         query: &Query,
         rows: &RowAxis,
         columns: &ColumnPlan,
     ) -> Vec<NodeColumns> {
-        self.while_wanted(&|| true).handed_over(query, rows, columns).expect(THROUGHOUT)
+        self.while_wanted(&|| true).handed_over(query, rows, columns).expect(ALWAYS_WANTED)
     }
 
-    /// The same answers, given up once `wanted`, which is called between columns, returns false.
+    /// The same answers, abandoned as soon as `wanted` returns false. It is called between columns.
     pub fn while_wanted<'a>(&'a self, wanted: &'a dyn Fn() -> bool) -> WantedView<'a> {
         WantedView { view: self, wanted }
     }
 }
 
-const THROUGHOUT: &str = "it is wanted throughout";
+const ALWAYS_WANTED: &str = "the answer is always wanted";
 
-/// A view whose answers are `None` once they are no longer wanted; see
+/// A view whose answers are `None` once the caller no longer wants them; see
 /// [`HistoryView::while_wanted`].
 pub struct WantedView<'a> {
     view: &'a HistoryView,

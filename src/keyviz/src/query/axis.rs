@@ -18,16 +18,16 @@ pub struct ColumnSpan {
     pub open: bool,
 }
 
-/// The columns of an answer: contiguous, oldest first, at most [`MAX_COLUMNS`].
+/// The columns of a matrix: contiguous, oldest first, at most [`MAX_COLUMNS`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ColumnPlan {
     step_ms: u64,
     columns: Vec<ColumnSpan>,
 }
 
-/// The rows of an answer as a node needs them to contribute: where each row starts, where the last
-/// one ends, and how much load each is known to carry. Nodes of earlier versions apportion by that
-/// load what a boundary cuts; this version puts it into blocks.
+/// The rows of a matrix as nodes need them in round two: the start of each row, the end of the last
+/// one, and the known load of each. Nodes of earlier versions apportion the counts that a boundary
+/// cuts by this load; this version reports them as blocks.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RowAxis {
     starts: Vec<Bytes>,
@@ -35,28 +35,28 @@ pub struct RowAxis {
     weights: Vec<u64>,
 }
 
-/// An axis that no planner makes.
+/// Why an axis is invalid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AxisError {
-    /// More rows than an answer may have.
+    /// More than [`MAX_AXIS_ROWS`] rows.
     #[error("{rows} rows asked for, at most {MAX_AXIS_ROWS} are served")]
     TooManyRows {
         /// Rows asked for.
         rows: usize,
     },
-    /// More columns than an answer may have.
+    /// More than [`MAX_COLUMNS`] columns.
     #[error("{columns} columns asked for, at most {MAX_COLUMNS} are served")]
     TooManyColumns {
         /// Columns asked for.
         columns: usize,
     },
-    /// A row or column that does not start after the one before it, or that ends where it starts.
+    /// A row or column that is empty or does not start after the one before it.
     #[error("boundary {index} of the axis is not after the one before it")]
     OutOfOrder {
         /// Index of the boundary.
         index: usize,
     },
-    /// Not one weight a row.
+    /// The number of weights is not the number of rows.
     #[error("{weights} weights for {rows} rows")]
     Weights {
         /// Rows.
@@ -70,8 +70,11 @@ pub enum AxisError {
 }
 
 impl RowAxis {
-    /// Rows that start at `starts`, of which the last ends at `end` (`None`: unbounded). Errors
-    /// where they are not in order, or too many.
+    /// Rows that start at `starts`, of which the last ends at `end` (`None`: unbounded). `weights`
+    /// has the known load of each row.
+    ///
+    /// # Errors
+    /// Too many rows, boundaries that do not ascend, or a wrong number of weights.
     pub fn new(
         starts: Vec<Bytes>,
         end: Option<Bytes>,
@@ -110,7 +113,8 @@ impl RowAxis {
         self.end.as_ref()
     }
 
-    /// A name for the keys of the rows: XXH3 of all boundaries, each after its length.
+    /// Identifies the boundaries: XXH3 of the length and the bytes of each, and of whether the last
+    /// row has an end.
     pub fn id(&self) -> u64 {
         let mut hasher = Xxh3::new();
         for key in self.starts.iter().chain(&self.end) {
@@ -121,7 +125,7 @@ impl RowAxis {
         hasher.digest()
     }
 
-    /// The load that each row is known to carry.
+    /// The known load of each row.
     pub fn weights(&self) -> &[u64] {
         &self.weights
     }
@@ -157,8 +161,11 @@ impl RowAxis {
 }
 
 impl ColumnPlan {
-    /// Contiguous columns between the given boundaries, of which the last is `open` or not; fewer
-    /// than two boundaries make no column. Errors where they are not in order, or too many.
+    /// Contiguous columns between `bounds`, in Unix milliseconds; fewer than two bounds make no
+    /// column. `open` says whether the last column is in progress.
+    ///
+    /// # Errors
+    /// A step of 0, bounds that do not ascend, or too many columns.
     pub fn new(step_ms: u64, bounds: &[u64], open: bool) -> Result<Self, AxisError> {
         if step_ms == 0 {
             return Err(AxisError::ZeroStep);
@@ -182,7 +189,7 @@ impl ColumnPlan {
         Ok(ColumnPlan { step_ms, columns })
     }
 
-    /// The step of which each column is a whole multiple.
+    /// The length in milliseconds that each column is a whole multiple of.
     pub fn step_ms(&self) -> u64 {
         self.step_ms
     }
@@ -216,13 +223,16 @@ impl ColumnPlan {
     }
 }
 
-/// The columns for `window`: aligned to whole multiples of `step_ms` of Unix time, at most
-/// `max_columns` (0: [`super::DEFAULT_COLUMNS`]) of them, up to the column in progress at `now_ms`,
-/// which is open. Columns that the window touches are served whole.
+/// Plans the columns for `window`: whole multiples of `step_ms` of Unix time, at most `max_columns`
+/// (0: [`super::DEFAULT_COLUMNS`]) of them, up to the column in progress at `now_ms`, which is
+/// open. A column that the window touches is included whole.
 ///
-/// Over the budget every k steps are joined, at multiples of k steps of Unix time, so that the
-/// columns of a window that moves on stay the same ones; where the edges make one column too many,
-/// the first takes in the second.
+/// Over the budget, each k steps become one column, with boundaries at multiples of k steps of Unix
+/// time, so that a window that moves on keeps its columns. If the shorter columns at the two edges
+/// make one too many, the first two become one.
+///
+/// # Errors
+/// A step of 0, or `max_columns` above [`MAX_COLUMNS`].
 pub fn plan_columns(
     window: Window,
     step_ms: u64,
@@ -349,7 +359,7 @@ mod tests {
                 plan_columns(window, 1, max_columns, u64::MAX - 1).expect("a plan")
             };
             let (before, after) = (at(0), at(1));
-            // All but the columns at the edges are found again.
+            // All columns but those at the edges stay.
             let inner = |plan: &ColumnPlan| {
                 plan.columns().iter().skip(2).copied().collect::<Vec<_>>()
             };

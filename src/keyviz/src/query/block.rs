@@ -1,11 +1,11 @@
-//! Counts of something larger than a cell.
+//! Blocks: counts that cover more than one cell.
 //!
-//! A count is put into a cell only if everything that it was counted for lies in the cell. What was
-//! counted for more (a slot that several rows share, or that reaches beyond the range asked for; a
-//! column of an older tier that is longer than a column of the answer) is a *block*: the smallest
-//! run of rows and columns that covers it. Nothing inside a block is guessed. The obvious
-//! alternative, a share for each row by what the rows carry today, draws today's load into the
-//! past, and another number at each zoom.
+//! A count goes into a cell only if its slot lies in the row and its column of the history lies in
+//! the column. Otherwise (several rows share the slot, the slot reaches beyond the queried range,
+//! or the column is of an older tier and longer than a column of the matrix) it goes into a
+//! *block*: the smallest run of rows and columns that covers it. Nothing inside a block is
+//! estimated. The obvious alternative, to divide the count among the rows by their load of today,
+//! would project that load into the past and give another number at each zoom.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -14,8 +14,8 @@ use super::axis::RowAxis;
 use crate::history::window::Window;
 use keyviz_types::KeyRange;
 
-/// Most different spans in one contribution. Above three quarters of it a span is as long as the
-/// axis; above half of it its keys are those of its rows.
+/// The maximum number of distinct spans in one contribution. From half of it on, new spans are
+/// widened to the keys of their rows; from three quarters on, to the whole axis.
 pub const MAX_SPANS: usize = 65_536;
 
 /// Keys and columns whose operations were counted together.
@@ -25,21 +25,22 @@ pub struct BlockSpan {
     pub first_row: u32,
     /// Number of rows that do; at least 1.
     pub rows: u32,
-    /// Number of columns that share time with it, from that of its part on; at least 1.
+    /// Number of columns that share time with it, from the column of its part on; at least 1.
     pub columns: u32,
     /// The keys that were counted together.
     pub range: KeyRange,
-    /// The time that was counted together, where it reaches beyond the columns asked for.
+    /// The time that was counted together, if it reaches beyond the queried columns.
     pub reach: Option<Window>,
 }
 
 impl BlockSpan {
-    /// Whether something of it lies beyond the keys or the columns asked for.
+    /// Whether it reaches beyond the queried keys or columns.
     pub fn straddles(&self, rows: &RowAxis) -> bool {
         self.reach.is_some() || !is_inside(&self.range, rows)
     }
 
-    /// Whether it could come from a node that was asked for these rows and columns.
+    /// Whether it is valid on these axes: it has exactly the rows that share its keys, it has no
+    /// more columns than there are, and it is not a single cell.
     pub(crate) fn fits(&self, rows: &RowAxis, columns: usize) -> bool {
         let run = rows.overlapping(&self.range);
         let one_cell = run.len() == 1 && self.columns == 1 && !self.straddles(rows);
@@ -86,7 +87,7 @@ pub(crate) fn is_inside(range: &KeyRange, rows: &RowAxis) -> bool {
     ends && rows.starts().first().is_some_and(|first| *first <= range.start)
 }
 
-/// Spans, numbered as they come up.
+/// Distinct spans, numbered in the order of their first use.
 #[derive(Default, Debug)]
 pub(crate) struct SpanTable {
     spans: Vec<BlockSpan>,
@@ -94,7 +95,7 @@ pub(crate) struct SpanTable {
 }
 
 impl SpanTable {
-    /// The number of a span, or of a larger one where there are too many.
+    /// The number of a span, or of a wider one once the table is half full.
     pub fn number(&mut self, span: BlockSpan, rows: &RowAxis) -> u32 {
         if let Some(&number) = self.index.get(&span) {
             return number;
@@ -119,7 +120,8 @@ impl SpanTable {
 const HALF: usize = MAX_SPANS / 2;
 const MOST: usize = MAX_SPANS / 4 * 3;
 
-/// A span that covers `span` and of which there are fewer: with the keys of its rows, or of all.
+/// Widens a span to the keys of its rows or, with `all`, to the whole axis: there are far fewer
+/// distinct spans of these kinds.
 fn widened(span: BlockSpan, rows: &RowAxis, all: bool) -> BlockSpan {
     let count = u32::try_from(rows.len()).expect("an axis has few rows");
     let (first_row, run) = if all { (0, count) } else { (span.first_row, span.rows) };
@@ -128,7 +130,7 @@ fn widened(span: BlockSpan, rows: &RowAxis, all: bool) -> BlockSpan {
     } else {
         KeyRange::all()
     };
-    // All keys are in all rows.
+    // A span of all keys covers all rows.
     let straddles = !is_inside(&range, rows);
     let (first_row, run) = if straddles { (0, count) } else { (first_row, run) };
     BlockSpan { first_row, rows: run, range, ..span }

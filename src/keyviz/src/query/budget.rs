@@ -1,21 +1,22 @@
 //! Fitting a sequence of weighted atoms into a budget of intervals.
 //!
-//! The *cut* is the smallest weight with which the budget holds: an atom heavier than the cut stays
-//! alone, and no interval of several atoms weighs more than the cut. So no joined interval hides
-//! anything that is hotter than the cut. It is found by bisection over a greedy sweep, which makes
-//! the fewest intervals for a given cut, as any part of an allowed interval is allowed. What the
-//! sweep leaves of the budget is spent on splitting the heaviest joined intervals again.
+//! The *cut* is the smallest weight for which the budget suffices: an atom heavier than the cut
+//! stays alone, and no interval of several atoms weighs more than the cut. A joined interval
+//! therefore never hides an atom that is hotter than the cut. Bisection over a greedy sweep finds
+//! the cut. The sweep makes the fewest intervals for a given cut, because every part of an allowed
+//! interval is allowed. What remains of the budget is spent on splitting the heaviest joined
+//! intervals again.
 //!
-//! Atoms come in *units* (a route and its sub-ranges): an interval is some whole units, or a part
-//! of one. A unit that weighs no more than the cut is not broken up by the sweep, a heavier one
-//! borders on intervals of its own.
+//! Atoms form *units* (a route and its sub-ranges): an interval consists of whole units or is a
+//! part of one. The sweep keeps a unit that weighs at most the cut in one interval, and gives a
+//! heavier one intervals of its own.
 
 use std::collections::BinaryHeap;
 
-/// A run of atoms, first and one past the last.
+/// A run of atoms: the first, and one past the last.
 pub(crate) type Interval = (usize, usize);
 
-/// Intervals of at most `budget`, in order, without gap, and the cut.
+/// At most `budget` intervals, in order and without gaps, and the cut.
 ///
 /// `units` holds the index of the first atom of each unit, ascending from 0. `budget` is at least
 /// 1.
@@ -38,7 +39,7 @@ pub(crate) fn fit(weights: &[u64], units: &[usize], budget: usize) -> (Vec<Inter
     (fitting.spend(intervals, budget), low)
 }
 
-/// As [`fit`], for atoms that are each a unit, and only where there are too many.
+/// As [`fit`], with every atom a unit of its own.
 pub(crate) fn coarsen(weights: &[u64], budget: usize) -> Vec<Interval> {
     let units: Vec<usize> =
         if weights.len() <= budget { vec![] } else { (0..weights.len()).collect() };
@@ -47,7 +48,7 @@ pub(crate) fn coarsen(weights: &[u64], budget: usize) -> Vec<Interval> {
 
 struct Fitting<'a> {
     units: &'a [usize],
-    /// Weight of all atoms before each, and at last of all.
+    /// The weight of the atoms before each atom, and of all atoms.
     sums: Vec<u128>,
 }
 
@@ -71,7 +72,7 @@ impl<'a> Fitting<'a> {
         (self.units[unit], self.units.get(unit + 1).copied().unwrap_or(atoms))
     }
 
-    /// The fewest intervals for a cut. `u64::MAX` joins all, whatever they weigh.
+    /// The fewest intervals for a cut; `u64::MAX` stands for no limit.
     fn sweep(&self, cut: u64) -> Vec<Interval> {
         let cut = if cut == u64::MAX { u128::MAX } else { u128::from(cut) };
         let mut intervals: Vec<Interval> = Vec::new();
@@ -129,7 +130,7 @@ impl<'a> Fitting<'a> {
     }
 
     /// Where to split an interval of several atoms: at the unit boundary (or, within one unit, the
-    /// atom) that halves its weight best; in the middle where it has none.
+    /// atom) that halves its weight best; in the middle if it has no weight.
     fn middle(&self, (from, to): Interval) -> usize {
         let first = self.units.partition_point(|&start| start <= from);
         let last = self.units.partition_point(|&start| start < to);
@@ -163,13 +164,13 @@ impl<'a> Fitting<'a> {
     }
 }
 
-/// Intervals of the same number whose boundaries cut less of what was counted together, and the
-/// weight that none of several atoms exceeds.
+/// Moves boundaries to where they cut less of what was counted together. Returns as many intervals,
+/// and the weight that no interval of several atoms exceeds.
 ///
-/// `cuts` has, for each atom, what a boundary at its start would cut. A boundary within a unit
-/// moves to the place between its neighbours that cuts least, and of equal ones to the one that
-/// halves the weight best; it moves only where at least half is saved, and no interval of several
-/// atoms gets heavier than twice the `cut`.
+/// `cuts` has, for each atom, the load that a boundary at its start cuts. A boundary within a unit
+/// moves to the place between its neighbours that cuts least; of equal places, to the one that
+/// halves the weight best. It moves only if that saves at least half of what it cuts, and if no
+/// interval of several atoms becomes heavier than twice `cut`.
 pub(crate) fn snapped(
     mut intervals: Vec<Interval>,
     weights: &[u64],
@@ -181,7 +182,7 @@ pub(crate) fn snapped(
     let limit = u128::from(cut) * 2;
     for at in 1..intervals.len() {
         let ((from, border), (_, to)) = (intervals[at - 1], intervals[at]);
-        // Rows of whole routes keep their borders, and so do those that cut nothing.
+        // Boundaries between units stay, and so do those that cut nothing.
         let owner = |atom: usize| units.partition_point(|start| *start <= atom);
         if cuts[border] == 0 || owner(from) != owner(to - 1) {
             continue;
@@ -230,7 +231,7 @@ mod tests {
         assert_eq!((snapped, heaviest), (vec![(0, 2), (2, 6), (6, 8)], 20));
         let tight = super::snapped(intervals.clone(), &weights, &[0], &cuts, 5).0;
         assert_eq!(tight, intervals, "no row gets more than twice as heavy as the cut");
-        // Borders of routes stay.
+        // Boundaries between units stay.
         let whole = vec![(0, 4), (4, 8)];
         assert_eq!(super::snapped(whole.clone(), &weights, &[0, 4], &cuts, 100).0, whole);
     }

@@ -1,5 +1,5 @@
-//! A sparse set of columns, kept as runs: a node that did not answer marks every column of every
-//! row, and that has to cost nothing.
+//! A set of columns, stored as runs: a node that does not answer marks every column of every row,
+//! which must stay cheap.
 
 use std::ops::Range;
 
@@ -29,7 +29,7 @@ impl ColumnSet {
             return;
         }
         let (mut from, mut to) = (range.start, range.end);
-        // Spans that overlap or touch the new one are swallowed by it.
+        // The new span absorbs those that it overlaps or touches.
         let first = self.spans.partition_point(|span| span.1 < from);
         let last = first + self.spans[first..].partition_point(|span| span.0 <= to);
         if first < last {
@@ -46,13 +46,13 @@ impl ColumnSet {
         }
     }
 
-    /// Whether the set has `column`.
+    /// Whether the set contains `column`.
     pub fn contains(&self, column: u32) -> bool {
         let at = self.spans.partition_point(|span| span.1 <= column);
         self.spans.get(at).is_some_and(|span| span.0 <= column)
     }
 
-    /// Whether nothing is in it.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
@@ -84,7 +84,7 @@ impl ColumnSet {
         missing
     }
 
-    /// The set of those columns that both have.
+    /// The columns of the set that lie in `range`.
     pub fn intersection(&self, range: Range<u32>) -> ColumnSet {
         let mut inside = ColumnSet::new();
         for span in self.spans() {

@@ -1,10 +1,10 @@
-//! Round two of a cluster query: a node's contribution, already on the asker's axes.
+//! Round two of a cluster query: a node's contribution, on the axes of the coordinating node.
 //!
-//! Cells are split by what merging has to tell apart: writes by (group, term), since one leader a
-//! term accounts for them, and reads by role, since every node accounts for its own. Only non-zero
-//! cells are held, and each key (place and source) is named once a contribution, so that a cell
-//! costs one small number for its key and one for its value. What no cell holds is counted in
-//! blocks ([`super::block`]), whose spans are places like rows.
+//! Cells are keyed by what the merge must tell apart: writes by (group, term), because one leader
+//! per term counts them, and reads by role, because every node counts its own. Only non-zero cells
+//! are stored, and each key (place and source) is stored once per contribution, so a cell costs one
+//! small number for its key and one for its value. A count that fits no cell goes into a block
+//! ([`super::block`]), whose span is a place as a row is.
 
 use std::ops::Range;
 
@@ -13,16 +13,17 @@ use super::block::{BlockSpan, MAX_SPANS};
 use super::column_set::ColumnSet;
 use keyviz_types::{GroupId, Incarnation, NodeId, Term};
 
-/// Version of the forms of a contribution, for whoever puts them on a wire.
+/// Version of the form of a contribution, to be sent with it.
 pub const CONTRIBUTION_VERSION: u32 = 2;
-/// Most keys in one contribution: rows times the groups and terms that a node counted in.
+/// The maximum number of keys in one contribution. A node needs one for each row or span in which
+/// it counted, times the groups and terms.
 pub const MAX_KEYS: usize = 1 << 20;
 
 /// Who accounts for a count.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Source {
-    /// Writes that the leader of `group` proposed in `term`; no term where the node counted them
-    /// without being known to lead.
+    /// Writes that the leader of `group` proposed in `term`; `None` if they were counted under an
+    /// epoch in which the node did not lead the group.
     LeaderWrite {
         /// The group.
         group: GroupId,
@@ -35,16 +36,16 @@ pub enum Source {
     FollowerRead,
 }
 
-/// Where a count goes.
+/// The place of a count on the axes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Place {
-    /// Into the row of this index.
+    /// The row with this index.
     Row(u32),
-    /// Into a block with the span of this index into [`NodeColumns::spans`].
+    /// A block with the span at this index of [`NodeColumns::spans`].
     Block(u32),
 }
 
-/// A place on the axis and who accounts for the count.
+/// A place on the axes, and who accounts for the count.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CellKey {
     /// A row, or a block.
@@ -58,33 +59,35 @@ pub struct CellKey {
 pub struct ColumnPart {
     /// Index of the column in the plan.
     pub column: u32,
-    /// The incarnation that counted, which may be an earlier one than the one that answers.
+    /// The incarnation that counted, which may be earlier than the one that answers.
     pub incarnation: Incarnation,
-    /// Counts may be missing, since the incarnation died without closing the column.
+    /// Counts may be missing, because the incarnation died before it closed the column.
     pub partial: bool,
     /// Operations without a route.
     pub unattributed: u64,
     /// Indices into [`NodeColumns::keys`], ascending.
     pub keys: Vec<u32>,
-    /// The counts, one a key, none 0. `u64::MAX`: at least that many.
+    /// The counts, one per key, none of them 0. `u64::MAX`: at least that many.
     pub values: Vec<u64>,
-    /// Rows in which a count is apportioned, ascending; by nodes of earlier versions, or for them.
+    /// Rows with an apportioned count, ascending. Only contributions by or for nodes of earlier
+    /// versions have any.
     pub apportioned: Vec<u32>,
 }
 
-/// One node's answer in round two, or a chunk of it, with parts as they are counted or as they
-/// travel ([`PackedColumns`](crate::wire::PackedColumns)).
+/// One node's answer in round two, or a chunk of it. Its parts are plain, or packed as they are
+/// sent ([`PackedColumns`](crate::wire::PackedColumns)).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeColumns<Part = ColumnPart> {
     /// The node that counted.
     pub node: NodeId,
-    /// The node that keeps the columns and answers: the same, or one that it left them to.
+    /// The node that keeps the columns and answers: the same node, or the one that it handed them
+    /// to.
     pub held_by: NodeId,
-    /// Its present life.
+    /// Its latest incarnation.
     pub incarnation: Incarnation,
     /// The columns of the plan that this chunk answers for.
     pub covers: Range<u32>,
-    /// Those of them in which the node has a column of its own, be it empty.
+    /// Those of them for which the node has a column, even an empty one.
     pub held: ColumnSet,
     /// End of the newest column that the node dropped for space; 0: none.
     pub forgotten_before_ms: u64,
@@ -96,10 +99,10 @@ pub struct NodeColumns<Part = ColumnPart> {
     pub parts: Vec<Part>,
 }
 
-/// A contribution that no node of this version sends.
+/// Why a contribution is invalid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ContributionError {
-    /// It answers for columns outside the plan, such as of the future.
+    /// It answers for columns outside the plan.
     #[error("columns {from}..{to} are outside the plan of {columns}")]
     Covers {
         /// First column.
@@ -109,35 +112,35 @@ pub enum ContributionError {
         /// Columns of the plan.
         columns: usize,
     },
-    /// More keys than agreed.
+    /// More than [`MAX_KEYS`] keys.
     #[error("{keys} keys, at most {MAX_KEYS} are accepted")]
     TooManyKeys {
         /// Keys received.
         keys: usize,
     },
-    /// More spans than agreed.
+    /// More than [`MAX_SPANS`] spans.
     #[error("{spans} spans of blocks, at most {MAX_SPANS} are accepted")]
     TooManySpans {
         /// Spans received.
         spans: usize,
     },
-    /// Spans out of order, or that cover other rows or columns than they say.
+    /// A span out of order, or one whose rows or columns do not match its keys.
     #[error("span {index} of the blocks is out of order or does not lie on the axes")]
     Span {
         /// Its index.
         index: usize,
     },
-    /// Keys out of order, or of a row that is not in the plan, or a span that is not there.
+    /// A key out of order, or one whose row or span does not exist.
     #[error("key {index} is out of order or of row {row}, of {rows}")]
     Key {
         /// Its index.
         index: usize,
-        /// Its row, or its span.
+        /// The index of its row or span.
         row: u32,
-        /// Rows of the plan, or spans.
+        /// The number of rows of the plan, or of spans.
         rows: usize,
     },
-    /// Parts out of order, or of a column that the chunk does not answer for.
+    /// A part out of order, or of a column that the chunk does not answer for.
     #[error("part {index} is out of order or of column {column}")]
     Part {
         /// Its index.
@@ -145,7 +148,7 @@ pub enum ContributionError {
         /// Its column.
         column: u32,
     },
-    /// Cells out of order, without key or value, or zero.
+    /// Cells out of order, without a key or a value, or of value 0.
     #[error("cells of part {index} are out of order, unnamed or zero")]
     Cells {
         /// Index of the part.
@@ -160,8 +163,8 @@ pub enum ContributionError {
 }
 
 impl ColumnPart {
-    /// Whether the part has any count, or doubt about one. An estimate of zero is one.
-    pub(crate) fn says_something(&self) -> bool {
+    /// Whether the part has a count or a mark. An apportioned count of zero is a mark.
+    pub(crate) fn is_significant(&self) -> bool {
         self.partial
             || self.unattributed > 0
             || !self.keys.is_empty()
@@ -175,7 +178,10 @@ impl NodeColumns {
         self.parts.iter().map(|part| part.keys.len()).sum()
     }
 
-    /// Errors where a contribution does not fit the axes that it was asked for.
+    /// Checks that the contribution fits the axes.
+    ///
+    /// # Errors
+    /// The first fault found.
     pub fn check(&self, rows: &RowAxis, columns: &ColumnPlan) -> Result<(), ContributionError> {
         let head = |part: &ColumnPart| (part.column, part.incarnation);
         self.check_frame(rows, columns, head)?;
@@ -194,9 +200,9 @@ impl NodeColumns {
         Ok(())
     }
 
-    /// Splits the contribution by columns into chunks of at most `max_cells` cells each, where one
-    /// column has no more than that. Each chunk names only the keys that it needs. There is always
-    /// at least one.
+    /// Splits the contribution by columns into chunks of at most `max_cells` cells; a column with
+    /// more cells is a chunk of its own. Each chunk has only the keys that it uses. There is at
+    /// least one chunk.
     pub fn chunks(self, max_cells: usize) -> Vec<NodeColumns> {
         let Range { mut start, end } = self.covers;
         let mut chunks = Vec::new();
@@ -236,8 +242,8 @@ impl NodeColumns {
 }
 
 impl<Part> NodeColumns<Part> {
-    /// Errors where something other than the contents of a part does not fit; `head` tells a part's
-    /// column and incarnation.
+    /// Checks everything but the contents of the parts. `head` returns the column and the
+    /// incarnation of a part.
     pub(crate) fn check_frame(
         &self,
         rows: &RowAxis,
@@ -283,7 +289,7 @@ impl<Part> NodeColumns<Part> {
         Ok(())
     }
 
-    /// Columns of the longest block among the cells of these keys; 1 without any.
+    /// The number of columns of the longest block among these keys; 1 if there is none.
     pub(crate) fn longest(&self, keys: &[u32]) -> usize {
         if self.spans.is_empty() {
             return 1;
@@ -295,7 +301,7 @@ impl<Part> NodeColumns<Part> {
         keys.iter().map(columns).max().unwrap_or(1)
     }
 
-    /// The same contribution with other parts.
+    /// The same contribution with its parts converted.
     pub(crate) fn with_parts<Other>(
         self,
         other: impl FnOnce(Vec<Part>) -> Vec<Other>,
@@ -319,7 +325,7 @@ pub(crate) fn ascending_below(indices: &[u32], limit: usize) -> bool {
         && indices.last().is_none_or(|&last| (last as usize) < limit)
 }
 
-/// The keys that `parts` use and the spans of those, renumbered.
+/// The spans and keys that `parts` use. The indices in keys and parts are changed accordingly.
 pub(crate) fn pruned(
     spans: &[BlockSpan],
     keys: &[CellKey],
@@ -347,7 +353,7 @@ pub(crate) fn pruned(
     (spans.collect(), keys)
 }
 
-/// For each that is used, the number of those before it.
+/// For each entry that is used, its index among those.
 fn renumbered(used: &[bool]) -> Vec<u32> {
     let mut next = 0;
     let number = |&used: &bool| {

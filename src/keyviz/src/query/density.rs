@@ -1,10 +1,10 @@
-//! How load lies along the key space, when it is known of ranges that overlap: of a route and of
-//! those it was split into, or by several nodes with learned boundaries of their own.
+//! The distribution of load over the key space, from ranges that may overlap: a route and those
+//! that it was split into, or the ranges of several nodes, each with its own learned boundaries.
 //!
-//! The boundaries of all ranges cut the key space into cells. Load of a range that is one cell is
-//! exact; load of a wider one is spread over its cells by the exact load, or evenly where there is
-//! none. The result serves to choose rows and to weigh cells that a boundary cuts; no answer's
-//! value comes from it.
+//! The bounds of all ranges divide the key space into elementary ranges, here called cells. The
+//! load of a range of one cell is exact. The load of a wider range is divided among its cells in
+//! proportion to their exact load, or evenly if they have none. The result serves to choose rows
+//! and to weigh them; no value of a matrix comes from it.
 
 use std::collections::HashMap;
 
@@ -14,17 +14,17 @@ use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 use super::resample::apportion;
 use keyviz_types::KeyRange;
 
-/// Load of one key range in the window.
+/// The load of one key range in the window.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RangeTotal {
     /// Keys.
     pub range: KeyRange,
     /// Sum of the series over the window. At least 1.
     pub total: u64,
-    /// Counted for several routes together, so that nothing finer is known.
+    /// Counted for several routes together; nothing finer is known.
     pub aggregate: bool,
-    /// What was counted for ranges that reach over the first key: a row that begins there makes a
-    /// block of it.
+    /// The load of ranges that reach across the first key. A row that begins there turns it into
+    /// blocks.
     pub cut: u64,
 }
 
@@ -37,19 +37,19 @@ pub(crate) struct Density {
     pub end: Option<Bytes>,
     /// Load of each cell.
     pub weights: Vec<u64>,
-    /// Whether a boundary (by the cell that it starts) lies strictly inside an aggregate and is no
-    /// bound of any loaded range: nobody measured what lies on either side of it.
+    /// For each cell, whether its start lies strictly inside an aggregate and is no bound of a
+    /// range with load: no node counted the two sides of it separately.
     pub unmeasured: Vec<bool>,
-    /// Whether everything counted in the cell was counted in aggregates.
+    /// For each cell, whether all of its load was counted in aggregates.
     pub aggregate: Vec<bool>,
-    /// What was counted for ranges that reach over the start of each cell.
+    /// For each cell, the load of ranges that reach across its start.
     pub cuts: Vec<u64>,
 }
 
 impl Density {
-    /// The cells made by `base` (sorted; first key of the whole) and the bounds of all `loads`,
-    /// each list sorted by start and without overlap in itself. All loads lie between the first of
-    /// `base` and `end`.
+    /// The cells between the keys of `base` (sorted, from the first key of the whole) and the
+    /// bounds of all ranges in `lists`. Each list is sorted by start and without overlap in itself.
+    /// All ranges lie between the first key of `base` and `end`.
     pub fn new(base: Vec<Bytes>, end: Option<Bytes>, lists: &[&[RangeTotal]]) -> Self {
         let Bounded { starts, spans } = Bounded::new(base, end.as_ref(), lists);
         let cells = starts.len();
@@ -57,11 +57,11 @@ impl Density {
         let mut wide = Vec::new();
         let mut measured = vec![false; cells + 1];
         let mut plain = vec![false; cells];
-        // How many aggregates begin or end to lie around a boundary there.
+        // Differences: how many aggregates begin, less how many cease, to enclose the boundary.
         let mut around = vec![0i64; cells + 1];
         let mut covered = vec![0i64; cells + 1];
         let mut cuts = vec![0u64; cells];
-        // What begins to reach over boundaries at each, less what no longer does.
+        // Differences of the load that reaches across the boundary.
         let mut over = vec![0i128; cells + 1];
         for (load, (first, last)) in loaded(lists).zip(spans) {
             (measured[first], measured[last]) = (true, true);
@@ -118,12 +118,12 @@ impl Density {
     }
 }
 
-/// The loads that count.
+/// The ranges with load.
 fn loaded<'a>(lists: &[&'a [RangeTotal]]) -> impl Iterator<Item = &'a RangeTotal> {
     lists.iter().flat_map(|list| list.iter()).filter(|load| load.total > 0)
 }
 
-/// All bounds in order, and between which of them each load lies.
+/// All bounds in order, and the position of each range among them.
 struct Bounded {
     starts: Vec<Bytes>,
     /// First cell, and one past the last, of each loaded range.
@@ -147,8 +147,8 @@ impl Bounded {
                     next
                 })
             };
-            // A range mostly begins where the one before it ends, and ends at the next bound of the
-            // base.
+            // A range usually begins where the one before it ends, and ends at the next bound of
+            // the base.
             let mut before: Option<(&Bytes, usize)> = None;
             let span = |load: &'a RangeTotal| {
                 let start = &load.range.start;
@@ -172,7 +172,7 @@ impl Bounded {
             return Bounded { starts: keys, spans };
         }
         keys.append(&mut extra);
-        // The rest is sorted in, and all are numbered anew.
+        // Sort the other bounds in, and renumber all.
         let mut order: Vec<usize> = (0..keys.len()).collect();
         order.sort_by(|&left, &right| keys[left].cmp(&keys[right]));
         let mut places = vec![0; keys.len()];

@@ -1,4 +1,5 @@
-//! What a matrix is asked for, and the limits of an answer.
+//! Queries: what a matrix is requested for, how a node answers both rounds, how rows and columns
+//! are planned, and the limits of all of these.
 
 mod answers;
 pub(crate) mod axis;
@@ -29,20 +30,21 @@ pub use row_plan::{
 };
 pub use totals::{MAX_TOTALS, NodeTotals, TotalsError};
 
-/// Rows of an answer when the asker names no number.
+/// Rows of a matrix if the query names no number.
 pub const DEFAULT_ROWS: usize = 256;
-/// Most rows of an answer.
+/// The maximum number of rows of a matrix.
 pub const MAX_ROWS: usize = 1024;
-/// Most boundaries that an asker may bring: see [`PlanRequest::boundaries`].
+/// The maximum number of boundaries that a query may bring: see [`PlanRequest::boundaries`].
 pub const MAX_BOUNDARIES: usize = MAX_ROWS;
-/// Most rows on boundaries that an asker brings, none of which needs to be the first key.
+/// The maximum number of rows on such boundaries: one more, because the first key of the range need
+/// not be among them.
 pub const MAX_AXIS_ROWS: usize = MAX_BOUNDARIES + 1;
-/// Columns of an answer when the asker names no number.
+/// Columns of a matrix if the query names no number.
 pub const DEFAULT_COLUMNS: usize = 480;
-/// Most columns of an answer.
+/// The maximum number of columns of a matrix.
 pub const MAX_COLUMNS: usize = 2048;
 
-/// The part that a node plays in an operation.
+/// In which role a node counted an operation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Role {
     /// A write, proposed by the leader of its group.
@@ -57,8 +59,8 @@ impl Role {
     /// All roles.
     pub const ALL: [Role; 3] = [Role::LeaderWrite, Role::LeaderRead, Role::FollowerRead];
 
-    /// The role of a node in what it counts of `series` while it leads the group in `lead`, or
-    /// follows.
+    /// The role in which a node counts `series`: as the leader of the group in term `lead`, or
+    /// (`None`) as a follower.
     pub(crate) const fn of(series: Series, lead: Option<Term>) -> Role {
         match (is_write(series), lead) {
             (true, _) => Role::LeaderWrite,
@@ -76,33 +78,34 @@ impl Role {
     }
 }
 
-/// Whether a series counts writes, which one leader a term accounts for, or reads, which every
-/// node that serves them accounts for.
+/// Whether a series counts writes, each by the leader that proposed it, rather than reads, each by
+/// the node that served it.
 pub(crate) const fn is_write(series: Series) -> bool {
     matches!(series, Series::Writes | Series::WriteBytes)
 }
 
-/// One question. Both rounds of a cluster query ask it.
+/// A query for a matrix. Both rounds of a cluster query use it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Query {
-    /// Columns that the window touches are served whole.
+    /// The time. A column that the window touches is included whole.
     pub window: Window,
-    /// Keys; what was counted together with others is told as a block.
+    /// The keys. What was counted together with other keys is reported as a block.
     pub range: KeyRange,
-    /// Which of the four numbers.
+    /// Which of the four series.
     pub series: Series,
     /// Only operations of this role; `None`: all.
     pub role: Option<Role>,
 }
 
 impl Query {
-    /// Whether the answer has what is counted while the node leads in `lead`, or follows.
+    /// Whether the query includes what a node counts as the leader in term `lead`, or (`None`) as a
+    /// follower.
     pub(crate) fn wants(&self, lead: Option<Term>) -> bool {
         self.role.is_none_or(|role| role == Role::of(self.series, lead))
     }
 
-    /// The series as counted in `counts`. Reads that have no route have no role either, so they
-    /// show in answers for all roles only.
+    /// The unattributed operations to report. Reads without a route have no role, so only a query
+    /// for all roles reports them.
     pub(crate) fn unattributed(&self, counts: &Counts) -> u64 {
         match self.role {
             None => counts.get(self.series),

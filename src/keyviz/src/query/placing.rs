@@ -1,8 +1,9 @@
-//! Where the slots of packed cells go on the rows of a question.
+//! Maps the slots of packed cells to the rows of a query.
 //!
-//! Rows are looked up once for a chunk, whoever leads; the sources once for an axis and a set of
-//! leaderships. Both are kept within a budget of bytes while a query goes through the columns in
-//! order of time, so that a history of ever changing layouts costs time, not memory.
+//! Rows are looked up once per chunk of slots, which does not depend on leaders; sources once per
+//! axis and set of leader terms. Both caches have a budget of bytes, so a history in which the
+//! layout keeps changing costs time, not memory. A query goes through the columns in order of time,
+//! and neighbours mostly share their layout.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,40 +17,41 @@ use crate::history::slots::{Chunk, LeaderTerms, SlotAxis};
 use crate::history::window::Window;
 use keyviz_types::{GroupId, KeyRange, Term};
 
-/// Bytes of placed chunks, and of placed axes, that are kept.
+/// The budget in bytes of each of the two caches.
 const KEPT_BYTES: usize = 4 << 20;
 
-/// Where the slots of a run go: to one of `keys`, or to none.
+/// The targets of the slots of a run.
 #[derive(Debug)]
 pub(crate) struct Placed {
-    /// For each slot: an index into `keys`, or the one after them, which means nowhere.
+    /// For each slot an index into `keys`; `keys.len()` stands for no target.
     pub targets: Vec<u32>,
     /// The numbers of the keys.
     pub keys: Vec<u32>,
 }
 
 impl Placed {
-    /// Number of targets, that for nowhere included.
+    /// Number of targets, including the one for none.
     pub fn targets(&self) -> usize {
         self.keys.len() + 1
     }
 }
 
-/// How a column of the history lies on the columns of the answer.
+/// The position of a column of the history on the output columns.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct TimeFit {
-    /// The columns that it shares time with; 1, and no reach: it lies in one.
+    /// The number of output columns that it shares time with. If this is 1 and there is no `reach`,
+    /// it lies inside that column.
     pub columns: u32,
-    /// Its time, where that reaches beyond the columns asked for.
+    /// Its time, if it reaches beyond the queried columns.
     pub reach: Option<Window>,
 }
 
 impl TimeFit {
-    /// It lies in one column.
+    /// It lies inside one output column.
     pub const INSIDE: TimeFit = TimeFit { columns: 1, reach: None };
 }
 
-/// Places runs on rows, and numbers the keys that come up.
+/// Maps runs to rows, and numbers the keys in the order of their first use.
 pub(crate) struct Placing<'a> {
     query: &'a Query,
     rows: &'a RowAxis,
@@ -62,7 +64,7 @@ pub(crate) struct Placing<'a> {
     placed_bytes: usize,
 }
 
-/// Where a slot lies.
+/// The rows that a slot shares keys with.
 #[derive(Clone, Debug)]
 enum Fit {
     Outside,
@@ -86,7 +88,7 @@ impl<'a> Placing<'a> {
         }
     }
 
-    /// The question.
+    /// The query.
     pub fn query(&self) -> &'a Query {
         self.query
     }
@@ -101,9 +103,10 @@ impl<'a> Placing<'a> {
         (self.keys, self.spans.into_spans())
     }
 
-    /// Where the slots of a run go that was counted in a column which lies as `time` says.
+    /// The targets of the slots of a run, whose column of the history lies at `time`.
     pub fn run(&mut self, run: &CellRun, time: TimeFit) -> Arc<Placed> {
-        // The columns hold axis and leads as long as the query runs.
+        // The columns keep axis and leader terms alive during the query, so addresses identify
+        // them.
         let key = (Arc::as_ptr(&run.axis).addr(), Arc::as_ptr(&run.leads).addr(), time);
         if let Some(placed) = self.placed.get(&key) {
             return Arc::clone(placed);

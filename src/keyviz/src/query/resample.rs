@@ -1,15 +1,14 @@
-//! Shares of whole numbers, which add up to the unit.
+//! Divides whole numbers so that the parts add up to the whole.
 //!
-//! Load by range is estimated with them where rows are planned, and blocks are divided into cells
-//! with them for askers that know no blocks. No cell of a measured answer comes from here: see
-//! [`super::block`].
+//! Row planning estimates load by range with it, and blocks are divided into cells with it for
+//! callers that know no blocks. No cell of a measured answer comes from here: see [`super::block`].
 //!
-//! A value is divided over targets by largest remainder (Hamilton's method), so that the parts
+//! A value is divided among targets by the largest remainder (Hamilton's method), so the parts
 //! always sum to the value. The part of a value inside a range is a difference of cumulative
-//! shares, `F(to) - F(from)` with `F(p) = floor(value * p)`: adjacent ranges then add up to the
-//! unit, whichever way the whole is cut, which largest remainder would not give.
+//! shares, `F(to) - F(from)` with `F(p) = floor(value * p)`: the parts of adjacent ranges then sum
+//! to the value wherever it is cut, which the largest remainder does not ensure.
 
-/// How far a point lies along something, as `num / den`, from 0 to 1; `den` is never 0.
+/// The position of a point along a range, `num / den`, from 0 to 1; `den` is never 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Share {
     pub num: u64,
@@ -30,14 +29,14 @@ impl Share {
     }
 }
 
-/// The part of `value` between two points along its cell.
+/// The part of `value` between two points of its range.
 pub(crate) fn between(value: u64, from: Share, to: Share) -> u64 {
     to.of(value).saturating_sub(from.of(value))
 }
 
-/// Divides `value` over `weights` by largest remainder; `out` gets one part a weight, in order.
-/// Equal remainders go to the earlier weight. Without any weight above 0 the parts are even.
-/// The parts sum to `value`; with no weight at all there are no parts.
+/// Divides `value` among `weights` by the largest remainder; `out` gets one part per weight, in
+/// order. Of equal remainders the earlier one gets the unit. If all weights are 0, the parts are
+/// even. The parts sum to `value`, unless `weights` is empty.
 pub(crate) fn apportion(value: u64, weights: &[u64], out: &mut Vec<u64>) {
     out.clear();
     let sum: u128 = weights.iter().map(|&weight| u128::from(weight)).sum();
@@ -63,9 +62,9 @@ pub(crate) fn apportion(value: u64, weights: &[u64], out: &mut Vec<u64>) {
     }
 }
 
-/// Where `key` lies in the key range from `start` to `end`, by the distance of keys as binary
-/// fractions. What `start` and `end` have in common says nothing and is passed over, then eight
-/// bytes count. A range without end is taken to run to the last key of all.
+/// The position of `key` in the range from `start` to `end`, with keys read as binary fractions.
+/// The common prefix of `start` and `end` is skipped, and the eight bytes after it are used. A
+/// range without an end is taken to end at the last possible key.
 pub(crate) fn position(start: &[u8], end: Option<&[u8]>, key: &[u8]) -> Share {
     if key <= start {
         return Share::ZERO;

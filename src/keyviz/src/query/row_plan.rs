@@ -1,13 +1,13 @@
-//! The rows of a matrix: one key axis for all nodes, planned from the catalog's routes and what
-//! each node carried.
+//! Plans the rows of a matrix: one key axis for all nodes, from the routes of the catalog and the
+//! load that each node counted.
 //!
-//! Today's routes are the axis, so that what retired routes counted lands on their descendants.
-//! Where nodes measured finer, and the budget of rows allows, a route has several rows; over the
-//! budget neighbouring cold routes share one. A row is therefore a part of one route, a route, or
-//! several whole routes. See [`super::budget`] for what may be joined.
+//! Rows follow the routes of the request, usually today's, so the counts of retired routes appear
+//! at their descendants. A route has several rows if nodes resolved it finer and the row budget
+//! allows it; over the budget, neighbouring cold routes share a row. A row is therefore a part of
+//! one route, a route, or several whole routes. See [`super::budget`] for what may be joined.
 //!
-//! An asker may bring the boundaries instead: then rows are what lies between them, whatever the
-//! routes are, and [`RowPlan::gain`] says what rows planned anew would show beyond that.
+//! A query may bring its own boundaries. The rows are then the ranges between them, whatever the
+//! routes are, and [`RowPlan::gain`] says how much more detail newly planned rows would show.
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::Xxh3;
@@ -19,7 +19,8 @@ use super::totals::NodeTotals;
 use super::{DEFAULT_ROWS, MAX_BOUNDARIES, MAX_ROWS};
 use keyviz_types::{GroupId, KeyRange, RouteId, RouteSpec};
 
-/// Most route ids that a row names when no other number is given; its count is always exact.
+/// The maximum number of route ids that a row lists by default. The count of its routes is always
+/// exact.
 pub const DEFAULT_ROW_ROUTE_IDS: usize = 256;
 
 /// What a row is.
@@ -34,7 +35,7 @@ pub enum RowKind {
         /// Position among the rows of the route in this plan, from 0.
         index: u32,
     },
-    /// Several neighbouring routes, or, on boundaries that the asker brought, parts of them.
+    /// Several neighbouring routes or, on boundaries of the query, parts of them.
     Virtual {
         /// The first of them in key order.
         first: RouteId,
@@ -59,19 +60,19 @@ impl RowKind {
 pub struct PlannedRow {
     /// Keys.
     pub range: KeyRange,
-    /// What it is.
+    /// Whether it is a route, a part of one, or several.
     pub kind: RowKind,
-    /// The routes in key order, at most as many as asked for.
+    /// Its routes in key order, at most [`PlanRequest::max_route_ids`] of them.
     pub route_ids: Vec<RouteId>,
     /// Exact number of routes.
     pub route_count: u64,
     /// The group of all its routes; `None` where they have several.
     pub group: Option<GroupId>,
-    /// What the nodes say they carried in it.
+    /// The load that the nodes reported for it.
     pub weight: u64,
 }
 
-/// The rows of an answer, in key order, covering the range asked for without gap or overlap.
+/// The rows of a matrix, in key order, covering the queried range without gap or overlap.
 #[derive(Clone, PartialEq, Debug)]
 pub struct RowPlan {
     catalog_version: u64,
@@ -80,36 +81,36 @@ pub struct RowPlan {
     gain: Option<f64>,
 }
 
-/// What to plan rows for.
+/// What to plan rows for, beside the totals.
 #[derive(Clone, Copy, Debug)]
 pub struct PlanRequest<'a> {
-    /// All routes of the newest catalog that the asker knows, in key order, without gap.
+    /// All routes of one catalog version, in key order, without gap.
     pub routes: &'a [RouteSpec],
-    /// Version of that catalog.
+    /// That version.
     pub catalog_version: u64,
-    /// Keys asked for.
+    /// The queried keys.
     pub range: &'a KeyRange,
-    /// Most rows; 0: [`DEFAULT_ROWS`].
+    /// The row budget; 0: [`DEFAULT_ROWS`].
     pub max_rows: usize,
-    /// Most route ids that a row names.
+    /// The maximum number of route ids that a row lists.
     pub max_route_ids: usize,
-    /// Keys between which the rows lie, checked by [`check_boundaries`]; `None`: rows are planned.
+    /// The boundaries that the query brings, checked by [`check_boundaries`]; `None`: plan rows.
     pub boundaries: Option<&'a [Bytes]>,
 }
 
-/// Rows that cannot be planned.
+/// Why rows cannot be planned.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PlanError {
-    /// More rows asked for than are served.
+    /// More than [`MAX_ROWS`] rows.
     #[error("{rows} rows asked for, at most {MAX_ROWS} are served")]
     TooManyRows {
         /// Asked for.
         rows: usize,
     },
-    /// A range that holds no key.
+    /// A range that contains no key.
     #[error("the range asked for ends before it starts")]
     EmptyRange,
-    /// More boundaries than are taken.
+    /// More than [`MAX_BOUNDARIES`] boundaries.
     #[error("{boundaries} boundaries given, at most {MAX_BOUNDARIES} are taken")]
     TooManyBoundaries {
         /// Given.
@@ -121,47 +122,48 @@ pub enum PlanError {
         /// Its index, from 0.
         index: usize,
     },
-    /// A boundary outside the range asked for.
+    /// A boundary outside the queried range.
     #[error("boundary {index} is outside the key range asked for")]
     BoundaryOutside {
         /// Its index, from 0.
         index: usize,
     },
-    /// The routes have a gap or an overlap, or end before the range asked for does.
+    /// The routes have a gap or an overlap, or end before the queried range does.
     #[error("the routes do not cover the keys after route {after}")]
     Gap {
         /// The route before the fault.
         after: RouteId,
     },
-    /// Nodes carried load, but the asker knows no route yet.
+    /// Nodes reported load, but no route is known yet.
     #[error("there is load in the window but no route is known yet")]
     NoRoutes,
 }
 
 impl RowPlan {
-    /// Version of the catalog whose routes the rows are.
+    /// Version of the catalog that the routes come from.
     pub fn catalog_version(&self) -> u64 {
         self.catalog_version
     }
 
-    /// The rows in key order; none before there is a catalog.
+    /// The rows in key order; none if the catalog has no routes yet.
     pub fn rows(&self) -> &[PlannedRow] {
         &self.rows
     }
 
-    /// No row of several routes or parts carries more than this.
+    /// The maximum load of a row that joins several routes or parts.
     pub fn cut(&self) -> u64 {
         self.cut
     }
 
-    /// Of rows on boundaries that the asker brought: how many times as many rows tell the load
-    /// apart if they are planned anew. Each is the number of equally busy rows among which two
-    /// operations meet as rarely as they do here (the inverse of Simpson's index), at least 1.
+    /// For rows on boundaries of the query: the effective number of newly planned rows divided by
+    /// that of these rows, at least 1. The effective number is the inverse of Simpson's index
+    /// (Measurement of Diversity, 1949): the number of equally loaded rows among which two random
+    /// operations share a row as often as among the actual ones. `None`: the rows were planned.
     pub fn gain(&self) -> Option<f64> {
         self.gain
     }
 
-    /// What nodes need of it for round two.
+    /// The row axis, which nodes need in round two.
     pub fn axis(&self) -> RowAxis {
         let starts = self.rows.iter().map(|row| row.range.start.clone()).collect();
         let end = self.rows.last().and_then(|row| row.range.end.clone());
@@ -170,8 +172,12 @@ impl RowPlan {
     }
 }
 
-/// Plans rows from the routes and the (checked) totals of all nodes that answered; the order of
-/// `totals` does not matter, and one node's totals given twice only weigh twice.
+/// Plans rows from the routes and the totals of all nodes that answered, which must have passed
+/// [`NodeTotals::check`]. The order of `totals` does not matter; totals given twice weigh twice.
+///
+/// # Errors
+/// More rows than allowed, an empty range, invalid boundaries, or routes that do not cover the
+/// range.
 pub fn plan(request: &PlanRequest<'_>, totals: &[NodeTotals]) -> Result<RowPlan, PlanError> {
     let PlanRequest { routes, catalog_version, range, max_rows, .. } = *request;
     if max_rows > MAX_ROWS {
@@ -214,11 +220,11 @@ pub fn plan(request: &PlanRequest<'_>, totals: &[NodeTotals]) -> Result<RowPlan,
         return Ok(RowPlan { catalog_version, rows: rows(request, fresh), cut, gain: None });
     };
     let given = given(request, routes, boundaries, totals)?;
-    let gain = (told_apart(&fresh) / told_apart(&given)).max(1.0);
+    let gain = (effective_rows(&fresh) / effective_rows(&given)).max(1.0);
     Ok(RowPlan { catalog_version, rows: rows(request, given), cut, gain: Some(gain) })
 }
 
-/// Keys that become a row.
+/// A key range that becomes a row.
 struct Cut<'a> {
     keys: KeyRange,
     members: &'a [RouteSpec],
@@ -244,14 +250,14 @@ fn sum(weights: &[u64]) -> u64 {
     weights.iter().fold(0, |sum, weight| sum.saturating_add(*weight))
 }
 
-/// The number of equally busy rows among which two operations meet as rarely as among these.
-fn told_apart(cuts: &[Cut<'_>]) -> f64 {
+/// The effective number of rows: see [`RowPlan::gain`].
+fn effective_rows(cuts: &[Cut<'_>]) -> f64 {
     let total: f64 = cuts.iter().map(|cut| cut.weight as f64).sum();
     let meet: f64 = cuts.iter().map(|cut| (cut.weight as f64 / total).powi(2)).sum();
     if total > 0.0 { 1.0 / meet } else { 1.0 }
 }
 
-/// What lies between the boundaries that the asker brought.
+/// The ranges between the boundaries of the query.
 fn given<'a>(
     request: &PlanRequest<'_>,
     routes: &'a [RouteSpec],
@@ -281,10 +287,10 @@ fn given<'a>(
     Ok(starts.zip(ends).map(cut).collect())
 }
 
-/// Checks boundaries that an asker brings for the rows of `range`.
+/// Checks the boundaries that a query brings for `range`.
 ///
 /// # Errors
-/// Too many, not ascending, or outside the range; its first key and its end may be among them.
+/// Too many, not ascending, or outside the range. Its first key and its end may be among them.
 pub fn check_boundaries(range: &KeyRange, boundaries: &[Bytes]) -> Result<(), PlanError> {
     if boundaries.len() > MAX_BOUNDARIES {
         return Err(PlanError::TooManyBoundaries { boundaries: boundaries.len() });
@@ -329,8 +335,8 @@ fn covering<'a>(
     Ok(Some(&routes[from..to]))
 }
 
-/// The load of all nodes over the boundaries of the routes, those that nodes learned, and those
-/// given.
+/// The load of all nodes, between the boundaries of the routes, those that nodes learned, and
+/// `given`.
 fn density(
     routes: &[RouteSpec],
     range: &KeyRange,
@@ -348,8 +354,8 @@ fn density(
     Density::new(base, range.end.clone(), &lists)
 }
 
-/// What rows are made of: a cell, or the cells of several routes of which no node knows the
-/// boundaries.
+/// The unit of row planning: a cell, or the cells of several whole routes whose boundaries no node
+/// resolved.
 struct Atom {
     cells: (usize, usize),
     routes: (usize, usize),
@@ -384,7 +390,7 @@ fn atoms(density: &Density, routes: &[RouteSpec]) -> Vec<Atom> {
     atoms
 }
 
-/// Whether the route that cell `cell` opens joins the atom before it: nobody measured the boundary,
+/// Whether the route that begins at `cell` joins the atom before it: no node resolved the boundary,
 /// and both sides are whole routes.
 fn joins(density: &Density, routes: &[RouteSpec], atom: &Atom, cell: usize, route: usize) -> bool {
     let ends_route = |cell: usize, route: usize| match routes.get(route + 1) {
@@ -406,7 +412,7 @@ fn kind(
         members.iter().for_each(|route| hasher.update(&route.id.get().to_le_bytes()));
         return RowKind::Virtual { first, digest: hasher.digest() };
     }
-    // A route that the edge of the range asked for cuts is still shown as that route.
+    // A route that the edge of the queried range cuts is still shown as that route.
     let route = &members[0].range;
     let starts = keys.start == route.start || keys.start == asked.start;
     if starts && (keys.end == route.end || keys.end == asked.end) {

@@ -1,9 +1,9 @@
-//! Blocks as estimates in cells, for askers of versions that know no blocks.
+//! Divides blocks into estimated cells, for coordinating nodes of versions that know no blocks.
 //!
-//! What a block counted is divided evenly over its columns and its rows, in whole numbers, and each
-//! of these cells is marked as apportioned. Of a block that reaches beyond the axes the part inside
-//! is a difference of cumulative shares, so that adjacent ranges and windows add up. Never by what
-//! the rows carried at another time.
+//! The count of a block is divided evenly among its columns and then its rows, in whole numbers,
+//! and each of these cells is marked as apportioned. Of a block that reaches beyond the axes, the
+//! part inside is a difference of cumulative shares, so adjacent ranges and windows add up. The
+//! load at another time is not used, because it says nothing of this one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use super::contribution::{CellKey, ColumnPart, NodeColumns, Place};
 use super::resample::{Share, apportion, between, position};
 use keyviz_types::Incarnation;
 
-/// A part while cells are added.
+/// A part under construction.
 #[derive(Default)]
 struct Spread {
     partial: bool,
@@ -23,7 +23,7 @@ struct Spread {
 }
 
 impl NodeColumns {
-    /// The contribution without blocks, on the axes that it was asked for.
+    /// The contribution with its blocks divided into cells. `rows` and `plan` are its axes.
     #[must_use]
     pub fn spread(self, rows: &RowAxis, plan: &ColumnPlan) -> NodeColumns {
         if self.spans.is_empty() {
@@ -84,7 +84,7 @@ impl Spread {
     }
 }
 
-/// The part of a block's value that lies on the axes, if all of it is even.
+/// The part of a block's value that lies on the axes, if it is distributed evenly.
 fn inside(span: &BlockSpan, value: u64, rows: &RowAxis, plan: &ColumnPlan) -> u64 {
     let in_time = match (span.reach, plan.window()) {
         (Some(reach), Some(asked)) => {
@@ -101,7 +101,7 @@ fn inside(span: &BlockSpan, value: u64, rows: &RowAxis, plan: &ColumnPlan) -> u6
     between(in_time, from, rows.end().map_or(Share::ONE, |key| at(key)))
 }
 
-/// A value in `count` equal parts.
+/// A value in `count` parts, as equal as whole numbers can be.
 pub(crate) fn evenly(value: u64, count: u32) -> Vec<u64> {
     let mut parts = Vec::with_capacity(count as usize);
     apportion(value, &vec![1; count as usize], &mut parts);

@@ -1,7 +1,7 @@
-//! A node's side of round two: its columns, summed onto the asker's axes.
+//! A node's side of round two: sums its columns on the axes of the coordinating node.
 //!
-//! The counts of a slot are added under the key of the row that it lies in, or of the block that it
-//! is part of (see [`super::block`]).
+//! The count of a slot is added under the key of the row that the slot lies in, or of its block
+//! (see [`super::block`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,10 +19,11 @@ use crate::history::view::Answering;
 use crate::history::window::Window;
 use keyviz_types::Incarnation;
 
-/// A run is dense if it has cells in at least one of so many slots of its axis.
+/// A run is dense if at least one in this many slots of its axis has a cell.
 const DENSE: usize = 4;
 
-/// The contribution of `node` from its columns, which are by start, as long as it is `wanted`.
+/// The contribution of `node` from its columns, which are sorted by start; `None` once it is no
+/// longer `wanted`.
 pub(crate) fn columns(
     node: &Answering,
     columns: &[Arc<Column>],
@@ -41,11 +42,11 @@ pub(crate) fn columns(
             continue;
         }
         held.insert(outputs.clone());
-        let counts = Lies::new(window, outputs.len(), plan);
+        let first = Overlap::new(window, outputs.len(), plan);
         for part in column.parts() {
             for output in outputs.clone() {
-                let lies = if output == outputs.start { counts } else { Lies::Rest };
-                work.entry((output, part.incarnation)).or_default().push((part, lies));
+                let overlap = if output == outputs.start { first } else { Overlap::Later };
+                work.entry((output, part.incarnation)).or_default().push((part, overlap));
             }
         }
     }
@@ -57,7 +58,7 @@ pub(crate) fn columns(
         }
         parts.push(sums.part(column, incarnation, &work));
     }
-    parts.retain(ColumnPart::says_something);
+    parts.retain(ColumnPart::is_significant);
     let covers = 0..index(plan.len());
     let Answering { node, incarnation, holdings } = *node;
     let (keys, spans) = sums.placing.into_parts();
@@ -105,7 +106,7 @@ fn in_order(
     for (place, &id) in (0..).zip(&order) {
         places[id as usize] = place;
     }
-    // The columns of a busy node all have the same keys, in the order in which they first came up.
+    // The columns of a busy node all have the same keys in the same order, which is sorted once.
     let mut before: Option<Sorted> = None;
     for part in &mut parts {
         let sorted = match before.take() {
@@ -121,13 +122,13 @@ fn in_order(
     (spans, keys, parts)
 }
 
-/// Keys in the order of their places.
+/// The keys of a part, sorted.
 struct Sorted {
-    /// As they came.
+    /// As the part had them.
     ids: Vec<u32>,
-    /// Their places, ascending.
+    /// Their new indices, ascending.
     keys: Vec<u32>,
-    /// Which of `ids` each of `keys` is.
+    /// For each of `keys`, its index in `ids`.
     cells: Vec<u32>,
 }
 
@@ -141,20 +142,21 @@ impl Sorted {
     }
 }
 
-/// How a column of the history lies on an output column.
+/// The overlap of a column of the history with an output column.
 #[derive(Clone, Copy)]
-enum Lies {
-    /// It begins here, or reaches into the window here; its counts are put here.
-    Here { fit: TimeFit, from: Share, to: Share },
-    /// It began in an earlier output column.
-    Rest,
+enum Overlap {
+    /// The first output column that it shares time with: its counts are put here.
+    First { fit: TimeFit, from: Share, to: Share },
+    /// A later one.
+    Later,
 }
 
-/// What falls into one output column of one incarnation.
-type Work<'a> = Vec<(&'a Part, Lies)>;
+/// The parts of one incarnation that share time with one output column.
+type Work<'a> = Vec<(&'a Part, Overlap)>;
 
-impl Lies {
-    /// How a column of this `time` lies on the first of the `outputs` that share time with it.
+impl Overlap {
+    /// The overlap of a column of this `time` with the first of the `outputs` that share time with
+    /// it.
     fn new(time: Window, outputs: usize, plan: &ColumnPlan) -> Self {
         let den = time.to_ms - time.from_ms;
         let asked = plan.window().unwrap_or(time);
@@ -162,22 +164,22 @@ impl Lies {
             |at_ms: u64| Share { num: at_ms.clamp(time.from_ms, time.to_ms) - time.from_ms, den };
         let reaches = time.from_ms < asked.from_ms || time.to_ms > asked.to_ms;
         let fit = TimeFit { columns: index(outputs), reach: reaches.then_some(time) };
-        Lies::Here { fit, from: share(asked.from_ms), to: share(asked.to_ms) }
+        Overlap::First { fit, from: share(asked.from_ms), to: share(asked.to_ms) }
     }
 }
 
-/// ColumnSums of one output column, reused for the next.
+/// The sums of one output column; reused for the next.
 struct ColumnSums<'a> {
     placing: Placing<'a>,
     /// By key.
     values: Vec<u64>,
     /// Keys whose sum is not zero.
     touched: Vec<u32>,
-    /// By slot of the axis at hand, where runs are dense; empty while none was.
+    /// By slot of the current axis, for dense runs; empty before the first of them.
     slots: Vec<u64>,
-    /// By target of the axis at hand.
+    /// By target of the current axis.
     targets: Vec<u64>,
-    /// The axis at hand.
+    /// The current axis.
     placed: Option<Arc<Placed>>,
 }
 
@@ -195,10 +197,11 @@ impl<'a> ColumnSums<'a> {
 
     fn part(&mut self, column: u32, incarnation: Incarnation, work: &Work<'_>) -> ColumnPart {
         let (mut partial, mut unattributed) = (false, 0u64);
-        for (part, lies) in work {
+        for (part, overlap) in work {
             partial |= part.partial;
-            let Lies::Here { fit, from, to } = *lies else { continue };
-            // What has no route is in no cell and no block: beyond the window its part is even.
+            let Overlap::First { fit, from, to } = *overlap else { continue };
+            // Unattributed counts are in no cell and no block; the part inside the window is
+            // estimated.
             let lost = self.placing.query().unattributed(&part.unattributed);
             unattributed = unattributed.saturating_add(between(lost, from, to));
             for run in &part.runs {
@@ -223,7 +226,8 @@ impl<'a> ColumnSums<'a> {
         let series = self.placing.query().series;
         let (targets, sums) = (&placed.targets[..], &mut self.targets[..]);
         if run.cells.len() >= run.axis.len() / DENSE {
-            // Slot by slot several columns cost little more than one; targets come last.
+            // Summing several columns by slot costs little more than one; targets are applied in
+            // the end.
             self.slots.resize(run.axis.len(), 0);
             run.cells.add_to(series, &mut self.slots);
             return;
@@ -244,7 +248,7 @@ impl<'a> ColumnSums<'a> {
         });
     }
 
-    /// Adds what the axis at hand brought to the sums by key.
+    /// Adds the sums of the current axis to the sums by key.
     fn settle(&mut self) {
         let Some(placed) = self.placed.take() else { return };
         self.values.resize(self.placing.keys().len(), 0);

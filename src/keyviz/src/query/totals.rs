@@ -1,5 +1,5 @@
-//! Round one of a cluster query: what a node carried in the window, by key range, so that the asker
-//! can plan one key axis for all.
+//! Round one of a cluster query: the load that a node counted in the window, by key range. From the
+//! totals of all nodes the coordinating node plans one key axis.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,12 +15,11 @@ use crate::history::slots::Chunk;
 use crate::history::view::Answering;
 use keyviz_types::{Incarnation, KeyRange, NodeId};
 
-/// Most ranges in one node's totals; over it the adjacent coldest are joined. Room for 100,000
-/// routes and a full budget of sub-ranges.
+/// The maximum number of ranges in one node's totals; above it, the coldest neighbours are joined.
+/// It has room for 100,000 routes and a full budget of sub-ranges.
 pub const MAX_TOTALS: usize = 131_072;
 
-/// RangeSums by run that are kept while columns are gone through; over it they are settled by
-/// chunk.
+/// The maximum number of sums by run in memory; above it, they are added to the sums by chunk.
 const KEPT_SUMS: usize = 1 << 20;
 
 /// One node's answer in round one.
@@ -28,30 +27,30 @@ const KEPT_SUMS: usize = 1 << 20;
 pub struct NodeTotals {
     /// The node.
     pub node: NodeId,
-    /// Its present life.
+    /// Its current incarnation.
     pub incarnation: Incarnation,
     /// The newest catalog version under which it counted in the window; 0: nothing was counted.
     pub catalog_version: u64,
-    /// Columns held, the open one included.
+    /// The number of columns that it holds, including the open one.
     pub columns: u64,
     /// Start of the oldest of them.
     pub oldest_ms: u64,
-    /// Start of the open one: what is counted from now on is not in earlier columns.
+    /// Start of the open column; earlier columns receive no more counts.
     pub open_ms: u64,
-    /// End of the newest one; 0: the node does not say.
+    /// End of the newest column; 0: an earlier version, which does not say.
     pub newest_ms: u64,
     /// End of the newest column dropped for space; 0: none.
     pub forgotten_before_ms: u64,
     /// Operations in the window's columns without a route.
     pub unattributed: u64,
-    /// Ranges with load, by key, without overlap, all inside the range asked for.
+    /// Ranges with load, in key order, without overlap, all inside the queried range.
     pub ranges: Vec<RangeTotal>,
 }
 
-/// Totals that no node of this version sends.
+/// Why totals are invalid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TotalsError {
-    /// More ranges than agreed.
+    /// More than [`MAX_TOTALS`] ranges.
     #[error("{ranges} ranges, at most {MAX_TOTALS} are accepted")]
     TooMany {
         /// Ranges received.
@@ -63,7 +62,7 @@ pub enum TotalsError {
         /// Its index.
         index: usize,
     },
-    /// A range outside the one asked for.
+    /// A range outside the queried one.
     #[error("range {index} is outside the range asked for")]
     Outside {
         /// Its index.
@@ -72,8 +71,10 @@ pub enum TotalsError {
 }
 
 impl NodeTotals {
-    /// Errors where another node's answer to a question about `asked` is not as agreed. An answer
-    /// is to be checked before it is planned with.
+    /// Checks another node's answer to a query for `asked`, which must precede planning with it.
+    ///
+    /// # Errors
+    /// The first fault found.
     pub fn check(&self, asked: &KeyRange) -> Result<(), TotalsError> {
         if self.ranges.len() > MAX_TOTALS {
             return Err(TotalsError::TooMany { ranges: self.ranges.len() });
@@ -100,7 +101,7 @@ fn is_end_within(end: Option<&Bytes>, limit: Option<&Bytes>) -> bool {
     }
 }
 
-/// A node's totals from its columns, as long as they are `wanted`.
+/// A node's totals from its columns; `None` once they are no longer `wanted`.
 pub(crate) fn totals(
     node: &Answering,
     columns: &[Arc<Column>],
@@ -136,10 +137,10 @@ pub(crate) fn totals(
     })
 }
 
-/// RangeSums over the window: by run while they come, then by chunk, which runs share.
+/// Sums over the window: first by run, then by chunk, which runs share.
 struct RangeSums<'a> {
     query: &'a Query,
-    /// By the addresses of axis and leads, which the snapshot holds.
+    /// By the addresses of axis and leader terms, which the columns keep alive.
     runs: HashMap<(usize, usize), (&'a CellRun, Vec<u64>)>,
     chunks: HashMap<u128, (&'a Arc<Chunk>, Vec<u64>)>,
 }
@@ -177,7 +178,7 @@ impl<'a> RangeSums<'a> {
     }
 }
 
-/// The bounds of the newest axis inside the range asked for: most other bounds are among them.
+/// The bounds of the newest axis inside the queried range: most other bounds are among them.
 fn bounds(columns: &[Arc<Column>], asked: &KeyRange) -> Vec<Bytes> {
     let mut bounds = vec![asked.start.clone()];
     let newest = columns.iter().rev().find_map(|column| column.axes().next());
@@ -192,7 +193,7 @@ fn bounds(columns: &[Arc<Column>], asked: &KeyRange) -> Vec<Bytes> {
     bounds
 }
 
-/// The loads of a chunk's ranges inside the range asked for.
+/// The loads of a chunk's ranges inside the queried range.
 fn loads(chunk: &Chunk, sums: &[u64], asked: &KeyRange) -> Vec<RangeTotal> {
     let mut loads: Vec<RangeTotal> = Vec::new();
     let mut last = None;
@@ -227,7 +228,7 @@ pub(crate) fn intersection(left: &KeyRange, right: &KeyRange) -> Option<KeyRange
     (!range.is_empty()).then_some(range)
 }
 
-/// All lists as one, joined down to [`MAX_TOTALS`] ranges.
+/// All lists as one, with at most [`MAX_TOTALS`] ranges.
 fn ranges(base: Vec<Bytes>, lists: Vec<Vec<RangeTotal>>, asked: &KeyRange) -> Vec<RangeTotal> {
     let lists: Vec<&[RangeTotal]> = lists.iter().map(Vec::as_slice).collect();
     let density = Density::new(base, asked.end.clone(), &lists);

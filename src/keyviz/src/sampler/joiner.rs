@@ -1,24 +1,24 @@
-//! Joining the coldest neighbours, one pair after the other.
+//! Joins the coldest neighbours, pair by pair.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Items in a row, of which neighbours are joined, the pair of the least common weight first; of
-/// equal pairs the leftmost. O(log n) a join.
+/// A sequence of items whose neighbours are joined, the pair with the least total weight first; of
+/// equal pairs the leftmost. A join takes O(log n).
 pub(crate) struct Joiner {
-    /// Weight of the joined item that begins here.
+    /// The weight of the joined item that begins here.
     weights: Vec<u64>,
-    /// Neighbours, by the item that they begin at; an end is past the last item.
+    /// Neighbours, identified by their first item; beyond the ends, an index past the last item.
     next: Vec<usize>,
     previous: Vec<usize>,
-    /// Whether the item may be joined to what is left of it.
+    /// Whether the item may be joined to its left neighbour.
     joinable: Vec<bool>,
     heap: BinaryHeap<Reverse<Pair>>,
 }
 
-/// Ordered by common weight, then from the left. Stale once either weight changed, as it does with
-/// every join because weights only grow; a weight of zero joined to zero leaves a pair as right as
-/// it was.
+/// Ordered by total weight, then from the left. A pair is stale once either weight has changed:
+/// every join changes one, because weights only grow. If a weight of zero is joined to zero, the
+/// pair remains correct.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Pair {
     weight: u64,
@@ -27,7 +27,7 @@ struct Pair {
 }
 
 impl Joiner {
-    /// `joinable(n)`: item `n` may be joined to item `n - 1`; asked from 1 on.
+    /// `joinable(n)` says whether item `n` may be joined to item `n - 1`; it is called from 1 on.
     pub(crate) fn new(weights: Vec<u64>, joinable: impl Fn(usize) -> bool) -> Self {
         let count = weights.len();
         let mut joiner = Joiner {
@@ -49,8 +49,8 @@ impl Joiner {
         }
     }
 
-    /// The coldest pair that may be joined, by the items that they begin at. It is not offered
-    /// again before one of the two has changed.
+    /// The coldest pair that may be joined, identified by the first items of both. A pair is
+    /// returned again only after one of the two has changed.
     pub(crate) fn coldest(&mut self) -> Option<(usize, usize)> {
         while let Some(Reverse(pair)) = self.heap.pop() {
             let Pair { weight, left, right } = pair;
@@ -62,12 +62,12 @@ impl Joiner {
         None
     }
 
-    /// Joins a pair that was offered.
+    /// Joins a pair that [`Joiner::coldest`] returned.
     pub(crate) fn join(&mut self, left: usize, right: usize) {
         let after = self.next[right];
         self.weights[left] = self.weights[left].saturating_add(self.weights[right]);
         self.next[left] = after;
-        // What begins at `right` is no item any more: no pair with it is adjacent.
+        // `right` is not the first of an item any more, so no pair with it is adjacent.
         self.next[right] = usize::MAX;
         self.previous[right] = usize::MAX;
         if let Some(previous) = self.previous.get_mut(after) {
@@ -77,7 +77,7 @@ impl Joiner {
         self.push(after);
     }
 
-    /// The items that the joined ones begin at, in order.
+    /// The first items of the joined ones, in order.
     pub(crate) fn heads(&self) -> impl Iterator<Item = usize> {
         let first = (!self.next.is_empty()).then_some(0);
         std::iter::successors(first, |&head| self.next.get(head).copied())

@@ -1,8 +1,8 @@
-//! What is counted where: the routes of one catalog version, and the slots that a sampler gives
-//! them under one resolution plan and one set of leaderships.
+//! Layouts: the slots in which a sampler counts the routes of one catalog version, under one
+//! resolution plan and one set of leader terms.
 //!
-//! A [`Layout`] is immutable and shared: the epoch that counts, the columns that were flushed from
-//! it and the queries over them all hold the same one.
+//! A [`Layout`] is immutable and shared by the epoch that counts, the columns that were flushed
+//! from it and the queries over them.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use keyviz_types::{GroupId, KeyRange, RouteId, Term};
 pub enum Bucket {
     /// One whole route.
     Route(RouteId),
-    /// The `index`-th sub-range (from 0, in key order) of a route that is resolved finer.
+    /// The `index`-th sub-range (from 0, in key order) of a route that has several slots.
     SubRange {
         /// The route.
         route: RouteId,
@@ -24,14 +24,14 @@ pub enum Bucket {
     Aggregate(Arc<Members>),
 }
 
-/// The routes behind an aggregate.
+/// The routes of an aggregate.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Members {
     /// Exact number of routes.
     pub count: u64,
     /// The first of them in key order, at most as many as configured; never empty.
     pub first: Vec<RouteId>,
-    /// A digest of all member ids, so that two aggregates that start alike stay apart.
+    /// A digest of all route ids, which distinguishes aggregates that begin with the same routes.
     pub digest: u64,
 }
 
@@ -39,9 +39,9 @@ pub struct Members {
 /// which this node leads that group.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Slot {
-    /// Keys counted.
+    /// The keys that it counts.
     pub range: KeyRange,
-    /// What they are.
+    /// Which routes they belong to.
     pub bucket: Bucket,
     /// Raft group.
     pub group: GroupId,
@@ -51,11 +51,11 @@ pub struct Slot {
 
 /// All slots of one epoch, ordered by range start and then group.
 ///
-/// The ranges cover the key space. Two slots' ranges are disjoint, or equal where an aggregate
-/// joins routes of different groups: then there is one slot a group over the same range.
+/// The ranges cover the key space. The ranges of two slots are disjoint, or equal if an aggregate
+/// joins routes of different groups: it has one slot per group over the same range.
 #[derive(Debug)]
 pub struct Layout {
-    /// Catalog version that the routes come from; 0 before any was applied (no slots then).
+    /// The catalog version that the routes come from; 0 before any was applied, without slots.
     pub catalog_version: u64,
     /// Slots in order.
     pub slots: Vec<Slot>,

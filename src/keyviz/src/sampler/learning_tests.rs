@@ -1,4 +1,5 @@
-//! Learned resolution, through the whole sampler: record, harvest, replan, column after column.
+//! Learned resolution, tested through the whole sampler: record, harvest and re-plan, column by
+//! column.
 
 use std::ops::Range;
 use std::slice;
@@ -141,8 +142,8 @@ fn hot_routes_among_more_routes_than_rows_come_to_stand_alone() {
     assert!(outside <= 10, "{outside} thousandths outside");
 }
 
-/// A load that stays the same must not make rows flicker: after it is learned, re-plans find
-/// nothing to do, or next to nothing.
+/// A constant load must not make rows flicker: once it is learned, re-plans change nothing, or next
+/// to nothing.
 #[test]
 fn rows_do_not_flicker_while_the_load_stays_the_same() {
     for (routes, max_tracked_routes) in [(1, 10_000), (10_000, 10_000), (10_000, 500)] {
@@ -212,7 +213,7 @@ fn a_replan_without_load_publishes_nothing() {
     assert!(!empty.replan());
 }
 
-/// Seconds after it begins, in the column in which it begins.
+/// A hot range is resolved seconds after it begins, within the column.
 #[test]
 fn a_range_that_becomes_hot_is_resolved_within_the_column() {
     let sampler = sampler(1, SamplerConfig::default());
@@ -238,7 +239,7 @@ fn a_range_that_becomes_hot_is_resolved_within_the_column() {
     assert!(!sampler.refine(), "a load that stays the same makes no more layouts");
 }
 
-/// Slots that nobody needs are used: 250 operations a second, at a step of two seconds.
+/// Free slots are used even for a light load: 250 operations a second, at a step of two seconds.
 #[test]
 fn a_light_load_on_one_route_is_told_apart_in_seconds() {
     let sampler =

@@ -1,13 +1,13 @@
-//! Finding the place of a key among sorted start keys.
+//! Finds the position of a key among sorted start keys.
 //!
-//! A binary search compares byte strings some fourteen times for 10,000 routes, each time behind
-//! a pointer to a cold line. Here a key is taken in windows of eight bytes, read as one big-endian
-//! number, so that most comparisons are of numbers that lie side by side:
+//! A binary search over 10,000 routes compares some fourteen byte strings, each behind a pointer to
+//! a cold cache line. This index reads a key in windows of eight bytes, as one big-endian number
+//! each, so most comparisons are of numbers that lie side by side:
 //!
 //! ```text
 //!   node: all entries that share a prefix
 //!     skip       what they share beyond the parent; compared once, not per entry
-//!     buckets    window's top bits -> positions in `windows`; about one window a bucket
+//!     buckets    window's top bits -> positions in `windows`; two to four buckets per window
 //!     windows    the next eight bytes of the entries, each distinct value once, ascending
 //!     firsts     per window: its first entry
 //!     ties       per window, touched only when the key has the same window:
@@ -15,12 +15,12 @@
 //!       child    the node of the entries that go on after it
 //! ```
 //!
-//! A window of a key that ends early is padded with zeros; entries with equal padded windows are
-//! told apart by their length, which orders them as byte strings are ordered.
+//! A window that the key does not fill is padded with zeros. Entries with equal padded windows
+//! differ in length, which orders them as byte strings are ordered.
 //!
-//! Size: below two nodes and one bucket table of at most eight words an entry. Depth: each level
-//! takes at least eight bytes or everything that is shared, so it is bounded by key length, and is
-//! one for keys that differ within eight bytes after what they all share.
+//! Size: less than two nodes and a bucket table of at most eight words per entry. Depth: each level
+//! consumes at least eight bytes or the whole shared prefix, so it is bounded by the key length. It
+//! is one for keys that differ within eight bytes after their common prefix.
 
 use std::hint::select_unpredictable;
 
@@ -32,21 +32,21 @@ pub(crate) struct Locator {
     nodes: Box<[Node]>,
     buckets: Box<[u32]>,
     windows: Box<[u64]>,
-    /// Beside `windows`, and one more at the end of each node: the end of its entries.
+    /// Parallel to `windows`, with one more per node: the end of its entries.
     firsts: Box<[u32]>,
     ties: Box<[Tie]>,
 }
 
 struct Node {
     skip: Bytes,
-    /// First and end of its entries.
+    /// Its first entry, and one past its last.
     entries: (u32, u32),
-    /// The lowest window, and how far a window above it is shifted to get its bucket.
+    /// The lowest window, and the shift that maps the distance of a window from it to a bucket.
     low: u64,
     shift: u32,
     /// Bucket `n` holds `windows[windows_at..]` from `buckets[buckets_at + n]` up to the next.
     last_bucket: u64,
-    /// The greatest power of two that is not above the windows of the fullest bucket.
+    /// The greatest power of two that is at most the number of windows in the fullest bucket.
     first_step: u32,
     buckets_at: u32,
     windows_at: u32,
@@ -91,10 +91,10 @@ impl Locator {
         Builder::default().build(starts)
     }
 
-    /// Index of the last start key that is not above `key`; `None` only in an empty index.
+    /// Index of the last start key that is at most `key`; `None` only in an empty index.
     #[inline]
     pub(crate) fn find(&self, key: &[u8]) -> Option<usize> {
-        // The first entry is empty, so below all keys, and not in any node.
+        // The first entry is the empty key, below all others, and is not part of any node.
         match self.nodes.first() {
             Some(root) => Some(self.find_in(root, key) as usize),
             None => self.entries.checked_sub(1),
@@ -110,7 +110,7 @@ impl Locator {
             if !node.skip.is_empty() {
                 let rest = &key[at..];
                 if !rest.starts_with(&node.skip) {
-                    // A key that ends within the shared part sorts before all of it.
+                    // A key that ends within the shared prefix sorts before all entries.
                     return if rest < &*node.skip { first - 1 } else { end - 1 };
                 }
                 at += node.skip.len();
@@ -137,19 +137,19 @@ impl Locator {
         }
     }
 
-    /// Position in the node of the last window that is not above `wanted`, which is not below the
-    /// first.
+    /// Position in the node of the last window that is at most `wanted`. `wanted` must not be below
+    /// the first window.
     ///
-    /// As many steps for each key, without a branch on what the windows are: a branch that keys at
-    /// random take or not costs more than the whole search.
+    /// The number of steps is the same for all keys, and no branch depends on the windows: a branch
+    /// that random keys mispredict costs more than the whole search.
     #[inline]
     fn last_window(&self, node: &Node, wanted: u64) -> usize {
         let bucket = ((wanted - node.low) >> node.shift).min(node.last_bucket) as usize;
         let at = node.buckets_at as usize + bucket;
         let (mut position, end) = (self.buckets[at] as usize, self.buckets[at + 1] as usize);
         let windows = &self.windows[node.windows_at as usize..];
-        // All before `position` are not above; of those from it on, fewer than twice `step` may be.
-        // A first bucket has a window, so `next` is not 0.
+        // All windows before `position` are at most `wanted`; fewer than `2 * step` of those from
+        // it on may be. The first bucket has a window, so `next` is not 0.
         let mut step = node.first_step as usize;
         while step > 0 {
             let next = (position + step).min(end);
@@ -169,7 +169,7 @@ struct Builder {
     ties: Vec<Tie>,
 }
 
-/// A node to be built: entries `from..to`, equal up to byte `at`, reached from tie `parent`.
+/// A node to build: entries `from..to`, equal up to byte `at`, the child of tie `parent`.
 struct Pending {
     from: usize,
     to: usize,
@@ -201,7 +201,7 @@ impl Builder {
 
     fn node(&mut self, starts: &[Bytes], node: &Pending, pending: &mut Vec<Pending>) {
         let (first, last) = (&starts[node.from], &starts[node.to - 1]);
-        // They are sorted, so what the first and the last share, all share.
+        // Entries are sorted, so the common prefix of the first and the last is that of all.
         let shared = first[node.at..].iter().zip(&last[node.at..]).take_while(|(a, b)| a == b);
         let skip = first.slice(node.at..node.at + shared.count());
         let at = node.at + skip.len();
@@ -255,8 +255,8 @@ impl Builder {
         });
     }
 
-    /// Adds the bucket table of the windows from `windows_at` on, with two to four buckets a
-    /// window where the windows are many.
+    /// Adds the bucket table of the windows from `windows_at` on, with two to four buckets per
+    /// window if there are more than four windows.
     fn bucket(&mut self, windows_at: usize) -> (u64, u32, u64) {
         let windows = &self.windows[windows_at..];
         let low = windows[0];
@@ -266,12 +266,12 @@ impl Builder {
             count => count.next_power_of_two().ilog2() + 1,
         };
         let shift = (u64::BITS - spread.leading_zeros()).saturating_sub(bits);
-        // A shift by all 64 bits stands for "all in one bucket".
+        // A shift by all 64 bits puts every window into one bucket.
         let bucket_of = |window: u64| (window - low).checked_shr(shift).unwrap_or(0);
         let last_bucket = bucket_of(low + spread);
         let buckets_at = self.buckets.len();
         for (position, &window) in windows.iter().enumerate() {
-            // The buckets from the last window's up to this one's begin here.
+            // The buckets after that of the previous window, up to that of this one, begin here.
             let begun = buckets_at + bucket_of(window) as usize + 1;
             self.buckets.resize(begun.max(self.buckets.len()), position as u32);
         }

@@ -15,7 +15,7 @@ fn plain(starts: &[Bytes], key: &[u8]) -> Option<usize> {
     starts.partition_point(|start| start.as_ref() <= key).checked_sub(1)
 }
 
-/// Looks for every start key, what lies just below and above it, and `others`.
+/// Looks up every start key, the keys just below and above it, and `others`.
 fn assert_finds_like_a_plain_search(starts: &[Bytes], others: &[Vec<u8>]) {
     let locator = Locator::new(starts);
     let near = starts.iter().flat_map(|start| {
@@ -44,7 +44,7 @@ fn an_empty_index_finds_nothing_and_one_entry_everything() {
 
 #[test]
 fn all_subsets_of_a_small_domain_are_searched_rightly() {
-    // Keys around a window's edge, of zeros, so that padding and real zeros meet.
+    // Keys of zeros around the edge of a window, where padding and real zeros meet.
     let domain: Vec<Vec<u8>> = [1, 2, 7, 8, 9, 16, 17]
         .iter()
         .flat_map(|&len| {

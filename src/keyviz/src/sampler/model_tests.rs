@@ -1,4 +1,4 @@
-//! Random histories of one sampler, beside a plain list of what happened.
+//! Random histories of one sampler, checked against a plain list of events.
 
 use proptest::prelude::*;
 
@@ -45,7 +45,7 @@ fn byte_table(cuts: &[u8], first_id: u64) -> Vec<RouteSpec> {
         .collect()
 }
 
-/// What the sampler should hold: a plain list of events, by group and lead.
+/// The expected contents of the sampler: a plain list of events, by group and leader term.
 #[derive(Default)]
 struct Model(BTreeMap<(GroupId, Option<Term>), Counts>);
 

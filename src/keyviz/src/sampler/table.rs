@@ -1,5 +1,5 @@
-//! A route table and its slots, before anybody leads anything: what the epochs of one catalog
-//! version and one resolution plan share.
+//! A route table and its slots, without leaders: what the epochs of one catalog version and one
+//! resolution plan share.
 
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use super::locate::Locator;
 use super::resolution::Plan;
 use keyviz_types::{KeyRange, LayoutError, RouteId, RouteSpec};
 
-/// Where a key is counted: its route's position in the table, and its slot.
+/// Where a key is counted: the position of its route in the table, and its slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct RouteSlot {
     pub(crate) route: u32,
@@ -22,7 +22,7 @@ pub(crate) struct Table {
     pub(crate) routes: Arc<[RouteSpec]>,
     /// Slots in order; every `lead` is `None`.
     pub(crate) slots: Vec<Slot>,
-    /// One place for each start key of `locator`: the starts of all routes and sub-ranges.
+    /// One place per start key of `locator`, which has the starts of all routes and sub-ranges.
     places: Box<[RouteSlot]>,
     locator: Locator,
 }
@@ -33,7 +33,7 @@ impl Table {
         Table::new(0, &Plan::empty(), 1)
     }
 
-    /// The plan's routes are valid (see [`validate`]).
+    /// The table of a plan, whose routes must be valid (see [`validate`]).
     pub(crate) fn new(catalog_version: u64, plan: &Plan, member_cap: usize) -> Self {
         let Plan { routes, spans } = plan;
         let routes = Arc::clone(routes);
@@ -89,7 +89,7 @@ fn route_slots(route: &RouteSpec, cuts: &[Bytes], slots: &mut Vec<Slot>) {
     }
 }
 
-/// One slot a group, by ascending group, all over the same range and with the same members.
+/// One slot per group, by ascending group, all with the same range and members.
 fn aggregate_slots(members: &[RouteSpec], member_cap: usize, slots: &mut Vec<Slot>) {
     let (Some(first), Some(last)) = (members.first(), members.last()) else {
         unreachable!("an aggregate has members")
@@ -122,7 +122,7 @@ fn digest(ids: impl Iterator<Item = RouteId>) -> u64 {
 /// distinct ids.
 ///
 /// # Errors
-/// The first fault in key order; a repeated id only when the ranges are right.
+/// The first fault in key order. Repeated ids are reported only if the ranges are right.
 pub(crate) fn validate(routes: &[RouteSpec]) -> Result<(), LayoutError> {
     let (Some(first), Some(last)) = (routes.first(), routes.last()) else {
         return Err(LayoutError::Empty);

@@ -1,10 +1,11 @@
-//! A contribution in few bytes: as it travels, and as the asker keeps it until all have answered.
+//! The packed form of a contribution, in which nodes send it and the coordinating node keeps it
+//! until all have answered.
 //!
-//! A plain cell takes twelve bytes, and an asker holds those of every node at once. Packed it takes
-//! little more than one: values are blocks of numbers in as many bits as they need, and the columns
-//! of a busy node all have the same keys, which are named once. Protobuf's own lists of numbers
-//! would travel as well in three and a half bytes, but cost several times as much to read, and
-//! would have to be unpacked to be kept.
+//! A plain cell takes twelve bytes, and a coordinating node holds the cells of all nodes at once. A
+//! packed cell takes little more than one: values are blocks of numbers with as many bits as they
+//! need, and the columns of a busy node all have the same keys, which are stored once. Protobuf's
+//! packed integers would take three and a half bytes, but are several times slower to read, and
+//! would have to be converted for storage.
 //!
 //! ```text
 //! keys:   blocks of gaps (the key less the one before it, less 1); no blocks where the part has
@@ -13,8 +14,8 @@
 //! blocks: up to 128 numbers each, as the columns of the history are packed, without padding
 //! ```
 //!
-//! What comes from another node is gone through once, number by number, by
-//! [`PackedColumns::checked`]. Only what that made, [`CheckedColumns`], can be merged.
+//! [`PackedColumns::checked`] verifies every number of a contribution from another node once. Only
+//! its result, [`CheckedColumns`], can be merged.
 
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ pub use crate::query::contribution::{
     Source,
 };
 
-/// Whole numbers in blocks. Made of any bytes: what they say comes out when they are read.
+/// Whole numbers in blocks. The bytes are not verified before they are read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Numbers {
     /// Padded.
@@ -37,7 +38,7 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// Numbers behind packed bytes.
+    /// The numbers that these bytes encode.
     pub fn from_bytes(bytes: &[u8]) -> Self {
         let data = bytes.iter().copied().chain([0; PADDING]);
         Numbers { data: data.collect() }
@@ -64,8 +65,8 @@ impl Numbers {
         Numbers { data: data.into() }
     }
 
-    /// Calls `visit` with `count` numbers, a block at a time; `None` where there are not exactly as
-    /// many, or `visit` says so.
+    /// Calls `visit` with `count` numbers, a block at a time; `None` if the number is not exactly
+    /// `count`, or `visit` returns `None`.
     fn each(&self, count: usize, mut visit: impl FnMut(&[u64]) -> Option<()>) -> Option<()> {
         let (mut input, mut left, mut block) = (&self.data[..], count, [0; BLOCK]);
         while left > 0 {
@@ -85,12 +86,12 @@ impl Numbers {
 /// The cells of a part: keys and values.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PackedCells {
-    /// How many.
+    /// The number of cells.
     pub count: u32,
-    /// Gaps between indices into [`NodeColumns::keys`]. Shared with the part before where both have
-    /// the same.
+    /// Gaps between indices into [`NodeColumns::keys`]. Shared with the part before if both have
+    /// the same keys.
     pub keys: Numbers,
-    /// The counts, one a key.
+    /// The counts, one per key.
     pub values: Numbers,
 }
 
@@ -114,7 +115,7 @@ pub struct PackedPart {
 /// A node's answer in round two, or a chunk of it, packed.
 pub type PackedColumns = NodeColumns<PackedPart>;
 
-/// Packed columns that fit axes of so many rows and columns.
+/// Packed columns that were checked for axes of so many rows and columns.
 #[derive(Clone, Debug)]
 pub struct CheckedColumns {
     columns: PackedColumns,
@@ -122,13 +123,13 @@ pub struct CheckedColumns {
 }
 
 impl PackedCells {
-    /// Whether both name their keys with the same bytes in memory, so that what is known of one
-    /// goes for the other.
+    /// Whether both share one copy of their keys, so that what was derived from those of one holds
+    /// for the other.
     pub fn has_keys_of(&self, other: &PackedCells) -> bool {
         self.count == other.count && self.keys.is_same(&other.keys)
     }
 
-    /// The indices of the keys; `None` where they are malformed or too large for any.
+    /// The indices of the keys; `None` if they are malformed or exceed 32 bits.
     pub(crate) fn keys(&self) -> Option<Vec<u32>> {
         let (mut keys, mut slots, mut next) = (Vec::new(), [0; BLOCK], 0);
         self.keys.each(self.count as usize, |gaps| {
@@ -139,15 +140,15 @@ impl PackedCells {
         Some(keys)
     }
 
-    /// Calls `visit` with the values, a block at a time; `None` where they are malformed, or
-    /// `visit` says so.
+    /// Calls `visit` with the values, a block at a time; `None` if they are malformed, or `visit`
+    /// returns `None`.
     pub(crate) fn values(&self, visit: impl FnMut(&[u64]) -> Option<()>) -> Option<()> {
         self.values.each(self.count as usize, visit)
     }
 }
 
 impl From<NodeColumns> for PackedColumns {
-    /// Packs columns; those that [`NodeColumns::check`] would refuse are refused packed too.
+    /// Packs columns. Columns that [`NodeColumns::check`] refuses are refused in packed form too.
     fn from(columns: NodeColumns) -> Self {
         columns.with_parts(|parts| {
             let mut before: Option<(Vec<u32>, Numbers)> = None;
@@ -167,7 +168,7 @@ fn packed(part: ColumnPart, before: &mut Option<(Vec<u32>, Numbers)>) -> PackedP
             Numbers::pack(part.keys.iter().zip(before).map(gap))
         }
     };
-    // What is no list of one value a key is to be no numbers either.
+    // Without exactly one value per key, the packed form must be refused too: it becomes malformed.
     let values = match part.keys.len() == part.values.len() {
         true => Numbers::pack(part.values.into_iter()),
         false => Numbers::from_bytes(&[u8::MAX]),
@@ -191,10 +192,10 @@ impl PackedColumns {
         self.parts.iter().map(|part| part.cells.count as usize).sum()
     }
 
-    /// The same, once every number was looked at.
+    /// Verifies every number.
     ///
     /// # Errors
-    /// Where a contribution does not fit the axes that it was asked for.
+    /// The contribution does not fit the axes.
     pub fn checked(
         self,
         rows: &RowAxis,
@@ -228,7 +229,7 @@ impl PackedColumns {
 
 /// The keys of cells; `None` unless all are below `keys`. Gaps make them ascend.
 fn named(cells: &PackedCells, keys: usize) -> Option<Vec<u32>> {
-    // Before they are unpacked: a block of zeros is two bytes for 128 of them.
+    // Check the count before unpacking: two bytes can stand for a block of 128 zeros.
     if cells.count as usize > keys {
         return None;
     }
@@ -237,7 +238,7 @@ fn named(cells: &PackedCells, keys: usize) -> Option<Vec<u32>> {
 }
 
 impl CheckedColumns {
-    /// What was checked, for axes of so many rows and columns.
+    /// The columns, and the size of the axes that they were checked for.
     pub(crate) fn into_inner(self) -> (PackedColumns, (usize, usize)) {
         (self.columns, self.axes)
     }

@@ -118,7 +118,7 @@ impl HistoryArchive {
         Ok(self.rows.as_ref())
     }
 
-    /// Removes what was stored. It is in memory still.
+    /// Removes the stored records. Their contents are still in memory.
     fn give_way(&mut self) -> io::Result<()> {
         (self.rows, self.archive, self.checkpoint) = (None, Archive::default(), None);
         self.storage.remove_side(ROWS)

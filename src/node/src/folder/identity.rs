@@ -16,7 +16,7 @@
 
 use std::path::Path;
 
-use keyviz_raft::{OpenError, RecordError, Roster, Scarce, Storage};
+use keyviz_raft::{OpenError, RecordError, Roster, Scarce, Storage, decode_record, encode_record};
 use keyviz_types::{DiskId, Incarnation, NodeId};
 
 use crate::config::{NodeConfig, Origin};
@@ -30,7 +30,7 @@ const INCARNATION: &str = "incarnation";
 const REMOVED: &str = "removed";
 const DISK: &str = "disk";
 
-/// Who a folder belongs to.
+/// The owner of a folder.
 #[derive(Clone, PartialEq, Eq, Debug, bincode::Encode, bincode::Decode)]
 pub(crate) struct Record {
     id: u64,
@@ -277,24 +277,11 @@ fn removed(bytes: &[u8]) -> Result<bool, RecordError> {
 }
 
 fn encode(record: &Record) -> Vec<u8> {
-    let mut bytes = vec![FORMAT];
-    bincode::encode_into_std_write(record, &mut bytes, bincode::config::standard())
-        .expect("a record encodes into memory");
-    bytes
+    encode_record(FORMAT, record)
 }
 
 pub(crate) fn decode(bytes: &[u8]) -> Result<Record, RecordError> {
-    let (&format, body) = bytes.split_first().ok_or(RecordError::Empty)?;
-    if format != FORMAT {
-        return Err(RecordError::Format { found: format, expected: FORMAT });
-    }
-    let config = bincode::config::standard().with_limit::<{ 64 << 20 }>();
-    let (record, used) = bincode::decode_from_slice(body, config)
-        .map_err(|error| RecordError::Body(error.to_string()))?;
-    match body.len() - used {
-        0 => Ok(record),
-        rest => Err(RecordError::Trailing(rest)),
-    }
+    decode_record(FORMAT, bytes)
 }
 
 #[cfg(test)]

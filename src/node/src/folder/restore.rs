@@ -450,7 +450,7 @@ impl Restore {
                 .map_err(|error| self.write(error))?;
             gone = Some(old);
         }
-        // An empty folder gives way; one that was filled meanwhile does not.
+        // An empty folder is replaced; one that was filled meanwhile is not.
         match std::fs::remove_dir(&self.data) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

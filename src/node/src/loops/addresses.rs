@@ -122,7 +122,7 @@ impl Addresses {
         let others = members.iter().filter(|(id, _)| **id != self.node);
         let others = others.map(|(_, member)| member.address.clone());
         if self.catalog.is_leader() {
-            // It knows best where it is, and a quorum follows it there already.
+            // The member itself knows its address best, and a quorum already follows it there.
             let own = [(self.node.0, self.own.clone())].into();
             return Ok(within(self.catalog.set_addresses(own)).await?);
         }

@@ -46,17 +46,17 @@ const STEP_WITHIN: Duration = Duration::from_secs(4);
 /// A new replica's node that does not answer for so long is given up, and the move taken back.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 
-/// Who answers is looked at so many times in `replace_after`, within [`LOOK_EVERY`].
+/// Members are probed this many times within `replace_after`, at most [`LOOK_EVERY`] apart.
 const LOOKS: u32 = 20;
 
 /// The shortest and the longest pause between two looks.
 const LOOK_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
-/// A transfer of a leader is tried so often before it is left where it is.
+/// Attempts to transfer a leader before it is left where it is.
 const LEADER_TRIES: u32 = 10;
 
 /// Attempts at handing over columns before the node is released without.
-const BEQUEST_TRIES: u32 = 20;
+const HANDOFF_TRIES: u32 = 20;
 
 /// What balancing needs.
 pub(crate) struct Balancer {
@@ -77,14 +77,14 @@ struct Memory {
     compared: bool,
     /// Since when nodes do not answer.
     silent: BTreeMap<NodeId, Instant>,
-    /// When it was last looked who answers.
+    /// The time of the last probe of the members.
     looked: Option<Instant>,
     /// Why a dead member was not let go, as the log has it.
     kept: Option<String>,
     /// Transfers of leaders that failed in a row.
     failed_transfers: u32,
     /// Hand-overs of columns that failed in a row.
-    failed_bequests: u32,
+    failed_handoffs: u32,
 }
 
 /// Why a step was not taken.
@@ -367,8 +367,8 @@ impl Balancer {
             let handed_off = self.client.hand_off_history(*node, heir).await;
             match handed_off {
                 Ok(records) => tracing::info!(%node, %heir, records, "columns were handed over"),
-                Err(error) if memory.failed_bequests < BEQUEST_TRIES => {
-                    memory.failed_bequests += 1;
+                Err(error) if memory.failed_handoffs < HANDOFF_TRIES => {
+                    memory.failed_handoffs += 1;
                     let (node, reason) = (*node, error.to_string());
                     return Err(StepError::Handoff { node, heir, reason });
                 }
@@ -378,13 +378,13 @@ impl Balancer {
                     tracing::error!(%node, %heir, %error, "{what}");
                 }
             }
-            memory.failed_bequests = 0;
+            memory.failed_handoffs = 0;
         }
         tracing::info!(%node, "a node has left");
         self.record(placement, PlaceChange::Gone(*node)).await.map(Some)
     }
 
-    /// Whether it is time to look who answers, though there is nothing to do.
+    /// Whether the members are due to be probed, even if there is nothing to move.
     fn is_due(&self, memory: &Memory) -> bool {
         let every = (self.replace_after / LOOKS).clamp(LOOK_EVERY[0], LOOK_EVERY[1]);
         !self.replace_after.is_zero() && memory.looked.is_none_or(|at| at.elapsed() >= every)

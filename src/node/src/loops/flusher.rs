@@ -1,5 +1,5 @@
 //! Moves counts into the history, and the history to disk, at every column boundary and once a
-//! second in between; and lets the sampler look closer where it has become hot.
+//! second in between; and has the sampler resolve newly hot ranges finer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,7 @@ pub(crate) struct Flusher {
     /// Only one flush runs at a time. `None`: the stored history could not be used, so nothing is
     /// stored.
     archive: Mutex<Option<HistoryArchive>>,
-    /// When the sampler was last resolved anew, by the node's clock.
+    /// When the sampler last re-planned its resolution, by the node's clock.
     planned_ms: AtomicU64,
 }
 
@@ -72,7 +72,8 @@ impl Flusher {
         }
     }
 
-    /// Resolves the sampler anew at the end of a column, and within one every few seconds at most.
+    /// Re-plans the resolution of the sampler at the end of a column, and within one at most every
+    /// few seconds.
     fn plan(&self, column_ended: bool) {
         let now_ms = self.local.clock().now_ms();
         // Relaxed: only one flush runs at a time. A clock that was set back waits no longer.

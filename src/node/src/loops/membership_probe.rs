@@ -103,7 +103,7 @@ impl MembershipProbe {
         }
     }
 
-    /// `None`: nobody could say.
+    /// `None`: no node knew.
     async fn is_member(&self) -> Option<bool> {
         // A node without a cluster is not a member and was not removed.
         self.catalog.cluster()?;

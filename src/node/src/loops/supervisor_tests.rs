@@ -104,7 +104,8 @@ async fn start(folder: &TempDir, supervisor: Supervisor) -> Node {
         security: SecurityConfig { admin_token: Some(token), ..SecurityConfig::default() },
         lost_log_lines: || 0,
     };
-    let started = Node::start_supervised(config, std::future::pending(), supervisor).await;
+    let started =
+        Node::start_supervised(config, Box::pin(std::future::pending()), supervisor).await;
     started.expect("it starts").expect("nothing stops it")
 }
 

@@ -40,7 +40,8 @@ pub(super) enum Fault {
 /// How a copy of a folder comes up.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Copy {
-    /// Messages to the member reach the copy. Otherwise it is at an address that nobody knows.
+    /// Messages to the member reach the copy. Otherwise the copy is at an address that no member
+    /// knows.
     pub(super) takes_address: bool,
     /// It starts before the original.
     pub(super) first: bool,

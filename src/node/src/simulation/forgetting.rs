@@ -69,7 +69,8 @@ impl Cluster {
                     return;
                 };
                 if matches!(how, Forgets::RowsSince { .. }) {
-                    // Made again from the log, which may not reach back: then it must say so.
+                    // The rows are rebuilt from the log. If it does not reach back far enough, the
+                    // node must report it.
                     self.host(host).disk.rows.put_back(&rows);
                     self.rows_went_back = Some(host);
                     return;

@@ -199,8 +199,8 @@ impl Net {
         let refuse = self.resolve(&answer, Answer::Refused, from, way.number);
         let mut inner = self.0.lock();
         if is_pipelined(stream) && (way.overtakes || way.copies == 0 && !way.cut) {
-            // A connection loses or reorders nothing while it lives: it breaks, which is noticed,
-            // and what was under way on it may still arrive, to be answered to nobody.
+            // A connection never loses or reorders messages: it breaks, and both sides notice.
+            // Messages under way may still arrive, but their answers are lost.
             let due = (way.sent_ms + BREAKS_AFTER_MS, way.order, way.number);
             inner.queue.insert(due, Delivery::Reply { to: from, resolve: refuse });
         } else if way.copies == 0 {
@@ -247,7 +247,7 @@ impl Net {
     }
 }
 
-/// An answer that somebody waits for.
+/// An answer that a task waits for.
 ///
 /// When a process is killed its tasks are dropped, in an order that no seed decides: Tokio's, which
 /// goes by numbers that all threads of the test draw from. So whoever waits for one of them is not

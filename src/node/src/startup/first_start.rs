@@ -6,8 +6,8 @@
 //! never seen a disk of it, or has seen this very one; otherwise the node has lost acknowledged
 //! entries, and the start is refused.
 //!
-//! What stays open: of five first members or more, a minority that does not answer may be all that
-//! is left of the cluster. `docs/operations.md` says so.
+//! Remaining risk: with five first members or more, a minority that does not answer may be all that
+//! remains of the cluster. `docs/operations.md` describes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -55,7 +55,7 @@ enum Said {
     Refused(String),
 }
 
-/// Answers that are enough, of so many other members.
+/// The number of answers, of so many other members, that suffices.
 fn majority(others: usize) -> usize {
     if others == 0 { 0 } else { others / 2 + 1 }
 }

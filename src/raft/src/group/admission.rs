@@ -1,9 +1,8 @@
-//! How much may be under way: proposals of a group, and bytes of proposals of a node.
+//! Limits what is under way: proposals per group, and bytes of proposals per node.
 //!
-//! An admitted proposal counts until its outcome is known, even if its caller gives up: a caller
-//! that went away has left its entry in the queues, and a disk that stalls would gather them
-//! without end. So the number of admitted proposals bounds what waits for the log writer and for
-//! followers.
+//! An admitted proposal counts until its outcome is known, even if its caller has gone away: its
+//! entry stays in the queues, and a stalled disk would accumulate entries without end. The number
+//! of admitted proposals therefore bounds what waits for the log writer and for followers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,9 +52,9 @@ pub(crate) struct Admitted {
     bytes: u64,
 }
 
-/// Adds unless that exceeds the limit. The counter never includes a refused amount: it must not
-/// make another caller's smaller amount look too much. Relaxed: the number guards nothing but
-/// itself.
+/// Adds `amount` unless the sum exceeds the limit. The counter never includes a refused amount,
+/// which could make a smaller amount of another caller exceed the limit. Relaxed: the counter
+/// guards nothing else.
 fn take(counter: &AtomicU64, amount: u64, limit: u64) -> bool {
     let within = |before: u64| before.checked_add(amount).filter(|after| *after <= limit);
     counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_ok()
@@ -100,7 +99,7 @@ impl GroupQueue {
         self.load.reads.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Admits a command of so many bytes; `None`: too much is under way.
+    /// Admits a command of this size; `None`: too much is under way.
     pub(crate) fn admit(self: &Arc<Self>, command_bytes: usize) -> Option<Admitted> {
         let bytes = command_bytes as u64 + ENTRY_BYTES;
         if !take(&self.proposals, 1, self.limit) {

@@ -121,8 +121,8 @@ impl<T> Batcher<T> {
         lane.closed = true;
     }
 
-    /// The next batch. `None`: nothing waits, and the lane is closed in the same moment, so that
-    /// whoever joins next opens one.
+    /// The next batch. `None`: nothing waits, and the lane is closed atomically, so that the next
+    /// caller opens a new one.
     fn take(&self) -> Option<Vec<T>> {
         let mut state = self.state.lock();
         let mut bytes = 0;

@@ -129,8 +129,8 @@ impl Group {
     ) -> Arc<Self> {
         let Opened { log, keyspace, storage, applied, peers, pulse } = opened;
         let node = *raft.node_id();
-        // Before the restart this node may have promised a leader to vote for nobody else while
-        // its lease lasts. The promise was in memory; so the longest one is kept.
+        // Before the restart this node may have promised a leader not to vote for others during its
+        // lease. The promise was in memory only, so the longest possible one is kept.
         let promised =
             log.vote().is_some_and(|vote| vote.committed && vote.leader_id.voted_for != node);
         let hold = if promised { options.election_max } else { Duration::ZERO };
@@ -180,7 +180,7 @@ impl Group {
         GroupStatus { receiving: self.incoming.progress(), ..status::status(self.id, &self.raft) }
     }
 
-    /// Who leads; changes when that, the term or the leader's address does.
+    /// The leader; changes with the leader, its address and the term.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.clone()
     }

@@ -42,7 +42,7 @@ impl std::fmt::Debug for Pulse {
     }
 }
 
-/// What a leader told.
+/// What a leader reported.
 #[derive(Clone, Copy, Debug)]
 struct Heard {
     leader: RaftNodeId,

@@ -1,10 +1,10 @@
-//! Brings a group to its intended members, one safe step a call.
+//! Brings a group to its intended members, one safe step per call.
 //!
-//! A member that comes receives the log as a learner until it is near the end of it, then the set
-//! of voters is replaced through joint consensus, then a learner that has no place is dropped. A
-//! leader that is to be removed hands over first. Each call inspects the current state and takes
-//! the next step, so it does not matter which caller came before, how far it got, or whether it
-//! crashed midway.
+//! A new member receives the log as a learner until it is near its end. Then the set of voters is
+//! replaced through joint consensus, and learners without a place are dropped. A leader that is to
+//! be removed transfers its leadership first. Each call inspects the current state and takes the
+//! next step, so it does not matter which caller came before, how far it got, or whether it crashed
+//! midway.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use crate::types::{Member, RaftNodeId};
 /// moment.
 const CAUGHT_UP: u64 = 1_000;
 
-/// Who shall be in a group.
+/// The intended members of a group.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Shape {
-    /// Those who shall vote; at least one.
+    /// The intended voters; at least one.
     pub voters: BTreeMap<RaftNodeId, Member>,
     /// Members that only receive the log.
     pub learners: BTreeMap<RaftNodeId, Member>,

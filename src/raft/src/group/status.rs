@@ -67,7 +67,7 @@ pub struct GroupStatus {
     pub snapshot: Option<LogPosition>,
     /// The last entry that was purged from the log.
     pub purged: Option<LogPosition>,
-    /// Those who vote; in a change, those of either set.
+    /// The voters; during a change, those of both sets.
     pub voters: BTreeSet<RaftNodeId>,
     /// Voters and learners.
     pub members: BTreeMap<RaftNodeId, Member>,

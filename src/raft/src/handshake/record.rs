@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use bincode::{Decode, Encode};
 
 use super::start::{PastStart, Start, StoredStart};
-use crate::records::RecordError;
+use crate::records::{RecordError, decode_record, encode_record};
 
 /// The name of the record.
 pub(super) const RECORD: &str = "handshake";
@@ -30,24 +30,11 @@ pub(super) struct Record {
 }
 
 pub(super) fn encode(record: &Record) -> Vec<u8> {
-    let mut bytes = vec![FORMAT];
-    bincode::encode_into_std_write(record, &mut bytes, bincode::config::standard())
-        .expect("a record encodes into memory");
-    bytes
+    encode_record(FORMAT, record)
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Record, RecordError> {
-    let (&format, body) = bytes.split_first().ok_or(RecordError::Empty)?;
-    if format != FORMAT {
-        return Err(RecordError::Format { found: format, expected: FORMAT });
-    }
-    let config = bincode::config::standard().with_limit::<{ 64 << 20 }>();
-    let (record, used) = bincode::decode_from_slice(body, config)
-        .map_err(|error| RecordError::Body(error.to_string()))?;
-    if used < body.len() {
-        return Err(RecordError::Trailing(body.len() - used));
-    }
-    Ok(record)
+    decode_record(FORMAT, bytes)
 }
 
 /// The marks in a record, of its own node and of others, for simulations that compare all nodes.

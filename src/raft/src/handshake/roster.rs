@@ -30,7 +30,7 @@ pub enum Participation {
     Checking,
     /// It does.
     Member,
-    /// It has lost acknowledged entries, or another process took its place: why, in words.
+    /// Why it is excluded: it has lost acknowledged entries, or another process took its place.
     Refused(String),
 }
 

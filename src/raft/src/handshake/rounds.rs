@@ -24,8 +24,8 @@ const CHECK_AGAIN: Duration = Duration::from_millis(100);
 /// A mark is made at most this often.
 const MARK_EVERY: Duration = Duration::from_secs(1);
 
-/// All members are identified again after so many pauses without a mark, so that a status names a
-/// member that came back with another disk, or does not answer, though no group speaks to it.
+/// All members are identified again after this many pauses without a mark, so that the status shows
+/// a member that came back with another disk or does not answer, even if no group talks to it.
 const ROUND_AT_LEAST_EVERY: u32 = 3;
 
 /// The loop of a node's handshakes.

@@ -1,9 +1,9 @@
-//! Members that do not answer: who they are, and when the log names them.
+//! Members that do not answer, and when the log names them.
 //!
-//! All groups of a node speak to a member at once, each several times a second, so that each
-//! failure alone would be thousands of lines a minute. The round of handshakes meets every member
-//! once, and says so once: when a member has not answered twice in a row, then every [`TELL_EVERY`]
-//! with what came of it since, and when it answers again.
+//! All groups of a node talk to a member, each several times a second, so logging each failure
+//! would produce thousands of lines a minute. The round of handshakes meets each member once and
+//! logs one line: when a member has not answered twice in a row, then every [`TELL_EVERY`] with
+//! what has changed since, and when it answers again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,7 +31,7 @@ struct Silence {
     told: Option<Instant>,
 }
 
-/// What the log says.
+/// The lines of the log.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Tell {
     Silent,

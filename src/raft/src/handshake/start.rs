@@ -1,4 +1,4 @@
-//! What a node shows about its start, and what a peer concludes from that. Pure.
+//! What a node presents about its start, and what a peer concludes from it. Pure.
 
 use bincode::{Decode, Encode};
 
@@ -254,9 +254,9 @@ mod tests {
     }
 
     proptest! {
-        /// Of a disk that only ever goes forward, everything that it shows is accepted by whoever
-        /// saw any of it before; a copy of it that is started again is refused by whoever saw more
-        /// than the copy has.
+        /// Every start of a disk that never goes back is accepted by all nodes that identified an
+        /// earlier one. A restarted copy is refused by every node that has seen more than the copy
+        /// has.
         #[test]
         fn a_disk_that_goes_forward_is_accepted_and_a_copy_is_not(
             steps in proptest::collection::vec(any::<bool>(), 1..40),

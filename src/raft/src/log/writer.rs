@@ -30,9 +30,8 @@ use crate::types::{Entry, IoFlushed, LogId, Vote};
 /// more than about a millisecond.
 const SWEEP_BLOCKS: usize = 64;
 
-/// After a batch of so many operations, threads that are ready to hand over more run before the
-/// next one is taken: with many groups each hands over little, and a sync costs the same for all of
-/// it.
+/// After a batch of this many operations, threads that are ready to submit more run before the next
+/// batch is taken: with many groups each submits little, and a sync costs the same for all of it.
 const IN_COMPANY: usize = 4;
 
 type Done = oneshot::Sender<io::Result<()>>;
@@ -349,7 +348,7 @@ struct Put {
     bytes: u64,
 }
 
-/// The blocks being filled in one cycle, at most one a group.
+/// The blocks that are filled in one cycle, at most one per group.
 struct Batch<'a> {
     tree: &'a Tree,
     open: Vec<(Arc<LogShared>, BlockBuilder)>,

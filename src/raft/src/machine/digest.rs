@@ -24,15 +24,15 @@ use super::apply::RUN_BYTES;
 use crate::group::Group;
 use crate::storage::{AwaitedView, Keyspace, NoView, SnapshotView};
 
-/// Old values that are kept for a view take memory, and at eight times as much the view is lost.
-/// From here on it is read without a pause.
+/// Old values that are kept for a view take memory, and at eight times this size the view is lost.
+/// From this size on it is read without pauses.
 const HURRY_BYTES: usize = 8 * 1024 * 1024;
 
-/// A pause is looked up from this often.
+/// A pause is interrupted this often to check whether it should end.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How much the reading gives way: against a thread of the store that wants the same core it gets a
-/// quarter of it.
+/// The niceness of the reader: next to a thread of the store on the same core it gets a quarter of
+/// the time.
 const NICE: i32 = 5;
 
 /// The digest of a replica's rows.
@@ -66,8 +66,8 @@ pub enum DigestError {
         /// The last applied entry.
         applied: u64,
     },
-    /// More was written while the rows were read than is kept for that, or a snapshot replaced
-    /// them.
+    /// More was written during the reading than old values can be kept, or a snapshot replaced the
+    /// rows.
     #[error("more was written than is kept while the rows were read; try again")]
     Overtaken,
     /// The rows could not be read.
@@ -75,7 +75,7 @@ pub enum DigestError {
     Unreadable(String),
 }
 
-/// How far a digest is. Shared with whoever asks.
+/// The progress of a digest, shared with those who display it.
 #[derive(Debug, Default)]
 pub struct DigestProgress {
     // Relaxed, because they are only shown.
@@ -96,7 +96,7 @@ impl DigestProgress {
     }
 }
 
-/// A digest that is taken when its entry is applied. Dropped, it is taken back.
+/// A digest that is taken when its entry is applied. Dropping it cancels the digest.
 #[derive(Debug)]
 pub struct ArmedDigest {
     keyspace: Keyspace,
@@ -217,7 +217,7 @@ fn read_rows(
 
 #[cfg(target_os = "linux")]
 fn give_way() {
-    // Here a thread has a priority of its own. Where it may not be lowered it stays as it was.
+    // On Linux each thread has its own priority. If it may not be lowered, it stays.
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::debug!(%error, "a digest is taken at the priority of the store");
     }

@@ -28,7 +28,7 @@ use keyviz_types::{GroupId, Term};
 /// Entries that are read and applied at a time.
 const RUN_ENTRIES: u64 = 1024;
 
-/// Files of a folder that its copy makes anew.
+/// Files of a folder that its copy creates again.
 const NOT_COPIED: [&str; 2] = ["LOCK", "lost+found"];
 
 /// A replica as found in the folder.

@@ -19,7 +19,7 @@ struct Shared<T> {
     version: AtomicU64,
     senders: AtomicUsize,
     receivers: AtomicUsize,
-    /// Who waits, in order.
+    /// The waiting tasks, in order.
     waiting: Mutex<Vec<(u64, Waker)>>,
     next: AtomicU64,
 }

@@ -46,7 +46,7 @@ impl<T: OptionalSend + OptionalSync> Clone for Receiver<T> {
     }
 }
 
-/// The value, while nobody changes it.
+/// A borrow of the value, during which it does not change.
 pub enum Ref<'a, T: OptionalSend + 'a> {
     Tokio(TokioRef<'a, T>),
     Ordered(ordered::Ref<'a, T>),

@@ -1,21 +1,23 @@
-//! Free space of the disk: what is refused before the database hits a full disk.
+//! Watches the free space of the disk, and refuses work before the database hits a full disk.
 //!
-//! After a write fails with ENOSPC, sled refuses all further writes: it refuses everything from
-//! then on. So free space is measured ten times a second, and whatever can wait is refused while
-//! there is still space for what cannot: votes, the entries that open a term, the marks that purge
-//! a log, entries that were accepted before.
+//! After a write fails with ENOSPC, sled refuses all further writes. Free space is therefore
+//! measured ten times a second, and work that can wait is refused while there is still space for
+//! what cannot: votes, entries that open a term, marks that purge a log, and entries that were
+//! accepted before.
 //!
-//! | free | |
+//! | free | effect |
 //! |---|---|
-//! | from 1.5 x the floor | everything goes on |
-//! | below it | the visualizer stores nothing, and what it stored is dropped |
-//! | below the floor | no proposal is taken, and no entry that carries a command |
-//! | below a quarter of the floor | the ballast is given up |
+//! | 1.5 x the floor or more | none |
+//! | less | the visualizer stores nothing, and its stored history is dropped |
+//! | less than the floor | the node is read-only: it accepts no proposals |
+//! | less than a quarter of the floor | the ballast is released |
+//! | less than an eighth of the floor | as a follower it accepts no entries with commands |
 //!
-//! The way back has a margin of an eighth of the floor, so that the node does not flutter.
+//! Recovery needs an eighth of the floor more, which prevents flapping.
 //!
-//! The ballast is a file of allocated blocks: whoever else fills the disk to the last byte leaves
-//! the node that much. It is taken again when the disk has room for it above the floor.
+//! The ballast is a file of allocated blocks: if another program fills the disk completely,
+//! releasing it gives the node space. It is allocated again once the disk has room for it above the
+//! floor.
 
 use std::fs::File;
 use std::io;
@@ -46,7 +48,7 @@ const BALLAST: &str = "BALLAST";
 pub enum DiskSpace {
     /// Less than the floor is free: the node is read-only.
     Full,
-    /// The visualizer's history gives way.
+    /// The visualizer's history is dropped.
     Scarce,
     /// Enough.
     Ample,
@@ -78,7 +80,7 @@ struct Shared {
     dir: PathBuf,
     floor: u64,
     ballast: u64,
-    // Written by the thread that looks; Relaxed, because a look may be late by one anyway.
+    // Written by the measuring thread. Relaxed, because a measurement may be late by one anyway.
     state: AtomicU8,
     free: AtomicU64,
     #[cfg(test)]
@@ -99,11 +101,12 @@ impl std::fmt::Debug for DiskSpaceMonitor {
     }
 }
 
-/// The state after a measurement. `wanted` are bytes of ballast that are to be taken back first.
+/// The state after a measurement. `wanted` is the size of the ballast if it has to be allocated
+/// again.
 fn next(now: DiskSpace, free: u64, floor: u64, wanted: u64) -> DiskSpace {
     let scarce = floor + floor / 2;
     let margin = floor / 8 + wanted;
-    // To leave a state upwards takes the margin, to stay does not.
+    // A better state than the current one needs the margin.
     let holds = |state, least: u64| free >= if now >= state { least } else { least + margin };
     if holds(DiskSpace::Ample, scarce) {
         DiskSpace::Ample
@@ -196,7 +199,7 @@ impl DiskSpaceMonitor {
         self.shared.state()
     }
 
-    /// Bytes that were free at the last look.
+    /// Bytes that were free at the last measurement.
     pub(crate) fn free_bytes(&self) -> u64 {
         self.shared.free.load(Ordering::Relaxed)
     }
@@ -218,14 +221,15 @@ impl DiskSpaceMonitor {
         }
     }
 
-    /// Fails while the disk is so full that not even what leaders have proposed already can be
-    /// taken. Most of the floor is there for that: a follower that filled up a moment before its
-    /// leader would otherwise hold up what the next leader must commit before it can serve reads.
+    /// Fails while the disk is so full that even entries which a leader has already proposed cannot
+    /// be accepted. Most of the floor is reserved for them: a follower that filled up a moment
+    /// before its leader would otherwise block what the next leader must commit before it can serve
+    /// reads.
     pub(crate) fn check_to_follow(&self) -> Result<(), DiskFull> {
         if self.free_bytes() >= self.shared.floor / 8 { Ok(()) } else { self.check() }
     }
 
-    /// Makes every look from now on find so much free; `None`: what is.
+    /// Makes every measurement from now on return this; `None`: the real value.
     #[cfg(test)]
     pub(crate) fn pretend(&self, free: Option<u64>) {
         *self.shared.pretended.lock() = free;
@@ -294,7 +298,7 @@ impl Shared {
         }
     }
 
-    /// Takes the blocks. A file system that cannot promise them leaves the node without.
+    /// Allocates the ballast. On a file system that cannot reserve blocks, the node has none.
     fn take_ballast(&self) {
         let taken = File::create(self.ballast_path()).and_then(|file| {
             let flags = rustix::fs::FallocateFlags::empty();

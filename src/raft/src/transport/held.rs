@@ -94,8 +94,8 @@ impl Incoming {
         state.partial.as_ref().map(|held| (held.id, held.ranges.iter().cloned().collect()))
     }
 
-    /// Begins to receive; with what is held under a name, or afresh for the name 0. `None`: nothing
-    /// is held under it any more.
+    /// Begins to receive a snapshot, on top of what is held under `name`, or from the beginning if
+    /// it is 0. `None`: nothing is held under that name any more.
     pub(crate) fn begin(self: &Arc<Self>, name: u64) -> Option<(Reception, Option<Partial>)> {
         let mut state = self.state.lock();
         let partial = match (name, state.partial.take()) {

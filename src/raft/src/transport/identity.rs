@@ -57,7 +57,7 @@ impl Identity {
         to: RaftNodeId,
         identify_me: bool,
     ) -> proto::RaftIdentifyRequest {
-        // To whoever answers there.
+        // With nonce 0, for any process at that address.
         let hello = proto::RaftHello { to_nonce: 0, ..self.hello(to) };
         let history = self.roster.as_ref().map(Roster::history_to_proto).unwrap_or_default();
         proto::RaftIdentifyRequest { hello: Some(hello), history, identify_me }

@@ -38,7 +38,7 @@ impl InFlight {
                 Ok(Err(StreamAppendError::HigherVote(vote)))
             }
             Outcome::NoGroup => Err(unreachable("the peer does not hold the group")),
-            // Waiting helps: the peer takes entries again once its disk has room.
+            // Waiting helps: the peer accepts entries again once its disk has space.
             Outcome::Stopped | Outcome::NoRoom | Outcome::Unspecified => {
                 Err(unreachable(answer.message))
             }

@@ -1,9 +1,9 @@
-//! Raft between nodes: one connection a peer for all groups.
+//! Raft between nodes: one connection per peer for all groups.
 //!
-//! Appends and heartbeats of all groups share one bidirectional stream a peer. Requests are
-//! numbered, many are in flight, and answers come as they are ready, so a slow group holds up no
-//! other; requests that gather while a frame is on its way leave together in the next one. Votes
-//! are calls of their own on the same connection, and a snapshot is a stream of its own.
+//! Appends and heartbeats of all groups share one bidirectional stream per peer. Requests are
+//! numbered, many are in flight, and answers are sent as they are ready, so a slow group does not
+//! delay others. Requests that arrive while a frame is being sent share the next one. Votes are
+//! separate calls on the same connection, and a snapshot is a stream of its own.
 //!
 //! No message from a peer can cause a panic here: one that does not decode is answered with an
 //! error.

@@ -1,4 +1,4 @@
-//! The connections of a node, one a peer, shared by everything that speaks gRPC to it.
+//! The connections of a node, one per peer, shared by all gRPC clients for that peer.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

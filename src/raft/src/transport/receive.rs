@@ -119,8 +119,8 @@ impl Receiving {
         self.rows
     }
 
-    /// What is staged, for a later snapshot: what was received, and what was held after it. `None`:
-    /// nothing is.
+    /// What is staged, for a later snapshot: the ranges received, and the held ones after them.
+    /// `None` if there are none.
     pub(crate) fn into_partial(mut self) -> Option<(Staged, VecDeque<HeldRange>)> {
         if self.held_from != self.position
             && let Some(rest) = self.held.front_mut()

@@ -253,7 +253,8 @@ impl Service {
         let gone = || Status::aborted("nothing is held under this name; start afresh");
         let (reception, partial) = group.incoming().begin(header.partial).ok_or_else(gone)?;
         let storage = self.groups.storage().clone();
-        // By itself: when the connection breaks, this call is dropped, and what came is to be kept.
+        // On a task of its own: when the connection breaks, this call is dropped, but what was
+        // received must be kept.
         let received =
             tokio::spawn(receive_snapshot(storage, group.clone(), reception, partial, chunks));
         let staged = received

@@ -147,7 +147,7 @@ impl ClusterService {
         group: GroupId,
         node: NodeId,
     ) -> Result<LeaderAnswer<bool>, Status> {
-        // That it has left was agreed on, and stays so: nobody needs to lead to know it.
+        // The removal is committed and final, so it is known without a leader.
         if group == GroupId::CATALOG && self.catalog.applied().placement().is_gone(node) {
             return Ok(Ok(false));
         }

@@ -33,7 +33,7 @@ fn parts(authority: &str) -> (&str, Option<&str>) {
         return (host, port.strip_prefix(':'));
     }
     match authority.split_once(':') {
-        // More than one colon: IPv6 that somebody forgot to put into brackets.
+        // More than one colon: an IPv6 address without brackets.
         Some((host, port)) if !port.contains(':') => (host, Some(port)),
         Some(_) => (authority, None),
         None => (authority, None),
@@ -45,8 +45,8 @@ fn plain(host: &str) -> String {
 }
 
 impl Names {
-    /// The node listens at `listen` (`ip:port`, or empty) and is told that it is called `others`,
-    /// each with or without a port.
+    /// The node listens at `listen` (`ip:port`, or empty); `others` are more names for it, each
+    /// with or without a port.
     pub(crate) fn new<'a>(
         listen: &str,
         has_token: bool,

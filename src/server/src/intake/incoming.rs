@@ -1,4 +1,4 @@
-//! A body on its way in: it counts what it brings, and must bring it in time.
+//! The body of a request: its bytes are counted, and its messages must arrive in time.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,24 +13,25 @@ use tonic::Status;
 use super::budget::{Budget, refused};
 use super::port::{BoxError, Port};
 
-/// A message must be whole within this time; one of a client within it after its call began.
+/// A message must be complete within this time; that of a client within this time after its call
+/// began.
 const WHOLE_WITHIN: Duration = Duration::from_secs(30);
 
 /// The prefix of a gRPC message: a flag and its length.
 const PREFIX: usize = 5;
 
-/// Where in its messages a body is.
+/// The position of a body within its messages.
 #[derive(Default, Debug)]
 struct Framing {
     prefix: [u8; PREFIX],
     /// Bytes of the prefix so far.
     prefixed: usize,
-    /// Bytes that the message still lacks, once its prefix is there.
+    /// The missing bytes of the message, once its prefix is there.
     lacks: usize,
 }
 
 impl Framing {
-    /// Goes through bytes; whether a message ended in them. Errors where one is too long.
+    /// Consumes bytes and returns whether a message ended in them. Fails if a message is too long.
     fn go(&mut self, mut bytes: &[u8], most: usize) -> Result<bool, Status> {
         let mut ended = false;
         while !bytes.is_empty() {
@@ -65,14 +66,14 @@ impl Framing {
     }
 }
 
-/// A body that counts.
+/// A body whose bytes are counted.
 pub(super) struct Incoming<B> {
     body: B,
     most: usize,
     budget: Arc<Budget>,
-    /// Where it is in its messages; `None`: it is one message without a frame.
+    /// The position within its messages; `None` if it is one message without frames.
     framing: Option<Framing>,
-    /// Bytes held of a message that is not whole, and of those before it that came with it.
+    /// Bytes held of an incomplete message, and of those before it that arrived with it.
     held: usize,
     /// A message has begun, or must begin.
     due: bool,

@@ -1,6 +1,6 @@
-//! What comes in is bounded before anybody looks at it: the bytes of each message, the bytes of all
-//! messages that are not whole yet, the calls that are open, the time in which a message comes, and
-//! the time in which an answer is taken. On both ports.
+//! Bounds requests on both ports before any service reads them: the bytes of each message, the
+//! bytes of all incomplete messages, the open calls, the time in which a message must arrive, and
+//! the time in which an answer must be read.
 //!
 //! ```text
 //!   connection --> Intake: a place among the open calls  --> gate, services
@@ -18,8 +18,8 @@
 //! | `/api/v1/matrix` of HTTP | 16 MiB |
 //! | all others, and HTTP | 64 KiB |
 //!
-//! Calls of clients, calls between nodes and HTTP have budgets of their own: a flood of one keeps
-//! none of the others out, nor those who ask for the node's health.
+//! Calls of clients, calls between nodes and HTTP have separate budgets: a flood of one does not
+//! affect the others, nor health checks.
 
 mod budget;
 mod incoming;
@@ -156,7 +156,7 @@ where
     }
 }
 
-/// Who calls, by either port.
+/// The caller of a request on either port.
 fn caller_of<B>(request: &Request<B>) -> Option<&Caller> {
     let extensions = request.extensions();
     extensions.get().or_else(|| Some(&extensions.get::<ConnectInfo<Caller>>()?.0))

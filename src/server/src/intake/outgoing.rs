@@ -18,7 +18,7 @@ use super::port::{BoxError, Port};
 
 /// The body of an answer.
 pub(super) struct Outgoing<B> {
-    /// `None`: it was given up, because nobody took it.
+    /// `None`: it was dropped because the client did not read it.
     body: Arc<Mutex<Option<B>>>,
     /// `None`: it has ended.
     under_way: Option<UnderWay>,

@@ -1,4 +1,4 @@
-//! The two ports, as far as a body passes through them.
+//! What the bodies of the two ports have in common.
 
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
@@ -13,12 +13,12 @@ pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of requests and answers of a port.
 pub(super) trait Port: HttpBody<Data = Bytes> + Send + Unpin + Sized + 'static {
-    /// That which `body` brings.
+    /// Wraps `body`.
     fn of<B>(body: B) -> Self
     where
         B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static;
 
-    /// The answer to a call that has no place.
+    /// The answer to a refused call.
     fn refuse(status: &Status) -> Response<Self>;
 
     /// An error of such a body.

@@ -1,4 +1,4 @@
-//! One group at a time: which entry, who is armed for it, and what comes of it.
+//! Verifies one group at a time: chooses the entry, arms the replicas and collects their digests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

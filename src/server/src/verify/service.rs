@@ -51,7 +51,7 @@ impl Verification {
             let _place = place;
             let stop = verification.stop.clone();
             tokio::select! {
-                // An error: nobody listens any more.
+                // An error means that the receiver is gone.
                 _ = verification.verify_all(groups, bytes_per_s, &answers) => {}
                 () = answers.closed() => {}
                 () = stop.cancelled() => {

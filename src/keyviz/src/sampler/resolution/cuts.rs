@@ -1,12 +1,13 @@
-//! Where a hot route is cut into sub-ranges.
+//! Chooses where a hot route is cut into sub-ranges.
 //!
-//! Exact counts say which piece is too hot, sampled keys where to cut it: at the quantiles of its
-//! samples, by the shortest byte string that separates two neighbours. So keys that share a long
-//! prefix come apart like any others, and a key that is hot by itself gets a piece of its own.
+//! Exact counts decide which piece is too hot; sampled keys decide where it is cut: at the
+//! quantiles of its samples, by the shortest byte string that separates two neighbours. Keys with a
+//! long common prefix are therefore separated like any others, and a single hot key gets a piece of
+//! its own.
 //!
-//! The *quantum* is what a piece should carry. A piece is cut when it carries more than twice that,
-//! and pieces are joined only when the slots run out, the coldest neighbours first. A load that
-//! stays the same is therefore soon cut no further, and its pieces stay.
+//! The *quantum* is the load that a piece should have. A piece is cut when it has more than twice
+//! that, and pieces are joined only when the slots run out, the coldest neighbours first. Under a
+//! constant load, cutting therefore ends soon, and the pieces stay.
 
 use bytes::Bytes;
 
@@ -14,28 +15,28 @@ use super::samples::Sample;
 use super::spans::SIGNIFICANT_OPS;
 use crate::sampler::joiner::Joiner;
 
-/// Samples that a piece needs before it is cut, and that each part should have.
+/// The number of samples that a piece needs before it is cut, and that each part should have.
 const SAMPLES_TO_CUT: usize = 8;
 const SAMPLES_A_PART: usize = 4;
-/// A piece is cut when it carries more than this many quanta.
+/// A piece is cut when its load exceeds this many quanta.
 const TOO_HOT: u64 = 2;
 
-/// A part of a route that is alone in its row, possibly all of it.
+/// A part, possibly all, of a route that has a row of its own.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Piece {
     /// Position of the route in the table.
     pub(crate) route: usize,
     pub(crate) start: Bytes,
     pub(crate) end: Option<Bytes>,
-    /// Operations lately.
+    /// Its decayed load, in operations.
     pub(crate) load: u64,
 }
 
-/// However little is done, slots that nobody needs are used for so many pieces: cuts stay, so that
-/// one too many costs a slot and nothing else.
+/// Even under a light load, free slots are used for this many pieces: cuts stay, so an unnecessary
+/// one costs a slot and nothing else.
 const LIGHT_PIECES: u64 = 512;
 
-/// What a piece should carry: an even share of the slots that are left, but not so little that the
+/// The load that a piece should have: an even share of the free slots, but not so little that the
 /// counts or the samples are noise.
 pub(crate) fn quantum(total_heat: u64, room: usize, samples: usize) -> u64 {
     let even = total_heat / (room as u64).max(1);
@@ -72,8 +73,8 @@ pub(crate) fn refine(pieces: Vec<Piece>, samples: &[Sample], quantum: u64) -> Ve
     refined
 }
 
-/// Joins the coldest neighbours within routes until there are at most `limit` pieces, or as many
-/// as routes.
+/// Joins the coldest neighbours within routes until there are at most `limit` pieces, or one per
+/// route.
 pub(crate) fn fit(pieces: Vec<Piece>, limit: usize) -> Vec<Piece> {
     if pieces.len() <= limit {
         return pieces;
@@ -95,15 +96,15 @@ pub(crate) fn fit(pieces: Vec<Piece>, limit: usize) -> Vec<Piece> {
         .collect()
 }
 
-/// Samples of one key.
+/// The samples of one key.
 struct Stretch<'a> {
     key: &'a Bytes,
-    /// Weight of the samples before, and up to the last of this key.
+    /// The weight of the samples before this key, and up to its last one.
     before: u64,
     after: u64,
 }
 
-/// Cuts a range into about `parts` of equal weight: ascending, all inside the range.
+/// Cuts a range into about `parts` parts of equal weight. The cuts ascend and lie inside the range.
 fn cuts(samples: &[Sample], parts: u64, start: &Bytes, end: Option<&Bytes>) -> Vec<Bytes> {
     let mut runs: Vec<Stretch> = Vec::new();
     let mut total = 0u64;
@@ -115,7 +116,7 @@ fn cuts(samples: &[Sample], parts: u64, start: &Bytes, end: Option<&Bytes>) -> V
             _ => runs.push(Stretch { key: &sample.key, before, after: total }),
         }
     }
-    // `borders[n]` is before run n, the last after all of them.
+    // `borders[n]` is before run n, and the last one after all runs.
     let mut borders = vec![false; runs.len() + 1];
     for part in 1..parts {
         let target = (u128::from(part) * u128::from(total) / u128::from(parts)) as u64;
@@ -125,9 +126,9 @@ fn cuts(samples: &[Sample], parts: u64, start: &Bytes, end: Option<&Bytes>) -> V
             borders[hit] = true;
             borders[hit + 1] = true;
         } else {
-            // The outermost borders would only part what has no samples.
+            // The outermost borders would only separate ranges without samples.
             let nearer = hit + usize::from(target - run.before > run.after - target);
-            // More than one run, or this one would have all the weight.
+            // There is more than one run, because a single run would have all the weight.
             borders[nearer.clamp(1, runs.len() - 1)] = true;
         }
     }
@@ -142,7 +143,7 @@ fn cuts(samples: &[Sample], parts: u64, start: &Bytes, end: Option<&Bytes>) -> V
     (0..borders.len()).filter(|&border| borders[border]).filter_map(cut).collect()
 }
 
-/// The shortest key that is above `low` and not above `high`, which is above `low`.
+/// The shortest key above `low` that is at most `high`. `high` must be above `low`.
 fn separator(low: &[u8], high: &Bytes) -> Bytes {
     let shared = low.iter().zip(high.iter()).take_while(|(low, high)| low == high).count();
     high.slice(..shared + 1)

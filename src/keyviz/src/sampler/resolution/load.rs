@@ -1,9 +1,10 @@
-//! The decayed load: how many operations each row got lately. Decides resolution, and is no count
-//! that anybody is shown.
+//! The decayed load: the recent operations of each row. It decides the resolution and is never
+//! shown.
 //!
-//! A row is a distinct key range of a layout (an aggregate's slots for several groups are one row).
-//! The load halves at every re-plan, so it remembers about two columns. When the rows change, load
-//! goes with the keys: all of it where a row lies in a new one, else in equal parts.
+//! A row is a distinct key range of a layout; the slots of an aggregate for several groups are one
+//! row. The load halves at every re-plan, so it covers about two columns. When the rows change,
+//! load stays with its keys: all of a row's load goes to the new row that contains it; otherwise,
+//! equal parts go to the new rows that overlap it.
 
 use bytes::Bytes;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ pub(crate) struct DecayedLoad {
 }
 
 impl DecayedLoad {
-    /// Operations of each row, in key order.
+    /// The decayed operations of each row, in key order.
     pub(crate) fn rows(&self) -> &[u64] {
         &self.ops
     }
@@ -50,7 +51,7 @@ impl DecayedLoad {
         rows
     }
 
-    /// Takes the rows of another layout.
+    /// Moves the load to the rows of another layout.
     pub(crate) fn align(&mut self, layout: &Arc<Layout>) {
         let mut rows = DecayedLoad { layout: Some(Arc::clone(layout)), ..DecayedLoad::default() };
         for slot in &layout.slots {
@@ -63,7 +64,7 @@ impl DecayedLoad {
         *self = rows;
     }
 
-    /// Adds what was counted, under whichever layout.
+    /// Adds the counts of a segment, whichever layout it has.
     pub(crate) fn add(&mut self, segment: &Segment) {
         let ops = |counts: &Counts| counts.reads.saturating_add(counts.writes);
         if self.layout.as_ref().is_some_and(|layout| Arc::ptr_eq(layout, &segment.layout)) {
@@ -79,7 +80,7 @@ impl DecayedLoad {
         }
     }
 
-    /// Forgets half.
+    /// Halves the load.
     pub(crate) fn halve(&mut self) {
         self.ops.iter_mut().for_each(|ops| *ops /= 2);
     }

@@ -1,17 +1,17 @@
 //! Resolution: which routes get a slot of their own, which share one, and which get several.
 //!
-//! A plan is a list of [`Span`]s that cover the routes in key order. It never decides what is
-//! counted, only how finely: every key has exactly one slot under every plan.
+//! A plan is a list of [`Span`]s that cover the routes in key order. It decides how finely
+//! operations are counted, never whether: every key has exactly one slot under every plan.
 //!
-//! Two occasions: new routes, where the old plan is carried over with as little change as possible,
-//! and what was learned since ([`relearned`]), at a column boundary, or within a column where it
-//! pays. Which routes share is decided in [`spans`], how hot routes are cut in
-//! [`cuts`]. Both change a row only when it is well off, so rows do not flicker while the
-//! load stays the same.
+//! A new plan is made when routes change, from the old one with as little change as possible
+//! ([`carried`]), and from what was learned since ([`relearned`]), at a column boundary or within a
+//! column if it pays. [`spans`] decides which routes share a row, [`cuts`] how hot routes are cut.
+//! Both change a row only if it is far from its target, so rows do not flicker under a constant
+//! load.
 //!
-//! Plans nest: a boundary stays until the slots run out, and then whole neighbours are joined. So a
-//! slot of one column lies inside one of another, or the other way round, and a row that both can
-//! express has a measured number in both.
+//! Plans nest: a boundary stays until the slots run out, and then whole neighbours are joined. A
+//! slot of one column therefore lies inside a slot of another or contains it, and a row that is a
+//! union of slots in both has a measured count in both.
 
 mod cuts;
 pub(in crate::sampler) mod load;
@@ -32,9 +32,10 @@ use spans::{Budget, RowPacking};
 /// Neighbouring routes that are resolved together.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Span {
-    /// Positions of the routes in the table; never empty. More than one: an aggregate.
+    /// Positions of the routes in the table; never empty. With more than one route it is an
+    /// aggregate.
     pub(crate) routes: Range<usize>,
-    /// Where the sub-ranges after the first begin, ascending, inside the route; empty in an
+    /// The starts of the sub-ranges after the first, ascending, inside the route; empty in an
     /// aggregate.
     pub(crate) cuts: Vec<Bytes>,
 }
@@ -82,7 +83,8 @@ pub(crate) fn carried(
     with_cuts(routes, rows, pieces, config)
 }
 
-/// The plan that follows from the heat of the old plan's rows and from sampled keys, sorted.
+/// The plan that follows from the load of the old plan's rows and from sampled keys, which are
+/// sorted.
 pub(crate) fn relearned(
     old: &Plan,
     load: &DecayedLoad,
@@ -104,10 +106,10 @@ pub(crate) fn relearned(
     with_cuts(routes, rows, pieces, config)
 }
 
-/// Of the load, one part in so many has to get finer slots for a plan to pay within a column.
+/// Re-planning within a column pays if at least one part in this many of the load gets finer slots.
 const PAYS: u64 = 32;
 
-/// Whether slots that carry a fair part of the load are cut by the `next` plan.
+/// Whether the `next` plan cuts slots with enough of the load; see [`PAYS`].
 pub(crate) fn pays(old: &Plan, next: &Plan, load: &DecayedLoad) -> bool {
     let starts: Vec<&Bytes> = old
         .spans
@@ -135,7 +137,7 @@ fn alone(routes: usize) -> Vec<Range<usize>> {
     (0..routes).map(|route| route..route + 1).collect()
 }
 
-/// Slots that are left when every row has what it needs without any cut.
+/// The slots that remain when every row has what it needs without cuts.
 fn room(routes: &[RouteSpec], rows: &[Range<usize>], config: &SamplerConfig) -> usize {
     let slots: usize = rows.iter().map(|row| group_count(&routes[row.clone()])).sum();
     config.resolution_slots.saturating_sub(slots)
@@ -151,9 +153,9 @@ fn group_count(members: &[RouteSpec]) -> usize {
     groups.len()
 }
 
-/// Load of each route: where it is alone, what its row has. In an aggregate only samples tell the
-/// members apart; what they prove of a route (two standard deviations and two samples below what
-/// they say) is its own, the rest is divided evenly.
+/// The load of each route. A route alone in its row has the load of the row. In an aggregate only
+/// samples distinguish the routes: each gets the load that its samples prove (two standard
+/// deviations and two samples less than they suggest), and the rest is divided evenly.
 fn estimated(plan: &Plan, load: &DecayedLoad, samples: &[Sample]) -> Vec<u64> {
     let mut estimates = vec![0; plan.routes.len()];
     let mut of_row = load.rows().iter();
@@ -181,7 +183,8 @@ fn estimated(plan: &Plan, load: &DecayedLoad, samples: &[Sample]) -> Vec<u64> {
     estimates
 }
 
-/// The parts of the routes that are alone, cut at those of `cuts` that lie inside them.
+/// The pieces of the routes that are alone in their row, cut at those of `cuts` that lie inside
+/// them.
 fn pieces<'a>(
     routes: &[RouteSpec],
     rows: &[Range<usize>],
@@ -190,7 +193,7 @@ fn pieces<'a>(
 ) -> Vec<Piece> {
     let mut cuts = cuts.peekable();
     let mut starts = Vec::with_capacity(rows.len());
-    // For each start, the route if it is alone.
+    // For each start, its route if that is alone in its row.
     let mut owners = Vec::with_capacity(rows.len());
     for row in rows {
         let owner = (row.len() == 1).then_some(row.start);
@@ -213,7 +216,7 @@ fn pieces<'a>(
     (0..starts.len()).filter_map(piece).collect()
 }
 
-/// Joins pieces until the slots suffice, and makes the plan of them.
+/// Joins pieces until the slots suffice, and makes the plan.
 fn with_cuts(
     routes: Arc<[RouteSpec]>,
     rows: Vec<Range<usize>>,
@@ -228,7 +231,7 @@ fn with_cuts(
         .map(|row| {
             let mut cuts = Vec::new();
             if row.len() == 1 {
-                // The first begins where the route does.
+                // The first piece begins where the route does.
                 pieces.next_if(|piece| piece.route == row.start);
                 while let Some(piece) = pieces.next_if(|piece| piece.route == row.start) {
                     cuts.push(piece.start);

@@ -20,7 +20,7 @@ fn routes(starts: &BTreeSet<u8>, first_id: u64, groups: u64) -> Arc<[RouteSpec]>
         .collect()
 }
 
-/// Everything that a layout promises, and what an aggregate says of its members.
+/// Checks all guarantees of a layout, and what an aggregate says of its members.
 fn assert_right(table: &Table, config: &SamplerConfig) {
     let slots = &table.slots;
     let groups = table.routes.iter().map(|route| route.group).collect::<BTreeSet<_>>().len();
@@ -118,8 +118,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Adding, removing and re-adding routes, with load and re-plans between, never makes a
-    /// layout that is not exact about its members, or one over its budget.
+    /// After adding, removing and re-adding routes, with load and re-plans in between, layouts stay
+    /// exact about their members and within budget.
     #[test]
     fn bounds_and_members_are_exact_under_any_churn(
         steps in proptest::collection::vec(step(), 1..25),

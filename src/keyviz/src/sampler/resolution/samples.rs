@@ -1,41 +1,43 @@
-//! Sampled keys: where inside a slot the load lies.
+//! Sampled keys, which show where inside a slot the load lies.
 //!
-//! Counters say how hot a slot is, not where in it the keys are. So every n-th recorded call leaves
-//! its key in the shard's reservoir, and a re-plan takes them all. The reservoir is a fixed piece
-//! of memory: when it is full, every second sample goes and n doubles, so at any time its samples
-//! are evenly spread over everything since the last take, each standing for n calls.
+//! Counters say how hot a slot is, not which of its keys are hot. Every n-th recorded call
+//! therefore puts its key into the shard's reservoir, and a re-plan takes all samples. The
+//! reservoir has a fixed size. When it is full, every second sample is dropped and n doubles, so
+//! the samples are always spread evenly over the calls since they were last taken, and each stands
+//! for n calls.
 //!
-//! A recorder meets the reservoir only every n-th call, only ever tries its lock (the one who takes
-//! the samples may hold it), and never allocates. Since a column takes in at most a few thousand
-//! samples whatever the rate, the cost a call vanishes as the rate grows.
+//! A recorder accesses the reservoir only every n-th call. It only tries the lock, which a re-plan
+//! may hold, and never allocates. A column takes at most a few thousand samples whatever the rate,
+//! so the cost per call vanishes as the rate grows.
 
 use bytes::Bytes;
 
-/// Samples of one shard between two re-plans.
+/// The maximum number of samples of a shard between two re-plans.
 const CAPACITY: usize = 4_096;
-/// Bytes of their keys: 64 a key at full number. Longer keys mean fewer samples.
+/// The maximum size of their keys: 64 bytes each at the full number. With longer keys there are
+/// fewer samples.
 const BYTES: usize = 256 * 1_024;
-/// Longest distance between two looks at the reservoir, so that a thread notices within so many
-/// calls that the samples were taken and it may sample more densely again.
+/// The maximum number of calls between two accesses to the reservoir, so that a thread soon notices
+/// that the samples were taken and that it may sample more densely again.
 const LONGEST_GAP: u64 = 4_096;
 
-/// Samples of earlier columns that a re-plan still uses: what stays hot is resolved finer, column
-/// after column, than one column's samples could prove.
+/// The number of samples of earlier columns that a re-plan uses: a range that stays hot is resolved
+/// finer, column by column, than the samples of one column could justify.
 const REMEMBERED: usize = 16_384;
 
-/// The samples of the last columns, oldest first.
+/// The samples of the latest columns, oldest first.
 #[derive(Default)]
 pub(crate) struct Memory(Vec<Sample>);
 
 impl Memory {
-    /// Adds a column's samples; the oldest ones go.
+    /// Adds the samples of a column and drops the oldest ones above the limit.
     pub(crate) fn add(&mut self, samples: Vec<Sample>) {
         self.0.extend(samples);
         let over = self.0.len().saturating_sub(REMEMBERED);
         self.0.drain(..over);
     }
 
-    /// All of them, by key.
+    /// All samples, sorted by key.
     pub(crate) fn sorted(&self) -> Vec<Sample> {
         let mut samples = self.0.clone();
         samples.sort_unstable();
@@ -50,18 +52,19 @@ pub(crate) struct Sample {
     pub(crate) weight: u64,
 }
 
-/// Reservoirs of different shards lie side by side, and each is written by its own thread.
+/// A fixed-size sample of a shard's keys. Aligned to two cache lines, because reservoirs of
+/// different shards are adjacent and each is written by its own thread.
 #[repr(align(128))]
 pub(crate) struct Reservoir {
-    /// The keys, one after the other.
+    /// The concatenated keys.
     bytes: Box<[u8]>,
-    /// Where each ends.
+    /// The end of each key in `bytes`.
     ends: Vec<u32>,
-    /// Calls that a sample stands for: a power of two.
+    /// The number of calls that a sample stands for: a power of two.
     gap: u64,
-    /// Offers to pass over before the next is kept; only where `gap` is above the longest.
+    /// Offers to skip before the next key is kept. Above 0 only if `gap` exceeds the maximum.
     pass: u64,
-    /// State of the jitter, which keeps a workload with a period from always meeting the same keys.
+    /// The state of the jitter, without which a periodic workload would always hit the same keys.
     jitter: u64,
 }
 
@@ -76,7 +79,7 @@ impl Reservoir {
         }
     }
 
-    /// Takes a key, and says how many calls later it wants the next; at least 1.
+    /// Offers a key. Returns after how many calls the next one is wanted; at least 1.
     pub(crate) fn offer(&mut self, key: &[u8]) -> u32 {
         if self.pass > 0 {
             self.pass -= 1;
@@ -84,7 +87,7 @@ impl Reservoir {
             self.keep(key);
             self.pass = (self.gap / LONGEST_GAP).saturating_sub(1);
         }
-        // Uniform in 1..2*gap, so `gap` on average. XorShift64 (Marsaglia 2003).
+        // Uniform in 1..2*gap, so `gap` on average. XorShift64 (Marsaglia, Xorshift RNGs, 2003).
         self.jitter ^= self.jitter << 13;
         self.jitter ^= self.jitter >> 7;
         self.jitter ^= self.jitter << 17;
@@ -108,7 +111,7 @@ impl Reservoir {
         self.ends.last().map_or(0, |&end| end as usize)
     }
 
-    /// Drops every second sample, the first included, so that there is one less in the end.
+    /// Drops every second sample, beginning with the first, so that an odd number loses one more.
     fn thin(&mut self) {
         let mut used = 0;
         for kept in 0..self.ends.len() / 2 {
@@ -121,7 +124,7 @@ impl Reservoir {
         self.gap = self.gap.saturating_mul(2);
     }
 
-    /// Hands the samples over, in the order in which they came, and starts anew.
+    /// Returns the samples in order of arrival, and starts over.
     pub(crate) fn take(&mut self) -> Vec<Sample> {
         let bytes = Bytes::copy_from_slice(&self.bytes[..self.used()]);
         let weight = self.gap;

@@ -1,14 +1,14 @@
-//! Which neighbouring routes share a row, where there are more routes than rows or slots.
+//! Chooses which neighbouring routes share a row when there are more routes than rows or slots.
 //!
-//! A route's weight is its share of the load plus its share of the number, so that cold routes
-//! spread evenly over the rows that the hot ones leave. The *tight bound* is the smallest weight
-//! such that rows filled up to it, from the left, fit the budget; a route above it is alone in any
-//! such packing. It is the yardstick for everything else:
+//! The weight of a route is its share of the load plus its share of the number of routes, so cold
+//! routes are spread evenly over the rows that the hot ones leave. The *tight bound* is the
+//! smallest weight such that rows filled up to it, from the left, fit the budget; a route above it
+//! is alone in any such packing. Everything else is measured by it:
 //!
 //! * The first plan is that packing.
 //! * Later plans change as little as possible. A row is packed anew only when it is well above the
-//!   tight bound, and rows are joined only when the budget asks for it, coldest neighbours first.
-//!   The distance between the two keeps rows from flickering while the load stays the same.
+//!   tight bound, and rows are joined only when the budget requires it, coldest neighbours first.
+//!   The distance between the two thresholds prevents rows from flickering under a constant load.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -19,25 +19,25 @@ use keyviz_types::{GroupId, RouteSpec};
 
 /// A shared row is packed anew when it weighs more than this many tight bounds,
 const HEAVY_ROW: u64 = 4;
-/// or has a member that weighs more than this many.
+/// or when one of its routes weighs more than this many.
 const HEAVY_MEMBER: u64 = 2;
-/// Weight that a route has for being there, and that it has on average for its load.
+/// The weight of a route by number, and its average weight by load.
 const UNIT_WEIGHT: u128 = 16;
-/// Below so many operations a row, load is noise and counts for less.
+/// Below this many operations per row, load is noise and counts for less.
 pub(crate) const SIGNIFICANT_OPS: u64 = 256;
 
-/// How many rows and slots whole routes may take.
+/// The rows and slots that whole routes may use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
     rows: usize,
-    /// A shared row takes a slot for each group in it.
+    /// A shared row uses a slot for each of its groups.
     slots: usize,
     all_alone: bool,
 }
 
 impl Budget {
-    /// All routes stay alone while they fit. Once some have to share, an eighth of the slots is
-    /// kept back, so that a hot route can still be resolved finer.
+    /// While all routes fit, each has its own row. Once some must share, an eighth of the slots is
+    /// reserved, so that hot routes can still be resolved finer.
     pub(crate) fn new(config: &SamplerConfig, routes: usize) -> Self {
         let slots = config.resolution_slots;
         let rows = config.max_tracked_routes;
@@ -55,14 +55,14 @@ impl Budget {
     }
 }
 
-/// What a list of rows takes.
+/// The size of a list of rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Size {
     pub(crate) rows: usize,
     pub(crate) slots: usize,
 }
 
-/// The routes of a table as they weigh against each other.
+/// The weights and groups of the routes of a table.
 pub(crate) struct RowPacking {
     weights: Vec<u64>,
     /// The routes' groups, numbered from 0.
@@ -71,7 +71,7 @@ pub(crate) struct RowPacking {
 }
 
 impl RowPacking {
-    /// `load`: operations of each route.
+    /// `load` has the operations of each route.
     pub(crate) fn new(routes: &[RouteSpec], load: &[u64], budget: Budget) -> Self {
         let total: u128 = load.iter().map(|&load| u128::from(load)).sum();
         let rows = budget.rows.min(budget.slots).min(routes.len());
@@ -98,7 +98,7 @@ impl RowPacking {
         self.pack(0..self.weights.len(), self.tight_bound(budget))
     }
 
-    /// Packs anew the rows that are too heavy. May need more than the budget: see
+    /// Packs the rows anew that are too heavy. The result may exceed the budget: see
     /// [`RowPacking::fit`].
     pub(crate) fn relieve(&self, rows: Vec<Range<usize>>, budget: Budget) -> Vec<Range<usize>> {
         let tight = self.tight_bound(budget);
@@ -124,7 +124,7 @@ impl RowPacking {
         let mut joiner = Joiner::new(weights, |_| true);
         while !budget.holds(size) {
             let Some((left, right)) = joiner.coldest() else {
-                // Joining pairs frees no slot where each row already has every group.
+                // Joining pairs frees no slot if each row already has every group.
                 return self.fresh(budget);
             };
             let joined = union(&groups[left], &groups[right]);
@@ -140,7 +140,7 @@ impl RowPacking {
         ranges(&heads, self.weights.len())
     }
 
-    /// What rows take.
+    /// The rows, and the slots that they use.
     pub(crate) fn size(&self, rows: &[Range<usize>]) -> Size {
         let mut tally = Tally::new(self.group_count);
         for row in rows {
@@ -157,8 +157,8 @@ impl RowPacking {
         groups
     }
 
-    /// The smallest bound whose packing fits; where none does (more groups than slots), the one
-    /// that puts everything into one row.
+    /// The smallest bound whose packing fits; if none does (more groups than slots), the one that
+    /// puts everything into one row.
     fn tight_bound(&self, budget: Budget) -> u64 {
         let mut fits: u64 = self.weights.iter().sum();
         let mut too_small = 0;
@@ -239,9 +239,9 @@ impl Tally {
     }
 }
 
-/// The rows of a new table that change least against the old: a route begins a row if one began at
-/// its start key before, or if it comes out of a route that was alone. A row whose first route grew
-/// to the left goes on with the next one.
+/// The rows of a new table, with as little change as possible: a route begins a row if one began at
+/// its start key before, or if it descends from a route that was alone. A row whose first route
+/// grew to the left begins at the next one.
 pub(crate) fn carried(
     old: &[RouteSpec],
     old_rows: &[Range<usize>],
@@ -255,7 +255,7 @@ pub(crate) fn carried(
         while old_rows.get(at + 1).is_some_and(|row| old[row.start].range.start <= *start) {
             at += 1;
         }
-        // A border between the two starts, or at this one.
+        // A row began between the two starts, or at this one.
         let passed_a_border = at != before;
         if passed_a_border || old_rows[at].len() == 1 {
             heads.push(nth);

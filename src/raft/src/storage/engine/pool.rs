@@ -181,7 +181,7 @@ impl Alarm {
     }
 }
 
-/// How many threads may sleep in a process with so many databases.
+/// The number of threads that may sleep in a process with this many databases.
 fn may_sleep(databases: usize) -> usize {
     POOL.saturating_sub(databases.div_ceil(2).max(LEAST_FREE))
 }

@@ -1,15 +1,14 @@
-//! How far a database was durable, recorded in a file beside it.
+//! Records in a file beside a database how far it was durable.
 //!
-//! sled drops the end of its log where it is damaged, and whatever a damaged page hides behind
-//! older ones, without a word: it cannot tell damage from a write that a crash cut short. But a
-//! synced end was acknowledged, and a node that lost it must not return as if nothing had happened:
-//! it would vote and count entries contrary to its acknowledgements. So every sync has a number,
+//! sled silently drops a damaged end of its log, and shows older pages where newer ones are
+//! damaged, because it cannot tell damage from a write that a crash interrupted. But a synced end
+//! was acknowledged, and a node that lost it must not restart as if nothing had happened: it would
+//! vote and count entries contrary to its acknowledgements. Every sync therefore has a number,
 //! which is written into the database with it and, once it is done, into the file `SYNCED`.
 //!
-//! The contents of the file are not synced: they survive the process, and after a power loss they
-//! are at worst older than the database, which proves less and never too much. Its name in the
-//! folder is synced before the first sync is numbered, so a file that is missing was taken away:
-//! damage, too.
+//! The contents of the file are not synced. They survive the process, and after a power failure
+//! they are at worst older than the database, which proves less but never too much. The name of the
+//! file is synced before the first sync is numbered, so a missing file is damage too.
 //!
 //! ```text
 //! SYNCED   0  8  number of the last sync, little-endian

@@ -49,7 +49,8 @@ pub(in crate::storage) fn check(
             number - 1
         ));
     }
-    // Rows that are behind are made again from the log, which says so where it does not reach back.
+    // Rows that are behind are rebuilt from the log, which reports if it does not reach back far
+    // enough.
     Ok(())
 }
 

@@ -1,7 +1,7 @@
-//! Views that a caller waits for: of a group's rows as of exactly one applied entry.
+//! Views of a group's rows as of exactly one applied entry, for which a caller waits.
 //!
-//! Whoever applies looks at one number a batch. It ends a batch at an entry that is waited for, and
-//! the view is taken when that batch is written, before the next one begins.
+//! The applying task compares one number per batch. It ends a batch at an entry that a caller waits
+//! for, and the view is taken after that batch is written and before the next one begins.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ const NONE: u64 = u64::MAX;
 /// Why there is no view of the entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum NoView {
-    /// Others have all the places.
+    /// All places are taken.
     Busy,
     /// The rows contain later entries: the entry was applied before, or a snapshot went past it.
     Missed {

@@ -83,13 +83,12 @@ impl SnapshotView {
         &self.at.membership
     }
 
-    /// Whether what is left of it can no longer be read.
+    /// Whether the rest of it can no longer be read.
     pub(crate) fn is_overtaken(&self) -> bool {
         self.undo.lock().abandoned
     }
 
-    /// Whether so many bytes of old values are kept for it that it should be read soon, or it is
-    /// too late for that.
+    /// Whether this many bytes of old values are kept for it, so that it must be read soon.
     pub(crate) fn is_urgent(&self, bytes: usize) -> bool {
         let undo = self.undo.lock();
         undo.abandoned || undo.old_bytes >= bytes

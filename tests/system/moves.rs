@@ -171,8 +171,8 @@ fn routes_of_two_groups_are_merged_after_a_move() {
 #[test]
 fn a_move_that_is_cancelled_leaves_nothing_and_holds_the_route_meanwhile() {
     let cluster = Cluster::start(1, &[ALONE, &["--move-rate", "64KiB"]].concat());
-    let value = "v".repeat(200_000);
-    for n in 0..6 {
+    let value = "v".repeat(100_000);
+    for n in 0..12 {
         put(&cluster, &format!("k{n}"), &value);
     }
     let begun = cluster.json(&["routes", "move", "1", "2", "--no-wait"]);

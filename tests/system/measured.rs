@@ -60,7 +60,24 @@ fn key(random: &mut Random, at: u64, second: u64) -> String {
     }
 }
 
+/// A load that stays where it is: a third on a hundred hot keys, the rest even.
+fn steady_key(random: &mut Random) -> String {
+    match random.below(3) {
+        0 => format!("hot/{:03}", random.below(100)),
+        _ => format!("uniform/{:05}", random.below(20_000)),
+    }
+}
+
 async fn load(client: &Client, seed: u64, seconds: u64) -> Vec<Entry> {
+    load_of(client, seed, seconds, key).await
+}
+
+async fn load_of(
+    client: &Client,
+    seed: u64,
+    seconds: u64,
+    key: impl Fn(&mut Random, u64, u64) -> String,
+) -> Vec<Entry> {
     let (began, mut ledger, mut random) = (Instant::now(), Vec::new(), Random(seed));
     while began.elapsed() < Duration::from_secs(seconds) {
         let at = ledger.len() as u64 * 8 + seed % 8;
@@ -263,7 +280,8 @@ fn a_route_can_be_halved_after_five_seconds_of_load_at_the_default_step() {
     let cluster = Cluster::start(1, &["--groups", "1"]);
     let ledger = runtime().block_on(async {
         let client = client(&cluster);
-        let loads = (1..=32).map(|seed| load(&client, seed * 104_729, 5));
+        let steady = |random: &mut Random, _, _| steady_key(random);
+        let loads = (1..=32).map(|seed| load_of(&client, seed * 104_729, 5, steady));
         futures::future::join_all(loads).await.into_iter().flatten().collect::<Vec<Entry>>()
     });
     let choice = cluster.run(&["routes", "split", "1", "--auto", "--dry-run", "--format", "json"]);
@@ -273,7 +291,9 @@ fn a_route_can_be_halved_after_five_seconds_of_load_at_the_default_step() {
     let left = ledger.iter().filter(|entry| entry.key.as_str() < key).count();
     let share = left as f64 / ledger.len() as f64;
     println!("{} writes, {key} halves them {share:.3} to {:.3}", ledger.len(), 1.0 - share);
-    // Halves within 10 % of each other; on a slow machine few writes halve less well.
+    // Halves within 10 % of each other; on a slow machine few writes halve less well. Of a load
+    // that moves, the first seconds are in a block that no side has, so its halves may be further
+    // apart: up to 39 to 61 were seen.
     let off = 0.05 + 1.0 / (ledger.len() as f64).sqrt();
     assert!((0.5 - share).abs() <= off, "{share} of the load is before {key}");
     let listed = cluster.json(&["routes", "list"]);

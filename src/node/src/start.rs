@@ -213,7 +213,7 @@ impl Node {
             let stop = stop.clone();
             move || Arc::clone(&disk).run(stop.clone())
         });
-        set_members(&directory, &roster, &catalog_group);
+        know_members(&directory, &roster, &catalog_group).await;
         let members = follow_members(
             Arc::clone(&directory),
             roster.clone(),
@@ -428,7 +428,15 @@ fn first_members(spec: &BootstrapSpec) -> BTreeMap<u64, Member> {
     members.map(|(id, addr)| (id.0, Member { addr, http: String::new() })).collect()
 }
 
-pub(super) fn set_members(directory: &Directory, roster: &Roster, catalog: &Group) {
+/// Takes the members from the log of the catalog group, before another node is heard: a node that
+/// knows no address trusts its callers, and one of them may run on a copy of a member's folder.
+pub(super) async fn know_members(directory: &Directory, roster: &Roster, catalog: &Group) {
+    // The group answers after it has reported the members.
+    catalog.is_initialized().await;
+    set_members(directory, roster, catalog);
+}
+
+fn set_members(directory: &Directory, roster: &Roster, catalog: &Group) {
     let members = catalog.status().members;
     roster.set_addresses(members.iter().map(|(id, member)| (NodeId(*id), member.addr.clone())));
     let members = members.into_iter().map(|(id, member)| {

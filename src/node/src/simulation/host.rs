@@ -25,7 +25,7 @@ use crate::loops::disks::DiskWatcher;
 use crate::loops::flusher::Flusher;
 use crate::loops::placement_reconciler::PlacementReconciler;
 use crate::loops::supervisor::Supervisor;
-use crate::start::{follow_members, set_members};
+use crate::start::{follow_members, know_members};
 use crate::startup::first_start::FirstStart;
 use crate::startup::founding as node_founding;
 use keyviz_catalog::AppliedCatalog;
@@ -354,7 +354,7 @@ impl Assembly {
             let (clock, groups, catalog) = (clock.clone(), groups.clone(), catalog.clone());
             CatalogGroup::new(node, groups, catalog, others, move || clock.now_ms())
         };
-        set_members(&directory, &roster, &catalog_group);
+        know_members(&directory, &roster, &catalog_group).await;
         let disks = DiskWatcher {
             roster: roster.clone(),
             catalog: Arc::clone(&changes),

@@ -414,14 +414,6 @@ impl Roster {
         Ok(Admit::Unidentified(from))
     }
 
-    /// Whether another start of the caller than the one it shows is on record.
-    pub(crate) fn knows_another_start(&self, hello: &proto::RaftHello) -> bool {
-        let shown = hello.start.as_ref().map(|start| start.nonce);
-        let peers = self.inner.peers.lock();
-        let known = peers.get(&NodeId(hello.from)).and_then(|peer| peer.known);
-        known.is_some_and(|known| Some(known.nonce) != shown)
-    }
-
     /// Trusts the start that a caller shows: this node has no address to identify it at, because it
     /// has not received the members yet. Not stored.
     pub(crate) fn trust(&self, hello: &proto::RaftHello) {

@@ -17,12 +17,7 @@ impl Service {
         let Some(roster) = peers.roster() else { return Ok(()) };
         let Admit::Unidentified(from) = roster.admit(hello)? else { return Ok(()) };
         let Some(address) = roster.address(from) else {
-            // This node has not received the members yet: it is about to be told. A start after
-            // the known one may be of a copy, which only the address could tell.
-            if roster.knows_another_start(hello) {
-                let text = "the members' addresses are not known here yet";
-                return Err(Status::unavailable(text));
-            }
+            // This node has not received the members yet: it is about to be told.
             roster.trust(hello);
             return Ok(());
         };

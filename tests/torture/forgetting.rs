@@ -60,6 +60,14 @@ impl Nemesis<'_> {
             copy(&copied, &data);
             std::fs::remove_dir_all(&copied).expect("the copy is ours");
         }
+        // With its folder the node lost the addresses of the members, and those on its command line
+        // may all have been replaced since.
+        let others = || self.members.iter().filter(|member| **member != node);
+        let knows_one =
+            self.cluster.is_first(node) && others().any(|at| self.cluster.is_first(*at));
+        if let Some(through) = others().next().copied().filter(|_| !knows_one) {
+            self.cluster.join_through(node, through);
+        }
         let told_before = self.cluster.log(node).len();
         self.start_member(at);
         let mut ended = false;

@@ -24,17 +24,6 @@ impl Cluster {
         index
     }
 
-    /// Whether node `index` formed the cluster, rather than joined it.
-    pub fn is_first(&self, index: usize) -> bool {
-        !self.joined.contains_key(&index)
-    }
-
-    /// From its next start on, node `index` joins through node `through`.
-    pub fn join_through(&mut self, index: usize, through: usize) {
-        let through = self.grpc[through].clone();
-        self.joined.insert(index, through);
-    }
-
     /// SIGTERM, and the exit code.
     pub fn stop(&mut self, index: usize) -> Option<i32> {
         let mut child = self.nodes[index].take().expect("the node runs");

@@ -4,6 +4,7 @@ import { ApiError, Unreachable, ask, serverNow, setToken } from "./api.js";
 import { changes } from "./events.js";
 import { wireExports } from "./export.js";
 import { fieldTime, parseFieldTime } from "./format.js";
+import { hotKeysWith } from "./hot.js";
 import { KeptRows } from "./rows.js";
 import { Interact } from "./interact.js";
 import { follow, slide } from "./live.js";
@@ -39,6 +40,7 @@ const pointing = new Pointing(plot, look, {
     at("route-tools").elements.find.value = `#${id}`;
     go({ ...state, tab: "routes" });
   },
+  hotKeys: hotKeysWith(() => state.zone, (start, end) => go({ ...state, start, end })),
 });
 
 let state = readState(location.hash);

@@ -10,7 +10,10 @@ import { linkTables } from "./tables.js";
 const at = (id) => document.getElementById(id);
 
 export class Pointing {
-  /** `look`: zone, palette, theme, cluster and role of now; `does`: zoom(row), route(id). */
+  /**
+   * `look`: zone, palette, theme, cluster and role of now; `does`: zoom(row), route(id), and
+   * hotKeys(place, matrix, row, column, signal).
+   */
   constructor(plot, look, does) {
     this.plot = plot;
     this.look = look;

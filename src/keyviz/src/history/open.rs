@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::column::{Column, ColumnId, pack};
+use super::column::{Column, ColumnId, Part, pack};
 use super::slots::{Interner, LayoutAxis};
+use crate::hotkeys::column::ColumnHotKeys;
 use crate::sampler::counts::{Counts, Harvest, Segment};
 use keyviz_types::Incarnation;
 
@@ -20,6 +21,8 @@ pub(crate) struct OpenColumn {
     packed: Arc<Column>,
     unattributed: Counts,
     segments: Vec<Arc<Segment>>,
+    /// Of the segments; `None` before the first harvest that has any.
+    hot_keys: Option<Arc<ColumnHotKeys>>,
     closed: bool,
 }
 
@@ -54,6 +57,7 @@ impl OpenColumn {
             packed: Arc::new(column),
             unattributed: Counts::ZERO,
             segments: Vec::new(),
+            hot_keys: None,
             closed: false,
         }
     }
@@ -84,6 +88,12 @@ impl OpenColumn {
 
     fn take(&mut self, harvest: Harvest) {
         self.unattributed.add(&harvest.unattributed);
+        if let Some(next) = harvest.hot_keys {
+            match &mut self.hot_keys {
+                Some(hot_keys) => Arc::make_mut(hot_keys).append(&next),
+                None => self.hot_keys = Some(next),
+            }
+        }
         for segment in harvest.segments {
             if segment.cells.is_empty() {
                 continue;
@@ -114,6 +124,7 @@ impl OpenColumn {
         self.close();
         let mut column = self.packed(|segment| interner.layout(&segment.layout));
         column.join(interner);
+        column.hot_keys_mut().for_each(ColumnHotKeys::prune_to_matter);
         column
     }
 
@@ -121,11 +132,15 @@ impl OpenColumn {
         let mut column = Column::clone(&self.packed);
         let part = column.part(self.incarnation);
         part.unattributed.add(&self.unattributed);
+        let mut counted = Part::new(self.incarnation);
+        counted.hot_keys.clone_from(&self.hot_keys);
         for segment in &self.segments {
             let version = segment.layout.catalog_version;
             part.catalog_version = part.catalog_version.max(version);
-            part.runs.extend(pack(segment, &layout(segment)));
+            counted.runs.extend(pack(segment, &layout(segment)));
         }
+        part.absorb_hot_keys(&counted);
+        part.runs.append(&mut counted.runs);
         column.set_closed(self.closed);
         column
     }

@@ -46,7 +46,7 @@ fn writes(count: u64) -> Counts {
 
 fn harvest(layout: &Arc<Layout>, cells: Vec<(u32, Counts)>) -> Harvest {
     let segments = vec![Segment { layout: Arc::clone(layout), cells }];
-    Harvest { segments, unattributed: Counts::ZERO }
+    Harvest { segments, unattributed: Counts::ZERO, hot_keys: None }
 }
 
 fn one(layout: &Arc<Layout>, count: u64) -> Harvest {
@@ -221,8 +221,9 @@ fn bounds_of_bytes_are_kept_by_folding_then_forgetting_and_both_are_shown() {
         assert_eq!(block.row_count, 1, "a slot lies inside its row");
         *blocks.entry((block.column, block.column_count)).or_default() += block.value;
     }
-    for ((column, columns), value) in blocks {
-        let spans = &matrix.columns[column as usize..][..columns as usize];
+    for &(column, columns) in blocks.keys() {
+        let (from, to) = (column as usize, (column + columns) as usize);
+        let spans = &matrix.columns[from..to];
         let window = spans[0].start_ms..spans[spans.len() - 1].end_ms;
         let exact: u64 = model.range(window.clone()).map(|(_, sum)| sum).sum();
         // The newest hour takes in its minutes one after the other; the others are cells so far.

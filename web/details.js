@@ -232,24 +232,9 @@ export class Drawer {
     const chart = element("canvas", { role: "img", "aria-label": "The row over the window" });
     // Before anything that is shown moves.
     const kept = this.keep();
-    const waiting = [element("p", { class: "dim" }, "…")];
-    const hot = element("div", { class: "hot" }, ...(this.known.hot ?? waiting));
+    const hot = this.hotPlace();
     this.aside.replaceChildren(
-      element(
-        "div",
-        { class: "row" },
-        element("strong", {}, "Pinned cell"),
-        element(
-          "button",
-          {
-            type: "button",
-            class: "quiet",
-            "aria-label": "Let the cell go",
-            onclick: this.does.close,
-          },
-          "✕",
-        ),
-      ),
+      this.head("Pinned cell", "Let the cell go"),
       element("p", { class: "note", role: "status" }, note),
       chart,
       list,
@@ -291,10 +276,52 @@ export class Drawer {
     const controller = new AbortController();
     this.controller = controller;
     this.askNodes(matrix, row, counted, role, controller);
-    this.does.hotKeys(hot, matrix, row, column, controller.signal).then(() => {
-      if (!controller.signal.aborted) this.known.hot = [...hot.childNodes];
-    });
+    this.askHotKeys(hot, matrix, row, column, controller);
     if (missing.length > 0) this.askOthers(missing, cell, totals, role, controller);
+  }
+
+  /** The hot keys of all that is shown: after a rectangle was selected, those of it. */
+  showView(matrix, { zone }) {
+    const [first, last] = [matrix.columns[0], matrix.columns.at(-1)];
+    const column = { start: first.start, end: last.end, open: last.open };
+    const row = { start: matrix.rows[0].start, end: matrix.rows.at(-1).end };
+    const name = JSON.stringify([row, column.end - column.start, matrix.series]);
+    if (name !== this.cell) this.known = {};
+    this.cell = name;
+    const kept = this.keep();
+    const hot = this.hotPlace();
+    this.aside.replaceChildren(
+      this.head("Hot keys of this view", "Close"),
+      element(
+        "dl",
+        {},
+        ...pair("From", keyElement(showStart(row.start))),
+        ...pair("To", keyElement(endOf(row))),
+        ...pair("Time", columnText(column, zone)),
+      ),
+      hot,
+    );
+    this.aside.hidden = false;
+    kept();
+    this.controller?.abort();
+    this.controller = new AbortController();
+    this.askHotKeys(hot, matrix, row, column, this.controller);
+  }
+
+  head(title, label) {
+    const looks = { type: "button", class: "quiet", "aria-label": label };
+    const close = element("button", { ...looks, onclick: this.does.close }, "✕");
+    return element("div", { class: "row" }, element("strong", {}, title), close);
+  }
+
+  hotPlace() {
+    const waiting = [element("p", { class: "dim" }, "…")];
+    return element("div", { class: "hot" }, ...(this.known.hot ?? waiting));
+  }
+
+  async askHotKeys(hot, matrix, row, column, controller) {
+    await this.does.hotKeys(hot, matrix, row, column, controller.signal);
+    if (!controller.signal.aborted) this.known.hot = [...hot.childNodes];
   }
 
   /** Which nodes the row was counted by, in the whole window. */

@@ -370,6 +370,7 @@ const interact = new Interact(plot, {
     if (SERIES_KEYS[name]) adjust({ series: SERIES_KEYS[name] });
     else if (name === "l" || name === "L")
       adjust({ scale: state.scale === "log" ? "linear" : "log" });
+    else if (name === "k" || name === "K") pointing.showHotKeys();
     else if (name === "?") at("help-dialog").showModal();
     else if (COPY_KEYS[name.toLowerCase()]) pointing.copy(COPY_KEYS[name.toLowerCase()]);
   },
@@ -411,6 +412,7 @@ at("theme").addEventListener("click", () =>
 at("back").addEventListener("click", back);
 at("reset").addEventListener("click", reset);
 at("box").addEventListener("click", () => setBoxMode(!interact.boxMode));
+at("hot").addEventListener("click", () => pointing.showHotKeys());
 at("detail").addEventListener("click", () => axis.plan(load));
 at("help").addEventListener("click", () => at("help-dialog").showModal());
 const exports = { png: at("png"), csv: at("csv"), json: at("json") };

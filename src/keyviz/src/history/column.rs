@@ -234,9 +234,12 @@ impl Column {
         self.parts.iter_mut().filter_map(|part| part.hot_keys.as_mut()).map(Arc::make_mut)
     }
 
-    /// Takes the hot keys of one of its parts, as they were stored.
+    /// Takes the hot keys of one of its parts, as they were stored. Those of other operations than
+    /// its cells have would give wrong bounds, and are left.
     pub(crate) fn set_hot_keys(&mut self, incarnation: Incarnation, hot_keys: ColumnHotKeys) {
-        if let Some(part) = self.parts.iter_mut().find(|part| part.incarnation == incarnation) {
+        if let Some(part) = self.parts.iter_mut().find(|part| part.incarnation == incarnation)
+            && hot_keys.fits(&part.total())
+        {
             part.hot_keys = Some(Arc::new(hot_keys));
         }
     }
@@ -276,10 +279,15 @@ impl Part {
         if self.hot_keys.is_some() || self.runs.is_empty() {
             return None;
         }
+        Some(ColumnHotKeys::unknown(&self.total()))
+    }
+
+    /// The sum of its cells.
+    fn total(&self) -> Counts {
         let mut total = Counts::ZERO;
         let cells = self.runs.iter().flat_map(|run| run.cells.to_vec());
         cells.for_each(|(_, counts)| total.add(&counts));
-        Some(ColumnHotKeys::unknown(total.reads, total.writes))
+        total
     }
 
     /// Adds the hot keys of a part whose runs were not added yet.

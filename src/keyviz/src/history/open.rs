@@ -1,5 +1,6 @@
 //! The column in progress: what was harvested so far, unpacked, so that adding is cheap.
 
+use std::borrow::Borrow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::column::{Column, ColumnId, Part, pack};
@@ -40,6 +41,14 @@ impl AxisInterner {
         // Whatever a panic left undone, each entry is whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What stands for the hot keys of harvests that have none.
+fn unknown(segments: &[impl Borrow<Segment>]) -> ColumnHotKeys {
+    let mut total = Counts::ZERO;
+    let cells = segments.iter().flat_map(|segment| &segment.borrow().cells);
+    cells.for_each(|(_, counts)| total.add(counts));
+    ColumnHotKeys::unknown(&total)
 }
 
 impl OpenColumn {
@@ -88,12 +97,23 @@ impl OpenColumn {
 
     fn take(&mut self, harvest: Harvest) {
         self.unattributed.add(&harvest.unattributed);
-        if let Some(next) = harvest.hot_keys {
-            match &mut self.hot_keys {
-                Some(hot_keys) => Arc::make_mut(hot_keys).append(&next),
-                None => self.hot_keys = Some(next),
+        self.hot_keys = match (self.hot_keys.take(), harvest.hot_keys) {
+            (Some(mut known), Some(next)) => {
+                Arc::make_mut(&mut known).append(&next);
+                Some(known)
             }
-        }
+            (Some(mut known), None) => {
+                Arc::make_mut(&mut known).add(&unknown(&harvest.segments));
+                Some(known)
+            }
+            (None, Some(next)) if self.segments.is_empty() => Some(next),
+            (None, Some(next)) => {
+                let mut known = unknown(&self.segments);
+                known.add(&next);
+                Some(Arc::new(known))
+            }
+            (None, None) => None,
+        };
         for segment in harvest.segments {
             if segment.cells.is_empty() {
                 continue;

@@ -8,11 +8,15 @@ use proptest::prelude::*;
 
 use super::cases;
 use crate::history::HistoryHandoff;
+use crate::history::column::Part;
 use crate::hotkeys::{HotKeysPart, HotKeysQuery, KeyBounds, merge};
 use crate::{
     Archive, GroupId, History, HistoryConfig, Incarnation, KeyRange, Matrix, MatrixSize, NodeId,
     Op, Query, RouteId, RouteSpec, Sampler, SamplerConfig, Series, Term, Window,
 };
+
+#[path = "partial_tests.rs"]
+mod partial;
 
 const STEP_MS: u64 = 60_000;
 const START_MS: u64 = 1_800_000_000_000;
@@ -172,6 +176,8 @@ impl Node {
         (self.history, self.sampler) = (history.expect("valid"), sampler());
         let opened = Archive::open(&self.stored);
         assert!(opened.damaged.is_empty(), "{:?}", opened.damaged);
+        let known = |part: &Part| part.hot_keys.is_some() || part.runs.is_empty();
+        assert!(opened.columns.iter().all(|column| column.parts().iter().all(known)));
         self.archive = opened.archive;
         let flushed = self.history.restore(opened.columns);
         let open = self.history.checkpoint();
@@ -412,23 +418,6 @@ fn hot_keys_of_a_cell_are_part_of_the_cell() {
         assert!(lower <= cell, "{lower} of {cell} in {:?}", row.range);
         assert_eq!(part.operations, cell);
     }
-}
-
-#[test]
-fn honest_partiality_a_history_of_before_hot_keys_says_so() {
-    let mut node = Node::new();
-    node.run(&Step::Load { keys: 9, calls: 500, skew: 1, seed: 3, op: false });
-    node.run(&Step::Wait { ms: STEP_MS });
-    // As a folder of an earlier version.
-    node.stored.retain(|key, _| !crate::history::archive::is_hot_keys(key));
-    node.history = History::new(config(), NodeId(1), Incarnation(2), node.now_ms).expect("valid");
-    let opened = Archive::open(&node.stored);
-    assert!(opened.damaged.is_empty());
-    let _ = node.history.restore(opened.columns);
-    let window = Window { from_ms: START_MS, to_ms: START_MS + STEP_MS };
-    let part = node.query(window, KeyRange::all(), Series::Writes);
-    assert!(part.partial && part.keys.is_empty());
-    assert_eq!((part.threshold, part.operations), (500, 500));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use loom::thread;
 
 use super::recorder::{Recorder, Taken};
 use super::summary::Summary;
+use crate::sampler::sync::{AtomicU64, Ordering};
 
 const PREEMPTIONS: usize = 3;
 
@@ -73,6 +74,29 @@ fn loom_bounds_of_a_peek_beside_a_writer() {
         assert!(peeked.operations() >= 1);
         let first = peeked.keys().iter().any(|named| *named.key == *KEYS[0]);
         assert!(first || peeked.threshold() >= 1);
+        writer.join().expect("it does not panic");
+    });
+}
+
+#[test]
+fn loom_conservation_a_reader_never_counts_what_is_in_no_cell() {
+    model(|| {
+        let recorder = Arc::new(Recorder::new(1));
+        let cell = Arc::new(AtomicU64::new(0));
+        let writer = {
+            let (recorder, cell) = (Arc::clone(&recorder), Arc::clone(&cell));
+            thread::spawn(move || {
+                for count in 1..=2 {
+                    cell.store(count, Ordering::Relaxed);
+                    recorder.record(KEYS[0], 1, 1);
+                }
+            })
+        };
+        let peeked = recorder.peek(&Taken::default());
+        let counted: u64 = peeked.keys().iter().map(|named| named.counted).sum();
+        let cells = cell.load(Ordering::Relaxed);
+        assert!(counted <= cells, "{counted} of {cells}");
+        assert!(peeked.operations() <= cells);
         writer.join().expect("it does not panic");
     });
 }

@@ -85,6 +85,13 @@ impl Summary {
         self.operations
     }
 
+    /// Whether it can be of cells with so many operations: they have the late ones too, and not
+    /// the early ones.
+    pub(crate) fn fits(&self, cells: u64) -> bool {
+        let wide = u128::from;
+        wide(self.operations) + wide(self.late) == wide(cells) + wide(self.early)
+    }
+
     /// A key that is not listed had at most so many operations.
     pub fn threshold(&self) -> u64 {
         self.floor.saturating_add(self.unnamed).saturating_add(self.late)

@@ -302,7 +302,10 @@ impl Table {
         let way = match current.then(|| set.find(key)).flatten() {
             Some(way) => {
                 add(&set.bytes[way], bytes);
-                add(&set.upper[way], ops);
+                let upper = set.upper[way].load(Ordering::Relaxed).saturating_add(ops);
+                // Release, pairs with the fence in `read_set`: a reader that counts the operation
+                // sees it in its cell too, where it was before.
+                set.upper[way].store(upper, Ordering::Release);
                 way
             }
             None => {
@@ -439,7 +442,7 @@ impl Table {
                 if set.generation.load(Ordering::Relaxed) == generation {
                     look(set);
                 }
-                // Pairs with the fence in `replace`.
+                // Pairs with the fence in `replace`, and with the stores in `count`.
                 fence(Ordering::Acquire);
                 if set.version.load(Ordering::Relaxed) == version {
                     return true;

@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use keyviz_core::{hotkeys::*, query::*, sampler::*, *};
+use keyviz_core::{hotkeys::*, sampler::*, *};
 use proptest::prelude::*;
 
 use crate::actions::{actions, key, setup};
-use crate::config;
 use crate::config;
 use crate::world::{Event, World};
 

@@ -6,7 +6,7 @@ use crate::support::{Cluster, eventually, http_answer, http_get, stderr};
 use serde_json::Value;
 
 /// The keys of an answer: lower and upper bound.
-fn keys(answer: &Value) -> BTreeMap<String, (u64, u64)> {
+pub fn keys(answer: &Value) -> BTreeMap<String, (u64, u64)> {
     let bound = |key: &Value, name: &str| key[name].as_u64().expect("a number");
     let keys = answer["keys"].as_array().expect("keys").iter();
     keys.map(|key| {

@@ -203,7 +203,7 @@ fn bounds_hold_through_splits_merges_and_a_kill_beside_a_ledger() {
         let mut key = || ledger[random.below(ledger.len() as u64) as usize].key.clone();
         let mut range = [key(), key()];
         range.sort();
-        if checked.cells % 10 == 0 {
+        if checked.cells.is_multiple_of(10) {
             range = ["a".to_owned(), "z~".to_owned()];
         }
         if range[0] == range[1] {

@@ -12,8 +12,6 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::super::hot_keys::HotKeysRequest;
-use super::super::peers::NodeHotKeys;
 use super::*;
 use keyviz_catalog::AppliedCatalog;
 use keyviz_core::hotkeys::HotKeysQuery;
@@ -23,7 +21,7 @@ use keyviz_core::sampler::{Bucket, Counts, Harvest, Layout, Segment, Slot};
 use keyviz_core::wire::PackedColumns;
 use keyviz_core::{
     GroupId, History, HistoryConfig, Incarnation, KeyRange, Matrix, NodeId, Query, RouteId,
-    RouteSpec, Sampler, SamplerConfig, Series, Term,
+    RouteSpec, Sampler, SamplerConfig, Series, Term, Window,
 };
 use keyviz_directory::{Directory, MemberAddress};
 

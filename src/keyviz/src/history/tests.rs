@@ -221,9 +221,8 @@ fn bounds_of_bytes_are_kept_by_folding_then_forgetting_and_both_are_shown() {
         assert_eq!(block.row_count, 1, "a slot lies inside its row");
         *blocks.entry((block.column, block.column_count)).or_default() += block.value;
     }
-    for &(column, columns) in blocks.keys() {
-        let (from, to) = (column as usize, (column + columns) as usize);
-        let spans = &matrix.columns[from..to];
+    for ((column, columns), value) in blocks {
+        let spans = &matrix.columns[column as usize..][..columns as usize];
         let window = spans[0].start_ms..spans[spans.len() - 1].end_ms;
         let exact: u64 = model.range(window.clone()).map(|(_, sum)| sum).sum();
         // The newest hour takes in its minutes one after the other; the others are cells so far.

@@ -98,14 +98,14 @@ struct LateKeys {
 
 impl LateKeys {
     fn summary(&self) -> Summary {
-        let of = |(key, (counted, bytes)): (&Box<[u8]>, &(u64, u64))| NamedKey {
-            key: Arc::from(&**key),
-            counted: *counted,
-            missed: 0,
-            bytes: *bytes,
-        };
         let named = self.keys.values().map(|(counted, _)| *counted).sum::<u64>();
-        Summary::new(self.keys.iter().map(of).collect(), 0, self.unnamed, named + self.unnamed)
+        let keys = self.keys.iter().map(|(key, &(counted, bytes))| NamedKey {
+            key: Arc::from(&**key),
+            counted,
+            missed: 0,
+            bytes,
+        });
+        Summary::new(keys.collect(), 0, self.unnamed, named + self.unnamed)
     }
 }
 

@@ -438,7 +438,7 @@ impl Table {
         let generation = self.generation.load(Ordering::Relaxed);
         for tries in 0..MAX_TRIES {
             let version = set.version.load(Ordering::Acquire);
-            if version % 2 == 0 {
+            if version.is_multiple_of(2) {
                 if set.generation.load(Ordering::Relaxed) == generation {
                     look(set);
                 }

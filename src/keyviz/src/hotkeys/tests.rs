@@ -58,7 +58,7 @@ const SEED: u64 = 7;
 /// Keys that share a set of the table.
 fn colliding(count: usize) -> Vec<Vec<u8>> {
     let keys = (0u32..).map(|n| format!("c{n}").into_bytes());
-    keys.filter(|key| xxh3_64_with_seed(key, SEED) % 256 == 0).take(count).collect()
+    keys.filter(|key| xxh3_64_with_seed(key, SEED).is_multiple_of(256)).take(count).collect()
 }
 
 /// A kind of keys; `n` is one of them.

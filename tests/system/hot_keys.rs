@@ -35,7 +35,7 @@ fn bounds_hot_keys_are_named_on_every_node_by_command_and_http() {
     let cluster = Cluster::start(3, &["--keyviz-step", "2s", "--groups", "2"]);
     let long = "w".repeat(4_096);
     let mut writes = BTreeMap::new();
-    let loads = [("hot", 30), ("warm/\u{1b}[31m", 9), ("<b>x</b>", 5), ("a", 1), ("hex:00ff", 4)];
+    let loads = [("hot", 30), ("warm/\u{1b}[31m", 9), ("<b>x</b>", 5), ("a", 1), ("hex:01ff", 4)];
     for (key, times) in loads.iter().copied().chain([(&*long, 3)]) {
         for node in 0..times {
             // Through all nodes: a forwarded write is counted by its leader, once.

@@ -73,7 +73,7 @@ mod tests {
             ..Default::default()
         };
         let line = words(&hot_keys);
-        assert_eq!(line, "hot by writes: user/1 9 (50%), hex:1b 3..4 (50%), partial");
+        assert_eq!(line, r"hot by writes: user/1 9 (50%), \x1b 3..4 (50%), partial");
         hot_keys.keys.clear();
         assert_eq!(words(&hot_keys), "no key above 2 writes");
     }

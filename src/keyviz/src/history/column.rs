@@ -238,7 +238,8 @@ impl Column {
     /// its cells have would give wrong bounds, and are left.
     pub(crate) fn set_hot_keys(&mut self, incarnation: Incarnation, hot_keys: ColumnHotKeys) {
         if let Some(part) = self.parts.iter_mut().find(|part| part.incarnation == incarnation)
-            && hot_keys.fits(&part.total())
+            && let Counts { reads, writes, .. } = part.total()
+            && hot_keys.fits(reads, writes)
         {
             part.hot_keys = Some(Arc::new(hot_keys));
         }
@@ -279,7 +280,8 @@ impl Part {
         if self.hot_keys.is_some() || self.runs.is_empty() {
             return None;
         }
-        Some(ColumnHotKeys::unknown(&self.total()))
+        let Counts { reads, writes, .. } = self.total();
+        Some(ColumnHotKeys::unknown(reads, writes))
     }
 
     /// The sum of its cells.

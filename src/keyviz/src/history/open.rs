@@ -48,7 +48,7 @@ fn unknown(segments: &[impl Borrow<Segment>]) -> ColumnHotKeys {
     let mut total = Counts::ZERO;
     let cells = segments.iter().flat_map(|segment| &segment.borrow().cells);
     cells.for_each(|(_, counts)| total.add(counts));
-    ColumnHotKeys::unknown(&total)
+    ColumnHotKeys::unknown(total.reads, total.writes)
 }
 
 impl OpenColumn {

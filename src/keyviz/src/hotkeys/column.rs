@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::sampler::counts::Counts;
-
 use super::summary::{CHECKPOINT_BYTES, OPEN_BYTES, OPEN_KEYS, Summary};
 
 /// The hot keys of reads and of writes: of a harvest, or of a part of a column.
@@ -19,8 +17,7 @@ pub struct ColumnHotKeys {
 
 impl ColumnHotKeys {
     /// Of operations that were counted without a look at their keys.
-    pub(crate) fn unknown(counts: &Counts) -> Self {
-        let Counts { reads, writes, .. } = *counts;
+    pub(crate) fn unknown(reads: u64, writes: u64) -> Self {
         ColumnHotKeys {
             reads: Summary::of_unnamed(reads),
             writes: Summary::of_unnamed(writes),
@@ -29,8 +26,8 @@ impl ColumnHotKeys {
     }
 
     /// Whether they can be of cells with these operations.
-    pub(crate) fn fits(&self, counts: &Counts) -> bool {
-        self.reads.fits(counts.reads) && self.writes.fits(counts.writes)
+    pub(crate) fn fits(&self, reads: u64, writes: u64) -> bool {
+        self.reads.fits(reads) && self.writes.fits(writes)
     }
 
     pub(crate) fn each(&self) -> [&Summary; 2] {

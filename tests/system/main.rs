@@ -19,6 +19,8 @@ mod deploy;
 mod docs;
 mod edge;
 mod full_disk;
+mod hot_keys;
+mod hot_ledger;
 mod leaders;
 #[cfg(target_os = "linux")]
 mod limits;

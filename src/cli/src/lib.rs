@@ -93,6 +93,8 @@ enum Command {
     Routes(routes::RoutesArgs),
     /// Show the heatmap of the key space
     Heat(heat::HeatArgs),
+    /// Show the keys with the most reads or writes, of any past time and key range
+    Hot(heat::hot::HotArgs),
     /// Show and change members, groups and leaders
     Cluster(cluster::ClusterArgs),
     /// Write the whole cluster into a file: data, routes and heatmap history
@@ -402,6 +404,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Man(args) => about::man(args, command()),
         Command::Routes(args) => one_thread()?.block_on(routes::run(args)),
         Command::Heat(args) => one_thread()?.block_on(heat::run(args, color)),
+        Command::Hot(args) => one_thread()?.block_on(heat::hot::run(args)),
         Command::Cluster(args) => one_thread()?.block_on(cluster::run(args)),
         Command::Backup(args) => {
             limits::keep_files_private();

@@ -17,6 +17,7 @@ mod cluster;
 mod cluster_tests;
 mod feed;
 mod handoffs;
+mod hot_keys;
 mod local;
 mod member;
 mod parts;
@@ -28,9 +29,10 @@ mod work;
 pub use cluster::{DEFAULT_DEADLINE, Fanout, FanoutCounters};
 pub use feed::{ColumnsUpdate, FeedError, Feeds, MAX_FEEDS, MAX_SUBSCRIBERS, Subscription};
 pub use handoffs::{HandoffError, HandoffRecord, HandoffStore, Incoming};
-pub use local::{Clock, FlushStats, LocalMatrix, StoredRecords};
+pub use hot_keys::{HotKeysAnswer, HotKeysError, HotKeysRequest};
+pub use local::{Clock, FlushStats, HotKeysMode, LocalMatrix, StoredRecords};
 pub use parts::FanoutParts;
-pub use peers::{PeerMatrix, PeerTotals, RoundError};
+pub use peers::{NodeHotKeys, PeerMatrix, PeerTotals, RoundError};
 pub use request::{Axis, MatrixAnswer, MatrixError, MatrixRequest};
 pub use work::{
     Asker, Busy, ComputeSlot, MAX_QUERIES, MAX_WAITING_COMPUTATIONS, MAX_WAITING_QUERIES, Work,

@@ -7,6 +7,7 @@
 //! above.
 
 mod cluster;
+mod hot_keys;
 mod ids;
 mod list;
 mod matrix;
@@ -16,6 +17,7 @@ mod routes;
 mod text;
 
 pub use cluster::ClusterJson;
+pub use hot_keys::HotKeysJson;
 pub use ids::{NodeIdJson, NodeIdsJson};
 pub use matrix::MatrixJson;
 pub use names::{

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use keyviz_catalog::AppliedCatalog;
 use keyviz_catalog::{BootstrapPlan, ClusterId, plan_bootstrap};
 use keyviz_catalog_group::{CatalogGroup, CatalogMachine};
-use keyviz_core::{GroupId, History, NodeId, Sampler};
+use keyviz_core::{GroupId, History, NodeId, Sampler, SamplerConfig};
 use keyviz_directory::{Directory, MemberAddress};
 use keyviz_fanout::{Clock, DEFAULT_DEADLINE, Fanout, FanoutParts, LocalMatrix};
 use keyviz_kv::{Coordinator, CoordinatorParts};
@@ -131,18 +131,19 @@ impl Node {
         };
 
         let clock = Clock::system();
-        let sampler = Arc::new(Sampler::new(config.keyviz.sampler.clone())?);
+        // At random: clients choose keys, and must not know which of them share counters.
+        let hot_keys_seed = rand::random();
+        let sampler = SamplerConfig { hot_keys_seed, ..config.keyviz.sampler.clone() };
+        let sampler = Arc::new(Sampler::new(sampler)?);
         let history =
             History::new(config.keyviz.history, config.id, identity.incarnation, clock.now_ms())?;
         // Columns are kept even if counting is off, so that the history shows when nothing was
         // counted.
         let history = history.counting(config.keyviz.enabled());
-        let local = Arc::new(LocalMatrix::new(
-            Arc::clone(&sampler),
-            Arc::new(history),
-            clock.clone(),
-            config.keyviz.enabled(),
-        ));
+        let (enabled, hashed) = (config.keyviz.enabled(), config.keyviz.hash_keys);
+        let (sampled, clocked) = (Arc::clone(&sampler), clock.clone());
+        let local = LocalMatrix::new(sampled, Arc::new(history), clocked, enabled);
+        let local = Arc::new(local.with_hashed_keys(hashed));
         let directory = Directory::new();
         if let Some(id) = &identity.cluster_id {
             directory.set_cluster_id(id);

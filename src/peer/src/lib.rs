@@ -13,6 +13,7 @@ mod error;
 mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+pub mod hot_keys_wire;
 mod matrix;
 pub mod matrix_wire;
 pub mod members;

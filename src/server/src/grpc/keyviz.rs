@@ -144,6 +144,20 @@ impl proto::key_viz_server::KeyViz for SharedKeyViz {
     ) -> Result<Response<proto::Matrix>, Status> {
         self.0.matrix(Scope::Node, request.into_inner(), Response::new).await
     }
+
+    async fn get_hot_keys(
+        &self,
+        request: Request<proto::GetHotKeysRequest>,
+    ) -> Result<Response<proto::HotKeys>, Status> {
+        self.0.hot_keys(Scope::Cluster, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_node_hot_keys(
+        &self,
+        request: Request<proto::GetHotKeysRequest>,
+    ) -> Result<Response<proto::HotKeys>, Status> {
+        self.0.hot_keys(Scope::Node, request.into_inner()).await.map(Response::new)
+    }
 }
 
 pub(crate) fn matrix_status(error: MatrixError) -> Status {

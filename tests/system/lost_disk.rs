@@ -371,6 +371,15 @@ fn folders_that_do_not_fit_are_refused_or_harmless() {
         error.contains("belongs to cluster")
     });
     assert!(!is_ready(&cluster.http[one]));
+    // It knows other nodes by the ids of these; what it says of them is of its own cluster.
+    for _ in 0..3 {
+        std::thread::sleep(MARKS);
+        for node in (0..3).filter(|node| *node != one) {
+            let answer = http_answer(&cluster.http[node], "/readyz").unwrap_or_default();
+            assert!(answer.starts_with("HTTP/1.1 200"), "node {}: {answer}", node + 1);
+        }
+    }
+    put_keys(&cluster, leader, "beside a foreign folder");
     cluster.kill(one);
     put_back(&current, &data);
     cluster.spawn(one);

@@ -186,6 +186,9 @@ impl Service {
             roster.note_doubt(from, answer.reason.clone());
             return Ok(answer);
         }
+        if answer.verdict() == Verdict::OtherCluster {
+            return Ok(answer);
+        }
         let known = hello.start.as_ref().is_some_and(|start| start.nonce == roster.nonce_of(from));
         if !request.identify_me || known || cluster.is_empty() {
             return Ok(answer);

@@ -30,6 +30,7 @@ mod members;
 mod memory;
 mod monitoring;
 mod moved;
+mod moves;
 mod readiness;
 mod replaced;
 mod request_ids;

@@ -73,6 +73,20 @@ pub enum NoBackup {
         /// The error of the last attempt.
         reason: String,
     },
+    /// A route is on its way.
+    #[error(
+        "route {route} is being moved to group {group}; wait until it has moved, or cancel the \
+         move, and start the backup again"
+    )]
+    Moving {
+        /// The route.
+        route: u64,
+        /// The group that gets it.
+        group: u64,
+    },
+    /// A route moved while the groups were read.
+    #[error("a route moved while the groups were read; start the backup again")]
+    Moved,
     /// The file that was written cannot be read back.
     #[error("the file that was written cannot be read back: {0}")]
     Unreadable(#[from] BackupError),
@@ -114,7 +128,14 @@ pub async fn run(args: BackupArgs) -> Result<(), CliError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let file = name(&args.out, &status, now)?;
     let aside = aside(&file);
+    // The groups are read one after the other, so a range that moves meanwhile may be in neither.
+    let before = nothing_moves(&client).await?;
     let made = write(&client, &status, now, &aside).await;
+    let made = match made {
+        Ok(made) if nothing_moves(&client).await? == before => Ok(made),
+        Ok(_) => Err(NoBackup::Moved.into()),
+        Err(error) => Err(error),
+    };
     let finished = match made {
         Ok((bytes, json)) => publish(&aside, &file).map(|()| (bytes, json)),
         Err(error) => Err(error),
@@ -146,6 +167,17 @@ pub async fn run(args: BackupArgs) -> Result<(), CliError> {
     }
     let nodes = json.histories_missing.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
     Err(CliError::InPart(format!("the file lacks what the nodes {nodes} counted")))
+}
+
+/// The moves that ended, if none is under way.
+async fn nothing_moves(client: &Client) -> Result<Vec<proto::RouteMove>, CliError> {
+    let moves = client.moves().await?;
+    match moves.iter().find(|moving| moving.ended_ms == 0) {
+        Some(moving) => {
+            Err(NoBackup::Moving { route: moving.route_id, group: moving.to_group }.into())
+        }
+        None => Ok(moves),
+    }
 }
 
 fn name(out: &Path, status: &proto::ClusterStatus, now: Duration) -> Result<PathBuf, NoBackup> {

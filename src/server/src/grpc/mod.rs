@@ -7,5 +7,8 @@ pub(crate) mod keyviz;
 pub(crate) mod kv;
 pub(crate) mod leaders;
 mod members;
+mod move_wire;
 mod moved;
+mod moves;
+mod route_status;
 pub(crate) mod routes;

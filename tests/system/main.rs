@@ -31,6 +31,8 @@ mod memory;
 mod monitoring;
 mod moved;
 mod moves;
+mod moves_killed;
+mod moves_mixed;
 mod readiness;
 mod replaced;
 mod request_ids;

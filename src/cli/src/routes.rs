@@ -5,6 +5,8 @@ mod history;
 mod load;
 mod moving;
 
+pub(crate) use moving::words as move_words;
+
 use std::io::Write;
 use std::time::Duration;
 
@@ -255,17 +257,14 @@ async fn merge(args: MergeArgs) -> Result<(), CliError> {
 /// Puts the right route into the group of the left one.
 async fn move_together(client: &Client, args: &MergeArgs) -> Result<(), CliError> {
     let list = fetch(client).await?;
-    let group = |id: u64| {
-        let found = list.routes.iter().find(|route| route.route_id == id);
-        let missing = CliError::NoSuchRoute { id, version: list.catalog_version };
-        found.map(|route| (route.group_id, route)).ok_or(missing)
-    };
-    let ((to, left), (from, right)) = (group(args.left)?, group(args.right)?);
-    // What is no neighbour is refused by the merge, and nothing is moved for it.
-    if from == to || left.end.as_ref() != Some(&right.start) {
+    let route = |id: u64| list.routes.iter().find(|route| route.route_id == id);
+    // What is no route any more or no neighbour is left to the merge, which says so, or was made
+    // before and says that; nothing is moved for it.
+    let (Some(left), Some(right)) = (route(args.left), route(args.right)) else { return Ok(()) };
+    if left.group_id == right.group_id || left.end.as_ref() != Some(&right.start) {
         return Ok(());
     }
-    moving::move_and_wait(client, args.right, to, &args.change).await
+    moving::move_and_wait(client, args.right, left.group_id, &args.change).await
 }
 
 fn print_change(change: &proto::RouteChangeResponse, format: OneFormat) -> Result<(), CliError> {

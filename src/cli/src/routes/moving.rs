@@ -112,7 +112,7 @@ async fn wait(client: &Client, mut moving: proto::RouteMove) -> Result<proto::Ro
 
 /// Whether it is clear in which group the route is.
 fn is_decided(moving: &proto::RouteMove) -> bool {
-    matches!(moving.phase.as_str(), "cleaning" | "moved" | "abandoned")
+    matches!(moving.phase.as_str(), "cleaning" | "moved" | "abandoning" | "abandoned")
 }
 
 fn print(moving: &proto::RouteMove, format: OneFormat) -> Result<(), CliError> {
@@ -126,7 +126,7 @@ fn print(moving: &proto::RouteMove, format: OneFormat) -> Result<(), CliError> {
 }
 
 /// A move in words.
-pub(super) fn words(moving: &proto::RouteMove) -> String {
+pub(crate) fn words(moving: &proto::RouteMove) -> String {
     let proto::RouteMove { move_id, route_id, from_group, to_group, .. } = *moving;
     let of = format!("route {route_id} from group {from_group} to group {to_group}");
     let took = |to_ms: u64| {

@@ -74,6 +74,12 @@ pub(crate) fn read_chunk(
         MoveRead::Rows { id, .. } | MoveRead::Noted { id, .. } => *id,
     };
     let Some(sending) = stored_sending(keyspace, id)? else { return Ok(None) };
+    let has_applied = |index| keyspace.applied().is_some_and(|at| at.index >= index);
+    // The rows of a batch may become visible one by one: what was changed before the first note
+    // must be there too.
+    if !has_applied(sending.since) {
+        return Ok(None);
+    }
     let mut chunk = MoveChunk {
         sealed: sending.stage == Stage::Sealed,
         overflowed: sending.stage == Stage::Overflowed,
@@ -81,7 +87,7 @@ pub(crate) fn read_chunk(
     };
     match read {
         MoveRead::Rows { after, applied, .. } => {
-            if keyspace.applied().is_none_or(|at| at.index < *applied) {
+            if !has_applied(*applied) {
                 return Ok(None);
             }
             let first = first_client_key(&sending.range.start);

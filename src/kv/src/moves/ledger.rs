@@ -63,6 +63,8 @@ pub(super) enum Stage {
 pub(super) struct Sending {
     pub(super) range: KeyRange,
     pub(super) stage: Stage,
+    /// The entry from which on changed keys are noted.
+    pub(super) since: u64,
 }
 
 /// A range that a move brings.
@@ -84,7 +86,7 @@ fn range((start, end): StoredRange) -> KeyRange {
 
 #[derive(Encode, Decode, Default)]
 struct Stored {
-    sending: Vec<(u64, StoredRange, Stage)>,
+    sending: Vec<(u64, StoredRange, Stage, u64)>,
     receiving: Vec<(u64, StoredRange, Progress)>,
     ended: Vec<(u64, u64)>,
 }
@@ -118,10 +120,10 @@ impl Ledger {
             self.gone = decode::<Vec<StoredRange>>(&row)?.into_iter().map(range).collect();
         }
         let stored = stored_ledger(keyspace)?;
-        for (id, keys, stage) in stored.sending {
+        for (id, keys, stage, since) in stored.sending {
             let notes = count_notes(keyspace, id)?;
             self.notes.insert(id, notes);
-            self.sending.insert(id, Sending { range: range(keys), stage });
+            self.sending.insert(id, Sending { range: range(keys), stage, since });
         }
         for (id, keys, progress) in stored.receiving {
             self.receiving.insert(id, Receiving { range: range(keys), progress });
@@ -201,7 +203,9 @@ impl Ledger {
         let sending = self.sending.iter();
         let receiving = self.receiving.iter();
         let row = Stored {
-            sending: sending.map(|(id, of)| (*id, stored(&of.range), of.stage)).collect(),
+            sending: sending
+                .map(|(id, of)| (*id, stored(&of.range), of.stage, of.since))
+                .collect(),
             receiving: receiving
                 .map(|(id, of)| (*id, stored(&of.range), of.progress.clone()))
                 .collect(),
@@ -261,7 +265,7 @@ pub(super) fn stored_sending(
 ) -> Result<Option<Sending>, MachineError> {
     let stored = stored_ledger(keyspace)?.sending;
     let found = stored.into_iter().find(|(of, ..)| *of == id);
-    Ok(found.map(|(_, keys, stage)| Sending { range: range(keys), stage }))
+    Ok(found.map(|(_, keys, stage, since)| Sending { range: range(keys), stage, since }))
 }
 
 pub(super) fn note_key(id: u64, at: NotePosition) -> Bytes {

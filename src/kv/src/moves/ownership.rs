@@ -92,9 +92,11 @@ impl Ownerships {
         Arc::clone(self.groups.write().entry(group).or_default())
     }
 
-    /// For a replica of the group that is about to be opened.
+    /// For a replica of the group that is about to be opened. All is refused until its rows say
+    /// more.
     pub(crate) fn renew(&self, group: GroupId) -> Arc<Ownership> {
         let ownership = Arc::new(Ownership::default());
+        ownership.forget();
         self.groups.write().insert(group, Arc::clone(&ownership));
         ownership
     }

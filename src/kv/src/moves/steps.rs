@@ -37,7 +37,7 @@ impl Ledger {
             end: end.map(Bytes::copy_from_slice),
         };
         match entry {
-            MoveEntry::Track { id, start, end } => self.track(id, range(start, end), batch),
+            MoveEntry::Track { id, start, end } => self.track(at, id, range(start, end), batch),
             MoveEntry::Trim { id, upto } => self.trim(id, upto, batch),
             MoveEntry::Seal { id } => self.seal(id, batch),
             MoveEntry::Clear { id } => self.clear(id, batch),
@@ -55,6 +55,7 @@ impl Ledger {
 
     fn track(
         &mut self,
+        at: LogPosition,
         id: u64,
         range: KeyRange,
         batch: &mut Batch<'_>,
@@ -72,7 +73,7 @@ impl Ledger {
             return Ok(MoveReply::Refused(MoveRefusal::NotAtThatStep));
         }
         self.notes.insert(id, 0);
-        self.sending.insert(id, Sending { range, stage: Stage::Tracking });
+        self.sending.insert(id, Sending { range, stage: Stage::Tracking, since: at.index });
         self.store(batch)?;
         Ok(DONE)
     }
@@ -125,6 +126,7 @@ impl Ledger {
         // Before anything of it can be seen.
         self.ownership.refuse(&range);
         self.gone.add(&range);
+        // Two rows of one command: whoever sees the seal sees all that was written before it.
         self.store_gone(batch)?;
         self.store(batch)?;
         Ok(DONE)

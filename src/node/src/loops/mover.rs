@@ -43,9 +43,9 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 /// Chunks of rows between two of noted keys.
 const CHUNKS_A_ROUND: u32 = 8;
 
-/// Chunks of noted keys after the last row. If they still do not fit in one, the move is taken
-/// back.
-const CATCH_UP_ROUNDS: u32 = 1_024;
+/// Noted keys are copied for so long after the last row. If they still do not fit in one chunk,
+/// the move is taken back.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(120);
 
 /// What a simulation leaves out, to show that it is missed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -209,7 +209,7 @@ impl Mover {
             return Err(unexpected(from, &tracks));
         }
         let mut progress = self.received(moving).await?;
-        let (mut chunks, mut rounds) = (0, 0);
+        let (mut chunks, mut catching_up) = (0, None);
         let mut sent = None;
         while self.moving(id).is_some_and(|now| now.phase == MovePhase::Copying) {
             if !progress.copied && chunks < CHUNKS_A_ROUND {
@@ -238,8 +238,7 @@ impl Mover {
                 self.catalog.change_move(&MoveCommand::Seal { id }, CHANGE_WITHIN).await?;
                 return Ok(());
             }
-            rounds += u32::from(copied);
-            if rounds >= CATCH_UP_ROUNDS {
+            if copied && catching_up.get_or_insert_with(Instant::now).elapsed() > CATCH_UP_WITHIN {
                 let reason = "keys changed as fast as they could be copied";
                 return Err(Trouble::Never(reason.to_owned()));
             }

@@ -12,6 +12,7 @@ use keyviz_raft::SERVED_WITHIN;
 use keyviz_types::{GroupId, NodeId};
 
 use crate::grpc::cluster::ClusterService;
+use crate::grpc::move_wire::under_way;
 use keyviz_peer::CallError;
 use keyviz_peer::snapshot::{ClusterSnapshot, STATUS_DEADLINE, group_to_wire};
 
@@ -91,6 +92,7 @@ impl ClusterService {
             replication: placed.replication() as u64,
             leaders_due: placed.leaders_due(),
             removed: self.removed().unwrap_or_default(),
+            route_moves: under_way(&self.catalog.applied().moves()),
         })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::moves::{group_of, moves_under_way};
+use crate::moves::{group_of, moves_under_way_on};
 use crate::support::{Cluster, eventually, stderr};
 use keyviz_proto as proto;
 use keyviz_proto::batch_operation::Operation;
@@ -72,9 +72,7 @@ impl Told {
         let text = found.map(|found| String::from_utf8_lossy(found).into_owned());
         match text.and_then(|text| text.parse().ok()) {
             None => self.acknowledged[at] == 0,
-            Some(value) => {
-                value == self.acknowledged[at] || self.unknown.contains(&(at, value))
-            }
+            Some(value) => value == self.acknowledged[at] || self.unknown.contains(&(at, value)),
         }
     }
 }
@@ -86,10 +84,11 @@ async fn fill(address: &str) {
             key: format!("k{at:05}").into(),
             value: format!("{at:0100}").into(),
         };
-        let operations = (first..first + 500).map(|at| proto::BatchOperation {
-            operation: Some(Operation::Put(put(at))),
-        });
-        kv.batch(proto::BatchRequest { operations: operations.collect() }).await.expect("it serves");
+        let operations = (first..first + 500)
+            .map(|at| proto::BatchOperation { operation: Some(Operation::Put(put(at))) });
+        kv.batch(proto::BatchRequest { operations: operations.collect() })
+            .await
+            .expect("it serves");
     }
 }
 
@@ -130,14 +129,16 @@ fn move_and_kill(
     victim: &str,
     phase: &str,
 ) -> bool {
-    eventually("no move is under way", || moves_under_way(cluster) == 0);
     let from = group_of(cluster, 0, 1);
     let to = 3 - from;
-    let killed = leader(cluster, match victim {
-        "catalog" => 0,
-        "source" => from,
-        _ => to,
-    });
+    let killed = leader(
+        cluster,
+        match victim {
+            "catalog" => 0,
+            "source" => from,
+            _ => to,
+        },
+    );
     let observer = (killed + 1) % 3;
     let mut routes = RoutesClient::new(channel(&cluster.grpc[observer]));
     let begun = cluster.run_on(observer, &["routes", "move", "1", &to.to_string(), "--no-wait"]);
@@ -149,8 +150,15 @@ fn move_and_kill(
         cluster.spawn(killed);
         cluster.wait_until_serving();
     }
-    eventually("the move has ended", || moves_under_way(cluster) == 0);
-    let last = cluster.json(&["routes", "history"])["moves"].as_array().expect("moves").clone();
+    // Who was down may not have heard of it yet.
+    for node in (0..3).map(|at| (observer + at) % 3) {
+        eventually("the move has ended", || moves_under_way_on(cluster, node) == 0);
+        eventually("who was down hears of it", || {
+            group_of(cluster, node, 1) == group_of(cluster, observer, 1)
+        });
+    }
+    let history = cluster.json_on(observer, &["routes", "history"]);
+    let last = history["moves"].as_array().expect("moves").clone();
     let last = last.last().expect("one was begun");
     let now = group_of(cluster, observer, 1);
     match last["phase"].as_str() {
@@ -167,6 +175,7 @@ fn move_and_kill(
 #[test]
 fn no_lost_write_when_the_leaders_that_a_move_needs_are_killed_in_each_phase() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
+    let _entered = runtime.enter();
     let mut cluster = Cluster::start(3, FLAGS);
     runtime.block_on(fill(&cluster.grpc[0]));
     let stop = Arc::new(AtomicBool::new(false));

@@ -113,7 +113,7 @@ async fn change_routes(addresses: &[String], wanted: usize) -> BTreeMap<&'static
         let route = &routes[at];
         let dice = rng.random_range(0..10);
         let change = match (dice, routes.get(at + 1)) {
-            (0..6, _) => {
+            (0..5, _) => {
                 let to_group = (route.group_id + rng.random_range(0..2u64)) % 3 + 1;
                 let request = proto::MoveRouteRequest {
                     route_id: route.route_id,
@@ -122,7 +122,7 @@ async fn change_routes(addresses: &[String], wanted: usize) -> BTreeMap<&'static
                 };
                 node.move_route(request).await.map(|_| "moves")
             }
-            (8.., Some(right)) if routes.len() > 4 => {
+            (6.., Some(right)) if routes.len() > 4 => {
                 let request = proto::MergeRoutesRequest {
                     left_id: route.route_id,
                     right_id: right.route_id,
@@ -167,9 +167,8 @@ async fn no_lost_write_and_once_through_random_moves_splits_and_merges_under_loa
     let clients: Vec<_> = (0..3)
         .map(|at| tokio::spawn(writes(cluster.grpc[at].clone(), at, Arc::clone(&stop))))
         .collect();
-    let scanners: Vec<_> = (0..3)
-        .map(|at| tokio::spawn(scans(cluster.grpc[at].clone(), Arc::clone(&stop))))
-        .collect();
+    let scanners: Vec<_> =
+        (0..3).map(|at| tokio::spawn(scans(cluster.grpc[at].clone(), Arc::clone(&stop)))).collect();
     let made = change_routes(&cluster.grpc, changes()).await;
     let idle = Arc::clone(&cluster);
     let ended = tokio::task::spawn_blocking(move || {

@@ -203,9 +203,7 @@ impl Ledger {
         let sending = self.sending.iter();
         let receiving = self.receiving.iter();
         let row = Stored {
-            sending: sending
-                .map(|(id, of)| (*id, stored(&of.range), of.stage, of.since))
-                .collect(),
+            sending: sending.map(|(id, of)| (*id, stored(&of.range), of.stage, of.since)).collect(),
             receiving: receiving
                 .map(|(id, of)| (*id, stored(&of.range), of.progress.clone()))
                 .collect(),

@@ -96,7 +96,7 @@ async fn scans(address: String, stop: Arc<AtomicBool>) -> u64 {
     scans
 }
 
-/// Changes routes at random until so many changes are made, by kind; what is refused is not counted.
+/// Changes routes at random until so many changes are made, by kind. What is refused counts not.
 async fn change_routes(addresses: &[String], wanted: usize) -> BTreeMap<&'static str, usize> {
     let mut rng = StdRng::seed_from_u64(19);
     let mut nodes = Vec::new();
@@ -122,7 +122,7 @@ async fn change_routes(addresses: &[String], wanted: usize) -> BTreeMap<&'static
                 };
                 node.move_route(request).await.map(|_| "moves")
             }
-            (6.., Some(right)) if routes.len() > 4 => {
+            (5..8, Some(right)) if routes.len() > 4 => {
                 let request = proto::MergeRoutesRequest {
                     left_id: route.route_id,
                     right_id: right.route_id,

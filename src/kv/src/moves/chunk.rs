@@ -15,8 +15,11 @@ use super::entry::NotePosition;
 use super::ledger::{Stage, note_key, notes_of, place_of_note, stored_sending};
 use crate::limits::first_client_key;
 
-/// Bytes of keys and values in a chunk; its last row may go beyond.
+/// Bytes of keys and values in a chunk of rows; its last row may go beyond.
 const CHUNK_BYTES: usize = 512 * 1024;
+
+/// The same for noted keys: what changes in the time that a chunk takes should fit in one.
+const NOTED_BYTES: usize = 2 * 1024 * 1024;
 
 /// Rows in a chunk.
 const CHUNK_ROWS: usize = 4_096;
@@ -105,12 +108,12 @@ pub(crate) fn read_chunk(
         MoveRead::Noted { after, .. } => {
             chunk.last_note = *after;
             let (from, to) = (note_key(id, *after), notes_of(id.saturating_add(1)));
-            let limit = PageLimit { rows: CHUNK_ROWS, bytes: CHUNK_BYTES };
+            let limit = PageLimit { rows: CHUNK_ROWS, bytes: NOTED_BYTES };
             let notes = keyspace.scan(Bound::Excluded(&from), Bound::Excluded(&to), limit)?;
             chunk.more = notes.more;
             let mut seen = BTreeSet::new();
             for (place, key) in notes.rows {
-                if chunk.bytes >= CHUNK_BYTES as u64 {
+                if chunk.bytes >= NOTED_BYTES as u64 {
                     chunk.more = true;
                     break;
                 }

@@ -223,14 +223,19 @@ impl Mover {
             }
             chunks = 0;
             let noted = MoveRead::Noted { id, after: progress.drained };
-            let chunk = self.coordinator.move_read(from, &noted).await?;
+            // What the target has is forgotten while the next keys are read: they follow it.
+            let (read, trimmed) = tokio::join!(
+                self.coordinator.move_read(from, &noted),
+                self.trim(moving, &progress)
+            );
+            let chunk = read?;
+            trimmed?;
             if chunk.overflowed {
                 return Err(Trouble::Never(MoveRefusal::Overflowed.to_string()));
             }
             let copied = progress.copied;
             // Also where nothing changed, to see that the target answers.
             progress = self.ingest_noted(moving, &progress, &chunk).await?;
-            self.trim(moving, &progress).await?;
             if let Some(sent) = sent.take_if(|_| copied) {
                 progress = self.ingest(moving, progress, &sent).await?;
             }

@@ -49,7 +49,7 @@ async fn writes(address: String, client: usize, stop: Arc<AtomicBool>) -> (Vec<u
         round += 1;
         for (at, known) in last.iter_mut().enumerate() {
             let (key, value) = (format!("a{client}/{at}").into(), format!("{round}").into());
-            let put = PutRequest { key, value, ..Default::default() };
+            let put = PutRequest { key, value };
             kv.put(put).await.expect("no put fails while routes move");
             *known = round;
             acknowledged += 1;

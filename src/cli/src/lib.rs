@@ -133,6 +133,14 @@ pub enum CliError {
         /// The catalog version of the node asked.
         version: u64,
     },
+    /// A move of a route was taken back.
+    #[error("route {id} was not moved: {reason}")]
+    MoveAbandoned {
+        /// The route.
+        id: u64,
+        /// Why.
+        reason: String,
+    },
     /// A compare-and-swap found another value.
     #[error("not swapped: {key} {found}")]
     NotSwapped {

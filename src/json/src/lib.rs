@@ -25,7 +25,7 @@ pub use names::{
 };
 pub use packed::PackedJson;
 pub use routes::{
-    Deltas, RouteChangeJson, RouteHistoryJson, RouteJson, Routes, RoutesJson, WatchJson,
+    Deltas, MoveJson, RouteChangeJson, RouteHistoryJson, RouteJson, Routes, RoutesJson, WatchJson,
 };
 pub use text::{HEX_PREFIX, Key, KeyTextError, is_printable, key_text, parse_key, value_text};
 

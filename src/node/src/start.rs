@@ -13,7 +13,7 @@ use keyviz_catalog_group::{CatalogGroup, CatalogMachine};
 use keyviz_core::{GroupId, History, NodeId, Sampler, SamplerConfig};
 use keyviz_directory::{Directory, MemberAddress};
 use keyviz_fanout::{Clock, DEFAULT_DEADLINE, Fanout, FanoutParts, LocalMatrix};
-use keyviz_kv::{Coordinator, CoordinatorParts};
+use keyviz_kv::{Coordinator, CoordinatorParts, Ownerships};
 use keyviz_peer::PeerClient;
 use keyviz_raft::{
     Checks, Group, GroupOptions, Groups, HandshakeLoop, Member, OpenError, Peers, PeersOptions,
@@ -31,6 +31,7 @@ use super::loops::disk::DiskWatch;
 use super::loops::disks::DiskWatcher;
 use super::loops::flusher::Flusher;
 use super::loops::membership_probe::MembershipProbe;
+use super::loops::mover::Mover;
 use super::loops::placement_reconciler::PlacementReconciler;
 use super::loops::supervisor::{ControlLoop, LoopWrap, Supervisor};
 use super::loops::verifier::Verifier;
@@ -118,7 +119,8 @@ impl Node {
             }
             _ => None,
         };
-        if matches!(config.origin, super::config::Origin::Restart) && is_empty(&config.data) {
+        let restarts = matches!(config.origin, super::config::Origin::Restart);
+        if restarts && is_empty(&config.data) {
             // Fail before a file is created.
             return Err(NodeError::NothingToStart { folder: config.data.display().to_string() });
         }
@@ -180,10 +182,12 @@ impl Node {
         let catalog = AppliedCatalog::default();
         let catalog_group = groups.create(GroupId::CATALOG, CatalogMachine::of(&catalog)).await?;
         let client = PeerClient::new(peers.clone(), Arc::clone(&directory), config.request_timeout);
+        let ownerships = Arc::new(Ownerships::default());
         let coordinator = Coordinator::new(CoordinatorParts {
             node: config.id,
             sampler: Arc::clone(&sampler),
             groups: groups.clone(),
+            ownerships: Arc::clone(&ownerships),
             directory: Arc::clone(&directory),
             peers: Arc::clone(&client) as _,
             timeout: config.request_timeout,
@@ -239,6 +243,7 @@ impl Node {
             catalog: catalog.clone(),
             groups: groups.clone(),
             directory: Arc::clone(&directory),
+            ownerships,
             sampler,
             peers,
             client: Arc::clone(&client),
@@ -286,6 +291,8 @@ impl Node {
             stop: stop.clone(),
         });
         supervisor.run(ControlLoop::Balancer, &stop, move || Arc::clone(&balancer).run());
+        let mover = Mover::new(&catalog_changes, &coordinator, config.move_bytes_per_s, &stop);
+        supervisor.run(ControlLoop::Mover, &stop, move || Arc::clone(&mover).run());
         let verification = Verification::new(VerificationParts {
             node: config.id,
             catalog: Arc::clone(&catalog_changes),

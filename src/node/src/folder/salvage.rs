@@ -310,7 +310,7 @@ impl Salvage {
             for found in &self.groups[1..] {
                 let source = self.sources.iter().find(|source| source.folder == found.folder);
                 let source = source.expect("a group comes from one of the sources");
-                let dump = source.survivor.replay(found.group, KvMachine).await;
+                let dump = source.survivor.replay(found.group, KvMachine::default()).await;
                 let mut dump = dump.map_err(|error| SalvageError::Group {
                     group: found.group,
                     folder: found.folder.clone(),

@@ -8,5 +8,8 @@ pub(crate) mod keyviz;
 pub(crate) mod kv;
 pub(crate) mod leaders;
 mod members;
+mod move_wire;
 mod moved;
+mod moves;
+mod route_status;
 pub(crate) mod routes;

@@ -2,6 +2,7 @@
 
 mod edge;
 mod gauges;
+mod moves;
 mod page;
 mod parts;
 mod process;
@@ -72,6 +73,8 @@ impl Collector for Parts {
         self.storage(&mut page)?;
         self.sampler(&mut page)?;
         self.fanout(&mut page)?;
+        moves::counters(self.0.coordinator.move_counters(), &mut page)?;
+        moves::phases(&self.0.catalog.moves(), &mut page.0)?;
         verify::encode(&self.0.verification.totals(), &mut page.0)?;
         loops(&self.0.loops, &mut page.0)?;
         edge::encode(&self.0, &mut page)
@@ -122,7 +125,9 @@ impl Parts {
         page.gauge("requests_under_way", "Requests of clients under way", clients)?;
         page.gauge("peer_requests_under_way", "Requests of other nodes under way", nodes)?;
         let retries = "Requests tried again inside the server after a definite refusal";
-        page.counter("request_retries", retries, read(&counters.retries))
+        page.counter("request_retries", retries, read(&counters.retries))?;
+        let moved = "Requests whose keys had moved or were moving, and that were tried again";
+        page.counter("requests_moved", moved, read(&counters.moved_keys))
     }
 
     fn groups(&self, page: &mut Page<'_>) -> fmt::Result {

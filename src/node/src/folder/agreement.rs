@@ -44,8 +44,8 @@ pub enum Disagreement {
     },
     /// A log that ends later contradicts another.
     #[error(
-        "{} has entry {} (term {}) of Raft group {group}, and the log in {}, which ends later (entry \
-         {}, term {}), has another entry there, or lacks it though it was committed",
+        "{} has entry {} (term {}) of Raft group {group}, and the log in {}, which ends later \
+         (entry {}, term {}), has another entry there, or lacks it though it was committed",
         .folder.display(), .entry.index, .entry.term, .later.display(), .last.index, .last.term
     )]
     Replaced {

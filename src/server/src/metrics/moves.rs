@@ -29,8 +29,8 @@ pub(super) fn counters(moved: &MoveCounters, page: &mut Page<'_>) -> fmt::Result
     let time = |counter| Duration::from_micros(read(counter));
     let help = "Time for which ranges were with neither group, in moves of this node";
     page.seconds("move_sealed_seconds", help, time(&moved.sealed_us))?;
-    let help = "The longest such time, in milliseconds";
-    page.gauge("move_sealed_longest_ms", help, read(&moved.longest_sealed_us) / 1_000)
+    let help = "The longest such time";
+    page.gauge_seconds("move_sealed_longest_seconds", help, time(&moved.longest_sealed_us))
 }
 
 /// Moves under way by phase, as applied here.

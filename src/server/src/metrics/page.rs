@@ -19,6 +19,11 @@ impl Page<'_> {
         ConstCounter::new(value).encode(encoder)
     }
 
+    pub(super) fn gauge_seconds(&mut self, name: &str, help: &str, time: Duration) -> fmt::Result {
+        let encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        ConstGauge::new(time.as_secs_f64()).encode(encoder)
+    }
+
     pub(super) fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         ConstGauge::new(signed(value)).encode(encoder)

@@ -21,6 +21,7 @@ use crate::support::{eventually, stderr};
 const STEPS: &[&str] = &[
     "openssl rand -hex 32 > pki/cluster-secret",
     "keyviz routes split --auto ID",
+    "keyviz routes move ID 2",
     "keyviz serve --id 1 --listen 127.0.0.1:8401",
     "keyviz serve --id 4 ",
     "keyviz cluster add-node 4 ",
@@ -70,6 +71,14 @@ fn before(world: &mut World, typed: &Typed) -> Option<String> {
             let mut routes = routes["routes"].as_array().expect("routes").iter();
             let route = routes.rfind(|route| route["start"].as_str() <= Some("key/"));
             return Some(text.replace("ID", &route.expect("one holds it")["route_id"].to_string()));
+        }
+        _ if text.starts_with("keyviz routes move ID 2") => {
+            let routes = world.sh("keyviz routes list --format json");
+            let routes: serde_json::Value =
+                serde_json::from_slice(&routes.stdout).expect("--format json prints JSON");
+            let mut routes = routes["routes"].as_array().expect("routes").iter();
+            let route = routes.find(|route| route["group_id"] != 2).expect("one of group 1");
+            return Some(text.replace("ID", &route["route_id"].to_string()));
         }
         "keyviz cluster status" if typed.section == "Scale" => {
             let fifth = text_of_fifth();

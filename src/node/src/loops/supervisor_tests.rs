@@ -14,7 +14,7 @@ use keyviz_security::SecurityConfig;
 use keyviz_types::NodeId;
 
 /// Every loop, by name.
-const ALL: [ControlLoop; 16] = [
+const ALL: [ControlLoop; 17] = [
     ControlLoop::Credentials,
     ControlLoop::DiskSpace,
     ControlLoop::Members,
@@ -25,6 +25,7 @@ const ALL: [ControlLoop; 16] = [
     ControlLoop::Membership,
     ControlLoop::Balancer,
     ControlLoop::Verifier,
+    ControlLoop::Mover,
     ControlLoop::Flusher,
     ControlLoop::Addresses,
     ControlLoop::Connections,

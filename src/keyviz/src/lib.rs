@@ -64,7 +64,7 @@
 //! ```
 //!
 //! The modules build on each other in this order: [`sampler`], [`history`], [`query`], [`wire`],
-//! [`matrix`]. This page names what a store in one process needs. A store of several nodes sends
+//! [`matrix`], [`insight`]. This page names what a store in one process needs. A store of several nodes sends
 //! [`wire`] types between them.
 //!
 //! # When to call what
@@ -106,6 +106,7 @@
 #[cfg(all(not(loom), any(test, feature = "fuzzing")))]
 pub mod fuzzing;
 pub mod history;
+pub mod insight;
 pub mod matrix;
 pub mod query;
 pub mod sampler;

@@ -50,6 +50,35 @@ pub enum Act {
     },
 }
 
+/// What the cluster can do. What it cannot is not offered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Able {
+    /// Divide a route.
+    pub split: bool,
+    /// Unite routes.
+    pub merge: bool,
+    /// Let another replica lead.
+    pub transfer: bool,
+    /// Give a route to another group.
+    pub moves: bool,
+}
+
+impl Able {
+    /// Everything.
+    pub const ALL: Able = Able { split: true, merge: true, transfer: true, moves: true };
+
+    /// Whether an act can be done. Where reads go is up to the programs that read.
+    pub fn offers(self, act: &Act) -> bool {
+        match act {
+            Act::SplitAndMove { .. } => self.split && self.moves,
+            Act::Move { .. } => self.moves,
+            Act::TransferLeader { .. } => self.transfer,
+            Act::Merge { .. } => self.merge,
+            Act::ReadFromFollowers { .. } => true,
+        }
+    }
+}
+
 /// Operations a second before and after.
 #[derive(Clone, Copy, PartialEq, Default, Debug)]
 pub struct Change {

@@ -1,5 +1,6 @@
 //! The load as rates: operations a second by row and by those columns that can be compared.
 
+use super::keyspace::widths;
 use super::load::{Load, Topology};
 use crate::query::ColumnSpan;
 use keyviz_types::{GroupId, KeyRange};
@@ -25,6 +26,8 @@ pub(super) struct Frame<'a> {
     /// Share of columns that may miss counts.
     pub partial: f64,
     pub groups: Vec<Option<GroupId>>,
+    /// The part of the key space that each row has, as its keys suggest.
+    pub widths: Vec<f64>,
     /// Of each column of the load, the time that has passed.
     seconds: Vec<f64>,
 }
@@ -62,6 +65,9 @@ impl<'a> Frame<'a> {
         let groups =
             load.rows.iter().map(|row| row.group.or_else(|| topology.group_of(&row.range)));
         let groups = groups.collect();
+        let ranges: Vec<KeyRange> = load.rows.iter().map(|row| row.range.clone()).collect();
+        let used: Vec<bool> = rates.iter().map(|row| row.iter().any(|&rate| rate > 0.0)).collect();
+        let widths = widths(&ranges, &used);
         let left = rates.clone();
         let frame = Frame {
             load,
@@ -74,6 +80,7 @@ impl<'a> Frame<'a> {
             recent,
             partial,
             groups,
+            widths,
             seconds,
         };
         (frame.recent > 0 && frame.total() > 0.0).then_some(frame)
@@ -118,6 +125,11 @@ impl<'a> Frame<'a> {
     pub fn keys(&self, rows: &std::ops::Range<usize>) -> KeyRange {
         let (first, last) = (&self.load.rows[rows.start].range, &self.load.rows[rows.end - 1]);
         KeyRange { start: first.start.clone(), end: last.range.end.clone() }
+    }
+
+    /// The part of the key space that some rows have.
+    pub fn width(&self, rows: &std::ops::Range<usize>) -> f64 {
+        self.widths[rows.clone()].iter().sum()
     }
 
     pub fn span(&self, column: usize) -> &ColumnSpan {

@@ -9,12 +9,15 @@ use super::draft::Draft;
 use super::finding::Kind;
 use super::frame::{Frame, median, runs};
 use super::load::{MAX_NAMED_KEYS, NamedKey, within};
-use super::motion::HOT_SHARE;
+use super::motion::{HOT_SHARE, NARROW};
+use keyviz_types::KeyRange;
 
 /// Share of the operations from which on one key is told.
 const KEY_SHARE: f64 = 0.05;
 /// Times the middle row from which on rows are hot.
 const DENSE: f64 = 5.0;
+/// Times the middle density of the keys from which on narrow rows are hot.
+const DENSE_KEYS: f64 = 6.0;
 /// Times the middle route from which on a route is hot.
 const DENSE_ROUTE: f64 = 6.0;
 
@@ -38,6 +41,7 @@ pub(super) fn keys(frame: &mut Frame<'_>, named: &[NamedKey]) -> Vec<Draft> {
         *lower += key.lower as f64;
         *upper += key.upper as f64;
     }
+    let middle = median(&frame.rates.iter().map(|row| frame.now(row)).collect::<Vec<f64>>());
     let mut drafts = Vec::new();
     for (key, (mut series, lower, upper)) in of_key {
         let Some(row) = frame.load.rows.iter().position(|row| row.range.contains(key)) else {
@@ -52,7 +56,9 @@ pub(super) fn keys(frame: &mut Frame<'_>, named: &[NamedKey]) -> Vec<Draft> {
         // What the key may have had at most explains nothing else.
         let slack = if lower > 0.0 { (upper / lower).max(1.0) } else { 1.0 };
         for (cell, value) in frame.left[row].iter_mut().zip(&series) {
-            *cell = (*cell - value * slack).max(0.0);
+            let rest = (*cell - value * slack).max(0.0);
+            // What is small beside the key may be its noise.
+            *cell = if rest < value * 0.5 { rest.min(middle) } else { rest };
         }
         let since = frame.onset(&series);
         let mut draft = Draft::new(Kind::OneKey, row..row + 1, series, since)
@@ -61,6 +67,31 @@ pub(super) fn keys(frame: &mut Frame<'_>, named: &[NamedKey]) -> Vec<Draft> {
             .fact("operations at most", upper, None)
             .margin(share, KEY_SHARE);
         draft.key = Some(key.clone());
+        drafts.push(draft);
+    }
+    drafts.extend(single(frame));
+    drafts
+}
+
+/// Rows that hold one key, whether it is named or not.
+fn single(frame: &mut Frame<'_>) -> Vec<Draft> {
+    let mut drafts = Vec::new();
+    for row in 0..frame.rows() {
+        let KeyRange { start, end } = &frame.load.rows[row].range;
+        let alone = end.as_ref().is_some_and(|end| {
+            end.len() == start.len() + 1 && end.starts_with(start) && end.ends_with(&[0])
+        });
+        let share = frame.now(&frame.left[row]) / frame.total();
+        if !alone || share < KEY_SHARE {
+            continue;
+        }
+        let key = start.clone();
+        let series = std::mem::replace(&mut frame.left[row], vec![0.0; frame.columns.len()]);
+        let since = frame.onset(&series);
+        let mut draft = Draft::new(Kind::OneKey, row..row + 1, series, since)
+            .fact("share of the operations", share, Some(KEY_SHARE))
+            .margin(share, KEY_SHARE);
+        draft.key = Some(key);
         drafts.push(draft);
     }
     drafts
@@ -81,8 +112,46 @@ pub(super) fn ranges(frame: &mut Frame<'_>) -> Vec<Draft> {
             dense(frame, &now, run, middle, &mut drafts);
         }
     }
+    narrow(frame, &mut drafts);
     routes(frame, &mut drafts);
     drafts
+}
+
+/// Ranges that have much load for their keys. Rows follow the load, so that those of a hot range
+/// may be as hot as the others, and many.
+fn narrow(frame: &mut Frame<'_>, drafts: &mut Vec<Draft>) {
+    let now: Vec<f64> = frame.left.iter().map(|row| frame.now(row)).collect();
+    let mut known: Vec<(f64, f64)> = (0..now.len())
+        .filter(|&row| frame.widths[row] > 0.0 && now[row] > 0.0)
+        .map(|row| (now[row] / frame.widths[row], frame.widths[row]))
+        .collect();
+    known.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let half: f64 = known.iter().map(|(_, width)| width).sum::<f64>() / 2.0;
+    let mut below = 0.0;
+    let middle = known.iter().find(|(_, width)| {
+        below += width;
+        below >= half
+    });
+    let Some(&(middle, _)) = middle.filter(|_| known.len() >= 5) else { return };
+    let hot =
+        |row: usize| frame.widths[row] > 0.0 && now[row] >= DENSE_KEYS * middle * frame.widths[row];
+    for run in runs(now.len(), hot) {
+        let (rate, width): (f64, f64) = (now[run.clone()].iter().sum(), frame.width(&run));
+        let share = rate / frame.total();
+        if share < HOT_SHARE || width > NARROW {
+            continue;
+        }
+        let series = frame.sum(&frame.left, run.clone());
+        let since = frame.onset(&series);
+        let mut draft = Draft::new(Kind::HotRange, run.clone(), series, since)
+            .fact("share of the operations", share, Some(HOT_SHARE))
+            .fact("part of the keys, as their names suggest", width, Some(NARROW))
+            .margin(share, HOT_SHARE);
+        draft.coarse = run.len() == 1;
+        let usual = middle * width / run.len() as f64;
+        settle(frame, run, usual);
+        drafts.push(draft);
+    }
 }
 
 fn dense(

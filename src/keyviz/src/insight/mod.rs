@@ -21,9 +21,12 @@
 mod contents;
 mod draft;
 mod finding;
+#[cfg(test)]
+mod follow_tests;
 mod forecast;
 mod frame;
 mod hot;
+mod keyspace;
 #[cfg(test)]
 mod labelled;
 mod load;
@@ -32,6 +35,7 @@ mod measure_tests;
 mod motion;
 mod placement;
 mod remedy;
+mod replay;
 #[cfg(test)]
 mod tests;
 mod track;
@@ -43,11 +47,12 @@ use std::collections::BTreeSet;
 use xxhash_rust::xxh3::xxh3_64;
 
 pub use finding::{Fact, Finding, FindingId, Kind, MAX_FINDINGS, MAX_POINTS, Remedy, Since};
-pub use forecast::{Act, Change, Forecast};
+pub use forecast::{Able, Act, Change, Forecast};
 pub use load::{
     GroupPlace, Load, LoadError, LoadRow, MAX_LOAD_COLUMNS, MAX_LOAD_ROWS, MAX_NAMED_KEYS,
     NamedKey, Topology,
 };
+pub use replay::{LOOKS, follow};
 pub use tracker::{MAX_RESOLVED, Tracker};
 
 use draft::Draft;
@@ -67,6 +72,8 @@ pub struct Input<'a> {
     pub hot_keys: &'a [NamedKey],
     /// Where ranges are served.
     pub topology: &'a Topology,
+    /// What the cluster can do.
+    pub able: Able,
     /// The present as Unix time, for the open column.
     pub now_ms: u64,
 }
@@ -89,12 +96,13 @@ pub fn analyze(input: &Input<'_>) -> Result<Vec<Finding>, LoadError> {
     drafts.extend(contents::large_values(frame, &passing));
     drafts.extend(contents::conflicts(frame));
     drafts.extend(placement::cold_splits(frame));
-    let mut findings: Vec<Finding> = drafts.iter().map(|draft| finding(frame, draft)).collect();
+    let mut findings: Vec<Finding> =
+        drafts.iter().map(|draft| finding(frame, draft, input.able)).collect();
     rank(&mut findings, MAX_FINDINGS);
     Ok(findings)
 }
 
-fn finding(frame: &Frame<'_>, draft: &Draft) -> Finding {
+fn finding(frame: &Frame<'_>, draft: &Draft, able: Able) -> Finding {
     let range = draft.range.clone().unwrap_or_else(|| frame.keys(&draft.rows));
     let operations = match draft.operations {
         true => draft.series.clone(),
@@ -109,7 +117,7 @@ fn finding(frame: &Frame<'_>, draft: &Draft) -> Finding {
     };
     let leader = |group: &GroupId| frame.topology.place(*group).and_then(|place| place.leader);
     let nodes: BTreeSet<NodeId> = groups.iter().filter_map(leader).collect();
-    let remedies = remedy::remedies(frame, draft, &range);
+    let remedies = remedy::remedies(frame, draft, &range, able);
     let since = frame.span(draft.since);
     let earliest_ms = draft.since.checked_sub(1).map(|before| frame.span(before).start_ms);
     Finding {
@@ -122,7 +130,7 @@ fn finding(frame: &Frame<'_>, draft: &Draft) -> Finding {
         rate,
         since: Since { at_ms: since.start_ms, earliest_ms, latest_ms: since.end_ms },
         summary: words::summary(draft, &range, share, rate),
-        advice: words::advice(draft, &remedies),
+        advice: words::advice(draft, &remedies, able),
         facts: draft.facts.clone(),
         sparkline: sparkline(&draft.series),
         confidence: draft.confidence(frame),

@@ -12,8 +12,8 @@ use super::track::{Track, tracks, usual};
 pub(super) const HOT_SHARE: f64 = 0.08;
 /// Times its usual load from which on a range that became hot is told.
 const HOT_RATIO: f64 = 4.0;
-/// A range with more than this part of the rows is not called hot.
-const NARROW: f64 = 0.3;
+/// A range with more than this part of the key space is not called hot.
+pub(super) const NARROW: f64 = 0.2;
 
 /// Finds what moves, and takes it out of what is left to explain.
 pub(super) fn find(frame: &mut Frame<'_>) -> Vec<Draft> {
@@ -241,7 +241,7 @@ fn became_hot(
 ) {
     for track in tracks.iter() {
         let rows = track.core();
-        let narrow = rows.len() as f64 <= (NARROW * frame.rows() as f64).max(2.0);
+        let narrow = frame.width(&rows) <= NARROW || rows.len() <= 2;
         let recent = &track.spots[track.spots.len().saturating_sub(frame.recent)..];
         let excess = mean(&recent.iter().map(|spot| spot.excess).collect::<Vec<f64>>());
         let was = frame.sum(&frame.left, rows.clone());

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::draft::Draft;
 use super::finding::{Kind, Remedy};
-use super::forecast::{Act, forecast};
+use super::forecast::{Able, Act, forecast};
 use super::frame::Frame;
 use super::load::within;
 use keyviz_types::{GroupId, KeyRange, NodeId};
@@ -17,7 +17,12 @@ const MAX_REMEDIES: usize = 4;
 const MAX_CUTS: usize = 8;
 
 /// What is offered for a finding that concerns `range`, the best first.
-pub(super) fn remedies(frame: &Frame<'_>, draft: &Draft, range: &KeyRange) -> Vec<Remedy> {
+pub(super) fn remedies(
+    frame: &Frame<'_>,
+    draft: &Draft,
+    range: &KeyRange,
+    able: Able,
+) -> Vec<Remedy> {
     let acts = match draft.kind {
         Kind::OneKey => of_key(frame, draft),
         Kind::HotRange => of_range(frame, draft),
@@ -32,7 +37,8 @@ pub(super) fn remedies(frame: &Frame<'_>, draft: &Draft, range: &KeyRange) -> Ve
         | Kind::PeriodicBurst
         | Kind::SuddenChange => Vec::new(),
     };
-    let tried = acts.into_iter().map(|act| Remedy { forecast: forecast(frame, &act), act });
+    let possible = acts.into_iter().filter(|act| able.offers(act));
+    let tried = possible.map(|act| Remedy { forecast: forecast(frame, &act), act });
     let mut offered: Vec<Remedy> = tried.filter(|remedy| remedy.forecast.helps()).collect();
     let hottest = |remedy: &Remedy| remedy.forecast.hottest_node().after;
     offered.sort_by(|a, b| hottest(a).total_cmp(&hottest(b)));
@@ -40,9 +46,21 @@ pub(super) fn remedies(frame: &Frame<'_>, draft: &Draft, range: &KeyRange) -> Ve
     offered
 }
 
-/// A key cannot be divided. Followers can serve what of it is read.
+/// A key cannot be divided. Followers can serve what of it is read, and what else its node leads
+/// can go elsewhere.
 fn of_key(frame: &Frame<'_>, draft: &Draft) -> Vec<Act> {
-    vec![Act::ReadFromFollowers { range: frame.keys(&draft.rows) }]
+    let mut acts = vec![Act::ReadFromFollowers { range: frame.keys(&draft.rows) }];
+    acts.extend(relieve(frame, draft));
+    acts
+}
+
+/// Transfers of the groups of some rows, and of the others that their leaders lead.
+fn relieve(frame: &Frame<'_>, draft: &Draft) -> Vec<Act> {
+    let groups: BTreeSet<GroupId> =
+        draft.rows.clone().filter_map(|row| frame.groups[row]).collect();
+    let leader = |group| frame.topology.place(group).and_then(|place| place.leader);
+    let nodes: BTreeSet<NodeId> = groups.into_iter().filter_map(leader).collect();
+    nodes.into_iter().flat_map(|node| transfers(frame, node)).collect()
 }
 
 fn of_range(frame: &Frame<'_>, draft: &Draft) -> Vec<Act> {
@@ -54,6 +72,7 @@ fn of_range(frame: &Frame<'_>, draft: &Draft) -> Vec<Act> {
             draft.rows.clone().filter(|&row| frame.groups[row] == Some(group)).collect();
         acts.extend(moves(frame, group, rows[0]..rows[rows.len() - 1] + 1));
     }
+    acts.extend(relieve(frame, draft));
     acts
 }
 

@@ -11,12 +11,13 @@ use keyviz_types::{KeyRange, RouteId, RouteSpec};
 
 const NOW_MS: u64 = START_MS + COLUMNS as u64 * STEP_MS;
 
-fn look(load: &Load, topology: &Topology) -> Vec<Finding> {
-    let input = Input { load, before: None, hot_keys: &[], topology, now_ms: NOW_MS };
+pub(super) fn look(load: &Load, topology: &Topology) -> Vec<Finding> {
+    let input =
+        Input { load, before: None, hot_keys: &[], topology, able: Able::ALL, now_ms: NOW_MS };
     analyze(&input).expect("a sound load")
 }
 
-fn columns(count: usize) -> Vec<ColumnSpan> {
+pub(super) fn columns(count: usize) -> Vec<ColumnSpan> {
     let span = |at: u64| ColumnSpan {
         start_ms: START_MS + at * STEP_MS,
         end_ms: START_MS + (at + 1) * STEP_MS,
@@ -26,7 +27,7 @@ fn columns(count: usize) -> Vec<ColumnSpan> {
 }
 
 /// One row a value: the same in each column.
-fn steady(values: &[u64], count: usize) -> Load {
+pub(super) fn steady(values: &[u64], count: usize) -> Load {
     let row = |(at, &value): (usize, &u64)| {
         let end = (at + 1 < values.len()).then(|| key(at + 1));
         let mut row = LoadRow::new(KeyRange { start: key(at), end });
@@ -41,7 +42,7 @@ fn steady(values: &[u64], count: usize) -> Load {
 }
 
 /// Each row a route; groups by turns, each led by a node of its own.
-fn topology(rows: usize, groups: usize) -> Topology {
+pub(super) fn topology(rows: usize, groups: usize) -> Topology {
     let node = |at: usize| NodeId((at % groups) as u64 + 1);
     let route = |at: usize| RouteSpec {
         id: RouteId::new(at as u64 + 1).expect("not 0"),
@@ -60,7 +61,7 @@ fn topology(rows: usize, groups: usize) -> Topology {
     }
 }
 
-fn hot_rows(rows: usize, hot: std::ops::Range<usize>, value: u64) -> Load {
+pub(super) fn hot_rows(rows: usize, hot: std::ops::Range<usize>, value: u64) -> Load {
     let values: Vec<u64> =
         (0..rows).map(|row| if hot.contains(&row) { value } else { 6_000 }).collect();
     steady(&values, 20)
@@ -87,7 +88,14 @@ fn bad_input_even_loads_without_routes_or_groups_have_no_finding() {
 fn bad_input_that_is_not_as_described_is_refused_with_the_place() {
     let refused = |load: &Load| {
         let topology = Topology::default();
-        let input = Input { load, before: None, hot_keys: &[], topology: &topology, now_ms: 0 };
+        let input = Input {
+            load,
+            before: None,
+            hot_keys: &[],
+            topology: &topology,
+            able: Able::ALL,
+            now_ms: 0,
+        };
         analyze(&input).expect_err("it is not sound")
     };
     let sound = steady(&[1, 2, 3], 4);
@@ -144,6 +152,7 @@ fn one_key_is_not_split_and_the_words_say_why() {
         before: None,
         hot_keys: &hot_keys,
         topology: &topology,
+        able: Able::ALL,
         now_ms: NOW_MS,
     };
     let findings = analyze(&input).expect("sound");
@@ -225,6 +234,7 @@ fn law_1_conservation_forecasts_move_load_and_neither_make_nor_lose_any() {
             before: world.before.as_ref(),
             hot_keys: &world.hot_keys,
             topology: &world.topology,
+            able: Able::ALL,
             now_ms: NOW_MS,
         };
         for remedy in analyze(&input).expect("sound").iter().flat_map(|found| &found.remedies) {
@@ -294,7 +304,14 @@ proptest! {
         let hot_keys: Vec<NamedKey> = named.iter().map(hot_key).collect();
         let topology = topology(load.rows.len().max(1), groups);
         let before = before.as_ref();
-        let input = Input { load: &load, before, hot_keys: &hot_keys, topology: &topology, now_ms };
+        let input = Input {
+            load: &load,
+            before,
+            hot_keys: &hot_keys,
+            topology: &topology,
+            able: Able::ALL,
+            now_ms,
+        };
         let findings = analyze(&input).expect("sound");
         let mut tracker = Tracker::new();
         tracker.observe(findings.clone(), now_ms, 0);

@@ -17,12 +17,19 @@ pub struct Tracker {
     resolved: VecDeque<Finding>,
     /// Ids that were given before get a number.
     given: u64,
+    /// The time of the last look.
+    seen_ms: u64,
 }
 
 impl Tracker {
     /// Nothing was found yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The time of the last look; 0: there was none.
+    pub fn seen_ms(&self) -> u64 {
+        self.seen_ms
     }
 
     /// What goes on, the largest first.
@@ -43,6 +50,7 @@ impl Tracker {
     /// resolves nothing.
     pub fn observe(&mut self, mut found: Vec<Finding>, now_ms: u64, linger_ms: u64) {
         rank(&mut found, MAX_FINDINGS);
+        self.seen_ms = self.seen_ms.max(now_ms);
         let mut taken: BTreeSet<FindingId> = BTreeSet::new();
         for mut finding in found {
             match self.same(&finding, &taken) {

@@ -2,7 +2,7 @@
 
 use super::draft::Draft;
 use super::finding::{Kind, Remedy};
-use super::forecast::Act;
+use super::forecast::{Able, Act};
 use crate::matrix::label;
 use keyviz_types::KeyRange;
 
@@ -85,7 +85,7 @@ pub(super) fn summary(draft: &Draft, range: &KeyRange, share: f64, rate: f64) ->
 }
 
 /// What helps, or why nothing of what keyviz can do does.
-pub(super) fn advice(draft: &Draft, remedies: &[Remedy]) -> String {
+pub(super) fn advice(draft: &Draft, remedies: &[Remedy], able: Able) -> String {
     let offered = remedies.first().map(|remedy| {
         let node = remedy.forecast.hottest_node();
         let then = match remedy.act {
@@ -122,6 +122,11 @@ pub(super) fn advice(draft: &Draft, remedies: &[Remedy]) -> String {
         }
         Kind::SuddenChange => {
             "Nothing to change in the layout. Look at what was deployed or stopped then."
+        }
+        Kind::HotRange | Kind::UnevenGroups if !able.moves => {
+            "A split alone changes nothing: both halves stay with their leader, and this cluster \
+             does not move a route to another group. Spread what is hot over more keys of other \
+             groups, or cache it."
         }
         Kind::HotRange if draft.coarse => {
             "The range was not told apart any finer, so that no key to split at is known. No other \

@@ -7,6 +7,7 @@
 //! above.
 
 mod cluster;
+mod findings;
 mod ids;
 mod list;
 mod matrix;
@@ -16,6 +17,7 @@ mod routes;
 mod text;
 
 pub use cluster::ClusterJson;
+pub use findings::FindingsJson;
 pub use ids::{NodeIdJson, NodeIdsJson};
 pub use matrix::MatrixJson;
 pub use names::{

@@ -358,9 +358,12 @@ impl World {
         let width = self.random.whole(1, 3);
         let (mut last, mut before) = (usize::MAX, usize::MAX);
         for place in 0..places {
+            let mut tries = 0;
             let row = loop {
                 let row = self.random.whole(zone.start, zone.end - width);
-                if row.abs_diff(last) >= 3 && row.abs_diff(before) >= 2 {
+                // In a small zone there may be no place far from both.
+                tries += 1;
+                if row.abs_diff(last) >= 3 && (row.abs_diff(before) >= 2 || tries > 100) {
                     break row;
                 }
             };

@@ -181,7 +181,12 @@ impl Load {
         for matrix in matrices {
             let same_rows = matrix.rows.len() == load.rows.len()
                 && matrix.rows.iter().zip(&load.rows).all(|(a, b)| a.range == b.range);
-            if !same_rows || matrix.columns != load.columns {
+            let same_columns = matrix.columns.len() == load.columns.len()
+                && matrix.columns.iter().zip(&load.columns).all(|(a, b)| {
+                    // One may have ended between two questions.
+                    (a.start_ms, a.end_ms) == (b.start_ms, b.end_ms)
+                });
+            if !same_rows || !same_columns {
                 return Err(LoadError::Axes);
             }
             let mut matrix = matrix.clone();

@@ -7,9 +7,9 @@ use super::labelled::{COLUMNS, Label, Labelled, START_MS, STEP_MS, key, labelled
 use super::*;
 
 /// Seeds that the levels were set by. Only of these it is printed what is wrong.
-const TUNED: Range<u64> = 0..300;
+const TUNED: Range<u64> = 0..1_200;
 /// Seeds that the levels were not set by.
-const MEASURED: Range<u64> = 2_000_000..2_000_300;
+const MEASURED: Range<u64> = 4_000_000..4_000_300;
 const _: () = assert!(TUNED.end <= MEASURED.start, "what levels are set by must not measure them");
 
 /// How many seeds are measured: all that `KEYVIZ_CASES` asks for, but 100 in a debug build, where

@@ -78,6 +78,11 @@ pub struct Input<'a> {
     pub now_ms: u64,
 }
 
+/// Operations a second at present.
+pub fn rate(input: &Input<'_>) -> f64 {
+    Frame::new(input.load, input.topology, input.now_ms).map_or(0.0, |frame| frame.total())
+}
+
 /// Findings of the present, the largest first; none where nothing was counted.
 pub fn analyze(input: &Input<'_>) -> Result<Vec<Finding>, LoadError> {
     input.load.check()?;

@@ -149,7 +149,8 @@ pub(super) fn advice(draft: &Draft, remedies: &[Remedy], able: Able) -> String {
     }
 }
 
-fn act(act: &Act) -> String {
+/// An act, for people.
+pub(super) fn act(act: &Act) -> String {
     match act {
         Act::SplitAndMove { at, range, to } => {
             format!("Split at {} and move {} to group {to}", label(at), keys(range))

@@ -10,6 +10,7 @@ use keyviz_core::KeyRange;
 use keyviz_fanout::{Axis, Fanout, FeedError, Feeds, MatrixError, MatrixRequest};
 use keyviz_proto as proto;
 
+use crate::grpc::findings::FindingsService;
 use crate::grpc::leaders::LeaderLog;
 use crate::metrics::{RequestKind, Requests};
 use keyviz_peer::matrix_wire::{matrix_to_wire, role_from_wire, series_from_wire};
@@ -118,7 +119,7 @@ fn feed_status(error: FeedError) -> Status {
 
 /// The services of this module share their state; tonic requires a type for each.
 #[derive(Clone)]
-pub(crate) struct SharedKeyViz(pub(crate) Arc<KeyVizService>);
+pub(crate) struct SharedKeyViz(pub(crate) Arc<KeyVizService>, pub(crate) Arc<FindingsService>);
 
 #[tonic::async_trait]
 impl proto::key_viz_server::KeyViz for SharedKeyViz {
@@ -143,6 +144,13 @@ impl proto::key_viz_server::KeyViz for SharedKeyViz {
         request: Request<proto::GetMatrixRequest>,
     ) -> Result<Response<proto::Matrix>, Status> {
         self.0.matrix(Scope::Node, request.into_inner(), Response::new).await
+    }
+
+    async fn get_findings(
+        &self,
+        request: Request<proto::GetFindingsRequest>,
+    ) -> Result<Response<proto::Findings>, Status> {
+        self.1.get(request.into_inner()).await.map(Response::new)
     }
 }
 

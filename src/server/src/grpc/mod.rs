@@ -3,6 +3,7 @@
 pub(crate) mod backup;
 pub(crate) mod cluster;
 mod cluster_status;
+pub(crate) mod findings;
 pub(crate) mod keyviz;
 pub(crate) mod kv;
 pub(crate) mod leaders;

@@ -5,6 +5,7 @@
 //! | `/` and the files of `web/` | the heatmap page, from the binary |
 //! | `/api/v1/matrix` | `GetMatrix` as JSON; `scope=node`: this node alone, `encoding=packed` |
 //! | `/api/v1/stream` | `StreamColumns` as server-sent events |
+//! | `/api/v1/findings` | `GetFindings` as JSON |
 //! | `/api/v1/routes`, `/api/v1/cluster` | `ListRoutes` and `GetStatus` as JSON |
 //! | `POST /api/v1/routes/split`, `POST /api/v1/routes/merge` | `SplitRoute` and `MergeRoutes` |
 //! | `/metrics` | Prometheus text; it names no keys, so that it needs no token |
@@ -17,6 +18,7 @@
 //! Where there is an admin token, everything under `/api/` needs it: `authorization: Bearer ...`.
 //! Errors are `{"code": "...", "message": "..."}` with the matching status.
 
+mod findings;
 mod host;
 mod reply;
 mod route_changes;
@@ -71,6 +73,7 @@ pub(crate) fn router(state: HttpState) -> Router {
     let api = Router::new()
         .route("/api/v1/matrix", get(matrix).post(matrix))
         .route("/api/v1/stream", get(stream::columns).post(stream::columns))
+        .route("/api/v1/findings", get(findings::findings).post(findings::findings))
         .route("/api/v1/routes", get(routes))
         .route("/api/v1/cluster", get(cluster))
         .merge(route_changes::routes())

@@ -29,9 +29,10 @@ pub(crate) enum RequestKind {
     Batch,
     CompareAndSwap,
     Matrix,
+    Findings,
 }
 
-const KINDS: [(RequestKind, &str); 8] = [
+const KINDS: [(RequestKind, &str); 9] = [
     (RequestKind::Put, "put"),
     (RequestKind::Get, "get"),
     (RequestKind::Delete, "delete"),
@@ -40,6 +41,7 @@ const KINDS: [(RequestKind, &str); 8] = [
     (RequestKind::Batch, "batch"),
     (RequestKind::CompareAndSwap, "compare_and_swap"),
     (RequestKind::Matrix, "matrix"),
+    (RequestKind::Findings, "findings"),
 ];
 
 /// The status codes of gRPC, in order of their numbers.

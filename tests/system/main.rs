@@ -18,6 +18,7 @@ mod counted;
 mod deploy;
 mod docs;
 mod edge;
+mod findings;
 mod full_disk;
 mod leaders;
 #[cfg(target_os = "linux")]

@@ -21,6 +21,7 @@
 //! | apply several writes atomically | [`Client::batch`] |
 //! | read or delete ranges | [`Client::scan`], [`Client::delete_range`] |
 //! | read heatmaps | [`Client::matrix`], [`Client::node_matrix`], [`Client::columns`] |
+//! | ask why it is hot | [`Client::findings`] |
 //! | list or follow routes | [`Client::routes`], [`Client::watch_routes`] |
 //! | change routes | [`Client::split_route`], [`Client::merge_routes`] |
 //! | anything else | [`Client::call`] with a stub of [`proto`] |
@@ -59,6 +60,7 @@ mod error;
 mod failure;
 #[cfg(test)]
 mod fake;
+mod findings;
 mod kv;
 mod matrix;
 mod nodes;
@@ -72,6 +74,7 @@ pub use client::{Client, Effect};
 pub use consistency::Consistency;
 pub use error::Error;
 pub use failure::{Meaning, NOT_APPLIED, code_name, reason};
+pub use findings::{Finding, Findings, FindingsQuery, Remedy};
 pub use kv::{Batch, DeleteRangeError, Swap};
 pub use matrix::{
     Axis, Block, Columns, ColumnsQuery, ColumnsUpdate, Matrix, MatrixQuery, Role, Series, row_of,

@@ -150,11 +150,9 @@ fn remedy_to_wire(remedy: Remedy) -> proto::Remedy {
         ..Default::default()
     };
     let told = match remedy.act {
-        Act::SplitAndMove { at, range, to } => proto::Remedy {
-            at: Some(at),
-            group: Some(to.0),
-            ..of_range("split-and-move", range)
-        },
+        Act::SplitAndMove { at, range, to } => {
+            proto::Remedy { at: Some(at), group: Some(to.0), ..of_range("split-and-move", range) }
+        }
         Act::Move { range, to } => proto::Remedy { group: Some(to.0), ..of_range("move", range) },
         Act::TransferLeader { group, to } => proto::Remedy {
             act: "transfer-leader".to_owned(),

@@ -54,7 +54,7 @@ pub struct WhyArgs {
     /// Maximum number of findings that go on, and of those that have ended
     #[arg(long, value_name = "FINDINGS", default_value = "8", value_parser = most)]
     most: u32,
-    /// How to print
+    /// How to print the result
     #[arg(long, value_enum, default_value = "table")]
     format: OneFormat,
     #[command(flatten)]

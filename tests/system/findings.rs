@@ -64,7 +64,7 @@ fn a_hot_range_is_named_with_its_beginning_its_leader_and_what_helps() {
     let status = cluster.json(&["cluster", "status"]);
     let routes = cluster.json(&["routes", "list"]);
     let routes = routes["routes"].as_array().expect("routes");
-    let of_start = |route: &&Value| route["start"].as_str() <= Some(&start);
+    let of_start = |route: &&Value| route["start"].as_str() <= Some(start.as_str());
     let group = &routes.iter().rfind(of_start).expect("its route")["group_id"];
     assert_eq!(hot["groups"], serde_json::json!([group]), "{hot:#}");
     let groups = status["groups"].as_array().expect("groups");
@@ -106,7 +106,7 @@ async fn hot_key(client: &Client, key: &[u8], seed: u64) {
         let even = format!("item/{:05}", (random >> 33) % 20_000);
         client.put(key.to_vec(), "v").await.expect("the cluster takes writes");
         client.put(even.clone(), "v").await.expect("the cluster takes writes");
-        if random % 7 == 0 {
+        if random.is_multiple_of(7) {
             let mut rows = client.scan(even.clone().."item0".to_owned()).limit(50);
             while rows.next().await.expect("it reads").is_some() {}
         }

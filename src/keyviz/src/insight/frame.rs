@@ -132,6 +132,21 @@ impl<'a> Frame<'a> {
         self.widths[rows.clone()].iter().sum()
     }
 
+    /// Whether rows have much more for their keys than the middle of their group's other rows: else
+    /// the whole group is so. So, too, where there is nothing to compare with.
+    pub fn beyond_group(&self, rows: &std::ops::Range<usize>, rates: &[f64], times: f64) -> bool {
+        let group = self.groups[rows.start];
+        if group.is_none() || rows.clone().any(|row| self.groups[row] != group) {
+            return true;
+        }
+        let density = |row: usize| rates[row] / self.widths[row];
+        let other = |row: &usize| self.groups[*row] == group && !rows.contains(row);
+        let known = |row: &usize| self.widths[*row] > 0.0;
+        let others: Vec<f64> = (0..self.rows()).filter(other).filter(known).map(density).collect();
+        let own: Vec<f64> = rows.clone().filter(known).map(density).collect();
+        others.len() < 2 || own.is_empty() || mean(&own) >= times * median(&others)
+    }
+
     pub fn span(&self, column: usize) -> &ColumnSpan {
         &self.load.columns[self.columns[column]]
     }

@@ -16,6 +16,8 @@ use keyviz_types::KeyRange;
 const KEY_SHARE: f64 = 0.05;
 /// Times the middle row from which on rows are hot.
 const DENSE: f64 = 5.0;
+/// Times the middle of the other rows of its group from which on a range is hot by itself.
+pub(super) const BEYOND_GROUP: f64 = 2.5;
 /// Times the middle density of the keys from which on narrow rows are hot.
 const DENSE_KEYS: f64 = 6.0;
 /// Times the middle route from which on a route is hot.
@@ -138,7 +140,8 @@ fn narrow(frame: &mut Frame<'_>, drafts: &mut Vec<Draft>) {
     for run in runs(now.len(), hot) {
         let (rate, width): (f64, f64) = (now[run.clone()].iter().sum(), frame.width(&run));
         let share = rate / frame.total();
-        if share < HOT_SHARE || width > NARROW {
+        let beyond = frame.beyond_group(&run, &now, BEYOND_GROUP);
+        if share < HOT_SHARE || width > NARROW || !beyond {
             continue;
         }
         let series = frame.sum(&frame.left, run.clone());
@@ -163,7 +166,7 @@ fn dense(
 ) {
     let rate: f64 = now[run.clone()].iter().sum();
     let share = rate / frame.total();
-    if share < HOT_SHARE {
+    if share < HOT_SHARE || !frame.beyond_group(&run, now, BEYOND_GROUP) {
         return;
     }
     let series = frame.sum(&frame.left, run.clone());
@@ -196,9 +199,11 @@ fn routes(frame: &mut Frame<'_>, drafts: &mut Vec<Draft>) {
     if of_routes.len() < 5 || middle <= 0.0 {
         return;
     }
+    let now: Vec<f64> = frame.left.iter().map(|row| frame.now(row)).collect();
     for (rows, rate) in of_routes {
         let share = rate / frame.total();
-        if share < HOT_SHARE || rate < DENSE_ROUTE * middle || rows.len() < 2 {
+        let beyond = frame.beyond_group(&rows, &now, BEYOND_GROUP);
+        if share < HOT_SHARE || rate < DENSE_ROUTE * middle || rows.len() < 2 || !beyond {
             continue;
         }
         let series = frame.sum(&frame.left, rows.clone());

@@ -87,6 +87,8 @@ pub fn key(row: usize) -> Bytes {
 
 struct World {
     random: Random,
+    /// Without what is put in: the same time before.
+    base: Vec<Vec<Cell>>,
     grid: Vec<Vec<Cell>>,
     groups: Vec<GroupId>,
     total: f64,
@@ -138,19 +140,17 @@ pub fn labelled(seed: u64) -> Labelled {
             vec![cell; COLUMNS]
         })
         .collect();
-    if let Some(cold) = alone.clone() {
-        before[cold.clone()].iter_mut().flatten().for_each(|cell| {
+    for cold in alone.iter().cloned() {
+        before[cold].iter_mut().flatten().for_each(|cell| {
             (cell.reads, cell.writes) = (cell.reads * 0.002, cell.writes * 0.002);
         });
-        let group = Some(groups[cold.start]);
-        let kind = Kind::ColdSplits;
-        let label = Label { kind, rows: cold, since: 0, key: None, group, node: None };
-        let mut world = World::new(random, before.clone(), groups.clone(), nodes, of_groups);
-        world.labels.push(label);
-        return world.finish(kinds, zone, with_before, before, alone);
     }
-    let world = World::new(random, before.clone(), groups, nodes, of_groups);
-    world.finish(kinds, zone, with_before, before, None)
+    let mut world = World::new(random, before, groups, nodes, of_groups);
+    if let Some(rows) = alone.clone() {
+        let group = Some(world.groups[rows.start]);
+        world.label(Kind::ColdSplits, rows, 0).group = group;
+    }
+    world.finish(kinds, zone, with_before, alone)
 }
 
 impl World {
@@ -164,7 +164,8 @@ impl World {
         let total = grid.iter().map(|row| row[0].reads + row[0].writes).sum();
         let leaders = (0..of_groups).map(|group| group % nodes).collect();
         let (labels, hot_keys) = (Vec::new(), Vec::new());
-        World { random, grid, groups, total, labels, hot_keys, leaders, nodes }
+        let base = grid.clone();
+        World { random, base, grid, groups, total, labels, hot_keys, leaders, nodes }
     }
 
     fn finish(
@@ -172,7 +173,6 @@ impl World {
         kinds: Vec<Kind>,
         zone: usize,
         with_before: bool,
-        before: Vec<Vec<Cell>>,
         alone: Option<Range<usize>>,
     ) -> Labelled {
         for (at, kind) in kinds.into_iter().enumerate() {
@@ -182,7 +182,7 @@ impl World {
         let named = self.hot_keys.clone();
         let load = self.count(&self.grid.clone());
         let scale = self.random.real(0.9, 1.1);
-        let mut then = before;
+        let mut then = self.base.clone();
         then.iter_mut().flatten().for_each(|cell| {
             (cell.reads, cell.writes) = (cell.reads * scale, cell.writes * scale);
         });
@@ -289,14 +289,19 @@ impl World {
                 };
                 let (times, reads) = (self.random.real(2.4, 3.6), self.random.real(0.96, 0.99));
                 for row in (0..self.grid.len()).filter(|&row| self.groups[row] == group) {
-                    for cell in &mut self.grid[row][since..] {
-                        let all = cell.reads + cell.writes;
-                        match kind {
-                            Kind::UnevenGroups => {
-                                (cell.reads, cell.writes) =
-                                    (cell.reads * times, cell.writes * times);
-                            }
-                            _ => (cell.reads, cell.writes) = (all * reads, all * (1.0 - reads)),
+                    for (cell, base) in
+                        self.grid[row].iter_mut().zip(&mut self.base[row]).skip(since)
+                    {
+                        if kind == Kind::ReadHeavy {
+                            let all = cell.reads + cell.writes;
+                            (cell.reads, cell.writes) = (all * reads, all * (1.0 - reads));
+                            continue;
+                        }
+                        // Of what else was put in there is not more.
+                        cell.reads += base.reads * (times - 1.0);
+                        cell.writes += base.writes * (times - 1.0);
+                        if with_before {
+                            (base.reads, base.writes) = (base.reads * times, base.writes * times);
                         }
                     }
                 }
@@ -454,14 +459,8 @@ impl World {
             let (column, kept) = (self.random.whole(0, COLUMNS), self.random.real(0.0, 0.7));
             load.partial.insert(column as u32..column as u32 + 1);
             for row in &mut load.rows {
-                for list in [
-                    &mut row.reads,
-                    &mut row.writes,
-                    &mut row.read_bytes,
-                    &mut row.write_bytes,
-                    &mut row.conflicts,
-                ] {
-                    list[column] = (list[column] as f64 * kept) as u64;
+                for value in row.lists_mut().into_iter().filter_map(|list| list.get_mut(column)) {
+                    *value = (*value as f64 * kept) as u64;
                 }
             }
         }

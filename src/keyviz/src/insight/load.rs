@@ -61,6 +61,13 @@ impl LoadRow {
             conflicts: Vec::new(),
         }
     }
+
+    /// All counts.
+    pub(super) fn lists_mut(&mut self) -> [&mut Vec<u64>; 6] {
+        let LoadRow { reads, follower_reads, writes, read_bytes, write_bytes, conflicts, .. } =
+            self;
+        [reads, follower_reads, writes, read_bytes, write_bytes, conflicts]
+    }
 }
 
 /// A key with a name of its own, and bounds of its count in the time of the load.

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::draft::Draft;
 use super::finding::Kind;
 use super::frame::{Frame, mean, median};
+use super::hot::BEYOND_GROUP;
 use super::track::{Track, tracks, usual};
 
 /// Share of the operations from which on something hot is told.
@@ -206,7 +207,9 @@ fn chain(tracks: &[Track], first: usize, length: usize) -> Vec<usize> {
             let ratio = next.excess() / last.excess();
             let soon = next.first() >= last.last() && next.first() <= last.last() + 1;
             let later = next.last() > last.last();
-            let similar = (0.5..=2.0).contains(&ratio);
+            let stays = next.spots.len() as f64 / last.spots.len() as f64;
+            let alone = !next.moves() && !last.moves();
+            let similar = (0.6..=1.67).contains(&ratio) && (!alone || (0.3..=3.0).contains(&stays));
             soon && later && similar && short(next) && !alike(&next.core(), &last.core())
         };
         let next = (0..tracks.len())
@@ -241,6 +244,8 @@ fn became_hot(
 ) {
     for track in tracks.iter() {
         let rows = track.core();
+        let now: Vec<f64> = frame.rates.iter().map(|row| frame.now(row)).collect();
+        let beyond = frame.beyond_group(&rows, &now, BEYOND_GROUP);
         let narrow = frame.width(&rows) <= NARROW || rows.len() <= 2;
         let recent = &track.spots[track.spots.len().saturating_sub(frame.recent)..];
         let excess = mean(&recent.iter().map(|spot| spot.excess).collect::<Vec<f64>>());
@@ -251,8 +256,8 @@ fn became_hot(
         };
         let ratio = (excess + before) / before.max(1e-9);
         let share = excess / frame.total();
-        let lasts = track.spots.len() >= 2 && track.last() + 2 >= frame.columns.len();
-        if !narrow || !lasts || ratio < HOT_RATIO || share < HOT_SHARE || track.moves() {
+        let lasts = track.spots.len() >= 3 && track.last() + 2 >= frame.columns.len();
+        if !narrow || !lasts || !beyond || ratio < HOT_RATIO || share < HOT_SHARE || track.moves() {
             continue;
         }
         let series = frame.sum(&frame.rates, rows.clone());

@@ -44,16 +44,7 @@ fn until(load: &Load, columns: usize) -> Load {
     let mut load = load.clone();
     load.columns.truncate(columns);
     for row in &mut load.rows {
-        for list in [
-            &mut row.reads,
-            &mut row.follower_reads,
-            &mut row.writes,
-            &mut row.read_bytes,
-            &mut row.write_bytes,
-            &mut row.conflicts,
-        ] {
-            list.truncate(columns);
-        }
+        row.lists_mut().into_iter().for_each(|list| list.truncate(columns));
     }
     load
 }

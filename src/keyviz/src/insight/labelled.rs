@@ -117,8 +117,7 @@ pub fn labelled(seed: u64) -> Labelled {
     let mut groups: Vec<GroupId> =
         (0..rows).map(|row| GroupId((row / 2 % of_groups) as u64 + 1)).collect();
     let mut alone: Option<Range<usize>> = None;
-    let at: Vec<usize> = (0..kinds.len()).collect();
-    for (&at, &kind) in at.iter().zip(&kinds) {
+    for (at, &kind) in kinds.iter().enumerate() {
         if kind == Kind::ColdSplits {
             let from = at * zone + 2 + random.whole(0, 3);
             let cold = from..from + random.whole(3, 7);

@@ -103,13 +103,6 @@ pub struct Forecast {
     pub routes_saved: u64,
 }
 
-impl Act {
-    /// What to do, in words.
-    pub fn words(&self) -> String {
-        super::words::act(self)
-    }
-}
-
 impl Forecast {
     /// The load of the hottest node.
     pub fn hottest_node(&self) -> Change {

@@ -9,15 +9,13 @@ use super::draft::Draft;
 use super::finding::Kind;
 use super::frame::{Frame, median, runs};
 use super::load::{MAX_NAMED_KEYS, NamedKey, within};
-use super::motion::{HOT_SHARE, NARROW};
+use super::motion::{BEYOND_GROUP, HOT_SHARE, NARROW};
 use keyviz_types::KeyRange;
 
 /// Share of the operations from which on one key is told.
 const KEY_SHARE: f64 = 0.05;
 /// Times the middle row from which on rows are hot.
 const DENSE: f64 = 5.0;
-/// Times the middle of the other rows of its group from which on a range is hot by itself.
-pub(super) const BEYOND_GROUP: f64 = 2.5;
 /// Times the middle density of the keys from which on narrow rows are hot.
 const DENSE_KEYS: f64 = 6.0;
 /// Times the middle route from which on a route is hot.

@@ -6,13 +6,14 @@ use std::ops::Range;
 use super::draft::Draft;
 use super::finding::Kind;
 use super::frame::{Frame, mean, median};
-use super::hot::BEYOND_GROUP;
 use super::track::{Track, tracks, usual};
 
 /// Share of the operations from which on something hot is told.
 pub(super) const HOT_SHARE: f64 = 0.08;
 /// Times its usual load from which on a range that became hot is told.
 const HOT_RATIO: f64 = 4.0;
+/// Times the middle of the other rows of its group from which on a range is hot by itself.
+pub(super) const BEYOND_GROUP: f64 = 2.5;
 /// A range with more than this part of the key space is not called hot.
 pub(super) const NARROW: f64 = 0.2;
 

@@ -94,7 +94,7 @@ pub(super) fn advice(draft: &Draft, remedies: &[Remedy], able: Able) -> String {
                 format!("the hottest node falls from {:.0}/s to {:.0}/s.", node.before, node.after)
             }
         };
-        format!("{}: {then}", act(&remedy.act))
+        format!("{}: {then}", remedy.act.words())
     });
     let by_hand = match draft.kind {
         Kind::OneKey => {
@@ -149,17 +149,19 @@ pub(super) fn advice(draft: &Draft, remedies: &[Remedy], able: Able) -> String {
     }
 }
 
-/// An act, for people.
-pub(super) fn act(act: &Act) -> String {
-    match act {
-        Act::SplitAndMove { at, range, to } => {
-            format!("Split at {} and move {} to group {to}", label(at), keys(range))
+impl Act {
+    /// What to do, in words.
+    pub fn words(&self) -> String {
+        match self {
+            Act::SplitAndMove { at, range, to } => {
+                format!("Split at {} and move {} to group {to}", label(at), keys(range))
+            }
+            Act::Move { range, to } => format!("Move {} to group {to}", keys(range)),
+            Act::TransferLeader { group, to } => {
+                format!("Transfer the leadership of group {group} to node {to}")
+            }
+            Act::ReadFromFollowers { range } => format!("Read {} from followers", keys(range)),
+            Act::Merge { range } => format!("Merge the routes of {}", keys(range)),
         }
-        Act::Move { range, to } => format!("Move {} to group {to}", keys(range)),
-        Act::TransferLeader { group, to } => {
-            format!("Transfer the leadership of group {group} to node {to}")
-        }
-        Act::ReadFromFollowers { range } => format!("Read {} from followers", keys(range)),
-        Act::Merge { range } => format!("Merge the routes of {}", keys(range)),
     }
 }

@@ -1,16 +1,15 @@
-//! The `KeyViz` service.
+//! Matrices and streams of columns.
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
-use tonic::{Request, Response, Status};
+use tonic::Status;
 
 use keyviz_core::KeyRange;
 use keyviz_fanout::{Axis, Fanout, FeedError, Feeds, MatrixError, MatrixRequest};
 use keyviz_proto as proto;
 
-use crate::grpc::findings::FindingsService;
 use crate::grpc::leaders::LeaderLog;
 use crate::metrics::{RequestKind, Requests};
 use keyviz_peer::matrix_wire::{matrix_to_wire, role_from_wire, series_from_wire};
@@ -114,43 +113,6 @@ fn feed_status(error: FeedError) -> Status {
         FeedError::TooManyFeeds | FeedError::TooManySubscribers => {
             Status::resource_exhausted(error.to_string())
         }
-    }
-}
-
-/// The services of this module share their state; tonic requires a type for each.
-#[derive(Clone)]
-pub(crate) struct SharedKeyViz(pub(crate) Arc<KeyVizService>, pub(crate) Arc<FindingsService>);
-
-#[tonic::async_trait]
-impl proto::key_viz_server::KeyViz for SharedKeyViz {
-    type StreamColumnsStream = Updates;
-
-    async fn stream_columns(
-        &self,
-        request: Request<proto::StreamColumnsRequest>,
-    ) -> Result<Response<Self::StreamColumnsStream>, Status> {
-        self.0.stream(request.into_inner()).await.map(Response::new)
-    }
-
-    async fn get_matrix(
-        &self,
-        request: Request<proto::GetMatrixRequest>,
-    ) -> Result<Response<proto::Matrix>, Status> {
-        self.0.matrix(Scope::Cluster, request.into_inner(), Response::new).await
-    }
-
-    async fn get_node_matrix(
-        &self,
-        request: Request<proto::GetMatrixRequest>,
-    ) -> Result<Response<proto::Matrix>, Status> {
-        self.0.matrix(Scope::Node, request.into_inner(), Response::new).await
-    }
-
-    async fn get_findings(
-        &self,
-        request: Request<proto::GetFindingsRequest>,
-    ) -> Result<Response<proto::Findings>, Status> {
-        self.1.get(request.into_inner()).await.map(Response::new)
     }
 }
 

@@ -10,3 +10,4 @@ pub(crate) mod leaders;
 mod members;
 mod moved;
 pub(crate) mod routes;
+pub(crate) mod visualizer;

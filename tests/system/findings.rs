@@ -1,8 +1,9 @@
 //! Findings on three real processes: a load whose cause is known is named, with what helps.
 
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use keyviz_client::Client;
 use serde_json::Value;
 
@@ -11,15 +12,27 @@ use crate::support::{Cluster, KEYVIZ, eventually, http_answer, http_get, stderr}
 /// How long a load runs before its cause must have a name.
 const SECONDS: u64 = 14;
 
-fn load(cluster: &Cluster, pattern: &str, seconds: u64) {
-    let ran = Command::new(KEYVIZ)
+/// A running `load`, which is ended with the value.
+struct Load(Child);
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.kill().expect("the process is ours");
+        self.0.wait().expect("the process is ours");
+    }
+}
+
+fn load(cluster: &Cluster, pattern: &str, seconds: u64) -> Load {
+    let load = Command::new(KEYVIZ)
         .args(["load", "--pattern", pattern, "--rate", "600", "--clients", "16"])
-        .args(["--duration", &format!("{seconds}s"), "--read-ratio", "0.6"])
+        .args(["--duration", "5m", "--read-ratio", "0.6"])
         .args(["--node", &cluster.grpc.join(",")])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .status();
-    assert!(ran.expect("the binary starts").success());
+        .spawn()
+        .expect("the binary starts");
+    std::thread::sleep(Duration::from_secs(seconds));
+    Load(load)
 }
 
 fn now_ms() -> u64 {
@@ -46,9 +59,9 @@ fn a_hot_range_is_named_with_its_beginning_its_leader_and_what_helps() {
     let split = "key/00025000,key/00050000,key/00075000";
     let flags = ["--keyviz-step", "1s", "--groups", "4", "--split-at", split];
     let cluster = Cluster::start(3, &flags);
-    load(&cluster, "uniform", 10);
+    drop(load(&cluster, "uniform", 10));
     let began_ms = now_ms();
-    load(&cluster, "hotspot", SECONDS);
+    let running = load(&cluster, "hotspot", SECONDS);
     let found = why(&cluster, &[]);
     let hot = of_kind(&found, "hot-range").unwrap_or_else(|| panic!("no hot range: {found:#}"));
     println!("{}", page(&cluster));
@@ -95,20 +108,30 @@ fn a_hot_range_is_named_with_its_beginning_its_leader_and_what_helps() {
     assert!(of_kind(&outside, "hot-range").is_none(), "{outside:#}");
     let page = page(&cluster);
     assert!(page.contains("hot-range: from key/0006") && page.contains("What helps:"), "{page}");
+
+    // It has ended some looks after its load has.
+    drop(running);
+    eventually("the finding is resolved", || {
+        let found = why(&cluster, &[]);
+        let ended = found["resolved"].as_array().expect("a list");
+        ended.iter().any(|ended| ended["id"] == hot["id"] && ended["resolved_ms"].is_u64())
+    });
 }
 
 /// One key that has half of all writes, beside even writes and range queries over all of them.
-async fn hot_key(client: &Client, key: &[u8], seed: u64) {
-    let began = Instant::now();
+async fn hot_key(client: Client, key: &[u8], seed: u64) {
     let mut random = seed;
-    while began.elapsed() < Duration::from_secs(SECONDS) {
+    loop {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888);
         let even = format!("item/{:05}", (random >> 33) % 20_000);
-        client.put(key.to_vec(), "v").await.expect("the cluster takes writes");
-        client.put(even.clone(), "v").await.expect("the cluster takes writes");
+        for key in [Bytes::copy_from_slice(key), even.clone().into()] {
+            if client.put(key, "v").await.is_err() {
+                return;
+            }
+        }
         if random.is_multiple_of(7) {
             let mut rows = client.scan(even.clone().."item0".to_owned()).limit(50);
-            while rows.next().await.expect("it reads").is_some() {}
+            while let Ok(Some(_)) = rows.next().await {}
         }
     }
 }
@@ -119,11 +142,11 @@ fn one_hot_key_with_range_queries_is_named_and_no_split_is_offered() {
     // A key that would clear the terminal of whoever reads of it.
     let key = b"item/07000\x1b[2J";
     let runtime = tokio::runtime::Runtime::new().expect("the system has threads");
-    runtime.block_on(async {
-        let client = Client::new(&cluster.grpc).expect("addresses are given");
-        let loads = (1..=12).map(|seed| hot_key(&client, key, seed * 7_919));
-        futures::future::join_all(loads).await;
-    });
+    let client = Client::new(&cluster.grpc).expect("addresses are given");
+    for seed in 1..=12 {
+        runtime.spawn(hot_key(client.clone(), key, seed * 7_919));
+    }
+    std::thread::sleep(Duration::from_secs(SECONDS));
     let page = page(&cluster);
     println!("{page}");
     let found = why(&cluster, &[]);
@@ -176,7 +199,7 @@ fn bad_input_of_findings_is_refused_by_name_and_silence_is_no_finding() {
     }
 
     // A member that does not answer is named, and its columns are partial.
-    load(&cluster, "uniform", 3);
+    let running = load(&cluster, "uniform", 3);
     cluster.kill(2);
     eventually("the answer says who is missing", || {
         let found = cluster.json_on(0, &["why", "--last", "1m"]);
@@ -189,4 +212,5 @@ fn bad_input_of_findings_is_refused_by_name_and_silence_is_no_finding() {
     for kind in kinds {
         assert!(of_kind(&partial, kind).is_none(), "{partial:#}");
     }
+    drop(running);
 }

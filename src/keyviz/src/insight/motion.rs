@@ -251,7 +251,10 @@ fn became_hot(
         let recent = &track.spots[track.spots.len().saturating_sub(frame.recent)..];
         let excess = mean(&recent.iter().map(|spot| spot.excess).collect::<Vec<f64>>());
         let was = frame.sum(&frame.left, rows.clone());
-        let before = match track.first() {
+        // Before, it may have been a part of something larger, such as the beginning of all load.
+        let first = track.spots.iter().find(|spot| alike(&rows, &spot.rows));
+        let first = first.map_or(track.first(), |spot| spot.column);
+        let before = match first {
             0..3 => usual[rows.clone()].iter().sum(),
             first => median(&was[..first]),
         };
@@ -263,7 +266,7 @@ fn became_hot(
         }
         let series = frame.sum(&frame.rates, rows.clone());
         claim(frame, usual, &[track]);
-        let mut draft = Draft::new(Kind::HotRange, rows.clone(), series, track.first())
+        let mut draft = Draft::new(Kind::HotRange, rows.clone(), series, first)
             .fact("share of the operations", share, Some(HOT_SHARE))
             .fact("times its usual load", ratio.min(1e6), Some(HOT_RATIO))
             .margin(share, HOT_SHARE);

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::labelled::{COLUMNS, START_MS, STEP_MS, labelled};
+use super::labelled::{COLUMNS, Random, START_MS, STEP_MS, labelled};
 use super::tests::{columns, hot_rows, look, steady, topology};
 use super::*;
 use crate::query::ColumnSet;
@@ -44,6 +44,39 @@ fn a_hot_range_is_found_although_its_rows_are_most_and_as_hot_as_the_others() {
     assert_eq!(hot.range.start, "user/6000");
     assert_eq!(hot.range.end.as_deref(), Some(&b"user/61"[..]));
     assert!((0.8..0.95).contains(&hot.share), "{}", hot.share);
+}
+
+#[test]
+fn bounds_of_chance_a_few_counts_a_cell_are_a_hot_range_and_nothing_else() {
+    let bounds = narrow_rows();
+    for seed in 0..40 {
+        // Nine of ten operations in a hundred rows from column 12 on, some 120 a column in all.
+        let mut random = Random::new(seed);
+        let mut column = |hot: bool| -> Vec<u64> {
+            let mut counts = vec![0; bounds.len() - 1];
+            for _ in 0..120 {
+                let row = match hot && random.chance(0.9) {
+                    true => random.whole(6, 106),
+                    false => match random.whole(0, 100) {
+                        at @ 0..60 => at / 10,
+                        60 => random.whole(6, 106),
+                        at => (106 + (at - 61) / 4).min(bounds.len() - 2),
+                    },
+                };
+                counts[row] += 1;
+            }
+            counts
+        };
+        let grid: Vec<Vec<u64>> = (0..26).map(|at| column(at >= 12)).collect();
+        let load = between(&bounds, |row, at| grid[at][row], 26);
+        let findings = look(&load, &Topology::default());
+        assert_eq!(kinds(&findings), [Kind::HotRange], "{seed}: {findings:#?}");
+        let hot = &findings[0];
+        assert!((0.7..0.95).contains(&hot.share), "{seed}: {hot:#?}");
+        assert!(hot.since.at_ms.abs_diff(START_MS + 12 * STEP_MS) <= 2 * STEP_MS, "{hot:#?}");
+        let even = between(&bounds, |row, at| grid[at % 12][row], 26);
+        assert_eq!(look(&even, &Topology::default()), [], "{seed}");
+    }
 }
 
 #[test]

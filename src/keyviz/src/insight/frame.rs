@@ -132,6 +132,19 @@ impl<'a> Frame<'a> {
         self.widths[rows.clone()].iter().sum()
     }
 
+    /// Whether an excess in one column is more than chance, beside a usual rate.
+    pub fn certain(&self, column: usize, excess: f64, usual: f64) -> bool {
+        let seconds = self.seconds[self.columns[column]];
+        excess * seconds >= 5.0 * (usual * seconds).sqrt() + 10.0
+    }
+
+    /// The same, of the present.
+    pub fn certain_now(&self, excess: f64, usual: f64) -> bool {
+        let recent = self.columns.iter().rev().take(self.recent);
+        let seconds: f64 = recent.map(|&column| self.seconds[column]).sum();
+        excess * seconds >= 5.0 * (usual * seconds).sqrt() + 10.0
+    }
+
     /// Whether rows have much more for their keys than the middle of their group's other rows: else
     /// the whole group is so. So, too, where there is nothing to compare with.
     pub fn beyond_group(&self, rows: &std::ops::Range<usize>, rates: &[f64], times: f64) -> bool {

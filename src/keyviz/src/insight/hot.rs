@@ -8,9 +8,8 @@ use bytes::Bytes;
 use super::draft::Draft;
 use super::finding::Kind;
 use super::frame::{Frame, median, runs};
-use super::load::{MAX_NAMED_KEYS, NamedKey, within};
+use super::load::{MAX_NAMED_KEYS, NamedKey, is_one_key, within};
 use super::motion::{BEYOND_GROUP, HOT_SHARE, NARROW};
-use keyviz_types::KeyRange;
 
 /// Share of the operations from which on one key is told.
 const KEY_SHARE: f64 = 0.05;
@@ -77,15 +76,12 @@ pub(super) fn keys(frame: &mut Frame<'_>, named: &[NamedKey]) -> Vec<Draft> {
 fn single(frame: &mut Frame<'_>) -> Vec<Draft> {
     let mut drafts = Vec::new();
     for row in 0..frame.rows() {
-        let KeyRange { start, end } = &frame.load.rows[row].range;
-        let alone = end.as_ref().is_some_and(|end| {
-            end.len() == start.len() + 1 && end.starts_with(start) && end.ends_with(&[0])
-        });
+        let range = &frame.load.rows[row].range;
         let share = frame.now(&frame.left[row]) / frame.total();
-        if !alone || share < KEY_SHARE {
+        if !is_one_key(range) || share < KEY_SHARE {
             continue;
         }
-        let key = start.clone();
+        let key = range.start.clone();
         let series = std::mem::replace(&mut frame.left[row], vec![0.0; frame.columns.len()]);
         let since = frame.onset(&series);
         let mut draft = Draft::new(Kind::OneKey, row..row + 1, series, since)
@@ -138,7 +134,8 @@ fn narrow(frame: &mut Frame<'_>, drafts: &mut Vec<Draft>) {
     for run in runs(now.len(), hot) {
         let (rate, width): (f64, f64) = (now[run.clone()].iter().sum(), frame.width(&run));
         let share = rate / frame.total();
-        let beyond = frame.beyond_group(&run, &now, BEYOND_GROUP);
+        let beyond = frame.beyond_group(&run, &now, BEYOND_GROUP)
+            && frame.certain_now(rate - middle * width, middle * width);
         if share < HOT_SHARE || width > NARROW || !beyond {
             continue;
         }
@@ -164,7 +161,9 @@ fn dense(
 ) {
     let rate: f64 = now[run.clone()].iter().sum();
     let share = rate / frame.total();
-    if share < HOT_SHARE || !frame.beyond_group(&run, now, BEYOND_GROUP) {
+    let usual = middle * run.len() as f64;
+    let certain = frame.certain_now(rate - usual, usual);
+    if share < HOT_SHARE || !certain || !frame.beyond_group(&run, now, BEYOND_GROUP) {
         return;
     }
     let series = frame.sum(&frame.left, run.clone());
@@ -200,7 +199,8 @@ fn routes(frame: &mut Frame<'_>, drafts: &mut Vec<Draft>) {
     let now: Vec<f64> = frame.left.iter().map(|row| frame.now(row)).collect();
     for (rows, rate) in of_routes {
         let share = rate / frame.total();
-        let beyond = frame.beyond_group(&rows, &now, BEYOND_GROUP);
+        let beyond = frame.beyond_group(&rows, &now, BEYOND_GROUP)
+            && frame.certain_now(rate - middle, middle);
         if share < HOT_SHARE || rate < DENSE_ROUTE * middle || rows.len() < 2 || !beyond {
             continue;
         }

@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn bad_input_ranges_without_bounds_or_use_have_no_width() {
         let open = KeyRange { start: Bytes::new(), end: None };
-        assert_eq!(widths(&[open.clone()], &[true]), [1.0]);
+        assert_eq!(widths(std::slice::from_ref(&open), &[true]), [1.0]);
         assert_eq!(widths(&[], &[]), Vec::<f64>::new());
         let some = KeyRange { start: Bytes::from("a"), end: Some(Bytes::from("b")) };
         assert_eq!(widths(&[some.clone(), open], &[true, true]), [1.0, 0.0]);

@@ -423,7 +423,7 @@ impl World {
             end_ms: START_MS + (at + 1) * STEP_MS,
             open: false,
         };
-        let phase = self.random.real(0.0, 6.28);
+        let phase = self.random.real(0.0, std::f64::consts::TAU);
         let mut rows = Vec::new();
         for (at, cells) in grid.iter().enumerate() {
             let end = (at + 1 < grid.len()).then(|| key(at + 1));

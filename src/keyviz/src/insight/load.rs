@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::keyspace::widths;
 use crate::matrix::{Matrix, Row};
 use crate::query::{ColumnSet, ColumnSpan, Role};
 use crate::sampler::Series;
@@ -247,4 +248,86 @@ impl Load {
         }
         Ok(())
     }
+}
+
+/// Counts that a row should have in a column, so that chance is small beside what happens.
+const CERTAIN: f64 = 16.0;
+/// Times the density of a row from which on its neighbour is another thing.
+const UNLIKE: f64 = 4.0;
+
+/// Rows that are put together.
+struct Pending {
+    row: LoadRow,
+    count: f64,
+    width: f64,
+}
+
+impl Load {
+    /// The same counts in fewer rows: neighbours of one route and of a similar density share a row
+    /// until it has [`CERTAIN`] counts a column. A row of one key stays.
+    pub(super) fn coarse(&self, topology: &Topology) -> Load {
+        let ranges: Vec<KeyRange> = self.rows.iter().map(|row| row.range.clone()).collect();
+        let counts: Vec<f64> = self.rows.iter().map(LoadRow::count).collect();
+        let used: Vec<bool> = counts.iter().map(|&count| count > 0.0).collect();
+        let widths = widths(&ranges, &used);
+        let enough = CERTAIN * self.columns.len() as f64;
+        let begins = |key: &Bytes| {
+            let at = topology.routes.binary_search_by(|route| route.range.start.cmp(key));
+            at.is_ok()
+        };
+        let mut rows: Vec<LoadRow> = Vec::new();
+        let mut pending: Option<Pending> = None;
+        for ((row, count), width) in self.rows.iter().zip(counts).zip(widths) {
+            let alone = is_one_key(&row.range);
+            let joins = pending.as_ref().is_some_and(|before| {
+                let adjacent = before.row.range.end.as_ref() == Some(&row.range.start);
+                let mut density = [before.count / before.width, count / width];
+                density.sort_by(f64::total_cmp);
+                // Of few counts the density is chance; of no width there is none.
+                let sure = before.count.min(count) >= 8.0 && before.width.min(width) > 0.0;
+                let unlike = sure && density[1] > UNLIKE * density[0];
+                let one = is_one_key(&before.row.range) || alone;
+                let same = before.row.group == row.group && !begins(&row.range.start);
+                adjacent && same && before.count < enough && count < enough && !one && !unlike
+            });
+            match &mut pending {
+                Some(before) if joins => before.add(row, count, width),
+                _ => {
+                    rows.extend(pending.take().map(|done| done.row));
+                    pending = Some(Pending { row: row.clone(), count, width });
+                }
+            }
+        }
+        rows.extend(pending.map(|done| done.row));
+        Load { columns: self.columns.clone(), partial: self.partial.clone(), rows }
+    }
+}
+
+impl Pending {
+    fn add(&mut self, row: &LoadRow, count: f64, width: f64) {
+        self.row.range.end = row.range.end.clone();
+        let mut other = row.clone();
+        for (list, more) in self.row.lists_mut().into_iter().zip(other.lists_mut()) {
+            if list.len() < more.len() {
+                std::mem::swap(list, more);
+            }
+            list.iter_mut().zip(more).for_each(|(sum, value)| *sum = sum.saturating_add(*value));
+        }
+        (self.count, self.width) = (self.count + count, self.width + width);
+    }
+}
+
+impl LoadRow {
+    /// Operations of all columns.
+    fn count(&self) -> f64 {
+        self.reads.iter().chain(&self.writes).map(|&value| value as f64).sum()
+    }
+}
+
+/// Whether a range holds one key: none lies between a key and the same with a zero byte added.
+pub(super) fn is_one_key(range: &KeyRange) -> bool {
+    let KeyRange { start, end } = range;
+    end.as_ref().is_some_and(|end| {
+        end.len() == start.len() + 1 && end.starts_with(start) && end.ends_with(&[0])
+    })
 }

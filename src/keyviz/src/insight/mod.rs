@@ -86,7 +86,8 @@ pub fn rate(input: &Input<'_>) -> f64 {
 /// Findings of the present, the largest first; none where nothing was counted.
 pub fn analyze(input: &Input<'_>) -> Result<Vec<Finding>, LoadError> {
     input.load.check()?;
-    let Some(mut frame) = Frame::new(input.load, input.topology, input.now_ms) else {
+    let load = input.load.coarse(input.topology);
+    let Some(mut frame) = Frame::new(&load, input.topology, input.now_ms) else {
         return Ok(Vec::new());
     };
     let frame = &mut frame;

@@ -25,7 +25,7 @@ pub(super) fn find(frame: &mut Frame<'_>) -> Vec<Draft> {
     steady(frame, &usual, &mut tracks, &mut drafts);
     jumping(frame, &usual, &mut tracks, &mut drafts);
     periodic(frame, &usual, &mut tracks, &mut drafts);
-    became_hot(frame, &usual, &mut tracks, &mut drafts);
+    became_hot(frame, &usual, &tracks, &mut drafts);
     drafts
 }
 
@@ -161,7 +161,7 @@ fn jumping(frame: &mut Frame<'_>, usual: &[f64], tracks: &mut Vec<Track>, drafts
     loop {
         let mut best: Vec<usize> = Vec::new();
         for first in 0..tracks.len() {
-            let chain = chain(tracks, first, length);
+            let chain = chain(frame, tracks, first, length);
             if places(tracks, &chain) > places(tracks, &best) {
                 best = chain;
             }
@@ -195,8 +195,11 @@ fn jumping(frame: &mut Frame<'_>, usual: &[f64], tracks: &mut Vec<Track>, drafts
 }
 
 /// Tracks that follow each other in time, each at a place of its own and of similar size.
-fn chain(tracks: &[Track], first: usize, length: usize) -> Vec<usize> {
-    let short = |track: &Track| track.moves() || 5 * track.spots.len() <= 2 * length;
+fn chain(frame: &Frame<'_>, tracks: &[Track], first: usize, length: usize) -> Vec<usize> {
+    let narrow = |rows: &Range<usize>| rows.len() <= 2 || frame.width(rows) <= NARROW;
+    let short = |track: &Track| {
+        track.moves() || 5 * track.spots.len() <= 2 * length && narrow(&track.core())
+    };
     if !short(&tracks[first]) {
         return Vec::new();
     }
@@ -237,14 +240,9 @@ fn places(tracks: &[Track], chain: &[usize]) -> usize {
 }
 
 /// A range that was as others are and became hot.
-fn became_hot(
-    frame: &mut Frame<'_>,
-    usual: &[f64],
-    tracks: &mut Vec<Track>,
-    drafts: &mut Vec<Draft>,
-) {
-    for track in tracks.iter() {
-        let rows = track.core();
+fn became_hot(frame: &mut Frame<'_>, usual: &[f64], tracks: &[Track], drafts: &mut Vec<Draft>) {
+    for track in tracks {
+        let rows = track.last_core();
         let now: Vec<f64> = frame.rates.iter().map(|row| frame.now(row)).collect();
         let beyond = frame.beyond_group(&rows, &now, BEYOND_GROUP);
         let narrow = frame.width(&rows) <= NARROW || rows.len() <= 2;
@@ -266,6 +264,10 @@ fn became_hot(
         }
         let series = frame.sum(&frame.rates, rows.clone());
         claim(frame, usual, &[track]);
+        // By chance a column may have had no spot, or a narrower one.
+        for row in rows.clone() {
+            frame.left[row][first..].iter_mut().for_each(|cell| *cell = cell.min(usual[row]));
+        }
         let mut draft = Draft::new(Kind::HotRange, rows.clone(), series, first)
             .fact("share of the operations", share, Some(HOT_SHARE))
             .fact("times its usual load", ratio.min(1e6), Some(HOT_RATIO))

@@ -57,7 +57,8 @@ pub(super) fn uneven(frame: &Frame<'_>) -> Vec<Draft> {
     }
     for (&group, &rate) in &now {
         let share = rate / frame.total();
-        if now.len() < 3 || rate < UNEVEN_GROUPS * middle || share < 0.08 {
+        let certain = frame.certain_now(rate - middle, middle);
+        if now.len() < 3 || rate < UNEVEN_GROUPS * middle || share < 0.08 || !certain {
             continue;
         }
         let Some(rows) = hull(frame, |of| of == group) else { continue };

@@ -13,6 +13,10 @@ use super::frame::{Frame, mean, quantile};
 const STANDS_OUT: f64 = 1.9;
 /// Share of a column from which on rows that stand out are a spot.
 const SPOT_SHARE: f64 = 0.03;
+/// What has more than this part of the key space is no spot.
+const SPOT_WIDTH: f64 = 0.5;
+/// Columns that say where a track is at last.
+const LAST: usize = 8;
 /// Sizes of two spots that may be the same one.
 const SIMILAR: f64 = 3.5;
 /// How well a line through a track's places must fit for it to be one movement.
@@ -57,10 +61,13 @@ impl Track {
 
     /// Rows that it touched in a half of its columns or more.
     pub fn core(&self) -> Range<usize> {
-        let starts: Vec<f64> = self.spots.iter().map(|spot| spot.rows.start as f64).collect();
-        let ends: Vec<f64> = self.spots.iter().map(|spot| spot.rows.end as f64).collect();
-        let (start, end) = (quantile(&starts, 0.5) as usize, quantile(&ends, 0.5) as usize);
-        if start < end { start..end } else { self.hull() }
+        middle(&self.spots).unwrap_or_else(|| self.hull())
+    }
+
+    /// The same, of its last columns.
+    pub fn last_core(&self) -> Range<usize> {
+        let last = &self.spots[self.spots.len().saturating_sub(LAST)..];
+        middle(last).unwrap_or_else(|| self.core())
     }
 
     pub fn excess(&self) -> f64 {
@@ -81,9 +88,13 @@ impl Track {
         self.spots.windows(2).map(|pair| (pair[1].center() - pair[0].center()).abs()).sum()
     }
 
-    /// It is not where it was.
+    /// It is not where it was; what only becomes narrower has not moved.
     pub fn moves(&self) -> bool {
-        self.hull().len() as f64 >= self.width() * 2.0 + 1.0 && self.hull().len() >= 4
+        let starts: Vec<f64> = self.spots.iter().map(|spot| spot.rows.start as f64).collect();
+        let ends: Vec<f64> = self.spots.iter().map(|spot| spot.rows.end as f64).collect();
+        let apart = quantile(&starts, 0.9) >= quantile(&ends, 0.1);
+        let hull = self.hull().len();
+        apart && hull as f64 >= self.width() * 2.0 + 1.0 && hull >= 4
     }
 
     /// It moves in one direction and by and by: a straight line says where it is, and its distance
@@ -114,6 +125,14 @@ pub(super) fn usual(frame: &Frame<'_>) -> Vec<f64> {
     frame.left.iter().map(|row| quantile(row, 0.2)).collect()
 }
 
+/// The rows from the middle first to the middle last one.
+fn middle(spots: &[Spot]) -> Option<Range<usize>> {
+    let starts: Vec<f64> = spots.iter().map(|spot| spot.rows.start as f64).collect();
+    let ends: Vec<f64> = spots.iter().map(|spot| spot.rows.end as f64).collect();
+    let (start, end) = (quantile(&starts, 0.5) as usize, quantile(&ends, 0.5) as usize);
+    (start < end).then_some(start..end)
+}
+
 fn spots(frame: &Frame<'_>, usual: &[f64], column: usize) -> Vec<Spot> {
     let rows = frame.rows();
     let total: f64 = frame.left.iter().map(|row| row[column]).sum();
@@ -124,7 +143,11 @@ fn spots(frame: &Frame<'_>, usual: &[f64], column: usize) -> Vec<Spot> {
         Spot { column, excess: excess.sum(), rows }
     };
     let found = super::frame::runs(rows, stands_out).into_iter().map(spot);
-    found.filter(|spot| spot.excess >= SPOT_SHARE * total).collect()
+    let certain = |spot: &Spot| {
+        let usual: f64 = usual[spot.rows.clone()].iter().sum();
+        frame.width(&spot.rows) <= SPOT_WIDTH && frame.certain(column, spot.excess, usual)
+    };
+    found.filter(|spot| spot.excess >= SPOT_SHARE * total).filter(certain).collect()
 }
 
 /// All tracks, the older first.

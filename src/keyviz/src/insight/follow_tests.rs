@@ -148,6 +148,24 @@ fn acts_that_the_cluster_cannot_do_are_not_offered_and_the_words_say_why() {
 }
 
 #[test]
+fn a_finding_that_falls_apart_and_is_found_as_one_again_keeps_its_id_and_leaves_no_part() {
+    let found = look(&hot_rows(40, 4..10, 120_000), &topology(40, 4));
+    let hot = found.into_iter().find(|found| found.kind == Kind::HotRange).expect("found");
+    let part = |from: &'static str, to: &'static str, id| {
+        let range = KeyRange { start: from.into(), end: Some(to.into()) };
+        Finding { id: FindingId(id), range, ..hot.clone() }
+    };
+    let mut tracker = Tracker::new();
+    tracker.observe(vec![part("key/00004", "key/00010", 5)], 1_000, 10_000);
+    let parts = [part("key/00004", "key/00006", 6), part("key/00007", "key/00010", 7)];
+    tracker.observe(parts.into(), 2_000, 10_000);
+    assert_eq!(tracker.open().len(), 2);
+    tracker.observe(vec![part("key/00004", "key/00010", 8)], 3_000, 10_000);
+    let open: Vec<FindingId> = tracker.open().iter().map(|found| found.id).collect();
+    assert_eq!((open, tracker.resolved().count()), (vec![FindingId(5)], 0));
+}
+
+#[test]
 fn whoever_looks_late_is_told_what_has_ended_and_the_ids_of_those_who_looked_before() {
     let bounds: Vec<String> = (0..40).map(|at| format!("key/{at:02}")).collect();
     let value = |row: usize, column: usize| {

@@ -67,6 +67,15 @@ impl Tracker {
             taken.insert(finding.id);
             self.open.insert(finding.id, (finding, now_ms));
         }
+        // Parts of what is found as one again have not ended.
+        let part = |known: &Finding| {
+            let whole = |id| self.open.get(id).is_some_and(|(found, _)| goes_on(known, found));
+            !taken.contains(&known.id) && taken.iter().any(whole)
+        };
+        let parts = self.open.values().map(|(known, _)| known).filter(|known| part(known));
+        for id in parts.map(|known| known.id).collect::<Vec<FindingId>>() {
+            self.open.remove(&id);
+        }
         let ended = |(finding, last_ms): &(Finding, u64)| {
             !taken.contains(&finding.id) && now_ms.saturating_sub(*last_ms) >= linger_ms
         };
@@ -92,12 +101,12 @@ impl Tracker {
         self.open.retain(|id, _| kept.contains(id));
     }
 
-    /// The open finding that goes on in `finding`.
+    /// The oldest open finding that goes on in `finding`.
     fn same(&self, finding: &Finding, taken: &BTreeSet<FindingId>) -> Option<FindingId> {
         let candidates = self.open.values().map(|(known, _)| known);
         candidates
             .filter(|known| !taken.contains(&known.id) && goes_on(known, finding))
-            .max_by_key(|known| (known.range.start == finding.range.start, known.id))
+            .min_by_key(|known| (known.since.at_ms, known.id))
             .map(|known| known.id)
     }
 

@@ -83,7 +83,7 @@ fn history(routes: &[RouteSpec], columns: u64, bytes: usize) -> (History, u64) {
     for column in 1..=columns {
         let segment = segment(&layout, routes.len() as u64 * 65_536 / 10_000, &mut numbers);
         cells += segment.cells.len() as u64;
-        let harvest = Harvest { segments: vec![segment], unattributed: Counts::ZERO };
+        let harvest = Harvest { segments: vec![segment], ..Harvest::default() };
         let _ = history.add(START_MS + column * STEP_MS, harvest);
     }
     (history, cells)
@@ -235,7 +235,7 @@ fn flushes() {
     let mut turn = || {
         now_ms += STEP_MS;
         let segments = vec![segment.clone()];
-        let _ = history.add(now_ms, Harvest { segments, unattributed: Counts::ZERO });
+        let _ = history.add(now_ms, Harvest { segments, ..Harvest::default() });
     };
     let (median, longest) = waits(200, &mut turn);
     figure("closing a column of 10,000 cells: median", millis(median), "-");

@@ -95,8 +95,10 @@ fn routes(count: usize, shape: Shape) -> Arc<[RouteSpec]> {
         .collect()
 }
 
+/// Without names of keys, which `benches/hot_keys.rs` measures.
 fn sampler(count: usize, shape: Shape) -> Sampler {
-    let sampler = Sampler::new(SamplerConfig::default()).expect("defaults are valid");
+    let config = SamplerConfig { hot_keys: false, ..SamplerConfig::default() };
+    let sampler = Sampler::new(config).expect("defaults are valid");
     sampler.publish_routes(1, routes(count, shape)).expect("a table");
     sampler
 }
@@ -124,7 +126,8 @@ fn learn(sampler: &Sampler, shape: Shape, rounds: u64) {
 
 /// One route with 64 slots for it, learned from a uniform load.
 fn bucketed(shape: Shape) -> Sampler {
-    let config = SamplerConfig { resolution_slots: 64, ..SamplerConfig::default() };
+    let config =
+        SamplerConfig { resolution_slots: 64, hot_keys: false, ..SamplerConfig::default() };
     let sampler = Sampler::new(config).expect("valid");
     sampler.publish_routes(1, routes(1, shape)).expect("a table");
     let mut stream = Stream(5);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use keyviz_core::hotkeys::{self, HotKey, HotKeysQuery};
 use keyviz_core::{
     GroupId, History, HistoryConfig, Incarnation, KeyRange, Matrix, MatrixSize, NodeId, Op, Query,
     RouteId, RouteSpec, Sampler, SamplerConfig, Series, Term, Window,
@@ -66,6 +67,20 @@ impl Store {
         let size = MatrixSize { rows: 24, columns: 60 };
         Ok(Matrix::local(&self.sampler, &self.history, &query, size, now_ms)?)
     }
+
+    /// The names of the hottest keys, with bounds that always hold.
+    fn print_hot_keys(&self, window: Window) {
+        let (range, series) = (KeyRange::all(), Series::Writes);
+        let query = HotKeysQuery { window, range, series, points: 0 };
+        let view = self.history.view(window, self.sampler.peek());
+        let parts = view.hot_keys(&query, &|| true).expect("nobody gives it up");
+        let hot = hotkeys::merge(parts, 5);
+        for HotKey { bounds, share, .. } in &hot.keys {
+            let (name, share) = (String::from_utf8_lossy(&bounds.key), share * 100.0);
+            println!("{name:>20}  {} to {} writes, {share:.1} %", bounds.lower, bounds.upper);
+        }
+        println!("{:>20}  every key with more than {} is named", "", hot.threshold);
+    }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -89,6 +104,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let matrix = store.matrix(Window { from_ms: start_ms, to_ms: now_ms }, now_ms)?;
     print(&matrix);
+    store.print_hot_keys(Window { from_ms: start_ms, to_ms: now_ms });
     assert_eq!(matrix.total, puts, "every write is in exactly one cell");
     Ok(())
 }

@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 import { css, ramp } from "./colour.js";
 import { copyText } from "./copying.js";
 import { SERIES_NAMES, exact, isBytes, percent, short, span, stamp } from "./format.js";
-import { elide, showEnd, showStart } from "./keys.js";
+import { elide, endOf, isOneKey, showStart } from "./keys.js";
 import { APPORTIONED, BLOCK, CONFLICT, PARTIAL, blocksAt } from "./matrix.js";
 
 /** An element with text or children; text is never markup. */
@@ -54,15 +54,17 @@ export function marksOf({ flags, row }, conflicts) {
     .flatMap(([mark, text]) => (mark === CONFLICT && named.length > 0 ? named : [text]));
 }
 
+const keysOf = (range) =>
+  `${elide(showStart(range.start), 60)}${isOneKey(range) ? " " : " to "}${elide(endOf(range), 60)}`;
+
 /** What was counted together with the cell, in words. */
 export function blockTexts(matrix, place) {
-  const keys = ({ start, end }) => `${elide(showStart(start), 60)} to ${elide(showEnd(end), 60)}`;
   return blocksAt(matrix, place).map((block) => {
     const time = block.columns > 1 ? ` and ${block.columns} columns` : "";
     const beyond = ", which reaches beyond what is shown: at most so many are here";
     const most = block.straddling ? beyond : "";
     const value = short(block.value, matrix.series);
-    return `${value} counted for ${keys(block)}${time} together${most}`;
+    return `${value} counted for ${keysOf(block)}${time} together${most}`;
   });
 }
 
@@ -101,9 +103,8 @@ export function columnText(column, zone) {
 export function spokenCell(matrix, place, zone) {
   const { row, column, value } = cellOf(matrix, place);
   const series = SERIES_NAMES[matrix.series] ?? matrix.series;
-  const keys = `from ${elide(showStart(row.start), 60)} to ${elide(showEnd(row.end), 60)}`;
   const blocks = blockTexts(matrix, place).map((text) => `; ${text}`).join("");
-  return `${exact(value)} ${series}${blocks}, ${keys}, ${columnText(column, zone)}`;
+  return `${exact(value)} ${series}${blocks}, from ${keysOf(row)}, ${columnText(column, zone)}`;
 }
 
 /** What became of a pinned cell whose row or column is another one now; empty: it is the same. */
@@ -146,8 +147,8 @@ export function showTooltip(tooltip, plot, place, x, y, { zone, cluster }) {
       "div",
       {},
       keyElement(showStart(cell.row.start)),
-      " → ",
-      keyElement(showEnd(cell.row.end)),
+      isOneKey(cell.row) ? " " : " → ",
+      keyElement(endOf(cell.row)),
     ),
     element("div", { class: "dim" }, columnText(cell.column, zone)),
     element("div", { class: "dim" }, `${routesText(cell.row)} · ${groupText(cell.row, cluster)}`),
@@ -162,7 +163,8 @@ export function showTooltip(tooltip, plot, place, x, y, { zone, cluster }) {
   tooltip.style.transform = `translate(${Math.round(left)}px, ${Math.round(topmost)}px)`;
 }
 
-function copyButton(label, text) {
+/** A button that copies, and says so. */
+export function copyButton(label, text) {
   const button = element("button", { type: "button" }, label);
   button.addEventListener("click", async () => {
     button.textContent = (await copyText(text)) ? "Copied" : "The browser refused";
@@ -172,7 +174,7 @@ function copyButton(label, text) {
 }
 
 export class Drawer {
-  /** `does`: close(), zoom(row), route(id). */
+  /** `does`: close(), zoom(row), route(id), hotKeys(place, matrix, row, column, signal). */
   constructor(aside, does) {
     this.aside = aside;
     this.does = does;
@@ -211,7 +213,7 @@ export class Drawer {
       "dl",
       {},
       ...pair("From", keyElement(showStart(row.start))),
-      ...pair("To", keyElement(showEnd(row.end))),
+      ...pair("To", keyElement(endOf(row))),
       ...pair("Time", columnText(column, zone)),
       ...pair("Routes", routesText(row)),
       ...pair("Group", row.group === null ? "several" : String(row.group)),
@@ -228,26 +230,16 @@ export class Drawer {
       ...rolePairs(row.roles, cell.rowSum),
     );
     const chart = element("canvas", { role: "img", "aria-label": "The row over the window" });
+    // Before anything that is shown moves.
     const kept = this.keep();
+    const hot = this.hotPlace();
     this.aside.replaceChildren(
-      element(
-        "div",
-        { class: "row" },
-        element("strong", {}, "Pinned cell"),
-        element(
-          "button",
-          {
-            type: "button",
-            class: "quiet",
-            "aria-label": "Let the cell go",
-            onclick: this.does.close,
-          },
-          "✕",
-        ),
-      ),
+      this.head("Pinned cell", "Let the cell go"),
       element("p", { class: "note", role: "status" }, note),
       chart,
       list,
+      element("h3", {}, "Hot keys"),
+      hot,
       ...blockTexts(matrix, place).map((text) => element("p", {}, text)),
       ...marksOf(cell, matrix.conflicts).map((text) => element("p", { class: "dim" }, `▧ ${text}`)),
       element(
@@ -284,7 +276,52 @@ export class Drawer {
     const controller = new AbortController();
     this.controller = controller;
     this.askNodes(matrix, row, counted, role, controller);
+    this.askHotKeys(hot, matrix, row, column, controller);
     if (missing.length > 0) this.askOthers(missing, cell, totals, role, controller);
+  }
+
+  /** The hot keys of all that is shown: after a rectangle was selected, those of it. */
+  showView(matrix, { zone }) {
+    const [first, last] = [matrix.columns[0], matrix.columns.at(-1)];
+    const column = { start: first.start, end: last.end, open: last.open };
+    const row = { start: matrix.rows[0].start, end: matrix.rows.at(-1).end };
+    const name = JSON.stringify([row, column.end - column.start, matrix.series]);
+    if (name !== this.cell) this.known = {};
+    this.cell = name;
+    const kept = this.keep();
+    const hot = this.hotPlace();
+    this.aside.replaceChildren(
+      this.head("Hot keys of this view", "Close"),
+      element(
+        "dl",
+        {},
+        ...pair("From", keyElement(showStart(row.start))),
+        ...pair("To", keyElement(endOf(row))),
+        ...pair("Time", columnText(column, zone)),
+      ),
+      hot,
+    );
+    this.aside.hidden = false;
+    kept();
+    this.controller?.abort();
+    this.controller = new AbortController();
+    this.askHotKeys(hot, matrix, row, column, this.controller);
+  }
+
+  head(title, label) {
+    const looks = { type: "button", class: "quiet", "aria-label": label };
+    const close = element("button", { ...looks, onclick: this.does.close }, "✕");
+    return element("div", { class: "row" }, element("strong", {}, title), close);
+  }
+
+  hotPlace() {
+    const waiting = [element("p", { class: "dim" }, "…")];
+    return element("div", { class: "hot" }, ...(this.known.hot ?? waiting));
+  }
+
+  async askHotKeys(hot, matrix, row, column, controller) {
+    await this.does.hotKeys(hot, matrix, row, column, controller.signal);
+    if (!controller.signal.aborted) this.known.hot = [...hot.childNodes];
   }
 
   /** Which nodes the row was counted by, in the whole window. */

@@ -1,4 +1,4 @@
-// Splits, merges and changes of leaders in the window, as the matrix lists them.
+// Splits, merges, moves and changes of leaders in the window, as the matrix lists them.
 
 import { compareBytes, keyBytes, showStart } from "./keys.js";
 
@@ -16,6 +16,10 @@ function textOf(event) {
   if (event.kind === "leader") {
     const term = event.term === null ? "" : ` in term ${event.term}`;
     return `group ${event.group} is led by node ${event.leader}${term}`;
+  }
+  if (event.kind === "move") {
+    const route = event.retired.join(" and ");
+    return `route ${route} moved from group ${event.fromGroup} to group ${event.group}`;
   }
   const [retired, created] = [event.retired.join(" and "), event.created.join(" and ")];
   return event.kind === "merge"
@@ -40,11 +44,15 @@ function placeOf(matrix, event) {
 
 const SIZE = 5;
 
-/** The shape of a mark: a split parts, a merge joins, a leader stands on one point. */
+/** The shape of a mark: a split parts, a merge joins, a move points on, a leader is one point. */
 function trace(context, kind, x, y) {
   context.beginPath();
   if (kind === "leader") {
     context.arc(x, y, SIZE - 1, 0, 2 * Math.PI);
+  } else if (kind === "move") {
+    context.moveTo(x - SIZE + 1, y - SIZE);
+    context.lineTo(x + SIZE, y);
+    context.lineTo(x - SIZE + 1, y + SIZE);
   } else if (kind === "merge") {
     context.rect(x - SIZE + 1, y - SIZE + 1, 2 * SIZE - 2, 2 * SIZE - 2);
   } else {

@@ -47,6 +47,13 @@ export function showKey(text) {
 export const showStart = (text) => (text === "" ? "(first key)" : showKey(text));
 export const showEnd = (text) => (text === null ? "(end)" : showKey(text));
 
+/** Whether a range holds its first key alone. */
+export const isOneKey = ({ start, end }) =>
+  end !== null && compareBytes(keyBytes(end), [...keyBytes(start), 0]) === 0;
+
+/** The end of a range, for people. */
+export const endOf = (range) => (isOneKey(range) ? "(one key)" : showEnd(range.end));
+
 /** At most `most` characters, with the middle left out: both ends distinguish keys. */
 export function elide(text, most) {
   const chars = Array.from(text);

@@ -4,6 +4,7 @@ import { ApiError, Unreachable, ask, serverNow, setToken } from "./api.js";
 import { changes } from "./events.js";
 import { wireExports } from "./export.js";
 import { fieldTime, parseFieldTime } from "./format.js";
+import { hotKeysWith } from "./hot.js";
 import { KeptRows } from "./rows.js";
 import { Interact } from "./interact.js";
 import { follow, slide } from "./live.js";
@@ -39,6 +40,7 @@ const pointing = new Pointing(plot, look, {
     at("route-tools").elements.find.value = `#${id}`;
     go({ ...state, tab: "routes" });
   },
+  hotKeys: hotKeysWith(() => state.zone, (start, end) => go({ ...state, start, end })),
 });
 
 let state = readState(location.hash);
@@ -368,6 +370,7 @@ const interact = new Interact(plot, {
     if (SERIES_KEYS[name]) adjust({ series: SERIES_KEYS[name] });
     else if (name === "l" || name === "L")
       adjust({ scale: state.scale === "log" ? "linear" : "log" });
+    else if (name === "k" || name === "K") pointing.showHotKeys();
     else if (name === "?") at("help-dialog").showModal();
     else if (COPY_KEYS[name.toLowerCase()]) pointing.copy(COPY_KEYS[name.toLowerCase()]);
   },
@@ -409,6 +412,7 @@ at("theme").addEventListener("click", () =>
 at("back").addEventListener("click", back);
 at("reset").addEventListener("click", reset);
 at("box").addEventListener("click", () => setBoxMode(!interact.boxMode));
+at("hot").addEventListener("click", () => pointing.showHotKeys());
 at("detail").addEventListener("click", () => axis.plan(load));
 at("help").addEventListener("click", () => at("help-dialog").showModal());
 const exports = { png: at("png"), csv: at("csv"), json: at("json") };

@@ -138,6 +138,7 @@ export function readMatrix(json) {
       retired: list(event?.retired ?? [], "retired").map(Number),
       created: list(event?.created ?? [], "created").map(Number),
       group: event?.group_id ?? null,
+      fromGroup: event?.from_group ?? null,
       leader: event?.leader ?? null,
       term: event?.term ?? null,
     })),

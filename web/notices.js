@@ -122,7 +122,7 @@ function problems(matrix, zone) {
     list.push([
       "warn",
       "More changes",
-      `Only the newest ${exact(matrix.events.length)} splits, merges and leader changes are shown.`,
+      `Only the newest ${exact(matrix.events.length)} changes of routes and leaders are shown.`,
     ]);
   }
   return list;

@@ -10,11 +10,16 @@ import { linkTables } from "./tables.js";
 const at = (id) => document.getElementById(id);
 
 export class Pointing {
-  /** `look`: zone, palette, theme, cluster and role of now; `does`: zoom(row), route(id). */
+  /**
+   * `look`: zone, palette, theme, cluster and role of now; `does`: zoom(row), route(id), and
+   * hotKeys(place, matrix, row, column, signal).
+   */
   constructor(plot, look, does) {
     this.plot = plot;
     this.look = look;
     this.drawer = new Drawer(at("drawer"), { close: () => this.unpin(), ...does });
+    /** The drawer has the hot keys of the view. */
+    this.wholeView = false;
     /** The row that the tables highlight: the pinned one, else the one under the pointer. */
     this.linked = null;
     /** Where the cursor is: under the pointer, which stays, or on a cell, which moves. */
@@ -73,16 +78,29 @@ export class Pointing {
     const [row, column] = [plot.matrix.rows[cell.row], plot.matrix.columns[cell.column]];
     plot.pinned = { start: row.start, end: row.end, t0: column.start, t1: column.end };
     plot.cursor = cell;
+    this.wholeView = false;
     this.link(row);
     this.drawer.show(plot.matrix, cell, this.look());
     at("tooltip").hidden = true;
     plot.drawPointer();
   }
 
+  /** Shows the hot keys of all that is shown. */
+  showHotKeys() {
+    const { plot } = this;
+    if (!plot.matrix || plot.matrix.width === 0 || plot.matrix.height === 0) return;
+    plot.pinned = null;
+    this.wholeView = true;
+    this.drawer.showView(plot.matrix, this.look());
+    plot.drawPointer();
+  }
+
   /** The pinned cell in the matrix of now, with its new counts. */
   followPin() {
     const { plot } = this;
-    if (at("drawer").hidden || !plot.pinned) return;
+    if (at("drawer").hidden) return;
+    if (this.wholeView) this.showHotKeys();
+    if (!plot.pinned) return;
     const cell = plot.pinnedCell();
     if (!cell) {
       this.drawer.leave();
@@ -96,6 +114,7 @@ export class Pointing {
 
   unpin() {
     this.plot.pinned = null;
+    this.wholeView = false;
     this.drawer.hide();
     this.plot.drawPointer();
     this.plot.overlay.focus();

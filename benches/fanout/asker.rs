@@ -11,11 +11,14 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use keyviz_catalog::AppliedCatalog;
+use keyviz_core::hotkeys::HotKeysQuery;
 use keyviz_core::query::{ColumnPlan, RowAxis};
 use keyviz_core::wire::PackedColumns;
 use keyviz_core::{NodeId, Query, Series};
 use keyviz_directory::{Directory, MemberAddress};
-use keyviz_fanout::{Fanout, FanoutParts, MatrixRequest, PeerMatrix, PeerTotals, RoundError};
+use keyviz_fanout::{
+    Fanout, FanoutParts, MatrixRequest, NodeHotKeys, PeerMatrix, PeerTotals, RoundError,
+};
 use keyviz_peer::PeerClient;
 use keyviz_raft::{Peers, PeersOptions};
 
@@ -56,6 +59,14 @@ impl PeerMatrix for Counting {
             Ok(parts)
         }
         .boxed()
+    }
+
+    fn hot_keys(
+        &self,
+        to: NodeId,
+        query: Arc<HotKeysQuery>,
+    ) -> BoxFuture<'static, Result<NodeHotKeys, RoundError>> {
+        self.client.hot_keys(to, query)
     }
 }
 

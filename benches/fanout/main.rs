@@ -11,13 +11,16 @@
 //! process of its own, which leads nothing, so that its memory and its time on a core are its own;
 //! the nodes share the cores with it.
 //!
-//! `cargo bench --bench fanout`; a part by its name: `-- three`, `-- hundred`, `-- curves DIR`
+//! Hot keys: three nodes and a day of columns with 5,000 writes each, zipf over a million keys.
+//!
+//! `cargo bench --bench fanout`; a part: `-- three`, `-- hot`, `-- hundred`, `-- curves DIR`
 //! (also draws the two curves into DIR). Without `--bench`, as in `cargo test --bench fanout`, all
 //! of it small and once.
 
 mod asker;
 mod counting;
 mod curves;
+mod hot;
 mod nodes;
 mod plot;
 
@@ -51,12 +54,15 @@ fn main() {
         false => Size { columns: 48, nodes: 10, runs: 1 },
     };
     let wanted = |part: &str| {
-        let parts = ["three", "hundred", "curves"];
+        let parts = ["three", "hot", "hundred", "curves"];
         let named = |argument: &String| parts.contains(&argument.as_str());
         !arguments.iter().any(named) || arguments.iter().any(|argument| argument == part)
     };
     if wanted("three") {
         three_nodes(size);
+    }
+    if wanted("hot") {
+        hot::run(size);
     }
     if wanted("hundred") || wanted("curves") {
         let folder = arguments.iter().skip_while(|argument| *argument != "curves").nth(1);

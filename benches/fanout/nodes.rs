@@ -124,7 +124,7 @@ impl Node {
         let counted = |(_, counts): &(u32, Counts)| *counts != Counts::ZERO;
         let cells = (0..).zip(counts.iter().copied()).filter(counted).collect();
         let segment = Segment { layout: Arc::clone(layout), cells };
-        let harvest = Harvest { segments: vec![segment], unattributed: Counts::ZERO };
+        let harvest = Harvest { segments: vec![segment], ..Harvest::default() };
         let column = self.column.fetch_add(1, Ordering::Relaxed) + 1;
         let _ = self.local.history().add(START_MS + column * STEP_MS, harvest);
     }

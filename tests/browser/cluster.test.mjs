@@ -175,6 +175,31 @@ describe("the page of a real cluster", { skip, concurrency: false }, () => {
     assert.match(said, new RegExp(`Writes\\s+${rows[row].values[column]}\\b`));
   });
 
+  test("ten seconds: the page, its brightest cell, and the name, the share and the beginning of its hottest key", async () => {
+    const opened = Date.now();
+    await open(`#${window_}`);
+    const { rows, columns } = await cluster.ask(1, "matrix", asPage());
+    const sums = rows.map((row) => row.values.reduce((sum, value) => sum + value, 0));
+    const row = sums.indexOf(Math.max(...sums));
+    const column = rows[row].values.indexOf(Math.max(...rows[row].values));
+    const { x, y, width, height } = await area();
+    await page.click(x + (width * (column + 0.5)) / columns.length, y + (height * (row + 0.5)) / rows.length);
+    await page.until("document.querySelectorAll('#drawer .hot-keys li').length > 0");
+    const took = Date.now() - opened;
+    // What was written to that row in that column, by key.
+    const cell = { start: rows[row].start, ...(rows[row].end === null ? {} : { end: rows[row].end }) };
+    const [from_ms, to_ms] = [columns[column].start_ms, columns[column].end_ms];
+    const { keys } = await cluster.ask(2, "hotkeys", { series: "writes", from_ms, to_ms, ...cell });
+    const said = await textOf("#drawer .hot-keys li");
+    assert.ok(keys.length > 0 && said.includes(keys[0].key), `${keys[0]?.key} in ${said}`);
+    assert.match(said, new RegExp(`${keys[0].lower} writes, \\d+ %`));
+    assert.match(said, /since \S+/);
+    assert.ok(keys.reduce((sum, key) => sum + Number(key.lower), 0) <= rows[row].values[column]);
+    assert.match(await textOf("#drawer"), /Every key with more than \d+ of \d+ writes is listed/);
+    console.log(`from opening the page to the name of the hottest key: ${took} ms`);
+    if (process.env.KEYVIZ_PICTURES) await page.screenshot(`${process.env.KEYVIZ_PICTURES}/hot-keys.png`);
+  });
+
   test("a deep link restores the view on another node", async () => {
     const link = `#${window_}&series=reads&start=order%2F5&end=user%2F&rows=64&columns=240&scale=linear&palette=sea&zone=utc`;
     await open(link);

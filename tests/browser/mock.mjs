@@ -124,6 +124,7 @@ export class Mock {
       return undefined;
     }
     if (name === "matrix") return send(200, this.matrix(parameters));
+    if (name === "hotkeys") return send(200, this.hotKeys(parameters));
     if (name === "routes") return send(200, { catalog_version: this.version(), routes: this.routes() });
     if (name === "cluster") return send(200, this.cluster());
     return send(404, { code: "NOT_FOUND", message: `there is no API call ${name}` });
@@ -152,6 +153,20 @@ export class Mock {
     this.changed.push([name, JSON.parse(await bodyOf(request))]);
     if (this.mood.refuse) send(409, { code: "ABORTED", message: this.mood.refuse });
     else send(200, { catalog_version: 2, created: [], retired: [] });
+  }
+
+  /** Two keys of the range: one that is exact, and one that is hostile and has bounds. */
+  hotKeys(parameters) {
+    const [from, to] = [Number(parameters.from_ms), Number(parameters.to_ms)];
+    const points = Array.from({ length: Number(parameters.points ?? 0) }, (_, at) => at);
+    const key = (name, lower, upper) => ({
+      key: name, lower, upper, share: lower / 1_000, bytes: 64 * lower, first_ms: from, last_ms: to, points,
+    });
+    return {
+      series: parameters.series, from_ms: from, to_ms: to, threshold: 7, max_error: 3, operations: 1_000,
+      keys: [key(`${parameters.start ?? ""}hot`, 310, 310), key("<img src=x onerror=alert(1)>", 40, 43)],
+      partial: Boolean(this.mood.missing), hashed: false, nodes: [], responded: 3, expected: 3,
+    };
   }
 
   version() {

@@ -317,6 +317,41 @@ describe("the page", { skip, concurrency: false }, () => {
     await asked((q) => q.start?.startsWith("order/") && q.end?.startsWith("order/"), "the row's range");
   });
 
+  test("a pinned cell names its hot keys, with bounds and what is not listed", async () => {
+    await open("#from=1700000000000&to=1700003600000&refresh=off");
+    const { x, y, width, height } = await area();
+    await page.click(x + width * 0.5, y + height * 0.3);
+    await page.until("document.querySelectorAll('#drawer .hot-keys li').length === 2");
+    const said = await textOf("#drawer");
+    for (const part of [/Hot keys/, /order\/0000\d\dhot/, /310 writes, 31 %/, /40 to 43 writes/,
+      /<img src=x onerror=alert\(1\)>/, /Every key with more than 7 of 1,000 writes is listed\./]) {
+      assert.match(said, part);
+    }
+    assert.equal(await page.run("document.querySelectorAll('#drawer img').length"), 0, "keys are text");
+    assert.ok(await page.run("document.querySelectorAll('#drawer .hot-bars rect').length > 0"));
+    await page.run("[...document.querySelectorAll('#drawer button')].find((b) => b.textContent === 'Only this key').click()");
+    await asked((q) => /^order\/0000\d\dhot$/.test(q.start ?? "") && /^hex:[0-9a-f]+00$/.test(q.end ?? ""), "one key");
+  });
+
+  test("a selected rectangle names its hot keys", async () => {
+    await open("#from=1700000000000&to=1700003600000&refresh=off");
+    const { x, y, width, height } = await area();
+    await page.drag(x + width * 0.25, y + height * 0.25, x + width * 0.5, y + height * 0.6, SHIFT);
+    await page.until("new URLSearchParams(location.hash.slice(1)).has('start')");
+    await loaded();
+    await page.run("document.getElementById('hot').click()");
+    await page.until("document.querySelectorAll('#drawer .hot-keys li').length === 2");
+    const shown = await hashOf();
+    const cell = mock.asked.filter((each) => each.name === "hotkeys").at(-1).parameters;
+    assert.deepEqual([cell.start, cell.end], [shown.start, shown.end]);
+    const whole = lastAsked();
+    assert.ok(Number(cell.from_ms) >= 1700000000000 + 600_000 && Number(cell.to_ms) <= 1700003600000 - 1_200_000,
+      JSON.stringify([cell, whole]));
+    assert.match(await textOf("#drawer"), /Hot keys of this view/);
+    await page.run("document.querySelector('#drawer button[aria-label=Close]').click()");
+    assert.equal(await hidden("#drawer"), true);
+  });
+
   test("honest_partiality a missing node raises the banner and hatches its cells", async () => {
     await open("#from=1700000000000&to=1700003600000&theme=dark&scale=linear");
     const lit = () => page.run(`(() => {

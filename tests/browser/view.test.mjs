@@ -5,7 +5,8 @@ import { test } from "node:test";
 import { timeMarks } from "../../web/axes.js";
 import { sharesText } from "../../web/details.js";
 import { further } from "../../web/further.js";
-import { compareBytes, keyBytes, keyText } from "../../web/keys.js";
+import { after } from "../../web/hot.js";
+import { compareBytes, endOf, keyBytes, keyText } from "../../web/keys.js";
 
 process.env.TZ = "Europe/Berlin";
 
@@ -41,6 +42,17 @@ test("a key is written so that its bytes can be read again", () => {
     assert.deepEqual([...keyBytes(keyText(Uint8Array.from(bytes)))], bytes);
   }
   assert.equal(keyText(Buffer.from("näv")), "näv");
+});
+
+test("a row of one key says so, and the range of one key is that row", () => {
+  for (const key of ["", "user/1", "hex:ff00", "näv"]) {
+    assert.equal(endOf({ start: key, end: after(key) }), "(one key)");
+    assert.equal(endOf({ start: `${key}00`, end: after(key) }) === "(one key)", false);
+  }
+  assert.equal(after("x".repeat(4_095) + "y"), `hex:${"78".repeat(4_095)}7a`, "no key is longer");
+  assert.equal(after(`hex:61${"ff".repeat(4_095)}`), "hex:62");
+  assert.equal(endOf({ start: "a", end: null }), "(end)");
+  assert.equal(endOf({ start: "a", end: "b" }), "b");
 });
 
 test("ids beyond 2^53 keep all their digits", () => {

@@ -131,6 +131,7 @@ pub(crate) fn setup() -> impl Strategy<Value = Setup> {
                     max_member_routes_per_slot,
                     resolution_slots,
                     shards: 2,
+                    ..SamplerConfig::default()
                 },
                 history: HistoryConfig { step_ms, columns, bytes: MIN_HISTORY_BYTES },
             }

@@ -4,6 +4,7 @@
 //! `KEYVIZ_CASES` says how many histories each law is tried on; a long run takes 10,000 in release.
 
 mod actions;
+mod hot_keys;
 mod measured;
 mod world;
 

@@ -49,7 +49,7 @@ pub struct Cluster {
     /// Variables added to each node's environment.
     pub environment: Vec<Vec<(OsString, OsString)>>,
     /// Nodes that joined, and through which address.
-    pub(super) joined: BTreeMap<usize, String>,
+    pub joined: BTreeMap<usize, String>,
     /// The folders have nodes already, so nodes are started without `--bootstrap`.
     pub restarts_only: bool,
     pub(super) nodes: Vec<Option<Child>>,

@@ -1,7 +1,9 @@
 //! What each operation counts, as `docs/concepts.md` says, on real processes.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::hot_keys::keys;
 use crate::support::{Cluster, eventually, http_get, stderr};
 use bytes::Bytes;
 use keyviz_proto as proto;
@@ -157,6 +159,19 @@ fn once_each_operation_counts_what_the_concepts_say() {
     counts("a scan that ends in the first route", [1, 0, 2, 0], &mut |client| {
         runtime.block_on(scanned(client, scan("", 1, false))).len() == 1
     });
+
+    // Hot keys: the same, of the key that each names, a scan and a range delete of their first in
+    // each route.
+    let exact = |counts: &[(&str, u64)]| -> BTreeMap<String, (u64, u64)> {
+        counts.iter().map(|(key, count)| ((*key).to_owned(), (*count, *count))).collect()
+    };
+    let writes = exact(&[("", 1), ("a", 4), ("b", 4), ("m", 1), ("none", 1), ("x", 1)]);
+    let reads = exact(&[("", 4), ("a", 1), ("m", 3), ("none", 1)]);
+    for (series, expected) in [("writes", writes), ("reads", reads)] {
+        let answer = cluster.json(&["hot", "--series", series]);
+        assert_eq!(keys(&answer), expected, "{series}");
+        assert_eq!((&answer["threshold"], &answer["partial"]), (&0.into(), &false.into()));
+    }
 }
 
 #[test]

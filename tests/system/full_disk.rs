@@ -4,11 +4,12 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::Value;
 
 use crate::support::disk::SmallDisk;
-use crate::support::{Cluster, eventually, http_get, stderr};
+use crate::support::{Cluster, KEYVIZ, eventually, http_get, stderr};
 
 /// An eighth of it is the floor.
 const DISK_BYTES: u64 = 160 << 20;
@@ -155,4 +156,43 @@ fn no_harm_a_full_disk_makes_the_nodes_read_only_in_words_and_room_makes_them_wr
     let rows = cluster.run(&["scan", "k", "l", "--keys-only", "--format", "json"]);
     assert!(rows.status.success(), "{}", stderr(&rows));
     assert!(String::from_utf8_lossy(&rows.stdout).lines().count() as u64 >= acknowledged);
+}
+
+/// A disk of this size gets a floor of 24 MiB, and a node lets 64 MiB of writes be in progress.
+const SMALL_DISK_BYTES: u64 = 192 << 20;
+
+/// Load of values up to the largest until disks of their own are full: what is accepted fits.
+fn fills_without_a_fault(nodes: usize, value: &str) {
+    let mut cluster = Cluster::prepare(nodes, &["--groups", "2"]);
+    let mut disks = Vec::new();
+    for node in 0..nodes {
+        let Some(disk) = SmallDisk::mount(&cluster.data(node), SMALL_DISK_BYTES) else {
+            return;
+        };
+        disks.push(disk);
+        cluster.spawn(node);
+    }
+    cluster.wait_until_serving();
+    let flags = ["load", "--duration", "6s", "--clients", "64", "--read-ratio", "0"];
+    let more = ["--value-bytes", value, "--format", "json", "--node", &cluster.grpc.join(",")];
+    let load = Command::new(KEYVIZ).args(flags).args(more).output().expect("load runs");
+    let told = String::from_utf8_lossy(&load.stdout).into_owned();
+    let report: Value = serde_json::from_str(&told).unwrap_or_else(|_| panic!("{told}"));
+    let errors = report["errors_by_kind"].as_object().unwrap_or_else(|| panic!("{told}"));
+    assert!(!errors.contains_key("INTERNAL"), "{value} on {nodes}: {told}");
+    for (node, disk) in disks.iter().enumerate() {
+        assert_eq!(metric(&cluster, node, "keyviz_storage_fault"), 0, "{value} on {nodes}");
+        assert!(free(disk) > 0, "{value} on {nodes}: node {}", node + 1);
+        assert!(free(disk) < SMALL_DISK_BYTES / 2, "{value} on {nodes}: {told}");
+    }
+    assert!(cluster.ended().is_empty(), "no node gave up");
+    let found = cluster.run(&["scan", "", "--limit", "1", "--keys-only"]);
+    assert!(found.status.success(), "{}", stderr(&found));
+}
+
+#[test]
+fn no_harm_large_values_fill_a_small_disk_without_a_fault() {
+    fills_without_a_fault(1, "1MiB");
+    fills_without_a_fault(3, "256KiB");
+    fills_without_a_fault(3, "1MiB");
 }

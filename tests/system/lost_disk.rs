@@ -167,6 +167,45 @@ fn no_lost_write_after_a_voters_folder_went_back() {
     refuses_itself(&cluster, rolled, behind, "went back");
 }
 
+/// The others learn what was forgotten from a member that comes later: the leader is refused while
+/// it leads, and its connections are open.
+#[test]
+fn no_harm_a_leader_that_is_found_out_leads_no_longer() {
+    let mut cluster = Cluster::start(3, ONE_GROUP);
+    let (rolled, behind, leader) = roles(&cluster);
+    cluster.stop(behind);
+    let copied = cluster.folder.path().join("copy");
+    copy_running(&cluster, rolled, &copied);
+    put_keys(&cluster, leader, "acknowledged");
+    std::thread::sleep(MARKS);
+    cluster.kill(leader);
+    cluster.kill(rolled);
+    put_back(&copied, &cluster.data(rolled));
+    cluster.spawn(behind);
+    cluster.spawn(rolled);
+    let id = (rolled + 1).to_string();
+    eventually("the member that went back leads the catalog", || {
+        let moved = cluster.run_on(behind, &["cluster", "transfer-leader", "0", &id]);
+        moved.status.success() || leader_of_the_catalog(&cluster, behind) == rolled as u64 + 1
+    });
+    cluster.spawn(leader);
+    refuses_itself(&cluster, rolled, leader, "went back");
+    eventually("another member leads the catalog", || {
+        let now = leader_of_the_catalog(&cluster, behind);
+        now != 0 && now != rolled as u64 + 1
+    });
+    assert!(cluster.ended().is_empty(), "the refused one still runs");
+}
+
+/// 0: none.
+fn leader_of_the_catalog(cluster: &Cluster, index: usize) -> u64 {
+    let status = cluster.run_on(index, &["cluster", "status", "--format", "json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
+    let groups = status["groups"].as_array().cloned().unwrap_or_default();
+    let catalog = groups.iter().find(|group| group["group_id"] == 0);
+    catalog.and_then(|group| group["leader"].as_u64()).unwrap_or(0)
+}
+
 #[test]
 fn no_lost_write_after_a_running_voters_folder_was_copied_and_put_back() {
     let mut cluster = Cluster::start(3, ONE_GROUP);
@@ -371,6 +410,15 @@ fn folders_that_do_not_fit_are_refused_or_harmless() {
         error.contains("belongs to cluster")
     });
     assert!(!is_ready(&cluster.http[one]));
+    // It knows other nodes by the ids of these; what it says of them is of its own cluster.
+    for _ in 0..3 {
+        std::thread::sleep(MARKS);
+        for node in (0..3).filter(|node| *node != one) {
+            let answer = http_answer(&cluster.http[node], "/readyz").unwrap_or_default();
+            assert!(answer.starts_with("HTTP/1.1 200"), "node {}: {answer}", node + 1);
+        }
+    }
+    put_keys(&cluster, leader, "beside a foreign folder");
     cluster.kill(one);
     put_back(&current, &data);
     cluster.spawn(one);

@@ -20,6 +20,8 @@ mod docs;
 mod edge;
 mod findings;
 mod full_disk;
+mod hot_keys;
+mod hot_ledger;
 mod leaders;
 #[cfg(target_os = "linux")]
 mod limits;
@@ -31,6 +33,9 @@ mod members;
 mod memory;
 mod monitoring;
 mod moved;
+mod moves;
+mod moves_killed;
+mod moves_mixed;
 mod readiness;
 mod replaced;
 mod request_ids;

@@ -1,6 +1,7 @@
 //! Law 9 where a majority is lost for good: what the surviving folders hold becomes a new cluster.
 
 use std::fs;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -142,4 +143,58 @@ fn what_cannot_be_salvaged_is_refused_in_words() {
     let cp = std::process::Command::new("cp").arg("-a").arg(&one).arg(&copied).status();
     assert!(cp.expect("cp runs").success());
     refused(&["--data", text(&one), "--data", text(&copied)], "are both folders of node 1");
+}
+
+/// A disk that went back forms a majority with one that missed everything, and they replace what
+/// was acknowledged before: a later term is no reason to prefer their logs.
+#[test]
+fn no_lost_write_folders_that_contradict_each_other_are_not_salvaged_together() {
+    let mut cluster = Cluster::start(3, &["--groups", "1"]);
+    put_keys(&cluster, 0);
+    cluster.stop(2);
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let old = place.path().join("old");
+    cluster.stop(1);
+    let copied = Command::new("cp").arg("-a").arg(cluster.data(1)).arg(&old).status();
+    assert!(copied.expect("cp runs").success());
+    cluster.spawn(1);
+    for n in 0..20 {
+        let key = format!("later{n}");
+        eventually("a majority takes it", || cluster.run(&["put", &key, "x"]).status.success());
+        std::thread::sleep(std::time::Duration::from_millis(150));
+    }
+    cluster.kill(0);
+    cluster.kill(1);
+    fs::remove_dir_all(cluster.data(1)).expect("the folder is ours");
+    fs::rename(&old, cluster.data(1)).expect("the folder is ours");
+    cluster.spawn(2);
+    cluster.spawn(1);
+    eventually("the two take a write", || {
+        cluster.run_on(2, &["put", "after", "x"]).status.success()
+    });
+    cluster.kill(1);
+    cluster.kill(2);
+
+    let file = place.path().join("salvaged.backup");
+    let folders: Vec<_> = (0..3).map(|index| cluster.data(index)).collect();
+    let with = |nodes: &[usize], more: &[&str]| {
+        let data = nodes.iter().flat_map(|node| ["--data", text(&folders[*node])]);
+        salvage(&data.chain(["--out", text(&file)]).chain(more.iter().copied()).collect::<Vec<_>>())
+    };
+    let (code, words, _) = with(&[0, 1, 2], &[]);
+    assert_eq!(code, Some(1), "{words}");
+    assert!(words.contains("cannot be used together"), "{words}");
+    let (code, words, plan) = with(&[0, 2], &[]);
+    assert_eq!(code, Some(1), "{words} {plan}");
+    assert!(words.contains("has another entry there, or lacks it"), "{words}");
+    assert!(words.contains("one folder at a time") && !file.exists(), "{words}");
+
+    let (_, _, plan) = with(&[0], &[]);
+    let id = plan["cluster_id"].as_str().expect("the id").to_owned();
+    let (code, words, _) = with(&[0], &["--accept-loss", &id]);
+    assert_eq!(code, Some(0), "{words}");
+    let new = restored(1, &file);
+    for n in 0..20 {
+        assert!(new.run(&["get", &format!("later{n}")]).status.success(), "later{n}");
+    }
 }

@@ -60,6 +60,15 @@ impl Nemesis<'_> {
             copy(&copied, &data);
             std::fs::remove_dir_all(&copied).expect("the copy is ours");
         }
+        // With its folder the node lost the addresses of the members, and those on its command line
+        // may all have been replaced since.
+        let others = || self.members.iter().copied().filter(|member| *member != node);
+        let is_first = |node: usize| !self.cluster.joined.contains_key(&node);
+        let knows_one = is_first(node) && others().any(is_first);
+        if let Some(through) = others().next().filter(|_| !knows_one) {
+            let through = self.cluster.grpc[through].clone();
+            self.cluster.joined.insert(node, through);
+        }
         let told_before = self.cluster.log(node).len();
         self.start_member(at);
         let mut ended = false;

@@ -164,3 +164,12 @@ fn the_checker_decides_long_histories_with_many_at_once_and_many_unknown() {
         assert!(check(&history).is_err(), "seed {seed}: a value of nobody");
     }
 }
+
+#[test]
+fn what_nobody_saw_does_not_make_a_history_undecided() {
+    // The search tries the other order of the two puts first, and would then try each set of the
+    // unknown ones to explain what was found.
+    let mut history: Vec<Event> = (0..24).map(|at| unknown(Op::Put(100 + at), at)).collect();
+    history.extend([put(1, 50, 54), put(2, 50, 55), get(Some(1), 60, 61)]);
+    assert_good("twenty-four unknown writes that nobody saw", &history);
+}

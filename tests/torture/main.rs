@@ -3,6 +3,7 @@
 //! Sixteen clients put, get (linearizable and by lease), compare-and-swap and delete a few keys, at
 //! any node, while processes are killed, paused and restarted, links are cut, one way too, delayed
 //! and broken, disks fill up, files are damaged, and folders are emptied or put back from copies.
+//! Meanwhile routes move from group to group.
 //! Afterwards every key's history must be linearizable, every acknowledged write among them, and
 //! the totals of the matrix must lie within what the clients were told.
 //!
@@ -21,6 +22,7 @@ mod linear;
 mod linear_tests;
 mod nemesis;
 mod net;
+mod operator;
 #[path = "../support/record.rs"]
 mod record;
 mod record_tests;
@@ -123,12 +125,14 @@ fn no_lost_write_and_linearizable_and_conservation_under_faults() {
     let clients: Vec<_> = (0..CLIENTS)
         .map(|id| runtime.spawn(Client::new(workload.clone(), id, seed).run()))
         .collect();
+    let operator = runtime.spawn(operator::run(workload.clone(), seed));
     let faults = inflict(&mut nemesis, Schedule::new(seed, NODES, long), lasting);
     nemesis.cluster.wait_until_serving();
     workload.stop();
     for client in clients {
         runtime.block_on(client).expect("a client found a value that nobody wrote");
     }
+    let moves = runtime.block_on(operator).expect("all moves come to their end");
     runtime.block_on(workload.read_all());
     check_histories(&workload, &again);
     check_counts(&nemesis, apart);
@@ -136,7 +140,8 @@ fn no_lost_write_and_linearizable_and_conservation_under_faults() {
     println!(
         "torture: passed with seed {seed}: {faults} faults, {} kills, {} nodes replaced, \
          {} writes and {} \
-         reads acknowledged, {} writes of unknown outcome, {} refused, {} keys",
+         reads acknowledged, {} writes of unknown outcome, {} refused, {} keys, {} routes moved \
+         and {} moves abandoned",
         nemesis.kills.len(),
         nemesis.replaced.len(),
         tally.write_acks.len(),
@@ -144,6 +149,8 @@ fn no_lost_write_and_linearizable_and_conservation_under_faults() {
         tally.unknown_writes,
         tally.refused,
         workload.histories().len(),
+        moves.moved,
+        moves.abandoned,
     );
 }
 

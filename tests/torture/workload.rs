@@ -104,13 +104,19 @@ impl Workload {
         address.clone_into(&mut self.nodes.lock().expect("no panic under it")[at]);
     }
 
-    fn nodes(&self) -> Vec<String> {
+    /// Where the members are to be asked now.
+    pub fn nodes(&self) -> Vec<String> {
         self.nodes.lock().expect("no panic under it").clone()
     }
 
     /// Lets the clients end.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the clients are to end.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     /// The histories of all keys.

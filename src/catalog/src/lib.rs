@@ -10,6 +10,7 @@ pub mod fuzzing;
 mod limits;
 mod machine;
 mod members;
+mod moves;
 mod routes;
 mod watch;
 
@@ -38,6 +39,12 @@ pub use members::placement::{
 };
 pub use members::plan::{BootstrapPlan, PlanError, plan_bootstrap};
 pub use members::relocate::{RelocateError, Relocated};
+pub use moves::apply::MoveApplied;
+pub use moves::command::MoveCommand;
+pub use moves::error::MoveError;
+pub use moves::record::{
+    EndedMove, MAX_ENDED_MOVES, MAX_MOVES, MoveId, MovePhase, RouteMove, RouteMoves,
+};
 pub use routes::log::{Changes, ChangesError};
 pub use routes::past::{PastRoutes, RouteEvent, RouteEvents};
 pub use routes::route::{Delta, DeltaKind, Kin, Origin, Retired, Route};

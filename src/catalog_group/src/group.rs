@@ -7,7 +7,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
-use keyviz_catalog::{AppliedCatalog, CatalogCommand, CatalogError, CodecError, Delta};
+use keyviz_catalog::{
+    AppliedCatalog, CatalogCommand, CatalogError, CodecError, Delta, MoveCommand, MoveError,
+};
 use keyviz_types::{GroupId, NodeId};
 
 use keyviz_raft::{Attempts, Group, Groups, KnownLeader, ProposeError};
@@ -20,6 +22,9 @@ pub enum CatalogChangeError {
     /// The catalog refused.
     #[error(transparent)]
     Refused(#[from] CatalogError),
+    /// The catalog refused a move.
+    #[error(transparent)]
+    MoveRefused(#[from] MoveError),
     /// The command is larger than the log takes.
     #[error("the change is too large: {reason}")]
     TooLarge {
@@ -129,6 +134,20 @@ impl CatalogGroup {
     ) -> Result<Delta, CatalogChangeError> {
         let encoded = Bytes::from(command.encode()?);
         let deadline = Instant::now() + timeout;
+        let reply = self.propose(encoded, has_request_id(command), deadline).await?;
+        let delta = replies::decode::<Result<Delta, CatalogError>>(&reply)??;
+        self.wait_applied(delta.version, deadline).await;
+        Ok(delta)
+    }
+
+    /// The state machine's reply to a command that is proposed once, through the leader. Only where
+    /// it is `repeatable` it is sent again after an unknown outcome.
+    pub(crate) async fn propose(
+        &self,
+        encoded: Bytes,
+        repeatable: bool,
+        deadline: Instant,
+    ) -> Result<Bytes, CatalogChangeError> {
         let mut attempts = Attempts::until(deadline);
         let mut hint = None;
         // Once an attempt may have taken effect, a later refusal does not prove that none did.
@@ -140,13 +159,9 @@ impl CatalogGroup {
                 Some(leader) => self.peers.propose(leader, encoded.clone()).await,
             };
             let failure = match outcome {
-                CatalogOutcome::Done(reply) => {
-                    let delta = replies::decode::<Result<Delta, CatalogError>>(&reply)??;
-                    self.wait_applied(delta.version, deadline).await;
-                    return Ok(delta);
-                }
+                CatalogOutcome::Done(reply) => return Ok(reply),
                 CatalogOutcome::Unknown(reason) => {
-                    if !has_request_id(command) {
+                    if !repeatable {
                         return Err(CatalogChangeError::Unknown { reason });
                     }
                     unknown = Some(reason);
@@ -181,10 +196,7 @@ impl CatalogGroup {
         let Some(group) = self.groups.get(GroupId::CATALOG) else {
             return Ok(CatalogOutcome::NotLeader(None));
         };
-        let mut command = CatalogCommand::decode(encoded)
-            .map_err(|error| CatalogChangeError::Undecodable { reason: error.to_string() })?;
-        stamp(&mut command, (self.now_ms)());
-        match group.propose(Bytes::from(command.encode()?)).await {
+        match group.propose(stamped(encoded, (self.now_ms)())?).await {
             Ok(proposed) => Ok(CatalogOutcome::Done(proposed.reply)),
             Err(ProposeError::NotLeader { leader }) => {
                 Ok(CatalogOutcome::NotLeader(node_of(&leader)))
@@ -240,6 +252,20 @@ fn has_request_id(command: &CatalogCommand) -> bool {
             !request_id.is_empty()
         }
     }
+}
+
+/// The command in `encoded` with the time of its proposal.
+fn stamped(encoded: &Bytes, now_ms: u64) -> Result<Bytes, CatalogChangeError> {
+    let undecodable =
+        |error: CodecError| CatalogChangeError::Undecodable { reason: error.to_string() };
+    if let Some(command) = MoveCommand::decode(encoded) {
+        let mut command = command.map_err(undecodable)?;
+        command.stamp(now_ms);
+        return Ok(Bytes::from(command.encode()?));
+    }
+    let mut command = CatalogCommand::decode(encoded).map_err(undecodable)?;
+    stamp(&mut command, now_ms);
+    Ok(Bytes::from(command.encode()?))
 }
 
 fn stamp(command: &mut CatalogCommand, now_ms: u64) {

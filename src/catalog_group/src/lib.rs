@@ -4,6 +4,7 @@
 mod disks;
 mod group;
 mod machine;
+mod moves;
 mod placement;
 mod replies;
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use keyviz_catalog::{
     AppliedCatalog, Catalog, CatalogCommand, CodecError, Delta, DeltaKind, DiskCommand,
-    PlaceCommand, RecordChange, Retention,
+    MoveCommand, PlaceCommand, RecordChange, Retention,
 };
 use keyviz_raft::{Batch, Keyspace, LogPosition, Machine, MachineError, PageLimit};
 
@@ -89,6 +89,16 @@ impl Machine for CatalogMachine {
             }
             return Ok(replies::encode(&recorded.map(drop)));
         }
+        if let Some(command) = MoveCommand::decode(command) {
+            let applied = self.applied.apply_move(&command.map_err(corrupt)?);
+            if let Ok(applied) = &applied {
+                for record in &applied.records {
+                    put_record(batch, record)?;
+                }
+                self.unpublished.extend(applied.delta.clone());
+            }
+            return Ok(replies::encode(&applied.map(|applied| applied.id)));
+        }
         let command = CatalogCommand::decode(command).map_err(corrupt)?;
         let outcome = self.applied.apply(command);
         if let Ok(applied) = &outcome {
@@ -105,6 +115,8 @@ impl Machine for CatalogMachine {
     fn written(&mut self, _keyspace: &Keyspace, last: LogPosition) {
         self.applied.publish_placement();
         self.applied.publish_disks();
+        // Before the routes: who sees a route in its new group knows since which entry it is there.
+        self.applied.publish_moves();
         if let Err(error) = self.publish() {
             // The hub refused the change whole; subscribers keep the table they had.
             tracing::error!(at = %last, %error, "an applied catalog change could not be published");

@@ -16,6 +16,7 @@ use super::CliError;
 use super::client::{Client, Effect, NodeArgs};
 use super::data::kv::OneFormat;
 use super::flags::values::{self, Address};
+use super::routes::move_words;
 use super::terminal::{output, text};
 pub(super) use current::status;
 use keyviz_json::{ClusterJson, NodeIdJson};
@@ -327,6 +328,9 @@ fn print_tables(out: &mut impl Write, status: &proto::ClusterStatus) -> std::io:
     }
     if let Some(left) = left.filter(|_| status.moves.is_empty()) {
         writeln!(out, "\n{left}")?;
+    }
+    for moving in &status.route_moves {
+        writeln!(out, "\n{}", move_words(moving))?;
     }
     Ok(())
 }

@@ -56,9 +56,10 @@ impl CliError {
             }
             CliError::NoLeader(_) => Exit::Unreachable,
             CliError::Replace(ReplaceError::NotAMember(_)) => Exit::NotFound,
-            CliError::NotSwapped { .. } | CliError::Replace(_) | CliError::NotConfirmed(_) => {
-                Exit::Refused
-            }
+            CliError::NotSwapped { .. }
+            | CliError::MoveAbandoned { .. }
+            | CliError::Replace(_)
+            | CliError::NotConfirmed(_) => Exit::Refused,
             CliError::Verify(VerifyFindings::Incomplete { .. }) => Exit::Partial,
             CliError::InPart(_) | CliError::ScanCut { .. } | CliError::DeleteRangeCut { .. } => {
                 Exit::Partial

@@ -3,6 +3,7 @@
 mod boundaries;
 mod by_node;
 mod csv;
+pub(crate) mod hot;
 mod query;
 mod rows;
 

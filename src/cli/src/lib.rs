@@ -96,6 +96,8 @@ enum Command {
     Heat(heat::HeatArgs),
     /// Say why the load is as it is, since when, and what would help
     Why(why::WhyArgs),
+    /// Show the keys with the most reads or writes, of any past time and key range
+    Hot(heat::hot::HotArgs),
     /// Show and change members, groups and leaders
     Cluster(cluster::ClusterArgs),
     /// Write the whole cluster into a file: data, routes and heatmap history
@@ -133,6 +135,14 @@ pub enum CliError {
         id: u64,
         /// The catalog version of the node asked.
         version: u64,
+    },
+    /// A move of a route was taken back.
+    #[error("route {id} was not moved: {reason}")]
+    MoveAbandoned {
+        /// The route.
+        id: u64,
+        /// Why.
+        reason: String,
     },
     /// A compare-and-swap found another value.
     #[error("not swapped: {key} {found}")]
@@ -406,6 +416,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Routes(args) => one_thread()?.block_on(routes::run(args)),
         Command::Heat(args) => one_thread()?.block_on(heat::run(args, color)),
         Command::Why(args) => one_thread()?.block_on(why::run(args)),
+        Command::Hot(args) => one_thread()?.block_on(heat::hot::run(args)),
         Command::Cluster(args) => one_thread()?.block_on(cluster::run(args)),
         Command::Backup(args) => {
             limits::keep_files_private();

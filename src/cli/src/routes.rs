@@ -3,6 +3,9 @@
 mod halves;
 mod history;
 mod load;
+mod moving;
+
+pub(crate) use moving::words as move_words;
 
 use std::io::Write;
 use std::time::Duration;
@@ -20,7 +23,7 @@ use super::terminal::talk::say;
 use super::terminal::{notation, text};
 use super::{CliError, UsageError};
 use keyviz_client::ChangeOptions;
-use keyviz_json::{RouteChangeJson, RouteJson, WatchJson, key_text};
+use keyviz_json::{MoveJson, RouteChangeJson, RouteJson, WatchJson, key_text};
 use keyviz_proto as proto;
 use keyviz_proto::routes_client::RoutesClient;
 use keyviz_proto::watch_routes_response::Event;
@@ -41,6 +44,8 @@ enum RoutesCommand {
     Split(SplitArgs),
     /// Retire two neighbouring routes of one Raft group and create one in their place
     Merge(MergeArgs),
+    /// Put a route into another Raft group, under load; it keeps its id
+    Move(moving::MoveArgs),
     /// Show the routes, or the changes after a version, and every change from then on
     Watch(WatchArgs),
     /// List the retained changes and the routes that they retired
@@ -87,6 +92,9 @@ struct MergeArgs {
     /// Its right neighbour
     #[arg(value_parser = route_id)]
     right: u64,
+    /// Where they are in different groups, move the right one to the group of the left one first
+    #[arg(long = "move")]
+    moves: bool,
     #[command(flatten)]
     change: ChangeArgs,
 }
@@ -146,6 +154,7 @@ pub async fn run(args: RoutesArgs) -> Result<(), CliError> {
         RoutesCommand::List(args) => list(args).await,
         RoutesCommand::Split(args) => split(args).await,
         RoutesCommand::Merge(args) => merge(args).await,
+        RoutesCommand::Move(args) => moving::run(args).await,
         RoutesCommand::Watch(args) => watch(args).await,
         RoutesCommand::History(args) => history::run(args).await,
     }
@@ -183,6 +192,7 @@ struct ListJson<'a> {
     load_from_ms: Option<u64>,
     load_to_ms: Option<u64>,
     routes: Vec<ListedRoute<'a>>,
+    moves: Vec<MoveJson<'a>>,
 }
 
 #[derive(Serialize)]
@@ -206,6 +216,7 @@ impl<'a> ListJson<'a> {
             load_from_ms: load.map(|load| load.from_ms),
             load_to_ms: load.map(|load| load.to_ms),
             routes: list.routes.iter().map(listed).collect(),
+            moves: list.moves.iter().map(MoveJson::from).collect(),
         }
     }
 }
@@ -235,9 +246,25 @@ async fn merge(args: MergeArgs) -> Result<(), CliError> {
         return Err(UsageError::value("<RIGHT>", args.right, reason).into());
     }
     let client = args.change.nodes.client()?;
+    if args.moves {
+        move_together(&client, &args).await?;
+    }
     let options = args.change.options();
     let change = client.merge_routes(args.left, args.right, options).await?;
     print_change(&change, args.change.format)
+}
+
+/// Puts the right route into the group of the left one.
+async fn move_together(client: &Client, args: &MergeArgs) -> Result<(), CliError> {
+    let list = fetch(client).await?;
+    let route = |id: u64| list.routes.iter().find(|route| route.route_id == id);
+    // What is no route any more or no neighbour is left to the merge, which says so, or was made
+    // before and says that; nothing is moved for it.
+    let (Some(left), Some(right)) = (route(args.left), route(args.right)) else { return Ok(()) };
+    if left.group_id == right.group_id || left.end.as_ref() != Some(&right.start) {
+        return Ok(());
+    }
+    moving::move_and_wait(client, args.right, left.group_id, &args.change).await
 }
 
 fn print_change(change: &proto::RouteChangeResponse, format: OneFormat) -> Result<(), CliError> {
@@ -306,7 +333,10 @@ fn event_lines(out: &mut impl Write, message: &proto::WatchRoutesResponse) -> st
 
 fn delta_words(delta: &proto::RouteDelta) -> String {
     let (time, kind) = (text::time_utc(delta.time_ms), text::inert(&delta.kind));
-    let change = change_words(&delta.retired, &delta.created);
+    // A route that moves is retired and created in one, under its id.
+    let moves = delta.kind == "move";
+    let retired = if moves { &[][..] } else { &delta.retired };
+    let change = change_words(retired, &delta.created);
     format!("v{} {time} {kind}: {change}", delta.catalog_version)
 }
 
@@ -344,7 +374,11 @@ fn print(
                     text::time_utc(load.to_ms)
                 ),
                 None => writeln!(out, "; their load is not known"),
+            }?;
+            for moving in &list.moves {
+                writeln!(out, "moving: {}", moving::words(moving))?;
             }
+            Ok(())
         }
     }
 }

@@ -11,6 +11,7 @@ use keyviz_node::{
     Origin,
 };
 
+use super::flags::keyviz_flags::HotKeys;
 use super::serve::{ServeOptions, Start};
 use super::terminal::talk;
 
@@ -65,8 +66,10 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
         max_tracked_routes: count(keyviz.max_tracked_routes),
         max_member_routes_per_slot: count(keyviz.max_member_routes_per_slot),
         resolution_slots: count(keyviz.resolution_slots),
+        hot_keys: keyviz.hot_keys != HotKeys::Off,
         ..SamplerConfig::default()
     };
+    let hash_keys = keyviz.hot_keys == HotKeys::Hashed;
     let history = HistoryConfig {
         step_ms: u64::try_from(keyviz.step.as_millis()).unwrap_or(u64::MAX),
         columns: count(keyviz.history_columns),
@@ -94,7 +97,7 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
         http: options.http,
         http_hosts: options.http_hosts,
         origin,
-        keyviz: KeyvizConfig { sampler, history },
+        keyviz: KeyvizConfig { sampler, history, hash_keys },
         move_bytes_per_s: options.move_bytes_per_s,
         verify_every: options.verify_every,
         verify_bytes_per_s: options.verify_bytes_per_s,

@@ -221,9 +221,9 @@ pub struct ServeArgs {
         help_heading = "Security"
     )]
     insecure: bool,
-    /// Maximum bytes of rows per second that this node sends to replicas that are new or far
-    /// behind, over all its groups; in bytes or as KiB, MiB or GiB; at least 64KiB. Replicas that
-    /// can catch up from the log (at most 15,000 entries or 64 MiB per group) are not limited
+    /// Most bytes of rows per second that this node sends to replicas that are new or far behind,
+    /// over all groups, and copies for moves of routes; bytes, KiB, MiB or GiB; at least 64KiB.
+    /// Replicas that catch up from the log (15,000 entries or 64 MiB a group) are not limited
     #[arg(
         long,
         env = "KEYVIZ_MOVE_RATE",

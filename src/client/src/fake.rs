@@ -368,6 +368,20 @@ impl Routes for FakeRoutes {
         Err(Status::unimplemented("no test needs it"))
     }
 
+    async fn move_route(
+        &self,
+        _: Request<proto::MoveRouteRequest>,
+    ) -> Result<Response<proto::MoveRouteResponse>, Status> {
+        Err(Status::unimplemented("no test needs it"))
+    }
+
+    async fn cancel_move(
+        &self,
+        _: Request<proto::CancelMoveRequest>,
+    ) -> Result<Response<proto::CancelMoveResponse>, Status> {
+        Err(Status::unimplemented("no test needs it"))
+    }
+
     async fn watch_routes(
         &self,
         _: Request<proto::WatchRoutesRequest>,

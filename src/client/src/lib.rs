@@ -22,6 +22,7 @@
 //! | read or delete ranges | [`Client::scan`], [`Client::delete_range`] |
 //! | read heatmaps | [`Client::matrix`], [`Client::node_matrix`], [`Client::columns`] |
 //! | ask why it is hot | [`Client::findings`] |
+//! | name the hottest keys | [`Client::hot_keys`], [`Client::node_hot_keys`] |
 //! | list or follow routes | [`Client::routes`], [`Client::watch_routes`] |
 //! | change routes | [`Client::split_route`], [`Client::merge_routes`] |
 //! | anything else | [`Client::call`] with a stub of [`proto`] |
@@ -61,6 +62,7 @@ mod failure;
 #[cfg(test)]
 mod fake;
 mod findings;
+mod hot_keys;
 mod kv;
 mod matrix;
 mod nodes;
@@ -75,6 +77,7 @@ pub use consistency::Consistency;
 pub use error::Error;
 pub use failure::{Meaning, NOT_APPLIED, code_name, reason};
 pub use findings::{Finding, Findings, FindingsQuery, Remedy};
+pub use hot_keys::{HotKey, HotKeys, HotKeysQuery};
 pub use kv::{Batch, DeleteRangeError, Swap};
 pub use matrix::{
     Axis, Block, Columns, ColumnsQuery, ColumnsUpdate, Matrix, MatrixQuery, Role, Series, row_of,

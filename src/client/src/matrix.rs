@@ -242,7 +242,7 @@ pub fn row_of<'a>(matrix: &'a Matrix, key: &[u8]) -> Option<&'a proto::Row> {
     row.end.as_ref().is_none_or(|end: &Bytes| key < end.as_ref()).then_some(row)
 }
 
-pub(super) fn unix_ms(time: SystemTime) -> u64 {
+pub(crate) fn unix_ms(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

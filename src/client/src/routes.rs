@@ -11,7 +11,9 @@ use keyviz_proto::cluster_client::ClusterClient;
 use keyviz_proto::routes_client::RoutesClient;
 use keyviz_security::AuthChannel;
 
-pub use keyviz_proto::{ClusterStatus, ListRoutesResponse, Route, RouteChangeResponse};
+pub use keyviz_proto::{
+    ClusterStatus, ListRoutesResponse, MoveRouteResponse, Route, RouteChangeResponse, RouteMove,
+};
 
 pub(crate) fn stub(channel: AuthChannel) -> RoutesClient<AuthChannel> {
     RoutesClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES)
@@ -99,6 +101,62 @@ impl Client {
             stub(channel).merge_routes(request.clone()).await
         });
         Ok(change.await?.into_inner())
+    }
+
+    /// Begins to move a route to another group; returns once that is recorded. `moves` of
+    /// [`Client::routes`] shows the progress. As [`Client::split_route`] otherwise.
+    ///
+    /// # Errors
+    /// As [`Client::split_route`]; `NOT_FOUND` for a group that does not exist,
+    /// `FAILED_PRECONDITION` where keys of the route are being moved, or a member is of a version
+    /// that knows no moves, `RESOURCE_EXHAUSTED` where too many moves are under way.
+    pub async fn move_route(
+        &self,
+        route_id: u64,
+        to_group: u64,
+        options: ChangeOptions,
+    ) -> Result<MoveRouteResponse, Error> {
+        let request = &proto::MoveRouteRequest {
+            route_id,
+            to_group,
+            expected_version: options.expected_version,
+            cluster_id: options.expected_cluster.clone().unwrap_or_default(),
+            request_id: options.id(),
+        };
+        let begun = self.call(Effect::Repeatable, |channel| async move {
+            stub(channel).move_route(request.clone()).await
+        });
+        Ok(begun.await?.into_inner())
+    }
+
+    /// Takes back the move of a route, which it then ends as abandoned.
+    ///
+    /// # Errors
+    /// `FAILED_PRECONDITION` where the route is not being moved, or so far that the move can only
+    /// be completed.
+    pub async fn cancel_move(
+        &self,
+        route_id: u64,
+        expected_cluster: Option<String>,
+    ) -> Result<Option<RouteMove>, Error> {
+        let cluster_id = expected_cluster.unwrap_or_default();
+        let request = &proto::CancelMoveRequest { route_id, cluster_id };
+        let cancelled = self.call(Effect::Write, |channel| async move {
+            stub(channel).cancel_move(request.clone()).await
+        });
+        Ok(cancelled.await?.into_inner().r#move)
+    }
+
+    /// The moves of routes under way and the newest that ended, as the node asked has applied them.
+    ///
+    /// # Errors
+    /// Where no node answers.
+    pub async fn moves(&self) -> Result<Vec<RouteMove>, Error> {
+        let request = &proto::RouteHistoryRequest { limit: 1, ..Default::default() };
+        let history = self.call(Effect::Read, |channel| async move {
+            stub(channel).route_history(request.clone()).await
+        });
+        Ok(history.await?.into_inner().moves)
     }
 
     /// Members, groups, leaders and lag, asked live of every member.

@@ -125,7 +125,7 @@ impl Fanout {
         answer.await
     }
 
-    fn members(&self) -> BTreeMap<NodeId, String> {
+    pub(super) fn members(&self) -> BTreeMap<NodeId, String> {
         let members = self.parts.directory.members();
         let mut addresses: BTreeMap<NodeId, String> =
             members.iter().map(|(id, member)| (*id, member.address.clone())).collect();
@@ -138,9 +138,17 @@ impl Fanout {
     /// # Errors
     /// As [`Fanout::cluster`].
     pub async fn node(&self, request: &MatrixRequest) -> Answer {
+        self.answer(request, self.this_node(), None).await
+    }
+
+    pub(super) fn this_node(&self) -> BTreeMap<NodeId, String> {
         let node = self.parts.node;
         let address = self.parts.directory.address(node).map_or_else(String::new, |at| at.address);
-        self.answer(request, BTreeMap::from([(node, address)]), None).await
+        BTreeMap::from([(node, address)])
+    }
+
+    pub(super) fn parts(&self) -> &FanoutParts {
+        &self.parts
     }
 
     async fn answer(
@@ -212,7 +220,7 @@ impl Fanout {
         self.finish(request, planned, merge, members).await
     }
 
-    async fn place(&self, until: Instant) -> Result<ComputeSlot, MatrixError> {
+    pub(super) async fn place(&self, until: Instant) -> Result<ComputeSlot, MatrixError> {
         let place = match timeout_at(until, self.parts.local.work().query()).await {
             Ok(place) => place,
             Err(_) => Err(self.parts.local.work().busy()),

@@ -14,13 +14,14 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use keyviz_catalog::AppliedCatalog;
+use keyviz_core::hotkeys::HotKeysQuery;
 use keyviz_core::matrix::NodeStatus;
 use keyviz_core::query::{ColumnPlan, RowAxis};
 use keyviz_core::sampler::{Bucket, Counts, Harvest, Layout, Segment, Slot};
 use keyviz_core::wire::PackedColumns;
 use keyviz_core::{
     GroupId, History, HistoryConfig, Incarnation, KeyRange, Matrix, NodeId, Query, RouteId,
-    RouteSpec, Sampler, SamplerConfig, Series, Term,
+    RouteSpec, Sampler, SamplerConfig, Series, Term, Window,
 };
 use keyviz_directory::{Directory, MemberAddress};
 
@@ -57,7 +58,7 @@ fn count_at(local: &LocalMatrix, node: u64, writes: u64, now_ms: u64) {
     };
     let layout = Arc::new(Layout { catalog_version: 1, slots: vec![slot] });
     let segment = Segment { layout, cells: vec![(0, Counts { writes, ..Counts::ZERO })] };
-    let harvest = Harvest { segments: vec![segment], unattributed: Counts::ZERO };
+    let harvest = Harvest { segments: vec![segment], ..Harvest::default() };
     // Opened first: what is harvested goes to the column that was open.
     let _ = local.history().add(now_ms, Harvest::default());
     let _ = local.history().add(now_ms, harvest);
@@ -72,6 +73,8 @@ struct Scripted {
 }
 
 const NEVER: Duration = Duration::from_secs(86_400);
+/// The second pause of a member whose version does not know hot keys.
+const EARLIER: Duration = Duration::from_secs(86_399);
 
 /// Counts a call for as long as it lives.
 struct Alive(watch::Sender<u64>);
@@ -126,6 +129,25 @@ impl PeerMatrix for Scripted {
             sleep(pause).await;
             let parts = local.columns(Asker::Peer, query, rows, columns, true).await?;
             Ok(parts.into_iter().map(PackedColumns::from).collect())
+        }
+        .boxed()
+    }
+
+    fn hot_keys(
+        &self,
+        to: NodeId,
+        query: Arc<HotKeysQuery>,
+    ) -> BoxFuture<'static, Result<NodeHotKeys, RoundError>> {
+        let (local, pause, alive) = self.call(to, 0);
+        let earlier = self.nodes[&to].1[1] == EARLIER;
+        async move {
+            let _alive = alive;
+            sleep(pause).await;
+            if earlier {
+                return Err(RoundError::NoHotKeys);
+            }
+            let answer = local.hot_keys_for(Asker::Peer, query, "salt").await;
+            answer.map_err(|error| RoundError::Call(error.to_string()))
         }
         .boxed()
     }
@@ -424,4 +446,31 @@ async fn honest_partiality_a_window_that_begins_before_what_is_kept_says_so() {
     let later = MatrixRequest { from_ms: Some(NOW_MS), ..request() };
     let answer = cluster.fanout.cluster(&later).await.expect("there is an answer");
     assert_eq!(told(&answer)[1], (false, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn honest_partiality_hot_keys_of_a_member_of_an_earlier_version_are_missing_in_words() {
+    let others = [[Duration::ZERO, EARLIER], [Duration::ZERO; 2], [NEVER; 2]];
+    let cluster = cluster(&others, Work::new(9, 9, 9, 9));
+    let request = HotKeysRequest {
+        series: Series::Writes,
+        from_ms: None,
+        to_ms: None,
+        start: Bytes::new(),
+        end: None,
+        limit: 0,
+        points: 0,
+    };
+    let answer = cluster.fanout.cluster_hot_keys(&request).await.expect("it answers");
+    let told: Vec<_> = answer.nodes.iter().map(|node| (node.ok, node.error.as_deref())).collect();
+    assert_eq!(told[0], (true, None));
+    assert!(!told[1].0 && told[1].1.is_some_and(|error| error.contains("does not know hot keys")));
+    assert_eq!(told[2], (true, None));
+    assert!(!told[3].0 && told[3].1.is_some_and(|error| error.contains("did not answer")));
+    // Nobody looked at the keys of what nodes 1 and 3 counted: any key can have had all of it.
+    assert!(answer.hot_keys.partial && answer.hot_keys.keys.is_empty());
+    assert_eq!((answer.hot_keys.operations, answer.hot_keys.threshold), (101, 101));
+    // Whole columns, as those of a matrix.
+    let Window { from_ms, to_ms } = answer.window;
+    assert_eq!((from_ms % STEP_MS, to_ms % STEP_MS), (0, 0));
 }

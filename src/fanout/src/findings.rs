@@ -5,7 +5,7 @@
 //! are then asked, so that no row hides what one of them tells apart. Findings keep their ids
 //! between two questions for the same keys and length of window at the same node; what happened
 //! meanwhile is replayed from the history ([`insight::follow`]). One question is answered at a
-//! time: an answer is eight matrices and as many analyses.
+//! time: an answer is seven matrices, two rounds for the names of keys, and some analyses.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -16,11 +16,14 @@ use futures::future::{BoxFuture, try_join_all};
 use futures::{FutureExt as _, TryFutureExt as _};
 use tokio::sync::{Mutex, Semaphore};
 
-use keyviz_core::insight::{self, Able, Finding, Input, Load, LoadError, Topology, Tracker};
+use keyviz_core::insight::{
+    self, Able, Finding, Input, Load, LoadError, NamedKey, Topology, Tracker,
+};
 use keyviz_core::matrix::NodeStatus;
 use keyviz_core::{Matrix, Role, Series};
 
 use super::cluster::Fanout;
+use super::hot_keys::HotKeysRequest;
 use super::request::{Axis, MatrixAnswer, MatrixError, MatrixRequest};
 use super::work::{Busy, off_the_runtime};
 
@@ -32,6 +35,8 @@ const DEFAULT_FINDINGS: usize = 32;
 const ROWS: u32 = 192;
 /// Columns that are looked at.
 const COLUMNS: u32 = 240;
+/// Keys with names that are looked at, of reads and of writes.
+const NAMED: u32 = 64;
 /// Questions that wait or are answered.
 const MOST_ASKED: usize = 16;
 /// How long a question waits for those before it.
@@ -121,10 +126,12 @@ pub struct Findings {
     remembered: Mutex<HashMap<Scope, Tracker>>,
 }
 
-/// The matrices of one answer.
+/// The matrices of one answer, and the keys that have names.
+#[derive(Default)]
 struct Measured {
     matrices: Vec<Arc<MatrixAnswer>>,
     before: Vec<Arc<MatrixAnswer>>,
+    hot_keys: Vec<NamedKey>,
 }
 
 impl Findings {
@@ -192,7 +199,7 @@ impl Findings {
         let boundaries: Arc<[Bytes]> = bounds.into_iter().collect();
         let columns = &planned[0].matrix.columns;
         let (Some(first), Some(last)) = (columns.first(), columns.last()) else {
-            return Ok(Measured { matrices: Vec::new(), before: Vec::new() });
+            return Ok(Measured::default());
         };
         let (from_ms, to_ms) = (first.start_ms, last.end_ms);
         let on_axis = |series, role, back_ms: u64| {
@@ -225,7 +232,43 @@ impl Findings {
             }
             false => Vec::new(),
         };
-        Ok(Measured { matrices, before })
+        let pieces = columns.len() as u32;
+        let named = |series| self.named(request, series, (from_ms, to_ms), pieces);
+        let (mut hot_keys, reads) = futures::join!(named(Series::Writes), named(Series::Reads));
+        hot_keys.extend(reads);
+        Ok(Measured { matrices, before, hot_keys })
+    }
+
+    /// The hottest keys by column; none where they are off, hashed or not answered.
+    async fn named(
+        &self,
+        request: &FindingsRequest,
+        series: Series,
+        (from_ms, to_ms): (u64, u64),
+        columns: u32,
+    ) -> Vec<NamedKey> {
+        let request = HotKeysRequest {
+            series,
+            from_ms: Some(from_ms),
+            to_ms: Some(to_ms),
+            start: request.start.clone(),
+            end: request.end.clone(),
+            limit: NAMED,
+            points: columns,
+        };
+        let answer = match self.fanout.cluster_hot_keys(&request).await {
+            Ok(answer) if !answer.hashed => answer,
+            Ok(_) | Err(_) => return Vec::new(),
+        };
+        let keys = answer.hot_keys.keys.into_iter().map(|key| key.bounds);
+        keys.map(|key| NamedKey {
+            key: key.key,
+            series,
+            lower: key.lower,
+            upper: key.upper,
+            values: key.points,
+        })
+        .collect()
     }
 }
 
@@ -277,7 +320,7 @@ fn found(
     let input = Input {
         load: &load,
         before: before.as_ref(),
-        hot_keys: &[],
+        hot_keys: &measured.hot_keys,
         topology: &served.topology,
         able: served.able,
         now_ms: now_ms.min(last_ms),

@@ -58,7 +58,8 @@ pub struct Incoming {
 impl Incoming {
     /// Nothing yet; refuses more than the history budget of `local`.
     pub fn new(node: NodeId, local: &LocalMatrix) -> Self {
-        let limit = local.history().config().bytes;
+        // Hot keys come on top.
+        let limit = local.history().config().bytes / 8 * 9;
         Incoming { node, limit, bytes: 0, records: Vec::new() }
     }
 

@@ -18,6 +18,7 @@ mod cluster_tests;
 mod feed;
 mod findings;
 mod handoffs;
+mod hot_keys;
 mod local;
 mod member;
 mod parts;
@@ -32,9 +33,10 @@ pub use findings::{
     Findings, FindingsAnswer, FindingsError, FindingsRequest, MAX_FINDINGS, Served,
 };
 pub use handoffs::{HandoffError, HandoffRecord, HandoffStore, Incoming};
-pub use local::{Clock, FlushStats, LocalMatrix, StoredRecords};
+pub use hot_keys::{HotKeysAnswer, HotKeysError, HotKeysRequest};
+pub use local::{Clock, FlushStats, HotKeysMode, LocalMatrix, StoredRecords};
 pub use parts::FanoutParts;
-pub use peers::{PeerMatrix, PeerTotals, RoundError};
+pub use peers::{NodeHotKeys, PeerMatrix, PeerTotals, RoundError};
 pub use request::{Axis, MatrixAnswer, MatrixError, MatrixRequest};
 pub use work::{
     Asker, Busy, ComputeSlot, MAX_QUERIES, MAX_WAITING_COMPUTATIONS, MAX_WAITING_QUERIES, Work,

@@ -47,12 +47,25 @@ impl Clock {
     }
 }
 
+/// How hot keys are shown.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum HotKeysMode {
+    /// By their names.
+    #[default]
+    On,
+    /// By salted hashes.
+    Hashed,
+    /// Not at all: nothing is recorded.
+    Off,
+}
+
 /// The counts of one node: its history and its sampler.
 pub struct LocalMatrix {
     sampler: Arc<Sampler>,
     history: Arc<History>,
     clock: Clock,
     enabled: bool,
+    hot_keys: HotKeysMode,
     gate: Mutex<()>,
     flushed: Mutex<FlushStats>,
     work: Work,
@@ -75,12 +88,39 @@ impl LocalMatrix {
     pub fn new(sampler: Arc<Sampler>, history: Arc<History>, clock: Clock, enabled: bool) -> Self {
         let (gate, flushed, damaged_records) = Default::default();
         let work = Work::default();
-        LocalMatrix { sampler, history, clock, enabled, gate, flushed, work, damaged_records }
+        // A sampler that is told not to look at keys has none to show.
+        let recorded = sampler.config().hot_keys;
+        let hot_keys = if recorded { HotKeysMode::On } else { HotKeysMode::Off };
+        LocalMatrix {
+            sampler,
+            history,
+            clock,
+            enabled,
+            hot_keys,
+            gate,
+            flushed,
+            work,
+            damaged_records,
+        }
     }
 
     /// The same with other bounds on its matrix work.
     pub fn with_work(self, work: Work) -> Self {
         LocalMatrix { work, ..self }
+    }
+
+    /// The same, showing hot keys by salted hashes if they are to be `hashed`.
+    #[must_use]
+    pub fn with_hashed_keys(mut self, hashed: bool) -> Self {
+        if hashed && self.hot_keys == HotKeysMode::On {
+            self.hot_keys = HotKeysMode::Hashed;
+        }
+        self
+    }
+
+    /// How hot keys are shown.
+    pub fn hot_keys_mode(&self) -> HotKeysMode {
+        self.hot_keys
     }
 
     /// The bounds on the node's matrix work.
@@ -220,7 +260,7 @@ impl LocalMatrix {
         self.history.handoffs(self.sampler.peek())
     }
 
-    fn view(&self, window: Window) -> HistoryView {
+    pub(super) fn view(&self, window: Window) -> HistoryView {
         let _gate = self.gate.lock();
         self.close_overdue();
         self.history.view(window, self.sampler.peek())

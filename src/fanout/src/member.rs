@@ -198,7 +198,7 @@ fn unplanned(totals: &NodeTotals, planned: &Planned) -> Result<(), RoundError> {
 }
 
 /// A peer's clock less ours, taken at the middle of the round trip.
-fn skew(sent_ms: u64, got_ms: u64, theirs_ms: u64) -> i64 {
+pub(super) fn skew(sent_ms: u64, got_ms: u64, theirs_ms: u64) -> i64 {
     let ours = i128::from(sent_ms) + (i128::from(got_ms) - i128::from(sent_ms)) / 2;
     let skew = i128::from(theirs_ms) - ours;
     i64::try_from(skew).unwrap_or(if skew > 0 { i64::MAX } else { i64::MIN })

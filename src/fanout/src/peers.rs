@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use keyviz_core::hotkeys::{HotKeysPart, HotKeysQuery, PartError};
 use keyviz_core::query::{ColumnPlan, NodeTotals, RowAxis, TotalsError};
 use keyviz_core::wire::{ContributionError, PackedColumns};
 use keyviz_core::{NodeId, Query};
@@ -20,6 +21,19 @@ pub struct PeerTotals {
     pub now_ms: u64,
     /// Its step, in milliseconds.
     pub step_ms: u64,
+}
+
+/// What a node says of hot keys.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeHotKeys {
+    /// What it counted itself first, then what it keeps of nodes that have left.
+    pub parts: Vec<HotKeysPart>,
+    /// Keys are hashes.
+    pub hashed: bool,
+    /// Its clock, in Unix milliseconds.
+    pub now_ms: u64,
+    /// End of the newest column that it dropped; 0: none.
+    pub forgotten_before_ms: u64,
 }
 
 /// Why a member gave no usable answer in a round.
@@ -101,6 +115,21 @@ pub enum RoundError {
     /// The columns break a rule of round two.
     #[error("its answer is not sound: {0}")]
     Columns(#[from] ContributionError),
+    /// It is of a version without hot keys.
+    #[error("its version of keyviz does not know hot keys yet; bring it to that of this node")]
+    NoHotKeys,
+    /// It sent more hot keys than it may.
+    #[error("it sent more than {0} hot keys")]
+    TooManyHotKeys(usize),
+    /// Its hot keys take more memory than they may.
+    #[error("its hot keys take more than {0} bytes")]
+    HotKeysTooLarge(usize),
+    /// It answers for more nodes than it may.
+    #[error("it answers for more than {0} nodes")]
+    TooManyParts(usize),
+    /// The hot keys break a rule.
+    #[error("its answer is not sound: {0}")]
+    HotKeys(#[from] PartError),
 }
 
 /// Other nodes, as the fan-out sees them. Dropping a call also ends it at the peer.
@@ -120,4 +149,11 @@ pub trait PeerMatrix: Send + Sync + 'static {
         rows: Arc<RowAxis>,
         columns: Arc<ColumnPlan>,
     ) -> BoxFuture<'static, Result<Vec<PackedColumns>, RoundError>>;
+
+    /// The hot keys at `to`. Nothing in them is trusted.
+    fn hot_keys(
+        &self,
+        to: NodeId,
+        query: Arc<HotKeysQuery>,
+    ) -> BoxFuture<'static, Result<NodeHotKeys, RoundError>>;
 }

@@ -11,7 +11,7 @@ use keyviz_core::{KeyRange, Matrix, NodeId, Query, Role, Series, Window};
 use super::work::{Busy, WorkError};
 
 /// Default window of a matrix.
-const DEFAULT_WINDOW_MS: u64 = 3_600_000;
+pub(super) const DEFAULT_WINDOW_MS: u64 = 3_600_000;
 
 /// A window without an end reaches at most this far beyond the asker's now, where members hold
 /// columns there: one clock that is a year ahead must not make every column a day wide.

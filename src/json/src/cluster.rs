@@ -20,6 +20,7 @@ pub struct ClusterJson<'a> {
     replication: u64,
     leaders_due: bool,
     removed: &'a str,
+    route_moves: List<'a, proto::RouteMove>,
 }
 
 impl<'a> From<&'a proto::ClusterStatus> for ClusterJson<'a> {
@@ -35,6 +36,7 @@ impl<'a> From<&'a proto::ClusterStatus> for ClusterJson<'a> {
             replication: status.replication,
             leaders_due: status.leaders_due,
             removed: &status.removed,
+            route_moves: List(&status.route_moves),
         }
     }
 }

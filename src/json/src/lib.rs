@@ -8,6 +8,7 @@
 
 mod cluster;
 mod findings;
+mod hot_keys;
 mod ids;
 mod list;
 mod matrix;
@@ -18,6 +19,7 @@ mod text;
 
 pub use cluster::ClusterJson;
 pub use findings::FindingsJson;
+pub use hot_keys::HotKeysJson;
 pub use ids::{NodeIdJson, NodeIdsJson};
 pub use matrix::MatrixJson;
 pub use names::{
@@ -25,7 +27,7 @@ pub use names::{
 };
 pub use packed::PackedJson;
 pub use routes::{
-    Deltas, RouteChangeJson, RouteHistoryJson, RouteJson, Routes, RoutesJson, WatchJson,
+    Deltas, MoveJson, RouteChangeJson, RouteHistoryJson, RouteJson, Routes, RoutesJson, WatchJson,
 };
 pub use text::{HEX_PREFIX, Key, KeyTextError, is_printable, key_text, parse_key, value_text};
 

@@ -148,6 +148,8 @@ pub(super) struct EventJson<'a> {
     leader: Option<NodeIdJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     term: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from_group: Option<u64>,
 }
 
 impl HasJson for proto::RouteEvent {
@@ -164,6 +166,7 @@ impl HasJson for proto::RouteEvent {
             group_id: self.group_id,
             leader: self.leader.map(NodeIdJson),
             term: self.term,
+            from_group: self.from_group,
         }
     }
 }

@@ -20,6 +20,7 @@ pub struct RoutesJson<'a> {
     cluster_id: &'a str,
     catalog_version: u64,
     routes: List<'a, proto::Route>,
+    moves: List<'a, proto::RouteMove>,
 }
 
 impl<'a> From<&'a proto::ListRoutesResponse> for RoutesJson<'a> {
@@ -28,6 +29,7 @@ impl<'a> From<&'a proto::ListRoutesResponse> for RoutesJson<'a> {
             cluster_id: &list.cluster_id,
             catalog_version: list.catalog_version,
             routes: List(&list.routes),
+            moves: List(&list.moves),
         }
     }
 }
@@ -152,6 +154,7 @@ pub struct RouteHistoryJson<'a> {
     changes: List<'a, proto::RouteDelta>,
     retired: List<'a, proto::RetiredRoute>,
     truncated: bool,
+    moves: List<'a, proto::RouteMove>,
 }
 
 impl<'a> From<&'a proto::RouteHistoryResponse> for RouteHistoryJson<'a> {
@@ -161,6 +164,7 @@ impl<'a> From<&'a proto::RouteHistoryResponse> for RouteHistoryJson<'a> {
             changes: List(&history.changes),
             retired: List(&history.retired),
             truncated: history.truncated,
+            moves: List(&history.moves),
         }
     }
 }
@@ -184,6 +188,50 @@ impl HasJson for proto::RetiredRoute {
             retired_ms: self.retired_ms,
             children: &self.children,
         }
+    }
+}
+
+/// A [`proto::RouteMove`] as JSON.
+#[derive(Serialize)]
+pub struct MoveJson<'a> {
+    move_id: u64,
+    route_id: u64,
+    from_group: u64,
+    to_group: u64,
+    phase: &'a str,
+    started_ms: u64,
+    /// `null`: it has not ended.
+    ended_ms: Option<u64>,
+    /// `null`: the route has not moved.
+    moved_version: Option<u64>,
+    moved_ms: Option<u64>,
+    /// Why it is or was abandoned; `null`: it is not.
+    reason: Option<&'a str>,
+}
+
+impl<'a> From<&'a proto::RouteMove> for MoveJson<'a> {
+    fn from(moving: &'a proto::RouteMove) -> Self {
+        let known = |number: u64| (number > 0).then_some(number);
+        MoveJson {
+            move_id: moving.move_id,
+            route_id: moving.route_id,
+            from_group: moving.from_group,
+            to_group: moving.to_group,
+            phase: &moving.phase,
+            started_ms: moving.started_ms,
+            ended_ms: known(moving.ended_ms),
+            moved_version: known(moving.moved_version),
+            moved_ms: known(moving.moved_ms),
+            reason: Some(moving.reason.as_str()).filter(|reason| !reason.is_empty()),
+        }
+    }
+}
+
+impl HasJson for proto::RouteMove {
+    type Json<'a> = MoveJson<'a>;
+
+    fn json(&self) -> MoveJson<'_> {
+        MoveJson::from(self)
     }
 }
 

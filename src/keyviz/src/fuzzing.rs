@@ -17,6 +17,7 @@ fn run(data: &[u8]) {
     let column = codec::record(COLUMN, data);
     let _ = codec::decode_forgotten(data);
     let _ = codec::decode_forgotten(&codec::record(codec::FORGOTTEN, data));
+    let _ = codec::decode_hot_keys(&codec::record(codec::HOT_KEYS, data));
     for record in [data, &chunk, &column] {
         let key = archive::chunk_key(codec::decode_chunk(record).map_or(0, |chunk| chunk.digest()));
         let good = good_chunk();

@@ -106,6 +106,7 @@
 #[cfg(all(not(loom), any(test, feature = "fuzzing")))]
 pub mod fuzzing;
 pub mod history;
+pub mod hotkeys;
 pub mod insight;
 pub mod matrix;
 pub mod query;

@@ -26,8 +26,15 @@ use keyviz_raft::{Group, Groups, Rounds};
 
 use super::admission::{Admission, Admitted};
 use super::error::KvError;
+use super::moves::Ownerships;
 use super::peer::{PeerError, PeerKv, PeerOutcome};
 use keyviz_directory::{Directory, MemberAddress, MembershipState};
+
+/// The table is looked at this often by a request whose keys move.
+const MOVED_PAUSE: Duration = Duration::from_millis(5);
+
+/// A request whose keys move tries again after this time, whatever the table says.
+const MOVED_AGAIN: Duration = Duration::from_millis(50);
 
 /// Counters of requests since the start of the node.
 #[derive(Default, Debug)]
@@ -42,6 +49,25 @@ pub struct KvCounters {
     pub forwarded_reads: AtomicU64,
     /// Requests retried inside the server after a definite refusal.
     pub retries: AtomicU64,
+    /// Requests that found their keys moved or on their way, and were retried.
+    pub moved_keys: AtomicU64,
+}
+
+/// What this node moved as the driver of moves, since its start.
+#[derive(Default, Debug)]
+pub struct MoveCounters {
+    /// Rows that targets took.
+    pub rows: AtomicU64,
+    /// Bytes of their keys and values.
+    pub bytes: AtomicU64,
+    /// Routes that moved.
+    pub moved: AtomicU64,
+    /// Moves that were abandoned.
+    pub abandoned: AtomicU64,
+    /// Microseconds for which ranges were refused by both groups, until the catalog had them.
+    pub sealed_us: AtomicU64,
+    /// The longest such time.
+    pub longest_sealed_us: AtomicU64,
 }
 
 /// The parts of a coordinator.
@@ -52,6 +78,8 @@ pub struct CoordinatorParts {
     pub sampler: Arc<Sampler>,
     /// The Raft groups that this node holds.
     pub groups: Groups,
+    /// What the replicas of this node refuse, as the machines of `groups` say.
+    pub ownerships: Arc<Ownerships>,
     /// Members, placement, leader hints.
     pub directory: Arc<Directory>,
     /// The other nodes.
@@ -66,6 +94,7 @@ pub struct CoordinatorParts {
 pub struct Coordinator {
     pub(super) parts: CoordinatorParts,
     pub(super) counters: KvCounters,
+    moves: MoveCounters,
     in_flight: TaskTracker,
     clients: Admission,
     nodes: Admission,
@@ -93,6 +122,7 @@ impl Coordinator {
     pub fn new(parts: CoordinatorParts) -> Arc<Self> {
         Arc::new(Coordinator {
             counters: KvCounters::default(),
+            moves: MoveCounters::default(),
             clients: Admission::new(parts.queue_bytes),
             nodes: Admission::new(parts.queue_bytes),
             answers: Admission::new(parts.queue_bytes),
@@ -105,6 +135,11 @@ impl Coordinator {
     /// Counters of this node.
     pub fn counters(&self) -> &KvCounters {
         &self.counters
+    }
+
+    /// What this node moved so far.
+    pub fn move_counters(&self) -> &MoveCounters {
+        &self.moves
     }
 
     /// Admits a client's request with this many bytes, or refuses it.
@@ -187,6 +222,25 @@ impl Coordinator {
         Ok(epoch.route(located).group)
     }
 
+    /// The group that holds `start..end`, if that lies in one route.
+    ///
+    /// # Errors
+    /// [`KvError::Moving`] if it does not: the caller looked at another table.
+    pub(super) fn group_of_range(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+    ) -> Result<GroupId, KvError> {
+        let epoch = self.parts.sampler.epoch();
+        let route = epoch.route(epoch.locate(start).ok_or(KvError::NotReady)?);
+        let beyond = match (&route.range.end, end) {
+            (Some(route_end), Some(end)) => end > route_end.as_ref(),
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if beyond { Err(KvError::Moving { group: route.group }) } else { Ok(route.group) }
+    }
+
     /// The leader of the group of `key`, if it is another node and known.
     pub fn led_elsewhere(&self, key: &[u8]) -> Option<MemberAddress> {
         match self.leader(self.group_of(key).ok()?, 0) {
@@ -241,6 +295,20 @@ impl Coordinator {
             node: leader,
             reason: "this node is shutting down".to_owned(),
         }))
+    }
+
+    /// Waits until `locate` leads elsewhere than to `group`, or it is time to look whether the
+    /// group has the keys after all.
+    pub(super) async fn wait_for_route(
+        &self,
+        group: GroupId,
+        locate: impl Fn() -> Result<GroupId, KvError>,
+        until: Instant,
+    ) {
+        let until = until.min(Instant::now() + MOVED_AGAIN);
+        while Instant::now() < until && locate().is_ok_and(|now| now == group) {
+            tokio::time::sleep(MOVED_PAUSE).await;
+        }
     }
 
     pub(super) fn deadline(&self) -> Instant {

@@ -10,6 +10,7 @@
 
 use bytes::Bytes;
 use keyviz_types::MAX_KEY_BYTES;
+use tokio::time::Instant;
 
 use super::command::KvCommand;
 use super::consistency::Consistency;
@@ -19,8 +20,6 @@ use super::limits::check_range;
 use super::machine::decode_count;
 use super::page::{SCAN_PAGE_BYTES, SCAN_PAGE_ROWS, ScanRange};
 use super::peer::{PeerRead, PeerReadReply};
-
-use keyviz_types::GroupId;
 
 /// Most keys that one step of a range delete finds.
 pub const DELETE_STEP_KEYS: u32 = SCAN_PAGE_ROWS;
@@ -38,7 +37,6 @@ pub struct RangeDeleted {
 
 /// The next range to delete, within one route.
 struct Step {
-    group: GroupId,
     from: Bytes,
     /// First key after the step.
     to: Option<Bytes>,
@@ -94,10 +92,27 @@ impl Coordinator {
         end: Option<&[u8]>,
         most: u64,
     ) -> Result<(u64, Option<Bytes>), KvError> {
+        let deadline = self.deadline();
+        loop {
+            match self.delete_step_of_route(from, end, most).await {
+                // The routes changed meanwhile, so it is another step.
+                Err(KvError::Moving { .. }) if Instant::now() < deadline => {}
+                done => return done,
+            }
+        }
+    }
+
+    async fn delete_step_of_route(
+        &self,
+        from: &Bytes,
+        end: Option<&[u8]>,
+        most: u64,
+    ) -> Result<(u64, Option<Bytes>), KvError> {
         let step = self.next_step(from, end, most).await?;
-        let Step { group, from, to, route_end } = &step;
+        let Step { from, to, route_end } = &step;
         let command = KvCommand::DeleteRange { start: from, end: to.as_deref() }.encode();
-        let deleted = decode_count(&self.write(*group, command).await?)?;
+        let locate = || self.group_of_range(from, to.as_deref());
+        let deleted = decode_count(&self.write(locate, command).await?)?;
         let at_route_end = match (to, route_end) {
             (Some(to), Some(route_end)) => to >= route_end,
             (None, _) => true,
@@ -112,10 +127,10 @@ impl Coordinator {
         end: Option<&[u8]>,
         most: u64,
     ) -> Result<Step, KvError> {
-        let (group, route_end) = {
+        let route_end = {
             let epoch = self.parts.sampler.epoch();
             let route = epoch.route(epoch.locate(from).ok_or(KvError::NotReady)?);
-            (route.group, route.range.end.clone())
+            route.range.end.clone()
         };
         let part_end = match (&route_end, end) {
             (Some(route_end), Some(end)) if end < route_end => Some(Bytes::copy_from_slice(end)),
@@ -131,7 +146,8 @@ impl Coordinator {
             continued: true,
             uncounted: true,
         };
-        let read = self.read(group, Consistency::Linearizable, PeerRead::Page(page)).await;
+        let locate = || self.group_of_range(from, part_end.as_deref());
+        let read = self.read(locate, Consistency::Linearizable, PeerRead::Page(page)).await;
         let page = match read {
             Ok(PeerReadReply::Page(page)) => page,
             Ok(PeerReadReply::Value(_)) => {
@@ -141,7 +157,7 @@ impl Coordinator {
             Err(KvError::ReadUnavailable { group, .. }) => return Err(KvError::NoLeader { group }),
             Err(error) => return Err(error),
         };
-        Ok(Step { group, from: from.clone(), to: page.next.or(part_end), route_end })
+        Ok(Step { from: from.clone(), to: page.next.or(part_end), route_end })
     }
 }
 

@@ -56,6 +56,15 @@ pub enum KvError {
         /// What the last one said.
         reason: String,
     },
+    /// The keys are on their way from one group to another; nothing was changed.
+    #[error(
+        "the keys are being moved from Raft group {group} to another one, which took too long; \
+         nothing was changed, try again"
+    )]
+    Moving {
+        /// The group that has or had them.
+        group: GroupId,
+    },
     /// Too many requests are in flight; nothing was proposed.
     #[error("Raft group {group} has too many requests in flight; slow down and try again")]
     Overloaded {
@@ -125,6 +134,9 @@ impl KvError {
             KvError::NoLeader { group } => {
                 format!("then no leader of Raft group {group} could be reached in time")
             }
+            KvError::Moving { group } => {
+                format!("then its keys were being moved from Raft group {group}, for too long")
+            }
             KvError::UnknownOutcome { group, reason } => format!(
                 "the next part was sent to Raft group {group} and its outcome is unknown ({reason})"
             ),
@@ -142,6 +154,7 @@ impl KvError {
             | KvError::Refused { .. }
             | KvError::NoLeader { .. }
             | KvError::ReadUnavailable { .. }
+            | KvError::Moving { .. }
             | KvError::Overloaded { .. }
             | KvError::Busy { .. }
             | KvError::DiskFull { .. } => true,

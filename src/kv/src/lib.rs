@@ -13,6 +13,8 @@ mod error;
 pub mod fuzzing;
 mod limits;
 mod machine;
+mod move_calls;
+mod moves;
 mod page;
 mod peer;
 mod read;
@@ -22,7 +24,7 @@ mod write;
 pub use admission::{Admitted, MAX_REQUESTS, MAX_SCANS};
 pub use command::{CasOutcome, CommandError, KvCommand, KvWrite};
 pub use consistency::Consistency;
-pub use coordinator::{Coordinator, CoordinatorParts, KvCounters};
+pub use coordinator::{Coordinator, CoordinatorParts, KvCounters, MoveCounters};
 pub use delete_range::{DELETE_STEP_BYTES, DELETE_STEP_KEYS, RangeDeleted};
 pub use error::KvError;
 pub use limits::{
@@ -30,5 +32,9 @@ pub use limits::{
     RESERVED_PREFIX, check_batch, check_key, check_range, check_value,
 };
 pub use machine::{KvMachine, read_key, read_page};
+pub use moves::{
+    MoveChunk, MoveEntry, MoveRead, MoveRefusal, MoveReply, MovedRow, NotePosition, Ownership,
+    Ownerships, Progress,
+};
 pub use page::{Page, Row, SCAN_PAGE_BYTES, SCAN_PAGE_ROWS, ScanRange};
 pub use peer::{PeerError, PeerKv, PeerOutcome, PeerRead, PeerReadReply};

@@ -97,6 +97,12 @@ pub fn check_range(start: &[u8], end: Option<&[u8]>) -> Result<(), InvalidReques
     Ok(())
 }
 
+/// The first key of a client from `start` on: what begins with the reserved byte is not a client's.
+pub(super) fn first_client_key(start: &[u8]) -> &[u8] {
+    const FIRST: &[u8] = &[RESERVED_PREFIX + 1];
+    start.max(FIRST)
+}
+
 /// A value that can be stored.
 pub fn check_value(value: &[u8]) -> Result<(), InvalidRequest> {
     if value.len() > MAX_VALUE_BYTES {

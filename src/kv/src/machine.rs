@@ -1,29 +1,73 @@
 //! The state machine of a data group: it stores keys and values of clients unchanged.
 //!
 //! Client keys never start with a zero byte, so they cannot collide with the rows of Raft in the
-//! same tree. Replies: nothing for a put or a batch, a count for deletes, the outcome for a
-//! compare-and-swap.
+//! same tree, nor with those that a group keeps of moves. Replies: nothing for a put or a batch, a
+//! count for deletes, the outcome for a compare-and-swap, and one byte that none of these begins
+//! with where the group does not own a key: then nothing was changed.
 
 use std::ops::Bound;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use keyviz_raft::{Batch, Keyspace, LogPosition, Machine, MachineError, PageLimit};
+use keyviz_types::GroupId;
 
 use super::command::{CasOutcome, KvCommand, KvWrite};
 use super::error::KvError;
+use super::limits::first_client_key;
+use super::moves::{Ledger, Ownerships, is_move_entry};
 use super::page::{Page, Row, SCAN_PAGE_BYTES, SCAN_PAGE_ROWS, ScanRange};
 
 /// Number of rows that a range delete reads at a time.
 const DELETE_PAGE: PageLimit = PageLimit { rows: 1_024, bytes: 1 << 20 };
 
-/// The data machine. Has no state but the rows.
+/// The reply to a command whose keys the group does not own.
+const NOT_OWNED: Bytes = Bytes::from_static(&[0xFF]);
+
+/// Whether the machine refused a command because its group does not own the keys.
+pub(super) fn is_not_owned(reply: &[u8]) -> bool {
+    reply == NOT_OWNED
+}
+
+/// The reply of [`is_not_owned`].
+pub(super) fn not_owned() -> Bytes {
+    NOT_OWNED
+}
+
+/// The data machine. Has no state but the rows, and what it keeps in memory of those about moves.
 #[derive(Default)]
-pub struct KvMachine;
+pub struct KvMachine {
+    ledger: Ledger,
+}
+
+impl KvMachine {
+    /// The machine of a group, which tells `ownerships` what it refuses.
+    pub fn of(ownerships: &Ownerships, group: GroupId) -> Self {
+        KvMachine { ledger: Ledger::new(ownerships.renew(group)) }
+    }
+
+    fn refuses(&self, command: &KvCommand<'_>) -> bool {
+        match command {
+            KvCommand::Put { key, .. }
+            | KvCommand::Delete { key }
+            | KvCommand::CompareAndSwap { key, .. } => self.ledger.refuses(key),
+            KvCommand::DeleteRange { start, end } => self.ledger.refuses_range(start, *end),
+            KvCommand::Batch(writes) => writes.iter().any(|write| self.ledger.refuses(write.key())),
+        }
+    }
+}
 
 impl Machine for KvMachine {
-    fn restore(&mut self, _keyspace: &Keyspace) -> Result<(), MachineError> {
-        Ok(())
+    fn restore(&mut self, keyspace: &Keyspace) -> Result<(), MachineError> {
+        self.ledger.restore(keyspace)
+    }
+
+    fn replacing(&mut self) {
+        self.ledger.forget();
+    }
+
+    fn written(&mut self, _keyspace: &Keyspace, _last: LogPosition) {
+        self.ledger.written();
     }
 
     fn apply(
@@ -32,25 +76,42 @@ impl Machine for KvMachine {
         command: &Bytes,
         batch: &mut Batch<'_>,
     ) -> Result<Bytes, MachineError> {
+        if is_move_entry(command) {
+            return Ok(self.ledger.step(at, command, batch)?.encode());
+        }
         let decoded = KvCommand::decode(command)
             .map_err(|error| MachineError::Corrupt(format!("log entry {at}: {error}")))?;
         // Keys and values are slices of the command; they are not copied.
         let own = |part: &[u8]| command.slice_ref(part);
+        let still = self.ledger.is_idle();
+        if !still && self.refuses(&decoded) {
+            return Ok(NOT_OWNED);
+        }
+        let mut part = 0;
+        let ledger = &mut self.ledger;
+        let mut note = |batch: &mut Batch<'_>, key: &Bytes| match still {
+            true => Ok(false),
+            false => ledger.note(batch, at.index, &mut part, key),
+        };
         match decoded {
             KvCommand::Put { key, value } => {
                 batch.put(own(key), own(value))?;
-                batch.allow_replay();
+                // A row and its note are seen together.
+                if !note(batch, &own(key))? {
+                    batch.allow_replay();
+                }
                 Ok(Bytes::new())
             }
             KvCommand::Delete { key } => {
                 let existed = batch.get(key)?.is_some();
                 if existed {
                     batch.delete(own(key))?;
+                    note(batch, &own(key))?;
                 }
                 Ok(encode_count(u64::from(existed)))
             }
             KvCommand::DeleteRange { start, end } => {
-                delete_range(batch, start, end).map(encode_count)
+                delete_range(batch, start, end, note).map(encode_count)
             }
             KvCommand::Batch(writes) => {
                 for write in writes {
@@ -58,6 +119,7 @@ impl Machine for KvMachine {
                         KvWrite::Put { key, value } => batch.put(own(key), own(value))?,
                         KvWrite::Delete { key } => batch.delete(own(key))?,
                     }
+                    note(batch, &own(write.key()))?;
                 }
                 Ok(Bytes::new())
             }
@@ -70,6 +132,7 @@ impl Machine for KvMachine {
                     Some(value) => batch.put(own(key), own(value))?,
                     None => batch.delete(own(key))?,
                 }
+                note(batch, &own(key))?;
                 Ok(encode_cas(&CasOutcome::Swapped))
             }
         }
@@ -80,14 +143,19 @@ fn delete_range(
     batch: &mut Batch<'_>,
     start: &[u8],
     end: Option<&[u8]>,
+    mut note: impl FnMut(&mut Batch<'_>, &Bytes) -> Result<bool, MachineError>,
 ) -> Result<u64, MachineError> {
     let to = end.map_or(Bound::Unbounded, Bound::Excluded);
     let mut deleted = 0;
-    let mut from = Bytes::copy_from_slice(start);
+    let mut from = Bytes::copy_from_slice(first_client_key(start));
+    if end.is_some_and(|end| end <= from.as_ref()) {
+        return Ok(0);
+    }
     loop {
         let page = batch.scan(Bound::Included(&from), to, DELETE_PAGE)?;
         for (key, _) in &page.rows {
             batch.delete(key.clone())?;
+            note(batch, key)?;
         }
         deleted += page.rows.len() as u64;
         match page.rows.last() {
@@ -118,7 +186,7 @@ pub fn read_page(keyspace: &Keyspace, range: &ScanRange) -> Result<Page, KvError
     };
     let to = range.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
     let page = keyspace
-        .scan(Bound::Included(&range.start), to, limit)
+        .scan(Bound::Included(first_client_key(&range.start)), to, limit)
         .map_err(|error| KvError::Storage { reason: error.to_string() })?;
     let next = page.rows.last().filter(|_| page.more).map(|(last, _)| after(last));
     let rows = page

@@ -7,6 +7,7 @@ use keyviz_types::{GroupId, NodeId};
 
 use super::consistency::Consistency;
 use super::error::KvError;
+use super::moves::{MoveChunk, MoveRead};
 use super::page::{Page, ScanRange};
 
 /// What a peer said.
@@ -86,4 +87,20 @@ pub trait PeerKv: Send + Sync + 'static {
         consistency: Consistency,
         read: PeerRead,
     ) -> BoxFuture<'static, Result<PeerOutcome<PeerReadReply>, PeerError>>;
+
+    /// Proposes a step of a move in a group that `to` should lead.
+    fn move_step(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        step: Bytes,
+    ) -> BoxFuture<'static, Result<PeerOutcome<Bytes>, PeerError>>;
+
+    /// Reads a part of a range that moves from the replica of `to`.
+    fn move_read(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        read: MoveRead,
+    ) -> BoxFuture<'static, Result<PeerOutcome<MoveChunk>, PeerError>>;
 }

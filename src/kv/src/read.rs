@@ -36,8 +36,7 @@ impl Coordinator {
         consistency: Consistency,
     ) -> Result<Option<Bytes>, KvError> {
         check_key(&key)?;
-        let group = self.group_of(&key)?;
-        match self.read(group, consistency, PeerRead::Get(key)).await? {
+        match self.read(|| self.group_of(&key), consistency, PeerRead::Get(key.clone())).await? {
             PeerReadReply::Value(value) => Ok(value),
             PeerReadReply::Page(_) => {
                 Err(KvError::Undecodable { reason: "a page in answer to a key".to_owned() })
@@ -46,18 +45,30 @@ impl Coordinator {
     }
 
     /// Serves `read` locally if this node has a suitable replica, otherwise at one peer.
+    ///
+    /// The group is looked up anew for each attempt: keys may move meanwhile.
     pub(super) async fn read(
         &self,
-        group: GroupId,
+        locate: impl Fn() -> Result<GroupId, KvError>,
         consistency: Consistency,
         read: PeerRead,
     ) -> Result<PeerReadReply, KvError> {
-        let mut attempts = Attempts::until(self.deadline());
+        let deadline = self.deadline();
+        let mut attempts = Attempts::until(deadline);
         loop {
+            let group = locate()?;
             let outcome = self.try_read(group, consistency, &read, &attempts).await?;
             let reason = match outcome {
                 Tried::Served(reply) => return Ok(reply),
                 Tried::Again(reason) => reason,
+                Tried::Moved => {
+                    Coordinator::count(&self.counters.moved_keys);
+                    self.wait_for_route(group, &locate, deadline).await;
+                    if tokio::time::Instant::now() >= deadline {
+                        return Err(KvError::Moving { group });
+                    }
+                    continue;
+                }
             };
             Coordinator::count(&self.counters.retries);
             if !attempts.again().await {
@@ -101,7 +112,7 @@ impl Coordinator {
                 }
             }
         }
-        self.serve(&local, read).map(Tried::Served)
+        Ok(self.serve(&local, read)?.map_or(Tried::Moved, Tried::Served))
     }
 
     /// Waits until this replica has applied everything that was acknowledged before the read
@@ -164,6 +175,7 @@ impl Coordinator {
                 Ok(Tried::Again(format!("node {peer} does not serve the group")))
             }
             Err(PeerError::Refused(refusal @ KvError::Invalid(_))) => Err(refusal),
+            Err(PeerError::Refused(KvError::Moving { .. })) => Ok(Tried::Moved),
             // A read changes nothing, so it may be repeated.
             Err(error) => {
                 self.parts.directory.hint_leader(group, None);
@@ -202,7 +214,8 @@ impl Coordinator {
                 }
             }
         }
-        self.serve(&local, &read).map(PeerOutcome::Done)
+        let served = self.serve(&local, &read)?;
+        served.map(PeerOutcome::Done).ok_or(KvError::Moving { group })
     }
 
     /// The read index of a group that this node leads, for a follower.
@@ -218,34 +231,73 @@ impl Coordinator {
         }
     }
 
-    /// Reads from this node's replica, and counts it: one read, and the bytes returned.
-    fn serve(&self, local: &Group, read: &PeerRead) -> Result<PeerReadReply, KvError> {
+    /// Reads from this node's replica, and counts it: one read, and the bytes returned. `None`: the
+    /// replica does not own the keys, or does not have them yet.
+    fn serve(&self, local: &Group, read: &PeerRead) -> Result<Option<PeerReadReply>, KvError> {
+        let ownership = self.parts.ownerships.of(local.id());
+        // The table here may be newer or older than that of who asks.
+        if self.is_routed_elsewhere(local.id(), read) {
+            return Ok(None);
+        }
+        let adopted = self.parts.ownerships.adopted(local.id());
+        if adopted > 0 && local.keyspace().applied().is_none_or(|at| at.index < adopted) {
+            return Ok(None);
+        }
+        loop {
+            let looked = match read {
+                PeerRead::Get(key) => ownership.look_at_key(key),
+                PeerRead::Page(range) => ownership.look(&range.start, range.end.as_deref()),
+            };
+            let Some(looked) = looked else { return Ok(None) };
+            let reply = self.read_rows(local, read)?;
+            if ownership.unchanged(looked) {
+                self.count_read(local, read, &reply);
+                return Ok(Some(reply));
+            }
+        }
+    }
+
+    /// Whether the routes that are published here lead to another group than `group`.
+    fn is_routed_elsewhere(&self, group: GroupId, read: &PeerRead) -> bool {
+        let key = match read {
+            PeerRead::Get(key) => key,
+            PeerRead::Page(range) => &range.start,
+        };
+        self.parts.sampler.with_epoch(|epoch| {
+            epoch.locate(key).is_some_and(|located| epoch.route(located).group != group)
+        })
+    }
+
+    fn read_rows(&self, local: &Group, read: &PeerRead) -> Result<PeerReadReply, KvError> {
+        match read {
+            PeerRead::Get(key) => Ok(PeerReadReply::Value(read_key(local.keyspace(), key)?)),
+            PeerRead::Page(range) => Ok(PeerReadReply::Page(read_page(local.keyspace(), range)?)),
+        }
+    }
+
+    fn count_read(&self, local: &Group, read: &PeerRead, reply: &PeerReadReply) {
         if let PeerRead::Page(range) = read
             && range.uncounted
         {
-            return Ok(PeerReadReply::Page(read_page(local.keyspace(), range)?));
+            return;
         }
         Coordinator::count(&self.counters.reads_served);
         local.count_read();
-        let (key, reads, bytes, reply) = match read {
-            PeerRead::Get(key) => {
-                let value = read_key(local.keyspace(), key)?;
-                let bytes = value.as_ref().map_or(0, Bytes::len) as u64;
-                (key, 1, bytes, PeerReadReply::Value(value))
-            }
-            PeerRead::Page(range) => {
-                let page = read_page(local.keyspace(), range)?;
-                let bytes =
-                    page.rows.iter().map(|row| row.key.len() + row.value.len()).sum::<usize>();
-                (&range.start, u64::from(!range.continued), bytes as u64, PeerReadReply::Page(page))
-            }
+        let (key, reads) = match read {
+            PeerRead::Get(key) => (key, 1),
+            PeerRead::Page(range) => (&range.start, u64::from(!range.continued)),
         };
+        let bytes = match reply {
+            PeerReadReply::Value(value) => value.as_ref().map_or(0, Bytes::len),
+            PeerReadReply::Page(page) => {
+                page.rows.iter().map(|row| row.key.len() + row.value.len()).sum()
+            }
+        } as u64;
         let sampler = &self.parts.sampler;
         sampler.with_epoch(|epoch| match epoch.locate(key) {
             Some(located) => epoch.record(Op::Read, located, key, reads, bytes),
             None => sampler.count_unattributed(Op::Read, bytes),
         });
-        Ok(reply)
     }
 }
 
@@ -255,5 +307,7 @@ fn node_of(leader: &KnownLeader) -> Option<NodeId> {
 
 enum Tried {
     Served(PeerReadReply),
+    /// The group does not have the keys any more, or not yet.
+    Moved,
     Again(String),
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::Stream;
+use tokio::time::Instant;
 
-use keyviz_types::{GroupId, RouteId};
+use keyviz_types::RouteId;
 
 use super::consistency::Consistency;
 use super::coordinator::Coordinator;
@@ -30,7 +31,6 @@ struct Cursor {
 /// The part of a scan that lies in the route at its cursor.
 struct Stretch {
     route: RouteId,
-    group: GroupId,
     end: Option<Bytes>,
 }
 
@@ -75,10 +75,21 @@ impl Cursor {
         Ok(None)
     }
 
+    /// The page at `start`. The routes may change until it is read; then it is another one.
     async fn page(&mut self, start: Bytes) -> Result<Page, KvError> {
+        let deadline = self.coordinator.deadline();
+        loop {
+            match self.page_of_route(start.clone()).await {
+                Err(KvError::Moving { .. }) if Instant::now() < deadline => {}
+                page => return page,
+            }
+        }
+    }
+
+    async fn page_of_route(&mut self, start: Bytes) -> Result<Page, KvError> {
         let stretch = self.stretch(&start)?;
         let range = ScanRange {
-            start,
+            start: start.clone(),
             end: stretch.end.clone(),
             max_rows: u32::try_from(self.wanted).unwrap_or(u32::MAX).min(SCAN_PAGE_ROWS),
             max_bytes: SCAN_PAGE_BYTES,
@@ -86,9 +97,10 @@ impl Cursor {
             continued: self.route == Some(stretch.route),
             uncounted: false,
         };
+        let coordinator = Arc::clone(&self.coordinator);
+        let locate = || coordinator.group_of_range(&start, stretch.end.as_deref());
+        let reply = coordinator.read(locate, self.consistency, PeerRead::Page(range)).await?;
         self.route = Some(stretch.route);
-        let reply =
-            self.coordinator.read(stretch.group, self.consistency, PeerRead::Page(range)).await?;
         let PeerReadReply::Page(page) = reply else {
             return Err(KvError::Undecodable { reason: "a value in answer to a page".to_owned() });
         };
@@ -105,6 +117,6 @@ impl Cursor {
             (Some(end), None) | (None, Some(end)) => Some(end.clone()),
             (None, None) => None,
         };
-        Ok(Stretch { route: route.id, group: route.group, end })
+        Ok(Stretch { route: route.id, end })
     }
 }

@@ -148,7 +148,7 @@ fn run(schedule: &[Actor], key: &[u8]) -> RouteId {
                         let located = epoch.locate(key).expect("a table is published");
                         route = Some(epoch.route(located).id);
                         let taken = Proposal::of(&leader, GROUP, &command);
-                        proposal = Some(taken.expect("a sound command"));
+                        proposal = taken.expect("a sound command");
                     }
                     2 => applied += 1,
                     _ => proposal.take().expect("it was taken before").accepted(TERM),

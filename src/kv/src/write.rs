@@ -20,14 +20,14 @@ use super::command::{CasOutcome, KvCommand, KvWrite};
 use super::coordinator::{Coordinator, Target};
 use super::error::KvError;
 use super::limits::{check_batch, check_key, check_value};
-use super::machine::{decode_cas, decode_count};
+use super::machine::{decode_cas, decode_count, is_not_owned, not_owned};
 use super::peer::{PeerError, PeerOutcome};
 
 /// Disk states of replicas are as old as their last heartbeat answer, so a full replica is checked
 /// once more before a write is refused because of it.
 const HEARD_AGAIN: Duration = Duration::from_secs(1);
 
-async fn replicas_have_space(local: &Group) -> Result<(), KvError> {
+pub(super) async fn replicas_have_space(local: &Group) -> Result<(), KvError> {
     let until = Instant::now() + HEARD_AGAIN;
     loop {
         match local.check_replicas_space() {
@@ -46,14 +46,14 @@ impl Coordinator {
         check_key(key)?;
         check_value(value)?;
         let command = KvCommand::Put { key, value }.encode();
-        self.write(self.group_of(key)?, command).await.map(drop)
+        self.write(|| self.group_of(key), command).await.map(drop)
     }
 
     /// Removes a key; returns whether it existed.
     pub async fn delete(&self, key: &[u8]) -> Result<bool, KvError> {
         check_key(key)?;
         let command = KvCommand::Delete { key }.encode();
-        let reply = self.write(self.group_of(key)?, command).await?;
+        let reply = self.write(|| self.group_of(key), command).await?;
         Ok(decode_count(&reply)? > 0)
     }
 
@@ -69,7 +69,7 @@ impl Coordinator {
             check_value(value)?;
         }
         let command = KvCommand::CompareAndSwap { key, expected, value }.encode();
-        decode_cas(&self.write(self.group_of(key)?, command).await?)
+        decode_cas(&self.write(|| self.group_of(key), command).await?)
     }
 
     /// Applies all of `writes` atomically. They must be in one group.
@@ -81,15 +81,16 @@ impl Coordinator {
                 check_value(value)?;
             }
         }
-        let group = self.one_group(&writes)?;
-        self.write(group, KvCommand::Batch(writes).encode()).await.map(drop)
+        let keys: Vec<&[u8]> = writes.iter().map(KvWrite::key).collect();
+        let command = KvCommand::Batch(writes).encode();
+        self.write(|| self.one_group(&keys), command).await.map(drop)
     }
 
-    fn one_group(&self, writes: &[KvWrite<'_>]) -> Result<GroupId, KvError> {
+    fn one_group(&self, keys: &[&[u8]]) -> Result<GroupId, KvError> {
         let epoch = self.parts.sampler.epoch();
         let mut first = None;
-        for write in writes {
-            let located = epoch.locate(write.key()).ok_or(KvError::NotReady)?;
+        for key in keys {
+            let located = epoch.locate(key).ok_or(KvError::NotReady)?;
             let group = epoch.route(located).group;
             let first = *first.get_or_insert(group);
             if group != first {
@@ -99,16 +100,31 @@ impl Coordinator {
         first.ok_or(KvError::NotReady)
     }
 
-    /// Lets the leader of `group` propose `command`; returns the answer of the state machine.
-    pub(super) async fn write(&self, group: GroupId, command: Bytes) -> Result<Bytes, KvError> {
-        let mut attempts = Attempts::until(self.deadline());
+    /// Lets the leader of the group that `locate` gives propose `command`; returns the answer of
+    /// the state machine. The group is looked up anew for each attempt: keys may move meanwhile.
+    pub(super) async fn write(
+        &self,
+        locate: impl Fn() -> Result<GroupId, KvError>,
+        command: Bytes,
+    ) -> Result<Bytes, KvError> {
+        let deadline = self.deadline();
+        let mut attempts = Attempts::until(deadline);
         loop {
+            let group = locate()?;
             let outcome = match self.leader(group, attempts.made()) {
                 Target::Here(local) => self.propose_in(&local, command.clone()).await?,
                 Target::Peer(peer) => self.forward(peer, group, command.clone()).await?,
                 Target::Nobody => PeerOutcome::NotLeader(None),
             };
             match outcome {
+                PeerOutcome::Done(reply) if is_not_owned(&reply) => {
+                    Coordinator::count(&self.counters.moved_keys);
+                    self.wait_for_route(group, &locate, deadline).await;
+                    if Instant::now() >= deadline {
+                        return Err(KvError::Moving { group });
+                    }
+                    continue;
+                }
                 PeerOutcome::Done(reply) => return Ok(reply),
                 PeerOutcome::NotLeader(leader) => self.parts.directory.hint_leader(group, leader),
             }
@@ -157,9 +173,21 @@ impl Coordinator {
     ) -> Result<PeerOutcome<Bytes>, KvError> {
         let group = local.id();
         replicas_have_space(local).await?;
-        let proposal = Proposal::of(&self.parts.sampler, group, &command)?;
+        let Some(proposal) = Proposal::of(&self.parts.sampler, group, &command)? else {
+            // This node or the one that asks has not applied the catalog that placed the keys.
+            return Ok(PeerOutcome::Done(not_owned()));
+        };
         let proposal = proposal.counted_in(&self.counters.proposed);
+        let ownership = self.parts.ownerships.of(group);
+        if proposal.touches.each().iter().any(|touch| ownership.refuses(&touch.key)) {
+            proposal.refused();
+            return Ok(PeerOutcome::Done(not_owned()));
+        }
         match local.propose(command).await {
+            Ok(proposed) if is_not_owned(&proposed.reply) => {
+                proposal.refused();
+                Ok(PeerOutcome::Done(proposed.reply))
+            }
             Ok(proposed) => {
                 proposal.accepted(proposed.term);
                 Ok(PeerOutcome::Done(proposed.reply))
@@ -228,37 +256,39 @@ impl Touches {
 }
 
 impl<'a> Proposal<'a> {
-    fn of(sampler: &'a Sampler, group: GroupId, encoded: &Bytes) -> Result<Self, KvError> {
+    /// `None`: a key is in another group, as far as this node knows.
+    fn of(sampler: &'a Sampler, group: GroupId, encoded: &Bytes) -> Result<Option<Self>, KvError> {
         let epoch = sampler.epoch_full();
         let command = KvCommand::decode(encoded)
             .map_err(|error| KvError::Undecodable { reason: error.to_string() })?;
         let touch = |key: &[u8], bytes: usize| {
             let located = epoch.locate(key).ok_or(KvError::NotReady)?;
             if epoch.route(located).group != group {
-                // A peer that has not applied the catalog that placed the key.
-                return Err(KvError::NotReady);
+                return Ok(None);
             }
-            Ok::<_, KvError>(Touch { located, key: encoded.slice_ref(key), bytes: bytes as u64 })
+            let touch = Touch { located, key: encoded.slice_ref(key), bytes: bytes as u64 };
+            Ok::<_, KvError>(Some(touch))
         };
+        let one = |key: &[u8], bytes: usize| Ok::<_, KvError>(touch(key, bytes)?.map(Touches::One));
         let touches = match &command {
-            KvCommand::Put { key, value } => Touches::One(touch(key, key.len() + value.len())?),
-            KvCommand::Delete { key } => Touches::One(touch(key, key.len())?),
+            KvCommand::Put { key, value } => one(key, key.len() + value.len())?,
+            KvCommand::Delete { key } => one(key, key.len())?,
             KvCommand::CompareAndSwap { key, value, .. } => {
-                Touches::One(touch(key, key.len() + value.map_or(0, <[u8]>::len))?)
+                one(key, key.len() + value.map_or(0, <[u8]>::len))?
             }
             // One route's part of the range, by construction: its bounds are what was transferred.
             KvCommand::DeleteRange { start, end } => {
-                Touches::One(touch(start, start.len() + end.map_or(0, <[u8]>::len))?)
+                one(start, start.len() + end.map_or(0, <[u8]>::len))?
             }
-            KvCommand::Batch(writes) => Touches::Many(
-                writes
-                    .iter()
-                    .map(|write| touch(write.key(), write.payload_bytes()))
-                    .collect::<Result<_, _>>()?,
-            ),
+            KvCommand::Batch(writes) => writes
+                .iter()
+                .map(|write| touch(write.key(), write.payload_bytes()))
+                .collect::<Result<Option<_>, _>>()?
+                .map(Touches::Many),
         };
+        let Some(touches) = touches else { return Ok(None) };
         let term = epoch.lead(group);
-        Ok(Proposal { sampler, counter: None, touches, group, term, epoch, counts: true })
+        Ok(Some(Proposal { sampler, counter: None, touches, group, term, epoch, counts: true }))
     }
 
     fn counted_in(mut self, counter: &'a AtomicU64) -> Self {

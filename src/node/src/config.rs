@@ -88,6 +88,8 @@ pub struct KeyvizConfig {
     pub sampler: SamplerConfig,
     /// Columns, steps and budgets.
     pub history: HistoryConfig,
+    /// Show hot keys by salted hashes.
+    pub hash_keys: bool,
 }
 
 impl KeyvizConfig {

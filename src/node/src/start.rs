@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use keyviz_catalog::AppliedCatalog;
 use keyviz_catalog::{BootstrapPlan, ClusterId, plan_bootstrap};
 use keyviz_catalog_group::{CatalogGroup, CatalogMachine};
-use keyviz_core::{GroupId, History, NodeId, Sampler};
+use keyviz_core::{GroupId, History, NodeId, Sampler, SamplerConfig};
 use keyviz_directory::{Directory, MemberAddress};
 use keyviz_fanout::{Clock, DEFAULT_DEADLINE, Fanout, FanoutParts, LocalMatrix};
-use keyviz_kv::{Coordinator, CoordinatorParts};
+use keyviz_kv::{Coordinator, CoordinatorParts, Ownerships};
 use keyviz_peer::PeerClient;
 use keyviz_raft::{
     Checks, Group, GroupOptions, Groups, HandshakeLoop, Member, OpenError, Peers, PeersOptions,
@@ -31,6 +31,7 @@ use super::loops::disk::DiskWatch;
 use super::loops::disks::DiskWatcher;
 use super::loops::flusher::Flusher;
 use super::loops::membership_probe::MembershipProbe;
+use super::loops::mover::Mover;
 use super::loops::placement_reconciler::PlacementReconciler;
 use super::loops::supervisor::{ControlLoop, LoopWrap, Supervisor};
 use super::loops::verifier::Verifier;
@@ -118,7 +119,8 @@ impl Node {
             }
             _ => None,
         };
-        if matches!(config.origin, super::config::Origin::Restart) && is_empty(&config.data) {
+        let restarts = matches!(config.origin, super::config::Origin::Restart);
+        if restarts && is_empty(&config.data) {
             // Fail before a file is created.
             return Err(NodeError::NothingToStart { folder: config.data.display().to_string() });
         }
@@ -131,18 +133,19 @@ impl Node {
         };
 
         let clock = Clock::system();
-        let sampler = Arc::new(Sampler::new(config.keyviz.sampler.clone())?);
+        // At random: clients choose keys, and must not know which of them share counters.
+        let hot_keys_seed = rand::random();
+        let sampler = SamplerConfig { hot_keys_seed, ..config.keyviz.sampler.clone() };
+        let sampler = Arc::new(Sampler::new(sampler)?);
         let history =
             History::new(config.keyviz.history, config.id, identity.incarnation, clock.now_ms())?;
         // Columns are kept even if counting is off, so that the history shows when nothing was
         // counted.
         let history = history.counting(config.keyviz.enabled());
-        let local = Arc::new(LocalMatrix::new(
-            Arc::clone(&sampler),
-            Arc::new(history),
-            clock.clone(),
-            config.keyviz.enabled(),
-        ));
+        let (enabled, hashed) = (config.keyviz.enabled(), config.keyviz.hash_keys);
+        let (sampled, clocked) = (Arc::clone(&sampler), clock.clone());
+        let local = LocalMatrix::new(sampled, Arc::new(history), clocked, enabled);
+        let local = Arc::new(local.with_hashed_keys(hashed));
         let directory = Directory::new();
         if let Some(id) = &identity.cluster_id {
             directory.set_cluster_id(id);
@@ -179,10 +182,12 @@ impl Node {
         let catalog = AppliedCatalog::default();
         let catalog_group = groups.create(GroupId::CATALOG, CatalogMachine::of(&catalog)).await?;
         let client = PeerClient::new(peers.clone(), Arc::clone(&directory), config.request_timeout);
+        let ownerships = Arc::new(Ownerships::default());
         let coordinator = Coordinator::new(CoordinatorParts {
             node: config.id,
             sampler: Arc::clone(&sampler),
             groups: groups.clone(),
+            ownerships: Arc::clone(&ownerships),
             directory: Arc::clone(&directory),
             peers: Arc::clone(&client) as _,
             timeout: config.request_timeout,
@@ -238,6 +243,7 @@ impl Node {
             catalog: catalog.clone(),
             groups: groups.clone(),
             directory: Arc::clone(&directory),
+            ownerships,
             sampler,
             peers,
             client: Arc::clone(&client),
@@ -285,6 +291,8 @@ impl Node {
             stop: stop.clone(),
         });
         supervisor.run(ControlLoop::Balancer, &stop, move || Arc::clone(&balancer).run());
+        let mover = Mover::new(&catalog_changes, &coordinator, config.move_bytes_per_s, &stop);
+        supervisor.run(ControlLoop::Mover, &stop, move || Arc::clone(&mover).run());
         let verification = Verification::new(VerificationParts {
             node: config.id,
             catalog: Arc::clone(&catalog_changes),

@@ -42,6 +42,11 @@ pub(crate) fn write_error(node: NodeId, group: GroupId, status: &Status) -> Peer
     }
 }
 
+/// Reads change nothing, so only whether to repeat them matters.
+pub(crate) fn read_error(node: NodeId, status: &Status) -> PeerError {
+    PeerError::NotSent { node, reason: describe(status) }
+}
+
 /// The connection was never made, so the request never left.
 fn was_not_sent(status: &Status) -> bool {
     is_caused_by::<tonic::ConnectError>(status)

@@ -8,10 +8,12 @@ use futures::future::BoxFuture;
 use tonic::{Request, Status};
 
 use keyviz_directory::Directory;
-use keyviz_kv::{Consistency, Page, PeerError, PeerKv, PeerOutcome, PeerRead, PeerReadReply, Row};
+use keyviz_kv::{
+    Consistency, MoveChunk, MoveRead, Page, PeerError, PeerKv, PeerOutcome, PeerRead,
+    PeerReadReply, Row,
+};
 use keyviz_proto as proto;
 use keyviz_proto::cluster_peer_client::ClusterPeerClient;
-use keyviz_proto::failure::describe;
 use keyviz_proto::kv_peer_client::KvPeerClient;
 use keyviz_proto::peer_read_request::Read;
 use keyviz_proto::{peer_read_response, read_index_response};
@@ -19,9 +21,10 @@ use keyviz_raft::{MAX_MESSAGE_BYTES, Peers};
 use keyviz_security::AuthChannel;
 use keyviz_types::{GroupId, NodeId};
 
-use super::answers::{not_leader, passed_on, undecodable};
+use super::answers::{not_leader, passed_on, read_error, undecodable};
 use super::error::CallError;
 use super::forward::{Forwards, Way};
+use super::moves;
 use super::request_id;
 use keyviz_proto::metadata::REQUEST_ID;
 
@@ -51,7 +54,7 @@ impl PeerClient {
         self.peers.channel(to.0, &member.address).map_err(|error| not_sent(error.to_string()))
     }
 
-    fn kv(&self, to: NodeId) -> Result<KvPeerClient<AuthChannel>, PeerError> {
+    pub(crate) fn kv(&self, to: NodeId) -> Result<KvPeerClient<AuthChannel>, PeerError> {
         let client = KvPeerClient::new(self.channel(to)?);
         Ok(client
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -186,14 +189,27 @@ impl PeerKv for PeerClient {
             }
         })
     }
+
+    fn move_step(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        step: Bytes,
+    ) -> BoxFuture<'static, Result<PeerOutcome<Bytes>, PeerError>> {
+        Box::pin(moves::step(self.kv(to), self.request(()), self.cluster_id(), (to, group), step))
+    }
+
+    fn move_read(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        read: MoveRead,
+    ) -> BoxFuture<'static, Result<PeerOutcome<MoveChunk>, PeerError>> {
+        Box::pin(moves::read(self.kv(to), self.request(()), self.cluster_id(), (to, group), read))
+    }
 }
 
 fn from_page(page: proto::PeerPage) -> Page {
     let rows = page.rows.into_iter().map(|row| Row { key: row.key, value: row.value }).collect();
     Page { rows, next: page.next }
-}
-
-/// Reads change nothing, so only whether to repeat them matters.
-fn read_error(node: NodeId, status: &Status) -> PeerError {
-    PeerError::NotSent { node, reason: describe(status) }
 }

@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 
-use super::{matrix_wire, totals_wire};
+use super::{hot_keys_wire, matrix_wire, totals_wire};
 use keyviz_core::query::{ColumnPlan, RowAxis};
 use keyviz_proto as proto;
 use keyviz_testkit::fuzz::Target;
@@ -20,6 +20,13 @@ fn run(data: &[u8]) {
         let columns = matrix_wire::columns_from_chunk(chunk, "");
         let (rows, plan) = axes();
         let _ = columns.map(|columns| columns.checked(&rows, &plan));
+    }
+    if let Ok(chunk) = proto::HotKeysChunk::decode(data) {
+        let answer = hot_keys_wire::answer_from_chunks(vec![chunk.clone(), chunk], "");
+        let parts = answer.map(|answer| answer.parts).unwrap_or_default();
+        if parts.iter().all(|part| part.check(0).is_ok()) {
+            let _ = keyviz_core::hotkeys::merge(parts, 3);
+        }
     }
     if let Ok(request) = proto::ColumnsRequest::decode(data) {
         let _ = matrix_wire::row_axis_from_wire(&request);
@@ -78,7 +85,22 @@ fn corpus() -> Vec<Vec<u8>> {
         }),
         ..Default::default()
     };
-    vec![request.encode_to_vec(), chunk.encode_to_vec(), totals.encode_to_vec()]
+    let hot_key = |key: &'static str| proto::PeerHotKey {
+        key: key.into(),
+        lower: 5,
+        error: 1,
+        ..Default::default()
+    };
+    let hot_keys = proto::HotKeysChunk {
+        version: 1,
+        node_id: 1,
+        threshold: 2,
+        operations: 30,
+        keys: vec![hot_key("a"), hot_key("b")],
+        ..Default::default()
+    };
+    let hot_keys = hot_keys.encode_to_vec();
+    vec![hot_keys, request.encode_to_vec(), chunk.encode_to_vec(), totals.encode_to_vec()]
 }
 
 #[cfg(test)]

@@ -13,9 +13,12 @@ mod error;
 mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+pub mod hot_keys_wire;
 mod matrix;
 pub mod matrix_wire;
 pub mod members;
+mod moves;
+pub mod moves_wire;
 pub mod request_id;
 pub mod snapshot;
 pub mod status;

@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use tonic::Status;
+use tonic::{Code, Status};
 
+use keyviz_core::hotkeys::HotKeysQuery;
 use keyviz_core::query::{ColumnPlan, MAX_TOTALS, RowAxis};
 use keyviz_core::wire::PackedColumns;
 use keyviz_core::{NodeId, Query};
-use keyviz_fanout::{PeerMatrix, PeerTotals, RoundError};
+use keyviz_fanout::{NodeHotKeys, PeerMatrix, PeerTotals, RoundError};
 use keyviz_proto as proto;
 use keyviz_proto::key_viz_peer_client::KeyVizPeerClient;
 use keyviz_raft::MAX_MESSAGE_BYTES;
 use keyviz_security::AuthChannel;
 
 use super::client::PeerClient;
+use super::hot_keys_wire;
 use super::matrix_wire::{columns_from_chunk, columns_request, query_to_wire};
 use super::totals_wire::{ranges_in, totals_from_chunks};
 use keyviz_proto::failure::describe;
@@ -23,6 +25,13 @@ use keyviz_proto::failure::describe;
 /// over for terms and roles. At no more than 10 bytes a packed cell, 84 MB; 12 MB with counts of
 /// nine bits, as most are.
 const MAX_CELLS: usize = 4 * 1_024 * 2_048;
+
+/// Most messages of a node's hot keys: 4,096 keys of itself and of some that have left.
+const MAX_HOT_KEYS_CHUNKS: usize = 1_024;
+
+/// Most memory of them: twice as many keys as one node lists, of 4 KiB and with 240 points each,
+/// and some more.
+const MAX_HOT_KEYS_BYTES: usize = 64 << 20;
 
 impl PeerClient {
     fn matrix(&self, to: NodeId) -> Result<KeyVizPeerClient<AuthChannel>, RoundError> {
@@ -92,6 +101,35 @@ impl PeerMatrix for PeerClient {
                 return Err(RoundError::Incomplete { reached, asked: columns.len() });
             }
             Ok(parts)
+        })
+    }
+
+    fn hot_keys(
+        &self,
+        to: NodeId,
+        query: Arc<HotKeysQuery>,
+    ) -> BoxFuture<'static, Result<NodeHotKeys, RoundError>> {
+        let client = self.matrix(to);
+        let ours = self.cluster_id();
+        let request = hot_keys_wire::query_to_wire(&query, ours.clone());
+        Box::pin(async move {
+            let answer = client?.hot_keys(request).await.map_err(|status| match status.code() {
+                Code::Unimplemented => RoundError::NoHotKeys,
+                _ => failed(status),
+            })?;
+            let (mut stream, mut chunks) = (answer.into_inner(), Vec::new());
+            let mut bytes = 0;
+            while let Some(chunk) = stream.message().await.map_err(failed)? {
+                bytes += hot_keys_wire::bytes_of(&chunk);
+                if bytes > MAX_HOT_KEYS_BYTES {
+                    return Err(RoundError::HotKeysTooLarge(MAX_HOT_KEYS_BYTES));
+                }
+                if chunks.len() == MAX_HOT_KEYS_CHUNKS {
+                    return Err(RoundError::TooManyParts(hot_keys_wire::MAX_PARTS));
+                }
+                chunks.push(chunk);
+            }
+            hot_keys_wire::answer_from_chunks(chunks, &ours)
         })
     }
 }

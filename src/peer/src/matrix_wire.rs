@@ -121,6 +121,8 @@ fn event_to_wire(event: RouteEvent) -> proto::RouteEvent {
         retired: event.retired.iter().map(RouteId::get).collect(),
         created: event.created.iter().map(RouteId::get).collect(),
         key: event.key,
+        group_id: event.groups.map(|(_, to)| to.0),
+        from_group: event.groups.map(|(from, _)| from.0),
         ..proto::RouteEvent::default()
     }
 }

@@ -36,7 +36,8 @@ fn kv_code(error: &KvError) -> Code {
         | KvError::Removed { .. }
         | KvError::Refused { .. }
         | KvError::NoLeader { .. }
-        | KvError::ReadUnavailable { .. } => Code::Unavailable,
+        | KvError::ReadUnavailable { .. }
+        | KvError::Moving { .. } => Code::Unavailable,
         KvError::Overloaded { .. } | KvError::Busy { .. } | KvError::DiskFull { .. } => {
             Code::ResourceExhausted
         }

@@ -58,8 +58,8 @@ pub use group::status::{GroupStatus, Leadership, Role};
 pub use group::{Group, Proposed, ReadGuarantee};
 pub use groups::Groups;
 pub use handshake::{
-    Checks, Doubt, HandshakeLoop, Heard, Participation, PastStart, Roster, Start, VouchError,
-    heard_of, judge,
+    Checks, Doubt, HandshakeLoop, Heard, Participation, PastStart, Roster, Start, StoppedNode,
+    VouchError, heard_of, judge,
 };
 pub use log::{BATCH_BUCKETS, CorruptLog, SYNC_BUCKETS, WriterStats};
 pub use loops::RaftLoop;

@@ -150,6 +150,7 @@ impl Services {
             node,
             catalog: Arc::clone(&catalog),
             groups: groups.clone(),
+            peers: Arc::clone(&peers),
             directory: Arc::clone(&directory),
             timeout,
             stop: stop.clone(),

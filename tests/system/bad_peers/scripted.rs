@@ -100,6 +100,7 @@ fn play<T: Send + 'static>(steps: Vec<Step<T>>) -> Response<Answer<T>> {
 impl KeyVizPeer for Scripted {
     type TotalsStream = Answer<proto::TotalsChunk>;
     type ColumnsStream = Answer<proto::ColumnsChunk>;
+    type HotKeysStream = Answer<proto::HotKeysChunk>;
 
     async fn totals(
         &self,
@@ -118,5 +119,12 @@ impl KeyVizPeer for Scripted {
     ) -> Result<Response<Self::ColumnsStream>, Status> {
         let chunks = collected(self.healthy.columns(request).await?).await;
         Ok(play((self.columns)(chunks)))
+    }
+
+    async fn hot_keys(
+        &self,
+        _: Request<proto::HotKeysRequest>,
+    ) -> Result<Response<Self::HotKeysStream>, Status> {
+        Err(Status::unimplemented("as a node of an earlier version"))
     }
 }

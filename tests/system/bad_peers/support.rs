@@ -66,7 +66,7 @@ pub fn local(node: u64, work: Work) -> Arc<LocalMatrix> {
         let cell = |writes| Counts { writes, ..Counts::ZERO };
         let cells = vec![(0, cell(writes)), (1, cell(2 * writes))];
         let segment = Segment { layout: Arc::clone(&layout), cells };
-        let harvest = Harvest { segments: vec![segment], unattributed: Counts::ZERO };
+        let harvest = Harvest { segments: vec![segment], ..Harvest::default() };
         let _ = history.add(NOW_MS.min(start_ms + (column + 1) * STEP_MS), harvest);
     }
     let clock = Clock::of(|| NOW_MS);

@@ -157,6 +157,17 @@ pub enum CatalogError {
     /// Ids or versions ran out.
     #[error("no route id or catalog version is left")]
     Exhausted,
+    /// Keys of the route are being moved to another group.
+    #[error(
+        "route {route_id} is being moved to another group (move {move_id}); wait until it has \
+         moved, or cancel the move"
+    )]
+    Moving {
+        /// The route.
+        route_id: RouteId,
+        /// The move.
+        move_id: u64,
+    },
 }
 
 fn in_its_place(successors: &[RouteId], more: u64) -> String {

@@ -7,14 +7,15 @@ use bincode::Decode;
 
 use super::codec::{self, CodecError, Kind};
 use super::records::{
-    Meta, numbered, put_cluster, put_delta, put_disks, put_meta, put_placement, put_request,
-    put_retired, put_route,
+    Meta, numbered, put_cluster, put_delta, put_disks, put_meta, put_moves, put_placement,
+    put_request, put_retired, put_route,
 };
 use super::state::Catalog;
 use crate::limits::{MAX_RECORD_BYTES, MAX_SNAPSHOT_BYTES, Retention};
 use crate::members::cluster::{ClusterRecord, PlacementError, check_placement};
 use crate::members::disks::Disks;
 use crate::members::placement::Placement;
+use crate::moves::record::RouteMoves;
 use crate::routes::lineage::Lineage;
 use crate::routes::log::{ChangesError, DeltaLog};
 use crate::routes::requests::{Requests, Served};
@@ -83,6 +84,7 @@ struct Parts {
     cluster: Option<ClusterRecord>,
     placement: Option<Placement>,
     disks: Option<Disks>,
+    moves: Option<RouteMoves>,
     routes: Vec<Route>,
     retired: Vec<Retired>,
     deltas: Vec<Delta>,
@@ -107,6 +109,10 @@ impl Parts {
             [b'i'] => {
                 let twice = self.disks.replace(decode(key, value)?).is_some();
                 (!twice).then(|| vec![b'i'])
+            }
+            [b'v'] => {
+                let twice = self.moves.replace(decode(key, value)?).is_some();
+                (!twice).then(|| vec![b'v'])
             }
             [b'r', ..] => {
                 self.routes.push(decode(key, value)?);
@@ -137,6 +143,7 @@ impl Parts {
             && self.cluster.is_none()
             && self.placement.is_none()
             && self.disks.is_none()
+            && self.moves.is_none()
             && self.routes.is_empty()
             && self.retired.is_empty()
             && self.deltas.is_empty()
@@ -158,7 +165,9 @@ impl Parts {
             None => Placement::of(&cluster),
         };
         self.routes.sort_by(|a, b| a.range().start.cmp(&b.range().start));
-        let table = RouteTable::from_routes(meta.version, std::mem::take(&mut self.routes))?;
+        let moves = self.moves.take().unwrap_or_default();
+        let routes = std::mem::take(&mut self.routes);
+        let table = RouteTable::from_moved(meta.version, moves.last_change, routes)?;
         let newest = table.newest_id().ok_or(LoadError::Incomplete)?;
         if meta.next_route_id.get() != newest.get().wrapping_add(1) {
             return Err(LoadError::IdReused { id: meta.next_route_id });
@@ -168,6 +177,7 @@ impl Parts {
             cluster: Some(std::sync::Arc::new(cluster)),
             placement: std::sync::Arc::new(placement),
             disks: std::sync::Arc::new(self.disks.take().unwrap_or_default()),
+            moves: std::sync::Arc::new(moves),
             boundary_bytes: table.specs().iter().map(|spec| spec.range.start.len()).sum(),
             log: self.log(&table)?,
             requests: self.requests(&table)?,
@@ -246,6 +256,7 @@ impl Catalog {
         let cluster = self.cluster.iter().map(|cluster| put_cluster(cluster));
         let moved = (self.placement.revision() > 0).then(|| put_placement(&self.placement));
         let disks = (!self.disks.is_empty()).then(|| put_disks(&self.disks));
+        let moves = (!self.moves.is_empty()).then(|| put_moves(&self.moves));
         let meta = self.cluster.iter().map(|_| put_meta(&self.table));
         let routes = self.table.iter().map(|route| put_route(&route));
         let retired = self.lineage.iter().map(put_retired);
@@ -254,6 +265,7 @@ impl Catalog {
         let all = cluster
             .chain(moved)
             .chain(disks)
+            .chain(moves)
             .chain(meta)
             .chain(routes)
             .chain(retired)

@@ -10,6 +10,7 @@
 //! 'p'                              Placement, from its first change on
 //! 'q' version u64                  request that made the version, with the change
 //! 'i'                              Disks, from the first one that was recorded on
+//! 'v'                              RouteMoves, from the first move on
 //! ```
 //!
 //! Every value is sealed (see `codec`).
@@ -21,6 +22,7 @@ use crate::limits::MAX_RECORD_BYTES;
 use crate::members::cluster::ClusterRecord;
 use crate::members::disks::Disks;
 use crate::members::placement::Placement;
+use crate::moves::record::RouteMoves;
 use crate::routes::requests::Served;
 use crate::routes::route::{Delta, Retired, Route};
 use crate::routes::table::RouteTable;
@@ -67,6 +69,10 @@ pub(crate) fn put_placement(placement: &Placement) -> RecordChange {
 
 pub(crate) fn put_disks(disks: &Disks) -> RecordChange {
     put(vec![b'i'], disks)
+}
+
+pub(crate) fn put_moves(moves: &RouteMoves) -> RecordChange {
+    put(vec![b'v'], moves)
 }
 
 pub(crate) fn put_meta(table: &RouteTable) -> RecordChange {

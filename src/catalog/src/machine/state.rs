@@ -22,6 +22,7 @@ use crate::members::cluster::{ClusterId, ClusterRecord, GroupPlacement, check_pl
 use crate::members::disks::{DiskCommand, DiskError, Disks};
 use crate::members::placement::{PlaceCommand, PlaceError, Placement};
 use crate::members::plan::group_of_route;
+use crate::moves::record::RouteMoves;
 use crate::routes::lineage::Lineage;
 use crate::routes::log::{Changes, ChangesError, DeltaLog};
 use crate::routes::requests::{Requests, Served};
@@ -50,6 +51,7 @@ pub struct Catalog {
     pub(crate) cluster: Option<Arc<ClusterRecord>>,
     pub(crate) placement: Arc<Placement>,
     pub(crate) disks: Arc<Disks>,
+    pub(crate) moves: Arc<RouteMoves>,
     pub(crate) table: RouteTable,
     /// Sum of the lengths of all start keys.
     pub(crate) boundary_bytes: usize,
@@ -101,6 +103,7 @@ impl Catalog {
             cluster: None,
             placement: Arc::default(),
             disks: Arc::default(),
+            moves: Arc::default(),
             table: RouteTable::empty(),
             boundary_bytes: 0,
             log: DeltaLog::default(),
@@ -277,8 +280,13 @@ impl Catalog {
         }
         check_time(request.time_ms)?;
         let delta = match request.change {
-            Change::Split { route_id, key } => self.split(route_id, key, request.time_ms)?,
+            Change::Split { route_id, key } => {
+                self.check_held(route_id)?;
+                self.split(route_id, key, request.time_ms)?
+            }
             Change::Merge { left_id, right_id } => {
+                self.check_held(left_id)?;
+                self.check_held(right_id)?;
                 self.merge(left_id, right_id, request.time_ms)?
             }
         };
@@ -325,9 +333,12 @@ impl Catalog {
         Ok(Delta { version, kind, time_ms, retired, created })
     }
 
-    fn commit(&mut self, delta: Arc<Delta>, request_id: &str) -> Applied {
+    pub(crate) fn commit(&mut self, delta: Arc<Delta>, request_id: &str) -> Applied {
         let mut records = Vec::new();
-        self.retire(&delta, &mut records);
+        // A route that moves goes on under its id.
+        if delta.kind != DeltaKind::Move {
+            self.retire(&delta, &mut records);
+        }
         self.advance(&delta, &mut records);
         records.push(records::put_delta(&delta));
         let unretained = self.log.push(delta.clone(), self.retention.deltas);
@@ -381,7 +392,7 @@ fn next_id(newest: Option<RouteId>) -> Result<RouteId, CatalogError> {
     newest.get().checked_add(1).and_then(RouteId::new).ok_or(CatalogError::Exhausted)
 }
 
-fn check_time(time_ms: u64) -> Result<(), CatalogError> {
+pub(crate) fn check_time(time_ms: u64) -> Result<(), CatalogError> {
     if time_ms > MAX_TIME_MS { Err(CatalogError::TimeOutOfRange { time_ms }) } else { Ok(()) }
 }
 

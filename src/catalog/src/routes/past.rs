@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::route::{DeltaKind, Kin, Retired};
 use crate::machine::state::Catalog;
-use keyviz_types::{KeyRange, RouteId, RouteSpec};
+use keyviz_types::{GroupId, KeyRange, RouteId, RouteSpec};
 
 /// The live routes of a catalog version, in key order and without a gap.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -17,21 +17,23 @@ pub struct PastRoutes {
     pub routes: Arc<[RouteSpec]>,
 }
 
-/// A split or a merge.
+/// A split, a merge or a move.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RouteEvent {
     /// Unix time in milliseconds that the change bears.
     pub time_ms: u64,
-    /// Split or merge.
+    /// Split, merge or move.
     pub kind: DeltaKind,
     /// Catalog version that it made.
     pub version: u64,
     /// Routes that ended, in key order.
     pub retired: Kin,
-    /// Routes that began, in key order.
+    /// Routes that began, in key order. A route that moved is in both.
     pub created: Kin,
-    /// The boundary that a split drew or a merge took away.
+    /// The boundary that a split drew or a merge took away, or the first key of a route that moved.
     pub key: Bytes,
+    /// The group that a route moved from, and the one that it moved to.
+    pub groups: Option<(GroupId, GroupId)>,
 }
 
 /// The changes of a stretch of time.
@@ -77,8 +79,8 @@ impl Catalog {
         routes
     }
 
-    /// The newest `limit` splits and merges from `from_ms` (inclusive) to `to_ms` (exclusive) that
-    /// touch `range`.
+    /// The newest `limit` splits, merges and moves from `from_ms` (inclusive) to `to_ms`
+    /// (exclusive) that touch `range`.
     pub fn events(&self, from_ms: u64, to_ms: u64, range: &KeyRange, limit: usize) -> RouteEvents {
         let mut events: Vec<RouteEvent> = Vec::new();
         let changes = self.retired_from(from_ms).take_while(|old| old.retired_ms < to_ms);
@@ -92,6 +94,9 @@ impl Catalog {
                 _ => events.push(self.event(old)),
             }
         }
+        events
+            .extend(self.moved().filter(|event| from_ms <= event.time_ms && event.time_ms < to_ms));
+        events.sort_by_key(|event| event.version);
         events.retain(|event| event_touches(self, event, range));
         let excess = events.len().saturating_sub(limit);
         events.drain(..excess);
@@ -111,7 +116,30 @@ impl Catalog {
             retired: Kin::one(old.route.id()),
             created: old.children,
             key,
+            groups: None,
         }
+    }
+
+    /// The remembered moves that changed a route's group.
+    fn moved(&self) -> impl Iterator<Item = RouteEvent> {
+        let under_way = self.moves().under_way().iter();
+        let under_way = under_way
+            .map(|moved| (moved.version, moved.moved_ms, moved.route_id, moved.from, moved.to));
+        let ended = self.moves().ended();
+        let ended = ended
+            .map(|moved| (moved.version, moved.moved_ms, moved.route_id, moved.from, moved.to));
+        let moved = ended.chain(under_way).filter(|(version, ..)| *version > 0);
+        moved.filter_map(|(version, time_ms, route_id, from, to)| {
+            Some(RouteEvent {
+                time_ms,
+                kind: DeltaKind::Move,
+                version,
+                retired: Kin::one(route_id),
+                created: Kin::one(route_id),
+                key: self.range_of(route_id)?.start,
+                groups: Some((from, to)),
+            })
+        })
     }
 
     fn range_of(&self, id: RouteId) -> Option<KeyRange> {

@@ -98,6 +98,9 @@ pub enum DeltaKind {
     Split,
     /// Retired two neighbours and created one in their place.
     Merge,
+    /// Put a route into another group. It stays the same route: the change names it both as
+    /// retired and as created.
+    Move,
 }
 
 impl DeltaKind {
@@ -107,12 +110,13 @@ impl DeltaKind {
             DeltaKind::Bootstrap => "bootstrap",
             DeltaKind::Split => "split",
             DeltaKind::Merge => "merge",
+            DeltaKind::Move => "move",
         }
     }
 
     /// The kind that has this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [DeltaKind::Bootstrap, DeltaKind::Split, DeltaKind::Merge]
+        [DeltaKind::Bootstrap, DeltaKind::Split, DeltaKind::Merge, DeltaKind::Move]
             .into_iter()
             .find(|kind| kind.name() == name)
     }

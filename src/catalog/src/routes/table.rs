@@ -139,9 +139,23 @@ impl RouteTable {
     /// # Errors
     /// They leave a gap or overlap, an id occurs twice, or they are not of that version.
     pub fn from_routes(version: u64, routes: Vec<Route>) -> Result<Self, TableError> {
+        RouteTable::from_moved(version, (0, 0), routes)
+    }
+
+    /// As [`RouteTable::from_routes`], where the newest move of a route made the version `moved.0`
+    /// at the time `moved.1`: routes keep no trace of it.
+    ///
+    /// # Errors
+    /// As [`RouteTable::from_routes`].
+    pub(crate) fn from_moved(
+        version: u64,
+        moved: (u64, u64),
+        routes: Vec<Route>,
+    ) -> Result<Self, TableError> {
         let (specs, origins): (Vec<_>, Vec<_>) =
             routes.into_iter().map(|route| (route.spec, route.origin)).unzip();
         let newest = origins.iter().map(|origin| origin.created_version).max().unwrap_or(0);
+        let newest = newest.max(moved.0);
         if newest != version {
             return Err(TableError::WrongVersion { version, newest });
         }
@@ -150,6 +164,7 @@ impl RouteTable {
         }
         check_specs(&specs)?;
         let changed_ms = origins.iter().map(|origin| origin.created_ms).max().unwrap_or(0);
+        let changed_ms = changed_ms.max(moved.1);
         let by_id = positions_by_id(&specs)?;
         Ok(RouteTable { version, changed_ms, specs: specs.into(), origins: origins.into(), by_id })
     }
@@ -259,7 +274,10 @@ impl RouteTable {
         let origins = self.origins[..start].iter().copied();
         let origins = origins.chain(created.iter().map(|route| route.origin));
         let origins = origins.chain(self.origins[end..].iter().copied()).collect();
-        let by_id = self.moved_positions(start..end, created.len());
+        let by_id = match delta.kind {
+            DeltaKind::Move => Arc::clone(&self.by_id),
+            _ => self.moved_positions(start..end, created.len()),
+        };
         Ok(RouteTable { version: delta.version, changed_ms: delta.time_ms, specs, origins, by_id })
     }
 
@@ -326,14 +344,19 @@ impl Head {
             DeltaKind::Bootstrap => self.version == 0 && shape.0 == 0 && shape.1 > 0,
             DeltaKind::Split => shape == (1, 2),
             DeltaKind::Merge => shape == (2, 1),
+            DeltaKind::Move => shape == (1, 1),
         };
         if !fits {
             return Err(TableError::WrongShape { version, kind: delta.kind });
         }
+        if delta.kind == DeltaKind::Move {
+            check_moved(delta, retired)?;
+            return Ok(Head { version, changed_ms: delta.time_ms, ..self });
+        }
         self.check_created(delta, retired)?;
         match delta.kind {
             DeltaKind::Bootstrap => check_cover(delta.created.iter().map(|route| &route.spec))?,
-            DeltaKind::Split | DeltaKind::Merge => check_place(delta, retired)?,
+            DeltaKind::Split | DeltaKind::Merge | DeltaKind::Move => check_place(delta, retired)?,
         }
         Ok(Head { version, changed_ms: delta.time_ms, ..self })
     }
@@ -355,6 +378,21 @@ impl Head {
         }
         Ok(())
     }
+}
+
+/// Checks that a moved route stays the same but for its group.
+fn check_moved(delta: &Delta, retired: &[&RouteSpec]) -> Result<(), TableError> {
+    let version = delta.version;
+    let same = |(before, after): (&&RouteSpec, &Route)| {
+        before.id == after.id()
+            && before.range == *after.range()
+            && before.group != after.group()
+            && after.origin.created_version < version
+    };
+    if !retired.iter().zip(&delta.created).all(same) {
+        return Err(TableError::NotInPlace { version });
+    }
+    delta.created.iter().try_for_each(|route| check_spec(&route.spec))
 }
 
 /// Checks that the created routes of a split or merge lie exactly where the retired ones were.

@@ -14,6 +14,10 @@ use crate::machine::state::{Applied, Catalog};
 use crate::members::cluster::ClusterRecord;
 use crate::members::disks::{DiskCommand, DiskError, Disks};
 use crate::members::placement::{PlaceCommand, PlaceError, Placement};
+use crate::moves::apply::MoveApplied;
+use crate::moves::command::MoveCommand;
+use crate::moves::error::MoveError;
+use crate::moves::record::RouteMoves;
 use crate::routes::route::Delta;
 use crate::routes::table::RouteTable;
 
@@ -25,6 +29,7 @@ pub struct AppliedCatalog {
     hub: WatchHub,
     placements: Arc<watch::Sender<Arc<Placement>>>,
     disks: Arc<watch::Sender<Arc<Disks>>>,
+    moves: Arc<watch::Sender<Arc<RouteMoves>>>,
 }
 
 impl Default for AppliedCatalog {
@@ -34,6 +39,7 @@ impl Default for AppliedCatalog {
             hub: WatchHub::default(),
             placements: Arc::new(watch::Sender::new(Arc::default())),
             disks: Arc::new(watch::Sender::new(Arc::default())),
+            moves: Arc::new(watch::Sender::new(Arc::default())),
         }
     }
 }
@@ -79,6 +85,16 @@ impl AppliedCatalog {
         self.disks.subscribe()
     }
 
+    /// What is recorded of moves, as applied here.
+    pub fn moves(&self) -> Arc<RouteMoves> {
+        self.moves.borrow().clone()
+    }
+
+    /// A watch of the moves.
+    pub fn watch_moves(&self) -> watch::Receiver<Arc<RouteMoves>> {
+        self.moves.subscribe()
+    }
+
     /// Replaces the catalog, as after a start or an installed snapshot.
     ///
     /// # Errors
@@ -89,6 +105,7 @@ impl AppliedCatalog {
         *self.catalog.write() = catalog;
         self.publish_placement();
         self.publish_disks();
+        self.publish_moves();
         self.hub.replace(table, &retained)
     }
 
@@ -115,6 +132,25 @@ impl AppliedCatalog {
     /// As [`Catalog::record_disk`].
     pub fn record_disk(&self, command: &DiskCommand) -> Result<RecordChange, DiskError> {
         self.catalog.write().record_disk(command)
+    }
+
+    /// Applies a command of a move. Watchers see it after [`AppliedCatalog::publish_moves`] and,
+    /// where it changed the routes, [`AppliedCatalog::publish`].
+    ///
+    /// # Errors
+    /// As [`Catalog::apply_move`].
+    pub fn apply_move(&self, command: &MoveCommand) -> Result<MoveApplied, MoveError> {
+        self.catalog.write().apply_move(command)
+    }
+
+    /// Publishes what is recorded of moves to watchers.
+    pub fn publish_moves(&self) {
+        let now = self.with(|catalog| Arc::clone(catalog.moves()));
+        self.moves.send_if_modified(|shown| {
+            let changed = *shown != now;
+            *shown = now;
+            changed
+        });
     }
 
     /// Publishes the applied disks to watchers.

@@ -58,6 +58,15 @@ fn status() -> proto::ClusterStatus {
         replication: 3,
         leaders_due: true,
         removed: String::new(),
+        route_moves: vec![proto::RouteMove {
+            move_id: 3,
+            route_id: 7,
+            from_group: 1,
+            to_group: 2,
+            phase: "copying".into(),
+            started_ms: 1_000,
+            ..Default::default()
+        }],
     }
 }
 

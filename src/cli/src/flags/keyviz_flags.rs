@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use keyviz_core::history::{
     DEFAULT_HISTORY_BYTES, DEFAULT_HISTORY_COLUMNS, DEFAULT_STEP_MS, MAX_HISTORY_COLUMNS,
@@ -22,6 +22,18 @@ pub const MIN_STEP: Duration = Duration::from_millis(MIN_STEP_MS);
 /// Longest column.
 pub const MAX_STEP: Duration = Duration::from_millis(MAX_STEP_MS);
 
+/// How hot keys are shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum HotKeys {
+    /// By their names.
+    #[default]
+    On,
+    /// By salted hashes.
+    Hashed,
+    /// Not at all.
+    Off,
+}
+
 /// Limits of the sampler and its history.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeyvizOptions {
@@ -39,6 +51,8 @@ pub struct KeyvizOptions {
     pub max_member_routes_per_slot: u64,
     /// Slots of the sampler on a node.
     pub resolution_slots: u64,
+    /// How hot keys are shown.
+    pub hot_keys: HotKeys,
 }
 
 impl KeyvizOptions {
@@ -51,6 +65,7 @@ impl KeyvizOptions {
         max_tracked_routes: DEFAULT_MAX_TRACKED_ROUTES as u64,
         max_member_routes_per_slot: DEFAULT_MAX_MEMBER_ROUTES_PER_SLOT as u64,
         resolution_slots: DEFAULT_RESOLUTION_SLOTS as u64,
+        hot_keys: HotKeys::On,
     };
 }
 
@@ -118,6 +133,17 @@ pub struct KeyvizArgs {
         value_parser = |text: &str| bounded(text, &RESOLUTION_SLOTS_BOUNDS)
     )]
     keyviz_resolution_slots: u64,
+    /// Names of hot keys: on; hashed, salted hashes instead of keys, the same on all nodes of the
+    /// cluster; off, keys are not looked at, and queries for hot keys answer UNAVAILABLE
+    #[arg(
+        long,
+        env = "KEYVIZ_HOT_KEYS",
+        value_name = "MODE",
+        value_enum,
+        default_value = "on",
+        hide_possible_values = true
+    )]
+    keyviz_hot_keys: HotKeys,
 }
 
 /// A whole number within the library's bounds.
@@ -136,6 +162,7 @@ impl KeyvizArgs {
             max_tracked_routes: self.keyviz_max_tracked_routes,
             max_member_routes_per_slot: self.keyviz_max_member_routes_per_slot,
             resolution_slots: self.keyviz_resolution_slots,
+            hot_keys: self.keyviz_hot_keys,
         }
     }
 }

@@ -179,6 +179,10 @@ pub(super) fn event_words(event: &proto::RouteEvent) -> String {
         let term = event.term.map(|term| format!(" in term {term}")).unwrap_or_default();
         return format!("{time} group {group} is led by node {leader}{term}");
     }
+    if let (Some(from), Some(to)) = (event.from_group, event.group_id) {
+        let route = ids(&event.retired);
+        return format!("{time} move of route {route} from group {from} to group {to}");
+    }
     format!(
         "{time} {} of route {} into {} at {}",
         inert(&event.kind),

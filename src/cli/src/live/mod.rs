@@ -5,6 +5,7 @@
 //! draws; all three are pure. This module has the tasks: one reads keys, one reads the stream, one
 //! queries.
 
+mod hot;
 mod picture;
 mod slide;
 #[cfg(test)]
@@ -41,6 +42,8 @@ const WHOLE_EVERY: Duration = Duration::from_secs(60);
 const STREAM_AGAIN: Duration = Duration::from_secs(5);
 /// Updates that wait to be drawn; a faster stream waits.
 const MOST_WAITING: usize = 64;
+/// Time after which a cursor that was not moved rests.
+const CURSOR_RESTS: Duration = Duration::from_millis(200);
 /// Maximum length of a default window.
 const MOST_LAST: Duration = Duration::from_secs(3_600);
 
@@ -50,6 +53,8 @@ enum Told {
     Whole(u64, Box<Result<Whole, CliError>>),
     Columns(u64, Box<proto::ColumnsUpdate>),
     StreamOver(u64, String),
+    /// The hot keys of a cell, in words.
+    Hot(Box<proto::GetHotKeysRequest>, String),
 }
 
 /// A matrix and the data shown beside it.
@@ -188,6 +193,9 @@ struct App {
     asking: Option<JoinHandle<()>>,
     next_ask: Instant,
     next_stream: Option<Instant>,
+    /// The hot keys of the cell under the cursor: the question, and the answer once it is there.
+    hot: Option<(proto::GetHotKeysRequest, String)>,
+    asking_hot: Option<JoinHandle<()>>,
     tell: mpsc::Sender<Told>,
 }
 
@@ -214,12 +222,15 @@ impl App {
             asking: None,
             next_ask: Instant::now() + WHOLE_EVERY,
             next_stream: Some(Instant::now()),
+            hot: None,
+            asking_hot: None,
             tell,
         }
     }
 
     fn stop(&mut self) {
-        for task in [self.stream.take(), self.asking.take()].into_iter().flatten() {
+        let tasks = [self.stream.take(), self.asking.take(), self.asking_hot.take()];
+        for task in tasks.into_iter().flatten() {
             task.abort();
         }
     }
@@ -232,6 +243,7 @@ impl App {
         let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
         loop {
             let layout = self.draw(terminal)?;
+            self.ask_hot(&layout);
             let next_stream = self.next_stream.filter(|_| self.streams());
             let asks = !self.view.paused && self.asking.is_none();
             let stream_at = next_stream.unwrap_or_else(Instant::now);
@@ -265,6 +277,11 @@ impl App {
                     self.next_stream = Some(Instant::now() + STREAM_AGAIN);
                     self.fall_back(format!("the stream broke: {why}"));
                 }
+                Some(Told::Hot(asked, words)) => {
+                    if let Some((_, known)) = self.hot.as_mut().filter(|(hot, _)| *hot == *asked) {
+                        *known = words;
+                    }
+                }
                 // A late answer to an earlier query.
                 Some(_) => {}
             }
@@ -284,6 +301,7 @@ impl App {
             view: &self.view,
             status: &status,
             leaders: &self.leaders,
+            hot: self.hot.as_ref().map(|(_, words)| &**words).unwrap_or_default(),
             color: self.color,
         };
         terminal.draw(|frame| picture.draw(&layout, frame.area(), frame.buffer_mut()))?;
@@ -357,6 +375,28 @@ impl App {
         self.asking = Some(tokio::spawn(async move {
             let whole = ask(&query, &client, &drawing, version).await;
             let _ = tell.send(Told::Whole(question, Box::new(whole))).await;
+        }));
+    }
+
+    /// Asks for the hot keys of the cell under the cursor once the cursor rests.
+    fn ask_hot(&mut self, layout: &Layout) {
+        let question = hot::question(&self.matrix, &self.view, &layout.grid);
+        if question.as_ref() == self.hot.as_ref().map(|(asked, _)| asked) {
+            return;
+        }
+        if let Some(task) = self.asking_hot.take() {
+            task.abort();
+        }
+        self.hot = question.map(|question| (question, String::new()));
+        let Some((question, _)) = &self.hot else { return };
+        let (question, client, tell) = (question.clone(), self.client.clone(), self.tell.clone());
+        let scope = self.view.query.scope;
+        self.asking_hot = Some(tokio::spawn(async move {
+            tokio::time::sleep(CURSOR_RESTS).await;
+            // A cluster without hot keys has none to tell.
+            if let Ok(answer) = crate::heat::hot::ask(&client, scope, &question).await {
+                let _ = tell.send(Told::Hot(Box::new(question), hot::words(&answer))).await;
+            }
         }));
     }
 

@@ -64,6 +64,8 @@ pub(super) struct Picture<'a> {
     pub(super) status: &'a str,
     /// Leader of each group, where one is known.
     pub(super) leaders: &'a HashMap<u64, u64>,
+    /// Hot keys of the cell under the cursor, in words; empty: not known.
+    pub(super) hot: &'a str,
     pub(super) color: ColorDepth,
 }
 
@@ -232,8 +234,9 @@ impl Picture<'_> {
         };
         let open = if time.open { ", still counting" } else { "" };
         let what = noun(series);
+        let hot = if self.hot.is_empty() { String::new() } else { format!(" · {}", self.hot) };
         let place = format!(
-            "{} · {} · {}",
+            "{} · {} · {}{hot}",
             range(&first.start, end),
             routes(members),
             self.group(members),

@@ -23,9 +23,11 @@ use crate::flags::values::Address;
 use crate::terminal::talk::say;
 use crate::terminal::{output, text};
 use keyviz_backup::{BackupError, BackupReader, BackupWriter, Part};
+use keyviz_catalog::{Catalog, LoadError, Retention};
 use keyviz_client as failure;
 use keyviz_proto as proto;
 use keyviz_proto::backup_client::BackupClient;
+use keyviz_raft::KeyValue;
 
 /// Failed dumps of one group after which the backup fails.
 const ATTEMPTS: u32 = 10;
@@ -73,6 +75,23 @@ pub enum NoBackup {
         /// The error of the last attempt.
         reason: String,
     },
+    /// A route is on its way.
+    #[error(
+        "route {route} is being moved to group {group}; wait until it has moved, or cancel the \
+         move, and start the backup again"
+    )]
+    Moving {
+        /// The route.
+        route: u64,
+        /// The group that gets it.
+        group: u64,
+    },
+    /// A route moved while the groups were read.
+    #[error("a route moved while the groups were read; start the backup again")]
+    Moved,
+    /// The catalog that was written is of no use.
+    #[error("the catalog that was written cannot be used: {0}")]
+    Catalog(#[from] LoadError),
     /// The file that was written cannot be read back.
     #[error("the file that was written cannot be read back: {0}")]
     Unreadable(#[from] BackupError),
@@ -114,11 +133,14 @@ pub async fn run(args: BackupArgs) -> Result<(), CliError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let file = name(&args.out, &status, now)?;
     let aside = aside(&file);
+    // The groups are read one after the other, so a range that moves meanwhile may be in neither.
+    let newest = nothing_moves(&client).await?;
     let made = write(&client, &status, now, &aside).await;
-    let finished = match made {
-        Ok((bytes, json)) => publish(&aside, &file).map(|()| (bytes, json)),
-        Err(error) => Err(error),
-    };
+    let finished = made.and_then(|(bytes, json)| {
+        nothing_moved(&read_back(&aside)?, newest)?;
+        put_in_place(&aside, &file)?;
+        Ok((bytes, json))
+    });
     let (bytes, json) = finished.inspect_err(|_| {
         // The partial file is useless; if it cannot be removed, it does no harm.
         let _ = fs::remove_file(&aside);
@@ -146,6 +168,26 @@ pub async fn run(args: BackupArgs) -> Result<(), CliError> {
     }
     let nodes = json.histories_missing.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
     Err(CliError::InPart(format!("the file lacks what the nodes {nodes} counted")))
+}
+
+/// The newest move that ended, if none is under way, as far as one node knows.
+async fn nothing_moves(client: &Client) -> Result<u64, CliError> {
+    let moves = client.moves().await?;
+    match moves.iter().find(|moving| moving.ended_ms == 0) {
+        Some(moving) => {
+            Err(NoBackup::Moving { route: moving.route_id, group: moving.to_group }.into())
+        }
+        None => Ok(moves.iter().map(|moving| moving.move_id).max().unwrap_or(0)),
+    }
+}
+
+/// Checks that no move began after the `newest` one until the catalog was dumped, which is last.
+fn nothing_moved(catalog: &[KeyValue], newest: u64) -> Result<(), NoBackup> {
+    let catalog = Catalog::load(catalog.iter().cloned(), Retention::DEFAULT)?;
+    let moves = catalog.moves();
+    let last = moves.ended().map(|moved| moved.id).max().unwrap_or(0);
+    let still = moves.under_way().is_empty() && last == newest;
+    if still { Ok(()) } else { Err(NoBackup::Moved) }
 }
 
 fn name(out: &Path, status: &proto::ClusterStatus, now: Duration) -> Result<PathBuf, NoBackup> {
@@ -360,11 +402,32 @@ pub fn create(aside: &Path) -> Result<File, NoBackup> {
 
 /// Reads the file back and renames it durably.
 pub fn publish(aside: &Path, file: &Path) -> Result<(), CliError> {
-    let wrote = |source| NoBackup::Write { file: file.to_path_buf(), source };
+    read_back(aside)?;
+    put_in_place(aside, file)
+}
+
+/// Reads the whole file back; the rows of its catalog.
+fn read_back(aside: &Path) -> Result<Vec<KeyValue>, NoBackup> {
+    let wrote = |source| NoBackup::Write { file: aside.to_path_buf(), source };
     let read = File::open(aside).map_err(wrote)?;
-    let mut reader =
-        BackupReader::new(BufReader::with_capacity(1 << 20, read)).map_err(NoBackup::from)?;
-    while reader.next_part().map_err(NoBackup::from)?.is_some() {}
+    let mut reader = BackupReader::new(BufReader::with_capacity(1 << 20, read))?;
+    let (mut catalog, mut in_catalog) = (Vec::new(), false);
+    while let Some(part) = reader.next_part()? {
+        match part {
+            Part::Group(group) => in_catalog = group.group_id == 0,
+            Part::History(_) => in_catalog = false,
+            Part::Rows(rows) if in_catalog => {
+                catalog.extend(rows.rows.into_iter().map(|row| (row.key, row.value)));
+            }
+            Part::Rows(_) | Part::Start(_) | Part::SectionEnd(_) | Part::End(_) => {}
+        }
+    }
+    Ok(catalog)
+}
+
+/// Renames the file durably.
+fn put_in_place(aside: &Path, file: &Path) -> Result<(), CliError> {
+    let wrote = |source| NoBackup::Write { file: file.to_path_buf(), source };
     if file.exists() {
         return Err(NoBackup::Exists(file.to_path_buf()).into());
     }

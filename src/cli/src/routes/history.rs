@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 
 use super::super::client::{Effect, NodeArgs};
-use super::{delta_words, ids, route_words, stub};
+use super::{delta_words, ids, moving, route_words, stub};
 use crate::CliError;
 use crate::data::kv::OneFormat;
 use crate::terminal::{output, text};
@@ -64,6 +64,12 @@ fn print(out: &mut impl Write, history: &proto::RouteHistoryResponse) -> std::io
     }
     for delta in &history.changes {
         writeln!(out, "  {}", delta_words(delta))?;
+    }
+    if !history.moves.is_empty() {
+        writeln!(out, "moves")?;
+    }
+    for moving in &history.moves {
+        writeln!(out, "  {} {}", text::time_utc(moving.started_ms), moving::words(moving))?;
     }
     writeln!(out, "retired routes")?;
     for retired in &history.retired {

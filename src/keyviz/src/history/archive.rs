@@ -9,9 +9,10 @@
 //! keys:  'a' | digest u128, big-endian                a chunk of slots
 //!        'c' | start_ms u64, big-endian | end_ms u64  a column
 //!        'f'                                          up to when columns were forgotten
+//!        'h' | start_ms | end_ms                      the hot keys of a column
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::codec::{self, RecordError};
@@ -27,6 +28,8 @@ pub struct Archive {
     chunks: HashMap<u128, usize>,
     /// The chunks that each stored column needs.
     columns: BTreeMap<ColumnId, Vec<u128>>,
+    /// Columns whose hot keys are stored.
+    hot_keys: BTreeSet<ColumnId>,
     /// Up to when columns are stored as forgotten.
     forgotten_before_ms: u64,
 }
@@ -75,7 +78,8 @@ impl Archive {
     ) -> Opened {
         let mut interner = Interner::new();
         let mut chunks: HashMap<u128, Arc<Chunk>> = HashMap::new();
-        let (mut archive, mut columns) = (Archive::default(), Vec::new());
+        let (mut archive, mut columns) = (Archive::default(), BTreeMap::new());
+        let mut orphans = Vec::new();
         let (mut damaged, mut lost) = (Vec::new(), Vec::new());
         for (key, value) in records {
             let (key, value) = (key.as_ref(), value.as_ref());
@@ -96,12 +100,30 @@ impl Archive {
                     }
                     Err(error) => error,
                 },
+                Some(&codec::HOT_KEYS) => match codec::decode_hot_keys(value) {
+                    // Columns come before, by their keys.
+                    Ok((id, parts)) if hot_keys_key(id) == key => {
+                        match columns.get_mut(&id) {
+                            Some(column) => {
+                                let column: &mut Column = column;
+                                parts.into_iter().for_each(|(of, keys)| {
+                                    column.set_hot_keys(of, keys);
+                                });
+                                archive.hot_keys.insert(id);
+                            }
+                            None => orphans.push(key.to_vec()),
+                        }
+                        continue;
+                    }
+                    Ok(_) => RecordError::Malformed,
+                    Err(error) => error,
+                },
                 _ => {
                     let find = |digest| chunks.get(&digest).cloned();
                     match codec::decode_column(value, &mut interner, find) {
                         Ok(column) if column_key(column.id()) == key => {
                             archive.hold(&column);
-                            columns.push(column);
+                            columns.insert(column.id(), column);
                             continue;
                         }
                         Ok(_) => RecordError::Malformed,
@@ -112,7 +134,9 @@ impl Archive {
             lost.extend(column_of(key));
             damaged.push(Damaged { key: key.to_vec(), error });
         }
-        let deletes = archive.collect();
+        let mut deletes = archive.collect();
+        deletes.append(&mut orphans);
+        let columns = columns.into_values().collect();
         let garbage = Batch { puts: Vec::new(), deletes };
         let forgotten_before_ms = archive.forgotten_before_ms;
         Opened { archive, columns, damaged, lost, forgotten_before_ms, garbage }
@@ -130,11 +154,23 @@ impl Archive {
             for chunk in self.hold(column) {
                 batch.puts.push((chunk_key(chunk.digest()), codec::encode_chunk(&chunk)));
             }
-            batch.puts.push((column_key(column.id()), codec::encode_column(column)));
+            let id = column.id();
+            batch.puts.push((column_key(id), codec::encode_column(column)));
+            match codec::encode_hot_keys(column) {
+                Some(record) => {
+                    self.hot_keys.insert(id);
+                    batch.puts.push((hot_keys_key(id), record));
+                }
+                None if self.hot_keys.remove(&id) => batch.deletes.push(hot_keys_key(id)),
+                None => {}
+            }
         }
         for id in removed {
             if self.release(*id) {
                 batch.deletes.push(column_key(*id));
+            }
+            if self.hot_keys.remove(id) {
+                batch.deletes.push(hot_keys_key(*id));
             }
         }
         batch.deletes.extend(self.collect());
@@ -197,6 +233,15 @@ pub(crate) fn chunk_key(digest: u128) -> Vec<u8> {
 
 fn column_key(id: ColumnId) -> Vec<u8> {
     [&[codec::COLUMN][..], &id.start_ms.to_be_bytes(), &id.end_ms.to_be_bytes()].concat()
+}
+
+fn hot_keys_key(id: ColumnId) -> Vec<u8> {
+    [&[codec::HOT_KEYS][..], &id.start_ms.to_be_bytes(), &id.end_ms.to_be_bytes()].concat()
+}
+
+/// Whether a record of this key has hot keys, which earlier versions do not know.
+pub(crate) fn is_hot_keys(key: &[u8]) -> bool {
+    key.first() == Some(&codec::HOT_KEYS)
 }
 
 /// The column of a key, if it is one that a history may have.

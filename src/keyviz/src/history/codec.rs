@@ -1,7 +1,8 @@
 //! Columns and chunks of slots as bytes to store.
 //!
 //! ```text
-//! record:  'K' 'V' | kind u8 ('a' chunk, 'c' column, 'f' forgotten) | version u8 (1) | body
+//! record:  'K' 'V' | kind u8 ('a' chunk, 'c' column, 'f' forgotten, 'h' hot keys)
+//!          | version u8 (1) | body
 //!          | CRC-32 of all before, u32 LE
 //!
 //! chunk:   bounds | unbounded u8
@@ -17,6 +18,7 @@
 //!                      | cells, see `cells`
 //! ```
 //! forgotten: kind 'f', before_ms
+//! hot keys: kind 'h', of one column: see `hotkeys::codec`
 //!
 //! Numbers without a type are varints; plurals are counts. Nothing is allocated by a count that is
 //! not backed by as many bytes, and trailing bytes are an error.
@@ -28,9 +30,11 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::bitpack::{put_varint, take_varint};
 use super::cells::Cells;
-use super::column::{CellRun, Column, Part};
+use super::column::{CellRun, Column, ColumnId, Part};
 use super::config::MAX_TIME_MS;
 use super::slots::{Chunk, ChunkSlot, Interner, LeaderTerms, MAX_CHUNK_SLOTS, chunk_body};
+use crate::hotkeys::codec::{put_part, take_part};
+use crate::hotkeys::column::ColumnHotKeys;
 use crate::sampler::counts::Counts;
 use keyviz_types::{GroupId, Incarnation, RouteId, Term};
 
@@ -45,6 +49,7 @@ const MAX_AXIS_SLOTS: usize = 1 << 28;
 pub(crate) const CHUNK: u8 = b'a';
 pub(crate) const COLUMN: u8 = b'c';
 pub(crate) const FORGOTTEN: u8 = b'f';
+pub(crate) const HOT_KEYS: u8 = b'h';
 
 /// A stored record that cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -119,6 +124,41 @@ pub(crate) fn decode_forgotten(record: &[u8]) -> Result<u64, RecordError> {
     let mut rest = body(FORGOTTEN, record)?;
     let before_ms = take_varint(&mut rest).ok_or(RecordError::Malformed)?;
     if rest.is_empty() { Ok(before_ms) } else { Err(RecordError::Malformed) }
+}
+
+/// The record of a column's hot keys; `None` where nobody looked at them.
+pub(crate) fn encode_hot_keys(column: &Column) -> Option<Vec<u8>> {
+    let known = |part: &Part| part.hot_keys.as_ref().map(|keys| (part.incarnation, keys.clone()));
+    let parts: Vec<_> = column.parts().iter().filter_map(known).collect();
+    if parts.is_empty() {
+        return None;
+    }
+    let mut out = Vec::new();
+    put_varint(column.start_ms(), &mut out);
+    put_varint(column.end_ms() - column.start_ms(), &mut out);
+    put_varint(parts.len() as u64, &mut out);
+    parts.iter().for_each(|(incarnation, keys)| put_part(*incarnation, keys, &mut out));
+    Some(record(HOT_KEYS, &out))
+}
+
+/// The hot keys of a column's parts.
+pub(crate) type PartHotKeys = Vec<(Incarnation, ColumnHotKeys)>;
+
+/// Reads [`encode_hot_keys`].
+pub(crate) fn decode_hot_keys(record: &[u8]) -> Result<(ColumnId, PartHotKeys), RecordError> {
+    let mut input = body(HOT_KEYS, record)?;
+    let parts = take_hot_keys(&mut input).ok_or(RecordError::Malformed)?;
+    if input.is_empty() { Ok(parts) } else { Err(RecordError::Malformed) }
+}
+
+fn take_hot_keys(input: &mut &[u8]) -> Option<(ColumnId, PartHotKeys)> {
+    let start_ms = take_varint(input)?;
+    let end_ms = start_ms.checked_add(take_varint(input)?)?;
+    let mut parts = Vec::new();
+    for _ in 0..take_varint(input)? {
+        parts.push(take_part(input)?);
+    }
+    Some((ColumnId { start_ms, end_ms }, parts))
 }
 
 /// A chunk's record.
@@ -272,8 +312,7 @@ fn take_parts(
             read_bytes: number()?,
             write_bytes: number()?,
         };
-        let mut part =
-            Part { incarnation, partial, catalog_version, unattributed, runs: Vec::new() };
+        let mut part = Part { partial, catalog_version, unattributed, ..Part::new(incarnation) };
         for _ in 0..take_varint(input)? {
             part.runs.push(take_run(input, chunks, interner)?);
         }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::cells::Cells;
 use super::config::MAX_TIME_MS;
 use super::slots::{Chunk, Interner, LayoutAxis, LeaderTerms, SlotAxis, leader_terms_of, variant};
+use crate::hotkeys::column::ColumnHotKeys;
 use crate::sampler::counts::{Counts, Segment, Series};
 use keyviz_types::{GroupId, Incarnation, KeyRange, RouteId, Term};
 
@@ -51,6 +52,8 @@ pub(crate) struct Part {
     pub catalog_version: u64,
     pub unattributed: Counts,
     pub runs: Vec<CellRun>,
+    /// Its hot keys; `None`: they were not looked at.
+    pub hot_keys: Option<Arc<ColumnHotKeys>>,
 }
 
 /// Cells under one axis and one set of leaderships.
@@ -175,6 +178,7 @@ impl Column {
             part.partial |= theirs.partial;
             part.catalog_version = part.catalog_version.max(theirs.catalog_version);
             part.unattributed.add(&theirs.unattributed);
+            part.absorb_hot_keys(theirs);
             part.runs.extend_from_slice(&theirs.runs);
         }
     }
@@ -215,6 +219,32 @@ impl Column {
         size_of::<Column>() + self.parts.iter().map(part_bytes).sum::<usize>()
     }
 
+    /// Bytes of its hot keys, without the keys, which are shared.
+    pub(crate) fn hot_key_bytes(&self) -> usize {
+        self.hot_keys().map(ColumnHotKeys::bytes).sum()
+    }
+
+    /// The hot keys of its parts.
+    pub(crate) fn hot_keys(&self) -> impl Iterator<Item = &ColumnHotKeys> {
+        self.parts.iter().filter_map(|part| part.hot_keys.as_deref())
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn hot_keys_mut(&mut self) -> impl Iterator<Item = &mut ColumnHotKeys> {
+        self.parts.iter_mut().filter_map(|part| part.hot_keys.as_mut()).map(Arc::make_mut)
+    }
+
+    /// Takes the hot keys of one of its parts, as they were stored. Those of other operations than
+    /// its cells have would give wrong bounds, and are left.
+    pub(crate) fn set_hot_keys(&mut self, incarnation: Incarnation, hot_keys: ColumnHotKeys) {
+        if let Some(part) = self.parts.iter_mut().find(|part| part.incarnation == incarnation)
+            && let Counts { reads, writes, .. } = part.total()
+            && hot_keys.fits(reads, writes)
+        {
+            part.hot_keys = Some(Arc::new(hot_keys));
+        }
+    }
+
     /// The axis of each run.
     pub(crate) fn axes(&self) -> impl Iterator<Item = &Arc<SlotAxis>> {
         self.parts.iter().flat_map(|part| part.runs.iter().map(|run| &run.axis))
@@ -241,7 +271,41 @@ impl Part {
             catalog_version: 0,
             unattributed: Counts::ZERO,
             runs: Vec::new(),
+            hot_keys: None,
         }
+    }
+
+    /// What stands for its hot keys where nobody looked at them: all of its operations, unnamed.
+    pub fn unknown_hot_keys(&self) -> Option<ColumnHotKeys> {
+        if self.hot_keys.is_some() || self.runs.is_empty() {
+            return None;
+        }
+        let Counts { reads, writes, .. } = self.total();
+        Some(ColumnHotKeys::unknown(reads, writes))
+    }
+
+    /// The sum of its cells.
+    fn total(&self) -> Counts {
+        let mut total = Counts::ZERO;
+        let cells = self.runs.iter().flat_map(|run| run.cells.to_vec());
+        cells.for_each(|(_, counts)| total.add(&counts));
+        total
+    }
+
+    /// Adds the hot keys of a part whose runs were not added yet.
+    pub fn absorb_hot_keys(&mut self, theirs: &Part) {
+        let unknown = theirs.unknown_hot_keys();
+        let Some(added) = theirs.hot_keys.as_deref().or(unknown.as_ref()) else { return };
+        if theirs.hot_keys.is_none() && self.hot_keys.is_none() {
+            // Neither was looked at.
+            return;
+        }
+        let mut sum = match (&self.hot_keys, self.unknown_hot_keys()) {
+            (Some(mine), _) => ColumnHotKeys::clone(mine),
+            (None, mine) => mine.unwrap_or_default(),
+        };
+        sum.add(added);
+        self.hot_keys = Some(Arc::new(sum));
     }
 }
 

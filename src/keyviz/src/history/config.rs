@@ -29,7 +29,8 @@ pub struct HistoryConfig {
     /// coarser tiers.
     pub columns: usize,
     /// Bytes of all tiers, at least [`MIN_HISTORY_BYTES`]; over it the oldest are folded, and at
-    /// last forgotten. The open column may take half of them before it does so on top.
+    /// last forgotten. The open column may take half of them before it does so on top. Hot keys
+    /// have an eighth in addition.
     pub bytes: usize,
 }
 

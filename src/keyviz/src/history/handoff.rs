@@ -9,9 +9,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::archive::{Archive, Damaged};
+use super::archive::{self, Archive, Damaged};
 use super::column::Column;
 use super::config::HistoryConfig;
+use super::hot_keys::SHARE_OF_HISTORY;
 use super::open::AxisInterner;
 use super::tiers::Tiers;
 use super::view::{Answering, Holdings};
@@ -62,6 +63,11 @@ impl HistoryHandoff {
     /// Whether the record of this key is the one that [`HistoryHandoff::summary`] makes.
     pub fn is_summary(key: &[u8]) -> bool {
         key == SUMMARY
+    }
+
+    /// Whether the record of this key has hot keys, which earlier versions do not read.
+    pub fn is_hot_keys(key: &[u8]) -> bool {
+        archive::is_hot_keys(key)
     }
 
     /// The handoff of `node` in these records, and how many of them are damaged; `None` without a
@@ -123,6 +129,7 @@ impl Kept {
             newest_ms: self.columns.newest_ms().unwrap_or(0),
             forgotten_before_ms: self.forgotten_before_ms(),
             bytes: self.columns.bytes(),
+            hot_key_bytes: self.columns.hot_key_bytes(),
         };
         Answering { node, incarnation: self.incarnation, holdings }
     }
@@ -151,6 +158,7 @@ impl HandedOver {
         let each = config.bytes / 4 / kept.len();
         for kept in kept.values_mut() {
             kept.columns.shrink(config.columns, each, now_ms, interner);
+            kept.columns.shrink_hot_keys(each / SHARE_OF_HISTORY);
         }
     }
 

@@ -28,7 +28,7 @@ fn writes(term: u64, count: u64) -> Harvest {
     let layout = Arc::new(Layout { catalog_version: 1, slots: vec![slot] });
     let counts = Counts { writes: count, reads: count, ..Counts::ZERO };
     let segments = vec![Segment { layout, cells: vec![(0, counts)] }];
-    Harvest { segments, unattributed: Counts::ZERO }
+    Harvest { segments, unattributed: Counts::ZERO, hot_keys: None }
 }
 
 fn ask(histories: &[&History], series: Series) -> Matrix {

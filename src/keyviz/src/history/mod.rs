@@ -34,6 +34,7 @@ pub(crate) mod codec;
 pub(crate) mod column;
 mod config;
 mod handoff;
+pub(crate) mod hot_keys;
 mod open;
 pub(crate) mod slots;
 mod tiers;
@@ -42,8 +43,10 @@ pub(crate) mod window;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::hotkeys::column::ColumnHotKeys;
 use crate::sampler::counts::Harvest;
 use handoff::HandedOver;
+use hot_keys::SHARE_OF_HISTORY;
 use keyviz_types::{Incarnation, NodeId};
 use open::{AxisInterner, OpenColumn};
 use tiers::Tiers;
@@ -173,7 +176,9 @@ impl History {
             state.open.close();
             state.open.clone()
         };
-        flushed.closed.push(Arc::new(open.pack(&self.interner)));
+        let mut column = open.pack(&self.interner);
+        column.hot_keys_mut().for_each(ColumnHotKeys::prune_to_matter);
+        flushed.closed.push(Arc::new(column));
         flushed
     }
 
@@ -182,7 +187,9 @@ impl History {
     /// known to have happened in it.
     pub fn checkpoint(&self) -> Column {
         let open = self.lock().open.clone();
-        open.pack(&self.interner)
+        let mut column = open.pack(&self.interner);
+        column.hot_keys_mut().for_each(ColumnHotKeys::prune_to_checkpoint);
+        column
     }
 
     /// Takes in columns that earlier incarnations stored. A column that was not closed is marked
@@ -329,6 +336,7 @@ impl History {
         let bytes = self.config.bytes - open;
         let now_ms = state.open.id().start_ms;
         state.closed.shrink(self.config.columns, bytes, now_ms, &mut self.interner.lock());
+        state.closed.shrink_hot_keys(self.config.bytes / SHARE_OF_HISTORY);
     }
 }
 
@@ -349,6 +357,7 @@ impl State {
             open_ms,
             forgotten_before_ms: self.closed.forgotten_before_ms(),
             bytes: self.closed.bytes() + self.open.bytes(),
+            hot_key_bytes: self.closed.hot_key_bytes(),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! The column in progress: what was harvested so far, unpacked, so that adding is cheap.
 
+use std::borrow::Borrow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::column::{Column, ColumnId, pack};
+use super::column::{Column, ColumnId, Part, pack};
 use super::slots::{Interner, LayoutAxis};
+use crate::hotkeys::column::ColumnHotKeys;
 use crate::sampler::counts::{Counts, Harvest, Segment};
 use keyviz_types::Incarnation;
 
@@ -20,6 +22,8 @@ pub(crate) struct OpenColumn {
     packed: Arc<Column>,
     unattributed: Counts,
     segments: Vec<Arc<Segment>>,
+    /// Of the segments; `None` before the first harvest that has any.
+    hot_keys: Option<Arc<ColumnHotKeys>>,
     closed: bool,
 }
 
@@ -39,6 +43,14 @@ impl AxisInterner {
     }
 }
 
+/// What stands for the hot keys of harvests that have none.
+fn unknown(segments: &[impl Borrow<Segment>]) -> ColumnHotKeys {
+    let mut total = Counts::ZERO;
+    let cells = segments.iter().flat_map(|segment| &segment.borrow().cells);
+    cells.for_each(|(_, counts)| total.add(counts));
+    ColumnHotKeys::unknown(total.reads, total.writes)
+}
+
 impl OpenColumn {
     pub fn new(id: ColumnId, incarnation: Incarnation) -> Self {
         Self::reopen(Column::new(id.start_ms, id.end_ms), incarnation)
@@ -54,6 +66,7 @@ impl OpenColumn {
             packed: Arc::new(column),
             unattributed: Counts::ZERO,
             segments: Vec::new(),
+            hot_keys: None,
             closed: false,
         }
     }
@@ -84,6 +97,23 @@ impl OpenColumn {
 
     fn take(&mut self, harvest: Harvest) {
         self.unattributed.add(&harvest.unattributed);
+        self.hot_keys = match (self.hot_keys.take(), harvest.hot_keys) {
+            (Some(mut known), Some(next)) => {
+                Arc::make_mut(&mut known).append(&next);
+                Some(known)
+            }
+            (Some(mut known), None) => {
+                Arc::make_mut(&mut known).add(&unknown(&harvest.segments));
+                Some(known)
+            }
+            (None, Some(next)) if self.segments.is_empty() => Some(next),
+            (None, Some(next)) => {
+                let mut known = unknown(&self.segments);
+                known.add(&next);
+                Some(Arc::new(known))
+            }
+            (None, None) => None,
+        };
         for segment in harvest.segments {
             if segment.cells.is_empty() {
                 continue;
@@ -114,6 +144,7 @@ impl OpenColumn {
         self.close();
         let mut column = self.packed(|segment| interner.layout(&segment.layout));
         column.join(interner);
+        column.hot_keys_mut().for_each(ColumnHotKeys::prune_to_matter);
         column
     }
 
@@ -121,11 +152,15 @@ impl OpenColumn {
         let mut column = Column::clone(&self.packed);
         let part = column.part(self.incarnation);
         part.unattributed.add(&self.unattributed);
+        let mut counted = Part::new(self.incarnation);
+        counted.hot_keys.clone_from(&self.hot_keys);
         for segment in &self.segments {
             let version = segment.layout.catalog_version;
             part.catalog_version = part.catalog_version.max(version);
-            part.runs.extend(pack(segment, &layout(segment)));
+            counted.runs.extend(pack(segment, &layout(segment)));
         }
+        part.absorb_hot_keys(&counted);
+        part.runs.append(&mut counted.runs);
         column.set_closed(self.closed);
         column
     }

@@ -46,7 +46,7 @@ fn writes(count: u64) -> Counts {
 
 fn harvest(layout: &Arc<Layout>, cells: Vec<(u32, Counts)>) -> Harvest {
     let segments = vec![Segment { layout: Arc::clone(layout), cells }];
-    Harvest { segments, unattributed: Counts::ZERO }
+    Harvest { segments, unattributed: Counts::ZERO, hot_keys: None }
 }
 
 fn one(layout: &Arc<Layout>, count: u64) -> Harvest {

@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::column::{Column, ColumnId};
+use super::hot_keys::{SharedKeys, list_fewer};
 use super::slots::{Interner, SlotAxis};
 use super::window::Window;
+use crate::hotkeys::column::ColumnHotKeys;
 
 /// Length of a column of the second tier, about: a whole number of steps. The newest column of a
 /// tier may be shorter, as it ends where the last column folded into it did.
@@ -32,6 +34,7 @@ pub(crate) struct Tiers {
     /// Bytes of each tier's columns, without axes.
     bytes: [usize; TIERS],
     axes: Axes,
+    hot_keys: SharedKeys,
     longest_ms: u64,
     forgotten_before_ms: u64,
     /// What was inserted or removed since it was asked.
@@ -58,6 +61,7 @@ impl Tiers {
             ids: Default::default(),
             bytes: [0; TIERS],
             axes: Axes::default(),
+            hot_keys: SharedKeys::default(),
             longest_ms: step_ms,
             forgotten_before_ms: 0,
             changed: BTreeSet::new(),
@@ -91,6 +95,11 @@ impl Tiers {
     /// Bytes of columns, axes and chunks.
     pub fn bytes(&self) -> usize {
         self.bytes.iter().sum::<usize>() + self.axes.bytes
+    }
+
+    /// Bytes of the hot keys of all columns.
+    pub fn hot_key_bytes(&self) -> usize {
+        self.hot_keys.bytes()
     }
 
     /// A column is stored as it is here: that it was inserted is no change.
@@ -132,6 +141,7 @@ impl Tiers {
             column.absorb(&mine);
             column.join(interner);
         }
+        self.hot_keys.share(&mut column);
         self.insert(Arc::new(column));
     }
 
@@ -141,6 +151,7 @@ impl Tiers {
         self.longest_ms = self.longest_ms.max(id.end_ms - id.start_ms);
         self.bytes[tier] += column.bytes();
         column.axes().for_each(|axis| self.axes.hold(axis));
+        self.hot_keys.hold(&column);
         self.ids[tier].insert(id);
         self.changed.insert(id);
         let replaced = self.columns.insert(id, column);
@@ -152,6 +163,7 @@ impl Tiers {
         let tier = self.tier(id);
         self.bytes[tier] -= column.bytes();
         column.axes().for_each(|axis| self.axes.release(axis));
+        self.hot_keys.release(&column);
         self.ids[tier].remove(&id);
         self.changed.insert(id);
         Some(column)
@@ -176,6 +188,27 @@ impl Tiers {
             let mut tiers = full.into_iter().chain(rest);
             if !tiers.any(|tier| self.give_way(tier, now_ms, interner)) {
                 return;
+            }
+        }
+    }
+
+    /// Lets the oldest columns list fewer hot keys until all together have at most `bytes`.
+    pub fn shrink_hot_keys(&mut self, bytes: usize) {
+        while self.hot_keys.bytes() > bytes {
+            let lists = |column: &Arc<Column>| column.hot_keys().any(|keys| keys.len() > 0);
+            let listing = self.columns.iter().filter(|(_, column)| lists(column));
+            let ids: Vec<ColumnId> = listing.map(|(id, _)| *id).collect();
+            if ids.is_empty() {
+                return;
+            }
+            for id in ids {
+                if self.hot_keys.bytes() <= bytes {
+                    return;
+                }
+                let column = self.remove(id).expect("its id was just found");
+                let mut column = Arc::unwrap_or_clone(column);
+                list_fewer(&mut column);
+                self.insert(Arc::new(column));
             }
         }
     }
@@ -216,6 +249,7 @@ impl Tiers {
             folded.absorb(&column);
         }
         folded.join(interner);
+        folded.hot_keys_mut().for_each(ColumnHotKeys::prune_to_matter);
         self.add(folded, interner);
         true
     }

@@ -22,6 +22,8 @@ pub struct Holdings {
     pub forgotten_before_ms: u64,
     /// Bytes of all columns and what they share.
     pub bytes: usize,
+    /// Bytes of the hot keys of closed columns.
+    pub hot_key_bytes: usize,
 }
 
 /// Who answers, and how much it holds.

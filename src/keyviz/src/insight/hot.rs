@@ -53,11 +53,16 @@ pub(super) fn keys(frame: &mut Frame<'_>, named: &[NamedKey]) -> Vec<Draft> {
             continue;
         }
         // What the key may have had at most explains nothing else.
+        let alone = is_one_key(&frame.load.rows[row].range);
         let slack = if lower > 0.0 { (upper / lower).max(1.0) } else { 1.0 };
         for (cell, value) in frame.left[row].iter_mut().zip(&series) {
             let rest = (*cell - value * slack).max(0.0);
             // What is small beside the key may be its noise.
-            *cell = if rest < value * 0.5 { rest.min(middle) } else { rest };
+            *cell = match () {
+                () if alone => 0.0,
+                () if rest < value * 0.5 => rest.min(middle),
+                () => rest,
+            };
         }
         let since = frame.onset(&series);
         let mut draft = Draft::new(Kind::OneKey, row..row + 1, series, since)

@@ -13,6 +13,8 @@ use keyviz_types::{GroupId, KeyRange, NodeId};
 
 /// Most remedies of a finding.
 const MAX_REMEDIES: usize = 4;
+/// Of these, variants of one act.
+const MAX_VARIANTS: usize = 2;
 /// Cuts of a range that are tried.
 const MAX_CUTS: usize = 8;
 
@@ -42,8 +44,17 @@ pub(super) fn remedies(
     let mut offered: Vec<Remedy> = tried.filter(|remedy| remedy.forecast.helps()).collect();
     let hottest = |remedy: &Remedy| remedy.forecast.hottest_node().after;
     offered.sort_by(|a, b| hottest(a).total_cmp(&hottest(b)));
-    offered.truncate(MAX_REMEDIES);
-    offered
+    // Variants of one act must not hide another.
+    let mut kept: Vec<Remedy> = Vec::new();
+    for remedy in offered {
+        let kind = std::mem::discriminant(&remedy.act);
+        let same = |other: &&Remedy| std::mem::discriminant(&other.act) == kind;
+        if kept.iter().filter(same).count() < MAX_VARIANTS {
+            kept.push(remedy);
+        }
+    }
+    kept.truncate(MAX_REMEDIES);
+    kept
 }
 
 /// A key cannot be divided. Followers can serve what of it is read, and what else its node leads
@@ -95,13 +106,26 @@ fn moves(frame: &Frame<'_>, group: GroupId, rows: Range<usize>) -> Vec<Act> {
     let mut acts = Vec::new();
     for to in cooler(frame, group) {
         for &cut in &cuts {
-            acts.push(moving(frame, cut..rows.end, to));
-            if cut > rows.start {
-                acts.push(moving(frame, rows.start..cut, to));
+            // One split has two sides, up to the bounds of the route.
+            let (start, end) =
+                of_route(frame, cut).map_or((rows.start, rows.end), |of| (of.start, of.end));
+            acts.push(moving(frame, cut..end, to));
+            if cut > start {
+                acts.push(moving(frame, start..cut, to));
             }
         }
     }
     acts
+}
+
+/// The rows of the route that a row lies in.
+fn of_route(frame: &Frame<'_>, row: usize) -> Option<Range<usize>> {
+    let ranges = &frame.load.rows;
+    let route = frame.topology.routes.iter();
+    let route = route.map(|route| &route.range).find(|range| within(&ranges[row].range, range))?;
+    let start = (0..=row).rev().take_while(|&at| within(&ranges[at].range, route)).last()?;
+    let end = (row..ranges.len()).take_while(|&at| within(&ranges[at].range, route)).last()?;
+    Some(start..end + 1)
 }
 
 /// The act that moves some rows: with a split where their keys are not whole routes.

@@ -398,6 +398,7 @@ impl Node {
         Harvest {
             segments: std::mem::take(pending).into_iter().map(segment).collect(),
             unattributed: Counts::ZERO,
+            hot_keys: None,
         }
     }
 

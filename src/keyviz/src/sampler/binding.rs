@@ -101,9 +101,28 @@ struct Bindings(Vec<Binding>);
 impl Bindings {
     #[inline]
     fn of(&mut self, shards: &Arc<Shards>) -> &mut Binding {
-        match self.0.iter().position(|binding| Arc::ptr_eq(&binding.shards, shards)) {
+        match self.position(shards) {
             Some(index) => &mut self.0[index],
             None => self.bind(shards),
+        }
+    }
+
+    #[inline]
+    fn position(&self, shards: &Arc<Shards>) -> Option<usize> {
+        self.0.iter().position(|binding| Arc::ptr_eq(&binding.shards, shards))
+    }
+
+    /// The lease for a record under an epoch that another thread may have loaded. A thread that has
+    /// none yet gets a block there too.
+    #[inline]
+    fn lease_for(&mut self, epoch: &Epoch) -> &Lease {
+        match self.position(epoch.shards()) {
+            Some(index) => &self.0[index].lease,
+            None => {
+                let lease = &self.bind(epoch.shards()).lease;
+                epoch.prepare(lease);
+                lease
+            }
         }
     }
 
@@ -148,7 +167,7 @@ pub(crate) fn with<R>(
 pub(crate) fn record(epoch: &Epoch, op: Op, located: Located, key: &[u8], ops: u64, bytes: u64) {
     let recorded = BINDINGS.try_with(|bindings| {
         let mut bindings = bindings.try_borrow_mut().ok()?;
-        let lease = &bindings.of(epoch.shards()).lease;
+        let lease = bindings.lease_for(epoch);
         epoch.record(Some(lease), located, key, op, ops, bytes);
         Some(())
     });

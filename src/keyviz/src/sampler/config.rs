@@ -40,6 +40,12 @@ pub struct SamplerConfig {
     pub resolution_slots: usize,
     /// Threads that record without sharing a counter; further threads share one overflow shard.
     pub shards: usize,
+    /// Look at the keys of operations too, so that cells have names: see [`crate::hotkeys`]. Takes
+    /// about 2 MiB a shard in use.
+    pub hot_keys: bool,
+    /// Seed of the hash by which keys share counters. A store whose clients choose keys takes it at
+    /// random.
+    pub hot_keys_seed: u64,
 }
 
 impl Default for SamplerConfig {
@@ -50,6 +56,8 @@ impl Default for SamplerConfig {
             max_member_routes_per_slot: DEFAULT_MAX_MEMBER_ROUTES_PER_SLOT,
             resolution_slots: DEFAULT_RESOLUTION_SLOTS,
             shards: DEFAULT_SHARDS,
+            hot_keys: true,
+            hot_keys_seed: 0,
         }
     }
 }

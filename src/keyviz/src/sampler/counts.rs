@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::layout::Layout;
+use crate::hotkeys::column::ColumnHotKeys;
 
 /// One of the four series.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -81,4 +82,6 @@ pub struct Harvest {
     pub segments: Vec<Segment>,
     /// Operations that no published table could attribute; zero in every healthy run.
     pub unattributed: Counts,
+    /// Which keys they were of, as far as is known; `None`: nobody looked.
+    pub hot_keys: Option<Arc<ColumnHotKeys>>,
 }

@@ -162,8 +162,11 @@ impl Epoch {
         };
         match (&self.counters, lease) {
             (Some(counters), Some(lease)) => {
-                counters.record(lease, slot, op, ops, bytes);
+                let own = counters.record(lease, slot, op, ops, bytes);
                 lease.observe(key);
+                if own {
+                    lease.record_key(key, op, ops, bytes);
+                }
             }
             (Some(counters), None) => counters.record_shared(slot, op, ops, bytes),
             // The table is not empty, so only a sampler that is off has no counters.

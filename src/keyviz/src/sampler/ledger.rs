@@ -22,8 +22,9 @@ use super::counts::{Counts, Harvest, Segment};
 use super::epoch::Epoch;
 use super::layout::Layout;
 use super::resolution::load::DecayedLoad;
-use super::shard::Op;
+use super::shard::{Op, Shards};
 use super::sync::Arc;
+use crate::hotkeys::harvest::{CellTotals, KeyHarvester};
 use keyviz_types::{GroupId, Term};
 
 struct Account {
@@ -32,6 +33,8 @@ struct Account {
     taken: Vec<Counts>,
     /// `Counters::records` before those sums were read.
     taken_records: u64,
+    /// The same by whether the thread had a shard.
+    taken_totals: CellTotals,
 }
 
 impl Account {
@@ -45,8 +48,14 @@ impl Account {
         self.epoch.counters().map_or(0, |counters| counters.overflow_records())
     }
 
-    /// What was counted and not handed over. `sums` is working space.
-    fn delta(&mut self, consume: bool, sums: &mut Vec<Counts>) -> Option<Segment> {
+    /// What was counted and not handed over, which is added to `totals` too. `sums` is working
+    /// space.
+    fn delta(
+        &mut self,
+        consume: bool,
+        sums: &mut Vec<Counts>,
+        totals: &mut CellTotals,
+    ) -> Option<Segment> {
         let counters = self.epoch.counters()?;
         // Before the sums: what is recorded in between may be in these sums, and moves the number
         // for the next harvest in any case.
@@ -56,7 +65,9 @@ impl Account {
         }
         sums.clear();
         sums.resize(self.epoch.layout().slots.len(), Counts::ZERO);
-        counters.sum_into(sums);
+        let (named, unnamed) = counters.sum_into(sums);
+        let now = CellTotals { named, unnamed };
+        totals.add(&now.since(&self.taken_totals));
         self.taken.resize(sums.len(), Counts::ZERO);
         let cells: Vec<_> = (0..)
             .zip(sums.iter().zip(&self.taken))
@@ -65,6 +76,7 @@ impl Account {
             .collect();
         if consume {
             self.taken_records = records;
+            self.taken_totals = now;
             std::mem::swap(&mut self.taken, sums);
         }
         let layout = Shared::clone(self.epoch.layout());
@@ -114,8 +126,8 @@ impl Late {
     }
 }
 
-#[derive(Default)]
 pub(crate) struct Ledger {
+    shards: Arc<Shards>,
     /// By ascending epoch number; the last is the live one.
     accounts: Vec<Account>,
     /// What accounts had when they were closed between harvests.
@@ -127,14 +139,33 @@ pub(crate) struct Ledger {
     /// What the harvests of the last columns say, by the rows of the live epoch.
     load: DecayedLoad,
     sums: Vec<Counts>,
+    hot_keys: KeyHarvester,
+    /// Operations of `closed`.
+    closed_totals: CellTotals,
 }
 
 impl Ledger {
+    pub(crate) fn new(shards: Arc<Shards>) -> Self {
+        Ledger {
+            shards,
+            accounts: Vec::new(),
+            closed: Vec::new(),
+            closed_overflow: 0,
+            late: Vec::new(),
+            taken_unattributed: Counts::ZERO,
+            load: DecayedLoad::default(),
+            sums: Vec::new(),
+            hot_keys: KeyHarvester::default(),
+            closed_totals: CellTotals::default(),
+        }
+    }
+
     /// Opens the account of the epoch that is about to be the live one.
     pub(crate) fn open(&mut self, epoch: Arc<Epoch>) {
         self.close_drained();
         self.load.align(epoch.layout());
-        self.accounts.push(Account { epoch, taken: Vec::new(), taken_records: 0 });
+        let taken_totals = CellTotals::default();
+        self.accounts.push(Account { epoch, taken: Vec::new(), taken_records: 0, taken_totals });
     }
 
     /// Adds counts of a slot of `base` under another lead than the layout has.
@@ -143,8 +174,12 @@ impl Ledger {
         base: &Shared<Layout>,
         slot: u32,
         lead: Option<Term>,
+        key: &[u8],
         counts: &Counts,
     ) {
+        if self.shards.has_hot_keys() {
+            self.hot_keys.add_late(key, counts);
+        }
         // A cell without any count would be a zero cell in a segment.
         if counts.is_zero() {
             return;
@@ -164,15 +199,22 @@ impl Ledger {
     }
 
     /// Everything since the last harvest, and closes the accounts that can get nothing more.
-    pub(crate) fn harvest(&mut self, unattributed: Counts) -> Harvest {
+    pub(crate) fn harvest(&mut self) -> Harvest {
+        let unattributed = self.shards.unattributed();
+        // Before the cells: see `hotkeys::harvest`.
+        let recorders = self.shards.has_hot_keys().then(|| self.shards.recorders());
+        let keys = recorders.map(|recorders| self.hot_keys.take(&recorders));
         self.close_drained();
         let mut segments = std::mem::take(&mut self.closed);
-        let sums = &mut self.sums;
-        segments.extend(self.accounts.iter_mut().filter_map(|account| account.delta(true, sums)));
+        let mut totals = std::mem::take(&mut self.closed_totals);
+        for account in &mut self.accounts {
+            segments.extend(account.delta(true, &mut self.sums, &mut totals));
+        }
+        let hot_keys = keys.map(|keys| Shared::new(self.hot_keys.finish(keys, &totals)));
         segments.extend(self.late.drain(..).map(|late| late.segment()));
         segments.iter().for_each(|segment| self.load.add(segment));
         let taken = std::mem::replace(&mut self.taken_unattributed, unattributed);
-        Harvest { segments, unattributed: difference(&unattributed, &taken) }
+        Harvest { segments, unattributed: difference(&unattributed, &taken), hot_keys }
     }
 
     /// Takes the last counts of every account that can get no more, and lets its epoch go.
@@ -181,7 +223,8 @@ impl Ledger {
             // First, so that the sums are read after the proof.
             let sole = account.is_sole();
             if sole {
-                self.closed.extend(account.delta(true, &mut self.sums));
+                let totals = &mut self.closed_totals;
+                self.closed.extend(account.delta(true, &mut self.sums, totals));
                 self.closed_overflow += account.overflow_records();
             }
             !sole
@@ -189,17 +232,33 @@ impl Ledger {
     }
 
     /// What [`Ledger::harvest`] would give, without taking it.
-    pub(crate) fn peek(&mut self, unattributed: Counts) -> Harvest {
-        let sums = &mut self.sums;
-        let live = self.accounts.iter_mut().filter_map(|account| account.delta(false, sums));
-        let closed = self.closed.iter().cloned();
-        let segments = closed.chain(live).chain(self.late.iter().map(Late::segment)).collect();
-        Harvest { segments, unattributed: difference(&unattributed, &self.taken_unattributed) }
+    pub(crate) fn peek(&mut self) -> Harvest {
+        let unattributed = self.shards.unattributed();
+        let recorders = self.shards.has_hot_keys().then(|| self.shards.recorders());
+        let keys = recorders.map(|recorders| {
+            let mut harvester = self.hot_keys.clone();
+            (harvester.peek(&recorders), harvester)
+        });
+        let mut segments = self.closed.clone();
+        let mut totals = self.closed_totals;
+        for account in &mut self.accounts {
+            segments.extend(account.delta(false, &mut self.sums, &mut totals));
+        }
+        segments.extend(self.late.iter().map(Late::segment));
+        let finish = |(keys, mut harvester): (_, KeyHarvester)| harvester.finish(keys, &totals);
+        let hot_keys = keys.map(finish).map(Shared::new);
+        let unattributed = difference(&unattributed, &self.taken_unattributed);
+        Harvest { segments, unattributed, hot_keys }
     }
 
     /// The decayed load of the live epoch's rows.
     pub(crate) fn load(&mut self) -> &mut DecayedLoad {
         &mut self.load
+    }
+
+    /// What is known of the summaries of keys.
+    pub(crate) fn hot_keys(&self) -> &KeyHarvester {
+        &self.hot_keys
     }
 
     /// Epochs that were replaced and may still be recorded under.

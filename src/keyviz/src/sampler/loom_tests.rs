@@ -19,7 +19,8 @@ fn model(test: impl Fn() + Sync + Send + 'static) {
 }
 
 fn sampler(shards: usize) -> Arc<Sampler> {
-    let config = SamplerConfig { shards, ..SamplerConfig::default() };
+    // Summaries of keys have a model of their own.
+    let config = SamplerConfig { shards, hot_keys: false, ..SamplerConfig::default() };
     let sampler = Sampler::new(config).expect("the settings are inside their bounds");
     let range = KeyRange { start: Bytes::new(), end: None };
     let id = RouteId::FIRST;

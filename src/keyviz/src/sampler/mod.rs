@@ -19,7 +19,7 @@ mod ledger;
 mod locate;
 mod resolution;
 mod shard;
-mod sync;
+pub(crate) mod sync;
 mod table;
 
 use std::collections::BTreeMap;
@@ -84,6 +84,14 @@ pub struct SamplerStats {
     pub overflow_records: u64,
     /// Bytes of the counters of all epochs still open.
     pub counter_bytes: usize,
+    /// Operations whose keys were looked at, as of the last harvest.
+    pub hot_key_operations: u64,
+    /// Keys that lost their counter to another.
+    pub hot_keys_replaced: u64,
+    /// A key that the last harvest did not list had at most so many operations in it.
+    pub hot_key_error: u64,
+    /// Bytes of the counters of keys.
+    pub hot_key_bytes: usize,
 }
 
 impl Sampler {
@@ -93,11 +101,12 @@ impl Sampler {
     /// A setting outside its bounds.
     pub fn new(config: SamplerConfig) -> Result<Sampler, SamplerConfigError> {
         config.validate()?;
-        let shards = Arc::new(Shards::new(config.shards as u32));
+        let hot_keys = (config.enabled && config.hot_keys).then_some(config.hot_keys_seed);
+        let shards = Arc::new(Shards::new(config.shards as u32, hot_keys));
         let table = Shared::new(Table::empty());
         let epoch = Epoch::new(Shared::clone(&table), Box::new([]), Arc::clone(&shards), false);
         let epoch = Arc::new(epoch);
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(Arc::clone(&shards));
         ledger.open(Arc::clone(&epoch));
         Ok(Sampler {
             config,
@@ -302,7 +311,8 @@ impl Sampler {
         if layout.slots[slot as usize].lead == lead {
             return self.record(op, epoch, located, key, ops, bytes);
         }
-        self.ledger.lock().add_late(layout, slot, lead, &Counts::of(op, ops, bytes));
+        let counts = Counts::of(op, ops, bytes);
+        self.ledger.lock().add_late(layout, slot, lead, key, &counts);
     }
 
     /// Counts one operation that had no table to be attributed by.
@@ -315,13 +325,13 @@ impl Sampler {
     /// Hands over what was counted since the last harvest, under all epochs, each count exactly
     /// once. Any thread may call it; calls wait for each other, recorders for none.
     pub fn harvest(&self) -> Harvest {
-        self.ledger.lock().harvest(self.shards.unattributed())
+        self.ledger.lock().harvest()
     }
 
     /// What [`Sampler::harvest`] would hand over, without taking it. A peek that runs beside a
     /// harvest sees the time before or after it, never a part.
     pub fn peek(&self) -> Harvest {
-        self.ledger.lock().peek(self.shards.unattributed())
+        self.ledger.lock().peek()
     }
 
     /// Figures about the sampler itself.
@@ -338,6 +348,10 @@ impl Sampler {
             shards_in_use: self.shards.leased().len(),
             overflow_records: ledger.overflow_records(),
             counter_bytes: ledger.counter_bytes(),
+            hot_key_operations: ledger.hot_keys().operations(),
+            hot_keys_replaced: self.shards.hot_keys_replaced(),
+            hot_key_error: ledger.hot_keys().error(),
+            hot_key_bytes: self.shards.hot_key_bytes(),
         }
     }
 }

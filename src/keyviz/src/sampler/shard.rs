@@ -11,6 +11,7 @@
 //!   Block.cells, Block.records   written: the thread that leases the shard (overflow: anyone)
 //!                                read:    the flusher, any time
 //!   Shards.free                  lease and return, under its mutex
+//!   Recorders                    as the cells; see `hotkeys::recorder`
 //!   Shards.reservoirs            the lessee, every so many calls, if it gets the lock at once;
 //!                                whoever re-plans, under the lock
 //! ```
@@ -20,11 +21,13 @@
 //! counter value and so take counts back.
 
 use std::cell::Cell as LocalCell;
+use std::sync::Arc as Shared;
 use std::sync::atomic::AtomicBool;
 
 use super::counts::Counts;
 use super::resolution::samples::{Reservoir, Sample};
 use super::sync::{Arc, AtomicU64, Mutex, OnceLock, Ordering};
+use crate::hotkeys::harvest::Recorders;
 
 /// What was done to a key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -131,14 +134,18 @@ impl Block {
         self.records.load(Ordering::Acquire)
     }
 
-    fn add_to(&self, sums: &mut [Counts]) {
+    /// Adds all cells to `sums`; how many reads and writes that were.
+    fn add_to(&self, sums: &mut [Counts]) -> [u64; 2] {
+        let mut all = [0u64; 2];
         for (slot, sum) in sums.iter_mut().enumerate() {
             let cell = self.lines[slot >> 1].0[slot & 1].load();
+            all = [all[0].wrapping_add(cell.reads), all[1].wrapping_add(cell.writes)];
             sum.reads = sum.reads.wrapping_add(cell.reads);
             sum.writes = sum.writes.wrapping_add(cell.writes);
             sum.read_bytes = sum.read_bytes.wrapping_add(cell.read_bytes);
             sum.write_bytes = sum.write_bytes.wrapping_add(cell.write_bytes);
         }
+        all
     }
 }
 
@@ -168,13 +175,19 @@ impl Counters {
         }
     }
 
-    /// Counts one call. A lessee without a block here (an old epoch that it never loaded) goes to
-    /// the overflow block: exact too, and without an allocation.
+    /// Counts one call; whether in a block of the lessee. A lessee without one here (an old epoch
+    /// that it never loaded) goes to the overflow block: exact too, and without an allocation.
     #[inline]
-    pub(crate) fn record(&self, lease: &Lease, slot: u32, op: Op, ops: u64, bytes: u64) {
+    pub(crate) fn record(&self, lease: &Lease, slot: u32, op: Op, ops: u64, bytes: u64) -> bool {
         match self.owned.get(lease.shard as usize).and_then(OnceLock::get) {
-            Some(block) => block.record_owned(slot, op, ops, bytes),
-            None => self.record_shared(slot, op, ops, bytes),
+            Some(block) => {
+                block.record_owned(slot, op, ops, bytes);
+                true
+            }
+            None => {
+                self.record_shared(slot, op, ops, bytes);
+                false
+            }
         }
     }
 
@@ -199,10 +212,16 @@ impl Counters {
     }
 
     /// Adds up all blocks: `sums[slot]`, modulo 2^64. `sums` must be zero and of `slots` length.
-    pub(crate) fn sum_into(&self, sums: &mut [Counts]) {
-        for block in self.blocks().filter(|block| block.records() != 0) {
-            block.add_to(sums);
+    /// Reads and writes of the blocks of lessees, and of the overflow block.
+    pub(crate) fn sum_into(&self, sums: &mut [Counts]) -> ([u64; 2], [u64; 2]) {
+        let mut named = [0u64; 2];
+        let owned = self.owned.iter().filter_map(OnceLock::get);
+        for block in owned.filter(|block| block.records() != 0) {
+            let [reads, writes] = block.add_to(sums);
+            named = [named[0].wrapping_add(reads), named[1].wrapping_add(writes)];
         }
+        let shared = self.overflow.records() != 0;
+        (named, if shared { self.overflow.add_to(sums) } else { [0; 2] })
     }
 
     /// Bytes of counters that this epoch holds.
@@ -219,17 +238,23 @@ pub(crate) struct Shards {
     free: Mutex<Vec<u32>>,
     /// Sampled keys, a shard; made when the shard is first leased.
     reservoirs: Box<[OnceLock<Mutex<Reservoir>>]>,
+    /// Seed of the summaries of keys; `None`: keys are not looked at.
+    hot_keys: Option<u64>,
+    /// Summaries of keys, a shard; made when the shard is first leased.
+    recorders: Box<[OnceLock<Shared<Recorders>>]>,
     unattributed: Cell,
 }
 
 impl Shards {
-    pub(crate) fn new(count: u32) -> Self {
+    pub(crate) fn new(count: u32, hot_keys: Option<u64>) -> Self {
         Shards {
             count,
             closed: AtomicBool::new(false),
             // The last is leased first, so that few threads use the low numbers.
             free: Mutex::new((0..count).rev().collect()),
             reservoirs: (0..count).map(|_| OnceLock::new()).collect(),
+            hot_keys,
+            recorders: (0..count).map(|_| OnceLock::new()).collect(),
             unattributed: Cell::new(),
         }
     }
@@ -238,6 +263,27 @@ impl Shards {
     pub(crate) fn take_samples(&self) -> Vec<Sample> {
         let reservoirs = self.reservoirs.iter().filter_map(OnceLock::get);
         reservoirs.flat_map(|reservoir| reservoir.lock().take()).collect()
+    }
+
+    /// Whether keys are looked at.
+    pub(crate) fn has_hot_keys(&self) -> bool {
+        self.hot_keys.is_some()
+    }
+
+    /// The summaries of keys, by shard.
+    pub(crate) fn recorders(&self) -> Vec<Option<Shared<Recorders>>> {
+        self.recorders.iter().map(|recorders| recorders.get().cloned()).collect()
+    }
+
+    /// Keys that lost their counter to another.
+    pub(crate) fn hot_keys_replaced(&self) -> u64 {
+        let recorders = self.recorders.iter().filter_map(OnceLock::get);
+        recorders.map(|recorders| recorders.replaced()).sum()
+    }
+
+    /// Bytes of the summaries of keys.
+    pub(crate) fn hot_key_bytes(&self) -> usize {
+        self.recorders.iter().filter_map(OnceLock::get).count() * Recorders::bytes()
     }
 
     pub(crate) fn count(&self) -> u32 {
@@ -278,6 +324,8 @@ pub(crate) struct Lease {
     shard: u32,
     /// Calls until the next key is sampled.
     until_sample: LocalCell<u32>,
+    /// The shard's summaries of keys.
+    recorders: Option<Shared<Recorders>>,
 }
 
 /// Calls until the next try, when the reservoir is being emptied.
@@ -290,7 +338,23 @@ impl Lease {
         if let Some(reservoir) = shards.reservoirs.get(shard as usize) {
             reservoir.get_or_init(|| Mutex::new(Reservoir::new(shard)));
         }
-        Lease { shards: Arc::clone(shards), shard, until_sample: LocalCell::new(0) }
+        let recorders = shards.recorders.get(shard as usize).zip(shards.hot_keys);
+        let recorders = recorders.map(|(recorders, seed)| {
+            Shared::clone(recorders.get_or_init(|| Shared::new(Recorders::new(seed))))
+        });
+        let (shards, until_sample) = (Arc::clone(shards), LocalCell::new(0));
+        Lease { shards, shard, until_sample, recorders }
+    }
+
+    /// Counts the key of a call that was recorded in a block of the shard, after that.
+    #[inline]
+    pub(crate) fn record_key(&self, key: &[u8], op: Op, ops: u64, bytes: u64) {
+        if let Some(recorders) = &self.recorders {
+            match op {
+                Op::Read => recorders.reads.record(key, ops, bytes),
+                Op::Write => recorders.writes.record(key, ops, bytes),
+            }
+        }
     }
 
     /// Leaves the key as a sample, if it is its turn.
@@ -317,7 +381,8 @@ impl Lease {
     /// A second right to a shard, which nothing but a test that must fail may hold.
     #[cfg(all(test, loom))]
     pub(crate) fn forged(shards: &Arc<Shards>, shard: u32) -> Lease {
-        Lease { shards: Arc::clone(shards), shard, until_sample: LocalCell::new(u32::MAX) }
+        let (shards, until_sample) = (Arc::clone(shards), LocalCell::new(u32::MAX));
+        Lease { shards, shard, until_sample, recorders: None }
     }
 
     pub(crate) fn is_overflow(&self) -> bool {

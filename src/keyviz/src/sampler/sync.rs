@@ -9,8 +9,9 @@
 #[cfg(not(loom))]
 mod real {
     pub(crate) use parking_lot::Mutex;
-    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicU64, Ordering, fence};
     pub(crate) use std::sync::{Arc, OnceLock};
+    pub(crate) use std::thread::yield_now;
     pub(crate) use std::thread_local;
 
     /// The one published value: readers never wait, writers swap.
@@ -34,7 +35,8 @@ mod real {
 #[cfg(loom)]
 mod modelled {
     pub(crate) use loom::sync::Arc;
-    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
+    pub(crate) use loom::thread::yield_now;
 
     /// `std::thread_local!` of a constant; loom's macro does not know `const` blocks.
     macro_rules! local {
@@ -106,6 +108,10 @@ mod modelled {
 }
 
 #[cfg(loom)]
-pub(crate) use modelled::{Arc, AtomicU64, Mutex, OnceLock, Ordering, Published, thread_local};
+pub(crate) use modelled::{
+    Arc, AtomicU64, Mutex, OnceLock, Ordering, Published, fence, thread_local, yield_now,
+};
 #[cfg(not(loom))]
-pub(crate) use real::{Arc, AtomicU64, Mutex, OnceLock, Ordering, Published, thread_local};
+pub(crate) use real::{
+    Arc, AtomicU64, Mutex, OnceLock, Ordering, Published, fence, thread_local, yield_now,
+};

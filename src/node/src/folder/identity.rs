@@ -224,6 +224,8 @@ pub(super) struct FolderNode {
     /// Of its last start.
     pub(crate) incarnation: u64,
     pub(crate) cluster_id: String,
+    /// `None`: of a version before disk ids.
+    pub(crate) disk: Option<DiskId>,
 }
 
 /// Whose folder it is; `None`: the node never was part of a cluster.
@@ -233,7 +235,8 @@ pub(super) fn of_folder(storage: &Storage) -> Result<Option<FolderNode>, NodeErr
         return Ok(None);
     };
     let incarnation = folder.incarnation()?;
-    Ok(Some(FolderNode { node: NodeId(record.id), incarnation, cluster_id }))
+    let disk = folder.disk()?.map(|(disk, _)| disk);
+    Ok(Some(FolderNode { node: NodeId(record.id), incarnation, cluster_id, disk }))
 }
 
 /// Whether the folder's node never was one: it knows no cluster and promised nothing.

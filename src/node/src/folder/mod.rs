@@ -1,5 +1,6 @@
 //! The parts of a node's folder other than the groups' data.
 
+mod agreement;
 pub(crate) mod archive;
 pub(crate) mod check;
 pub(crate) mod history_handoffs;

@@ -18,8 +18,9 @@ use keyviz_proto as proto;
 use keyviz_raft::{
     Dump, KeyValue, LogPosition, OpenError, StorageOptions, SurvivingReplica, Survivor,
 };
-use keyviz_types::{GroupId, NodeId};
+use keyviz_types::{DiskId, GroupId, NodeId};
 
+use super::agreement::{self, Disagreement, Stopped};
 use super::archive;
 use super::history_handoffs;
 use super::identity;
@@ -76,6 +77,16 @@ pub enum SalvageError {
         /// The other.
         second: PathBuf,
     },
+    /// Folders that cannot be of one history.
+    #[error(
+        "{0}. A disk went back to an older state, and what was acknowledged before and after that \
+         may be in different folders. Nothing was written. Name one folder at a time, with another \
+         --out, and restore each file by itself to see which writes it has"
+    )]
+    Disagree(#[from] Disagreement),
+    /// The records of the folders cannot be compared.
+    #[error("the folders cannot be compared: {0}")]
+    Compare(#[source] io::Error),
     /// No folder has a replica of the group.
     #[error(
         "no folder has a replica of Raft group{} {}: add the folder of a node that held one, with \
@@ -105,8 +116,16 @@ pub enum SalvageError {
 struct Source {
     folder: PathBuf,
     node: NodeId,
+    disk: Option<DiskId>,
     incarnation: u64,
     survivor: Survivor,
+}
+
+impl Source {
+    fn stopped(&self) -> Stopped<'_> {
+        let Source { folder, node, disk, survivor, .. } = self;
+        Stopped { folder, node: *node, disk: *disk, survivor }
+    }
 }
 
 /// A replica that the backup is made from.
@@ -159,7 +178,7 @@ impl Salvage {
     /// takes the folder and the bytes copied of it. Blocks on the disk.
     ///
     /// # Errors
-    /// The folders are not those of stopped nodes of one cluster, or they lack a group.
+    /// The folders are not those of stopped nodes of one cluster, disagree, or lack a group.
     pub async fn open(
         folders: &[PathBuf],
         scratch: &Path,
@@ -176,7 +195,7 @@ impl Salvage {
             let options = StorageOptions { min_free_bytes: Some(0), ..StorageOptions::default() };
             let survivor = Survivor::copy(folder, &copy, options, &mut copied)?;
             let who = identity::of_folder(survivor.storage()).map_err(Box::new)?;
-            let Some(identity::FolderNode { node, incarnation, cluster_id }) = who else {
+            let Some(identity::FolderNode { node, incarnation, cluster_id, disk }) = who else {
                 return Err(SalvageError::NoCluster(folder.clone()));
             };
             let (first, expected) =
@@ -189,8 +208,11 @@ impl Salvage {
                 let (first, second) = (same.folder.clone(), folder.clone());
                 return Err(SalvageError::SameNode { node, first, second });
             }
-            sources.push(Source { folder: folder.clone(), node, incarnation, survivor });
+            sources.push(Source { folder: folder.clone(), node, disk, incarnation, survivor });
         }
+        let compare = SalvageError::Compare;
+        let stopped = sources.iter().map(Source::stopped).collect::<Vec<_>>();
+        agreement::of_nodes(&stopped).map_err(compare)??;
         let cluster_id = cluster.map(|(_, id)| id).unwrap_or_default();
         let (source, replica) = best(&sources, GroupId::CATALOG)
             .ok_or_else(|| SalvageError::Missing(vec![GroupId::CATALOG]))?;
@@ -230,6 +252,13 @@ impl Salvage {
         if !missing.is_empty() {
             return Err(SalvageError::Missing(missing));
         }
+        for found in &groups {
+            let source = sources.iter().find(|source| source.folder == found.folder);
+            let source = source.expect("a group comes from one of the sources");
+            let later = (&source.folder, &source.survivor, found.replica);
+            agreement::of_group(found.group, later, &stopped).await.map_err(compare)??;
+        }
+        drop(stopped);
         let catalog_version = loaded.version();
         Ok(Salvage { cluster_id, catalog_version, groups, catalog, sources, _scratch: copies })
     }
@@ -281,7 +310,7 @@ impl Salvage {
             for found in &self.groups[1..] {
                 let source = self.sources.iter().find(|source| source.folder == found.folder);
                 let source = source.expect("a group comes from one of the sources");
-                let dump = source.survivor.replay(found.group, KvMachine).await;
+                let dump = source.survivor.replay(found.group, KvMachine::default()).await;
                 let mut dump = dump.map_err(|error| SalvageError::Group {
                     group: found.group,
                     folder: found.folder.clone(),

@@ -7,6 +7,7 @@ pub(crate) mod disks;
 pub(crate) mod flusher;
 pub(crate) mod leader_terms;
 pub(crate) mod membership_probe;
+pub(crate) mod mover;
 pub(crate) mod placement_reconciler;
 pub(crate) mod supervisor;
 pub(crate) mod verifier;

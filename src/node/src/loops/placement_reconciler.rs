@@ -17,7 +17,7 @@ use keyviz_catalog::AppliedCatalog;
 use keyviz_catalog::{ClusterRecord, GroupPlacement, Placement, WatchEvent};
 use keyviz_core::{GroupId, NodeId, Sampler};
 use keyviz_directory::{Directory, MemberAddress, MembershipState};
-use keyviz_kv::KvMachine;
+use keyviz_kv::{KvMachine, Ownerships};
 use keyviz_peer::PeerClient;
 use keyviz_raft::{CreateError, Group, Groups, Member, Peers, Storage};
 
@@ -39,6 +39,8 @@ pub(crate) struct PlacementReconciler {
     pub(crate) catalog: AppliedCatalog,
     pub(crate) groups: Groups,
     pub(crate) directory: Arc<Directory>,
+    /// Told what replicas of groups that routes moved to must have applied.
+    pub(crate) ownerships: Arc<Ownerships>,
     pub(crate) sampler: Arc<Sampler>,
     pub(crate) peers: Peers,
     pub(crate) client: Arc<PeerClient>,
@@ -93,6 +95,10 @@ impl PlacementReconciler {
         if table.is_empty() {
             return;
         }
+        // At least as new as the table, so that no route is found in a group whose replica here
+        // does not have its rows yet.
+        self.ownerships
+            .set_adopted(&self.catalog.with(|catalog| catalog.moves().adopted().clone()));
         let published = self.sampler.publish_routes(table.version(), Arc::clone(table.specs()));
         if let Err(error) = published {
             tracing::error!(version = table.version(), %error, "the routes were not published");
@@ -144,7 +150,8 @@ impl PlacementReconciler {
         group: GroupId,
         first: Option<&GroupPlacement>,
     ) -> Result<(), CreateError> {
-        let group = self.groups.create(group, KvMachine).await?;
+        let machine = KvMachine::of(&self.ownerships, group);
+        let group = self.groups.create(group, machine).await?;
         let (followed, sampler) = (Arc::clone(&group), Arc::clone(&self.sampler));
         let stop = self.stop.clone();
         self.supervisor.run(ControlLoop::Leadership, &self.stop, move || {

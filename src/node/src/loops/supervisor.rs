@@ -50,6 +50,8 @@ pub(crate) enum ControlLoop {
     Membership,
     /// Moves replicas and leaders; acts on the leader of the catalog group.
     Balancer,
+    /// Moves routes to other groups; acts on the leader of the catalog group.
+    Mover,
     /// Compares replicas; acts on the leader of the catalog group.
     Verifier,
     /// Moves counts from the sampler into the history, and the history to disk.
@@ -88,6 +90,7 @@ impl ControlLoop {
             ControlLoop::Leadership => "leadership",
             ControlLoop::Membership => "membership",
             ControlLoop::Balancer => "balancer",
+            ControlLoop::Mover => "mover",
             ControlLoop::Verifier => "verifier",
             ControlLoop::Flusher => "flusher",
             ControlLoop::Addresses => "addresses",
@@ -112,6 +115,7 @@ impl ControlLoop {
             ControlLoop::DiskSpace
             | ControlLoop::Leadership
             | ControlLoop::Balancer
+            | ControlLoop::Mover
             | ControlLoop::Verifier
             | ControlLoop::Flusher
             | ControlLoop::Addresses

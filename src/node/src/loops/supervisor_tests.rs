@@ -91,6 +91,7 @@ async fn start(folder: &TempDir, supervisor: Supervisor) -> Node {
         http_hosts: Vec::new(),
         origin: Origin::Bootstrap(BootstrapSpec::new(members, 1, 1, Vec::new()).expect("a plan")),
         keyviz: KeyvizConfig {
+            hash_keys: false,
             sampler: SamplerConfig::default(),
             history: HistoryConfig::default(),
         },

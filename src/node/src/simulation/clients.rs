@@ -16,8 +16,9 @@ use super::host::Parts;
 use super::linear::{Event, Op, Outcome, Value};
 use super::net::{Answer, Endpoint, Net};
 use super::world::mix;
-use keyviz_catalog::CatalogCommand;
+use keyviz_catalog::{CatalogCommand, MoveCommand};
 use keyviz_kv::{CasOutcome, Consistency, KvError, KvWrite};
+use keyviz_types::GroupId;
 
 pub(super) const CLIENTS: u64 = 10;
 
@@ -139,6 +140,10 @@ impl Workload {
             let (choice, host) = (rng.random::<u64>(), rng.random_range(1..=self.hosts));
             let answer = self.net.call(AS_CLIENT, host, OPERATOR_STREAM, move |parts: Parts| {
                 async move {
+                    if choice % 5 < 2 {
+                        let Some(command) = movement(&parts, choice, number) else { return false };
+                        return parts.changes.change_move(&command, PATIENCE / 2).await.is_ok();
+                    }
                     let Some(command) = change(&parts, choice, number) else { return false };
                     parts.changes.change(&command, PATIENCE / 2).await.is_ok()
                 }
@@ -298,6 +303,24 @@ fn change(parts: &Parts, choice: u64, number: u64) -> Option<CatalogCommand> {
         right_id: right.id(),
         expected_version: 0,
         request_id,
+        time_ms: 0,
+    })
+}
+
+/// A move of a route to the other group, or the end of one.
+fn movement(parts: &Parts, choice: u64, number: u64) -> Option<MoveCommand> {
+    let table = parts.changes.applied().table();
+    let at = usize::try_from(mix(choice ^ 7) % (table.len().max(1) as u64)).ok()?;
+    let route = table.get(at)?;
+    if mix(choice ^ 8).is_multiple_of(8) {
+        let moves = parts.changes.applied().moves();
+        return Some(MoveCommand::Cancel { route_id: moves.under_way().first()?.route_id });
+    }
+    Some(MoveCommand::Start {
+        route_id: route.id(),
+        to: GroupId(3 - route.group().0),
+        expected_version: 0,
+        request_id: format!("move {number}"),
         time_ms: 0,
     })
 }

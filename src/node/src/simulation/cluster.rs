@@ -44,6 +44,8 @@ pub(super) struct Passed {
     pub(super) reads: u64,
     pub(super) unknown: u64,
     pub(super) changes: u64,
+    pub(super) moved: u64,
+    pub(super) abandoned: u64,
     pub(super) forgot: u64,
     pub(super) clones: u64,
 }
@@ -171,6 +173,7 @@ impl Cluster {
         self.until(SETTLING_MS, "the clients end", |_| {
             clients.iter().all(JoinHandle::is_finished)
         })?;
+        self.until(SETTLING_MS, "all moves come to their end", verdict::nothing_moves)?;
         self.until(SETTLING_MS, "all replicas come to the same end", verdict::is_settled)?;
         let out = self.out;
         for host in (1..=HOSTS).filter(|host| out != Some(*host)) {
@@ -186,6 +189,7 @@ impl Cluster {
         self.until(SETTLING_MS, "who forgot takes part in nothing", out)?;
         verdict::check(self)?;
         let tally = self.workload.tally();
+        let (moved, abandoned) = verdict::moves(self);
         Ok(Passed {
             trace: self.net.trace(),
             faults,
@@ -194,6 +198,8 @@ impl Cluster {
             reads: tally.read_acks.len() as u64,
             unknown: tally.unknown_writes,
             changes: tally.changes,
+            moved,
+            abandoned,
             forgot: (self.out.is_some() && self.copies_ended.is_empty()).into(),
             clones: self.copies_ended.len() as u64,
         })

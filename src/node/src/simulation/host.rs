@@ -23,6 +23,7 @@ use crate::folder::archive::HistoryArchive;
 use crate::folder::identity::simulated_start;
 use crate::loops::disks::DiskWatcher;
 use crate::loops::flusher::Flusher;
+use crate::loops::mover::{Mover, Omission, Pace};
 use crate::loops::placement_reconciler::PlacementReconciler;
 use crate::loops::supervisor::Supervisor;
 use crate::start::{follow_members, know_members};
@@ -34,7 +35,7 @@ use keyviz_catalog_group::{CatalogGroup, CatalogMachine};
 use keyviz_core::{GroupId, History, HistoryConfig, Incarnation, NodeId, Sampler, SamplerConfig};
 use keyviz_directory::Directory;
 use keyviz_fanout::{Clock, LocalMatrix};
-use keyviz_kv::{Consistency, Coordinator, CoordinatorParts};
+use keyviz_kv::{Consistency, Coordinator, CoordinatorParts, Ownerships};
 use keyviz_peer::PeerClient;
 use keyviz_raft::{
     Checks, GroupOptions, Groups, HandshakeLoop, Member, Peers, RaftMessage, RaftReply, Roster,
@@ -341,10 +342,16 @@ impl Assembly {
             .await
             .map_err(|e| text(&e))?;
         let others = Arc::new(SimulatedPeers { net, from: endpoint });
+        let ownerships = Arc::new(Ownerships::default());
         let coordinator = Coordinator::new(CoordinatorParts {
             node,
             sampler: Arc::clone(&sampler),
             groups: groups.clone(),
+            ownerships: match bug() {
+                // It does not hear what the machines refuse.
+                Some(Bug::StaleOwnerAnswers) => Arc::default(),
+                _ => Arc::clone(&ownerships),
+            },
             directory: Arc::clone(&directory),
             peers: Arc::clone(&others) as _,
             timeout: REQUEST_TIMEOUT,
@@ -390,6 +397,7 @@ impl Assembly {
             catalog: catalog.clone(),
             groups: groups.clone(),
             directory: Arc::clone(&directory),
+            ownerships,
             sampler,
             // No group leaves a node here, so nobody is asked.
             client: PeerClient::new(peers.clone(), directory, REQUEST_TIMEOUT),
@@ -401,6 +409,21 @@ impl Assembly {
         };
         reconciler.take_over().await;
         tokio::spawn(reconciler.run());
+        let mover = Mover {
+            catalog: Arc::clone(&changes),
+            coordinator: Arc::clone(&coordinator),
+            bytes_per_s: 0,
+            pace: Pace::default(),
+            omits: match bug() {
+                Some(Bug::AdoptBeforeSeal) => Some(Omission::Seal),
+                Some(Bug::LostTailOfMove) => Some(Omission::Tail),
+                Some(Bug::ChunkTakenTwice) => Some(Omission::Order),
+                Some(Bug::RowsLeftBehind) => Some(Omission::Clear),
+                _ => None,
+            },
+            stop: stop.clone(),
+        };
+        tokio::spawn(Arc::new(mover).run());
         let archive = HistoryArchive::open(&storage, &local).map_err(|e| text(&e))?;
         let flusher = Arc::new(Flusher::new(Arc::clone(&local), Some(archive)));
         tokio::spawn(flusher.run(stop.clone()));

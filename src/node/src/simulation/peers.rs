@@ -7,7 +7,10 @@ use futures::future::BoxFuture;
 use super::host::{Parts, REQUEST_TIMEOUT};
 use super::net::{Answer, Endpoint, Net};
 use keyviz_catalog_group::{CatalogChangeError, CatalogOutcome, PeerCatalog};
-use keyviz_kv::{Consistency, KvError, PeerError, PeerKv, PeerOutcome, PeerRead, PeerReadReply};
+use keyviz_kv::{
+    Consistency, KvError, MoveChunk, MoveRead, PeerError, PeerKv, PeerOutcome, PeerRead,
+    PeerReadReply,
+};
 use keyviz_types::{GroupId, NodeId};
 
 /// The other nodes.
@@ -16,11 +19,15 @@ pub(super) struct SimulatedPeers {
     pub(super) from: Endpoint,
 }
 
-/// Streams of requests. Connections carry them once, so they are never doubled.
+/// Streams of requests. Connections carry those from `net::REQUESTS` on once, so they are never
+/// doubled.
 const PROPOSE: u64 = 0x5000;
 const READ_INDEX: u64 = 0x6000;
 const READ: u64 = 0x7000;
 const CATALOG: u64 = 0x8000;
+/// A step may come twice, like messages of Raft.
+const MOVE_STEP: u64 = 0x4800;
+const MOVE_READ: u64 = 0xA000;
 
 impl SimulatedPeers {
     fn ask<T: Send + 'static>(
@@ -86,6 +93,30 @@ impl PeerKv for SimulatedPeers {
                 other => other,
             };
             async move { parts.coordinator.read_here(group, consistency, read).await }.boxed()
+        })
+    }
+
+    fn move_step(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        step: Bytes,
+    ) -> BoxFuture<'static, Result<PeerOutcome<Bytes>, PeerError>> {
+        self.ask(to, MOVE_STEP + group.0, move |parts| {
+            let step = step.clone();
+            async move { parts.coordinator.move_step_here(group, step).await }.boxed()
+        })
+    }
+
+    fn move_read(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        read: MoveRead,
+    ) -> BoxFuture<'static, Result<PeerOutcome<MoveChunk>, PeerError>> {
+        self.ask(to, MOVE_READ + group.0, move |parts| {
+            let read = read.clone();
+            async move { parts.coordinator.move_read_here(group, &read) }.boxed()
         })
     }
 }

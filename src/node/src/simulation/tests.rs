@@ -67,8 +67,8 @@ fn no_lost_write_and_linearizable_and_conservation_in_a_simulated_cluster() {
     let sum = |of: fn(&Passed) -> u64| passed.iter().map(of).sum::<u64>();
     println!(
         "simulation: seeds {} to {}: {} passed, with {} faults, {} kills, {} writes and {} reads \
-         acknowledged, {} writes of unknown outcome, {} route changes, {} disks that forgot, \
-         {} copied folders",
+         acknowledged, {} writes of unknown outcome, {} route changes, {} routes moved and {} \
+         moves abandoned, {} disks that forgot, {} copied folders",
         seeds.start,
         seeds.end - 1,
         passed.len(),
@@ -78,6 +78,8 @@ fn no_lost_write_and_linearizable_and_conservation_in_a_simulated_cluster() {
         sum(|run| run.reads),
         sum(|run| run.unknown),
         sum(|run| run.changes),
+        sum(|run| run.moved),
+        sum(|run| run.abandoned),
         sum(|run| run.forgot),
         sum(|run| run.clones),
     );
@@ -120,7 +122,12 @@ fn first_seed(bug: Bug) -> u64 {
         Bug::IdentityNotChecked | Bug::PositionNotCompared | Bug::CommittedOverwritten => 6,
         Bug::DoubleApply | Bug::AddressNotChecked => 4,
         Bug::LostTail => 1,
-        Bug::VoteNotPersisted | Bug::NoDriftMargin | Bug::FirstStartAsksNobody => 0,
+        Bug::VoteNotPersisted
+        | Bug::NoDriftMargin
+        | Bug::FirstStartAsksNobody
+        | Bug::ChunkTakenTwice => 0,
+        Bug::AdoptBeforeSeal | Bug::LostTailOfMove | Bug::RowsLeftBehind => 1,
+        Bug::StaleOwnerAnswers => 52,
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use super::cluster::Cluster;
 use super::host::Host;
 use super::linear;
-use keyviz_core::{KeyRange, Query, Series, Window};
+use keyviz_core::{GroupId, KeyRange, Query, Series, Window};
 use keyviz_raft::{Group, KeyValue, PageLimit, Participation};
 
 /// A process that died.
@@ -50,6 +50,22 @@ pub(super) fn is_settled(cluster: &Cluster) -> bool {
         && (0..groups[0].len()).all(same)
 }
 
+/// Whether no move is under way, as each host that takes part has it.
+pub(super) fn nothing_moves(cluster: &Cluster) -> bool {
+    cluster.taking_part().all(|host| {
+        let moves = host.parts().map(|parts| parts.changes.applied().moves());
+        moves.is_some_and(|moves| moves.under_way().is_empty())
+    })
+}
+
+/// Moves that were made and that were abandoned, of those that are remembered.
+pub(super) fn moves(cluster: &Cluster) -> (u64, u64) {
+    let parts = cluster.taking_part().find_map(Host::parts);
+    let moves = parts.map(|parts| parts.changes.applied().moves()).unwrap_or_default();
+    let moved = moves.ended().filter(|ended| ended.version > 0).count();
+    (moved as u64, (moves.ended().len() - moved) as u64)
+}
+
 /// Where each group stands on each host.
 pub(super) fn describe(cluster: &Cluster) -> String {
     let mut text = String::new();
@@ -84,6 +100,7 @@ pub(super) fn describe(cluster: &Cluster) -> String {
 pub(super) fn check(cluster: &Cluster) -> Result<(), String> {
     check_histories(cluster)?;
     check_replicas(cluster)?;
+    check_owners(cluster)?;
     check_who_takes_part(cluster)?;
     check_counts(cluster)
 }
@@ -148,6 +165,28 @@ fn check_replicas(cluster: &Cluster) -> Result<(), String> {
         true => Ok(()),
         false => Err("the hosts have different catalogs".to_owned()),
     }
+}
+
+/// A group has rows of its own routes only, and no notes of moves that ended.
+fn check_owners(cluster: &Cluster) -> Result<(), String> {
+    let Some(parts) = cluster.taking_part().find_map(Host::parts) else { return Ok(()) };
+    let table = parts.changes.applied().table();
+    for group in parts.groups.list().iter().filter(|group| group.id() != GroupId::CATALOG) {
+        for (key, _) in rows(group)? {
+            let (group, shown) = (group.id(), key.escape_ascii());
+            if key.starts_with(b"\0moves\0note") {
+                return Err(format!("group {group} has a note of a move that ended: {shown}"));
+            }
+            if key.first() == Some(&0) {
+                continue;
+            }
+            let owner = table.locate(&key).and_then(|at| table.get(at)).map(|route| route.group());
+            if owner != Some(group) {
+                return Err(format!("group {group} has key {shown}, which {owner:?} owns"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Laws 1 and 2. A read whose answer was lost on its way between hosts is served, and counted,

@@ -32,11 +32,21 @@ pub(crate) enum Bug {
     FirstStartAsksNobody,
     /// A follower lets a leader overwrite what it has committed.
     CommittedOverwritten,
+    /// The target of a move takes over before the source seals.
+    AdoptBeforeSeal,
+    /// The keys that changed last before a move sealed are not copied.
+    LostTailOfMove,
+    /// A chunk of a move that was sent before is taken again.
+    ChunkTakenTwice,
+    /// A group that a range has left answers reads of it.
+    StaleOwnerAnswers,
+    /// The group that a range has left keeps its rows.
+    RowsLeftBehind,
 }
 
 impl Bug {
     /// All of them.
-    pub(crate) const ALL: [Bug; 11] = [
+    pub(crate) const ALL: [Bug; 16] = [
         Bug::AcknowledgeBeforeSync,
         Bug::VoteNotPersisted,
         Bug::StaleLease,
@@ -48,6 +58,11 @@ impl Bug {
         Bug::AddressNotChecked,
         Bug::FirstStartAsksNobody,
         Bug::CommittedOverwritten,
+        Bug::AdoptBeforeSeal,
+        Bug::LostTailOfMove,
+        Bug::ChunkTakenTwice,
+        Bug::StaleOwnerAnswers,
+        Bug::RowsLeftBehind,
     ];
 }
 

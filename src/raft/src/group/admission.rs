@@ -84,6 +84,11 @@ impl GroupQueue {
         self.proposals.load(Ordering::Relaxed)
     }
 
+    /// Bytes of proposals under way on the node.
+    pub(crate) fn bytes_on_node(&self) -> u64 {
+        self.node.bytes()
+    }
+
     /// Requests to the group on this node.
     pub(crate) fn load(&self) -> GroupLoad {
         let load = &self.load;

@@ -31,7 +31,7 @@ use tonic::Status;
 
 use super::error::{InitializeError, KnownLeader, ProposeError, ReadError, ReplicasFull};
 use super::log::GroupLog;
-use super::storage::{Keyspace, Storage};
+use super::storage::{Keyspace, NoSpace, Storage};
 use super::transport::Peers;
 use super::transport::held::Incoming;
 use super::types::{Command, Member, RaftNodeId, SnapshotMeta, Types, Vote};
@@ -251,8 +251,13 @@ impl Group {
             if bytes > MAX_COMMAND_BYTES {
                 return Err(ProposeError::TooLong { bytes });
             }
-            self.storage.check_space()?;
             let admitted = self.queue.admit(bytes).ok_or(ProposeError::Overloaded)?;
+            self.storage.accept(bytes as u64, self.queue.bytes_on_node()).map_err(|no_space| {
+                match no_space {
+                    NoSpace::Full(full) => ProposeError::DiskFull(full),
+                    NoSpace::Busy => ProposeError::Overloaded,
+                }
+            })?;
             let limit = self.options.election_min;
             let write = write(self.waiting.clone(), self.raft.clone(), Command(command), limit);
             let mut under_way = UnderWay(Some((Box::pin(write), admitted)));

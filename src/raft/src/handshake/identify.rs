@@ -190,13 +190,7 @@ impl Roster {
             self.note_doubt(node, text.clone());
             return Err(Status::failed_precondition(text));
         }
-        match answer.verdict() {
-            Verdict::None | Verdict::OtherCluster => {}
-            verdict => {
-                self.refuse(answer.reason.clone(), verdict == Verdict::Refused).await;
-                return Err(Status::failed_precondition(answer.reason.clone()));
-            }
-        }
+        // Before its verdict: a node of another cluster knows other nodes by the same ids.
         if !cluster.is_empty() && !answer.cluster_id.is_empty() && cluster != answer.cluster_id {
             let text = format!(
                 "node {node} belongs to cluster {}, this node to cluster {cluster}",
@@ -204,6 +198,13 @@ impl Roster {
             );
             self.note_doubt(node, text.clone());
             return Err(Status::failed_precondition(text));
+        }
+        match answer.verdict() {
+            Verdict::None | Verdict::OtherCluster => {}
+            verdict => {
+                self.refuse(answer.reason.clone(), verdict == Verdict::Refused).await;
+                return Err(Status::failed_precondition(answer.reason.clone()));
+            }
         }
         let Some(shown) = answer.start.as_ref().and_then(Start::from_proto) else {
             return self.note_older(node);

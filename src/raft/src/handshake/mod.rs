@@ -41,7 +41,7 @@ mod start;
 
 pub use identify::VouchError;
 pub(crate) use identify::identity_to_proto;
-pub use record::{Heard, heard_of};
+pub use record::{Heard, StoppedNode, heard_of};
 pub(crate) use roster::Admit;
 pub use roster::{Checks, Participation, Roster};
 pub use rounds::HandshakeLoop;

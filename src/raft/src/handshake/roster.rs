@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::Status;
 
-use super::record::{RECORD, Record, STARTS, decode, encode};
+use super::record::{RECORD, REFUSED, Record, STARTS, decode, encode};
 use super::silence::Silences;
 use super::start::{Doubt, PastStart, Start, judge};
 use crate::records::RecordError;
@@ -18,8 +18,6 @@ use crate::storage::Storage;
 use keyviz_proto as proto;
 use keyviz_types::{DiskId, NodeId};
 
-/// The record of why this node was refused.
-const REFUSED: &str = "refused";
 /// The record that this node helped to form its cluster, and every first member showed its disk.
 const FOUNDED: &str = "founded";
 

@@ -265,6 +265,7 @@ impl RaftStateMachine<Types> for Applier {
         let next = staged.rows().generation;
         self.storage.commit_generation(self.keyspace.group(), next).await?;
         let next = staged.current.take().expect("only this takes it");
+        self.machine.lock().replacing();
         let old = self.keyspace.replace(next);
         self.machine.lock().restore(&self.keyspace)?;
         self.applied.send_replace(self.keyspace.applied().map(|at| at.index));

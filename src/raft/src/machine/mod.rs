@@ -47,6 +47,10 @@ pub trait Machine: Send + 'static {
     /// snapshot that replaced them.
     fn restore(&mut self, keyspace: &Keyspace) -> Result<(), MachineError>;
 
+    /// The rows are about to be replaced by those of a snapshot: what the machine says of them to
+    /// others may be wrong until [`restore`](Machine::restore).
+    fn replacing(&mut self) {}
+
     /// Applies one committed command and answers it. Changes go to `batch`, which also shows them
     /// to the commands that follow in the same batch.
     fn apply(

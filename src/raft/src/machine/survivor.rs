@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use futures::future::{BoxFuture, FutureExt as _};
@@ -22,11 +23,14 @@ use super::Machine;
 use super::apply::Applier;
 use super::dump::Dump;
 use crate::storage::{Folder, OpenError, Storage, StorageOptions};
-use crate::types::LogPosition;
+use crate::types::{Entry, LogPosition};
 use keyviz_types::{GroupId, Term};
 
 /// Entries that are read and applied at a time.
 const RUN_ENTRIES: u64 = 1024;
+
+/// Entries before the last common one that two logs are compared by.
+const COMPARED_ENTRIES: u64 = 1024;
 
 /// Files of a folder that its copy creates again.
 const NOT_COPIED: [&str; 2] = ["LOCK", "lost+found"];
@@ -95,6 +99,50 @@ impl Survivor {
     /// The storage of the copy.
     pub fn storage(&self) -> &Storage {
         &self.storage
+    }
+
+    /// An entry of `other` that this replica of the group contradicts: a committed one that its log
+    /// does not have, or a recent one where its log has another entry of the same term. The latter
+    /// happens where a node that forgot its vote led a term that had a leader.
+    ///
+    /// # Errors
+    /// A log cannot be read.
+    pub fn contradicts<'a>(
+        &'a self,
+        group: GroupId,
+        other: &'a Survivor,
+    ) -> BoxFuture<'a, io::Result<Option<LogPosition>>> {
+        async move {
+            let of = |survivor: &Survivor| survivor.replicas.get(&group).copied();
+            let (Some(mine), Some(theirs)) = (of(self), of(other)) else { return Ok(None) };
+            let known = other.storage.open_log(group)?.read_committed().await?;
+            let committed = theirs.applied.max(known.map(LogPosition::from));
+            let common = mine.last.index.min(theirs.last.index);
+            let compared = common.saturating_sub(COMPARED_ENTRIES)..common + 1;
+            let entries = async |survivor: &Survivor, range: Range<u64>| {
+                let mut reader = survivor.storage.open_log(group)?.get_log_reader().await;
+                let entries = reader.try_get_log_entries(range).await?;
+                let by_index = entries.into_iter().map(|entry| (entry.log_id.index, entry));
+                io::Result::Ok(by_index.collect::<BTreeMap<u64, Entry>>())
+            };
+            let mine_of = entries(self, compared.clone()).await?;
+            let theirs_of = entries(other, compared).await?;
+            for (index, theirs) in &theirs_of {
+                let same_term = |mine: &&Entry| mine.log_id == theirs.log_id;
+                if mine_of.get(index).filter(same_term).is_some_and(|mine| mine != theirs) {
+                    return Ok(Some(theirs.log_id.into()));
+                }
+            }
+            let Some(committed) = committed else { return Ok(None) };
+            let at = entries(self, committed.index..committed.index + 1).await?;
+            let lacks = match at.get(&committed.index) {
+                Some(entry) => LogPosition::from(entry.log_id) != committed,
+                // Not in the log any more: it was applied here too, and a later one after it.
+                None => mine.applied < Some(committed),
+            };
+            Ok(lacks.then_some(committed))
+        }
+        .boxed()
     }
 
     /// Applies the entries of the log that follow the rows, and returns the rows.

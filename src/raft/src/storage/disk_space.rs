@@ -15,6 +15,9 @@
 //!
 //! Recovery needs an eighth of the floor more, which prevents flapping.
 //!
+//! What was accepted a moment ago is not on the disk yet. [`WRITE_COST`] times its bytes therefore
+//! count as used: with large values, what is in progress can be more than the floor.
+//!
 //! The ballast is a file of allocated blocks: if another program fills the disk completely,
 //! releasing it gives the node space. It is allocated again once the disk has room for it above the
 //! floor.
@@ -40,6 +43,15 @@ const DEFAULT_FLOOR_BYTES: u64 = 256 * 1024 * 1024;
 
 /// The largest ballast. It has to hold votes and marks, a few hundred bytes each.
 const MAX_BALLAST_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Bytes of disk that a byte of an accepted command takes until old segments are emptied: once in
+/// the log, once among the rows, and what the rows around it take when they are written again. 3.1
+/// was measured with values of 4 KiB, 2 with values of 1 MiB.
+const WRITE_COST: u64 = 4;
+
+/// Measurements after which accepted bytes are taken to be on the disk. They count for one to two
+/// times as long: the databases write what they hold back within a second.
+const LOOKS_UNTIL_WRITTEN: u64 = 10;
 
 const BALLAST: &str = "BALLAST";
 
@@ -69,6 +81,15 @@ pub struct DiskFull {
     pub min_free_bytes: u64,
 }
 
+/// Why no more bytes are accepted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum NoSpace {
+    /// The disk has no room for them.
+    Full(DiskFull),
+    /// It has, but not beside what was accepted a moment ago.
+    Busy,
+}
+
 /// Free space and floor of the disk that holds a node's folder. Clones share it.
 #[derive(Clone)]
 pub(crate) struct DiskSpaceMonitor {
@@ -83,6 +104,9 @@ struct Shared {
     // Written by the measuring thread. Relaxed, because a measurement may be late by one anyway.
     state: AtomicU8,
     free: AtomicU64,
+    /// Bytes accepted since the last [`LOOKS_UNTIL_WRITTEN`] measurements, and in those before.
+    accepted: [AtomicU64; 2],
+    looks: AtomicU64,
     #[cfg(test)]
     pretended: Mutex<Option<u64>>,
 }
@@ -135,6 +159,8 @@ impl DiskSpaceMonitor {
             ballast: (floor / 4).min(MAX_BALLAST_BYTES),
             state: AtomicU8::new(DiskSpace::Ample as u8),
             free: AtomicU64::new(free),
+            accepted: Default::default(),
+            looks: AtomicU64::new(0),
             #[cfg(test)]
             pretended: Mutex::default(),
         };
@@ -150,6 +176,8 @@ impl DiskSpaceMonitor {
             ballast: 0,
             state: AtomicU8::new(DiskSpace::Ample as u8),
             free: AtomicU64::new(u64::MAX),
+            accepted: Default::default(),
+            looks: AtomicU64::new(0),
             #[cfg(test)]
             pretended: Mutex::default(),
         };
@@ -212,21 +240,24 @@ impl DiskSpaceMonitor {
     /// Fails while the disk is full.
     pub(crate) fn check(&self) -> Result<(), DiskFull> {
         match self.state() {
-            DiskSpace::Full => Err(DiskFull {
-                dir: self.shared.dir.clone(),
-                free_bytes: self.free_bytes(),
-                min_free_bytes: self.shared.floor,
-            }),
+            DiskSpace::Full => Err(self.shared.full()),
             DiskSpace::Scarce | DiskSpace::Ample => Ok(()),
         }
     }
 
-    /// Fails while the disk is so full that even entries which a leader has already proposed cannot
-    /// be accepted. Most of the floor is reserved for them: a follower that filled up a moment
-    /// before its leader would otherwise block what the next leader must commit before it can serve
-    /// reads.
-    pub(crate) fn check_to_follow(&self) -> Result<(), DiskFull> {
-        if self.free_bytes() >= self.shared.floor / 8 { Ok(()) } else { self.check() }
+    /// Accepts a command of so many bytes, while `under_way` bytes of others wait for the log.
+    pub(crate) fn accept(&self, bytes: u64, under_way: u64) -> Result<(), NoSpace> {
+        self.check().map_err(NoSpace::Full)?;
+        // Half of the floor: small writes go on until the floor is reached and the node says so.
+        self.shared.accept(bytes, under_way, self.shared.floor / 2)
+    }
+
+    /// Accepts so many bytes of entries that a leader has already proposed, or of a snapshot. Most
+    /// of the floor is reserved for them: a follower that filled up a moment before its leader
+    /// would otherwise block what the next leader must commit before it can serve reads.
+    pub(crate) fn accept_to_follow(&self, bytes: u64) -> Result<(), DiskFull> {
+        let kept = self.shared.floor / 8;
+        self.shared.accept(bytes, 0, kept).map_err(|_| self.shared.full())
     }
 
     /// Makes every measurement from now on return this; `None`: the real value.
@@ -258,10 +289,50 @@ impl Shared {
         Ok(space(&self.dir)?.0)
     }
 
+    fn full(&self) -> DiskFull {
+        let free_bytes = self.free.load(Ordering::Relaxed);
+        DiskFull { dir: self.dir.clone(), free_bytes, min_free_bytes: self.floor }
+    }
+
+    /// Accepts bytes if `kept` bytes stay free beside them and beside what is not written yet.
+    fn accept(&self, bytes: u64, under_way: u64, kept: u64) -> Result<(), NoSpace> {
+        if self.floor == 0 {
+            return Ok(());
+        }
+        let [now, before] = &self.accepted;
+        let recent = now.load(Ordering::Relaxed) + before.load(Ordering::Relaxed);
+        let cost = |bytes: u64| bytes.saturating_mul(WRITE_COST).saturating_add(kept);
+        let alone = cost(bytes);
+        let with_others = cost(bytes.saturating_add(recent.max(under_way)));
+        let mut free = self.free.load(Ordering::Relaxed);
+        if free / 2 < with_others {
+            // Close: others may have written since the last measurement. It is one system call.
+            free = self.free().unwrap_or(free);
+        }
+        if free < alone {
+            Err(NoSpace::Full(DiskFull { free_bytes: free, ..self.full() }))
+        } else if free < with_others {
+            Err(NoSpace::Busy)
+        } else {
+            now.fetch_add(bytes, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    /// Takes what was accepted before the last measurements to be written.
+    fn age(&self) {
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        if looks.is_multiple_of(LOOKS_UNTIL_WRITTEN) {
+            let [now, before] = &self.accepted;
+            before.store(now.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
     fn look(&self) {
         if self.floor == 0 {
             return;
         }
+        self.age();
         let free = match self.free() {
             Ok(free) => free,
             Err(error) => {
@@ -361,10 +432,29 @@ mod tests {
     fn what_was_proposed_already_is_taken_down_to_an_eighth_of_the_floor() {
         let dir = tempfile::tempdir().unwrap();
         let monitor = DiskSpaceMonitor::of(dir.path(), Some(4096)).unwrap();
-        monitor.pretend(Some(512));
-        assert!(monitor.check().is_err() && monitor.check_to_follow().is_ok());
-        monitor.pretend(Some(511));
-        assert!(monitor.check().is_err() && monitor.check_to_follow().is_err());
+        monitor.pretend(Some(512 + WRITE_COST));
+        assert!(monitor.check().is_err() && monitor.accept_to_follow(1).is_ok());
+        monitor.pretend(Some(511 + WRITE_COST));
+        assert!(monitor.check().is_err() && monitor.accept_to_follow(1).is_err());
+    }
+
+    #[test]
+    fn bounds_what_is_accepted_in_a_moment_fits_above_half_the_floor() {
+        let dir = tempfile::tempdir().unwrap();
+        let monitor = DiskSpaceMonitor::of(dir.path(), Some(4096)).unwrap();
+        monitor.pretend(Some(4096 * 4));
+        let room = 4096 * 4 - 4096 / 2;
+        let accepted = (0..1_000).take_while(|_| monitor.accept(100, 0).is_ok()).count() as u64;
+        assert_eq!(accepted, room / WRITE_COST / 100);
+        // There is room for it, but not beside the others; alone it would not fit either.
+        assert_eq!(monitor.accept(100, 0), Err(NoSpace::Busy));
+        let alone = monitor.accept(room / WRITE_COST + 1, 0).unwrap_err();
+        assert!(matches!(alone, NoSpace::Full(full) if full.free_bytes == 4096 * 4));
+        assert!(monitor.accept_to_follow(100).is_ok(), "followers have most of the floor");
+        // Later it is on the disk, and the measurement knows of it.
+        (0..2 * LOOKS_UNTIL_WRITTEN).for_each(|_| monitor.shared.look());
+        assert!(monitor.accept(100, 0).is_ok());
+        assert_eq!(monitor.accept(100, room / WRITE_COST), Err(NoSpace::Busy), "what waits counts");
     }
 
     #[test]
@@ -373,5 +463,6 @@ mod tests {
         let monitor = DiskSpaceMonitor::of(dir.path(), Some(0)).unwrap();
         monitor.pretend(Some(0));
         assert!(monitor.check().is_ok() && !dir.path().join(BALLAST).exists());
+        assert!(monitor.accept(u64::MAX, 0).is_ok() && monitor.accept_to_follow(1).is_ok());
     }
 }

@@ -52,6 +52,7 @@ pub use check::{CheckReport, Damage, Unsound, Verify, check_folder};
 #[cfg(test)]
 pub(crate) use check_tests::format_samples;
 pub(crate) use disk_space::DiskSpaceMonitor;
+pub(crate) use disk_space::NoSpace;
 pub use disk_space::{DiskFull, DiskSpace};
 pub use engine::database::{Database, DatabaseRows, DatabaseTree, Databases};
 pub use engine::fault::Fault;
@@ -332,9 +333,16 @@ impl Storage {
         self.inner.monitor.check()
     }
 
-    /// The same for entries that a leader has already proposed, which are refused at a lower limit.
-    pub(crate) fn check_space_to_follow(&self) -> Result<(), DiskFull> {
-        self.inner.monitor.check_to_follow()
+    /// Accepts a command of so many bytes if the disk has room for it beside what was accepted a
+    /// moment ago and beside the bytes under way.
+    pub(crate) fn accept(&self, bytes: u64, under_way: u64) -> Result<(), NoSpace> {
+        self.inner.monitor.accept(bytes, under_way)
+    }
+
+    /// The same for entries that a leader has already proposed and for snapshots, which are refused
+    /// at a lower limit.
+    pub(crate) fn accept_to_follow(&self, bytes: u64) -> Result<(), DiskFull> {
+        self.inner.monitor.accept_to_follow(bytes)
     }
 
     #[cfg(test)]

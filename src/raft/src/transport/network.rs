@@ -160,8 +160,9 @@ impl PeerNetwork {
         let empty = append.entries.is_empty();
         let mut request = wire::append_to_proto(0, self.group.0, append);
         request.quorum_age_ms = Some(self.pulse.age_to_tell());
+        // Each time: the link may have been opened before this node was refused.
+        self.peers.may_take_part().map_err(unreachable)?;
         if let Some(wire) = self.peers.wire() {
-            self.peers.may_take_part().map_err(unreachable)?;
             let identified = self
                 .peers
                 .roster()

@@ -20,7 +20,7 @@ use crate::group::contradiction::Contradiction;
 use crate::groups::Groups;
 use crate::handshake::{Doubt, identity_to_proto};
 use crate::machine::apply::{Staged, Transfer};
-use crate::storage::{DiskFull, DiskSpace, Storage};
+use crate::storage::{DiskFull, DiskSpace, NoSpace, Storage};
 use crate::types::{Entry, Payload, Types};
 use crate::wire;
 use keyviz_proto as proto;
@@ -39,6 +39,9 @@ const FRAME_RESPONSES: usize = 256;
 
 /// Frames that wait for the peer to read them.
 const FRAMES_QUEUED: usize = 16;
+
+/// How long a snapshot waits until what was accepted before it is on the disk.
+const WAIT_FOR_SPACE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// The gRPC service that receives messages from peers for the groups of this node.
 #[derive(Clone, Debug)]
@@ -68,8 +71,12 @@ impl Service {
 
     /// A full disk accepts no commands, only entries without one, which a leader needs to lead.
     fn check_space(&self, entries: &[Entry]) -> Result<(), DiskFull> {
-        let commands = entries.iter().any(|entry| matches!(entry.payload, Payload::Normal(_)));
-        if commands { self.groups.storage().check_space_to_follow() } else { Ok(()) }
+        let bytes = |entry: &Entry| match &entry.payload {
+            Payload::Normal(command) => Some(command.0.len() as u64),
+            _ => None,
+        };
+        let commands = entries.iter().filter_map(bytes).reduce(|a, b| a + b);
+        commands.map_or(Ok(()), |bytes| self.groups.storage().accept_to_follow(bytes))
     }
 
     /// Checks an append before the group receives it; otherwise returns the answer to it.
@@ -177,6 +184,9 @@ impl Service {
         let from = ids::NodeId(hello.from);
         if answer.verdict() == Verdict::Refused {
             roster.note_doubt(from, answer.reason.clone());
+            return Ok(answer);
+        }
+        if answer.verdict() == Verdict::OtherCluster {
             return Ok(answer);
         }
         let known = hello.start.as_ref().is_some_and(|start| start.nonce == roster.nonce_of(from));
@@ -393,6 +403,17 @@ impl RaftTransport for Service {
     }
 }
 
+/// Waits until so many bytes of a snapshot fit on the disk beside what was accepted before them.
+async fn space_for(storage: &Storage, bytes: u64) -> Result<(), Status> {
+    loop {
+        match storage.accept(bytes, 0) {
+            Ok(()) => return Ok(()),
+            Err(NoSpace::Full(full)) => return Err(Status::unavailable(full.to_string())),
+            Err(NoSpace::Busy) => tokio::time::sleep(WAIT_FOR_SPACE).await,
+        }
+    }
+}
+
 /// Stages the chunks after the header. If the stream breaks, the staged rows are kept for the next
 /// snapshot.
 async fn receive_snapshot(
@@ -403,6 +424,7 @@ async fn receive_snapshot(
     mut chunks: impl Stream<Item = Result<proto::RaftSnapshotChunk, Status>> + Send + Unpin,
 ) -> Result<Staged, Status> {
     let keyspace = group.keyspace().clone();
+    let space = storage.clone();
     let mut receiving = blocking(move || {
         if let Some(partial) = partial {
             return Ok(Receiving::resume(partial));
@@ -416,6 +438,13 @@ async fn receive_snapshot(
         let part = tokio::select! {
             () = stop.cancelled() => Err(Status::aborted("another snapshot comes")),
             part = next_part(&mut chunks) => part,
+        };
+        let part = match part {
+            Ok(Some(Part::Rows(rows))) => {
+                let room = space_for(&space, rows.rows.len() as u64).await;
+                room.map(|()| Some(Part::Rows(rows)))
+            }
+            other => other,
         };
         match part {
             Ok(Some(Part::Rows(rows))) => {

@@ -15,7 +15,7 @@ use keyviz_raft::{Fault, Group, Groups, Member, NotServed, Storage};
 use keyviz_security::Security;
 use keyviz_types::{DiskId, GroupId, NodeId};
 
-use crate::grpc::routes::change_status;
+use crate::grpc::route_status::change_status;
 use crate::loops::LoopHealth;
 use crate::peer::checks::{check_cluster, not_leader};
 use crate::peer::handoff::Handoffs;

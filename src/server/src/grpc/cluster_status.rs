@@ -12,6 +12,7 @@ use keyviz_raft::SERVED_WITHIN;
 use keyviz_types::{GroupId, NodeId};
 
 use crate::grpc::cluster::ClusterService;
+use crate::grpc::move_wire::under_way;
 use keyviz_peer::CallError;
 use keyviz_peer::snapshot::{ClusterSnapshot, STATUS_DEADLINE, group_to_wire};
 
@@ -91,6 +92,7 @@ impl ClusterService {
             replication: placed.replication() as u64,
             leaders_due: placed.leaders_due(),
             removed: self.removed().unwrap_or_default(),
+            route_moves: under_way(&self.catalog.applied().moves()),
         })
     }
 
@@ -171,6 +173,7 @@ impl ClusterService {
 
     pub(crate) fn node_status(&self) -> proto::PeerStatusResponse {
         proto::PeerStatusResponse {
+            moves_routes: true,
             node_id: self.node.0,
             cluster_id: self.directory.cluster_id().as_str().to_owned(),
             catalog_version: self.catalog.applied().table().version(),

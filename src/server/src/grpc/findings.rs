@@ -17,7 +17,7 @@ use crate::metrics::{RequestKind, Requests};
 use keyviz_peer::matrix_wire::status_to_wire;
 
 /// What a cluster of this version can do.
-const ABLE: Able = Able { split: true, merge: true, transfer: true, moves: false };
+const ABLE: Able = Able { split: true, merge: true, transfer: true, moves: true };
 
 pub(crate) struct FindingsService {
     pub(crate) findings: Findings,

@@ -10,10 +10,9 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 use keyviz_catalog::{
-    CatalogCommand, CatalogError, ChangesError, Delta, Retired, Route, RouteTable, Subscription,
-    WatchEvent,
+    CatalogCommand, ChangesError, Delta, Retired, Route, RouteTable, Subscription, WatchEvent,
 };
-use keyviz_catalog_group::{CatalogChangeError, CatalogGroup};
+use keyviz_catalog_group::CatalogGroup;
 use keyviz_directory::{Directory, MembershipState};
 use keyviz_kv::KvError;
 use keyviz_proto as proto;
@@ -21,8 +20,11 @@ use keyviz_proto::watch_routes_response::Event;
 use keyviz_raft::Groups;
 use keyviz_types::{NodeId, RouteId};
 
+use super::move_wire;
+use super::route_status::change_status;
+use keyviz_peer::PeerClient;
 use keyviz_peer::status::kv_status;
-use keyviz_proto::metadata::{DISK_FULL_METADATA, NOT_APPLIED_METADATA};
+use keyviz_proto::metadata::NOT_APPLIED_METADATA;
 
 /// Interval of progress messages to an idle subscriber.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
@@ -41,6 +43,7 @@ pub(crate) struct RoutesService {
     pub(crate) catalog: Arc<CatalogGroup>,
     pub(crate) groups: Groups,
     pub(crate) directory: Arc<Directory>,
+    pub(crate) peers: Arc<PeerClient>,
     pub(crate) timeout: Duration,
     /// Ends every watch when the node stops.
     pub(crate) stop: CancellationToken,
@@ -48,7 +51,7 @@ pub(crate) struct RoutesService {
 
 impl RoutesService {
     /// Refuses if this node is no longer a member, because its routes are outdated.
-    fn check_member(&self) -> Result<(), Status> {
+    pub(crate) fn check_member(&self) -> Result<(), Status> {
         match self.directory.membership_state() {
             MembershipState::Member | MembershipState::Asking => Ok(()),
             MembershipState::Removed => Err(kv_status(KvError::Removed { node: self.node })),
@@ -60,12 +63,12 @@ impl RoutesService {
     }
 
     /// The cluster that catalog versions are of.
-    fn cluster_id(&self) -> String {
+    pub(crate) fn cluster_id(&self) -> String {
         self.directory.cluster_id().as_str().to_owned()
     }
 
     /// Refuses a catalog version of another cluster, or of this one before it was restored.
-    fn check_cluster(&self, asked: &str) -> Result<(), Status> {
+    pub(crate) fn check_cluster(&self, asked: &str) -> Result<(), Status> {
         let ours = self.directory.cluster_id();
         if asked.is_empty() || asked == ours.as_str() {
             return Ok(());
@@ -91,6 +94,7 @@ impl RoutesService {
             catalog_version: table.version(),
             routes: table.iter().map(|route| self.route_to_wire(&route)).collect(),
             cluster_id: self.cluster_id(),
+            moves: move_wire::under_way(&self.catalog.applied().moves()),
         })
     }
 
@@ -130,6 +134,7 @@ impl RoutesService {
                 retired: retired[skip_retired..].iter().map(|old| retired_to_wire(old)).collect(),
                 truncated: hole || skip > 0 || skip_retired > 0,
                 cluster_id: self.cluster_id(),
+                moves: move_wire::all(catalog.moves()),
             }
         })
     }
@@ -224,6 +229,20 @@ impl proto::routes_server::Routes for SharedRoutes {
             time_ms: 0,
         };
         self.0.change(command).await.map(Response::new)
+    }
+
+    async fn move_route(
+        &self,
+        request: Request<proto::MoveRouteRequest>,
+    ) -> Result<Response<proto::MoveRouteResponse>, Status> {
+        self.0.move_route(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn cancel_move(
+        &self,
+        request: Request<proto::CancelMoveRequest>,
+    ) -> Result<Response<proto::CancelMoveResponse>, Status> {
+        self.0.cancel_move(request.into_inner()).await.map(Response::new)
     }
 
     async fn route_history(
@@ -334,82 +353,19 @@ fn snapshot_messages(table: &RouteTable, reset: bool) -> Vec<proto::RouteSnapsho
     messages
 }
 
-fn route_id(name: &str, id: u64) -> Result<RouteId, Status> {
+pub(crate) fn route_id(name: &str, id: u64) -> Result<RouteId, Status> {
     RouteId::new(id)
         .ok_or_else(|| Status::invalid_argument(format!("{name} is 0; route ids start at 1")))
 }
 
 /// A retry within the server must not apply a change twice, so each change gets an id.
-fn request_id(given: String) -> String {
+pub(crate) fn request_id(given: String) -> String {
     if given.is_empty() { format!("server-{:032x}", rand::random::<u128>()) } else { given }
-}
-
-pub(crate) fn change_status(error: CatalogChangeError) -> Status {
-    let message = error.to_string();
-    let full = matches!(error, CatalogChangeError::DiskFull { .. });
-    let mut status = match error {
-        CatalogChangeError::Refused(refusal) => return refusal_status(&refusal),
-        CatalogChangeError::TooLarge { .. } => Status::invalid_argument(message),
-        CatalogChangeError::NoLeader => Status::unavailable(message),
-        CatalogChangeError::Overloaded | CatalogChangeError::DiskFull { .. } => {
-            Status::resource_exhausted(message)
-        }
-        CatalogChangeError::Unknown { .. } => return Status::unknown(message),
-        CatalogChangeError::Storage { .. } | CatalogChangeError::Undecodable { .. } => {
-            return Status::internal(message);
-        }
-    };
-    status.metadata_mut().insert(NOT_APPLIED_METADATA, MetadataValue::from_static("true"));
-    if full {
-        status.metadata_mut().insert(DISK_FULL_METADATA, MetadataValue::from_static("true"));
-    }
-    status
-}
-
-fn refusal_status(refusal: &CatalogError) -> Status {
-    let message = refusal.to_string();
-    let mut status = match refusal {
-        CatalogError::WrongVersion { current, .. } => {
-            let mut status = Status::aborted(message);
-            status.metadata_mut().insert("keyviz-catalog-version", (*current).into());
-            status
-        }
-        CatalogError::UnknownRoute { .. } | CatalogError::RetiredRoute { .. } => {
-            Status::not_found(message)
-        }
-        CatalogError::NotNeighbours { .. }
-        | CatalogError::AcrossGroups { .. }
-        | CatalogError::AlreadyBootstrapped { .. } => Status::failed_precondition(message),
-        CatalogError::NotBootstrapped => Status::unavailable(message),
-        CatalogError::TooManyRoutes | CatalogError::TooManyBoundaryBytes => {
-            Status::resource_exhausted(message)
-        }
-        CatalogError::Exhausted => Status::out_of_range(message),
-        _ => Status::invalid_argument(message),
-    };
-    status.metadata_mut().insert(NOT_APPLIED_METADATA, MetadataValue::from_static("true"));
-    status
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tonic::Code;
-
-    #[test]
-    fn refusals_have_the_statuses_of_the_interface() {
-        let id = RouteId::FIRST;
-        let code = |refusal| refusal_status(&refusal).code();
-        assert_eq!(code(CatalogError::UnknownRoute { route_id: id }), Code::NotFound);
-        assert_eq!(code(CatalogError::KeyAtStart { route_id: id }), Code::InvalidArgument);
-        let neighbours = CatalogError::NotNeighbours { left_id: id, right_id: id };
-        assert_eq!(code(neighbours), Code::FailedPrecondition);
-        assert_eq!(code(CatalogError::TooManyRoutes), Code::ResourceExhausted);
-        assert_eq!(code(CatalogError::TooManyBoundaryBytes), Code::ResourceExhausted);
-        let wrong = refusal_status(&CatalogError::WrongVersion { expected: 3, current: 7 });
-        assert_eq!(wrong.code(), Code::Aborted);
-        assert_eq!(wrong.metadata().get("keyviz-catalog-version").expect("set"), "7");
-    }
 
     #[test]
     fn an_empty_table_is_still_one_message() {

@@ -44,4 +44,18 @@ impl proto::key_viz_server::KeyViz for SharedKeyViz {
     ) -> Result<Response<proto::Findings>, Status> {
         self.1.get(request.into_inner()).await.map(Response::new)
     }
+
+    async fn get_hot_keys(
+        &self,
+        request: Request<proto::GetHotKeysRequest>,
+    ) -> Result<Response<proto::HotKeys>, Status> {
+        self.0.hot_keys(Scope::Cluster, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_node_hot_keys(
+        &self,
+        request: Request<proto::GetHotKeysRequest>,
+    ) -> Result<Response<proto::HotKeys>, Status> {
+        self.0.hot_keys(Scope::Node, request.into_inner()).await.map(Response::new)
+    }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `/` and the files of `web/` | the heatmap page, from the binary |
 //! | `/api/v1/matrix` | `GetMatrix` as JSON; `scope=node`: this node alone, `encoding=packed` |
+//! | `/api/v1/hotkeys` | `GetHotKeys` as JSON; `scope=node`: this node alone |
 //! | `/api/v1/stream` | `StreamColumns` as server-sent events |
 //! | `/api/v1/findings` | `GetFindings` as JSON |
 //! | `/api/v1/routes`, `/api/v1/cluster` | `ListRoutes` and `GetStatus` as JSON |
@@ -20,6 +21,7 @@
 
 mod findings;
 mod host;
+mod hot_keys;
 mod reply;
 mod route_changes;
 mod state;
@@ -72,6 +74,7 @@ pub(crate) fn router(state: HttpState) -> Router {
     };
     let api = Router::new()
         .route("/api/v1/matrix", get(matrix).post(matrix))
+        .route("/api/v1/hotkeys", get(hot_keys::hot_keys))
         .route("/api/v1/stream", get(stream::columns).post(stream::columns))
         .route("/api/v1/findings", get(findings::findings).post(findings::findings))
         .route("/api/v1/routes", get(routes))

@@ -2,6 +2,7 @@
 
 mod edge;
 mod gauges;
+mod moves;
 mod page;
 mod parts;
 mod process;
@@ -21,6 +22,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::registry::Registry;
 
+use keyviz_fanout::HotKeysMode;
 use keyviz_raft::{Group, GroupLoad, GroupStatus, WriterStats};
 
 use crate::loops::LoopHealth;
@@ -71,6 +73,8 @@ impl Collector for Parts {
         self.storage(&mut page)?;
         self.sampler(&mut page)?;
         self.fanout(&mut page)?;
+        moves::counters(self.0.coordinator.move_counters(), &mut page)?;
+        moves::phases(&self.0.catalog.moves(), &mut page.0)?;
         verify::encode(&self.0.verification.totals(), &mut page.0)?;
         loops(&self.0.loops, &mut page.0)?;
         edge::encode(&self.0, &mut page)
@@ -121,7 +125,9 @@ impl Parts {
         page.gauge("requests_under_way", "Requests of clients under way", clients)?;
         page.gauge("peer_requests_under_way", "Requests of other nodes under way", nodes)?;
         let retries = "Requests tried again inside the server after a definite refusal";
-        page.counter("request_retries", retries, read(&counters.retries))
+        page.counter("request_retries", retries, read(&counters.retries))?;
+        let moved = "Requests whose keys had moved or were moving, and that were tried again";
+        page.counter("requests_moved", moved, read(&counters.moved_keys))
     }
 
     fn groups(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -215,6 +221,16 @@ impl Parts {
         page.gauge("sampler_bytes", "Bytes of counters", stats.counter_bytes as u64)?;
         let shared = "Records that had to share a counter with other threads";
         page.counter("sampler_overflow_records", shared, stats.overflow_records)?;
+        let mode = u64::from(local.hot_keys_mode() != HotKeysMode::Off);
+        page.gauge("hot_keys_enabled", "1 while keys of operations are looked at", mode)?;
+        let what = "Operations whose keys were looked at";
+        page.counter("hot_keys_operations", what, stats.hot_key_operations)?;
+        let what = "Keys that lost their counter to another";
+        page.counter("hot_keys_replaced", what, stats.hot_keys_replaced)?;
+        let what = "Most operations that a key without a counter had in the last flush";
+        page.gauge("hot_keys_error", what, stats.hot_key_error)?;
+        let what = "Bytes of the counters of keys";
+        page.gauge("hot_keys_bytes", what, stats.hot_key_bytes as u64)?;
         let flushes = local.flush_stats();
         page.counter("sampler_flushes", "Moves of counts into the history", flushes.flushes)?;
         let time = "Time in them";
@@ -224,6 +240,8 @@ impl Parts {
         let held = local.history().holdings();
         page.gauge("history_columns", "Columns held", held.columns)?;
         page.gauge("history_bytes", "Bytes of history", held.bytes as u64)?;
+        let what = "Bytes of the hot keys of closed columns";
+        page.gauge("history_hot_keys_bytes", what, held.hot_key_bytes as u64)?;
         let what = "Stored records of the history that could not be read at the start; 0 unless \
                     something is wrong";
         page.gauge("history_damaged_records", what, local.damaged_records())

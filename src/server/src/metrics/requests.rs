@@ -30,9 +30,10 @@ pub(crate) enum RequestKind {
     CompareAndSwap,
     Matrix,
     Findings,
+    HotKeys,
 }
 
-const KINDS: [(RequestKind, &str); 9] = [
+const KINDS: [(RequestKind, &str); 10] = [
     (RequestKind::Put, "put"),
     (RequestKind::Get, "get"),
     (RequestKind::Delete, "delete"),
@@ -42,6 +43,7 @@ const KINDS: [(RequestKind, &str); 9] = [
     (RequestKind::CompareAndSwap, "compare_and_swap"),
     (RequestKind::Matrix, "matrix"),
     (RequestKind::Findings, "findings"),
+    (RequestKind::HotKeys, "hot_keys"),
 ];
 
 /// The status codes of gRPC, in order of their numbers.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
+use keyviz_core::history::HistoryHandoff;
 use keyviz_directory::Directory;
 use keyviz_fanout::{HandoffError, HandoffStore, Incoming, LocalMatrix};
 use keyviz_proto as proto;
@@ -33,6 +34,20 @@ impl Handoffs {
         if !self.local.enabled() {
             return Ok(0);
         }
+        match self.send_records(heir, peers, true).await {
+            Err(status) if without_hot_keys(status.code()) => {
+                self.send_records(heir, peers, false).await
+            }
+            sent => sent,
+        }
+    }
+
+    async fn send_records(
+        &self,
+        heir: NodeId,
+        peers: &PeerClient,
+        hot_keys: bool,
+    ) -> Result<u64, Status> {
         let channel =
             peers.channel(heir).map_err(|error| Status::unavailable(error.to_string()))?;
         let (chunks, queue) = tokio::sync::mpsc::channel(CHUNKS_QUEUED);
@@ -40,7 +55,10 @@ impl Handoffs {
         let packing = tokio::task::spawn_blocking(move || {
             for handoff in local.handoffs() {
                 let node_id = handoff.node.0;
-                let mut records = handoff.records().peekable();
+                let wanted = |record: &(Vec<u8>, Vec<u8>)| {
+                    hot_keys || !HistoryHandoff::is_hot_keys(&record.0)
+                };
+                let mut records = handoff.records().filter(wanted).peekable();
                 while records.peek().is_some() {
                     let (mut bytes, mut chunk) = (0, Vec::new());
                     while bytes < CHUNK_BYTES
@@ -101,6 +119,13 @@ impl Handoffs {
             finishing.await.map_err(|_| Status::internal("storing the columns panicked"))?;
         finished.map_err(|error| handoff_status(&error))
     }
+}
+
+/// Whether the heir may take the columns without their hot keys. An earlier version takes records
+/// of hot keys for damaged ones, and has no room for them beside a full history. A record of many
+/// long keys can be over the limit of a message.
+fn without_hot_keys(code: Code) -> bool {
+    matches!(code, Code::DataLoss | Code::ResourceExhausted | Code::OutOfRange)
 }
 
 fn handoff_status(error: &HandoffError) -> Status {

@@ -12,11 +12,12 @@ use keyviz_kv::{
 };
 use keyviz_proto as proto;
 use keyviz_proto::peer_read_request::Read;
-use keyviz_proto::{peer_read_response, read_index_response};
+use keyviz_proto::{move_read_response, peer_read_response, propose_response, read_index_response};
 use keyviz_types::GroupId;
 
 use super::checks::{check_cluster, not_leader};
 use super::proposed::propose_all;
+use keyviz_peer::moves_wire::{chunk_to_wire, read_from_wire};
 use keyviz_peer::status::{invalid, kv_status};
 
 pub(crate) struct KvPeerService {
@@ -91,6 +92,38 @@ impl proto::kv_peer_server::KvPeer for KvPeerService {
         let outcome =
             self.coordinator.read_here(group, consistency, read).await.map_err(kv_status)?;
         Ok(Response::new(proto::PeerReadResponse { outcome: Some(read_outcome(outcome)) }))
+    }
+
+    async fn move_step(
+        &self,
+        request: Request<proto::MoveStepRequest>,
+    ) -> Result<Response<proto::ProposeResponse>, Status> {
+        let proto::MoveStepRequest { cluster_id, group_id, step } = request.into_inner();
+        check_cluster(&self.directory, &cluster_id)?;
+        let group = data_group(group_id)?;
+        let _admitted = self.coordinator.admit_node(step.len()).map_err(kv_status)?;
+        let outcome = match self.coordinator.move_step_here(group, step).await.map_err(kv_status)? {
+            PeerOutcome::Done(reply) => propose_response::Outcome::Reply(reply),
+            PeerOutcome::NotLeader(hint) => propose_response::Outcome::NotLeader(not_leader(hint)),
+        };
+        Ok(Response::new(proto::ProposeResponse { outcome: Some(outcome) }))
+    }
+
+    async fn move_read(
+        &self,
+        request: Request<proto::MoveReadRequest>,
+    ) -> Result<Response<proto::MoveReadResponse>, Status> {
+        let read = request.into_inner();
+        check_cluster(&self.directory, &read.cluster_id)?;
+        let group = data_group(read.group_id)?;
+        let _admitted = self.coordinator.admit_node(0).map_err(kv_status)?;
+        let nothing = || Status::invalid_argument("a part of a move that is none");
+        let read = read_from_wire(read).ok_or_else(nothing)?;
+        let outcome = match self.coordinator.move_read_here(group, &read).map_err(kv_status)? {
+            PeerOutcome::Done(chunk) => move_read_response::Outcome::Rows(chunk_to_wire(chunk)),
+            PeerOutcome::NotLeader(hint) => move_read_response::Outcome::NotHere(not_leader(hint)),
+        };
+        Ok(Response::new(proto::MoveReadResponse { outcome: Some(outcome) }))
     }
 }
 

@@ -15,7 +15,9 @@ use keyviz_proto::key_viz_peer_server::{KeyVizPeer, KeyVizPeerServer};
 use keyviz_raft::MAX_MESSAGE_BYTES;
 
 use super::checks::check_cluster;
+use crate::grpc::hot_keys::hot_keys_status;
 use crate::grpc::keyviz::matrix_status;
+use keyviz_peer::hot_keys_wire;
 use keyviz_peer::matrix_wire::{
     column_plan_from_wire, columns_chunks, query_from_wire, row_axis_from_wire,
 };
@@ -69,6 +71,7 @@ fn stream<T: Send + 'static>(chunks: Vec<T>) -> Response<Chunks<T>> {
 impl KeyVizPeer for MatrixPeer {
     type TotalsStream = Chunks<proto::TotalsChunk>;
     type ColumnsStream = Chunks<proto::ColumnsChunk>;
+    type HotKeysStream = Chunks<proto::HotKeysChunk>;
 
     async fn totals(
         &self,
@@ -80,6 +83,19 @@ impl KeyVizPeer for MatrixPeer {
         let totals = local.totals(Asker::Peer, query).await.map_err(work_status)?;
         let times = (local.clock().now_ms(), local.history().config().step_ms);
         Ok(stream(totals_chunks(totals, &self.cluster_id(), times, packed)))
+    }
+
+    async fn hot_keys(
+        &self,
+        request: Request<proto::HotKeysRequest>,
+    ) -> Result<Response<Self::HotKeysStream>, Status> {
+        let proto::HotKeysRequest { query, points } = request.into_inner();
+        let query = query.ok_or_else(|| Status::invalid_argument("a question without a query"))?;
+        self.query(Some(query.clone()))?;
+        let query = Arc::new(hot_keys_wire::query_from_wire(query, points)?);
+        let cluster_id = self.cluster_id();
+        let answer = self.local.hot_keys_for(Asker::Peer, query, &cluster_id).await;
+        Ok(stream(hot_keys_wire::chunks(answer.map_err(hot_keys_status)?, &cluster_id)))
     }
 
     async fn columns(

@@ -2,8 +2,8 @@
 //!
 //! Exact counts decide which piece is too hot; sampled keys decide where it is cut: at the
 //! quantiles of its samples, by the shortest byte string that separates two neighbours. Keys with a
-//! long common prefix are therefore separated like any others, and a single hot key gets a piece of
-//! its own.
+//! long common prefix are therefore separated like any others. A single hot key gets a piece that
+//! holds nothing else, so that its row is one key.
 //!
 //! The *quantum* is the load that a piece should have. A piece is cut when it has more than twice
 //! that, and pieces are joined only when the slots run out, the coldest neighbours first. Under a
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::samples::Sample;
 use super::spans::SIGNIFICANT_OPS;
 use crate::sampler::joiner::Joiner;
+use keyviz_types::MAX_KEY_BYTES;
 
 /// The number of samples that a piece needs before it is cut, and that each part should have.
 const SAMPLES_TO_CUT: usize = 8;
@@ -116,8 +117,8 @@ fn cuts(samples: &[Sample], parts: u64, start: &Bytes, end: Option<&Bytes>) -> V
             _ => runs.push(Stretch { key: &sample.key, before, after: total }),
         }
     }
-    // `borders[n]` is before run n, and the last one after all runs.
-    let mut borders = vec![false; runs.len() + 1];
+    // `borders[n]` is before run n, and the last one after all runs. `alone[n]`: run n has both.
+    let (mut borders, mut alone) = (vec![false; runs.len() + 1], vec![false; runs.len()]);
     for part in 1..parts {
         let target = (u128::from(part) * u128::from(total) / u128::from(parts)) as u64;
         let hit = runs.partition_point(|run| run.after <= target).min(runs.len() - 1);
@@ -125,6 +126,7 @@ fn cuts(samples: &[Sample], parts: u64, start: &Bytes, end: Option<&Bytes>) -> V
         if run.after - run.before >= total / parts {
             borders[hit] = true;
             borders[hit + 1] = true;
+            alone[hit] = true;
         } else {
             // The outermost borders would only separate ranges without samples.
             let nearer = hit + usize::from(target - run.before > run.after - target);
@@ -132,15 +134,29 @@ fn cuts(samples: &[Sample], parts: u64, start: &Bytes, end: Option<&Bytes>) -> V
             borders[nearer.clamp(1, runs.len() - 1)] = true;
         }
     }
-    let cut = |border: usize| match border {
-        0 => (runs[0].key > start).then(|| separator(start, runs[0].key)),
-        _ if border < runs.len() => Some(separator(runs[border - 1].key, runs[border].key)),
-        _ => {
-            let next = successor(runs[border - 1].key);
-            end.is_none_or(|end| next < *end).then_some(next)
-        }
-    };
-    (0..borders.len()).filter(|&border| borders[border]).filter_map(cut).collect()
+    let inside = |key: &Bytes| key > start && end.is_none_or(|end| key < end);
+    // The end of the run before, and the beginning of the run after.
+    let cuts = (0..borders.len()).filter(|&border| borders[border]).flat_map(|border| {
+        // After the longest of keys there is none that a boundary can be.
+        let ends = |run: &usize| alone[*run] && runs[*run].key.len() < MAX_KEY_BYTES;
+        let before = border.checked_sub(1).filter(ends);
+        let last = before.map(|run| successor(runs[run].key));
+        let first = match runs.get(border) {
+            Some(run) if alone[border] => Some(run.key.clone()),
+            // A run that is alone ends here by itself.
+            Some(_) if before.is_some() => None,
+            Some(run) => {
+                let low = border.checked_sub(1).map_or(start, |before| runs[before].key);
+                (run.key > low).then(|| separator(low, run.key))
+            }
+            None => None,
+        };
+        [last, first].into_iter().flatten()
+    });
+    let mut cuts: Vec<Bytes> = cuts.filter(inside).collect();
+    // The least key after one can be the next.
+    cuts.dedup();
+    cuts
 }
 
 /// The shortest key above `low` that is at most `high`. `high` must be above `low`.

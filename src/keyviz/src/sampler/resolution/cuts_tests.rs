@@ -44,12 +44,20 @@ fn a_key_that_is_hot_by_itself_gets_a_piece_of_its_own() {
     let mut keys = vec!["hot"; 30];
     keys.extend(["a", "b", "c", "x", "y", "z"]);
     let cut = refine(vec![piece("", None, 9_000)], &samples(&keys), 1_000);
-    assert_eq!(starts(&cut), ["", "h", "x"]);
+    assert_eq!(starts(&cut), ["", "hot", "hot\0"]);
     // Alone in its piece, nothing more can be cut.
     let only = samples(&["hot"; 30]);
     let alone = vec![piece("hot", Some("hot\0"), 9_000)];
     assert_eq!(refine(alone.clone(), &only, 1_000), alone);
-    assert_eq!(starts(&refine(vec![piece("", None, 9_000)], &only, 1_000)), ["", "h", "hot\0"]);
+    let parted = ["", "hot", "hot\0"];
+    assert_eq!(starts(&refine(vec![piece("", None, 9_000)], &only, 1_000)), parted);
+    // Also where an earlier plan gave it a piece with some other keys.
+    let wide = vec![piece("h", Some("hot\0"), 9_000)];
+    assert_eq!(starts(&refine(wide, &only, 1_000)), ["h", "hot"]);
+    // Hot neighbours, and one that is the least key after the other.
+    let neighbours = samples(&[&["a"; 20][..], &["a\0"; 20], &["c"; 20]].concat());
+    let cut = refine(vec![piece("", None, 9_000)], &neighbours, 2_000);
+    assert_eq!(starts(&cut), ["", "a", "a\0", "a\0\0", "c", "c\0"]);
 }
 
 #[test]

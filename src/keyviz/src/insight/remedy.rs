@@ -103,12 +103,13 @@ fn moves(frame: &Frame<'_>, group: GroupId, rows: Range<usize>) -> Vec<Act> {
         cuts.extend([cut, cut + 1].into_iter().filter(|cut| rows.contains(cut)));
     }
     cuts.insert(rows.start);
+    // A split has two sides, up to the bounds of the route; further routes go as a whole.
+    let start = of_route(frame, rows.start).map_or(rows.start, |of| of.start);
+    let end = of_route(frame, rows.end - 1).map_or(rows.end, |of| of.end);
+    cuts.insert(start);
     let mut acts = Vec::new();
     for to in cooler(frame, group) {
         for &cut in &cuts {
-            // One split has two sides, up to the bounds of the route.
-            let (start, end) =
-                of_route(frame, cut).map_or((rows.start, rows.end), |of| (of.start, of.end));
             acts.push(moving(frame, cut..end, to));
             if cut > start {
                 acts.push(moving(frame, start..cut, to));

@@ -100,7 +100,10 @@ fn measure(name: &str, value: f64) -> String {
 impl Page {
     /// Wrapped, with `indent` before each line.
     fn line(&mut self, indent: &str, words: &str) {
-        for line in text::wrap(words, self.width.saturating_sub(indent.len())) {
+        let lines = text::wrap(words, self.width.saturating_sub(indent.len()));
+        for (at, line) in lines.iter().enumerate() {
+            // A bullet is of the first line.
+            let indent = if at == 0 { indent } else { &indent.replace('-', " ") };
             let _ = writeln!(self.out, "{indent}{line}");
         }
     }

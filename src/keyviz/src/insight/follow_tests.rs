@@ -101,6 +101,20 @@ fn bad_input_one_column_has_no_movement_no_period_and_little_confidence() {
 }
 
 #[test]
+fn bounds_of_chance_a_key_with_a_few_operations_is_no_finding() {
+    let load = steady(&[0, 3, 0, 2, 0, 1], 6);
+    let key = |at: usize| {
+        let (key, values) = (super::labelled::key(at), vec![3; 6]);
+        NamedKey { key, series: crate::sampler::Series::Writes, lower: 18, upper: 18, values }
+    };
+    let (hot_keys, topology) = ([key(1), key(3)], Topology::default());
+    let (before, able) = (None, Able::ALL);
+    let hot_keys = &hot_keys;
+    let input = Input { load: &load, before, hot_keys, topology: &topology, able, now_ms: NOW_MS };
+    assert_eq!(analyze(&input), Ok(Vec::new()));
+}
+
+#[test]
 fn honest_partiality_a_fall_in_columns_that_miss_counts_is_no_finding() {
     let mut load = steady(&[6_000; 30], 20);
     for row in &mut load.rows[..15] {

@@ -49,7 +49,7 @@ pub(super) fn keys(frame: &mut Frame<'_>, named: &[NamedKey]) -> Vec<Draft> {
         let of_row = &frame.rates[row];
         series.iter_mut().zip(of_row).for_each(|(value, most)| *value = value.min(*most));
         let share = frame.now(&series) / frame.total();
-        if share < KEY_SHARE {
+        if share < KEY_SHARE || !frame.certain_now(frame.now(&series), 0.0) {
             continue;
         }
         // What the key may have had at most explains nothing else.
@@ -83,7 +83,8 @@ fn single(frame: &mut Frame<'_>) -> Vec<Draft> {
     for row in 0..frame.rows() {
         let range = &frame.load.rows[row].range;
         let share = frame.now(&frame.left[row]) / frame.total();
-        if !is_one_key(range) || share < KEY_SHARE {
+        let certain = frame.certain_now(frame.now(&frame.left[row]), 0.0);
+        if !is_one_key(range) || share < KEY_SHARE || !certain {
             continue;
         }
         let key = range.start.clone();

@@ -252,6 +252,8 @@ impl Load {
 
 /// Counts that a row should have in a column, so that chance is small beside what happens.
 const CERTAIN: f64 = 16.0;
+/// Part of all counts from which on a row of one key stays by itself.
+const OWN_ROW: f64 = 0.03;
 /// Times the density of a row from which on its neighbour is another thing.
 const UNLIKE: f64 = 4.0;
 
@@ -264,7 +266,7 @@ struct Pending {
 
 impl Load {
     /// The same counts in fewer rows: neighbours of one route and of a similar density share a row
-    /// until it has [`CERTAIN`] counts a column. A row of one key stays.
+    /// until it has [`CERTAIN`] counts a column. A row of one key that is hot by itself stays.
     pub(super) fn coarse(&self, topology: &Topology) -> Load {
         let ranges: Vec<KeyRange> = self.rows.iter().map(|row| row.range.clone()).collect();
         let counts: Vec<f64> = self.rows.iter().map(LoadRow::count).collect();
@@ -275,10 +277,11 @@ impl Load {
             let at = topology.routes.binary_search_by(|route| route.range.start.cmp(key));
             at.is_ok()
         };
+        let own = OWN_ROW * counts.iter().sum::<f64>();
         let mut rows: Vec<LoadRow> = Vec::new();
         let mut pending: Option<Pending> = None;
         for ((row, count), width) in self.rows.iter().zip(counts).zip(widths) {
-            let alone = is_one_key(&row.range);
+            let alone = is_one_key(&row.range) && count >= own;
             let joins = pending.as_ref().is_some_and(|before| {
                 let adjacent = before.row.range.end.as_ref() == Some(&row.range.start);
                 let mut density = [before.count / before.width, count / width];
@@ -286,7 +289,7 @@ impl Load {
                 // Of few counts the density is chance; of no width there is none.
                 let sure = before.count.min(count) >= 8.0 && before.width.min(width) > 0.0;
                 let unlike = sure && density[1] > UNLIKE * density[0];
-                let one = is_one_key(&before.row.range) || alone;
+                let one = alone || is_one_key(&before.row.range) && before.count >= own;
                 let same = before.row.group == row.group && !begins(&row.range.start);
                 adjacent && same && before.count < enough && count < enough && !one && !unlike
             });

@@ -1,6 +1,5 @@
 //! The load as rates: operations a second by row and by those columns that can be compared.
 
-use super::keyspace::widths;
 use super::load::{Load, Topology};
 use crate::query::ColumnSpan;
 use keyviz_types::{GroupId, KeyRange};
@@ -34,7 +33,12 @@ pub(super) struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     /// `None` where nothing was counted.
-    pub fn new(load: &'a Load, topology: &'a Topology, now_ms: u64) -> Option<Self> {
+    pub fn new(
+        load: &'a Load,
+        widths: Vec<f64>,
+        topology: &'a Topology,
+        now_ms: u64,
+    ) -> Option<Self> {
         let seconds: Vec<f64> = load.columns.iter().map(|column| seconds(column, now_ms)).collect();
         let complete = |at: usize| !load.partial.contains(at as u32);
         let ended = |at: &usize| {
@@ -65,9 +69,6 @@ impl<'a> Frame<'a> {
         let groups =
             load.rows.iter().map(|row| row.group.or_else(|| topology.group_of(&row.range)));
         let groups = groups.collect();
-        let ranges: Vec<KeyRange> = load.rows.iter().map(|row| row.range.clone()).collect();
-        let used: Vec<bool> = rates.iter().map(|row| row.iter().any(|&rate| rate > 0.0)).collect();
-        let widths = widths(&ranges, &used);
         let left = rates.clone();
         let frame = Frame {
             load,

@@ -13,6 +13,8 @@ use super::motion::{BEYOND_GROUP, HOT_SHARE, NARROW};
 
 /// Share of the operations from which on one key is told.
 const KEY_SHARE: f64 = 0.05;
+/// The fact that all hot ranges have.
+const SHARE: &str = "share of the operations";
 /// Times the middle row from which on rows are hot.
 const DENSE: f64 = 5.0;
 /// Times the middle density of the keys from which on narrow rows are hot.
@@ -220,6 +222,37 @@ fn routes(frame: &mut Frame<'_>, drafts: &mut Vec<Draft>) {
         settle(frame, rows, middle / length);
         drafts.push(draft);
     }
+}
+
+/// Parts of one hot range that were found by themselves, by chance, are one.
+pub(super) fn unite(frame: &Frame<'_>, drafts: Vec<Draft>) -> Vec<Draft> {
+    let (mut hot, mut united): (Vec<Draft>, Vec<Draft>) =
+        drafts.into_iter().partition(|draft| draft.kind == Kind::HotRange);
+    hot.sort_by_key(|draft| draft.rows.start);
+    let mut last: Option<Draft> = None;
+    for draft in hot {
+        last = match last.take() {
+            Some(before) if draft.rows.start <= before.rows.end + 1 => {
+                let rows = before.rows.start..draft.rows.end.max(before.rows.end);
+                let more = frame.now(&draft.series) > frame.now(&before.series);
+                let mut whole = if more { draft } else { before };
+                let series = frame.sum(&frame.rates, rows.clone());
+                let share = frame.now(&series) / frame.total();
+                for fact in whole.facts.iter_mut().filter(|fact| fact.name == SHARE) {
+                    fact.value = share;
+                }
+                whole.since = frame.onset(&series);
+                (whole.coarse, whole.rows, whole.series) = (rows.len() == 1, rows, series);
+                Some(whole.margin(share, HOT_SHARE))
+            }
+            before => {
+                united.extend(before);
+                Some(draft)
+            }
+        };
+    }
+    united.extend(last);
+    united
 }
 
 /// Leaves at most a usual load of some rows to explain.

@@ -15,6 +15,9 @@ use keyviz_types::KeyRange;
 /// Places after the common beginning that are looked at.
 const PLACES: usize = 16;
 
+/// The most of the whole that one range is taken to have.
+const WIDEST: f64 = 0.1;
+
 /// The bytes of one place.
 enum Place {
     /// Digits of a number, of base 10 or 16.
@@ -55,9 +58,8 @@ fn digit(byte: u8) -> Option<f64> {
     }
 }
 
-/// The part of the key space that each range has; they add up to 1. Ranges without a bound, and
-/// those at which `used` is false, have none unless no range has any: then all have the same.
-pub(super) fn widths(ranges: &[KeyRange], used: &[bool]) -> Vec<f64> {
+/// How wide each range is. Those without a bound, and those at which `used` is false, have no width.
+fn by_names(ranges: &[KeyRange], used: &[bool]) -> Vec<f64> {
     let bounded = |at: &usize| {
         used.get(*at) == Some(&true) && !ranges[*at].start.is_empty() && ranges[*at].end.is_some()
     };
@@ -87,14 +89,39 @@ pub(super) fn widths(ranges: &[KeyRange], used: &[bool]) -> Vec<f64> {
         at
     };
     let mut widths = vec![0.0; ranges.len()];
-    for at in counted {
+    for &at in &counted {
         let end = ranges[at].end.as_deref().unwrap_or_default();
         widths[at] = f64::max(position(end) - position(&ranges[at].start), 0.0);
     }
+    widths
+}
+
+/// The part of the key space that each range has; they add up to 1. If none has any, all have the
+/// same. No range counts for much more than the others: the first and the last used one reach
+/// into what is not used, and so does one between two tables.
+pub(super) fn widths(ranges: &[KeyRange], used: &[bool]) -> Vec<f64> {
+    let mut widths = by_names(ranges, used);
+    let inner = |at: &usize| {
+        let next_to = |other: Option<usize>| other.is_some_and(|at| used.get(at) == Some(&true));
+        next_to(at.checked_sub(1)) && next_to(Some(at + 1))
+    };
+    let counted = (0..widths.len()).filter(|&at| widths[at] > 0.0);
+    let (inner, edge): (Vec<usize>, Vec<usize>) = counted.partition(inner);
+    let mut known: Vec<f64> = inner.iter().map(|&at| widths[at]).collect();
+    known.sort_by(f64::total_cmp);
+    if let Some(&middle) = known.get(known.len() / 2) {
+        edge.iter().for_each(|&at| widths[at] = widths[at].min(middle));
+    }
     let sum: f64 = widths.iter().sum();
+    widths.iter_mut().for_each(|width| *width = width.min(WIDEST * sum));
+    as_parts(widths)
+}
+
+fn as_parts(mut widths: Vec<f64>) -> Vec<f64> {
+    let (sum, ranges) = (widths.iter().sum::<f64>(), widths.len());
     match sum > 0.0 {
         true => widths.iter_mut().for_each(|width| *width /= sum),
-        false => widths.fill(1.0 / ranges.len().max(1) as f64),
+        false => widths.fill(1.0 / ranges.max(1) as f64),
     }
     widths
 }
@@ -111,7 +138,7 @@ mod tests {
             end: Some(Bytes::from(pair[1])),
         };
         let ranges: Vec<KeyRange> = bounds.windows(2).map(range).collect();
-        widths(&ranges, &vec![true; ranges.len()])
+        as_parts(by_names(&ranges, &vec![true; ranges.len()]))
     }
 
     fn near(found: &[f64], wanted: &[f64]) {

@@ -265,9 +265,9 @@ struct Pending {
 }
 
 impl Load {
-    /// The same counts in fewer rows: neighbours of one route and of a similar density share a row
+    /// The same counts in fewer rows, and the part of the key space that each has: neighbours of one route and of a similar density share a row
     /// until it has [`CERTAIN`] counts a column. A row of one key that is hot by itself stays.
-    pub(super) fn coarse(&self, topology: &Topology) -> Load {
+    pub(super) fn coarse(&self, topology: &Topology) -> (Load, Vec<f64>) {
         let ranges: Vec<KeyRange> = self.rows.iter().map(|row| row.range.clone()).collect();
         let counts: Vec<f64> = self.rows.iter().map(LoadRow::count).collect();
         let used: Vec<bool> = counts.iter().map(|&count| count > 0.0).collect();
@@ -278,7 +278,7 @@ impl Load {
             at.is_ok()
         };
         let own = OWN_ROW * counts.iter().sum::<f64>();
-        let mut rows: Vec<LoadRow> = Vec::new();
+        let (mut rows, mut wide): (Vec<LoadRow>, Vec<f64>) = Default::default();
         let mut pending: Option<Pending> = None;
         for ((row, count), width) in self.rows.iter().zip(counts).zip(widths) {
             let alone = is_one_key(&row.range) && count >= own;
@@ -296,13 +296,19 @@ impl Load {
             match &mut pending {
                 Some(before) if joins => before.add(row, count, width),
                 _ => {
-                    rows.extend(pending.take().map(|done| done.row));
+                    if let Some(done) = pending.take() {
+                        rows.push(done.row);
+                        wide.push(done.width);
+                    }
                     pending = Some(Pending { row: row.clone(), count, width });
                 }
             }
         }
-        rows.extend(pending.map(|done| done.row));
-        Load { columns: self.columns.clone(), partial: self.partial.clone(), rows }
+        if let Some(done) = pending {
+            rows.push(done.row);
+            wide.push(done.width);
+        }
+        (Load { columns: self.columns.clone(), partial: self.partial.clone(), rows }, wide)
     }
 }
 

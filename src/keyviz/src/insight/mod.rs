@@ -80,20 +80,22 @@ pub struct Input<'a> {
 
 /// Operations a second at present.
 pub fn rate(input: &Input<'_>) -> f64 {
-    Frame::new(input.load, input.topology, input.now_ms).map_or(0.0, |frame| frame.total())
+    let frame = Frame::new(input.load, Vec::new(), input.topology, input.now_ms);
+    frame.map_or(0.0, |frame| frame.total())
 }
 
 /// Findings of the present, the largest first; none where nothing was counted.
 pub fn analyze(input: &Input<'_>) -> Result<Vec<Finding>, LoadError> {
     input.load.check()?;
-    let load = input.load.coarse(input.topology);
-    let Some(mut frame) = Frame::new(&load, input.topology, input.now_ms) else {
+    let (load, widths) = input.load.coarse(input.topology);
+    let Some(mut frame) = Frame::new(&load, widths, input.topology, input.now_ms) else {
         return Ok(Vec::new());
     };
     let frame = &mut frame;
     let mut drafts = hot::keys(frame, input.hot_keys);
     drafts.extend(motion::find(frame));
     drafts.extend(hot::ranges(frame));
+    let mut drafts = hot::unite(frame, drafts);
     let scans = drafts.iter().filter(|draft| draft.kind == Kind::Scan);
     let passing: Vec<_> = scans.map(|draft| draft.rows.clone()).collect();
     drafts.extend(contents::changes(frame, input.before));

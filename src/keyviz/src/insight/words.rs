@@ -3,8 +3,31 @@
 use super::draft::Draft;
 use super::finding::{Kind, Remedy};
 use super::forecast::{Able, Act};
-use crate::matrix::label;
+use crate::matrix::LABEL_CHARS;
 use keyviz_types::KeyRange;
+
+/// A key, for people: bytes that are no plain text are escapes, as in the terminal.
+fn label(key: &[u8]) -> String {
+    let mut out = String::new();
+    for chunk in key.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            let plain = c == ' ' || c.is_ascii_graphic() || !c.is_ascii() && c.is_alphanumeric();
+            match c {
+                '\\' => out.push_str("\\\\"),
+                c if plain => out.push(c),
+                c if c.is_ascii() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+                c => out.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
+        if let Some((cut, _)) = out.char_indices().nth(LABEL_CHARS) {
+            out.truncate(cut);
+            out.push('…');
+            return out;
+        }
+    }
+    out
+}
 
 /// Keys, for people.
 pub(super) fn keys(range: &KeyRange) -> String {

@@ -263,12 +263,14 @@ fn became_hot(frame: &mut Frame<'_>, usual: &[f64], tracks: &[Track], drafts: &m
             continue;
         }
         let series = frame.sum(&frame.rates, rows.clone());
+        // By chance its first spots may have been unlike the later ones.
+        let since = first.min(frame.onset(&series).max(track.first()));
         claim(frame, usual, &[track]);
         // By chance a column may have had no spot, or a narrower one.
         for row in rows.clone() {
             frame.left[row][first..].iter_mut().for_each(|cell| *cell = cell.min(usual[row]));
         }
-        let mut draft = Draft::new(Kind::HotRange, rows.clone(), series, first)
+        let mut draft = Draft::new(Kind::HotRange, rows.clone(), series, since)
             .fact("share of the operations", share, Some(HOT_SHARE))
             .fact("times its usual load", ratio.min(1e6), Some(HOT_RATIO))
             .margin(share, HOT_SHARE);

@@ -18,6 +18,7 @@ mod counted;
 mod deploy;
 mod docs;
 mod edge;
+mod findings;
 mod full_disk;
 mod hot_keys;
 mod hot_ledger;

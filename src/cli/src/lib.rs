@@ -23,6 +23,7 @@ mod routes;
 mod running;
 mod serve;
 mod terminal;
+mod why;
 
 use std::io;
 use std::process::ExitCode;
@@ -93,6 +94,8 @@ enum Command {
     Routes(routes::RoutesArgs),
     /// Show the heatmap of the key space
     Heat(heat::HeatArgs),
+    /// Say why the load is as it is, since when, and what would help
+    Why(why::WhyArgs),
     /// Show the keys with the most reads or writes, of any past time and key range
     Hot(heat::hot::HotArgs),
     /// Show and change members, groups and leaders
@@ -412,6 +415,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Man(args) => about::man(args, command()),
         Command::Routes(args) => one_thread()?.block_on(routes::run(args)),
         Command::Heat(args) => one_thread()?.block_on(heat::run(args, color)),
+        Command::Why(args) => one_thread()?.block_on(why::run(args)),
         Command::Hot(args) => one_thread()?.block_on(heat::hot::run(args)),
         Command::Cluster(args) => one_thread()?.block_on(cluster::run(args)),
         Command::Backup(args) => {

@@ -21,6 +21,7 @@
 //! | apply several writes atomically | [`Client::batch`] |
 //! | read or delete ranges | [`Client::scan`], [`Client::delete_range`] |
 //! | read heatmaps | [`Client::matrix`], [`Client::node_matrix`], [`Client::columns`] |
+//! | ask why it is hot | [`Client::findings`] |
 //! | name the hottest keys | [`Client::hot_keys`], [`Client::node_hot_keys`] |
 //! | list or follow routes | [`Client::routes`], [`Client::watch_routes`] |
 //! | change routes | [`Client::split_route`], [`Client::merge_routes`] |
@@ -60,6 +61,7 @@ mod error;
 mod failure;
 #[cfg(test)]
 mod fake;
+mod findings;
 mod hot_keys;
 mod kv;
 mod matrix;
@@ -74,6 +76,7 @@ pub use client::{Client, Effect};
 pub use consistency::Consistency;
 pub use error::Error;
 pub use failure::{Meaning, NOT_APPLIED, code_name, reason};
+pub use findings::{Finding, Findings, FindingsQuery, Remedy};
 pub use hot_keys::{HotKey, HotKeys, HotKeysQuery};
 pub use kv::{Batch, DeleteRangeError, Swap};
 pub use matrix::{

@@ -16,6 +16,7 @@ mod cluster;
 #[cfg(test)]
 mod cluster_tests;
 mod feed;
+mod findings;
 mod handoffs;
 mod hot_keys;
 mod local;
@@ -28,6 +29,9 @@ mod work;
 
 pub use cluster::{DEFAULT_DEADLINE, Fanout, FanoutCounters};
 pub use feed::{ColumnsUpdate, FeedError, Feeds, MAX_FEEDS, MAX_SUBSCRIBERS, Subscription};
+pub use findings::{
+    Findings, FindingsAnswer, FindingsError, FindingsRequest, MAX_FINDINGS, Served,
+};
 pub use handoffs::{HandoffError, HandoffRecord, HandoffStore, Incoming};
 pub use hot_keys::{HotKeysAnswer, HotKeysError, HotKeysRequest};
 pub use local::{Clock, FlushStats, HotKeysMode, LocalMatrix, StoredRecords};

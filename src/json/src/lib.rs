@@ -7,6 +7,7 @@
 //! above.
 
 mod cluster;
+mod findings;
 mod hot_keys;
 mod ids;
 mod list;
@@ -17,6 +18,7 @@ mod routes;
 mod text;
 
 pub use cluster::ClusterJson;
+pub use findings::FindingsJson;
 pub use hot_keys::HotKeysJson;
 pub use ids::{NodeIdJson, NodeIdsJson};
 pub use matrix::MatrixJson;

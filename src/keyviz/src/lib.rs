@@ -64,8 +64,8 @@
 //! ```
 //!
 //! The modules build on each other in this order: [`sampler`], [`history`], [`query`], [`wire`],
-//! [`matrix`]. This page names what a store in one process needs. A store of several nodes sends
-//! [`wire`] types between them.
+//! [`matrix`], [`insight`]. This page names what a store in one process needs. A store of several
+//! nodes sends [`wire`] types between them.
 //!
 //! # When to call what
 //!
@@ -107,6 +107,7 @@
 pub mod fuzzing;
 pub mod history;
 pub mod hotkeys;
+pub mod insight;
 pub mod matrix;
 pub mod query;
 pub mod sampler;

@@ -146,7 +146,8 @@ fn row_to_wire(row: Row) -> proto::Row {
     }
 }
 
-pub(crate) fn status_to_wire(status: NodeStatus) -> proto::NodeStatus {
+/// The contribution of one member.
+pub fn status_to_wire(status: NodeStatus) -> proto::NodeStatus {
     proto::NodeStatus {
         id: status.node.map_or(0, |node| node.0),
         address: status.address,

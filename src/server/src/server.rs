@@ -13,7 +13,7 @@ use tower::util::MapResponseLayer;
 
 use keyviz_catalog_group::CatalogGroup;
 use keyviz_directory::Directory;
-use keyviz_fanout::{Fanout, Feeds, HandoffStore};
+use keyviz_fanout::{Fanout, Feeds, Findings, HandoffStore};
 use keyviz_kv::Coordinator;
 use keyviz_proto as proto;
 use keyviz_raft::{
@@ -26,10 +26,12 @@ use keyviz_types::NodeId;
 use crate::gate::{Gate, GateLayer};
 use crate::grpc::backup::BackupService;
 use crate::grpc::cluster::{ClusterService, SharedCluster};
-use crate::grpc::keyviz::{KeyVizService, SharedKeyViz};
+use crate::grpc::findings::FindingsService;
+use crate::grpc::keyviz::KeyVizService;
 use crate::grpc::kv::KvService;
 use crate::grpc::leaders::LeaderLog;
 use crate::grpc::routes::{RoutesService, SharedRoutes};
+use crate::grpc::visualizer::SharedKeyViz;
 use crate::health;
 use crate::http::{self, HttpState, Names};
 use crate::intake::IntakeLayer;
@@ -98,6 +100,7 @@ pub struct Services {
     directory: Arc<Directory>,
     routes: Arc<RoutesService>,
     keyviz: Arc<KeyVizService>,
+    findings: Arc<FindingsService>,
     matrix_peer: MatrixPeer,
     cluster: Arc<ClusterService>,
     metrics: Arc<Metrics>,
@@ -143,17 +146,39 @@ impl Services {
             gate: gate.clone(),
             started: SystemTime::now(),
         });
+        let routes = Arc::new(RoutesService {
+            node,
+            catalog: Arc::clone(&catalog),
+            groups: groups.clone(),
+            peers: Arc::clone(&peers),
+            directory: Arc::clone(&directory),
+            timeout,
+            stop: stop.clone(),
+        });
+        let cluster = Arc::new(ClusterService {
+            node,
+            coordinator: Arc::clone(&coordinator),
+            catalog,
+            groups,
+            directory: Arc::clone(&directory),
+            peers,
+            handoffs,
+            storage,
+            security: security.clone(),
+            verification,
+            http,
+            started: Instant::now(),
+            timeout,
+            loops,
+        });
+        let findings = Arc::new(FindingsService {
+            findings: Findings::new(Arc::clone(&fanout)),
+            cluster: Arc::clone(&cluster),
+            requests: Arc::clone(&requests),
+        });
         Services {
             kv: Arc::clone(&coordinator),
-            routes: Arc::new(RoutesService {
-                node,
-                catalog: Arc::clone(&catalog),
-                groups: groups.clone(),
-                peers: Arc::clone(&peers),
-                directory: Arc::clone(&directory),
-                timeout,
-                stop: stop.clone(),
-            }),
+            routes,
             matrix_peer: MatrixPeer::new(Arc::clone(fanout.local()), Arc::clone(&directory)),
             keyviz: Arc::new(KeyVizService {
                 leaders,
@@ -163,22 +188,8 @@ impl Services {
             }),
             requests,
             backup,
-            cluster: Arc::new(ClusterService {
-                node,
-                coordinator: Arc::clone(&coordinator),
-                catalog,
-                groups,
-                directory: Arc::clone(&directory),
-                peers,
-                handoffs,
-                storage,
-                security: security.clone(),
-                verification,
-                http,
-                started: Instant::now(),
-                timeout,
-                loops,
-            }),
+            findings,
+            cluster,
             metrics: Arc::new(metrics),
             directory,
             groups: served,
@@ -225,7 +236,7 @@ impl Services {
                 coordinator: Arc::clone(&self.kv),
                 requests: Arc::clone(&self.requests),
             };
-            let keyviz = SharedKeyViz(Arc::clone(&self.keyviz));
+            let keyviz = SharedKeyViz(Arc::clone(&self.keyviz), Arc::clone(&self.findings));
             let cluster = SharedCluster(Arc::clone(&self.cluster));
             let peer = KvPeerService {
                 coordinator: Arc::clone(&self.kv),
@@ -287,6 +298,7 @@ impl Services {
         async move {
             let router = http::router(HttpState {
                 keyviz: Arc::clone(&self.keyviz),
+                findings: Arc::clone(&self.findings),
                 routes: Arc::clone(&self.routes),
                 cluster: Arc::clone(&self.cluster),
                 metrics: Arc::clone(&self.metrics),

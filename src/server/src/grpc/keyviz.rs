@@ -1,10 +1,10 @@
-//! The `KeyViz` service.
+//! Matrices and streams of columns.
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
-use tonic::{Request, Response, Status};
+use tonic::Status;
 
 use keyviz_core::KeyRange;
 use keyviz_fanout::{Axis, Fanout, FeedError, Feeds, MatrixError, MatrixRequest};
@@ -113,50 +113,6 @@ fn feed_status(error: FeedError) -> Status {
         FeedError::TooManyFeeds | FeedError::TooManySubscribers => {
             Status::resource_exhausted(error.to_string())
         }
-    }
-}
-
-/// The services of this module share their state; tonic requires a type for each.
-#[derive(Clone)]
-pub(crate) struct SharedKeyViz(pub(crate) Arc<KeyVizService>);
-
-#[tonic::async_trait]
-impl proto::key_viz_server::KeyViz for SharedKeyViz {
-    type StreamColumnsStream = Updates;
-
-    async fn stream_columns(
-        &self,
-        request: Request<proto::StreamColumnsRequest>,
-    ) -> Result<Response<Self::StreamColumnsStream>, Status> {
-        self.0.stream(request.into_inner()).await.map(Response::new)
-    }
-
-    async fn get_matrix(
-        &self,
-        request: Request<proto::GetMatrixRequest>,
-    ) -> Result<Response<proto::Matrix>, Status> {
-        self.0.matrix(Scope::Cluster, request.into_inner(), Response::new).await
-    }
-
-    async fn get_node_matrix(
-        &self,
-        request: Request<proto::GetMatrixRequest>,
-    ) -> Result<Response<proto::Matrix>, Status> {
-        self.0.matrix(Scope::Node, request.into_inner(), Response::new).await
-    }
-
-    async fn get_hot_keys(
-        &self,
-        request: Request<proto::GetHotKeysRequest>,
-    ) -> Result<Response<proto::HotKeys>, Status> {
-        self.0.hot_keys(Scope::Cluster, request.into_inner()).await.map(Response::new)
-    }
-
-    async fn get_node_hot_keys(
-        &self,
-        request: Request<proto::GetHotKeysRequest>,
-    ) -> Result<Response<proto::HotKeys>, Status> {
-        self.0.hot_keys(Scope::Node, request.into_inner()).await.map(Response::new)
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod backup;
 pub(crate) mod cluster;
 mod cluster_status;
+pub(crate) mod findings;
 pub(crate) mod hot_keys;
 pub(crate) mod keyviz;
 pub(crate) mod kv;
@@ -13,3 +14,4 @@ mod moved;
 mod moves;
 mod route_status;
 pub(crate) mod routes;
+pub(crate) mod visualizer;

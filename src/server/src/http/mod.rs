@@ -6,6 +6,7 @@
 //! | `/api/v1/matrix` | `GetMatrix` as JSON; `scope=node`: this node alone, `encoding=packed` |
 //! | `/api/v1/hotkeys` | `GetHotKeys` as JSON; `scope=node`: this node alone |
 //! | `/api/v1/stream` | `StreamColumns` as server-sent events |
+//! | `/api/v1/findings` | `GetFindings` as JSON |
 //! | `/api/v1/routes`, `/api/v1/cluster` | `ListRoutes` and `GetStatus` as JSON |
 //! | `POST /api/v1/routes/split`, `POST /api/v1/routes/merge` | `SplitRoute` and `MergeRoutes` |
 //! | `/metrics` | Prometheus text; it names no keys, so that it needs no token |
@@ -18,6 +19,7 @@
 //! Where there is an admin token, everything under `/api/` needs it: `authorization: Bearer ...`.
 //! Errors are `{"code": "...", "message": "..."}` with the matching status.
 
+mod findings;
 mod host;
 mod hot_keys;
 mod reply;
@@ -74,6 +76,7 @@ pub(crate) fn router(state: HttpState) -> Router {
         .route("/api/v1/matrix", get(matrix).post(matrix))
         .route("/api/v1/hotkeys", get(hot_keys::hot_keys))
         .route("/api/v1/stream", get(stream::columns).post(stream::columns))
+        .route("/api/v1/findings", get(findings::findings).post(findings::findings))
         .route("/api/v1/routes", get(routes))
         .route("/api/v1/cluster", get(cluster))
         .merge(route_changes::routes())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::host::Names;
 use crate::gate::Gate;
 use crate::grpc::cluster::ClusterService;
+use crate::grpc::findings::FindingsService;
 use crate::grpc::keyviz::KeyVizService;
 use crate::grpc::routes::RoutesService;
 use crate::metrics::Metrics;
@@ -13,6 +14,7 @@ use crate::metrics::Metrics;
 #[derive(Clone)]
 pub(crate) struct HttpState {
     pub(crate) keyviz: Arc<KeyVizService>,
+    pub(crate) findings: Arc<FindingsService>,
     pub(crate) routes: Arc<RoutesService>,
     pub(crate) cluster: Arc<ClusterService>,
     pub(crate) metrics: Arc<Metrics>,

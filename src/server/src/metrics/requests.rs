@@ -29,10 +29,11 @@ pub(crate) enum RequestKind {
     Batch,
     CompareAndSwap,
     Matrix,
+    Findings,
     HotKeys,
 }
 
-const KINDS: [(RequestKind, &str); 9] = [
+const KINDS: [(RequestKind, &str); 10] = [
     (RequestKind::Put, "put"),
     (RequestKind::Get, "get"),
     (RequestKind::Delete, "delete"),
@@ -41,6 +42,7 @@ const KINDS: [(RequestKind, &str); 9] = [
     (RequestKind::Batch, "batch"),
     (RequestKind::CompareAndSwap, "compare_and_swap"),
     (RequestKind::Matrix, "matrix"),
+    (RequestKind::Findings, "findings"),
     (RequestKind::HotKeys, "hot_keys"),
 ];
 

@@ -58,7 +58,8 @@ fn digit(byte: u8) -> Option<f64> {
     }
 }
 
-/// How wide each range is. Those without a bound, and those at which `used` is false, have no width.
+/// How wide each range is. Those without a bound, and those at which `used` is false, have no
+/// width.
 fn by_names(ranges: &[KeyRange], used: &[bool]) -> Vec<f64> {
     let bounded = |at: &usize| {
         used.get(*at) == Some(&true) && !ranges[*at].start.is_empty() && ranges[*at].end.is_some()

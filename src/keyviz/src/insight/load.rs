@@ -265,8 +265,9 @@ struct Pending {
 }
 
 impl Load {
-    /// The same counts in fewer rows, and the part of the key space that each has: neighbours of one route and of a similar density share a row
-    /// until it has [`CERTAIN`] counts a column. A row of one key that is hot by itself stays.
+    /// The same counts in fewer rows, and the part of the key space that each has: neighbours of
+    /// one route and of a similar density share a row until it has [`CERTAIN`] counts a column. A
+    /// row of one key that is hot by itself stays.
     pub(super) fn coarse(&self, topology: &Topology) -> (Load, Vec<f64>) {
         let ranges: Vec<KeyRange> = self.rows.iter().map(|row| row.range.clone()).collect();
         let counts: Vec<f64> = self.rows.iter().map(LoadRow::count).collect();

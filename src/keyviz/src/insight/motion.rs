@@ -264,7 +264,7 @@ fn became_hot(frame: &mut Frame<'_>, usual: &[f64], tracks: &[Track], drafts: &m
         }
         let series = frame.sum(&frame.rates, rows.clone());
         // By chance its first spots may have been unlike the later ones.
-        let since = first.min(frame.onset(&series).max(track.first()));
+        let since = first.min(frame.onset(&series));
         claim(frame, usual, &[track]);
         // By chance a column may have had no spot, or a narrower one.
         for row in rows.clone() {

@@ -331,7 +331,7 @@ fn found(
         0 => DEFAULT_FINDINGS,
         asked => asked as usize,
     };
-    let mut findings = tracker.open();
+    let mut findings = tracker.current();
     let within = |ended: &&Finding| ended.resolved_ms.is_some_and(|at_ms| at_ms >= from_ms);
     let mut resolved: Vec<Finding> = tracker.resolved().filter(within).cloned().collect();
     resolved.sort_by_key(|ended| std::cmp::Reverse(ended.resolved_ms));

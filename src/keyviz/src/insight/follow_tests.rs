@@ -175,8 +175,11 @@ fn a_finding_that_falls_apart_and_is_found_as_one_again_keeps_its_id_and_leaves_
     tracker.observe(parts.into(), 2_000, 10_000);
     assert_eq!(tracker.open().len(), 2);
     tracker.observe(vec![part("key/00004", "key/00010", 8)], 3_000, 10_000);
+    assert_eq!(tracker.current(), tracker.open());
     let open: Vec<FindingId> = tracker.open().iter().map(|found| found.id).collect();
     assert_eq!((open, tracker.resolved().count()), (vec![FindingId(5)], 0));
+    tracker.observe(Vec::new(), 4_000, 10_000);
+    assert_eq!((tracker.current().len(), tracker.open().len()), (0, 1), "it lingers");
 }
 
 #[test]

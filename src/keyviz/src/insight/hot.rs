@@ -232,7 +232,7 @@ pub(super) fn unite(frame: &Frame<'_>, drafts: Vec<Draft>) -> Vec<Draft> {
     let mut last: Option<Draft> = None;
     for draft in hot {
         last = match last.take() {
-            Some(before) if draft.rows.start <= before.rows.end + 1 => {
+            Some(before) if near(frame, &before.rows, &draft.rows) => {
                 let rows = before.rows.start..draft.rows.end.max(before.rows.end);
                 let more = frame.now(&draft.series) > frame.now(&before.series);
                 let mut whole = if more { draft } else { before };
@@ -253,6 +253,13 @@ pub(super) fn unite(frame: &Frame<'_>, drafts: Vec<Draft>) -> Vec<Draft> {
     }
     united.extend(last);
     united
+}
+
+/// Whether little lies between two ranges: a row at most, or half as many keys as the smaller has.
+fn near(frame: &Frame<'_>, before: &Range<usize>, after: &Range<usize>) -> bool {
+    let smaller = frame.width(before).min(frame.width(after));
+    let apart = after.start > before.end + 1;
+    !apart || frame.width(&(before.end..after.start)) <= smaller / 2.0
 }
 
 /// Leaves at most a usual load of some rows to explain.

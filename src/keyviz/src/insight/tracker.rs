@@ -40,6 +40,14 @@ impl Tracker {
         open
     }
 
+    /// What was found at the last look, the largest first: of what is open, nothing that lingers.
+    pub fn current(&self) -> Vec<Finding> {
+        let seen = self.open.values().filter(|(_, last_ms)| *last_ms == self.seen_ms);
+        let mut current: Vec<Finding> = seen.map(|(finding, _)| finding.clone()).collect();
+        rank(&mut current, MAX_FINDINGS);
+        current
+    }
+
     /// What has ended, the oldest first.
     pub fn resolved(&self) -> impl Iterator<Item = &Finding> {
         self.resolved.iter()

@@ -38,6 +38,7 @@ pub async fn run(addresses: &[String], updates: usize) -> Result<(), Box<dyn std
 }
 
 #[tokio::main]
+// Tests include this file and call `run`.
 #[allow(dead_code)]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let addresses: Vec<String> = std::env::args().skip(1).collect();

@@ -96,7 +96,7 @@ impl From<CatalogChangeError> for Trouble {
     }
 }
 
-/// What a group should not have said.
+/// Trouble from a reply that the step does not expect.
 fn unexpected(group: GroupId, reply: &MoveReply) -> Trouble {
     match reply {
         MoveReply::Refused(refusal @ MoveRefusal::Busy) => {
@@ -107,7 +107,7 @@ fn unexpected(group: GroupId, reply: &MoveReply) -> Trouble {
     }
 }
 
-/// Ends with its value.
+/// The task of a move; aborted when this is dropped.
 struct Driving(JoinHandle<()>);
 
 impl Drop for Driving {

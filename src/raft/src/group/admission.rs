@@ -116,9 +116,16 @@ impl GroupQueue {
             return None;
         }
         admitted.bytes = bytes;
-        self.load.proposals.fetch_add(1, Ordering::Relaxed);
-        self.load.bytes.fetch_add(command_bytes as u64, Ordering::Relaxed);
         Some(admitted)
+    }
+}
+
+impl Admitted {
+    /// Counts the command as proposed.
+    pub(crate) fn count(&self) {
+        let load = &self.queue.load;
+        load.proposals.fetch_add(1, Ordering::Relaxed);
+        load.bytes.fetch_add(self.bytes - ENTRY_BYTES, Ordering::Relaxed);
     }
 }
 

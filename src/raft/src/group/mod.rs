@@ -258,6 +258,7 @@ impl Group {
                     NoSpace::Busy => ProposeError::Overloaded,
                 }
             })?;
+            admitted.count();
             let limit = self.options.election_min;
             let write = write(self.waiting.clone(), self.raft.clone(), Command(command), limit);
             let mut under_way = UnderWay(Some((Box::pin(write), admitted)));

@@ -39,7 +39,9 @@ async fn a_full_follower_takes_no_command_and_follows_on_and_a_full_leader_refus
     let storage = cluster.nodes[&leader].groups.storage().clone();
     storage.pretend_free(Some(1));
     let group = cluster.nodes[&leader].group(GROUP);
+    let before = group.load();
     let refused = group.propose(Bytes::from("k=refused")).await.unwrap_err();
+    assert_eq!(group.load(), before, "what is refused was not proposed");
     assert!(matches!(&refused, ProposeError::DiskFull(full) if full.free_bytes == 1), "{refused}");
     assert!(refused.is_refusal());
     assert_eq!(cluster.get(leader, GROUP, "k").await.unwrap(), "19", "reads go on");

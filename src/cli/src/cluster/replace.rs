@@ -1,6 +1,7 @@
 //! `cluster replace-node`: replaces a member whose process is gone.
 
 use std::io::Write as _;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
@@ -12,8 +13,14 @@ use crate::CliError;
 use crate::data::kv::OneFormat;
 use crate::flags::values;
 use crate::terminal::output;
+use keyviz_client::Client;
 use keyviz_json::NodeIdJson;
 use keyviz_proto as proto;
+
+/// Time for a new node to become a member.
+const JOINS_WITHIN: Duration = Duration::from_secs(5);
+
+const ASK_EVERY: Duration = Duration::from_millis(250);
 
 #[derive(Args, Debug)]
 pub(super) struct ReplaceNodeArgs {
@@ -96,9 +103,23 @@ fn check(status: &proto::ClusterStatus, old: u64, new: u64) -> Result<(), Replac
     Err(ReplaceError::NotJoined { new, through })
 }
 
+/// Waits a moment for a new node that has just been added: the member that is asked may not have
+/// heard of it.
+async fn joined(client: &Client, old: u64, new: u64) -> Result<(), CliError> {
+    let until = Instant::now() + JOINS_WITHIN;
+    loop {
+        match check(&status(client).await?, old, new) {
+            Err(ReplaceError::NotJoined { .. }) if Instant::now() < until => {
+                tokio::time::sleep(ASK_EVERY).await;
+            }
+            checked => return Ok(checked?),
+        }
+    }
+}
+
 pub(super) async fn run(args: ReplaceNodeArgs) -> Result<(), CliError> {
     let client = args.nodes.client()?;
-    check(&status(&client).await?, args.old, args.new)?;
+    joined(&client, args.old, args.new).await?;
     let Removal { gone, moves } = remove(&client, args.old, !args.no_wait).await?;
     let (old, new) = (args.old, args.new);
     let mut out = output::stdout();

@@ -26,6 +26,7 @@ mod leaders;
 #[cfg(target_os = "linux")]
 mod limits;
 mod load;
+mod loads;
 mod lost_disk;
 mod measured;
 mod members;

@@ -162,10 +162,7 @@ impl Node {
             PeersOptions { tls: security.client_tls(), credentials: security.as_node() },
             roster.clone(),
         );
-        if security.tls.is_some()
-            || security.admin_token.is_some()
-            || security.cluster_secret.is_some()
-        {
+        if !security.is_open() {
             let watch = security.clone().watch(stop.clone());
             supervisor.run_once(ControlLoop::Credentials, &stop, watch);
         }

@@ -1,5 +1,7 @@
 //! The edge: gRPC and HTTP. Protobuf and JSON stop here; below are the types of each layer.
 
+mod audit;
+mod calls;
 mod gate;
 mod grpc;
 mod health;

@@ -13,7 +13,7 @@ use tower::util::MapResponseLayer;
 
 use keyviz_catalog_group::CatalogGroup;
 use keyviz_directory::Directory;
-use keyviz_fanout::{Fanout, Feeds, Findings, HandoffStore};
+use keyviz_fanout::{Fanout, Feeds, Findings, HandoffStore, Loads, Top};
 use keyviz_kv::Coordinator;
 use keyviz_proto as proto;
 use keyviz_raft::{
@@ -30,6 +30,7 @@ use crate::grpc::findings::FindingsService;
 use crate::grpc::keyviz::KeyVizService;
 use crate::grpc::kv::KvService;
 use crate::grpc::leaders::LeaderLog;
+use crate::grpc::loads::LoadsService;
 use crate::grpc::routes::{RoutesService, SharedRoutes};
 use crate::grpc::visualizer::SharedKeyViz;
 use crate::health;
@@ -101,6 +102,7 @@ pub struct Services {
     routes: Arc<RoutesService>,
     keyviz: Arc<KeyVizService>,
     findings: Arc<FindingsService>,
+    loads: Arc<LoadsService>,
     matrix_peer: MatrixPeer,
     cluster: Arc<ClusterService>,
     metrics: Arc<Metrics>,
@@ -176,7 +178,14 @@ impl Services {
             cluster: Arc::clone(&cluster),
             requests: Arc::clone(&requests),
         });
+        let loads = Arc::new(LoadsService {
+            loads: Loads::new(Arc::clone(&fanout)),
+            top: Top::new(Arc::clone(&fanout)),
+            routes: Arc::clone(&routes),
+            requests: Arc::clone(&requests),
+        });
         Services {
+            loads,
             kv: Arc::clone(&coordinator),
             routes,
             matrix_peer: MatrixPeer::new(Arc::clone(fanout.local()), Arc::clone(&directory)),
@@ -236,7 +245,8 @@ impl Services {
                 coordinator: Arc::clone(&self.kv),
                 requests: Arc::clone(&self.requests),
             };
-            let keyviz = SharedKeyViz(Arc::clone(&self.keyviz), Arc::clone(&self.findings));
+            let (keyviz, findings) = (Arc::clone(&self.keyviz), Arc::clone(&self.findings));
+            let keyviz = SharedKeyViz(keyviz, findings, Arc::clone(&self.loads));
             let cluster = SharedCluster(Arc::clone(&self.cluster));
             let peer = KvPeerService {
                 coordinator: Arc::clone(&self.kv),
@@ -299,6 +309,7 @@ impl Services {
             let router = http::router(HttpState {
                 keyviz: Arc::clone(&self.keyviz),
                 findings: Arc::clone(&self.findings),
+                loads: Arc::clone(&self.loads),
                 routes: Arc::clone(&self.routes),
                 cluster: Arc::clone(&self.cluster),
                 metrics: Arc::clone(&self.metrics),

@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 pub(crate) mod keyviz_flags;
+pub(crate) mod security_flags;
 pub(crate) mod storage_flags;
 pub(crate) mod usage;
 pub(crate) mod value_input;

@@ -7,6 +7,7 @@ use crate::gate::Gate;
 use crate::grpc::cluster::ClusterService;
 use crate::grpc::findings::FindingsService;
 use crate::grpc::keyviz::KeyVizService;
+use crate::grpc::loads::LoadsService;
 use crate::grpc::routes::RoutesService;
 use crate::metrics::Metrics;
 
@@ -15,6 +16,7 @@ use crate::metrics::Metrics;
 pub(crate) struct HttpState {
     pub(crate) keyviz: Arc<KeyVizService>,
     pub(crate) findings: Arc<FindingsService>,
+    pub(crate) loads: Arc<LoadsService>,
     pub(crate) routes: Arc<RoutesService>,
     pub(crate) cluster: Arc<ClusterService>,
     pub(crate) metrics: Arc<Metrics>,

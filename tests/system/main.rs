@@ -7,6 +7,7 @@
 //! cargo test --test system lost_disk::
 //! ```
 
+mod alerts;
 mod anywhere;
 mod backup;
 mod bad_input;
@@ -37,6 +38,7 @@ mod moved;
 mod moves;
 mod moves_killed;
 mod moves_mixed;
+mod python;
 mod readiness;
 mod replaced;
 mod request_ids;

@@ -4,6 +4,7 @@
 //! closes the pipe, the command ends without a message.
 
 mod about;
+mod alerts;
 mod client;
 mod cluster;
 mod data;
@@ -101,6 +102,8 @@ enum Command {
     Hot(heat::hot::HotArgs),
     /// Show the hottest ranges or routes, refreshed in place
     Top(top::TopArgs),
+    /// Check rules of alerts
+    Alerts(alerts::AlertsArgs),
     /// Show and change members, groups and leaders
     Cluster(cluster::ClusterArgs),
     /// Write the whole cluster into a file: data, routes and heatmap history
@@ -161,6 +164,9 @@ pub enum CliError {
     /// A batch file is malformed or cannot be read.
     #[error(transparent)]
     Batch(#[from] data::batch::BatchError),
+    /// Rules of alerts cannot be used.
+    #[error(transparent)]
+    Rules(#[from] alerts::BadRules),
     /// Manual pages or completions could not be written.
     #[error("cannot write the manual pages to {}: {source}", .folder.display())]
     Man {
@@ -329,7 +335,7 @@ fn exit_of(ran: Result<(), CliError>) -> ExitCode {
 }
 
 /// Flags that accept any text; a value that begins with a hyphen is taken for the next flag.
-const FREE_TEXT: [&str; 24] = [
+const FREE_TEXT: [&str; 26] = [
     "accept_loss",
     "expect",
     "expect_file",
@@ -353,6 +359,8 @@ const FREE_TEXT: [&str; 24] = [
     "operator_token_file",
     "viewer_token_file",
     "store_token_file",
+    "alert_rules",
+    "alert_webhook",
     "cluster_secret_file",
 ];
 
@@ -424,6 +432,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Why(args) => one_thread()?.block_on(why::run(args)),
         Command::Hot(args) => one_thread()?.block_on(heat::hot::run(args)),
         Command::Top(args) => one_thread()?.block_on(top::run(args)),
+        Command::Alerts(args) => alerts::run(args),
         Command::Cluster(args) => one_thread()?.block_on(cluster::run(args)),
         Command::Backup(args) => {
             limits::keep_files_private();

@@ -12,7 +12,8 @@ use keyviz_node::{
 };
 
 use super::flags::keyviz_flags::HotKeys;
-use super::serve::{ServeOptions, Start};
+use super::serve::{LogFormat, ServeOptions, Start};
+use super::terminal::json_log::JsonLines;
 use super::terminal::talk;
 
 /// A node that runs in this process.
@@ -107,6 +108,7 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
         request_timeout: DEFAULT_REQUEST_TIMEOUT,
         security: options.security,
         lost_log_lines: talk::lost_lines,
+        alerts: options.alerts.parsed()?,
     })
 }
 
@@ -114,7 +116,7 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
 ///
 /// # Errors
 /// If the filter is malformed (the flags have checked theirs), or no thread can be had.
-pub fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
+pub fn log_to_stderr(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
     talk::start().context("the system gives no thread to write the log")?;
     let logging = tracing_subscriber::fmt()
@@ -124,7 +126,10 @@ pub fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
         .log_internal_errors(false)
         .with_writer(talk::LogLines);
     // An embedding process may have set up logging already; it is kept.
-    let _ = logging.try_init();
+    let _ = match format {
+        LogFormat::Text => logging.try_init(),
+        LogFormat::Json => logging.with_ansi(false).event_format(JsonLines).try_init(),
+    };
     Ok(())
 }
 

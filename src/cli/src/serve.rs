@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::UsageError;
+use super::flags::alert_flags::{AlertArgs, AlertFlags};
 use super::flags::keyviz_flags::{self, KeyvizArgs, KeyvizOptions, SizeError};
 use super::flags::security_flags::SecurityArgs;
 use super::flags::storage_flags::{DEFAULT_CACHE_BYTES, StorageArgs, StorageFlags};
@@ -34,6 +35,16 @@ pub const MAX_SPLITS: usize = 99_999;
 /// Default log filter. openraft warns about each attempt of each group to reach a peer, which the
 /// node itself logs once.
 pub const DEFAULT_LOG: &str = "info,openraft=error";
+
+/// How log lines are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object per line
+    Json,
+}
 
 /// How a node starts.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -97,6 +108,10 @@ pub struct ServeOptions {
     pub storage: StorageFlags,
     /// Filter of the log on stderr.
     pub log: String,
+    /// How its lines are written.
+    pub log_format: LogFormat,
+    /// Alerts.
+    pub alerts: AlertFlags,
 }
 
 /// `serve`.
@@ -238,6 +253,17 @@ pub struct ServeArgs {
         help_heading = "Visualizer"
     )]
     keyviz_step: Duration,
+    /// How log lines are written
+    #[arg(
+        long,
+        env = "KEYVIZ_LOG_FORMAT",
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    log_format: LogFormat,
+    #[command(flatten)]
+    alerts: AlertArgs,
     #[command(flatten)]
     keyviz: KeyvizArgs,
     #[command(flatten)]
@@ -299,6 +325,7 @@ impl ServeArgs {
         self.check_exposure(&advertise)?;
         let start = self.start(&advertise)?;
         let security = self.security.config();
+        let alerts = self.alerts.flags()?;
         Ok(ServeOptions {
             id: self.id,
             listen: self.listen,
@@ -316,6 +343,8 @@ impl ServeArgs {
             replace_after: self.replace_after,
             storage: self.storage.flags(DEFAULT_CACHE_BYTES),
             log: self.log,
+            log_format: self.log_format,
+            alerts,
         })
     }
 

@@ -23,7 +23,8 @@
 //! | read heatmaps | [`Client::matrix`], [`Client::node_matrix`], [`Client::columns`] |
 //! | ask why it is hot | [`Client::findings`] |
 //! | name the hottest keys | [`Client::hot_keys`], [`Client::node_hot_keys`] |
-//! | rank ranges, or sum the load of routes, groups or nodes | [`Client::top_ranges`], [`Client::loads`] |
+//! | rank ranges or routes | [`Client::top_ranges`] |
+//! | sum load by route, group, leader, node or prefix | [`Client::loads`] |
 //! | list or follow routes | [`Client::routes`], [`Client::watch_routes`] |
 //! | change routes | [`Client::split_route`], [`Client::merge_routes`] |
 //! | anything else | [`Client::call`] with a stub of [`proto`] |

@@ -14,8 +14,8 @@ use super::nodes::address::Address;
 use super::routes::{Route, stub};
 use keyviz_proto as proto;
 use keyviz_proto::watch_routes_response::Event;
-use keyviz_types::KeyRange;
 use keyviz_proto::{GroupLeader, RouteDelta};
+use keyviz_types::KeyRange;
 
 /// The pause before a broken stream is opened again.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -339,8 +339,7 @@ impl RouteWatch {
         let (after_version, cluster_id) = (self.after, self.cluster_id.clone());
         let KeyRange { start, end } = self.range.clone();
         let leaders = self.leaders;
-        let request =
-            &proto::WatchRoutesRequest { after_version, cluster_id, leaders, start, end };
+        let request = &proto::WatchRoutesRequest { after_version, cluster_id, leaders, start, end };
         let opened = self.client.call_where(Effect::Read, |channel| async move {
             stub(channel).watch_routes(request.clone()).await
         });

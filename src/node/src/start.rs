@@ -339,10 +339,15 @@ impl Node {
             loops: supervisor.health(),
             stop: stop.clone(),
             lost_log_lines: config.lost_log_lines,
+            alerts: config.alerts,
         }));
         supervisor.run(ControlLoop::LeaderLog, &stop, {
             let services = Arc::clone(&services);
             move || Arc::clone(&services).watch_leaders()
+        });
+        supervisor.run(ControlLoop::Alerts, &stop, {
+            let services = Arc::clone(&services);
+            move || Arc::clone(&services).judge_alerts()
         });
         let failure = supervisor.failure();
         let grpc = secured(grpc, &security, security::Protocol::Grpc, address)?;

@@ -106,6 +106,8 @@ pub(crate) const HTTP: &[Call] = &[
     call("GET /api/v1/top", Need::Viewer),
     call("GET /api/v1/loads", Need::Viewer),
     call("POST /api/v1/loads", Need::Viewer),
+    call("GET /api/v1/alerts", Need::Viewer),
+    call("GET /api/v1/alerts/stream", Need::Viewer),
     call("GET /api/v1/routes", Need::Viewer),
     call("GET /api/v1/cluster", Need::Viewer),
     audited("POST /api/v1/routes/split", Need::Operator),

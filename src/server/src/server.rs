@@ -23,6 +23,7 @@ use keyviz_raft::{
 use keyviz_security::{Caller, Listener, Protocol, Security};
 use keyviz_types::NodeId;
 
+use crate::alerts::{AlertOptions, AlertService};
 use crate::gate::{Gate, GateLayer};
 use crate::grpc::backup::BackupService;
 use crate::grpc::cluster::{ClusterService, SharedCluster};
@@ -93,6 +94,8 @@ pub struct ServerDeps {
     pub stop: CancellationToken,
     /// Lines of the log that could not be written so far.
     pub lost_log_lines: fn() -> u64,
+    /// What is alerted on.
+    pub alerts: AlertOptions,
 }
 
 /// The edge's services, ready to be served.
@@ -103,6 +106,7 @@ pub struct Services {
     keyviz: Arc<KeyVizService>,
     findings: Arc<FindingsService>,
     loads: Arc<LoadsService>,
+    alerts: Arc<AlertService>,
     matrix_peer: MatrixPeer,
     cluster: Arc<ClusterService>,
     metrics: Arc<Metrics>,
@@ -134,7 +138,16 @@ impl Services {
         let backup =
             BackupService { groups: groups.clone(), local: Arc::clone(fanout.local()), timeout };
         let gate = Gate::new(security.clone());
+        let alerts = Arc::new(AlertService::new(
+            node,
+            edge.alerts,
+            Arc::clone(&fanout),
+            Arc::clone(&catalog),
+            Arc::clone(&directory),
+            Arc::clone(&peers),
+        ));
         let metrics = Metrics::new(MetricsParts {
+            alerts: Arc::clone(&alerts),
             coordinator: Arc::clone(&coordinator),
             groups: groups.clone(),
             fanout: Arc::clone(&fanout),
@@ -172,6 +185,7 @@ impl Services {
             started: Instant::now(),
             timeout,
             loops,
+            alerts: Arc::clone(&alerts),
         });
         let findings = Arc::new(FindingsService {
             findings: Findings::new(Arc::clone(&fanout)),
@@ -185,6 +199,7 @@ impl Services {
             requests: Arc::clone(&requests),
         });
         Services {
+            alerts,
             loads,
             kv: Arc::clone(&coordinator),
             routes,
@@ -214,6 +229,11 @@ impl Services {
         let leaders = Arc::clone(&self.keyviz.leaders);
         let (groups, directory) = (self.groups.clone(), Arc::clone(&self.directory));
         leaders.watch(groups, directory, move || clock.now_ms(), self.stop.clone()).await;
+    }
+
+    /// Judges alerts and tells their receiver until stopped.
+    pub async fn judge_alerts(self: Arc<Self>) {
+        self.alerts.run(self.stop.clone()).await;
     }
 
     /// Serves gRPC until stopped; requests in flight are finished first.
@@ -310,6 +330,7 @@ impl Services {
                 keyviz: Arc::clone(&self.keyviz),
                 findings: Arc::clone(&self.findings),
                 loads: Arc::clone(&self.loads),
+                alerts: Arc::clone(&self.alerts),
                 routes: Arc::clone(&self.routes),
                 cluster: Arc::clone(&self.cluster),
                 metrics: Arc::clone(&self.metrics),

@@ -35,8 +35,8 @@ pub struct AccessArgs {
         help_heading = "Connection"
     )]
     tls_key: Option<PathBuf>,
-    /// Present the token in the first line of this file, of the role that the command needs; absent:
-    /// the token in the variable KEYVIZ_TOKEN, if any
+    /// Present the token in the first line of this file, of the role that the command needs;
+    /// absent: the token in the variable KEYVIZ_TOKEN, if any
     #[arg(long, env = "KEYVIZ_TOKEN_FILE", value_name = "FILE", help_heading = "Connection")]
     token_file: Option<PathBuf>,
 }

@@ -20,7 +20,7 @@ const END_START_WITHIN: Duration = Duration::from_secs(3);
 /// If the node cannot be started, a control loop ends, or it fails to stop cleanly.
 pub async fn run_serve(options: ServeOptions, wrap: Option<LoopWrap>) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
-    running::log_to_stderr(&options.log).map_err(CliError::Node)?;
+    running::log_to_stderr(&options.log, options.log_format).map_err(CliError::Node)?;
     let mut reloads = Reloads::new()?;
     let (insecure, security) = (options.insecure, options.security.clone());
     let (id, address, http) = (options.id, options.advertise.clone(), options.http);

@@ -4,13 +4,14 @@
 //! pipe, and as JSON or CSV, it is printed once, unless `--watch` asks for more.
 
 mod table;
+mod view;
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use crossterm::event::{self, Event, KeyEvent, KeyEventKind};
 use tokio::sync::mpsc;
 use tonic::Code;
 
@@ -24,6 +25,7 @@ use crate::{CallError, CliError, UsageError};
 use keyviz_json::{TopRangesJson, rank_from_name};
 use keyviz_proto as proto;
 use keyviz_proto::key_viz_client::KeyVizClient;
+use view::{Act, View};
 
 /// Most ranges of an answer.
 const MAX_RANGES: u64 = 256;
@@ -87,48 +89,6 @@ fn limit(text: &str) -> Result<u32, values::ValueError> {
 fn rank(text: &str) -> Result<proto::Rank, String> {
     rank_from_name(text)
         .ok_or_else(|| "one of cost, reads, writes, read-bytes, write-bytes".to_owned())
-}
-
-/// What is shown, which keys change.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct View {
-    rank: proto::Rank,
-    routes: bool,
-    paused: bool,
-}
-
-/// What a key does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Act {
-    Quit,
-    Ask,
-    Draw,
-    Nothing,
-}
-
-impl View {
-    fn press(&mut self, key: KeyEvent) -> Act {
-        let control = key.modifiers.contains(KeyModifiers::CONTROL);
-        self.rank = match key.code {
-            KeyCode::Char('q') | KeyCode::Esc => return Act::Quit,
-            KeyCode::Char('c') if control => return Act::Quit,
-            KeyCode::Char('c') => proto::Rank::Cost,
-            KeyCode::Char('r') => proto::Rank::Reads,
-            KeyCode::Char('w') => proto::Rank::Writes,
-            KeyCode::Char('R') => proto::Rank::ReadBytes,
-            KeyCode::Char('W') => proto::Rank::WriteBytes,
-            KeyCode::Char('o') => {
-                self.routes = !self.routes;
-                return Act::Ask;
-            }
-            KeyCode::Char(' ') => {
-                self.paused = !self.paused;
-                return Act::Draw;
-            }
-            _ => return Act::Nothing,
-        };
-        Act::Ask
-    }
 }
 
 impl TopArgs {
@@ -272,23 +232,5 @@ fn print(out: &mut impl Write, top: &proto::TopRanges, format: Format) -> io::Re
             }
             table::words(top).iter().try_for_each(|line| writeln!(out, "{line}"))
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_change_what_is_ranked_by() {
-        let mut view = View { rank: proto::Rank::Cost, routes: false, paused: false };
-        let mut press = |code, modifiers| view.press(KeyEvent::new(code, modifiers));
-        assert_eq!(press(KeyCode::Char('w'), KeyModifiers::NONE), Act::Ask);
-        assert_eq!(press(KeyCode::Char('o'), KeyModifiers::NONE), Act::Ask);
-        assert_eq!(press(KeyCode::Char(' '), KeyModifiers::NONE), Act::Draw);
-        assert_eq!(press(KeyCode::Char('x'), KeyModifiers::NONE), Act::Nothing);
-        assert_eq!(press(KeyCode::Char('c'), KeyModifiers::CONTROL), Act::Quit);
-        assert_eq!(press(KeyCode::Esc, KeyModifiers::NONE), Act::Quit);
-        assert_eq!(view, View { rank: proto::Rank::Writes, routes: true, paused: true });
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::View;
+use super::view::View;
 use crate::terminal::text;
 use keyviz_json::{key_text, rank_name};
 use keyviz_proto as proto;
@@ -237,7 +237,7 @@ mod tests {
         let page = page(&top(), view, Some("\x1b[2J"), (400, 40));
         assert!(!page.contains('\x1b'), "{page}");
         for part in
-            ["user/1 .. ", "50.0%", "██████", "1234", "new", "paused", "q: quit", "by writes"]
+            ["user/1 .. ", "50.0%", "█████", "1234", "new", "paused", "q: quit", "by writes"]
         {
             assert!(page.contains(part), "{part} in {page}");
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{DEFAULT_TOP, Measured, Rank, Rates, TopAnswer, TopRange, TopRequest, cost};
+use super::request::{DEFAULT_TOP, Measured, Rank, Rates, TopAnswer, TopRange, TopRequest, cost};
 use crate::loads::SERIES;
 use crate::request::MatrixAnswer;
 use keyviz_core::matrix::{Block, Row, label};

@@ -17,6 +17,7 @@ use keyviz_raft::{Fault, Group, Groups, Member, NotServed, Storage};
 use keyviz_security::Security;
 use keyviz_types::{DiskId, GroupId, NodeId};
 
+use crate::alerts::AlertService;
 use crate::audit;
 use crate::grpc::route_status::change_status;
 use crate::loops::LoopHealth;
@@ -42,6 +43,7 @@ pub(crate) struct ClusterService {
     pub(crate) started: Instant,
     pub(crate) timeout: Duration,
     pub(crate) loops: Arc<LoopHealth>,
+    pub(crate) alerts: Arc<AlertService>,
 }
 
 /// Why a node cannot serve.
@@ -334,6 +336,16 @@ impl proto::cluster_peer_server::ClusterPeer for SharedCluster {
             Err(leader) => Outcome::NotLeader(not_leader(leader)),
         };
         Ok(Response::new(proto::AdvanceResponse { outcome: Some(outcome) }))
+    }
+
+    async fn note_alerts(
+        &self,
+        request: Request<proto::NoteAlertsRequest>,
+    ) -> Result<Response<proto::NoteAlertsResponse>, Status> {
+        let note = request.into_inner();
+        check_cluster(&self.0.directory, &note.cluster_id)?;
+        self.0.alerts.note(note);
+        Ok(Response::new(proto::NoteAlertsResponse {}))
     }
 
     async fn node_status(

@@ -25,7 +25,9 @@ use crate::audit;
 use keyviz_peer::PeerClient;
 use keyviz_peer::status::kv_status;
 use keyviz_proto::metadata::NOT_APPLIED_METADATA;
-use pages::RouteStream;
+
+/// Routes as a stream.
+type RouteStream = Pin<Box<dyn Stream<Item = Result<proto::ListRoutesResponse, Status>> + Send>>;
 
 pub(crate) struct RoutesService {
     pub(crate) node: NodeId,

@@ -8,6 +8,7 @@
 //! | `/api/v1/stream` | `StreamColumns` as server-sent events |
 //! | `/api/v1/findings` | `GetFindings` as JSON |
 //! | `/api/v1/top`, `/api/v1/loads` | `TopRanges` and `GetLoads` as JSON |
+//! | `/api/v1/alerts`, `/api/v1/alerts/stream` | alerts, and server-sent events of them |
 //! | `/api/v1/routes`, `/api/v1/cluster` | `ListRoutes` and `GetStatus` as JSON |
 //! | `POST /api/v1/routes/split`, `POST /api/v1/routes/merge` | `SplitRoute` and `MergeRoutes` |
 //! | `/metrics` | Prometheus text; it names no keys, so that it needs no token |
@@ -21,6 +22,7 @@
 //! `authorization: Bearer ...`.
 //! Errors are `{"code": "...", "message": "..."}` with the matching status.
 
+mod alerts;
 mod findings;
 mod host;
 mod hot_keys;
@@ -107,6 +109,8 @@ fn handlers() -> Vec<(&'static str, &'static [&'static str], MethodRouter<HttpSt
         ("/api/v1/findings", &["GET", "POST"], get(findings::findings).post(findings::findings)),
         ("/api/v1/top", &["GET"], get(loads::top)),
         ("/api/v1/loads", &["GET", "POST"], get(loads::loads).post(loads::loads)),
+        ("/api/v1/alerts", &["GET"], get(alerts::alerts)),
+        ("/api/v1/alerts/stream", &["GET"], get(alerts::stream)),
         ("/api/v1/routes", &["GET"], get(routes)),
         ("/api/v1/cluster", &["GET"], get(cluster)),
         ("/api/v1/routes/split", &["POST"], route_changes::split()),

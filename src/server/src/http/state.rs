@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::host::Names;
+use crate::alerts::AlertService;
 use crate::gate::Gate;
 use crate::grpc::cluster::ClusterService;
 use crate::grpc::findings::FindingsService;
@@ -17,6 +18,7 @@ pub(crate) struct HttpState {
     pub(crate) keyviz: Arc<KeyVizService>,
     pub(crate) findings: Arc<FindingsService>,
     pub(crate) loads: Arc<LoadsService>,
+    pub(crate) alerts: Arc<AlertService>,
     pub(crate) routes: Arc<RoutesService>,
     pub(crate) cluster: Arc<ClusterService>,
     pub(crate) metrics: Arc<Metrics>,

@@ -2,13 +2,13 @@
 //!
 //! A page is of one catalog version. Its token names the version and the first key of the next
 //! page, bound to the cluster and the range by a checksum: one that was made up is refused, and one
-//! of routes that have changed is `ABORTED`, because pages of two versions would not cover the keys.
+//! of routes that have changed is `ABORTED`, because pages of two versions would not cover the
+//! keys.
 
 use std::ops::Range;
-use std::pin::Pin;
 
 use bytes::{Buf as _, Bytes};
-use futures::{Stream, StreamExt as _};
+use futures::StreamExt as _;
 use prost::Message as _;
 use tonic::Status;
 
@@ -16,7 +16,7 @@ use keyviz_catalog::{Delta, Retired, RouteTable};
 use keyviz_proto as proto;
 use keyviz_types::KeyRange;
 
-use super::{RoutesService, delta_to_wire, retired_to_wire};
+use super::{RouteStream, RoutesService, delta_to_wire, retired_to_wire};
 use crate::grpc::cut::{self, MESSAGE_BYTES};
 use crate::grpc::move_wire;
 
@@ -31,10 +31,6 @@ const BOOTSTRAP_VERSION: u64 = 1;
 
 /// The form of a token.
 const TOKEN_FORM: u8 = 1;
-
-/// Routes as a stream.
-pub(super) type RouteStream =
-    Pin<Box<dyn Stream<Item = Result<proto::ListRoutesResponse, Status>> + Send>>;
 
 /// The range of a request.
 pub(super) fn range_of(start: &Bytes, end: &Option<Bytes>) -> Result<KeyRange, Status> {

@@ -23,6 +23,7 @@ mod findings;
 mod full_disk;
 mod hot_keys;
 mod hot_ledger;
+mod large;
 mod leaders;
 #[cfg(target_os = "linux")]
 mod limits;

@@ -30,7 +30,8 @@ impl RunningNode {
         stopped: impl Future<Output = ()> + Send,
         wrap: Option<LoopWrap>,
     ) -> anyhow::Result<Option<Self>> {
-        let config = config(options)?;
+        let alerts = options.alerts.parsed()?;
+        let config = NodeConfig { alerts, ..config(options)? };
         let started = match wrap {
             Some(wrap) => Node::start_wrapped(config, stopped, wrap).await?,
             None => Node::start_unless(config, stopped).await?,
@@ -108,7 +109,7 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
         request_timeout: DEFAULT_REQUEST_TIMEOUT,
         security: options.security,
         lost_log_lines: talk::lost_lines,
-        alerts: options.alerts.parsed()?,
+        alerts: Default::default(),
     })
 }
 

@@ -168,7 +168,7 @@ impl AlertService {
         let epoch = self.fanout.local().sampler().epoch_full();
         let routes: BTreeSet<RouteId> = epoch.routes().iter().map(|route| route.id).collect();
         let mut state = self.state.lock();
-        let before = state.alerts.clone();
+        let before = state.shape();
         state.judged_ms = state.judged_ms.max(after_ms);
         for (rule, key, columns) in &judged {
             state.judge(key, rule.for_columns, columns);
@@ -182,7 +182,7 @@ impl AlertService {
             told_all(&mut state);
         }
         self.bound(&mut state);
-        let changed = state.alerts.keys().ne(before.keys());
+        let changed = state.shape() != before;
         drop(state);
         if changed {
             // Nobody may be listening.

@@ -78,6 +78,11 @@ impl Alerts {
         }
     }
 
+    /// What fires and what has ended, without rates.
+    pub(crate) fn shape(&self) -> Vec<((AlertKey, u64), Option<u64>)> {
+        self.alerts.iter().map(|(key, alert)| (key.clone(), alert.ends_ms)).collect()
+    }
+
     /// Ends the alerts of what is no longer there: a route that was retired, a rule that is gone.
     pub(crate) fn end_unless(&mut self, now_ms: u64, exists: impl Fn(&AlertKey) -> bool) {
         for ((key, _), alert) in &mut self.alerts {

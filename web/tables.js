@@ -1,6 +1,6 @@
 // The routes and the cluster as tables.
 
-import { element, keyElement } from "./details.js";
+import { element, keyElement } from "./element.js";
 import { exact, short, span, stamp } from "./format.js";
 import { compareBytes, keyBytes, showEnd, showStart } from "./keys.js";
 

@@ -43,7 +43,10 @@ export function ratioText({ kind, before, after }) {
 export class Compare {
   /** `does`: state(), look(), query() of what is shown, open(row). */
   constructor({ line, charts, rows }, does) {
-    Object.assign(this, { line, charts, rows, does });
+    this.line = line;
+    this.charts = charts;
+    this.rows = rows;
+    this.does = does;
     this.controller = null;
     this.name = "";
   }

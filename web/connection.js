@@ -2,11 +2,10 @@
 // and what went wrong. Every tab shows the same, because the header and the banners show it.
 
 import { ApiError, Unreachable, serverNow } from "./api.js";
-import { element } from "./element.js";
+import { at, element } from "./element.js";
 import { clock, span } from "./format.js";
 import { BadAnswer } from "./bad.js";
 
-const at = (id) => document.getElementById(id);
 /** What is shown is told to be old from this age on, beyond the time between two answers. */
 const OLD_MS = 12_000;
 

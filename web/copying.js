@@ -14,6 +14,7 @@ export async function copyText(text) {
 
 /** The older way: selects a field with the text, and has the document copy it. */
 function copySelected(text) {
+  /** @type {any} */
   const focused = document.activeElement;
   const field = document.createElement("textarea");
   field.value = text;

@@ -25,6 +25,7 @@ export function routesText(row) {
   return `${exact(row.routeCount)} routes: ${named}${more}`;
 }
 
+/** @type {[number, string][]} */
 const MARKS = [
   [PARTIAL, "a node is missing here, so the true value may be larger"],
   [APPORTIONED, "spread from a coarser range, so the place within it is an estimate"],

@@ -2,7 +2,22 @@
 
 import { elide } from "./keys.js";
 
-/** An element with text or children; `on...` are its listeners. */
+/**
+ * The element of an id. It is in the page, and of a kind that is known by its id.
+ * @type {(id: string) => any}
+ */
+export const at = (id) => document.getElementById(id);
+
+/**
+ * All elements of a selector.
+ * @type {(selector: string) => any[]}
+ */
+export const all = (selector) => [...document.querySelectorAll(selector)];
+
+/**
+ * An element with text or children; `on...` are its listeners.
+ * @returns {any}
+ */
 export function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {

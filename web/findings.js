@@ -215,7 +215,8 @@ export class Findings {
       element(
         "span",
         { class: "much" },
-        `${rate(finding.rate)}, ${percent(finding.share, 1).replace(" ", "")}`,
+        finding.rate > 0
+          ? `${rate(finding.rate)}, ${percent(finding.share, 1).replace(" ", "")}` : "",
       ),
       element("span", { class: "since" }, sinceText(finding, zone)),
       element("span", { class: "who" }, whoText(finding)),

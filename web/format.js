@@ -127,6 +127,7 @@ export function tick(ms, stepMs, zone) {
 }
 
 export function span(ms) {
+  /** @type {[number, string][]} */
   const units = [[86_400_000, "d"], [3_600_000, "h"], [60_000, "min"], [1_000, "s"]];
   for (const [size, name] of units) {
     if (ms >= size) return `${Number((ms / size).toFixed(ms % size === 0 ? 0 : 1))} ${name}`;

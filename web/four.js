@@ -8,7 +8,9 @@ import { askOn } from "./source.js";
 export class Four {
   /** `does`: state(), look(). */
   constructor({ line, charts }, does) {
-    Object.assign(this, { line, charts, does });
+    this.line = line;
+    this.charts = charts;
+    this.does = does;
     this.controller = null;
   }
 

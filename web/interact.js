@@ -14,6 +14,7 @@ export class Interact {
     this.does = does;
     this.boxMode = false;
     this.pointers = new Map();
+    /** @type {any} */
     this.start = null;
     this.restTimer = 0;
     /** The cell at which a rectangle that is drawn with the keyboard began. */

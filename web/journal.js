@@ -24,9 +24,11 @@ export function journalOf(events, findings, entries) {
     ms: event.ms, what: event.text, by: "", outcome: "", kind: event.kind,
   }));
   for (const finding of findings) {
-    const what = `${kindText(finding)}: ${whereText(finding, 60)}`;
+    const where = whereText(finding, 60);
+    const what = kindText(finding) + (where ? `: ${where}` : "");
+    const much = finding.rate > 0 ? rate(finding.rate) : "";
     lines.push({
-      ms: finding.since, what: `began: ${what}`, by: "", outcome: rate(finding.rate), kind: "began",
+      ms: finding.since, what: `began: ${what}`, by: "", outcome: much, kind: "began",
     });
     if (finding.resolved !== null)
       lines.push({ ms: finding.resolved, what: `ended: ${what}`, by: "", outcome: "",
@@ -48,7 +50,9 @@ export function journalOf(events, findings, entries) {
 export class Journal {
   /** `does`: zone(), pilot, findings(), compare(ms). */
   constructor({ line, body }, does) {
-    Object.assign(this, { line, body, does });
+    this.line = line;
+    this.body = body;
+    this.does = does;
     this.shown = 0;
   }
 

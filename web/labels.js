@@ -72,6 +72,33 @@ export function labelsOf({ matrix, folds }, [first, last], span, gap) {
   return labels;
 }
 
+/** Which rows the findings of the strip are about: their numbers, at the edge of the cells. */
+export function drawRanks(context, plot) {
+  const { left, top, height } = plot.area;
+  const { rows } = plot.matrix;
+  const { firstRow, lastRow } = plot.visible();
+  const size = plot.letters + 4;
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  for (const { rank, has } of plot.ranks) {
+    let first = firstRow;
+    while (first < lastRow && !has(rows[first])) first += 1;
+    let end = first;
+    while (end < lastRow && has(rows[end])) end += 1;
+    if (first === end) continue;
+    const y0 = Math.max(top, plot.yOf(first));
+    const y1 = Math.max(y0 + 2, Math.min(top + height, plot.yOf(end)));
+    const x = left + (rank - 1) * (size + 4);
+    context.fillStyle = plot.colours.accent;
+    context.fillRect(x, y0, 3, y1 - y0);
+    context.fillRect(x, y0, size, size);
+    context.fillStyle = plot.colours.plot;
+    context.font = plot.fontOf(true);
+    context.fillText(String(rank), x + size / 2, y0 + size / 2 + 1);
+  }
+  context.font = plot.fontOf(false);
+}
+
 export function drawKeyAxis(context, plot, letter) {
   const { left, top, height } = plot.area;
   const { firstRow, lastRow } = plot.visible();

@@ -24,6 +24,7 @@ export function sumsOf(json) {
 
 /** Fills a place with one line a series. */
 export async function showLines(place, row, { from, to }, role, signal) {
+  /** @type {any} */
   const asked = { ...rangeOf(row), from_ms: from, to_ms: to, max_rows: 1, max_columns: POINTS };
   if (role) asked.role = role;
   try {

@@ -4,7 +4,7 @@ import { serverNow, setToken } from "./api.js";
 import { Compare } from "./compare.js";
 import { Connection } from "./connection.js";
 import { copyText } from "./copying.js";
-import { button } from "./element.js";
+import { all, at, button } from "./element.js";
 import { changes } from "./events.js";
 import { wireExports } from "./export.js";
 import { Findings } from "./findings.js";
@@ -42,7 +42,6 @@ const SCALES = ["clip", "linear", "exponent", "log"];
 /** A phone has no room beside: it shows what is hottest first. */
 const narrow = matchMedia("(max-width: 760px)");
 
-const at = (id) => document.getElementById(id);
 const controls = at("controls");
 let state = readState(location.hash);
 let depth = Number(history.state?.depth ?? 0);
@@ -85,6 +84,8 @@ const findings = new Findings(at("findings"), {
   show: showFinding,
   preview: (finding, remedy) => pilot.preview(finding, remedy),
   changed() {
+    plot.ranks = ranksOf(findings.all);
+    plot.draw();
     pointing.followFinding(findings);
     pointing.restore(state.sel, findings);
     if (state.tab === "journal" && plot.matrix) journal.show(plot.matrix, plot.events);
@@ -213,6 +214,16 @@ function showTables() {
   }
 }
 
+/** The first findings that are of some keys, with the rows that have these. */
+function ranksOf(all) {
+  return all.slice(0, 3).map((finding, at) => ({ finding, rank: at + 1 }))
+    .filter(({ finding: { key, start, end } }) => key !== null || start !== "" || end !== null)
+    .map(({ finding: { key, start, end }, rank }) => {
+      const range = key === null ? { start, end } : { start: key, end: after(key) };
+      return { rank, has: (row) => overlaps(range, row) };
+    });
+}
+
 function showFinding(finding) {
   findings.mark(finding.id);
   if (state.tab !== "heat") go({ ...state, tab: "heat" });
@@ -308,7 +319,7 @@ function isShown(tab) {
 /** Makes the page show the state, and asks the node where the picture is of another query. */
 function apply() {
   document.documentElement.dataset.theme = theme();
-  for (const tab of document.querySelectorAll("[data-tab]")) {
+  for (const tab of all("[data-tab]")) {
     const chosen = tab.dataset.tab === state.tab;
     tab.setAttribute("aria-selected", String(chosen));
     tab.tabIndex = chosen ? 0 : -1;
@@ -389,7 +400,10 @@ function setBoxMode(on) {
 }
 
 controls.addEventListener("submit", (event) => event.preventDefault());
-controls.addEventListener("input", (event) => {
+for (const box of [controls, at("custom")]) box.addEventListener("input", control);
+
+/** @param {any} event */
+function control(event) {
   const { name, value } = event.target;
   if (name === "last" && value === "custom") {
     const to = Math.round(serverNow());
@@ -408,9 +422,10 @@ controls.addEventListener("input", (event) => {
   } else if (name) {
     adjust({ [name]: value });
   }
-});
+}
+
 at("compare-tools").addEventListener("submit", (event) => event.preventDefault());
-at("compare-tools").addEventListener("input", (event) => {
+at("compare-tools").addEventListener("input", (/** @type {any} */ event) => {
   const length = plot.matrix ? plot.matrix.columns.at(-1).end - plot.matrix.columns[0].start : 0;
   const from = event.target.name === "then"
     ? parseFieldTime(event.target.value, state.zone)
@@ -419,7 +434,7 @@ at("compare-tools").addEventListener("input", (event) => {
   if (own && from !== null) adjust({ versus: `${from}-${from + length}` });
   else if (!own) adjust({ versus: event.target.value });
 });
-for (const tab of document.querySelectorAll("[data-tab]")) {
+for (const tab of all("[data-tab]")) {
   tab.addEventListener("click", () => go({ ...state, tab: tab.dataset.tab }));
   tab.addEventListener("keydown", (event) => {
     if (event.key === "ArrowLeft") tab.previousElementSibling?.focus();
@@ -471,7 +486,7 @@ addEventListener("popstate", (event) => {
 narrow.addEventListener("change", apply);
 matchMedia("(prefers-color-scheme: light)").addEventListener("change", apply);
 document.addEventListener("click", (event) => {
-  const sheet = document.querySelector(".more");
+  const [sheet] = all(".more");
   if (!sheet.contains(event.target)) sheet.open = false;
 });
 

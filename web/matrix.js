@@ -11,6 +11,7 @@ export const PARTIAL = 2;
 export const CONFLICT = 4;
 /** Counted together with other cells: the mean of a block. */
 export const BLOCK = 8;
+/** @type {[string, number][]} */
 const MARKS = [["apportioned", APPORTIONED], ["partial", PARTIAL], ["conflict", CONFLICT]];
 
 function list(value, name) {

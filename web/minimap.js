@@ -14,7 +14,10 @@ const WORTH = 1.3;
 export class Minimap {
   /** `does`: colours(), zone(), go(from, to). */
   constructor(box, canvas, text, does) {
-    Object.assign(this, { box, canvas, text, does });
+    this.box = box;
+    this.canvas = canvas;
+    this.text = text;
+    this.does = does;
     this.map = null;
     this.shown = null;
     this.name = "";

@@ -2,7 +2,7 @@
 
 import { css, greys, ramp } from "./colour.js";
 import { conflictText } from "./details.js";
-import { element } from "./element.js";
+import { all, at, element } from "./element.js";
 import { drawMark } from "./events.js";
 import { SERIES_NAMES, exact, isBytes, rate, rateNumber, rateUnit, short } from "./format.js";
 import { span, stamp } from "./format.js";
@@ -11,7 +11,6 @@ import { HATCHES, hatchTile } from "./raster.js";
 import { ticks } from "./scale.js";
 
 const SKEW_WARN_MS = 1_000;
-const at = (id) => document.getElementById(id);
 
 /** The message over an empty heatmap; `null` removes it. */
 export function showScreen(kind, title = "", text = "") {
@@ -184,7 +183,7 @@ function drawRamp(plot, state, theme) {
 
 /** The legend of hatchings and marks: those that occur. */
 function drawMarks({ matrix }, theme, colours) {
-  for (const canvas of document.querySelectorAll("#hatches canvas")) {
+  for (const canvas of all("#hatches canvas")) {
     const { hatch, event, block, unknown } = canvas.dataset;
     const context = canvas.getContext("2d");
     const occurs = hatch ? (matrix.marks & HATCHES[hatch]) !== 0

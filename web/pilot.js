@@ -37,7 +37,7 @@ export function forecastTable(forecast, [before, after]) {
   return element(
     "table",
     { class: "forecast" },
-    element("thead", {}, element("tr", {}, element("th", {}, ""),
+    element("thead", {}, element("tr", {}, element("td", {}, ""),
       element("th", { class: "number" }, before), element("th", { class: "number" }, after))),
     element("tbody", {}, line("Hottest node", hottest),
       ...list(forecast.nodes).map((each) => line("Node", each))),
@@ -57,7 +57,9 @@ export function commandOf(remedy) {
 export class Pilot {
   /** `does`: done() after an act, catalog(), zone(). */
   constructor(dialog, panel, does) {
-    Object.assign(this, { dialog, panel, does });
+    this.dialog = dialog;
+    this.panel = panel;
+    this.does = does;
     /** `null`: not asked yet; `false`: the node does not know acts. */
     this.able = null;
     this.state = null;

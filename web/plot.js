@@ -4,6 +4,7 @@
 import { Cells } from "./cells.js";
 import { drawEventLine, drawEvents } from "./events.js";
 import { serverNow } from "./api.js";
+import { drawRanks } from "./labels.js";
 import { layoutOf, movedFar, rowOfUnit, unitOf } from "./layout.js";
 import { cellHolding, columnAt } from "./matrix.js";
 import { scaleOf } from "./scale.js";
@@ -36,6 +37,8 @@ export class Plot {
     this.members = 0;
     /** Of the nodes, which counted how much of each row; `null`: not known. */
     this.shares = null;
+    /** The findings that the picture has: `{rank, has(row)}`. */
+    this.ranks = [];
     /** Columns from this time on are not shown yet: a replay is under way. */
     this.until = null;
     this.cells = new Cells();
@@ -265,6 +268,7 @@ export class Plot {
     context.clip();
     this.cells.draw(context, this);
     drawEvents(context, this);
+    drawRanks(context, this);
     context.restore();
     this.sides.draw(context, this);
     drawEventLine(context, this);

@@ -5,14 +5,13 @@
 import { copyText } from "./copying.js";
 import { Drawer, columnText, keysText, movedText } from "./details.js";
 import { showTooltip, spokenCell } from "./details.js";
-import { element } from "./element.js";
+import { at, element } from "./element.js";
 import { cellHolding } from "./matrix.js";
 import { after } from "./range.js";
 import { linkTables, overlaps } from "./tables.js";
 
 /** The range that holds a key and no other. */
 const oneKey = (key) => ({ start: key, end: after(key) });
-const at = (id) => document.getElementById(id);
 
 export class Pointing {
   /**

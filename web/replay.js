@@ -8,7 +8,9 @@ import { secondsOf } from "./scale.js";
 export class Replay {
   /** `does`: zone(), ended(). */
   constructor(box, plot, does) {
-    Object.assign(this, { box, plot, does });
+    this.box = box;
+    this.plot = plot;
+    this.does = does;
     this.column = 0;
     this.timer = 0;
     box.addEventListener("click", (event) => this.act(event.target.dataset.play));

@@ -1,13 +1,15 @@
 // Which node counted how much: of each row for the strips beside the picture, and of pieces of the
 // window for the page of nodes.
 
-import { ask } from "./api.js";
+import { ask, serverNow } from "./api.js";
 import { figure } from "./charts.js";
 import { element } from "./element.js";
 import { percent, rate, span } from "./format.js";
+import { layoutOf } from "./layout.js";
 import { finish } from "./matrix.js";
 import { partsOf, queryOf } from "./query.js";
 import { listed } from "./rows.js";
+import { scaleOf } from "./scale.js";
 
 const EVERY_MS = 20_000;
 /** Of so many pieces of the window it is asked who counted what. */
@@ -43,7 +45,9 @@ async function askShares(state, { rows }, { from, to }, signal) {
 export class Shares {
   /** `does`: state(), look(), cluster(), set(shares) for the strips. */
   constructor({ line, charts }, does) {
-    Object.assign(this, { line, charts, does });
+    this.line = line;
+    this.charts = charts;
+    this.does = does;
     this.askedMs = -Infinity;
     this.name = "";
     this.controller = null;
@@ -78,7 +82,9 @@ export class Shares {
     const controller = new AbortController();
     this.pages = controller;
     const [t0, t1] = [matrix.columns[0].start, matrix.columns.at(-1).end];
-    const length = Math.max(1_000, Math.ceil((t1 - t0) / PIECES));
+    // Whole columns: else those at an edge would be in two pieces.
+    const step = Math.max(1, matrix.columns[0].end - t0);
+    const length = step * Math.max(1, Math.ceil((t1 - t0) / step / PIECES));
     const pieces = Array.from({ length: PIECES }, (_, at) => ({
       from: t0 + at * length,
       to: Math.min(t1, t0 + (at + 1) * length),
@@ -137,8 +143,16 @@ export class Shares {
     this.line.textContent = `Who counted what, in ${pieces.length} pieces of ` +
       `${span(columns[0].end - columns[0].start)}; groups by the columns of the heatmap.`;
     const top = Math.max(0, ...nodes.map(([, own]) => own.total));
-    this.charts.replaceChildren(...[...nodes, ...groups].map(([title, own, what]) =>
-      figure(title, own, { ...look, high: null, low: null }, {
+    const layout = layoutOf(matrix.rowSums, look.height, 160);
+    // Nodes with nodes, and groups with groups: on one scale, that a cold one looks cold.
+    const scales = [nodes, groups].map((list) => {
+      const free = { ...look, high: null, low: null };
+      const each = list.map(([, own]) => scaleOf(own, free, serverNow()).high);
+      return { ...free, high: Math.max(0, ...each) };
+    });
+    this.charts.replaceChildren(...[...nodes, ...groups].map(([title, own, what], at) =>
+      figure(title, own, scales[at < nodes.length ? 0 : 1], {
+        layout,
         more: `${rate(own.total / seconds, matrix.series)}, ${percent(own.total, all)}, ${what}` +
           (own.total === top && nodes.length > 1 && title.startsWith("Node") ? ", the most" : ""),
       })));

@@ -24,7 +24,10 @@ const between = (low, high) => (text) => {
   return text !== "" && value >= low && value <= high ? value : undefined;
 };
 
-// name: [default, parser, whether the browser stores it]
+/**
+ * name: [default, parser, whether the browser stores it]
+ * @type {Record<string, [any, (text: string) => any, boolean]>}
+ */
 const FIELDS = {
   tab: ["heat", one(...TABS), false],
   series: [

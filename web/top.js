@@ -14,7 +14,10 @@ const POINTS = 60;
 export class Top {
   /** `does`: zone(), cluster(), open(row), openKey(key), and failed to know is said in place. */
   constructor({ ranges, keys, note }, does) {
-    Object.assign(this, { ranges, keys, note, does });
+    this.ranges = ranges;
+    this.keys = keys;
+    this.note = note;
+    this.does = does;
     this.controller = null;
   }
 

@@ -183,7 +183,7 @@ const MOST_OUTLINED = 4_000;
 function drawBlocks(context, plot) {
   const { matrix, area, view } = plot;
   if (matrix.blocks.length > MOST_OUTLINED) return;
-  context.strokeStyle = plot.colours.dim;
+  context.strokeStyle = plot.colours.line;
   context.lineWidth = 1;
   for (const block of matrix.blocks) {
     const from = matrix.columns[block.column];

@@ -73,7 +73,7 @@ export function drawMatrix(canvas, matrix, look, layout, scale) {
  * @param {{layout?: any, scale?: any, more?: string}} options
  */
 export function figure(title, matrix, look, { layout, scale, more = "" }) {
-  const own = layout ?? layoutOf(matrix.rowSums, look.height, 160);
+  const own = layout ?? layoutOf(matrix.loads, look.height, 160);
   const drawn = scale ?? scaleOf(matrix, look, serverNow());
   const canvas = element("canvas", { role: "img", "aria-label": `${title}: ${more}` });
   const most = drawn.high > 0 ? `, scale to ${rate(drawn.high, matrix.series)} a row` : "";

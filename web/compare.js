@@ -1,5 +1,6 @@
-// Two windows on one fixed axis: what grew, what fell, what appeared and what vanished. Nothing is
-// guessed: what was counted for several rows or columns together is told apart.
+// Two windows on one fixed axis: what grew, what fell, what appeared and what vanished. What was counted
+// for several rows together counts for each of them evenly, so that no row appears or vanishes only
+// because it was told apart later.
 
 import { askOn } from "./source.js";
 import { figure, rangeText } from "./charts.js";
@@ -26,7 +27,7 @@ export function changesOf(then, now) {
     (matrix.columns.at(-1).end - matrix.columns[0].start) / 1_000 || 1;
   const [s0, s1] = [seconds(then), seconds(now)];
   return now.rows.map((row, y) => {
-    const [before, after] = [then.rowSums[y] / s0, now.rowSums[y] / s1];
+    const [before, after] = [then.loads[y] / s0, now.loads[y] / s1];
     const kind = before === 0 ? (after === 0 ? "none" : "appeared")
       : after === 0 ? "vanished" : "both";
     return { row, before, after, difference: after - before, kind };
@@ -86,7 +87,7 @@ export class Compare {
 
   draw(before, matrix) {
     const look = this.does.look();
-    const layout = layoutOf(matrix.rowSums, look.height, 200);
+    const layout = layoutOf(matrix.loads, look.height, 200);
     const scales = [before, matrix].map((each) => scaleOf(each, look, serverNow()));
     // One scale for both: else the colder one would look as hot.
     const high = Math.max(...scales.map((scale) => scale.high));

@@ -27,7 +27,7 @@ export class Four {
       if (controller.signal.aborted) return;
       const look = this.does.look();
       // By the load of the picture, so that rows are at the same place in all.
-      const layout = layoutOf(matrix.rowSums, look.height, 200);
+      const layout = layoutOf(matrix.loads, look.height, 200);
       const own = { ...look, low: null, high: null };
       this.line.textContent = "The same keys at the same heights; each with a scale of its own.";
       this.charts.replaceChildren(...all.map((each) => {

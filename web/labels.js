@@ -8,7 +8,10 @@ import { elide, isOneKey, showKey, showStart } from "./keys.js";
 /** A share from which on a row says it. */
 const TOLD = 0.01;
 
+/** A row that begins with the least key after another is named by that one: `> user/7`. */
 const shownOf = (row) => (row.shown ??= showStart(row.start));
+const AFTER = "\\x00";
+const named = (text) => (text.endsWith(AFTER) ? `> ${text.slice(0, -AFTER.length)}` : text);
 const sumOf = (sums, first, end) => {
   let sum = 0;
   for (let row = first; row < end; row += 1) sum += sums[row];
@@ -25,8 +28,8 @@ function stemOf(rows, { start, end, name }) {
  * and the bottom of a row in pixels.
  */
 export function labelsOf({ matrix, folds }, [first, last], span, gap) {
-  const { rows, rowSums } = matrix;
-  const total = rowSums.reduce((sum, each) => sum + each, 0) || 1;
+  const { rows, loads } = matrix;
+  const total = loads.reduce((sum, each) => sum + each, 0) || 1;
   const bands = folderBands(rows, first, last);
   const labels = [];
   let free = -Infinity;
@@ -42,7 +45,7 @@ export function labelsOf({ matrix, folds }, [first, last], span, gap) {
     const stem = stemOf(rows, band);
     const [top, below] = [span(band.start)[0], span(band.end - 1)[1]];
     if (band.name !== "" && below - top >= gap * 0.8) {
-      const share = sumOf(rowSums, band.start, band.end) / total;
+      const share = sumOf(loads, band.start, band.end) / total;
       put(Math.max(top + gap / 2, free + gap), { text: band.name, level: 1, share });
     }
     for (let row = band.start; row < band.end; row += 1) {
@@ -57,12 +60,12 @@ export function labelsOf({ matrix, folds }, [first, last], span, gap) {
         continue;
       }
       const [y0, y1] = span(row);
-      const share = rowSums[row] / total;
+      const share = loads[row] / total;
       const start = rows[row].start;
       const text = stem > 0 && start !== "" ? shownOf(rows[row]).slice(stem) : shownOf(rows[row]);
       const y = y1 - y0 >= gap ? (y0 + y1) / 2 : y0 + gap / 2;
       put(y, {
-        text: text === "" ? showKey(start) : text,
+        text: named(text === "" ? showKey(start) : text),
         level: band.name !== "" ? 2 : 1,
         share: share >= TOLD ? share : 0,
         one: isOneKey(rows[row]),

@@ -116,9 +116,9 @@ export class Plot {
       return;
     }
     const name = matrix.rows.map((row) => row.start).join("\0");
-    if (this.laid?.name !== name || movedFar(this.laid.sums, matrix.rowSums)) {
-      this.laid = { name, sums: matrix.rowSums };
-      Object.assign(this, layoutOf(matrix.rowSums, style.height, this.area.height));
+    if (this.laid?.name !== name || movedFar(this.laid.sums, matrix.loads)) {
+      this.laid = { name, sums: matrix.loads };
+      Object.assign(this, layoutOf(matrix.loads, style.height, this.area.height));
     }
     const known = matrix.nodes.map((node) => Number(node.ok ? node.oldest_ms ?? 0 : 0));
     matrix.oldestMs = known.length > 0 ? Math.min(...known) : 0;
@@ -337,7 +337,8 @@ export class Plot {
       context.fillRect(left - 4, cell.y, 4, cell.height);
       context.fillRect(cell.x, top + height, cell.width, 4);
     }
-    if (this.lit ?? this.marked) this.drawLit(context, this.lit ?? this.marked);
+    if (this.marked) this.drawLit(context, this.marked, false);
+    if (this.lit) this.drawLit(context, this.lit, true);
     if (this.pinned) this.outline(context, this.pinned);
     if (this.box) {
       const { x0, y0, x1, y1 } = this.box;
@@ -362,8 +363,8 @@ export class Plot {
     context.fillRect(x - 1, top, 2, height);
   }
 
-  /** Bands over the highlighted rows. */
-  drawLit(context, lit) {
+  /** Bands over the highlighted rows, or lines around them. */
+  drawLit(context, lit, filled) {
     const { left, top, width, height } = this.area;
     const { rows } = this.matrix;
     context.fillStyle = this.colours.accent;
@@ -373,9 +374,15 @@ export class Plot {
       while (row + 1 < rows.length && lit(rows[row + 1])) row += 1;
       const [y0, y1] = [Math.max(top, this.yOf(from)), Math.min(top + height, this.yOf(row + 1))];
       if (y1 <= y0) continue;
-      context.globalAlpha = 0.18;
-      context.fillRect(left, y0, width, Math.max(1, y1 - y0));
-      context.globalAlpha = 1;
+      if (filled) {
+        context.globalAlpha = 0.18;
+        context.fillRect(left, y0, width, Math.max(1, y1 - y0));
+        context.globalAlpha = 1;
+      } else {
+        // What is selected keeps its colours, between two lines.
+        context.fillRect(left, y0 - 1, width, 2);
+        context.fillRect(left, y1 - 1, width, 2);
+      }
       context.fillRect(left - 6, y0, 6, Math.max(2, y1 - y0));
     }
   }

@@ -143,7 +143,7 @@ export class Shares {
     this.line.textContent = `Who counted what, in ${pieces.length} pieces of ` +
       `${span(columns[0].end - columns[0].start)}; groups by the columns of the heatmap.`;
     const top = Math.max(0, ...nodes.map(([, own]) => own.total));
-    const layout = layoutOf(matrix.rowSums, look.height, 160);
+    const layout = layoutOf(matrix.loads, look.height, 160);
     // Nodes with nodes, and groups with groups: on one scale, that a cold one looks cold.
     const scales = [nodes, groups].map((list) => {
       const free = { ...look, high: null, low: null };

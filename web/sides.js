@@ -117,7 +117,7 @@ export class Sides {
       area.height,
     );
     const seconds = (matrix.columns.at(-1).end - matrix.columns[0].start) / 1_000;
-    const most = matrix.rowSums.reduce((max, sum) => Math.max(max, sum), 0) / seconds;
+    const most = matrix.loads.reduce((max, sum) => Math.max(max, sum), 0) / seconds;
     context.fillStyle = plot.colours.dim;
     context.textAlign = "right";
     context.textBaseline = "bottom";
@@ -133,7 +133,7 @@ export class Sides {
       const first = Math.min(lines - 1, Math.floor(edges[row] / each + 1e-6));
       const end = Math.max(first + 1, Math.ceil(edges[row + 1] / each - 1e-6));
       for (let line = first; line < Math.min(lines, end); line += 1)
-        sums[line] = Math.max(sums[line], matrix.rowSums[row]);
+        sums[line] = Math.max(sums[line], matrix.loads[row]);
     }
     return sums;
   }

@@ -25,8 +25,8 @@ export class Top {
     if (matrix.width === 0) return;
     const seconds = (matrix.columns.at(-1).end - matrix.columns[0].start) / 1_000;
     const order = matrix.rows.map((_, row) => row)
-      .filter((row) => matrix.rowSums[row] > 0)
-      .sort((a, b) => matrix.rowSums[b] - matrix.rowSums[a]).slice(0, RANGES);
+      .filter((row) => matrix.loads[row] > 0)
+      .sort((a, b) => matrix.loads[b] - matrix.loads[a]).slice(0, RANGES);
     const kept = focusOf(this.ranges);
     this.ranges.replaceChildren(...order.map((row) => this.range(matrix, row, seconds)));
     kept();
@@ -34,7 +34,7 @@ export class Top {
   }
 
   range(matrix, row, seconds) {
-    const sum = matrix.rowSums[row];
+    const sum = matrix.loads[row];
     const line = pooled(matrix, row);
     const group = this.does.cluster()?.groups?.find((each) =>
       each.group_id === matrix.rows[row].group);

@@ -12,7 +12,9 @@ const browser = findChrome();
 const binary = findKeyviz();
 const skip = !browser ? "no Chromium is installed" : !binary ? "keyviz is not built: cargo build --release" : false;
 const RATE = 240;
-const SECONDS = 26;
+/** How long a load runs, and after how much of it the page is opened. */
+const SECONDS = 45;
+const OPENED = 22;
 const SPLITS = Array.from({ length: 15 }, (_, at) => `item/${String((at + 1) * 625).padStart(5, "0")}`);
 
 const item = (number) => `item/${String(Math.floor(number) % 10_000).padStart(5, "0")}`;
@@ -40,11 +42,11 @@ const LOADS = {
   "one key": { kind: "one key", where: /item\/07000/, share: [30, 65],
     pick: (_, at, random) => (at % 2 === 0 ? [at % 4 === 0 ? "read" : "write", "item/07000"] : even(random)) },
   "append": { kind: "sequential writes", where: /item\/0\d{4}/, share: [25, 65],
-    pick: (time, at, random) => (at % 2 === 0 ? ["write", item(400 + time * 340)] : even(random)) },
+    pick: (time, at, random) => (at % 2 === 0 ? ["write", item(400 + time * 200)] : even(random)) },
   "moving spot": { kind: "moving spot", where: /item\//, share: [25, 70],
     pick: (time, at, random) => (at % 2 === 0 ? ["write", item(PLACES[Math.floor(time / 5.3) % 5] + random(40))] : even(random)) },
   "scan": { kind: "scan", where: /item\//, share: [25, 65],
-    pick: (time, at, random) => (at % 2 === 0 ? ["read", item(400 + time * 340)] : even(random)) },
+    pick: (time, at, random) => (at % 2 === 0 ? ["read", item(400 + time * 200)] : even(random)) },
   "uneven leaders": { kind: "uneven leaders", where: /node \d/, share: null, leaders: true, pick: (_, __, random) => even(random) },
 };
 
@@ -68,7 +70,7 @@ describe("five loads", { skip, concurrency: false }, () => {
         writeFileSync(file, trace(pick));
         const load = cluster.start("load", "--trace", file, "--speed", "1", "--clients", "24");
         const over = new Promise((done) => load.once("exit", done));
-        await new Promise((done) => setTimeout(done, (SECONDS - 5) * 1_000));
+        await new Promise((done) => setTimeout(done, OPENED * 1_000));
         const opened = Date.now();
         page = await chrome.page(`${cluster.url(1)}#theme=dark&zone=utc`);
         await page.until(`[...document.querySelectorAll("#findings li b")].some((each) => each.textContent === ${JSON.stringify(kind)})`, 40_000)

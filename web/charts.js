@@ -1,5 +1,5 @@
-// Small pictures of a matrix, beside each other on the same axes: each with its title, its scale and
-// what is under the pointer.
+// Small pictures of a matrix, beside each other on the same axes: each with its title, its scale
+// and what is under the pointer.
 
 import { serverNow } from "./api.js";
 import { timeMarks } from "./axes.js";

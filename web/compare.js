@@ -1,6 +1,6 @@
-// Two windows on one fixed axis: what grew, what fell, what appeared and what vanished. What was counted
-// for several rows together counts for each of them evenly, so that no row appears or vanishes only
-// because it was told apart later.
+// Two windows on one fixed axis: what grew, what fell, what appeared and what vanished. What was
+// counted for several rows together counts for each of them evenly, so that no row appears or
+// vanishes only because it was told apart later.
 
 import { askOn } from "./source.js";
 import { figure, rangeText } from "./charts.js";

@@ -99,7 +99,7 @@ export class Connection {
     box.replaceChildren(...list.map(banner));
   }
 
-  /** How many nodes are in the answer that is shown; after a fault nobody knows how they are now. */
+  /** How many nodes answered; after a fault nobody knows how they are now. */
   tellNodes() {
     const pill = at("nodes-pill");
     pill.hidden = !this.nodes || this.nodes.expected === 0;

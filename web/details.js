@@ -45,6 +45,8 @@ export function marksOf({ flags, row }, conflicts) {
     .flatMap(([mark, text]) => (mark === CONFLICT && named.length > 0 ? named : [text]));
 }
 
+const markElement = (name, text) => element(name, { class: "dim" }, `▧ ${text}`);
+
 const keysOf = (range) =>
   `${elide(showStart(range.start), 60)}${isOneKey(range) ? " " : " to "}${elide(endOf(range), 60)}`;
 
@@ -159,7 +161,7 @@ export function showTooltip(tooltip, plot, place, x, y, { zone, cluster }) {
     ),
     element("div", { class: "dim" }, columnText(cell.column, zone)),
     element("div", { class: "dim" }, `${routesText(cell.row)} · ${groupText(cell.row, cluster)}`),
-    ...marksOf(cell, matrix.conflicts).map((text) => element("div", { class: "dim" }, `▧ ${text}`)),
+    ...marksOf(cell, matrix.conflicts).map((text) => markElement("div", text)),
   );
   tooltip.hidden = false;
   const { offsetWidth, offsetHeight } = tooltip;
@@ -249,7 +251,7 @@ export class Drawer {
       element("h3", {}, "Hot keys"),
       hot,
       ...blockTexts(matrix, place).map((text) => element("p", {}, text)),
-      ...marksOf(cell, matrix.conflicts).map((text) => element("p", { class: "dim" }, `▧ ${text}`)),
+      ...marksOf(cell, matrix.conflicts).map((text) => markElement("p", text)),
       element(
         "div",
         { class: "row" },

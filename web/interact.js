@@ -6,8 +6,8 @@ const DRAG_PIXELS = 4;
 
 export class Interact {
   /**
-   * `does`: cursor(cell, x, y), pin(cell), unpin(), event(event), commit(view, box), back(), reset(),
-   * key(name).
+   * `does`: cursor(cell, x, y), pin(cell), unpin(), event(event), commit(view, box), back(),
+   * reset(), key(name).
    */
   constructor(plot, does) {
     this.plot = plot;

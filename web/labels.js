@@ -1,5 +1,5 @@
-// The key axis, on two levels: the folders with their share of the load, and in each the keys without
-// what the folder already says. A folded band says how many ranges it is.
+// The key axis, on two levels: the folders with their share of the load, and in each the keys
+// without what the folder already says. A folded band says how many ranges it is.
 
 import { folderBands } from "./axes.js";
 import { percent } from "./format.js";
@@ -24,8 +24,8 @@ function stemOf(rows, { start, end, name }) {
 }
 
 /**
- * The labels that there is room for, from the top: `{y, text, level, share}`. `room(row)` is the top
- * and the bottom of a row in pixels.
+ * The labels that there is room for, from the top: `{y, text, level, share}`. `span(row)` is the
+ * top and the bottom of a row in pixels.
  */
 export function labelsOf({ matrix, folds }, [first, last], span, gap) {
   const { rows, loads } = matrix;

@@ -1,5 +1,5 @@
-// All that the cluster remembers, as one line of its load below the picture, with the shown window on
-// it: drag the window, or click to go to a time.
+// All that the cluster remembers, as one line of its load below the picture, with the shown window
+// on it: drag the window, or click to go to a time.
 
 import { ask } from "./api.js";
 import { rate, span, stamp } from "./format.js";

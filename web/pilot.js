@@ -1,6 +1,6 @@
-// Acts on the cluster: what a remedy would change, doing it, and what came of it; and the autopilot.
-// A node of an earlier version has none of these calls. Then a remedy is shown with its forecast and
-// the command that does it.
+// Acts on the cluster: what a remedy would change, doing it, and what came of it; and the
+// autopilot. A node of an earlier version has none of these calls. Then a remedy is shown with its
+// forecast and the command that does it.
 
 import { ApiError, ask, change } from "./api.js";
 import { button, element } from "./element.js";
@@ -190,7 +190,8 @@ export class Pilot {
         ...["off", "advise", "act"].map(set),
         element("span", { class: "dim", id: "pilot-said", role: "status" }, "")),
       ...(reasons.length > 0
-        ? [element("ul", { class: "facts" }, ...reasons.map((why) => element("li", {}, why)))] : []),
+        ? [element("ul", { class: "facts" }, ...reasons.map((why) => element("li", {}, why)))]
+        : []),
     );
   }
 

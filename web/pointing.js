@@ -1,6 +1,6 @@
-// What is pointed at: the cell under the cursor with its tooltip; what is selected (a cell, the view or
-// a finding) with its drawer; and what the tables show of both. After a refresh each says what is
-// there now. What is selected stands in the link.
+// What is pointed at: the cell under the cursor with its tooltip; what is selected (a cell, the
+// view or a finding) with its drawer; and what the tables show of both. After a refresh each says
+// what is there now. What is selected stands in the link.
 
 import { copyText } from "./copying.js";
 import { Drawer, columnText, keysText, movedText } from "./details.js";

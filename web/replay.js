@@ -1,5 +1,5 @@
-// Plays the shown window again, column by column: what comes later is covered, and the hottest row of
-// the column is named.
+// Plays the shown window again, column by column: what comes later is covered, and the hottest row
+// of the column is named.
 
 import { clock, percent, rate } from "./format.js";
 import { rangeText } from "./charts.js";

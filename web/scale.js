@@ -1,6 +1,6 @@
-// From a rate to a place on the ramp: which rates are nothing and most, how they are spread between,
-// and the marks that say so. A single burst must not darken all the rest, so the brightest colour
-// begins where the few hottest cells do that hold a fiftieth of the load.
+// From a rate to a place on the ramp: which rates are nothing and most, how they are spread
+// between, and the marks that say so. A single burst must not darken all the rest, so the brightest
+// colour begins where the few hottest cells do that hold a fiftieth of the load.
 
 /** The part of the load whose cells may be brighter than the scale tells apart. */
 const CLIPPED = 0.02;
@@ -51,8 +51,8 @@ const SHAPES = {
 };
 
 /**
- * The scale of a matrix: from `low` to `high` in a second, what is above or below of the same colour
- * as the end. `style` has the kind and, where somebody chose them, its ends.
+ * The scale of a matrix: from `low` to `high` in a second, what is above or below of the same
+ * colour as the end. `style` has the kind and, where somebody chose them, its ends.
  */
 export function scaleOf(matrix, style, nowMs) {
   const seconds = Float64Array.from(matrix.columns, (column) => secondsOf(column, nowMs));

@@ -8,8 +8,8 @@ import { routeOf } from "./tables.js";
 const NEAR = 0.02;
 
 /**
- * The state for a committed view, or `null` if it equals the current state. `view.by` is the share by
- * which it moved along the keys; `null`: it was zoomed.
+ * The state for a committed view, or `null` if it equals the current state. `view.by` is the
+ * share by which it moved along the keys; `null`: it was zoomed.
  */
 export function committed(state, matrix, view, routes, nowMs) {
   /** @type {Partial<typeof state>} */

@@ -3,15 +3,14 @@
 
 import { folderBands } from "./axes.js";
 import { percent } from "./format.js";
-import { elide, isOneKey, showKey, showStart } from "./keys.js";
+import { elide, isOneKey, plainBound, showKey, showStart } from "./keys.js";
 
 /** A share from which on a row says it. */
 const TOLD = 0.01;
 
-/** A row that begins with the least key after another is named by that one: `> user/7`. */
 const shownOf = (row) => (row.shown ??= showStart(row.start));
-const AFTER = "\\x00";
-const named = (text) => (text.endsWith(AFTER) ? `> ${text.slice(0, -AFTER.length)}` : text);
+/** A row that begins with the least key after another is named by that one: `> user/7`. */
+const named = (text) => plainBound(text, ">");
 const sumOf = (sums, first, end) => {
   let sum = 0;
   for (let row = first; row < end; row += 1) sum += sums[row];

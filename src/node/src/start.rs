@@ -339,7 +339,7 @@ impl Node {
             loops: supervisor.health(),
             stop: stop.clone(),
             lost_log_lines: config.lost_log_lines,
-            alerts: config.alerts,
+            alerts: config.alerts.clone(),
         }));
         supervisor.run(ControlLoop::LeaderLog, &stop, {
             let services = Arc::clone(&services);

@@ -51,7 +51,7 @@ pub(super) fn page(found: &proto::Findings, width: usize) -> String {
 pub(crate) fn line(found: &proto::Findings) -> String {
     let told = |(at, finding): (usize, &proto::Finding)| {
         let place = match &finding.key {
-            Some(key) => notation::shown(key),
+            Some(key) => notation::shown(key).into_owned(),
             None => notation::range(&finding.start, finding.end.as_deref()),
         };
         let mut words = format!("{} {}: {place}", at + 1, inert(&finding.kind));

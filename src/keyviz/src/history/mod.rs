@@ -33,6 +33,7 @@ pub(crate) mod cells;
 pub(crate) mod codec;
 pub(crate) mod column;
 mod config;
+pub mod copies;
 mod handoff;
 pub(crate) mod hot_keys;
 mod open;

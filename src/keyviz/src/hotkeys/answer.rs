@@ -193,7 +193,8 @@ struct KeySums {
     last_ms: u64,
 }
 
-fn part(
+/// What these columns of a node say; `None` once it is no longer `wanted`.
+pub(crate) fn part(
     node: &Answering,
     columns: &[Arc<Column>],
     query: &HotKeysQuery,

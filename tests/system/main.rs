@@ -14,6 +14,7 @@ mod bad_peers;
 mod client;
 mod cluster;
 mod command;
+mod copies;
 mod counted;
 mod deploy;
 mod docs;

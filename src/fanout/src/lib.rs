@@ -15,6 +15,7 @@
 mod cluster;
 #[cfg(test)]
 mod cluster_tests;
+mod copies;
 mod feed;
 mod findings;
 mod handoffs;
@@ -28,6 +29,7 @@ mod shared;
 mod work;
 
 pub use cluster::{DEFAULT_DEADLINE, Fanout, FanoutCounters};
+pub use copies::{CopyAnswerError, CopyStats};
 pub use feed::{ColumnsUpdate, FeedError, Feeds, MAX_FEEDS, MAX_SUBSCRIBERS, Subscription};
 pub use findings::{
     Findings, FindingsAnswer, FindingsError, FindingsRequest, MAX_FINDINGS, Served,

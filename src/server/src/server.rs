@@ -179,7 +179,11 @@ impl Services {
         Services {
             kv: Arc::clone(&coordinator),
             routes,
-            matrix_peer: MatrixPeer::new(Arc::clone(fanout.local()), Arc::clone(&directory)),
+            matrix_peer: MatrixPeer::new(
+                Arc::clone(fanout.local()),
+                Arc::clone(&directory),
+                served.clone(),
+            ),
             keyviz: Arc::new(KeyVizService {
                 leaders,
                 feeds: Feeds::new(Arc::clone(&fanout), stop.clone()),

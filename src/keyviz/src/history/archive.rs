@@ -190,11 +190,6 @@ impl Archive {
         self.columns.keys().copied()
     }
 
-    /// The chunks of a stored column.
-    pub(crate) fn chunks_of(&self, id: ColumnId) -> &[u128] {
-        self.columns.get(&id).map_or(&[], Vec::as_slice)
-    }
-
     /// Whether a chunk is stored.
     pub(crate) fn has_chunk(&self, digest: u128) -> bool {
         self.chunks.contains_key(&digest)

@@ -173,7 +173,9 @@ impl Copy {
     /// The columns that share time with a window, by start.
     pub fn ids_in(&self, window: Window) -> Vec<ColumnId> {
         let from = window.from_ms.saturating_sub(MAX_STEP_MS.max(LAST_TIER_MS));
-        let of = |id: &ColumnId| id.start_ms >= from && id.end_ms > window.from_ms;
+        let of = |id: &ColumnId| {
+            id.start_ms >= from && id.end_ms > window.from_ms && !self.lost.contains(id)
+        };
         self.archive.ids().take_while(|id| id.start_ms < window.to_ms).filter(of).collect()
     }
 
@@ -208,7 +210,11 @@ impl Copy {
         let here: BTreeSet<ColumnId> = columns.iter().map(Column::id).collect();
         let removed: Vec<ColumnId> =
             push.removed.iter().filter(|id| !here.contains(id)).copied().collect();
-        let batch = self.archive.batch(&columns, &removed);
+        let mut batch = self.archive.batch(&columns, &removed);
+        // A chunk that came although it is there may be one that cannot be read.
+        let again = push.records.iter().filter(|(key, _)| self.sizes.contains_key(key));
+        batch.puts.extend(again.filter(|(key, _)| key[0] == codec::CHUNK).cloned());
+        batch.puts.retain(|(key, _)| !batch.deletes.contains(key));
         self.summary.incarnation = push.incarnation;
         self.summary.left_ms = push.left_ms;
         if let Some(complete_to_ms) = push.complete_to_ms {

@@ -45,6 +45,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use super::archive::Archive;
+use super::codec::RecordError;
 use super::column::{Column, ColumnId};
 use super::open::AxisInterner;
 use super::window::Window;
@@ -248,7 +249,8 @@ impl Copies {
     pub fn held(&self) -> Vec<HeldCopy> {
         let Some(shelf) = self.shelf.read().clone() else { return Vec::new() };
         let copies: Vec<Arc<Mutex<Copy>>> = shelf.copies.lock().values().cloned().collect();
-        copies.iter().map(|copy| copy.lock().held()).collect()
+        let held = copies.iter().map(|copy| copy.lock().held());
+        held.filter(|held| held.columns > 0).collect()
     }
 
     /// What is there of a node, for whoever sends the rest.
@@ -367,6 +369,28 @@ impl Copies {
     }
 }
 
+/// The records of a store that cannot be read, for a check of a stopped node.
+pub fn damaged_records<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+    records: impl IntoIterator<Item = (K, V)>,
+) -> Vec<(Vec<u8>, RecordError)> {
+    let mut copies: BTreeMap<NodeId, Copy> = BTreeMap::new();
+    let mut damaged = Vec::new();
+    for (key, value) in records {
+        let (key, value) = (key.as_ref(), value.as_ref());
+        let loaded = match split_key(key) {
+            Some((node, rest)) => {
+                copies.entry(node).or_insert_with(|| Copy::new(node, 0)).load(rest, value)
+            }
+            None => Err(RecordError::Malformed),
+        };
+        damaged.extend(loaded.err().map(|error| (key.to_vec(), error)));
+    }
+    damaged
+}
+
 fn column_id(key: &[u8]) -> Option<ColumnId> {
     super::archive::column_of(key)
 }
+
+#[cfg(test)]
+mod tests;

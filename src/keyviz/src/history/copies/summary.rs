@@ -5,7 +5,7 @@ use keyviz_types::Incarnation;
 const VERSION: u8 = 1;
 
 /// What is noted.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Summary {
     /// The latest life of the node.
     pub incarnation: Incarnation,
@@ -15,6 +15,14 @@ pub(super) struct Summary {
     pub forgotten_before_ms: u64,
     /// Since when it is no member, if it is none.
     pub left_ms: Option<u64>,
+}
+
+impl Default for Summary {
+    /// Of a node of which nothing is known.
+    fn default() -> Self {
+        let incarnation = Incarnation(0);
+        Summary { incarnation, complete_to_ms: 0, forgotten_before_ms: 0, left_ms: None }
+    }
 }
 
 impl Summary {

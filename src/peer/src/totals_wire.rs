@@ -204,6 +204,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use keyviz_core::history::copies::HeldCopy;
 
     fn any_totals(packed: bool) -> impl Strategy<Value = NodeTotals> {
         let keys = proptest::collection::btree_set(proptest::collection::vec(0u8..3, 0..4), 0..40);
@@ -246,12 +247,26 @@ mod tests {
             (totals, packed) in
                 any::<bool>().prop_flat_map(|packed| (any_totals(packed), Just(packed))),
         ) {
-            let chunks = totals_chunks(totals.clone(), "c", (11, 12), packed);
+            let copies = vec![HeldCopy {
+                node: NodeId(9),
+                incarnation: Incarnation(3),
+                oldest_ms: 1,
+                newest_ms: 2,
+                complete_to_ms: 3,
+                left_ms: Some(4),
+                forgotten_before_ms: 5,
+                columns: 6,
+                lost: 7,
+            }];
+            let sent =
+                PeerTotals { totals: totals.clone(), now_ms: 11, step_ms: 12, copies: copies.clone() };
+            let chunks = totals_chunks(sent, totals.node, "c", packed);
             let sent: usize = chunks.iter().map(ranges_in).sum();
             prop_assert_eq!(sent, totals.ranges.len());
             let read = totals_from_chunks(chunks, "c");
             let read = read.map_err(|error| TestCaseError::fail(error.to_string()))?;
             prop_assert_eq!((read.totals, read.now_ms, read.step_ms), (totals, 11, 12));
+            prop_assert_eq!(read.copies, copies);
         }
     }
 

@@ -179,11 +179,8 @@ impl Services {
         Services {
             kv: Arc::clone(&coordinator),
             routes,
-            matrix_peer: MatrixPeer::new(
-                Arc::clone(fanout.local()),
-                Arc::clone(&directory),
-                served.clone(),
-            ),
+            matrix_peer: MatrixPeer::new(Arc::clone(fanout.local()), Arc::clone(&directory))
+                .knowing_disks_of(served.clone()),
             keyviz: Arc::new(KeyVizService {
                 leaders,
                 feeds: Feeds::new(Arc::clone(&fanout), stop.clone()),

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use keyviz_core::history::copies::{CopyError, Taken};
 use keyviz_directory::MembershipState;
-use keyviz_fanout::{CopyAnswerError, WorkError};
+use keyviz_fanout::CopyAnswerError;
 use keyviz_peer::copies_wire::{inventory_to_wire, push_from_wire};
 use keyviz_proto as proto;
 use keyviz_types::{DiskId, NodeId};
@@ -74,7 +74,8 @@ impl MatrixPeer {
                 "node {node} is no member of this cluster"
             )));
         }
-        let known = self.groups.peers().roster().and_then(|roster| roster.known_disk(node));
+        let roster = self.groups.as_ref().and_then(|groups| groups.peers().roster());
+        let known = roster.and_then(|roster| roster.known_disk(node));
         let theirs = DiskId::from_bytes(&sender.disk);
         match known {
             Some(known) if theirs != Some(known) => Err(Status::permission_denied(format!(
@@ -120,6 +121,7 @@ pub(super) fn answer_status(error: CopyAnswerError) -> Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use keyviz_fanout::WorkError;
     use tonic::Code;
 
     #[test]

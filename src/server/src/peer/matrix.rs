@@ -30,13 +30,19 @@ use keyviz_peer::totals_wire::totals_chunks;
 pub struct MatrixPeer {
     pub(super) local: Arc<LocalMatrix>,
     pub(super) directory: Arc<Directory>,
-    pub(super) groups: Groups,
+    pub(super) groups: Option<Groups>,
 }
 
 impl MatrixPeer {
     /// Answers from `local` to nodes of the cluster in `directory`.
-    pub fn new(local: Arc<LocalMatrix>, directory: Arc<Directory>, groups: Groups) -> Self {
-        MatrixPeer { local, directory, groups }
+    pub fn new(local: Arc<LocalMatrix>, directory: Arc<Directory>) -> Self {
+        MatrixPeer { local, directory, groups: None }
+    }
+
+    /// The same; senders of copies must have the disks that these groups know.
+    #[must_use]
+    pub fn knowing_disks_of(self, groups: Groups) -> Self {
+        MatrixPeer { groups: Some(groups), ..self }
     }
 
     /// The gRPC service.

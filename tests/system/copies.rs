@@ -203,6 +203,46 @@ fn honest_partiality_without_copies_what_a_dead_node_counted_is_partial_in_words
     assert!(sums(&after).1, "all of it may lack counts: {after}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn bounds_copies_of_strangers_and_liars_are_refused_in_words() {
+    use keyviz_proto as proto;
+    use tonic::Code;
+
+    let cluster = Cluster::start(3, FLAGS);
+    all_are_copied(&cluster, 3);
+    let status = cluster.json(&["cluster", "status"]);
+    let ours = status["cluster_id"].as_str().expect("a cluster has an id").to_owned();
+    let address = format!("http://{}", cluster.grpc[0]);
+    let client = proto::key_viz_peer_client::KeyVizPeerClient::connect(address).await;
+    let mut client = client.expect("the node listens");
+    let sender = |cluster_id: &str, node_id, disk: &'static [u8]| {
+        Some(proto::CopySender { cluster_id: cluster_id.to_owned(), node_id, disk: disk.into() })
+    };
+    let cases = [
+        (None, Code::InvalidArgument, "without a sender"),
+        (sender("another", 2, &[0; 16]), Code::FailedPrecondition, "the caller to cluster another"),
+        (sender(&ours, 9, &[0; 16]), Code::FailedPrecondition, "node 9 is no member"),
+        (sender(&ours, 2, &[0; 16]), Code::PermissionDenied, "its disk is not that of node 2"),
+        (sender(&ours, 2, &[]), Code::PermissionDenied, "its disk is not that of node 2"),
+    ];
+    for (sender, code, words) in cases {
+        let request = proto::StoreCopyRequest {
+            sender: sender.clone(),
+            node_id: 2,
+            incarnation: 1,
+            step_ms: 1_000,
+            complete_to_ms: Some(u64::MAX),
+            ..Default::default()
+        };
+        let refused = client.store_copy(request).await.expect_err("it is refused");
+        assert_eq!(refused.code(), code, "{refused}");
+        assert!(refused.message().contains(words), "{refused}");
+        let request = proto::CopyInventoryRequest { sender, node_id: 2 };
+        let refused = client.copy_inventory(request).await.expect_err("it is refused");
+        assert_eq!(refused.code(), code, "{refused}");
+    }
+}
+
 /// How much a node that is killed at any time loses: the time before its death of which no copy has
 /// everything.
 #[test]

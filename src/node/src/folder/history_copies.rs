@@ -40,7 +40,8 @@ pub(crate) fn keep(storage: &Storage, local: &LocalMatrix) {
     let (free, floor) = storage.free_bytes();
     let least = FLOORS * floor + if copies.is_open() { 0 } else { floor / 8 };
     if free < least {
-        if copies.is_open() {
+        let stored = storage.side_names(ROWS).is_ok_and(|names| names.iter().any(|it| it == ROWS));
+        if copies.is_open() || stored {
             tracing::warn!("copies of other nodes' histories are dropped to make room on the disk");
             copies.close();
             if let Err(error) = storage.remove_side(ROWS) {
@@ -70,5 +71,98 @@ pub(crate) fn keep(storage: &Storage, local: &LocalMatrix) {
                 tracing::warn!(%error, "no copies of other nodes' histories are kept");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keyviz_core::history::copies::{Copies, CopyPush, Inventory, Outbox};
+    use keyviz_core::{
+        History, HistoryConfig, Incarnation, NodeId, Sampler, SamplerConfig,
+    };
+    use keyviz_fanout::Clock;
+    use keyviz_raft::StorageOptions;
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn local() -> LocalMatrix {
+        let config = HistoryConfig::default();
+        let sampler = Sampler::new(SamplerConfig::default()).expect("defaults are valid");
+        let history = History::new(config, NodeId(1), Incarnation(1), NOW).expect("valid");
+        let clock = Clock::of(|| NOW);
+        LocalMatrix::new(Arc::new(sampler), Arc::new(history), clock, true)
+            .with_copies(Arc::new(Copies::new(NodeId(1), config.step_ms, 1 << 30, 1)))
+    }
+
+    fn take_one(local: &LocalMatrix) {
+        let config = HistoryConfig::default();
+        let other = History::new(config, NodeId(2), Incarnation(1), NOW).expect("valid");
+        let parcel = Outbox::new(&Inventory::default(), &[]).open(&other.checkpoint());
+        let push = CopyPush {
+            node: NodeId(2),
+            incarnation: Incarnation(1),
+            step_ms: config.step_ms,
+            complete_to_ms: Some(NOW),
+            left_ms: None,
+            forgotten_before_ms: 0,
+            records: parcel.records,
+            removed: Vec::new(),
+        };
+        local.copies().expect("it has some").take(push, NOW).expect("it is sound");
+    }
+
+    fn held(local: &LocalMatrix) -> usize {
+        local.held_copies().len()
+    }
+
+    #[tokio::test]
+    async fn no_harm_copies_survive_a_restart_and_are_the_first_to_go_where_room_is_short() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = StorageOptions { min_free_bytes: Some(0), ..StorageOptions::default() };
+        let free = {
+            let storage = Storage::open(folder.path(), options).expect("a store");
+            let local = local();
+            assert_eq!(held(&local), 0);
+            keep(&storage, &local);
+            take_one(&local);
+            assert_eq!(held(&local), 1);
+            storage.free_bytes().0
+        };
+        {
+            let storage = Storage::open(folder.path(), options).expect("a store");
+            let local = local();
+            keep(&storage, &local);
+            assert_eq!(held(&local), 1, "after a restart");
+        }
+        // Enough for the own history, too little for copies.
+        let scarce = StorageOptions { min_free_bytes: Some(free / 10 * 6), ..options };
+        let storage = Storage::open(folder.path(), scarce).expect("a store");
+        assert_eq!(storage.disk_space(), keyviz_raft::DiskSpace::Ample);
+        let local = local();
+        keep(&storage, &local);
+        assert!(!local.copies().expect("it has some").is_open() && held(&local) == 0);
+        assert!(storage.side_names(ROWS).expect("lists").is_empty(), "its room is given back");
+    }
+
+    #[tokio::test]
+    async fn no_harm_copies_whose_database_is_damaged_begin_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = StorageOptions { min_free_bytes: Some(0), ..StorageOptions::default() };
+        {
+            let storage = Storage::open(folder.path(), options).expect("a store");
+            let local = local();
+            keep(&storage, &local);
+            take_one(&local);
+        }
+        let file = folder.path().join("side").join(ROWS).join("db");
+        std::fs::write(file, [0x55; 4_096]).expect("the folder is ours");
+        let storage = Storage::open(folder.path(), options).expect("a store");
+        let local = local();
+        keep(&storage, &local);
+        assert!(local.copies().expect("it has some").is_open());
+        assert_eq!(held(&local), 0);
+        take_one(&local);
+        assert_eq!(held(&local), 1);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::archive::{Archive, chunk_key, column_key, column_of, hot_keys_key};
 use super::super::codec::{self, RecordError};
@@ -45,11 +45,13 @@ pub fn fingerprint(column: &Column) -> u64 {
     fingerprint_of(&codec::encode_column(column), hot_keys.as_deref())
 }
 
+/// Of both records, each by itself, because they are read one after the other.
 fn fingerprint_of(column: &[u8], hot_keys: Option<&[u8]>) -> u64 {
-    let mut hasher = Xxh3::new();
-    hasher.update(column);
-    hasher.update(hot_keys.unwrap_or_default());
-    hasher.digest()
+    xxh3_64(column) ^ hot_keys.map_or(0, fingerprint_of_hot_keys)
+}
+
+fn fingerprint_of_hot_keys(record: &[u8]) -> u64 {
+    xxh3_64(record).rotate_left(1)
 }
 
 /// Keys of one node's records begin so.
@@ -96,11 +98,9 @@ impl Copy {
         }
         if let Some(id) = noted? {
             // Hot keys come after their column.
-            let before = self.fingerprints.get(&id).copied();
-            let print = match before {
+            let print = match self.fingerprints.get(&id) {
                 None => fingerprint_of(value, None),
-                // Told apart from any other; computed again when it is asked for.
-                Some(_) => 0,
+                Some(column) => column ^ fingerprint_of_hot_keys(value),
             };
             self.fingerprints.insert(id, print);
         }
@@ -115,25 +115,13 @@ impl Copy {
     }
 
     /// What is there, for whoever sends the rest.
-    pub fn inventory(&mut self, store: &dyn CopyStore) -> io::Result<Inventory> {
-        let unknown: Vec<ColumnId> = self
-            .fingerprints
-            .iter()
-            .filter(|(_, print)| **print == 0)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in unknown {
-            let record = |key: Vec<u8>| store.get(&[prefix(self.node), key].concat());
-            let (column, hot_keys) = (record(column_key(id))?, record(hot_keys_key(id))?);
-            let print = fingerprint_of(&column.unwrap_or_default(), hot_keys.as_deref());
-            self.fingerprints.insert(id, print);
-        }
-        Ok(Inventory {
+    pub fn inventory(&self) -> Inventory {
+        Inventory {
             generation: self.generation,
             columns: self.fingerprints.iter().map(|(id, print)| (*id, *print)).collect(),
             complete_to_ms: self.summary.complete_to_ms,
             forgotten_before_ms: self.summary.forgotten_before_ms,
-        })
+        }
     }
 
     /// What a member tells others that it holds.
@@ -201,6 +189,8 @@ impl Copy {
             check(column, push.incarnation, step_ms, now_ms)?;
         }
         let mut columns = read.columns;
+        // The newest come first, and may have made the oldest give way already.
+        columns.retain(|column| column.end_ms() > self.summary.forgotten_before_ms);
         for column in &mut columns {
             if let Some(earlier) = self.earlier(column.id(), store, interner)? {
                 column.keep_more_of(&earlier);
@@ -230,7 +220,8 @@ impl Copy {
             self.newest = Some(newest);
         }
         for column in &columns {
-            self.lost.remove(&column.id());
+            let (start_ms, end_ms) = (column.start_ms(), column.end_ms());
+            self.lost.retain(|id| id.start_ms < start_ms || id.end_ms > end_ms);
             self.fingerprints.insert(column.id(), fingerprint(column));
         }
         self.store(batch.puts, batch.deletes, store, closes)?;

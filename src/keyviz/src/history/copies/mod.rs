@@ -121,7 +121,8 @@ impl Copies {
     /// Finds what is stored, and accepts copies from now on. Records that cannot be read are
     /// counted and left out; they come again from the node that counted.
     pub fn open(&self, store: Arc<dyn CopyStore>) -> io::Result<u64> {
-        let generation = self.openings.fetch_add(1 << 32, Ordering::Relaxed);
+        self.openings.fetch_add(1 << 32, Ordering::Relaxed);
+        let generation = self.openings.load(Ordering::Relaxed);
         let mut copies: BTreeMap<NodeId, Copy> = BTreeMap::new();
         let mut damaged = 0;
         store.scan(&mut |key, value| match split_key(key) {
@@ -255,13 +256,13 @@ impl Copies {
 
     /// What is there of a node, for whoever sends the rest.
     pub fn inventory(&self, node: NodeId) -> Result<Inventory, CopyError> {
-        let shelf = self.shelf()?;
+        self.shelf()?;
         let Some((_, copy)) = self.copy(node) else {
             let generation = self.openings.load(Ordering::Relaxed);
             return Ok(Inventory { generation, ..Inventory::default() });
         };
-        let inventory = copy.lock().inventory(&*shelf.store).map_err(CopyError::Store);
-        self.or_close(inventory)
+        let inventory = copy.lock().inventory();
+        Ok(inventory)
     }
 
     /// Takes note of who is a member at this time. Of the others, copies are complete from the time
@@ -392,5 +393,7 @@ fn column_id(key: &[u8]) -> Option<ColumnId> {
     super::archive::column_of(key)
 }
 
+#[cfg(test)]
+mod cost_tests;
 #[cfg(test)]
 mod tests;

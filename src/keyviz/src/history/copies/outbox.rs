@@ -20,7 +20,7 @@ pub struct Outbox {
     /// Columns before are not sent: the holder dropped them for space.
     dropped_before_ms: u64,
     sent: BTreeMap<ColumnId, Arc<Column>>,
-    /// Columns that the holder has and this node had not when it began.
+    /// Columns that the holder has and that are not among the closed ones that were sent.
     extra: BTreeSet<ColumnId>,
     /// Chunks that the holder has for certain.
     chunks: HashSet<u128>,
@@ -34,6 +34,8 @@ pub struct Parcel {
     /// Columns that are not kept by themselves any more.
     pub removed: Vec<ColumnId>,
     columns: Vec<Arc<Column>>,
+    /// The column in progress, if it is one of them.
+    open: Option<ColumnId>,
     chunks: Vec<u128>,
     bytes: usize,
 }
@@ -114,7 +116,9 @@ impl Outbox {
             parcel.add(column, &self.chunks);
             parcel.columns.push(Arc::clone(column));
         }
-        let (own, long) = intervals(columns);
+        let own: BTreeSet<ColumnId> = columns.iter().map(|column| column.id()).collect();
+        let longer = |column: &&Arc<Column>| length_ms(column.id()) > length_ms(open);
+        let long: Vec<&Arc<Column>> = columns.iter().filter(longer).collect();
         let there = |column: &Arc<Column>| {
             is_sent(column) || parcel.columns.iter().any(|sent| Arc::ptr_eq(sent, column))
         };
@@ -138,6 +142,7 @@ impl Outbox {
     pub fn open(&self, column: &Column) -> Parcel {
         let mut parcel = Parcel::default();
         parcel.add(column, &self.chunks);
+        parcel.open = Some(column.id());
         parcel
     }
 
@@ -148,7 +153,10 @@ impl Outbox {
             self.sent.remove(id);
             self.extra.remove(id);
         }
+        // The history may fold it before it was sent as a closed one.
+        self.extra.extend(parcel.open);
         for column in parcel.columns {
+            self.extra.remove(&column.id());
             self.sent.insert(column.id(), column);
         }
     }
@@ -159,12 +167,8 @@ impl Outbox {
     }
 }
 
-/// The intervals of columns, and the columns that may have others folded into them.
-fn intervals(columns: &[Arc<Column>]) -> (BTreeSet<ColumnId>, Vec<&Arc<Column>>) {
-    let length_ms = |column: &Arc<Column>| column.end_ms() - column.start_ms();
-    let shortest = columns.iter().map(length_ms).min().unwrap_or(0);
-    let long = columns.iter().filter(|column| length_ms(column) > shortest).collect();
-    (columns.iter().map(|column| column.id()).collect(), long)
+fn length_ms(id: ColumnId) -> u64 {
+    id.end_ms - id.start_ms
 }
 
 fn contains(outer: ColumnId, inner: ColumnId) -> bool {

@@ -16,6 +16,8 @@ mod cluster;
 #[cfg(test)]
 mod cluster_tests;
 mod copies;
+#[cfg(test)]
+mod copies_tests;
 mod feed;
 mod findings;
 mod handoffs;

@@ -340,7 +340,7 @@ fn whole(matrix: &Matrix, to_ms: u64) -> Option<u64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     /// Whoever answers, and however many: never more than was counted, and exactly what the node
     /// itself would tell wherever nothing is marked.
@@ -504,7 +504,7 @@ fn no_harm_a_store_that_fails_holds_nothing_until_it_is_opened_again() {
 fn bounds_copies_have_a_budget_and_the_oldest_columns_go_first() {
     let mut origin = Origin::new();
     let mut holder = Holder::new(1, 20_000);
-    for _ in 0..400 {
+    for _ in 0..150 {
         origin.count(5);
         origin.pass(STEP * 60);
         origin.send(&mut holder, 1_000);

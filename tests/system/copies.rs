@@ -141,7 +141,18 @@ fn conservation_and_once_what_was_shown_of_a_node_is_shown_after_its_end() {
     });
     the_same(&cluster, "once it is replaced");
     let at_fourth = matrix(&cluster, fourth, "writes", window);
-    assert_eq!(sums(&at_fourth).0, before[0].0, "at the node in its place");
+    assert_eq!(sums(&at_fourth), before[0], "at the node in its place");
+
+    // The copies move to it, so that another may die.
+    eventually("the new member holds three copies", || {
+        cluster.metric(fourth, "keyviz_copies_held") == Some(3.0)
+    });
+    std::thread::sleep(Duration::from_secs(4));
+    cluster.kill(0);
+    for at in [1, fourth] {
+        let after = matrix(&cluster, at, "writes", window);
+        assert_eq!(sums(&after), before[0], "after a second one died: {after}");
+    }
 }
 
 #[test]

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::support::{Cluster, KEYVIZ, eventually, stderr};
 use serde_json::Value;
 
-const FLAGS: &[&str] =
-    &["--groups", "3", "--split-at", "key/1000,key/2000", "--keyviz-step", "1s"];
+const FLAGS: &[&str] = &["--groups", "3", "--split-at", "key/1000,key/2000", "--keyviz-step", "1s"];
 
 /// What ended so long before a node dies is complete.
 const BOUND: Duration = Duration::from_secs(10);
@@ -168,9 +167,10 @@ fn once_holders_that_restart_and_members_that_return_count_nothing_twice() {
     std::thread::sleep(Duration::from_secs(5));
     let before = SERIES.map(|series| sums(&matrix(&cluster, 0, series, window)));
     let same = |cluster: &Cluster, at: usize| {
-        SERIES.iter().zip(&before).all(|(series, before)| {
-            sums(&matrix(cluster, at, series, window)).0 == before.0
-        })
+        SERIES
+            .iter()
+            .zip(&before)
+            .all(|(series, before)| sums(&matrix(cluster, at, series, window)).0 == before.0)
     };
     // A holder starts again, while the node that counted is away.
     cluster.kill(2);
@@ -207,10 +207,10 @@ fn honest_partiality_without_copies_what_a_dead_node_counted_is_partial_in_words
     cluster.kill(2);
     let after = matrix(&cluster, 0, "writes", window);
     let status = status_of(&after, 3);
-    assert_eq!((&status["ok"], status["answered_by"].as_array().map(Vec::len)), (
-        &Value::Bool(false),
-        Some(0)
-    ));
+    assert_eq!(
+        (&status["ok"], status["answered_by"].as_array().map(Vec::len)),
+        (&Value::Bool(false), Some(0))
+    );
     assert!(sums(&after).1, "all of it may lack counts: {after}");
 }
 

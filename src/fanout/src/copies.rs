@@ -9,7 +9,7 @@ use futures::future::join_all;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout_at};
 
-use keyviz_core::history::copies::{Copies, CopyError, CopyView, HeldCopy};
+use keyviz_core::copies::{Copies, CopyError, CopyView, HeldCopy};
 use keyviz_core::hotkeys::HotKeysQuery;
 use keyviz_core::matrix::NodeStatus;
 use keyviz_core::query::{ColumnPlan, NodeTotals, RowAxis};
@@ -206,11 +206,7 @@ impl LocalMatrix {
             .await?
     }
 
-    fn copy_view(
-        &self,
-        of: NodeId,
-        window: Window,
-    ) -> Result<CopyView, CopyAnswerError> {
+    fn copy_view(&self, of: NodeId, window: Window) -> Result<CopyView, CopyAnswerError> {
         let copies = self.copies().ok_or(CopyAnswerError::NoCopy(of))?;
         copies.view(of, window)?.ok_or(CopyAnswerError::NoCopy(of))
     }
@@ -286,9 +282,8 @@ pub(super) fn tell(status: &mut NodeStatus, holders: &[Offer]) {
         let second = complete_to_ms / 1_000 % 86_400;
         let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
         let nodes = nodes.join(" and ");
-        let told = format!(
-            "; answered by {nodes}, complete to {hour:02}:{minute:02}:{second:02} UTC"
-        );
+        let told =
+            format!("; answered by {nodes}, complete to {hour:02}:{minute:02}:{second:02} UTC");
         error.push_str(&told);
     }
 }

@@ -11,9 +11,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use keyviz_catalog::AppliedCatalog;
-use keyviz_core::history::copies::{
-    Copies, CopyPush, CopyRecord, CopyStore, Inventory, Outbox,
-};
+use keyviz_core::copies::{Copies, CopyPush, CopyRecord, CopyStore, Inventory, Outbox};
 use keyviz_core::hotkeys::HotKeysQuery;
 use keyviz_core::query::{ColumnPlan, RowAxis};
 use keyviz_core::sampler::{Bucket, Counts, Harvest, Layout, Segment, Slot};

@@ -241,8 +241,7 @@ impl Fanout {
         nodes.sort_by_key(|status| status.node);
         // What a holder lacks it says itself.
         let silent = |status: &&NodeStatus| !status.ok || status.past_history;
-        let mut missing =
-            nodes.iter().filter(silent).any(|status| status.answered_by.is_empty());
+        let mut missing = nodes.iter().filter(silent).any(|status| status.answered_by.is_empty());
         if hashed {
             // What a node that shows names says cannot be added to hashes of them.
             let salt = parts.directory.cluster_id().as_str().to_owned();
@@ -281,9 +280,8 @@ impl Fanout {
                 absent.remove(&node);
             }
         }
-        let offer = |answer: &NodeHotKeys| {
-            Some((answer.parts.first()?.held_by, answer.copies.clone()))
-        };
+        let offer =
+            |answer: &NodeHotKeys| Some((answer.parts.first()?.held_by, answer.copies.clone()));
         let offers: Vec<_> = answers.iter().filter_map(offer).collect();
         let proxies = proxies(&offers, known, &absent, query.window).into_iter();
         let asked = proxies.map(|proxy| self.proxy_hot_keys(proxy, query, deadline));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-use keyviz_core::history::copies::Copies;
+use keyviz_core::copies::Copies;
 use keyviz_core::history::{HistoryHandoff, HistoryView};
 use keyviz_core::query::{ColumnPlan, NodeTotals, RowAxis};
 use keyviz_core::sampler::Harvest;

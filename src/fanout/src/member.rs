@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use keyviz_core::history::copies::HeldCopy;
+use keyviz_core::copies::HeldCopy;
 use keyviz_core::matrix::NodeStatus;
 use keyviz_core::query::{ColumnPlan, NodeTotals, RowAxis};
 use keyviz_core::wire::{CheckedColumns, PackedColumns};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use keyviz_core::history::copies::HeldCopy;
+use keyviz_core::copies::HeldCopy;
 use keyviz_core::hotkeys::{HotKeysPart, HotKeysQuery, PartError};
 use keyviz_core::query::{ColumnPlan, NodeTotals, RowAxis, TotalsError};
 use keyviz_core::wire::{ContributionError, PackedColumns};
@@ -124,7 +124,9 @@ pub enum RoundError {
     #[error("it answers in the name of node {0}, which it was not asked for")]
     OtherCopy(NodeId),
     /// It is of a version without copies.
-    #[error("its version of keyviz keeps no copies of histories yet; bring it to that of this node")]
+    #[error(
+        "its version of keyviz keeps no copies of histories yet; bring it to that of this node"
+    )]
     NoCopies,
     /// It is of a version without hot keys.
     #[error("its version of keyviz does not know hot keys yet; bring it to that of this node")]

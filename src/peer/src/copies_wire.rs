@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tonic::{Code, Request, Status};
 
+use keyviz_core::copies::{CopyPush, HeldCopy, Inventory, Taken};
 use keyviz_core::history::ColumnId;
-use keyviz_core::history::copies::{CopyPush, HeldCopy, Inventory, Taken};
 use keyviz_core::{Incarnation, NodeId};
 use keyviz_proto as proto;
 

@@ -1,6 +1,6 @@
 //! Hot keys, between the types of [`keyviz_core`] and the wire.
 
-use keyviz_core::history::copies::MAX_NODES;
+use keyviz_core::copies::MAX_NODES;
 use keyviz_core::hotkeys::{HotKey, HotKeysPart, HotKeysQuery, KeyBounds, MAX_POINTS, PART_KEYS};
 use keyviz_core::{KeyRange, NodeId, Window};
 use keyviz_fanout::{HotKeysAnswer, HotKeysRequest, NodeHotKeys, RoundError};

@@ -6,7 +6,7 @@
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use keyviz_core::history::copies::MAX_NODES;
+use keyviz_core::copies::MAX_NODES;
 use keyviz_core::query::{NodeTotals, RangeTotal};
 use keyviz_core::wire::CONTRIBUTION_VERSION;
 use keyviz_core::{Incarnation, KeyRange, NodeId};
@@ -204,7 +204,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use keyviz_core::history::copies::HeldCopy;
+    use keyviz_core::copies::HeldCopy;
 
     fn any_totals(packed: bool) -> impl Strategy<Value = NodeTotals> {
         let keys = proptest::collection::btree_set(proptest::collection::vec(0u8..3, 0..4), 0..40);

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use keyviz_core::history::copies::{
-    DEFAULT_COPIES, DEFAULT_COPIES_BYTES, MAX_COPIES, MIN_COPIES_BYTES,
-};
+use keyviz_core::copies::{DEFAULT_COPIES, DEFAULT_COPIES_BYTES, MAX_COPIES, MIN_COPIES_BYTES};
 use keyviz_core::history::{
     DEFAULT_HISTORY_BYTES, DEFAULT_HISTORY_COLUMNS, DEFAULT_STEP_MS, MAX_HISTORY_COLUMNS,
     MAX_STEP_MS, MIN_HISTORY_BYTES, MIN_STEP_MS,

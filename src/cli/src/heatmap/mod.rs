@@ -266,8 +266,7 @@ pub(super) fn header(matrix: &proto::Matrix, width: usize) -> Vec<String> {
         );
         lines.extend(text::wrap(&fact, width));
     }
-    let forgets =
-        |node: &&proto::NodeStatus| node.past_history && node.answered_by.is_empty();
+    let forgets = |node: &&proto::NodeStatus| node.past_history && node.answered_by.is_empty();
     for node in matrix.nodes.iter().filter(forgets) {
         let fact = format!(
             "node {} keeps nothing before {}: what it counted earlier is missing",

@@ -158,9 +158,7 @@ pub async fn run(args: BackupArgs) -> Result<(), CliError> {
                 text::inert(&json.file),
                 text::thousands(json.rows),
                 json.groups,
-                json.histories.len()
-                    + json.histories_kept.len()
-                    + json.histories_copied.len(),
+                json.histories.len() + json.histories_kept.len() + json.histories_copied.len(),
                 json.catalog_version,
                 text::short_bytes(json.bytes),
             )?;

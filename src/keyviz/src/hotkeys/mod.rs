@@ -35,11 +35,11 @@ pub(crate) mod recorder;
 pub(crate) mod summary;
 mod table;
 
+pub(crate) use answer::part;
 pub use answer::{
     DEFAULT_HOT_KEYS, HotKey, HotKeys, HotKeysPart, HotKeysQuery, KeyBounds, MAX_HOT_KEYS,
     MAX_POINTS, NodeBounds, PART_KEYS, PartError, hashed_name, merge,
 };
-pub(crate) use answer::part;
 pub use column::ColumnHotKeys;
 pub use summary::{NamedKey, Summary};
 

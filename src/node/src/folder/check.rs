@@ -4,7 +4,7 @@ use std::path::Path;
 
 use keyviz_catalog::AppliedCatalog;
 use keyviz_catalog_group::CatalogMachine;
-use keyviz_core::history::copies::damaged_records;
+use keyviz_core::copies::damaged_records;
 use keyviz_core::history::{Damaged, HistoryHandoff};
 use keyviz_core::{Archive, GroupId, NodeId};
 use keyviz_json::key_text;

@@ -5,7 +5,7 @@
 use std::io;
 use std::sync::Arc;
 
-use keyviz_core::history::copies::{CopyRecord, CopyStore};
+use keyviz_core::copies::{CopyRecord, CopyStore};
 use keyviz_fanout::LocalMatrix;
 use keyviz_raft::{SideRows, Storage};
 
@@ -77,10 +77,8 @@ pub(crate) fn keep(storage: &Storage, local: &LocalMatrix) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keyviz_core::history::copies::{Copies, CopyPush, Inventory, Outbox};
-    use keyviz_core::{
-        History, HistoryConfig, Incarnation, NodeId, Sampler, SamplerConfig,
-    };
+    use keyviz_core::copies::{Copies, CopyPush, Inventory, Outbox};
+    use keyviz_core::{History, HistoryConfig, Incarnation, NodeId, Sampler, SamplerConfig};
     use keyviz_fanout::Clock;
     use keyviz_raft::StorageOptions;
 

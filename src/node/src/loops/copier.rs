@@ -18,8 +18,8 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use keyviz_core::copies::{CopyPush, Outbox, Parcel, Taken, holders};
 use keyviz_core::history::Column;
-use keyviz_core::history::copies::{CopyPush, Outbox, Parcel, Taken, holders};
 use keyviz_core::{NodeId, Window};
 use keyviz_directory::{Directory, MembershipState};
 use keyviz_fanout::LocalMatrix;
@@ -162,9 +162,7 @@ impl Copier {
         let targets = holders(self.node, members.iter().copied(), self.copies);
         let mut sessions = self.sessions.lock().await;
         sessions.retain(|holder, _| targets.contains(holder));
-        let session = |holder: &NodeId| {
-            (*holder, Arc::clone(sessions.entry(*holder).or_default()))
-        };
+        let session = |holder: &NodeId| (*holder, Arc::clone(sessions.entry(*holder).or_default()));
         targets.iter().map(session).collect()
     }
 

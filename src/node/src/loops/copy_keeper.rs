@@ -7,10 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use keyviz_core::copies::{CopyPush, CopyRecord, HeldCopy, Inventory, Taken, fingerprint, holders};
 use keyviz_core::history::ColumnId;
-use keyviz_core::history::copies::{
-    CopyPush, CopyRecord, HeldCopy, Inventory, Taken, fingerprint, holders,
-};
 use keyviz_core::history::HistoryHandoff;
 use keyviz_core::{Archive, Incarnation, NodeId};
 use keyviz_peer::CopyCallError;
@@ -156,7 +154,8 @@ impl Keeper {
                 let other = there.get(id) != Some(print);
                 other && id.end_ms > theirs.forgotten_before_ms
             };
-            let missing: Vec<ColumnId> = own.iter().filter(|own| lacks(own)).map(|(id, _)| *id).collect();
+            let missing: Vec<ColumnId> =
+                own.iter().filter(|own| lacks(own)).map(|(id, _)| *id).collect();
             let told = self.summary(source);
             let behind = theirs.complete_to_ms < told.1;
             let mut parcels = missing.chunks(COLUMNS).rev().peekable();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
-use keyviz_core::history::copies::Copies;
+use keyviz_core::copies::Copies;
 use keyviz_fanout::LocalMatrix;
 use keyviz_raft::Storage;
 use keyviz_security::{self as security, Listener, Security};

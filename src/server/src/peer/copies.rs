@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use keyviz_core::history::copies::{CopyError, Taken};
+use keyviz_core::copies::{CopyError, Taken};
 use keyviz_directory::MembershipState;
 use keyviz_fanout::CopyAnswerError;
 use keyviz_peer::copies_wire::{inventory_to_wire, push_from_wire};
@@ -61,8 +61,7 @@ impl MatrixPeer {
 
     /// Checks that a sender is the member that it says, with the disk that the cluster knows.
     fn check_sender(&self, sender: Option<proto::CopySender>) -> Result<NodeId, Status> {
-        let sender =
-            sender.ok_or_else(|| Status::invalid_argument("columns without a sender"))?;
+        let sender = sender.ok_or_else(|| Status::invalid_argument("columns without a sender"))?;
         check_cluster(&self.directory, &sender.cluster_id)?;
         if self.directory.membership_state() == MembershipState::Refused {
             let reason = self.directory.refusal().as_str().to_owned();
@@ -129,10 +128,7 @@ mod tests {
         let refused = [
             (CopyError::Own(NodeId(1)), Code::FailedPrecondition),
             (CopyError::Step { theirs_ms: 1, ours_ms: 2 }, Code::FailedPrecondition),
-            (
-                CopyError::Stale { node: NodeId(2), theirs: 1, known: 2 },
-                Code::FailedPrecondition,
-            ),
+            (CopyError::Stale { node: NodeId(2), theirs: 1, known: 2 }, Code::FailedPrecondition),
             (CopyError::Unborn { found: 3, latest: 2 }, Code::InvalidArgument),
             (CopyError::Future { start_ms: 9, now_ms: 1 }, Code::InvalidArgument),
             (CopyError::TooLarge { bytes: 9, limit: 1 }, Code::ResourceExhausted),

@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::super::archive::{Archive, chunk_key, column_key, column_of, hot_keys_key};
-use super::super::codec::{self, RecordError};
-use super::super::column::{Column, ColumnId};
-use super::super::config::{MAX_STEP_MS, MAX_TIME_MS};
-use super::super::open::AxisInterner;
-use super::super::slots::Chunk;
-use super::super::tiers::LAST_TIER_MS;
-use super::super::view::{Answering, Holdings};
-use super::super::window::Window;
-use super::model::{CopyError, CopyPush, CopyRecord, CopyStore, HeldCopy, Inventory, Taken};
+use super::messages::{CopyError, CopyPush, CopyRecord, CopyStore, HeldCopy, Inventory, Taken};
 use super::summary::Summary;
+use crate::history::archive::{Archive, chunk_key, column_key, column_of, hot_keys_key};
+use crate::history::codec::{self, RecordError};
+use crate::history::column::{Column, ColumnId};
+use crate::history::config::{MAX_STEP_MS, MAX_TIME_MS};
+use crate::history::open::AxisInterner;
+use crate::history::slots::Chunk;
+use crate::history::tiers::LAST_TIER_MS;
+use crate::history::view::{Answering, Holdings};
+use crate::history::window::Window;
 use keyviz_types::{Incarnation, NodeId};
 
 /// A column that begins this much later than now is refused: the clock of who counted is wrong.
@@ -297,18 +297,16 @@ impl Copy {
         for (key, value) in records {
             match key.first() {
                 Some(&codec::CHUNK) => {}
-                Some(&codec::COLUMN) => {
-                    match self.decode(value, &mut chunks, store, interner) {
-                        Ok(column) if column_key(column.id()) == *key => {
-                            columns.insert(column.id(), column);
-                        }
-                        Ok(_) => return Err(damaged(RecordError::Malformed)),
-                        Err(CopyError::Damaged {
-                            error: RecordError::MissingChunk { .. }, ..
-                        }) => missing = true,
-                        Err(error) => return Err(error),
+                Some(&codec::COLUMN) => match self.decode(value, &mut chunks, store, interner) {
+                    Ok(column) if column_key(column.id()) == *key => {
+                        columns.insert(column.id(), column);
                     }
-                }
+                    Ok(_) => return Err(damaged(RecordError::Malformed)),
+                    Err(CopyError::Damaged { error: RecordError::MissingChunk { .. }, .. }) => {
+                        missing = true
+                    }
+                    Err(error) => return Err(error),
+                },
                 Some(&codec::HOT_KEYS) => {
                     let (id, parts) = codec::decode_hot_keys(value).map_err(damaged)?;
                     match columns.get_mut(&id) {
@@ -343,8 +341,7 @@ impl Copy {
             if let Some(chunk) = known.get(&digest) {
                 chunks.insert(digest, Arc::clone(chunk));
             } else if self.archive.has_chunk(digest)
-                && let Some(record) =
-                    store.get(&[prefix(self.node), chunk_key(digest)].concat())?
+                && let Some(record) = store.get(&[prefix(self.node), chunk_key(digest)].concat())?
                 && let Ok(chunk) = codec::decode_chunk(&record)
             {
                 chunks.insert(digest, Arc::new(chunk));
@@ -378,10 +375,8 @@ impl Copy {
         interner: &AxisInterner,
     ) -> io::Result<Option<Arc<Column>>> {
         let record = store.get(&[prefix(self.node), column_key(id)].concat())?;
-        let read = record.ok_or(CopyError::Damaged {
-            node: self.node,
-            error: RecordError::Short { bytes: 0 },
-        });
+        let read = record
+            .ok_or(CopyError::Damaged { node: self.node, error: RecordError::Short { bytes: 0 } });
         let read = read.and_then(|record| self.decode(&record, chunks, store, interner));
         let mut column = match read {
             Ok(column) if column.id() == id => column,
@@ -408,12 +403,7 @@ impl Copy {
 }
 
 /// Checks that a column may come from this node now.
-fn check(
-    column: &Column,
-    latest: Incarnation,
-    step_ms: u64,
-    now_ms: u64,
-) -> Result<(), CopyError> {
+fn check(column: &Column, latest: Incarnation, step_ms: u64, now_ms: u64) -> Result<(), CopyError> {
     let id = column.id();
     let length_ms = id.end_ms - id.start_ms;
     let whole = id.start_ms.is_multiple_of(step_ms) && id.end_ms.is_multiple_of(step_ms);

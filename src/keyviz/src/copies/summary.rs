@@ -32,8 +32,7 @@ impl Summary {
     /// Version u8, four numbers u64 BE (the last 0: it is a member), CRC-32 of all before u32 LE.
     pub fn encode(&self) -> Vec<u8> {
         let left_ms = self.left_ms.unwrap_or(0);
-        let numbers =
-            [self.incarnation.0, self.complete_to_ms, self.forgotten_before_ms, left_ms];
+        let numbers = [self.incarnation.0, self.complete_to_ms, self.forgotten_before_ms, left_ms];
         let mut record = vec![VERSION];
         numbers.iter().for_each(|number| record.extend(number.to_be_bytes()));
         let checksum = crc32fast::hash(&record);

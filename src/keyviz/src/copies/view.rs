@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::super::column::{Column, ColumnId};
-use super::super::view::Answering;
 use super::summary::Summary;
+use crate::history::column::{Column, ColumnId};
+use crate::history::view::Answering;
 use crate::hotkeys::{HotKeysPart, HotKeysQuery, part};
 use crate::query::axis::{ColumnPlan, RowAxis};
 use crate::query::column_set::ColumnSet;
@@ -45,13 +45,13 @@ impl CopyView {
         (told || gone) && !self.lost.iter().any(overlaps)
     }
 
-    /// As [`HistoryView::totals`](super::super::HistoryView::totals); `None` once it is no longer
+    /// As [`HistoryView::totals`](crate::history::HistoryView::totals); `None` once it is no longer
     /// `wanted`.
     pub fn totals(&self, query: &Query, wanted: &dyn Fn() -> bool) -> Option<NodeTotals> {
         totals(&self.answering, &self.columns, query, wanted)
     }
 
-    /// As [`HistoryView::columns`](super::super::HistoryView::columns), with the columns that may
+    /// As [`HistoryView::columns`](crate::history::HistoryView::columns), with the columns that may
     /// lack counts; `None` once it is no longer `wanted`.
     pub fn columns(
         &self,
@@ -60,20 +60,15 @@ impl CopyView {
         plan: &ColumnPlan,
         wanted: &dyn Fn() -> bool,
     ) -> Option<NodeColumns> {
-        let counted =
-            summing::columns(&self.answering, &self.columns, query, rows, plan, wanted)?;
+        let counted = summing::columns(&self.answering, &self.columns, query, rows, plan, wanted)?;
         let lacking = (0..).zip(plan.columns());
         let lacking = lacking.filter(|(_, span)| !self.has_all_of(span.start_ms, span.end_ms));
         let incomplete: ColumnSet = lacking.map(|(index, _)| index).collect();
         Some(NodeColumns { held_by: self.holder, incomplete, ..counted })
     }
 
-    /// As [`HistoryView::hot_keys`](super::super::HistoryView::hot_keys).
-    pub fn hot_keys(
-        &self,
-        query: &HotKeysQuery,
-        wanted: &dyn Fn() -> bool,
-    ) -> Option<HotKeysPart> {
+    /// As [`HistoryView::hot_keys`](crate::history::HistoryView::hot_keys).
+    pub fn hot_keys(&self, query: &HotKeysQuery, wanted: &dyn Fn() -> bool) -> Option<HotKeysPart> {
         let counted = part(&self.answering, &self.columns, query, wanted)?;
         let all = self.has_all_of(query.window.from_ms, query.window.to_ms);
         let partial = counted.partial || !all;

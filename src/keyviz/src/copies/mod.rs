@@ -22,7 +22,7 @@
 //!
 //! A copy is the same columns under the same (node, incarnation, column), so the merge counts one of
 //! them, whoever answers. A column that comes again takes the place of the one before; a life that
-//! it lacks, or of which it has less, stays as it was ([`Column::keep_more_of`]), so that a node
+//! it lacks, or of which it has less, stays as it was (`Column::keep_more_of`), so that a node
 //! that lost its own history takes nothing from its copies.
 //!
 //! # Locking
@@ -31,7 +31,7 @@
 //! requests takes it.
 
 mod copy;
-mod model;
+mod messages;
 mod outbox;
 mod placement;
 mod summary;
@@ -44,19 +44,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::archive::Archive;
-use super::codec::RecordError;
-use super::column::{Column, ColumnId};
-use super::open::AxisInterner;
-use super::window::Window;
+use crate::history::archive::Archive;
+use crate::history::codec::RecordError;
+use crate::history::column::{Column, ColumnId};
+use crate::history::open::AxisInterner;
+use crate::history::window::Window;
 use copy::{Copy, prefix, split_key};
 use keyviz_types::NodeId;
 use view::Cache;
 
 pub use copy::fingerprint;
-pub use model::{
-    CopyError, CopyPush, CopyRecord, CopyStore, HeldCopy, Inventory, Taken,
-};
+pub use messages::{CopyError, CopyPush, CopyRecord, CopyStore, HeldCopy, Inventory, Taken};
 pub use outbox::{Outbox, Parcel};
 pub use placement::holders;
 pub use view::CopyView;
@@ -197,13 +195,13 @@ impl Copies {
             let fresh = || Arc::new(Mutex::new(Copy::new(node, generation)));
             Arc::clone(copies.entry(node).or_insert_with(fresh))
         };
-        let ids: Vec<ColumnId> = push.records.iter().filter_map(|(key, _)| column_id(key)).collect();
+        let ids: Vec<ColumnId> =
+            push.records.iter().filter_map(|(key, _)| column_id(key)).collect();
         let removed = push.removed.clone();
         let (taken, lost) = {
             let mut copy = copy.lock();
             let before = copy.lost.len();
-            let taken =
-                copy.take(push, self.step_ms, now_ms, &*shelf.store, &self.interner);
+            let taken = copy.take(push, self.step_ms, now_ms, &*shelf.store, &self.interner);
             (taken, copy.lost.len().saturating_sub(before))
         };
         self.damaged.fetch_add(lost as u64, Ordering::Relaxed);
@@ -296,11 +294,7 @@ impl Copies {
     }
 
     /// The records of some columns of a copy, newest first, for another holder.
-    pub fn records(
-        &self,
-        node: NodeId,
-        ids: &[ColumnId],
-    ) -> Result<Vec<CopyRecord>, CopyError> {
+    pub fn records(&self, node: NodeId, ids: &[ColumnId]) -> Result<Vec<CopyRecord>, CopyError> {
         let Some((shelf, copy)) = self.copy(node) else { return Ok(Vec::new()) };
         let (mut archive, mut records) = (Archive::default(), Vec::new());
         let mut chunks = HashMap::new();
@@ -328,7 +322,7 @@ impl Copies {
                 records.insert(rest, value);
             }
         }
-        let summary = super::handoff::HistoryHandoff::summary(
+        let summary = crate::history::HistoryHandoff::summary(
             copy.summary.incarnation,
             copy.summary.forgotten_before_ms,
         );
@@ -390,7 +384,7 @@ pub fn damaged_records<K: AsRef<[u8]>, V: AsRef<[u8]>>(
 }
 
 fn column_id(key: &[u8]) -> Option<ColumnId> {
-    super::archive::column_of(key)
+    crate::history::archive::column_of(key)
 }
 
 #[cfg(test)]

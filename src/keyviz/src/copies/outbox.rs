@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use super::super::archive::{chunk_key, column_key, hot_keys_key};
-use super::super::codec;
-use super::super::column::{Column, ColumnId};
 use super::copy::fingerprint;
-use super::model::{CopyRecord, Inventory};
+use super::messages::{CopyRecord, Inventory};
+use crate::history::archive::{chunk_key, column_key, hot_keys_key};
+use crate::history::codec;
+use crate::history::column::{Column, ColumnId};
 
 /// What is on its way to one holder.
 #[derive(Debug)]
@@ -72,11 +72,8 @@ impl Outbox {
         let same = |column: &&Arc<Column>| {
             there.get(&column.id()).is_some_and(|print| *print == fingerprint(column))
         };
-        let sent: BTreeMap<ColumnId, Arc<Column>> = columns
-            .iter()
-            .filter(same)
-            .map(|column| (column.id(), Arc::clone(column)))
-            .collect();
+        let sent: BTreeMap<ColumnId, Arc<Column>> =
+            columns.iter().filter(same).map(|column| (column.id(), Arc::clone(column))).collect();
         let own: BTreeSet<ColumnId> = columns.iter().map(|column| column.id()).collect();
         Outbox {
             generation: inventory.generation,
@@ -106,9 +103,8 @@ impl Outbox {
         let is_sent = |column: &Arc<Column>| {
             self.sent.get(&column.id()).is_some_and(|sent| Arc::ptr_eq(sent, column))
         };
-        let wanted = |column: &&Arc<Column>| {
-            column.end_ms() > self.dropped_before_ms && !is_sent(column)
-        };
+        let wanted =
+            |column: &&Arc<Column>| column.end_ms() > self.dropped_before_ms && !is_sent(column);
         for column in columns.iter().rev().filter(wanted) {
             if parcel.bytes >= bytes {
                 break;

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::super::codec::RecordError;
-use super::super::column::ColumnId;
+use crate::history::codec::RecordError;
+use crate::history::column::ColumnId;
 use keyviz_types::{Incarnation, NodeId};
 
 /// Key and value of a record.

@@ -33,7 +33,8 @@ fn layout() -> Arc<Layout> {
 /// Some 60 operations of each route in a minute, half of them reads.
 fn harvest(layout: &Arc<Layout>, seed: &mut u64, share: u64) -> Harvest {
     let mut next = || {
-        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *seed =
+            seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (*seed >> 33) % (60 / share).max(1)
     };
     let cells = (0..ROUTES as u32).map(|slot| {

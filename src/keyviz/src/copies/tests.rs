@@ -232,9 +232,11 @@ fn ask(origin: Option<&Origin>, holders: &[&Holder], window: Window) -> Matrix {
         .iter()
         .map(|view| view.columns(&query, &rows.axis(), &columns, &always).expect("wanted"))
         .collect();
-    parts.extend(origin.map(|origin| {
-        origin.history.columns(&query, &rows.axis(), &columns, Harvest::default())
-    }));
+    parts.extend(
+        origin.map(|origin| {
+            origin.history.columns(&query, &rows.axis(), &columns, Harvest::default())
+        }),
+    );
     let ok = origin.is_some();
     let status = NodeStatus { node: Some(ORIGIN), ok, ..NodeStatus::default() };
     merge(rows, columns, &query, parts, vec![status])
@@ -568,10 +570,7 @@ fn bounds_bad_copies_are_refused_in_words_and_change_nothing() {
     let records = sound.records.iter().filter(|record| chunkless(record)).cloned().collect();
     let empty = Holder::new(2, 1 << 30);
     let lacking = CopyPush { records, ..sound.clone() };
-    assert_eq!(
-        empty.copies.take(lacking, origin.now_ms).expect("no fault"),
-        Taken::MissingChunks
-    );
+    assert_eq!(empty.copies.take(lacking, origin.now_ms).expect("no fault"), Taken::MissingChunks);
     assert!(empty.store.records.lock().is_empty());
     assert_eq!(*holder.store.records.lock(), before, "nothing of it was stored");
     assert!(holder.copies.is_open());

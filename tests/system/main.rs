@@ -7,6 +7,7 @@
 //! cargo test --test system lost_disk::
 //! ```
 
+mod alerts;
 mod anywhere;
 mod backup;
 mod bad_input;
@@ -23,10 +24,12 @@ mod findings;
 mod full_disk;
 mod hot_keys;
 mod hot_ledger;
+mod large;
 mod leaders;
 #[cfg(target_os = "linux")]
 mod limits;
 mod load;
+mod loads;
 mod lost_disk;
 mod measured;
 mod members;
@@ -37,6 +40,7 @@ mod moved;
 mod moves;
 mod moves_killed;
 mod moves_mixed;
+mod python;
 mod readiness;
 mod replaced;
 mod request_ids;

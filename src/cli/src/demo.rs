@@ -17,7 +17,9 @@ use super::flags::values::{self, Address};
 use super::load::{
     DEFAULT_VALUE_BYTES, LoadOptions, Pattern, PatternOptions, Workload, split_keys,
 };
-use super::serve::{self, Bootstrap, DEFAULT_REPLICATION, MAX_REPLICATION, ServeOptions, Start};
+use super::serve::{
+    self, Bootstrap, DEFAULT_REPLICATION, LogFormat, MAX_REPLICATION, ServeOptions, Start,
+};
 use keyviz_raft::GroupOptions;
 use keyviz_security::SecurityConfig;
 
@@ -188,6 +190,8 @@ impl DemoOptions {
             verify_bytes_per_s: 0,
             replace_after: Duration::ZERO,
             log: LOG.into(),
+            log_format: LogFormat::Text,
+            alerts: Default::default(),
         };
         (1..=self.nodes).map(node).collect()
     }

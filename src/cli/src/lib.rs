@@ -4,6 +4,7 @@
 //! closes the pipe, the command ends without a message.
 
 mod about;
+mod alerts;
 mod client;
 mod cluster;
 mod data;
@@ -23,6 +24,7 @@ mod routes;
 mod running;
 mod serve;
 mod terminal;
+mod top;
 mod why;
 
 use std::io;
@@ -98,6 +100,10 @@ enum Command {
     Why(why::WhyArgs),
     /// Show the keys with the most reads or writes, of any past time and key range
     Hot(heat::hot::HotArgs),
+    /// Show the hottest ranges or routes, refreshed in place
+    Top(top::TopArgs),
+    /// Check rules of alerts
+    Alerts(alerts::AlertsArgs),
     /// Show and change members, groups and leaders
     Cluster(cluster::ClusterArgs),
     /// Write the whole cluster into a file: data, routes and heatmap history
@@ -158,6 +164,9 @@ pub enum CliError {
     /// A batch file is malformed or cannot be read.
     #[error(transparent)]
     Batch(#[from] data::batch::BatchError),
+    /// Rules of alerts cannot be used.
+    #[error(transparent)]
+    Rules(#[from] alerts::BadRules),
     /// Manual pages or completions could not be written.
     #[error("cannot write the manual pages to {}: {source}", .folder.display())]
     Man {
@@ -326,7 +335,7 @@ fn exit_of(ran: Result<(), CliError>) -> ExitCode {
 }
 
 /// Flags that accept any text; a value that begins with a hyphen is taken for the next flag.
-const FREE_TEXT: [&str; 21] = [
+const FREE_TEXT: [&str; 26] = [
     "accept_loss",
     "expect",
     "expect_file",
@@ -347,6 +356,11 @@ const FREE_TEXT: [&str; 21] = [
     "tls_key",
     "token_file",
     "admin_token_file",
+    "operator_token_file",
+    "viewer_token_file",
+    "store_token_file",
+    "alert_rules",
+    "alert_webhook",
     "cluster_secret_file",
 ];
 
@@ -417,6 +431,8 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Heat(args) => one_thread()?.block_on(heat::run(args, color)),
         Command::Why(args) => one_thread()?.block_on(why::run(args)),
         Command::Hot(args) => one_thread()?.block_on(heat::hot::run(args)),
+        Command::Top(args) => one_thread()?.block_on(top::run(args)),
+        Command::Alerts(args) => alerts::run(args),
         Command::Cluster(args) => one_thread()?.block_on(cluster::run(args)),
         Command::Backup(args) => {
             limits::keep_files_private();

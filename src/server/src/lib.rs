@@ -1,5 +1,8 @@
 //! The edge: gRPC and HTTP. Protobuf and JSON stop here; below are the types of each layer.
 
+pub mod alerts;
+mod audit;
+mod calls;
 mod gate;
 mod grpc;
 mod health;

@@ -22,6 +22,7 @@ use keyviz_json::FindingsJson;
 use keyviz_proto as proto;
 use keyviz_proto::key_viz_client::KeyVizClient;
 use keyviz_types::KeyRange;
+pub(crate) use page::line;
 
 /// Between the first key and the end of a range.
 const TO: &str = "..";
@@ -127,7 +128,7 @@ pub async fn run(args: WhyArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn ask(
+pub(crate) async fn ask(
     client: &Client,
     request: &proto::GetFindingsRequest,
 ) -> Result<proto::Findings, CliError> {

@@ -1,5 +1,7 @@
 //! The `Cluster` service, and the status of this node.
 
+mod capabilities;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,8 @@ use keyviz_raft::{Fault, Group, Groups, Member, NotServed, Storage};
 use keyviz_security::Security;
 use keyviz_types::{DiskId, GroupId, NodeId};
 
+use crate::alerts::AlertService;
+use crate::audit;
 use crate::grpc::route_status::change_status;
 use crate::loops::LoopHealth;
 use crate::peer::checks::{check_cluster, not_leader};
@@ -39,6 +43,7 @@ pub(crate) struct ClusterService {
     pub(crate) started: Instant,
     pub(crate) timeout: Duration,
     pub(crate) loops: Arc<LoopHealth>,
+    pub(crate) alerts: Arc<AlertService>,
 }
 
 /// Why a node cannot serve.
@@ -262,11 +267,20 @@ impl proto::cluster_server::Cluster for SharedCluster {
         self.0.status().await.map(Response::new)
     }
 
+    async fn get_capabilities(
+        &self,
+        _request: Request<proto::GetCapabilitiesRequest>,
+    ) -> Result<Response<proto::Capabilities>, Status> {
+        Ok(Response::new(self.0.capabilities().await))
+    }
+
     async fn add_node(
         &self,
         request: Request<proto::AddNodeRequest>,
     ) -> Result<Response<proto::AddNodeResponse>, Status> {
-        self.0.add_node(request.into_inner()).await?;
+        let add = request.into_inner();
+        audit::note(format_args!("add node {} at {:?}", add.id, add.address));
+        self.0.add_node(add).await?;
         let cluster_id = self.0.directory.cluster_id().as_str().to_owned();
         Ok(Response::new(proto::AddNodeResponse { cluster_id }))
     }
@@ -275,7 +289,9 @@ impl proto::cluster_server::Cluster for SharedCluster {
         &self,
         request: Request<proto::RemoveNodeRequest>,
     ) -> Result<Response<proto::RemoveNodeResponse>, Status> {
-        let gone = self.0.leave(request.into_inner().id).await?;
+        let id = request.into_inner().id;
+        audit::note(format_args!("remove node {id}"));
+        let gone = self.0.leave(id).await?;
         Ok(Response::new(proto::RemoveNodeResponse { gone }))
     }
 
@@ -284,6 +300,8 @@ impl proto::cluster_server::Cluster for SharedCluster {
         request: Request<proto::TransferLeaderRequest>,
     ) -> Result<Response<proto::TransferLeaderResponse>, Status> {
         let transfer = request.into_inner();
+        let (group, to) = (transfer.group_id, transfer.to);
+        audit::note(format_args!("transfer the leader of group {group} to node {to}"));
         let term = self.0.transfer(GroupId(transfer.group_id), NodeId(transfer.to)).await?;
         Ok(Response::new(proto::TransferLeaderResponse { leader: transfer.to, term }))
     }
@@ -318,6 +336,16 @@ impl proto::cluster_peer_server::ClusterPeer for SharedCluster {
             Err(leader) => Outcome::NotLeader(not_leader(leader)),
         };
         Ok(Response::new(proto::AdvanceResponse { outcome: Some(outcome) }))
+    }
+
+    async fn note_alerts(
+        &self,
+        request: Request<proto::NoteAlertsRequest>,
+    ) -> Result<Response<proto::NoteAlertsResponse>, Status> {
+        let note = request.into_inner();
+        check_cluster(&self.0.directory, &note.cluster_id)?;
+        self.0.alerts.note(note);
+        Ok(Response::new(proto::NoteAlertsResponse {}))
     }
 
     async fn node_status(

@@ -1,5 +1,6 @@
 //! `/metrics`: read from the parts at each scrape, so that counting costs them nothing extra.
 
+mod alerts;
 mod copies;
 mod edge;
 mod gauges;
@@ -78,6 +79,7 @@ impl Collector for Parts {
         moves::phases(&self.0.catalog.moves(), &mut page.0)?;
         verify::encode(&self.0.verification.totals(), &mut page.0)?;
         loops(&self.0.loops, &mut page.0)?;
+        alerts::encode(&self.0.alerts, &mut page)?;
         edge::encode(&self.0, &mut page)
     }
 }

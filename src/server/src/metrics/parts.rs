@@ -10,6 +10,7 @@ use keyviz_raft::{Groups, Storage};
 use keyviz_security::Security;
 
 use super::requests::Requests;
+use crate::alerts::AlertService;
 use crate::gate::Gate;
 use crate::loops::LoopHealth;
 use crate::verify::Verification;
@@ -29,4 +30,5 @@ pub(crate) struct MetricsParts {
     pub(crate) security: Security,
     pub(crate) gate: Option<Arc<Gate>>,
     pub(crate) started: SystemTime,
+    pub(crate) alerts: Arc<AlertService>,
 }

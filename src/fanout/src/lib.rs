@@ -18,6 +18,7 @@ mod cluster_tests;
 mod copies;
 #[cfg(test)]
 mod copies_tests;
+mod copy_stats;
 mod feed;
 mod findings;
 mod handoffs;
@@ -33,7 +34,8 @@ mod top;
 mod work;
 
 pub use cluster::{DEFAULT_DEADLINE, Fanout, FanoutCounters};
-pub use copies::{CopyAnswerError, CopyStats};
+pub use copies::CopyAnswerError;
+pub use copy_stats::CopyStats;
 pub use feed::{ColumnsUpdate, FeedError, Feeds, MAX_FEEDS, MAX_SUBSCRIBERS, Subscription};
 pub use findings::{
     Findings, FindingsAnswer, FindingsError, FindingsRequest, MAX_FINDINGS, Served,

@@ -19,7 +19,7 @@ use keyviz_core::sampler::Harvest;
 use keyviz_core::wire::NodeColumns;
 use keyviz_core::{Archive, Flushed, History, Incarnation, NodeId, Query, Sampler, Window};
 
-use super::copies::CopyStats;
+use super::copy_stats::CopyStats;
 use super::work::{Asker, Work, WorkError};
 
 /// Records of a store, by key.

@@ -159,7 +159,8 @@ impl App {
     }
 
     fn stop(&mut self) {
-        let tasks = [&mut self.stream, &mut self.asking, &mut self.asking_hot, &mut self.asking_found];
+        let tasks =
+            [&mut self.stream, &mut self.asking, &mut self.asking_hot, &mut self.asking_found];
         for task in tasks.into_iter().filter_map(Option::take) {
             task.abort();
         }

@@ -388,6 +388,8 @@ fn column_id(key: &[u8]) -> Option<ColumnId> {
 }
 
 #[cfg(test)]
+mod bounds_tests;
+#[cfg(test)]
 mod cost_tests;
 #[cfg(test)]
 mod tests;

@@ -14,16 +14,16 @@ use crate::query::*;
 use crate::sampler::*;
 use crate::*;
 
-const STEP: u64 = 60_000;
-const NOW: u64 = 480_000 * 3_600_000;
-const ORIGIN: NodeId = NodeId(3);
-const ALL: Window = Window { from_ms: 0, to_ms: u64::MAX };
+pub(super) const STEP: u64 = 60_000;
+pub(super) const NOW: u64 = 480_000 * 3_600_000;
+pub(super) const ORIGIN: NodeId = NodeId(3);
+pub(super) const ALL: Window = Window { from_ms: 0, to_ms: u64::MAX };
 
 /// A store in memory, which may fail.
 #[derive(Default)]
 pub(super) struct Memory {
-    records: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
-    fails: Mutex<bool>,
+    pub records: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
+    pub fails: Mutex<bool>,
 }
 
 impl CopyStore for Memory {
@@ -47,39 +47,39 @@ impl CopyStore for Memory {
     }
 }
 
-struct Holder {
-    copies: Copies,
-    store: Arc<Memory>,
-    outbox: Option<Outbox>,
+pub(super) struct Holder {
+    pub copies: Copies,
+    pub store: Arc<Memory>,
+    pub outbox: Option<Outbox>,
 }
 
 impl Holder {
-    fn new(node: u64, bytes: usize) -> Self {
+    pub fn new(node: u64, bytes: usize) -> Self {
         let copies = Copies::new(NodeId(node), STEP, bytes, node);
         let store = Arc::new(Memory::default());
         copies.open(Arc::clone(&store) as _).expect("memory works");
         Holder { copies, store, outbox: None }
     }
 
-    fn restart(&mut self) -> u64 {
+    pub fn restart(&mut self) -> u64 {
         self.copies.close();
         self.copies.open(Arc::clone(&self.store) as _).expect("memory works")
     }
 }
 
 /// The node that counts.
-struct Origin {
-    history: History,
-    now_ms: u64,
+pub(super) struct Origin {
+    pub history: History,
+    pub now_ms: u64,
     pending: u64,
-    flushed_ms: u64,
+    pub flushed_ms: u64,
     archive: Archive,
     stored: BTreeMap<Vec<u8>, Vec<u8>>,
     /// When, and how many.
     counted: Vec<(u64, u64)>,
 }
 
-fn config() -> HistoryConfig {
+pub(super) fn config() -> HistoryConfig {
     HistoryConfig { step_ms: STEP, columns: 4, ..HistoryConfig::default() }
 }
 
@@ -105,7 +105,7 @@ fn writes(count: u64) -> Harvest {
 }
 
 impl Origin {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Origin {
             history: History::new(config(), ORIGIN, Incarnation(1), NOW).expect("valid"),
             now_ms: NOW,
@@ -117,12 +117,12 @@ impl Origin {
         }
     }
 
-    fn count(&mut self, count: u64) {
+    pub fn count(&mut self, count: u64) {
         self.pending += count;
         self.counted.push((self.now_ms, count));
     }
 
-    fn flush(&mut self) {
+    pub fn flush(&mut self) {
         let flushed = self.history.add(self.now_ms, writes(std::mem::take(&mut self.pending)));
         self.flushed_ms = self.now_ms;
         self.keep(&flushed);
@@ -137,7 +137,7 @@ impl Origin {
     }
 
     /// Flushed at each boundary, as nodes do.
-    fn pass(&mut self, ms: u64) {
+    pub fn pass(&mut self, ms: u64) {
         let until = self.now_ms + ms;
         while self.now_ms / STEP < until / STEP {
             self.now_ms = (self.now_ms / STEP + 1) * STEP;
@@ -147,7 +147,7 @@ impl Origin {
     }
 
     /// Killed, and started again; without what it stored if that is gone.
-    fn restart(&mut self, forgets: bool) {
+    pub fn restart(&mut self, forgets: bool) {
         let life = Incarnation(self.history.incarnation().0 + 1);
         self.pending = 0;
         self.history = History::new(config(), ORIGIN, life, self.now_ms).expect("valid");
@@ -165,7 +165,7 @@ impl Origin {
     }
 
     /// Sends to a holder what it lacks, at most so many pushes.
-    fn send(&self, holder: &mut Holder, most: usize) {
+    pub fn send(&self, holder: &mut Holder, most: usize) {
         let Holder { copies, outbox, .. } = holder;
         let closed = self.history.inspect(ALL);
         let open = self.history.checkpoint();
@@ -192,7 +192,7 @@ impl Origin {
         *outbox = Some(out);
     }
 
-    fn push(&self, parcel: &Parcel, complete_to_ms: Option<u64>) -> CopyPush {
+    pub fn push(&self, parcel: &Parcel, complete_to_ms: Option<u64>) -> CopyPush {
         CopyPush {
             node: ORIGIN,
             incarnation: self.history.incarnation(),
@@ -207,7 +207,7 @@ impl Origin {
 }
 
 /// The matrix of a window from the node itself and from holders.
-fn ask(origin: Option<&Origin>, holders: &[&Holder], window: Window) -> Matrix {
+pub(super) fn ask(origin: Option<&Origin>, holders: &[&Holder], window: Window) -> Matrix {
     let query = Query { window, range: KeyRange::all(), series: Series::Writes, role: None };
     let always = || true;
     let views: Vec<CopyView> = holders
@@ -393,7 +393,7 @@ proptest! {
 }
 
 /// A node with a quarter of an hour of counts, and a holder that has all of them.
-fn copied() -> (Origin, Holder) {
+pub(super) fn copied() -> (Origin, Holder) {
     let (mut origin, mut holder) = (Origin::new(), Holder::new(1, 1 << 30));
     for minute in 0..15 {
         origin.count(minute + 1);
@@ -481,107 +481,4 @@ fn honest_partiality_damaged_records_are_skipped_counted_and_fetched_again() {
     origin.send(&mut holder, 1_000);
     assert_eq!(total(&holder), (120, false));
     assert_ne!(holder.store.records.lock()[&key], b"KVc".to_vec());
-}
-
-#[test]
-fn no_harm_a_store_that_fails_holds_nothing_until_it_is_opened_again() {
-    let (mut origin, holder) = copied();
-    *holder.store.fails.lock() = true;
-    origin.count(1);
-    origin.flush();
-    let outbox = Outbox::new(&holder.copies.inventory(ORIGIN).expect("open"), &[]);
-    let push = origin.push(&outbox.open(&origin.history.checkpoint()), None);
-    assert!(matches!(holder.copies.take(push.clone(), origin.now_ms), Err(CopyError::Store(_))));
-    assert!(!holder.copies.is_open() && holder.copies.held().is_empty());
-    assert!(matches!(
-        holder.copies.take(push.clone(), origin.now_ms),
-        Err(CopyError::Closed { .. })
-    ));
-    *holder.store.fails.lock() = false;
-    holder.copies.open(Arc::clone(&holder.store) as _).expect("memory works");
-    holder.copies.take(push, origin.now_ms).expect("it works again");
-}
-
-#[test]
-fn bounds_copies_have_a_budget_and_the_oldest_columns_go_first() {
-    let mut origin = Origin::new();
-    let mut holder = Holder::new(1, 20_000);
-    for _ in 0..150 {
-        origin.count(5);
-        origin.pass(STEP * 60);
-        origin.send(&mut holder, 1_000);
-        assert!(holder.copies.bytes_held() <= 20_000, "{}", holder.copies.bytes_held());
-    }
-    let held = holder.copies.held()[0];
-    assert!(held.forgotten_before_ms > NOW);
-    assert_eq!(held.complete_to_ms, origin.flushed_ms);
-    let old = ask(None, &[&holder], Window { from_ms: NOW, to_ms: NOW + 60 * STEP });
-    assert!(old.rows.iter().all(|row| !row.partial.is_empty()), "what is gone is told");
-    // What was dropped is not sent again.
-    holder.outbox = None;
-    origin.send(&mut holder, 1_000);
-    assert!(holder.copies.bytes_held() <= 20_000);
-}
-
-#[test]
-fn bounds_bad_copies_are_refused_in_words_and_change_nothing() {
-    let (origin, holder) = copied();
-    let closed = origin.history.inspect(ALL);
-    let open = origin.history.checkpoint();
-    let fresh = Outbox::new(&Inventory::default(), &closed);
-    let parcel = fresh.next(&closed, open.id(), 0, usize::MAX).expect("all of it");
-    let sound = origin.push(&parcel, Some(origin.flushed_ms));
-    let before = holder.store.records.lock().clone();
-    let refused = |push: CopyPush| holder.copies.take(push, origin.now_ms).expect_err("refused");
-
-    let own = CopyPush { node: NodeId(1), ..sound.clone() };
-    assert!(matches!(refused(own), CopyError::Own(NodeId(1))));
-    let step = CopyPush { step_ms: 1_000, ..sound.clone() };
-    assert!(matches!(refused(step), CopyError::Step { theirs_ms: 1_000, ours_ms: STEP }));
-    let stale = CopyPush { incarnation: Incarnation(0), ..sound.clone() };
-    assert!(matches!(refused(stale), CopyError::Stale { theirs: 0, known: 1, .. }));
-    let early = holder.copies.take(sound.clone(), NOW - 3 * 24 * 3_600_000);
-    assert!(matches!(early, Err(CopyError::Future { .. })), "{early:?}");
-
-    // A column of a life that has not begun.
-    let mut later = Origin::new();
-    later.restart(false);
-    later.count(1);
-    later.pass(STEP);
-    let columns = later.history.inspect(ALL);
-    let parcel = fresh.next(&columns, open.id(), 0, usize::MAX).expect("all of it");
-    let unborn = CopyPush { incarnation: Incarnation(1), ..later.push(&parcel, None) };
-    assert!(matches!(refused(unborn), CopyError::Unborn { found: 2, latest: 1 }));
-
-    for at in 0..sound.records.len() {
-        let mut damaged = sound.clone();
-        *damaged.records[at].1.last_mut().expect("a record has bytes") ^= 1;
-        assert!(matches!(refused(damaged), CopyError::Damaged { .. }), "record {at}");
-        let mut misplaced = sound.clone();
-        misplaced.records[at].0 = b"x".to_vec();
-        assert!(matches!(refused(misplaced), CopyError::Damaged { .. }), "record {at}");
-    }
-    let long = vec![(b"x".to_vec(), vec![0; MAX_PUSH_BYTES])];
-    let large = CopyPush { records: long, ..sound.clone() };
-    assert!(matches!(refused(large), CopyError::TooLarge { .. }));
-
-    // Columns without their chunks are asked for again.
-    let chunkless = |(key, _): &CopyRecord| key[0] != b'a';
-    let records = sound.records.iter().filter(|record| chunkless(record)).cloned().collect();
-    let empty = Holder::new(2, 1 << 30);
-    let lacking = CopyPush { records, ..sound.clone() };
-    assert_eq!(empty.copies.take(lacking, origin.now_ms).expect("no fault"), Taken::MissingChunks);
-    assert!(empty.store.records.lock().is_empty());
-    assert_eq!(*holder.store.records.lock(), before, "nothing of it was stored");
-    assert!(holder.copies.is_open());
-    // A column of another step in the records of a sound push.
-    let odd = History::new(
-        HistoryConfig { step_ms: 1_000, ..config() },
-        ORIGIN,
-        Incarnation(1),
-        NOW + 1_000,
-    );
-    let odd = fresh.open(&odd.expect("valid").checkpoint());
-    assert!(matches!(refused(origin.push(&odd, None)), CopyError::Interval { .. }));
-    holder.copies.take(sound, origin.now_ms).expect("it is sound");
 }

@@ -319,7 +319,7 @@ function isShown(tab) {
 /** Makes the page show the state, and asks the node where the picture is of another query. */
 function apply() {
   document.documentElement.dataset.theme = theme();
-  at("main").dataset.tab = state.tab;
+  at("main").dataset.page = state.tab;
   for (const tab of all("[data-tab]")) {
     const chosen = tab.dataset.tab === state.tab;
     tab.setAttribute("aria-selected", String(chosen));

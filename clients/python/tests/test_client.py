@@ -60,9 +60,9 @@ class ClientTest(unittest.TestCase):
             command += ["--groups", "3", "--keyviz-step", "1s"]
             for keys in lists:
                 command += ["--split-at", keys]
-            log = open(f"{cls.folder.name}/log{id}", "w")
-            cls.nodes.append(subprocess.Popen(command, stderr=log, stdout=log))
-        cls.client = Client(cls.addresses)
+            with open(f"{cls.folder.name}/log{id}", "w") as log:
+                cls.nodes.append(subprocess.Popen(command, stderr=log, stdout=log))
+        cls.client = Client(cls.addresses, timeout=60)
         deadline = time.time() + 60
         while True:
             try:
@@ -91,7 +91,7 @@ class ClientTest(unittest.TestCase):
         self.assertIsNone(self.client.get(b"py/a"))
 
     def test_default_limits_read_all_routes_and_loads_that_equal_the_matrix(self):
-        for number in range(0, ROUTES, max(1, ROUTES // 200)):
+        for number in range(0, ROUTES, max(1, ROUTES // 20)):
             self.client.put(b"k%06d" % number, b"v" * 100)
         time.sleep(2.5)
         routes = self.client.routes()
@@ -106,7 +106,7 @@ class ClientTest(unittest.TestCase):
             total = loads.summary.total.writes
             self.assertEqual(sum(part.counts.writes for part in parts), total, by)
             self.assertEqual(total, matrix.total, by)
-        self.assertGreater(matrix.total, 100)
+        self.assertGreaterEqual(matrix.total, 20)
         top = self.client.top("writes", limit=5)
         self.assertEqual(len(top.ranges), 5)
 

@@ -41,7 +41,9 @@ def free_ports(count):
 class ClientTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.folder = tempfile.TemporaryDirectory()
+        cls.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        cls.nodes = []
+        cls.addClassCleanup(cls.stop)
         sys.path[:0] = [cls.folder.name, str(HERE.parent)]
         import make_stubs
 
@@ -53,7 +55,6 @@ class ClientTest(unittest.TestCase):
         splits = [f"k{number:06}" for number in range(1, ROUTES)]
         # The system bounds the length of one argument.
         lists = [",".join(splits[at : at + 5000]) for at in range(0, len(splits), 5000)]
-        cls.nodes = []
         for id, address in enumerate(cls.addresses, 1):
             command = [BINARY, "serve", "--id", str(id), "--listen", address]
             command += ["--data", f"{cls.folder.name}/node{id}", "--bootstrap", members]
@@ -63,7 +64,7 @@ class ClientTest(unittest.TestCase):
             with open(f"{cls.folder.name}/log{id}", "w") as log:
                 cls.nodes.append(subprocess.Popen(command, stderr=log, stdout=log))
         cls.client = Client(cls.addresses, timeout=60)
-        deadline = time.time() + 60
+        deadline = time.time() + 180
         while True:
             try:
                 cls.client.put(b"first", b"1")
@@ -74,8 +75,7 @@ class ClientTest(unittest.TestCase):
                 time.sleep(0.3)
 
     @classmethod
-    def tearDownClass(cls):
-        cls.client.close()
+    def stop(cls):
         for node in cls.nodes:
             node.kill()
             node.wait()

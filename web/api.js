@@ -12,6 +12,9 @@ export class ApiError extends Error {
 /** The node did not answer. */
 export class Unreachable extends Error {}
 
+/** The pauses before a busy node is asked again. */
+const BUSY_MS = [400, 1_200];
+
 let token = "";
 let clockOffsetMs = 0;
 
@@ -55,8 +58,19 @@ function send(path, parameters, { accept = "application/json", headers = {}, ...
   });
 }
 
-export const ask = (path, parameters = {}, signal = undefined) =>
-  answerOf(() => send(path, parameters, { signal }));
+/** Asks; a node that has too much to do at the moment is asked again, a few times. */
+export async function ask(path, parameters = {}, signal = undefined) {
+  for (const wait of BUSY_MS) {
+    try {
+      return await answerOf(() => send(path, parameters, { signal }));
+    } catch (error) {
+      if (error.code !== "RESOURCE_EXHAUSTED") throw error;
+    }
+    await new Promise((done) => setTimeout(done, wait));
+    signal?.throwIfAborted();
+  }
+  return answerOf(() => send(path, parameters, { signal }));
+}
 
 /** Requests a change. */
 export const change = (path, body) =>

@@ -5,7 +5,7 @@ import { serverNow } from "./api.js";
 import { timeMarks } from "./axes.js";
 import { element } from "./element.js";
 import { clock, rate } from "./format.js";
-import { elide, endOf, isOneKey, showStart } from "./keys.js";
+import { elide, endOf, isOneKey, plainBound, showStart } from "./keys.js";
 import { labelsOf } from "./labels.js";
 import { layoutOf, rowOfUnit } from "./layout.js";
 import { columnAt } from "./matrix.js";
@@ -106,5 +106,6 @@ export function figure(title, matrix, look, { layout, scale, more = "" }) {
 export function rangeText(row, most = 60) {
   if (isOneKey(row)) return `${elide(showStart(row.start), most)} (one key)`;
   const half = Math.floor(most / 2) - 1;
-  return `${elide(showStart(row.start), half)} – ${elide(endOf(row), half)}`;
+  const start = plainBound(showStart(row.start), ">");
+  return `${elide(start, half)} – ${elide(plainBound(endOf(row), "≤"), half)}`;
 }

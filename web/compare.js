@@ -76,8 +76,10 @@ export class Compare {
         this.rows.replaceChildren();
         return;
       }
-      const part = before.columns[0].start < oldest
-        ? ` Of the earlier one only what follows ${stamp(oldest, state.zone)} is recorded.` : "";
+      const known = Math.max(oldest, before.columns[0].start);
+      const step = before.columns[0].end - before.columns[0].start;
+      const part = known > then.from + step
+        ? ` Of the earlier one only what follows ${stamp(known, state.zone)} is recorded.` : "";
       this.line.textContent = `${between}, ${length} each.${part}`;
       this.draw(before, matrix);
     } catch (error) {

@@ -4,7 +4,7 @@
 import { ApiError, ask } from "./api.js";
 import { bars, button, element } from "./element.js";
 import { clock, percent, rate, span } from "./format.js";
-import { elide, endOf, isOneKey, showKey, showStart } from "./keys.js";
+import { elide, endOf, isOneKey, plainBound, showKey, showStart } from "./keys.js";
 
 const KINDS = {
   "one-key": "one key",
@@ -65,7 +65,8 @@ export function whereText(finding, most = 44) {
   if (isOneKey(finding)) return elide(showStart(finding.start), most);
   const half = Math.floor(most / 2) - 2;
   if (finding.start === "" && finding.end === null) return "all keys";
-  return `${elide(showStart(finding.start), half)} – ${elide(endOf(finding), half)}`;
+  const start = plainBound(showStart(finding.start), ">");
+  return `${elide(start, half)} – ${elide(plainBound(endOf(finding), "≤"), half)}`;
 }
 
 /** Since when: "since 14:41:48", or that it may be older than the window. */
@@ -177,7 +178,7 @@ export class Findings {
       foot.push(element("span", { class: "dim" }, `${this.omitted} more are not listed`));
     for (const finding of this.resolved.slice(0, 2)) foot.push(this.ended(finding));
     if (this.silent > 0)
-      foot.push(element("span", { class: "dim" }, `without ${this.silent} silent node(s)`));
+      foot.push(element("span", { class: "dim" }, `without ${this.silent} silent ${this.silent === 1 ? "node" : "nodes"}`));
     if (this.said !== "") foot.push(element("span", { class: "dim" }, `Findings: ${this.said}`));
     if (this.all.length === 0 && this.able) {
       foot.unshift(element("span", { class: "calm" }, `Nothing stands out at ${rate(this.rate)}.`));

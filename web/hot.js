@@ -50,7 +50,7 @@ export function joinKeys(answers, limit = 20) {
       first_ms: Math.min(...each("first_ms")),
       last_ms: Math.max(...each("last_ms")),
       points: points[0].map((_, x) => points.reduce((all, part) => all + Number(part[x] ?? 0), 0)),
-      of: told.map((part) => Number(part.lower)),
+      of: answers.map((_, at) => (of[at] ? Number(of[at].lower) : null)),
     };
   });
   keys.sort((a, b) => b.lower - a.lower);

@@ -63,6 +63,13 @@ export function showKey(text) {
 export const showStart = (text) => (text === "" ? "(first key)" : showKey(text));
 export const showEnd = (text) => (text === null ? "(end)" : showKey(text));
 
+const AFTER = "\\x00";
+
+/** A bound as a person would say it: the least key after another one is `after` that. */
+export function plainBound(shown, after) {
+  return shown.endsWith(AFTER) ? `${after} ${shown.slice(0, -AFTER.length)}` : shown;
+}
+
 /** Whether a range holds its first key alone. */
 export const isOneKey = ({ start, end }) =>
   end !== null && compareBytes(keyBytes(end), [...keyBytes(start), 0]) === 0;

@@ -3,15 +3,14 @@
 
 import { folderBands } from "./axes.js";
 import { percent } from "./format.js";
-import { elide, isOneKey, showKey, showStart } from "./keys.js";
+import { elide, isOneKey, plainBound, showKey, showStart } from "./keys.js";
 
 /** A share from which on a row says it. */
 const TOLD = 0.01;
 
-/** A row that begins with the least key after another is named by that one: `> user/7`. */
 const shownOf = (row) => (row.shown ??= showStart(row.start));
-const AFTER = "\\x00";
-const named = (text) => (text.endsWith(AFTER) ? `> ${text.slice(0, -AFTER.length)}` : text);
+/** A row that begins with the least key after another is named by that one: `> user/7`. */
+const named = (text) => plainBound(text, ">");
 const sumOf = (sums, first, end) => {
   let sum = 0;
   for (let row = first; row < end; row += 1) sum += sums[row];
@@ -44,6 +43,14 @@ export function labelsOf({ matrix, folds }, [first, last], span, gap) {
   for (const band of bands) {
     const stem = stemOf(rows, band);
     const [top, below] = [span(band.start)[0], span(band.end - 1)[1]];
+    const all = folds.find(({ first: from, end }) => from <= band.start && end >= band.end);
+    if (all && band.name !== "") {
+      // A folder that is cold as a whole says so in its one line.
+      const text = `${band.name} ${band.end - band.start} cold ranges`;
+      put(Math.max((top + below) / 2, free + gap), { text, level: 3, share: 0 });
+      said = all;
+      continue;
+    }
     if (band.name !== "" && below - top >= gap * 0.8) {
       const share = sumOf(loads, band.start, band.end) / total;
       put(Math.max(top + gap / 2, free + gap), { text: band.name, level: 1, share });

@@ -53,7 +53,7 @@ export function problems(matrix, cluster, zone) {
     }
   }
   for (const node of matrix.nodes) {
-    if (node.ok && node.past_history) {
+    if (node.ok && node.past_history && !node.answered_by?.length) {
       list.push([
         "warn",
         `Node ${node.id} forgot`,

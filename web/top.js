@@ -80,10 +80,11 @@ export class Top {
     const exact = rateNumber(lower) === rateNumber(upper);
     const much = exact ? rate(lower) : `${rateNumber(lower)} to ${rate(upper)}`;
     const open = () => { if (!json.hashed) this.does.openKey(key.key); };
-    const [writes, reads] = key.of ?? [];
-    const all = writes + reads;
-    const mixed = key.of && all > 0
-      ? `${percent(reads, all)} reads` : what === "reads" ? "reads" : "writes";
+    const [writes, reads] = key.of ?? [what === "reads" ? null : 1, what === "reads" ? 1 : null];
+    // A key that one list leaves out has few there, and nobody knows how few.
+    const only = reads === null ? "writes" : "reads";
+    const mixed = reads === null || writes === null
+      ? (key.of ? `mostly ${only}` : only) : `${percent(reads, reads + writes)} reads`;
     return element(
       "tr",
       { tabindex: "0", onclick: open, onkeydown: onEnter(open) },

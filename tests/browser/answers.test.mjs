@@ -176,6 +176,28 @@ describe("what the page answers", { skip, concurrency: false }, () => {
     assert.match(await textOf("#journal"), /route 129 split at/);
   });
 
+  test("the line below is all that is known, and goes to a time of it", async () => {
+    mock.mood.oldest = Date.now() - 4 * 3_600_000;
+    await open("#refresh=off&last=1h&zone=utc");
+    await page.until("!document.getElementById('minimap').hidden");
+    assert.match(await textOf("#mini-text"), /^since \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ, 4(\.\d)? h, up to \S+ ops\/s$/);
+    const [x, y, wide] = await page.run("(() => { const b = document.getElementById('mini').getBoundingClientRect(); return [b.x, b.y + b.height / 2, b.width]; })()");
+    await page.click(x + wide * 0.4, y);
+    await page.until("location.hash.includes('from=')");
+    const { from, to } = await hashOf();
+    assert.ok(Math.abs((Number(to) - Number(from)) / 3_600_000 - 1) < 0.05, "as long as before");
+    const middle = (Number(from) + Number(to)) / 2;
+    assert.ok(Math.abs(middle - (Date.now() - 0.6 * 4 * 3_600_000)) < 600_000);
+  });
+
+  test("ids of nodes beyond 2^53 are told in every place, and none of their digits is lost", async () => {
+    mock.mood.largeIds = true;
+    mock.mood.findings = [finding({ nodes: ["9007199254740993"] })];
+    await open(`#${HOUR}&tab=nodes`);
+    await page.until("/Node 9007199254740992/.test(document.getElementById('nodes-charts').innerText)");
+    assert.match(await textOf("#findings"), /node 9007199254740993/);
+  });
+
   test("a window is played again, column by column", async () => {
     await open();
     await page.run("document.getElementById('replay').click()");

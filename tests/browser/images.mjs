@@ -60,13 +60,20 @@ const SPLIT = `
   document.getElementById("change-key").dispatchEvent(new Event("input", { bubbles: true }));
 `;
 
+/** Selects the first finding, where there is one. */
+const SHOW = "(document.querySelector('#findings li .acts button') ?? document.getElementById('hot')).click()";
+
 const VIEWS = [
-  { name: "heatmap-dark", hash: "#theme=dark", pin: true },
+  { name: "heatmap-dark", hash: "#theme=dark", act: SHOW, wait: "!document.getElementById('drawer').hidden" },
   { name: "heatmap-light", hash: "#theme=light&palette=sea&beside=routes&series=reads", size: { width: 1280, height: 700 } },
   { name: "heatmap-phone", hash: "#theme=dark", size: { width: 390, height: 844, scale: 1.5 } },
   { name: "routes", hash: "#theme=dark&tab=routes", size: { width: 1100, height: 620 }, act: "document.querySelector('#route-tools [name=sort]').value = 'load'; document.querySelector('#route-tools [name=sort]').dispatchEvent(new Event('input', { bubbles: true }))" },
   { name: "split", hash: "#theme=light&tab=routes", size: { width: 1000, height: 520 }, extra: true, act: SPLIT, wait: "document.getElementById('change-halves').innerText.includes('Right half')" },
   { name: "cluster", hash: "#theme=dark&tab=cluster", size: { width: 1100, height: 520 } },
+  ...["top", "compare", "four", "nodes", "journal"].flatMap((tab) => [["dark", 1280, 800], ["light", 1920, 1080], ["dark", 390, 844]].map(([theme, width, height]) => ({
+    name: `${tab}-${width}-${theme}`, hash: `#theme=${theme}&tab=${tab}&versus=before`, size: { width, height }, extra: true,
+  }))),
+  { name: "heatmap-1920-light", hash: "#theme=light", size: { width: 1920, height: 1080 }, extra: true },
   { name: "heatmap-4k", hash: "#theme=dark", size: { width: 3840, height: 2160 }, extra: true },
 ];
 
@@ -77,8 +84,9 @@ export const HOTTEST = `(() => {
   const ratio = base.width / box.width;
   const { data, width } = base.getContext("2d").getImageData(0, 0, base.width, base.height);
   let best = [-1, box.width / 2, box.height / 2];
-  for (let y = 44 * ratio; y < base.height - 28 * ratio; y += 3) {
-    for (let x = 215 * ratio; x < base.width - 60 * ratio; x += 3) {
+  const { left, top, width: wide, height: high } = JSON.parse(base.dataset.area);
+  for (let y = (top + 2) * ratio; y < (top + high) * ratio; y += 3) {
+    for (let x = (left + 2) * ratio; x < (left + wide) * ratio; x += 3) {
       const at = 4 * (Math.floor(y) * width + Math.floor(x));
       const bright = data[at] + data[at + 1] + data[at + 2];
       if (bright > best[0]) best = [bright, x / ratio, y / ratio];
@@ -87,7 +95,7 @@ export const HOTTEST = `(() => {
   return [box.x + best[1], box.y + best[2]];
 })()`;
 
-export const LOADED = "document.getElementById('link-pill').textContent === 'connected' && document.getElementById('plot').getAttribute('aria-busy') === 'false'";
+export const LOADED = "document.getElementById('link-pill').textContent === 'connected' && document.getElementById('plot').getAttribute('aria-busy') === 'false' && document.getElementById('findings').dataset.state === 'known'";
 
 /** Takes them all, into `folder`; those that README does not show only where `all` is set. */
 export async function takePictures(chrome, url, { from, to }, hot, folder, all = false) {
@@ -96,7 +104,8 @@ export async function takePictures(chrome, url, { from, to }, hot, folder, all =
     if (extra && !all) continue;
     const page = await chrome.page(new URL(`${hash}&from=${from}&to=${to}&rows=128&zone=utc&refresh=off`, url).href, size);
     await page.until(LOADED, 20_000);
-    await new Promise((done) => setTimeout(done, 500));
+    // Until the strips of nodes are known too.
+    await new Promise((done) => setTimeout(done, 2_500));
     if (pin) {
       const [x, y] = await page.run(HOTTEST);
       await page.click(x, y);

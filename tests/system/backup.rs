@@ -280,6 +280,7 @@ fn conservation_a_backup_has_the_history_of_nodes_that_left_and_fewer_nodes_keep
 #[test]
 fn honest_partiality_history_that_a_backup_lacks_is_told_and_marked() {
     let flags = ["--groups", "1", "--replication", "3", "--keyviz-step", "1s"];
+    let flags = [&flags[..], &["--keyviz-history-copies", "1"]].concat();
     let mut old = Cluster::start(3, &flags);
     assert!(old.run(&["put", "a", "value"]).status.success());
     std::thread::sleep(std::time::Duration::from_millis(2_500));
@@ -303,6 +304,34 @@ fn honest_partiality_history_that_a_backup_lacks_is_told_and_marked() {
     let matrix = new.heat(0, "writes", &[]);
     assert_eq!(matrix["nodes"][0]["past_history"], true, "{matrix}");
     assert!(partial(&matrix) > 0, "{matrix}");
+}
+
+#[test]
+fn conservation_a_backup_has_the_history_of_a_dead_node_from_its_copy_once() {
+    let flags = ["--groups", "3", "--split-at", "h,q", "--keyviz-step", "1s"];
+    let mut old = Cluster::start(3, &flags);
+    let load = old.json(&["load", "--operations", "900", "--read-ratio", "0", "--keys", "200"]);
+    assert_eq!(load["errors"], 0, "{load}");
+    std::thread::sleep(std::time::Duration::from_secs(8));
+    let before = old.total(0, "writes", &[]);
+    assert!(before >= 900, "{before}");
+    old.kill(2);
+    let file = old.folder.path().join("backup");
+    let out = ["backup", "--out", text(&file), "--format", "json"];
+    let mut made = Value::Null;
+    eventually("the others make a backup", || {
+        let output = old.run_on(0, &out);
+        made = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        output.status.success()
+    });
+    assert_eq!(made["histories"], serde_json::json!([1, 2]), "{made}");
+    assert_eq!(made["histories_copied"], serde_json::json!([3]), "{made}");
+    assert_eq!(made["histories_missing"], serde_json::json!([]), "{made}");
+    // Three nodes, or one that has all of it.
+    for count in [3, 1] {
+        let new = restored(count, &file);
+        assert_eq!(new.total(0, "writes", &[]), before, "on {count} nodes");
+    }
 }
 
 /// A catalog version goes with the cluster that it is of.

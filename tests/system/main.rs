@@ -15,6 +15,7 @@ mod bad_peers;
 mod client;
 mod cluster;
 mod command;
+mod copies;
 mod counted;
 mod deploy;
 mod docs;

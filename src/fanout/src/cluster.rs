@@ -12,7 +12,7 @@
 //! member leaves the others half of the time. The rows are planned without late members; if their
 //! counts arrive, they are exact nevertheless.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -26,10 +26,11 @@ use keyviz_core::matrix::Merge;
 use keyviz_core::query::{
     ColumnPlan, DEFAULT_ROW_ROUTE_IDS, NodeTotals, PlanRequest, RowPlan, plan, plan_columns,
 };
-use keyviz_core::wire::CheckedColumns;
+use keyviz_core::wire::{CheckedColumns, ContributionError};
 use keyviz_core::{NodeId, Query, RouteSpec, Window};
 use keyviz_directory::MembershipState;
 
+use super::copies::{self, Absent, Proxy, proxies};
 use super::local::LocalMatrix;
 use super::member::{Member, Planned};
 use super::parts::FanoutParts;
@@ -170,6 +171,7 @@ impl Fanout {
         let half = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
 
         let query = Arc::new(request.first_query(parts.local.clock().now_ms())?);
+        let asked: BTreeSet<NodeId> = addresses.keys().copied().collect();
         let head_start = if addresses.len() > 1 { HEAD_START } else { Duration::ZERO };
         let mut asks: FuturesUnordered<BoxFuture<'static, Member>> = addresses
             .into_iter()
@@ -184,6 +186,14 @@ impl Fanout {
             members.push(member);
         }
 
+        // Asked of this node alone, it answers for nobody else.
+        let proxies = match ticket {
+            Some(_) => proxies_of(&members, &asked, query.window),
+            None => Vec::new(),
+        };
+        let quarter = half + deadline.saturating_duration_since(half) / 2;
+        let in_names = self.proxy_totals(&proxies, &query, quarter).await;
+
         // Writes acknowledged to later queries may not be counted in this answer.
         if let Some(ticket) = ticket {
             self.joinable.close(ticket);
@@ -192,9 +202,10 @@ impl Fanout {
         let now_ms = parts.local.clock().now_ms();
         let (query, reach_ms) = request.query_up_to(now_ms, newest_ms(&members))?;
         let query = Arc::new(query);
-        let columns = self.plan_columns(request, &query, &members, now_ms, reach_ms)?;
-        let totals = members.iter_mut().filter_map(Member::take_totals).collect();
-        let rows = self.plan_rows(request, &query, totals).await?;
+        let oldest_ms = oldest_ms(&members, &proxies).unwrap_or(now_ms);
+        let columns = self.plan_columns(request, &query, oldest_ms, reach_ms)?;
+        let totals = members.iter_mut().filter_map(Member::take_totals);
+        let rows = self.plan_rows(request, &query, totals.chain(in_names).collect()).await?;
         let planned = Planned {
             query: Arc::clone(&query),
             rows: Arc::new(rows.axis()),
@@ -208,14 +219,44 @@ impl Fanout {
             member.then(|member| member.round_two(planned))
         });
         let mut round_two: FuturesUnordered<_> = round_two.collect();
+        let mut in_names: FuturesUnordered<_> = proxies
+            .into_iter()
+            .map(|proxy| self.proxy_columns(proxy, &planned, deadline))
+            .collect();
         let mut merge = Merge::new(rows, ColumnPlan::clone(&planned.columns));
         let mut members: Vec<Member> = Vec::new();
-        while let Some((mut member, parts)) = round_two.next().await {
+        let mut answered_for = BTreeMap::new();
+        loop {
             // Answers are merged as they arrive, which halves their memory.
-            merge = merged(merge, &mut member, parts).await?;
-            members.push(member);
+            tokio::select! {
+                Some((mut member, parts)) = round_two.next() => {
+                    let refused;
+                    (merge, refused) = merged(merge, parts).await?;
+                    if let Some(error) = refused {
+                        member.fail(error);
+                    }
+                    members.push(member);
+                }
+                Some((of, answers)) = in_names.next() => {
+                    let mut holders = Vec::new();
+                    for (offer, parts) in answers {
+                        let refused;
+                        (merge, refused) = merged(merge, parts).await?;
+                        if refused.is_none() {
+                            holders.push(offer);
+                        }
+                    }
+                    answered_for.insert(of, holders);
+                }
+                else => break,
+            }
         }
-        drop(round_two);
+        drop((round_two, in_names));
+        for member in &mut members {
+            if let Some(holders) = answered_for.get(&member.node()) {
+                copies::tell(member.status_mut(), holders);
+            }
+        }
         self.count(&members);
         self.finish(request, planned, merge, members).await
     }
@@ -275,12 +316,9 @@ impl Fanout {
         &self,
         request: &MatrixRequest,
         query: &Query,
-        members: &[Member],
-        now_ms: u64,
+        oldest_ms: u64,
         reach_ms: u64,
     ) -> Result<ColumnPlan, MatrixError> {
-        let oldest_ms = members.iter().filter_map(Member::totals).map(|totals| totals.oldest_ms);
-        let oldest_ms = oldest_ms.min().unwrap_or(now_ms);
         let from_ms = if request.from_ms.is_some() {
             query.window.from_ms.max(oldest_ms.min(query.window.to_ms.saturating_sub(1)))
         } else {
@@ -330,22 +368,44 @@ impl Fanout {
     }
 }
 
+/// Who is asked in the names of the members that did not answer round one, or lack the past.
+fn proxies_of(members: &[Member], asked: &BTreeSet<NodeId>, window: Window) -> Vec<Proxy> {
+    let mut absent: Absent = asked.iter().map(|node| (*node, u64::MAX)).collect();
+    let mut offers = Vec::new();
+    for member in members {
+        let Some(totals) = member.totals() else { continue };
+        offers.push((member.node(), member.copies().to_vec()));
+        if totals.forgotten_before_ms > window.from_ms {
+            absent.insert(member.node(), totals.forgotten_before_ms);
+        } else {
+            absent.remove(&member.node());
+        }
+    }
+    proxies(&offers, asked, &absent, window)
+}
+
+/// Start of the oldest column that anybody holds for any node that is asked.
+fn oldest_ms(members: &[Member], proxies: &[Proxy]) -> Option<u64> {
+    let own = members.iter().filter_map(Member::totals).map(|totals| totals.oldest_ms);
+    let offers = proxies.iter().flat_map(|proxy| proxy.asked.iter().chain(&proxy.spare));
+    own.chain(offers.map(|(_, held)| held.oldest_ms)).min()
+}
+
 /// End of the newest column that any member holds; 0 where none says.
 fn newest_ms(members: &[Member]) -> u64 {
     let newest = members.iter().filter_map(Member::totals).map(|totals| totals.newest_ms);
     newest.max().unwrap_or(0)
 }
 
-/// Takes a member's answer into the merge, off the runtime.
+/// Takes an answer into the merge, off the runtime; why it does not fit.
 async fn merged(
     mut merge: Merge,
-    member: &mut Member,
     parts: Vec<CheckedColumns>,
-) -> Result<Merge, MatrixError> {
+) -> Result<(Merge, Option<ContributionError>), MatrixError> {
     if parts.is_empty() {
-        return Ok(merge);
+        return Ok((merge, None));
     }
-    let (merge, refused) = off_the_runtime_behind_the_store(move |wanted| {
+    let merged = off_the_runtime_behind_the_store(move |wanted| {
         for part in parts {
             if !wanted() {
                 return None;
@@ -355,10 +415,6 @@ async fn merged(
             }
         }
         Some((merge, None))
-    })
-    .await?;
-    if let Some(error) = refused {
-        member.fail(error.to_string());
-    }
-    Ok(merge)
+    });
+    Ok(merged.await?)
 }

@@ -111,7 +111,8 @@ impl PeerMatrix for Scripted {
             let _alive = alive;
             sleep(pause).await;
             let totals = local.totals(Asker::Peer, query).await?;
-            Ok(PeerTotals { totals, now_ms: NOW_MS + 5, step_ms: STEP_MS })
+            let copies = Vec::new();
+            Ok(PeerTotals { totals, now_ms: NOW_MS + 5, step_ms: STEP_MS, copies })
         }
         .boxed()
     }

@@ -1,10 +1,11 @@
 //! The hot keys of the cluster, asked of all members in one round and added up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, timeout_at};
 
@@ -16,6 +17,7 @@ use keyviz_core::{KeyRange, NodeId, Series, Window};
 use keyviz_directory::MembershipState;
 
 use super::cluster::Fanout;
+use super::copies::{Absent, proxies, tell};
 use super::local::{HotKeysMode, LocalMatrix};
 use super::peers::{NodeHotKeys, RoundError};
 use super::request::{DEFAULT_WINDOW_MS, MatrixError};
@@ -156,7 +158,8 @@ impl LocalMatrix {
             Some((parts, forgotten))
         });
         let (parts, forgotten_before_ms) = parts.await?;
-        Ok(NodeHotKeys { parts, hashed, now_ms: self.clock().now_ms(), forgotten_before_ms })
+        let (now_ms, copies) = (self.clock().now_ms(), self.held_copies());
+        Ok(NodeHotKeys { parts, hashed, now_ms, forgotten_before_ms, copies })
     }
 }
 
@@ -181,7 +184,7 @@ impl Fanout {
                 return Err(MatrixError::Refused { reason }.into());
             }
         }
-        self.hot_keys_of(request, self.members()).await
+        self.hot_keys_of(request, self.members(), true).await
     }
 
     /// The hot keys of this node alone.
@@ -192,13 +195,14 @@ impl Fanout {
         &self,
         request: &HotKeysRequest,
     ) -> Result<HotKeysAnswer, HotKeysError> {
-        self.hot_keys_of(request, self.this_node()).await
+        self.hot_keys_of(request, self.this_node(), false).await
     }
 
     async fn hot_keys_of(
         &self,
         request: &HotKeysRequest,
         members: BTreeMap<NodeId, String>,
+        in_names: bool,
     ) -> Result<HotKeysAnswer, HotKeysError> {
         let parts = self.parts();
         if !parts.local.enabled() {
@@ -213,6 +217,7 @@ impl Fanout {
         let deadline = began + parts.deadline;
         // Later there is no time left to ask anybody.
         let _place = self.place(began + parts.deadline / 2).await?;
+        let known: BTreeSet<NodeId> = members.keys().copied().collect();
         let mut asked: FuturesUnordered<_> = members
             .into_iter()
             .map(|(node, address)| self.hot_keys_at(node, address, Arc::clone(&query), deadline))
@@ -229,8 +234,14 @@ impl Fanout {
                 answers.push(answer);
             }
         }
+        if in_names {
+            answers.extend(self.in_names(&mut nodes, &answers, &known, &query, deadline).await);
+            hashed |= answers.iter().any(|answer| answer.hashed);
+        }
         nodes.sort_by_key(|status| status.node);
-        let mut missing = nodes.iter().any(|status| !status.ok || status.past_history);
+        // What a holder lacks it says itself.
+        let silent = |status: &&NodeStatus| !status.ok || status.past_history;
+        let mut missing = nodes.iter().filter(silent).any(|status| status.answered_by.is_empty());
         if hashed {
             // What a node that shows names says cannot be added to hashes of them.
             let salt = parts.directory.cluster_id().as_str().to_owned();
@@ -248,6 +259,41 @@ impl Fanout {
         hot_keys.partial |= missing;
         let (series, window) = (query.series, query.window);
         Ok(HotKeysAnswer { series, window, hot_keys, hashed, nodes })
+    }
+
+    /// What holders say in the names of members that did not answer, or lack the past, and of nodes
+    /// that have left.
+    async fn in_names(
+        &self,
+        nodes: &mut [NodeStatus],
+        answers: &[NodeHotKeys],
+        known: &BTreeSet<NodeId>,
+        query: &Arc<HotKeysQuery>,
+        deadline: Instant,
+    ) -> Vec<NodeHotKeys> {
+        let mut absent: Absent = known.iter().map(|node| (*node, u64::MAX)).collect();
+        for status in nodes.iter().filter(|status| status.ok) {
+            let Some(node) = status.node else { continue };
+            if status.past_history {
+                absent.insert(node, status.forgotten_before_ms);
+            } else {
+                absent.remove(&node);
+            }
+        }
+        let offer =
+            |answer: &NodeHotKeys| Some((answer.parts.first()?.held_by, answer.copies.clone()));
+        let offers: Vec<_> = answers.iter().filter_map(offer).collect();
+        let proxies = proxies(&offers, known, &absent, query.window).into_iter();
+        let asked = proxies.map(|proxy| self.proxy_hot_keys(proxy, query, deadline));
+        let mut told = Vec::new();
+        for (of, answered) in join_all(asked).await {
+            let (holders, parts): (Vec<_>, Vec<_>) = answered.into_iter().unzip();
+            if let Some(status) = nodes.iter_mut().find(|status| status.node == Some(of)) {
+                tell(status, &holders);
+            }
+            told.extend(parts);
+        }
+        told
     }
 
     async fn hot_keys_at(

@@ -15,6 +15,10 @@
 mod cluster;
 #[cfg(test)]
 mod cluster_tests;
+mod copies;
+#[cfg(test)]
+mod copies_tests;
+mod copy_stats;
 mod feed;
 mod findings;
 mod handoffs;
@@ -30,6 +34,8 @@ mod top;
 mod work;
 
 pub use cluster::{DEFAULT_DEADLINE, Fanout, FanoutCounters};
+pub use copies::CopyAnswerError;
+pub use copy_stats::CopyStats;
 pub use feed::{ColumnsUpdate, FeedError, Feeds, MAX_FEEDS, MAX_SUBSCRIBERS, Subscription};
 pub use findings::{
     Findings, FindingsAnswer, FindingsError, FindingsRequest, MAX_FINDINGS, Served,

@@ -12,12 +12,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
+use keyviz_core::copies::Copies;
 use keyviz_core::history::{HistoryHandoff, HistoryView};
 use keyviz_core::query::{ColumnPlan, NodeTotals, RowAxis};
 use keyviz_core::sampler::Harvest;
 use keyviz_core::wire::NodeColumns;
 use keyviz_core::{Archive, Flushed, History, Incarnation, NodeId, Query, Sampler, Window};
 
+use super::copy_stats::CopyStats;
 use super::work::{Asker, Work, WorkError};
 
 /// Records of a store, by key.
@@ -70,6 +72,10 @@ pub struct LocalMatrix {
     flushed: Mutex<FlushStats>,
     work: Work,
     damaged_records: AtomicU64,
+    /// When counts were last moved into the history: it has everything before.
+    flushed_ms: AtomicU64,
+    pub(super) copies: Option<Arc<Copies>>,
+    pub(super) copy_stats: CopyStats,
 }
 
 /// Counters of the flushes so far.
@@ -86,7 +92,7 @@ pub struct FlushStats {
 impl LocalMatrix {
     /// A source of these parts; one that is not `enabled` answers nothing.
     pub fn new(sampler: Arc<Sampler>, history: Arc<History>, clock: Clock, enabled: bool) -> Self {
-        let (gate, flushed, damaged_records) = Default::default();
+        let (gate, flushed, damaged_records, flushed_ms) = Default::default();
         let work = Work::default();
         // A sampler that is told not to look at keys has none to show.
         let recorded = sampler.config().hot_keys;
@@ -101,7 +107,22 @@ impl LocalMatrix {
             flushed,
             work,
             damaged_records,
+            flushed_ms,
+            copies: None,
+            copy_stats: CopyStats::default(),
         }
+    }
+
+    /// The same, keeping copies of others' histories.
+    #[must_use]
+    pub fn with_copies(self, copies: Arc<Copies>) -> Self {
+        LocalMatrix { copies: Some(copies), ..self }
+    }
+
+    /// The history has everything that was counted before this time; 0: nothing was flushed yet.
+    pub fn flushed_ms(&self) -> u64 {
+        // Relaxed: whoever reads it takes the lock of the history next.
+        self.flushed_ms.load(Ordering::Relaxed)
     }
 
     /// The same with other bounds on its matrix work.
@@ -177,9 +198,12 @@ impl LocalMatrix {
         let started = Instant::now();
         let (flushed, unattributed) = {
             let _gate = self.gate.lock();
+            let from_ms = self.clock.now_ms();
             let harvest = self.sampler.harvest();
             let unattributed = harvest.unattributed.reads + harvest.unattributed.writes;
-            (into(&self.history, self.clock.now_ms(), harvest), unattributed)
+            let moved = (into(&self.history, self.clock.now_ms(), harvest), unattributed);
+            self.flushed_ms.store(from_ms, Ordering::Relaxed);
+            moved
         };
         let mut stats = self.flushed.lock();
         stats.flushes += 1;

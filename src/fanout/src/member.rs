@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use keyviz_core::copies::HeldCopy;
 use keyviz_core::matrix::NodeStatus;
 use keyviz_core::query::{ColumnPlan, NodeTotals, RowAxis};
 use keyviz_core::wire::{CheckedColumns, PackedColumns};
@@ -20,6 +21,7 @@ pub(super) struct Member {
     node: NodeId,
     status: NodeStatus,
     totals: Option<NodeTotals>,
+    copies: Vec<HeldCopy>,
     asked: Instant,
     deadline: Instant,
     /// Of the other members over this node.
@@ -45,7 +47,8 @@ impl Member {
     ) -> Self {
         let status = NodeStatus { node: Some(node), address, ..NodeStatus::default() };
         let (asked, head_start) = (Instant::now(), Duration::ZERO);
-        Member { parts, node, status, totals: None, asked, deadline, head_start }
+        let copies = Vec::new();
+        Member { parts, node, status, totals: None, copies, asked, deadline, head_start }
     }
 
     /// The same, asked this much later in each round if it is this node.
@@ -65,8 +68,22 @@ impl Member {
         Some(NodeTotals { ranges, ..totals.clone() })
     }
 
+    /// The member.
+    pub(super) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// What it holds in the names of others.
+    pub(super) fn copies(&self) -> &[HeldCopy] {
+        &self.copies
+    }
+
     pub(super) fn status(&self) -> &NodeStatus {
         &self.status
+    }
+
+    pub(super) fn status_mut(&mut self) -> &mut NodeStatus {
+        &mut self.status
     }
 
     pub(super) fn into_status(self) -> NodeStatus {
@@ -91,6 +108,7 @@ impl Member {
             Ok(peer) => {
                 self.status.clock_skew_ms = skew(sent_ms, got_ms, peer.now_ms);
                 if peer.step_ms == step_ms {
+                    self.copies = peer.copies;
                     self.totals = Some(peer.totals);
                 } else {
                     self.fail(RoundError::Step { theirs_ms: peer.step_ms, ours_ms: step_ms });
@@ -107,7 +125,8 @@ impl Member {
             let local = &self.parts.local;
             let totals = self.within(local.totals(Asker::Own, query)).await?;
             let step_ms = local.history().config().step_ms;
-            return Ok(PeerTotals { totals, now_ms: local.clock().now_ms(), step_ms });
+            let (now_ms, copies) = (local.clock().now_ms(), local.held_copies());
+            return Ok(PeerTotals { totals, now_ms, step_ms, copies });
         }
         let range = query.range.clone();
         let peer = self.within(self.parts.peers.totals(self.node, query)).await?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
+use keyviz_core::copies::HeldCopy;
 use keyviz_core::hotkeys::{HotKeysPart, HotKeysQuery, PartError};
 use keyviz_core::query::{ColumnPlan, NodeTotals, RowAxis, TotalsError};
 use keyviz_core::wire::{ContributionError, PackedColumns};
@@ -21,6 +22,8 @@ pub struct PeerTotals {
     pub now_ms: u64,
     /// Its step, in milliseconds.
     pub step_ms: u64,
+    /// What it holds in the names of others.
+    pub copies: Vec<HeldCopy>,
 }
 
 /// What a node says of hot keys.
@@ -34,6 +37,8 @@ pub struct NodeHotKeys {
     pub now_ms: u64,
     /// End of the newest column that it dropped; 0: none.
     pub forgotten_before_ms: u64,
+    /// What it holds in the names of others.
+    pub copies: Vec<HeldCopy>,
 }
 
 /// Why a member gave no usable answer in a round.
@@ -115,6 +120,14 @@ pub enum RoundError {
     /// The columns break a rule of round two.
     #[error("its answer is not sound: {0}")]
     Columns(#[from] ContributionError),
+    /// It answers in the name of another node than asked.
+    #[error("it answers in the name of node {0}, which it was not asked for")]
+    OtherCopy(NodeId),
+    /// It is of a version without copies.
+    #[error(
+        "its version of keyviz keeps no copies of histories yet; bring it to that of this node"
+    )]
+    NoCopies,
     /// It is of a version without hot keys.
     #[error("its version of keyviz does not know hot keys yet; bring it to that of this node")]
     NoHotKeys,
@@ -156,4 +169,39 @@ pub trait PeerMatrix: Send + Sync + 'static {
         to: NodeId,
         query: Arc<HotKeysQuery>,
     ) -> BoxFuture<'static, Result<NodeHotKeys, RoundError>>;
+
+    /// Round one at the holder `to`, in the name of the node `of`.
+    fn copy_totals(
+        &self,
+        to: NodeId,
+        of: NodeId,
+        query: Arc<Query>,
+    ) -> BoxFuture<'static, Result<NodeTotals, RoundError>> {
+        let _ = (to, of, query);
+        Box::pin(std::future::ready(Err(RoundError::NoCopies)))
+    }
+
+    /// Round two at the holder `to`, in the name of the node `of`. The caller checks it.
+    fn copy_columns(
+        &self,
+        to: NodeId,
+        of: NodeId,
+        query: Arc<Query>,
+        rows: Arc<RowAxis>,
+        columns: Arc<ColumnPlan>,
+    ) -> BoxFuture<'static, Result<Vec<PackedColumns>, RoundError>> {
+        let _ = (to, of, query, rows, columns);
+        Box::pin(std::future::ready(Err(RoundError::NoCopies)))
+    }
+
+    /// The hot keys at the holder `to`, in the name of the node `of`.
+    fn copy_hot_keys(
+        &self,
+        to: NodeId,
+        of: NodeId,
+        query: Arc<HotKeysQuery>,
+    ) -> BoxFuture<'static, Result<NodeHotKeys, RoundError>> {
+        let _ = (to, of, query);
+        Box::pin(std::future::ready(Err(RoundError::NoCopies)))
+    }
 }

@@ -244,6 +244,8 @@ pub(super) struct NodeJson<'a> {
     past_history: bool,
     newest_ms: Option<u64>,
     beyond_end: bool,
+    answered_by: NodeIdsJson<'a>,
+    complete_to_ms: Option<u64>,
 }
 
 impl HasJson for proto::NodeStatus {
@@ -264,6 +266,8 @@ impl HasJson for proto::NodeStatus {
             past_history: self.past_history,
             newest_ms: self.newest_ms,
             beyond_end: self.beyond_end,
+            answered_by: NodeIdsJson(&self.answered_by),
+            complete_to_ms: self.complete_to_ms,
         }
     }
 }

@@ -93,6 +93,10 @@ pub struct KeyvizConfig {
     pub history: HistoryConfig,
     /// Show hot keys by salted hashes.
     pub hash_keys: bool,
+    /// Members that have the columns of this node, itself among them; 1: no copies.
+    pub copies: usize,
+    /// Bytes of other nodes' columns that this node keeps on its disk.
+    pub copies_bytes: usize,
 }
 
 impl KeyvizConfig {

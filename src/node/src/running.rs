@@ -13,6 +13,8 @@ use keyviz_raft::Groups;
 use keyviz_security::{Security, SecurityError};
 use keyviz_types::NodeId;
 
+use super::loops::copier::Copier;
+
 /// Requests in flight have this long to finish at a stop.
 const FINISH_WITHIN: Duration = Duration::from_secs(10);
 
@@ -33,6 +35,8 @@ pub struct Node {
     pub(super) flusher: Option<JoinHandle<()>>,
     /// Ends the flusher, after the last request.
     pub(super) flushed: CancellationToken,
+    /// Sends columns to those who keep copies.
+    pub(super) copier: Arc<Copier>,
     pub(super) groups: Groups,
     pub(super) security: Security,
     pub(super) stop: CancellationToken,
@@ -100,6 +104,8 @@ impl Node {
             {
                 tracing::error!(%error, "the column in progress was not flushed");
             }
+            // What the flush closed reaches the holders, so that they lack nothing.
+            self.copier.finish().await;
             let stopped = self.groups.shutdown().await;
             for server in self.servers.drain(..) {
                 server.abort();

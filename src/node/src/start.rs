@@ -27,6 +27,7 @@ use super::error::NodeError;
 use super::folder::identity::Identity;
 use super::loops::addresses::Addresses;
 use super::loops::balancer::Balancer;
+use super::loops::copier::Copier;
 use super::loops::disk::DiskWatch;
 use super::loops::disks::DiskWatcher;
 use super::loops::flusher::Flusher;
@@ -41,7 +42,8 @@ use super::startup::first_start::FirstStart;
 use super::startup::founding::Founding;
 use super::startup::join::join;
 use super::startup::opening::{
-    is_empty, listen, open_archive, open_handoffs, open_security, open_storage, secured,
+    is_empty, listen, no_copies_yet, open_archive, open_handoffs, open_security, open_storage,
+    secured,
 };
 
 /// Membership is looked at this often; it changes by hand.
@@ -145,7 +147,8 @@ impl Node {
         let (enabled, hashed) = (config.keyviz.enabled(), config.keyviz.hash_keys);
         let (sampled, clocked) = (Arc::clone(&sampler), clock.clone());
         let local = LocalMatrix::new(sampled, Arc::new(history), clocked, enabled);
-        let local = Arc::new(local.with_hashed_keys(hashed));
+        let local = local.with_hashed_keys(hashed).with_copies(no_copies_yet(&config));
+        let local = Arc::new(local);
         let directory = Directory::new();
         if let Some(id) = &identity.cluster_id {
             directory.set_cluster_id(id);
@@ -320,6 +323,21 @@ impl Node {
             let flushed = flushed.clone();
             move || Arc::clone(&flusher).run(flushed.clone())
         });
+        let copier = Arc::new(Copier {
+            node: config.id,
+            disk: identity.disk,
+            copies: config.keyviz.copies,
+            local: Arc::clone(&local),
+            storage: storage.clone(),
+            directory: Arc::clone(&directory),
+            client: Arc::clone(&client),
+            sessions: Default::default(),
+            stop: stop.clone(),
+        });
+        supervisor.run(ControlLoop::Copier, &stop, {
+            let copier = Arc::clone(&copier);
+            move || Arc::clone(&copier).run()
+        });
 
         let services = Arc::new(Services::new(ServerDeps {
             node: config.id,
@@ -366,6 +384,7 @@ impl Node {
             coordinator,
             flusher: Some(flusher),
             flushed,
+            copier,
             groups,
             security: security.clone(),
             stop: stop.clone(),

@@ -1,11 +1,13 @@
 //! Hot keys, between the types of [`keyviz_core`] and the wire.
 
+use keyviz_core::copies::MAX_NODES;
 use keyviz_core::hotkeys::{HotKey, HotKeysPart, HotKeysQuery, KeyBounds, MAX_POINTS, PART_KEYS};
 use keyviz_core::{KeyRange, NodeId, Window};
 use keyviz_fanout::{HotKeysAnswer, HotKeysRequest, NodeHotKeys, RoundError};
 use keyviz_proto as proto;
 use tonic::Status;
 
+use super::copies_wire::{held_from_wire, held_to_wire};
 use super::matrix_wire::{check_cluster, series_from_wire, series_to_wire, status_to_wire};
 
 /// Version of a node's answer.
@@ -103,8 +105,8 @@ pub fn query_from_wire(query: proto::PeerQuery, points: u32) -> Result<HotKeysQu
 
 /// A node's answer to another.
 pub fn chunks(answer: NodeHotKeys, cluster_id: &str) -> Vec<proto::HotKeysChunk> {
-    let NodeHotKeys { parts, hashed, now_ms, forgotten_before_ms } = answer;
-    let mut chunks = Vec::new();
+    let NodeHotKeys { parts, hashed, now_ms, forgotten_before_ms, copies } = answer;
+    let mut chunks: Vec<proto::HotKeysChunk> = Vec::new();
     for part in parts {
         let counted_by = if part.node == part.held_by { 0 } else { part.node.0 };
         let head = proto::HotKeysChunk {
@@ -120,6 +122,7 @@ pub fn chunks(answer: NodeHotKeys, cluster_id: &str) -> Vec<proto::HotKeysChunk>
             keys: Vec::new(),
             now_ms,
             forgotten_before_ms,
+            copies: Vec::new(),
         };
         let mut keys = part.keys.into_iter().map(|key| proto::PeerHotKey {
             error: key.upper - key.lower,
@@ -139,6 +142,9 @@ pub fn chunks(answer: NodeHotKeys, cluster_id: &str) -> Vec<proto::HotKeysChunk>
             }
         }
     }
+    if let Some(first) = chunks.first_mut() {
+        first.copies = copies.iter().map(held_to_wire).collect();
+    }
     chunks
 }
 
@@ -156,9 +162,18 @@ pub(crate) fn answer_from_chunks(
     chunks: Vec<proto::HotKeysChunk>,
     ours: &str,
 ) -> Result<NodeHotKeys, RoundError> {
-    let mut answer =
-        NodeHotKeys { parts: Vec::new(), hashed: false, now_ms: 0, forgotten_before_ms: 0 };
+    let mut answer = NodeHotKeys {
+        parts: Vec::new(),
+        hashed: false,
+        now_ms: 0,
+        forgotten_before_ms: 0,
+        copies: Vec::new(),
+    };
     for chunk in chunks {
+        answer.copies.extend(chunk.copies.iter().map(held_from_wire));
+        if answer.copies.len() > MAX_NODES {
+            return Err(RoundError::TooManyParts(MAX_NODES));
+        }
         if chunk.version != VERSION {
             return Err(RoundError::Form { theirs: chunk.version, ours: VERSION });
         }
@@ -228,7 +243,9 @@ mod tests {
         // None, just as many as fit, and more than fit into a message.
         for counts in [[0, 0], [KEYS_A_CHUNK, 1], [KEYS_A_CHUNK + 1, PART_KEYS]] {
             let parts = vec![part(1, counts[0]), part(4, counts[1])];
-            let sent = NodeHotKeys { parts, hashed: true, now_ms: 5, forgotten_before_ms: 6 };
+            let copies = Vec::new();
+            let sent =
+                NodeHotKeys { parts, hashed: true, now_ms: 5, forgotten_before_ms: 6, copies };
             let read = answer_from_chunks(chunks(sent.clone(), "c"), "c");
             assert_eq!(read, Ok(sent));
         }

@@ -8,6 +8,7 @@
 pub mod answers;
 mod catalog;
 pub mod client;
+pub mod copies_wire;
 pub mod digests;
 mod error;
 mod forward;
@@ -25,5 +26,6 @@ pub mod status;
 pub mod totals_wire;
 
 pub use client::PeerClient;
+pub use copies_wire::CopyCallError;
 pub use error::CallError;
 pub use snapshot::ClusterSnapshot;

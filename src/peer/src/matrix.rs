@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use tonic::{Code, Status};
 
 use keyviz_core::hotkeys::HotKeysQuery;
-use keyviz_core::query::{ColumnPlan, MAX_TOTALS, RowAxis};
+use keyviz_core::query::{ColumnPlan, MAX_TOTALS, NodeTotals, RowAxis};
 use keyviz_core::wire::PackedColumns;
 use keyviz_core::{NodeId, Query};
 use keyviz_fanout::{NodeHotKeys, PeerMatrix, PeerTotals, RoundError};
@@ -42,15 +42,22 @@ impl PeerClient {
     }
 }
 
-impl PeerMatrix for PeerClient {
-    fn totals(
+impl PeerClient {
+    /// The service of copies.
+    pub(crate) fn copies(&self, to: NodeId) -> Result<KeyVizPeerClient<AuthChannel>, Status> {
+        self.matrix(to).map_err(|error| Status::unavailable(error.to_string()))
+    }
+
+    /// Round one, in the name of the node `of` if it is not `to`.
+    pub(crate) fn ask_totals(
         &self,
         to: NodeId,
-        query: Arc<Query>,
+        of: NodeId,
+        query: &Query,
     ) -> BoxFuture<'static, Result<PeerTotals, RoundError>> {
         let client = self.matrix(to);
         let ours = self.cluster_id();
-        let query = query_to_wire(&query, ours.clone());
+        let query = in_name(query_to_wire(query, ours.clone()), to, of);
         Box::pin(async move {
             let request = proto::TotalsRequest { query: Some(query), packed: true };
             let answer = client?.totals(request).await.map_err(failed)?;
@@ -67,16 +74,20 @@ impl PeerMatrix for PeerClient {
         })
     }
 
-    fn columns(
+    /// Round two, in the name of the node `of` if it is not `to`.
+    pub(crate) fn ask_columns(
         &self,
         to: NodeId,
-        query: Arc<Query>,
-        rows: Arc<RowAxis>,
-        columns: Arc<ColumnPlan>,
+        of: NodeId,
+        query: &Query,
+        rows: &RowAxis,
+        columns: &Arc<ColumnPlan>,
     ) -> BoxFuture<'static, Result<Vec<PackedColumns>, RoundError>> {
         let client = self.matrix(to);
         let ours = self.cluster_id();
-        let request = columns_request(&query, ours.clone(), &rows, &columns);
+        let mut request = columns_request(query, ours.clone(), rows, columns);
+        request.query = request.query.map(|query| in_name(query, to, of));
+        let columns = Arc::clone(columns);
         Box::pin(async move {
             let answer = client?.columns(request).await.map_err(failed)?;
             let mut stream = answer.into_inner();
@@ -104,14 +115,17 @@ impl PeerMatrix for PeerClient {
         })
     }
 
-    fn hot_keys(
+    /// The hot keys, in the name of the node `of` if it is not `to`.
+    pub(crate) fn ask_hot_keys(
         &self,
         to: NodeId,
-        query: Arc<HotKeysQuery>,
+        of: NodeId,
+        query: &HotKeysQuery,
     ) -> BoxFuture<'static, Result<NodeHotKeys, RoundError>> {
         let client = self.matrix(to);
         let ours = self.cluster_id();
-        let request = hot_keys_wire::query_to_wire(&query, ours.clone());
+        let mut request = hot_keys_wire::query_to_wire(query, ours.clone());
+        request.query = request.query.map(|query| in_name(query, to, of));
         Box::pin(async move {
             let answer = client?.hot_keys(request).await.map_err(|status| match status.code() {
                 Code::Unimplemented => RoundError::NoHotKeys,
@@ -131,6 +145,68 @@ impl PeerMatrix for PeerClient {
             }
             hot_keys_wire::answer_from_chunks(chunks, &ours)
         })
+    }
+}
+
+fn in_name(query: proto::PeerQuery, to: NodeId, of: NodeId) -> proto::PeerQuery {
+    proto::PeerQuery { in_name_of: if to == of { 0 } else { of.0 }, ..query }
+}
+
+impl PeerMatrix for PeerClient {
+    fn totals(
+        &self,
+        to: NodeId,
+        query: Arc<Query>,
+    ) -> BoxFuture<'static, Result<PeerTotals, RoundError>> {
+        self.ask_totals(to, to, &query)
+    }
+
+    fn columns(
+        &self,
+        to: NodeId,
+        query: Arc<Query>,
+        rows: Arc<RowAxis>,
+        columns: Arc<ColumnPlan>,
+    ) -> BoxFuture<'static, Result<Vec<PackedColumns>, RoundError>> {
+        self.ask_columns(to, to, &query, &rows, &columns)
+    }
+
+    fn hot_keys(
+        &self,
+        to: NodeId,
+        query: Arc<HotKeysQuery>,
+    ) -> BoxFuture<'static, Result<NodeHotKeys, RoundError>> {
+        self.ask_hot_keys(to, to, &query)
+    }
+
+    fn copy_totals(
+        &self,
+        to: NodeId,
+        of: NodeId,
+        query: Arc<Query>,
+    ) -> BoxFuture<'static, Result<NodeTotals, RoundError>> {
+        let asked = self.ask_totals(to, of, &query);
+        Box::pin(async move { Ok(asked.await?.totals) })
+    }
+
+    fn copy_columns(
+        &self,
+        to: NodeId,
+        of: NodeId,
+        query: Arc<Query>,
+        rows: Arc<RowAxis>,
+        columns: Arc<ColumnPlan>,
+    ) -> BoxFuture<'static, Result<Vec<PackedColumns>, RoundError>> {
+        self.ask_columns(to, of, &query, &rows, &columns)
+    }
+
+    fn copy_hot_keys(
+        &self,
+        to: NodeId,
+        of: NodeId,
+        query: Arc<HotKeysQuery>,
+    ) -> BoxFuture<'static, Result<NodeHotKeys, RoundError>> {
+        self.ask_hot_keys(to, of, &query)
     }
 }
 

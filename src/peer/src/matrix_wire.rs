@@ -162,6 +162,8 @@ pub fn status_to_wire(status: NodeStatus) -> proto::NodeStatus {
         past_history: status.past_history,
         newest_ms: status.newest_ms,
         beyond_end: status.beyond_end,
+        answered_by: status.answered_by.iter().map(|node| node.0).collect(),
+        complete_to_ms: status.complete_to_ms,
     }
 }
 
@@ -181,6 +183,7 @@ pub(crate) fn query_to_wire(query: &Query, cluster_id: String) -> proto::PeerQue
         to_ms: query.window.to_ms,
         start: query.range.start.clone(),
         end: query.range.end.clone(),
+        in_name_of: 0,
     }
 }
 
@@ -258,7 +261,8 @@ fn columns_chunk(columns: PackedColumns, cluster_id: &str) -> proto::ColumnsChun
         incarnation: columns.incarnation.0,
         covers_from: columns.covers.start,
         covers_to: columns.covers.end,
-        held: columns.held.spans().flat_map(|span| [span.start, span.end]).collect(),
+        held: runs_to_wire(&columns.held),
+        incomplete: runs_to_wire(&columns.incomplete),
         forgotten_before_ms: columns.forgotten_before_ms,
         cluster_id: cluster_id.to_owned(),
         spans: columns.spans.iter().map(span_to_wire).collect(),
@@ -396,7 +400,8 @@ pub(crate) fn columns_from_chunk(
         held_by: NodeId(chunk.node_id),
         incarnation: Incarnation(chunk.incarnation),
         covers: chunk.covers_from..chunk.covers_to,
-        held: held_from_wire(&chunk.held)?,
+        held: runs_from_wire(&chunk.held)?,
+        incomplete: runs_from_wire(&chunk.incomplete)?,
         forgotten_before_ms: chunk.forgotten_before_ms,
         spans: spans?,
         keys: keys.collect::<Result<_, RoundError>>()?,
@@ -404,7 +409,11 @@ pub(crate) fn columns_from_chunk(
     })
 }
 
-fn held_from_wire(bounds: &[u32]) -> Result<ColumnSet, RoundError> {
+fn runs_to_wire(columns: &ColumnSet) -> Vec<u32> {
+    columns.spans().flat_map(|span| [span.start, span.end]).collect()
+}
+
+fn runs_from_wire(bounds: &[u32]) -> Result<ColumnSet, RoundError> {
     let mut held = ColumnSet::new();
     for span in bounds.chunks(2) {
         let [start, end] = *span else {

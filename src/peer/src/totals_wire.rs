@@ -6,12 +6,14 @@
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
+use keyviz_core::copies::MAX_NODES;
 use keyviz_core::query::{NodeTotals, RangeTotal};
 use keyviz_core::wire::CONTRIBUTION_VERSION;
 use keyviz_core::{Incarnation, KeyRange, NodeId};
 use keyviz_fanout::{PeerTotals, RoundError};
 use keyviz_proto as proto;
 
+use super::copies_wire::{held_from_wire, held_to_wire};
 use super::matrix_wire::{check_cluster, check_version};
 
 /// Ranges in one chunk: with keys of the longest kind a chunk has 8 MiB, half of what a message
@@ -24,16 +26,20 @@ const END_IS_NEXT: u32 = 0;
 const NO_END: u32 = 1;
 const END_LENGTH: u32 = 2;
 
-/// The answer of round one in chunks, `packed` or not. There is at least one chunk.
+/// The answer of round one by the node `answers` in chunks, `packed` or not. There is at least one
+/// chunk.
 pub fn totals_chunks(
-    totals: NodeTotals,
+    answer: PeerTotals,
+    answers: NodeId,
     cluster_id: &str,
-    (now_ms, step_ms): (u64, u64),
     packed: bool,
 ) -> Vec<proto::TotalsChunk> {
+    let PeerTotals { totals, now_ms, step_ms, copies } = answer;
     let empty = proto::TotalsChunk {
         version: CONTRIBUTION_VERSION,
-        node_id: totals.node.0,
+        node_id: answers.0,
+        counted_by: if totals.node == answers { 0 } else { totals.node.0 },
+        copies: Vec::new(),
         incarnation: totals.incarnation.0,
         catalog_version: totals.catalog_version,
         columns: totals.columns,
@@ -48,8 +54,9 @@ pub fn totals_chunks(
         newest_ms: totals.newest_ms,
         packed: None,
     };
+    let copies: Vec<proto::HeldCopy> = copies.iter().map(held_to_wire).collect();
     if totals.ranges.is_empty() {
-        return vec![empty];
+        return vec![proto::TotalsChunk { copies, ..empty }];
     }
     let chunk = |ranges: &[RangeTotal]| match packed {
         true => proto::TotalsChunk { packed: Some(pack(ranges)), ..empty.clone() },
@@ -58,7 +65,9 @@ pub fn totals_chunks(
             ..empty.clone()
         },
     };
-    totals.ranges.chunks(RANGES_A_CHUNK).map(chunk).collect()
+    let mut chunks: Vec<_> = totals.ranges.chunks(RANGES_A_CHUNK).map(chunk).collect();
+    chunks[0].copies = copies;
+    chunks
 }
 
 /// Puts round one's chunks together, for a node of cluster `ours`.
@@ -70,8 +79,13 @@ pub(crate) fn totals_from_chunks(
     check_version(first.version)?;
     check_cluster(&first.cluster_id, ours)?;
     let (now_ms, step_ms) = (first.now_ms, first.step_ms);
+    if first.copies.len() > MAX_NODES {
+        return Err(RoundError::TooManyParts(MAX_NODES));
+    }
+    let copies = first.copies.iter().map(held_from_wire).collect();
+    let (answers, counted_by) = (first.node_id, first.counted_by);
     let mut totals = NodeTotals {
-        node: NodeId(first.node_id),
+        node: NodeId(if counted_by == 0 { answers } else { counted_by }),
         incarnation: Incarnation(first.incarnation),
         catalog_version: first.catalog_version,
         columns: first.columns,
@@ -83,7 +97,8 @@ pub(crate) fn totals_from_chunks(
         ranges: Vec::with_capacity(chunks.iter().map(ranges_in).sum()),
     };
     for chunk in chunks {
-        if chunk.node_id != totals.node.0 || chunk.incarnation != totals.incarnation.0 {
+        let sender = (chunk.node_id, chunk.counted_by);
+        if sender != (answers, counted_by) || chunk.incarnation != totals.incarnation.0 {
             return Err(RoundError::Malformed("its answer changes sender half way"));
         }
         totals.ranges.extend(chunk.ranges.into_iter().map(range_from_wire));
@@ -93,7 +108,7 @@ pub(crate) fn totals_from_chunks(
             ))?;
         }
     }
-    Ok(PeerTotals { totals, now_ms, step_ms })
+    Ok(PeerTotals { totals, now_ms, step_ms, copies })
 }
 
 /// The ranges that a chunk claims to have.
@@ -189,6 +204,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use keyviz_core::copies::HeldCopy;
 
     fn any_totals(packed: bool) -> impl Strategy<Value = NodeTotals> {
         let keys = proptest::collection::btree_set(proptest::collection::vec(0u8..3, 0..4), 0..40);
@@ -231,12 +247,26 @@ mod tests {
             (totals, packed) in
                 any::<bool>().prop_flat_map(|packed| (any_totals(packed), Just(packed))),
         ) {
-            let chunks = totals_chunks(totals.clone(), "c", (11, 12), packed);
+            let copies = vec![HeldCopy {
+                node: NodeId(9),
+                incarnation: Incarnation(3),
+                oldest_ms: 1,
+                newest_ms: 2,
+                complete_to_ms: 3,
+                left_ms: Some(4),
+                forgotten_before_ms: 5,
+                columns: 6,
+                lost: 7,
+            }];
+            let sent =
+                PeerTotals { totals: totals.clone(), now_ms: 11, step_ms: 12, copies: copies.clone() };
+            let chunks = totals_chunks(sent, totals.node, "c", packed);
             let sent: usize = chunks.iter().map(ranges_in).sum();
             prop_assert_eq!(sent, totals.ranges.len());
             let read = totals_from_chunks(chunks, "c");
             let read = read.map_err(|error| TestCaseError::fail(error.to_string()))?;
             prop_assert_eq!((read.totals, read.now_ms, read.step_ms), (totals, 11, 12));
+            prop_assert_eq!(read.copies, copies);
         }
     }
 

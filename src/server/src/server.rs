@@ -203,7 +203,8 @@ impl Services {
             loads,
             kv: Arc::clone(&coordinator),
             routes,
-            matrix_peer: MatrixPeer::new(Arc::clone(fanout.local()), Arc::clone(&directory)),
+            matrix_peer: MatrixPeer::new(Arc::clone(fanout.local()), Arc::clone(&directory))
+                .knowing_disks_of(served.clone()),
             keyviz: Arc::new(KeyVizService {
                 leaders,
                 feeds: Feeds::new(Arc::clone(&fanout), stop.clone()),

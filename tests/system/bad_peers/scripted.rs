@@ -127,4 +127,18 @@ impl KeyVizPeer for Scripted {
     ) -> Result<Response<Self::HotKeysStream>, Status> {
         Err(Status::unimplemented("as a node of an earlier version"))
     }
+
+    async fn copy_inventory(
+        &self,
+        _: Request<proto::CopyInventoryRequest>,
+    ) -> Result<Response<proto::CopyInventoryResponse>, Status> {
+        Err(Status::unimplemented("as a node of an earlier version"))
+    }
+
+    async fn store_copy(
+        &self,
+        _: Request<proto::StoreCopyRequest>,
+    ) -> Result<Response<proto::StoreCopyResponse>, Status> {
+        Err(Status::unimplemented("as a node of an earlier version"))
+    }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use keyviz_core::copies::{DEFAULT_COPIES, DEFAULT_COPIES_BYTES, MAX_COPIES, MIN_COPIES_BYTES};
 use keyviz_core::history::{
     DEFAULT_HISTORY_BYTES, DEFAULT_HISTORY_COLUMNS, DEFAULT_STEP_MS, MAX_HISTORY_COLUMNS,
     MAX_STEP_MS, MIN_HISTORY_BYTES, MIN_STEP_MS,
@@ -45,6 +46,10 @@ pub struct KeyvizOptions {
     pub history_columns: u64,
     /// Most bytes of history.
     pub history_bytes: u64,
+    /// Members that have the columns of a node, itself among them.
+    pub history_copies: u64,
+    /// Most bytes of other nodes' columns.
+    pub history_copies_bytes: u64,
     /// Most routes with a slot of their own.
     pub max_tracked_routes: u64,
     /// Most route ids that an aggregate names.
@@ -62,6 +67,8 @@ impl KeyvizOptions {
         step: Duration::from_millis(DEFAULT_STEP_MS),
         history_columns: DEFAULT_HISTORY_COLUMNS as u64,
         history_bytes: DEFAULT_HISTORY_BYTES as u64,
+        history_copies: DEFAULT_COPIES as u64,
+        history_copies_bytes: DEFAULT_COPIES_BYTES as u64,
         max_tracked_routes: DEFAULT_MAX_TRACKED_ROUTES as u64,
         max_member_routes_per_slot: DEFAULT_MAX_MEMBER_ROUTES_PER_SLOT as u64,
         resolution_slots: DEFAULT_RESOLUTION_SLOTS as u64,
@@ -104,6 +111,26 @@ pub struct KeyvizArgs {
         value_parser = history_bytes
     )]
     keyviz_history_bytes: u64,
+    /// Members that have the history of this node, itself among them, 1 to 16; if it does not
+    /// answer, one of the others answers in its name. 1: no copies
+    #[arg(
+        long,
+        env = "KEYVIZ_HISTORY_COPIES",
+        value_name = "MEMBERS",
+        default_value_t = KeyvizOptions::DEFAULT.history_copies,
+        value_parser = |text: &str| values::number_in(text, 1, MAX_COPIES as u64)
+    )]
+    keyviz_history_copies: u64,
+    /// Maximum disk space of copies of other nodes' history, in bytes or as KiB, MiB or GiB; at
+    /// least 4MiB; above it the oldest columns of the largest copy are dropped
+    #[arg(
+        long,
+        env = "KEYVIZ_HISTORY_COPIES_BYTES",
+        value_name = "SIZE",
+        default_value = "1GiB",
+        value_parser = copies_bytes
+    )]
+    keyviz_history_copies_bytes: u64,
     /// Maximum number of routes with a slot of their own, 1 to 1,000,000; above it colder
     /// neighbours share a slot
     #[arg(
@@ -159,6 +186,8 @@ impl KeyvizArgs {
             step,
             history_columns: self.keyviz_history_columns,
             history_bytes: self.keyviz_history_bytes,
+            history_copies: self.keyviz_history_copies,
+            history_copies_bytes: self.keyviz_history_copies_bytes,
             max_tracked_routes: self.keyviz_max_tracked_routes,
             max_member_routes_per_slot: self.keyviz_max_member_routes_per_slot,
             resolution_slots: self.keyviz_resolution_slots,
@@ -189,6 +218,10 @@ pub fn size_in(text: &str, least: u64, most: u64) -> Result<u64, SizeError> {
 
 fn history_bytes(text: &str) -> Result<u64, SizeError> {
     size_in(text, MIN_HISTORY_BYTES as u64, 1 << 40)
+}
+
+fn copies_bytes(text: &str) -> Result<u64, SizeError> {
+    size_in(text, MIN_COPIES_BYTES as u64, 1 << 40)
 }
 
 /// The length of a column: whole milliseconds, from [`MIN_STEP`] to [`MAX_STEP`].

@@ -266,7 +266,8 @@ pub(super) fn header(matrix: &proto::Matrix, width: usize) -> Vec<String> {
         );
         lines.extend(text::wrap(&fact, width));
     }
-    for node in matrix.nodes.iter().filter(|node| node.past_history) {
+    let forgets = |node: &&proto::NodeStatus| node.past_history && node.answered_by.is_empty();
+    for node in matrix.nodes.iter().filter(forgets) {
         let fact = format!(
             "node {} keeps nothing before {}: what it counted earlier is missing",
             node.id,

@@ -1,11 +1,9 @@
 //! The questions of a live heatmap, and its stream of columns.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::Told;
+use super::told::{Told, Whole};
 use crate::CliError;
 use crate::client::{Client, Effect, MAX_ANSWER_BYTES};
 use crate::heat::{MAX_ROWS, Query};
@@ -14,14 +12,6 @@ use keyviz_proto as proto;
 use keyviz_proto::cluster_client::ClusterClient;
 use keyviz_proto::key_viz_client::KeyVizClient;
 use keyviz_proto::routes_client::RoutesClient;
-
-/// A matrix and the data shown beside it.
-pub(super) struct Whole {
-    pub(super) matrix: proto::Matrix,
-    pub(super) leaders: HashMap<u64, u64>,
-    /// First keys of all routes, if they changed.
-    pub(super) bounds: Option<Vec<Bytes>>,
-}
 
 pub(super) async fn ask(
     query: &Query,

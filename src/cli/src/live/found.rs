@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::{MOST_LAST, Told};
+use super::told::{MOST_LAST, Told};
 use crate::client::Client;
 use crate::heat::{Query, now_ms};
 use crate::why;

@@ -12,6 +12,7 @@ mod picture;
 mod slide;
 #[cfg(test)]
 mod tests;
+mod told;
 mod view;
 
 use std::collections::HashMap;
@@ -31,9 +32,10 @@ use super::heat::{LiveRows, Query, Scope, counted_by, live_every, more_detail, n
 use super::heatmap::{Drawing, render};
 use super::terminal::output::{self, ColorDepth};
 use super::terminal::text;
-use asking::{Whole, ask, follow};
+use asking::{ask, follow};
 use keyviz_proto as proto;
 use picture::{Layout, Picture, drawing};
+use told::{MOST_LAST, Told, Whole};
 use view::{Act, Around, View};
 
 /// Interval of full queries beside a stream, because members, roles and totals change too.
@@ -44,20 +46,6 @@ const STREAM_AGAIN: Duration = Duration::from_secs(5);
 const MOST_WAITING: usize = 64;
 /// Time after which a cursor that was not moved rests.
 const CURSOR_RESTS: Duration = Duration::from_millis(200);
-/// Maximum length of a default window.
-const MOST_LAST: Duration = Duration::from_secs(3_600);
-
-/// Messages of the tasks. Answers carry the number of their query.
-enum Told {
-    Key(Event),
-    Whole(u64, Box<Result<Whole, CliError>>),
-    Columns(u64, Box<proto::ColumnsUpdate>),
-    StreamOver(u64, String),
-    /// The hot keys of a cell, in words.
-    Hot(Box<proto::GetHotKeysRequest>, String),
-    /// What stands out, in words; empty: not known.
-    Found(u64, String),
-}
 
 /// Runs until `q` or Ctrl-C.
 ///

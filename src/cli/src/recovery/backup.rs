@@ -108,6 +108,8 @@ struct BackupJson {
     histories: Vec<u64>,
     /// Nodes that have left, whose history members keep.
     histories_kept: Vec<u64>,
+    /// Members that did not answer and nodes that have left, whose history comes from a copy.
+    histories_copied: Vec<u64>,
     /// Members that did not answer; their history is not in the file.
     histories_missing: Vec<u64>,
 }
@@ -156,7 +158,7 @@ pub async fn run(args: BackupArgs) -> Result<(), CliError> {
                 text::inert(&json.file),
                 text::thousands(json.rows),
                 json.groups,
-                json.histories.len() + json.histories_kept.len(),
+                json.histories.len() + json.histories_kept.len() + json.histories_copied.len(),
                 json.catalog_version,
                 text::short_bytes(json.bytes),
             )?;
@@ -245,6 +247,21 @@ async fn write(
             }
         }
     }
+    let mut copied: Vec<u64> = Vec::new();
+    for member in status.members.iter().filter(|member| answered.contains(&member.id)) {
+        let Ok(address) = member.address.parse::<Address>() else { continue };
+        let without = answered.iter().chain(&kept).chain(&copied).copied().collect();
+        let place = writer.place();
+        match copies(client, &address, without, &mut writer).await {
+            Ok(nodes) => copied.extend(nodes),
+            Err(Cut::File(source)) => return Err(wrote(source).into()),
+            // An earlier version holds none.
+            Err(Cut::Node(_)) => writer.back_to(place).map_err(wrote)?,
+        }
+    }
+    for node in missing.extract_if(.., |node| copied.contains(node)) {
+        say!("keyviz: the history of node {node} is that of its copy at another member");
+    }
     let in_histories = writer.rows();
     let ids = status.groups.iter().map(|group| group.group_id);
     let mut ids: Vec<u64> = ids.filter(|group| *group != 0).collect();
@@ -265,6 +282,7 @@ async fn write(
         rows: writer.rows() - in_histories,
         histories: answered,
         histories_kept: kept.into_iter().collect(),
+        histories_copied: copied,
         histories_missing: missing,
     };
     Ok((writer.finish(json.histories_missing.clone()).map_err(wrote)?, json))
@@ -342,7 +360,7 @@ async fn histories(
     let parts = node.call(Effect::Read, |channel| async move {
         BackupClient::new(channel)
             .max_decoding_message_size(MAX_ANSWER_BYTES)
-            .dump_history(proto::DumpHistoryRequest {})
+            .dump_history(proto::DumpHistoryRequest::default())
             .await
     });
     let mut parts = parts.await.map_err(|error| Cut::Node(error.to_string()))?.into_inner();
@@ -361,6 +379,39 @@ async fn histories(
     }
     // An earlier version sends its own history alone.
     if sections == 0 { Err(Cut::Node("it sent nothing".into())) } else { Ok(kept) }
+}
+
+/// The copies of histories that a member holds, of nodes whose history is not there yet: the ids of
+/// these.
+async fn copies(
+    client: &Client,
+    address: &Address,
+    without: Vec<u64>,
+    writer: &mut BackupWriter,
+) -> Result<Vec<u64>, Cut> {
+    let node = client.at(address.clone());
+    let request = proto::DumpHistoryRequest { copies: true, without: without.clone() };
+    let parts = node.call(Effect::Read, |channel| {
+        let request = request.clone();
+        async move {
+            BackupClient::new(channel)
+                .max_decoding_message_size(MAX_ANSWER_BYTES)
+                .dump_history(request)
+                .await
+        }
+    });
+    let mut parts = parts.await.map_err(|error| Cut::Node(error.to_string()))?.into_inner();
+    let mut nodes = Vec::new();
+    let mut is_copy = |part: &Part| match part {
+        Part::History(history) if history.held_by != 0 => {
+            let wanted = !without.contains(&history.node_id);
+            nodes.push(history.node_id);
+            wanted
+        }
+        _ => false,
+    };
+    while section(&mut parts, client.timeout(), &mut is_copy, writer).await? {}
+    Ok(nodes)
 }
 
 /// Receives one section: its header, its rows and its end. Returns

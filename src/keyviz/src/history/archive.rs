@@ -142,6 +142,64 @@ impl Archive {
         Opened { archive, columns, damaged, lost, forgotten_before_ms, garbage }
     }
 
+    /// Notes a stored record, in the order of keys, without what it counted; the column of a record
+    /// of one.
+    pub(crate) fn index(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<Option<ColumnId>, RecordError> {
+        match key.first() {
+            Some(&codec::CHUNK) => {
+                let chunk = codec::decode_chunk(value)?;
+                if chunk_key(chunk.digest()) != key {
+                    return Err(RecordError::Malformed);
+                }
+                self.chunks.insert(chunk.digest(), 0);
+                Ok(None)
+            }
+            Some(&codec::COLUMN) => {
+                let (id, digests) = codec::column_head(value)?;
+                if column_key(id) != key {
+                    return Err(RecordError::Malformed);
+                }
+                let missing = digests.iter().find(|digest| !self.chunks.contains_key(digest));
+                if let Some(&digest) = missing {
+                    return Err(RecordError::MissingChunk { digest });
+                }
+                for digest in &digests {
+                    *self.chunks.get_mut(digest).expect("just found") += 1;
+                }
+                self.columns.insert(id, digests);
+                Ok(Some(id))
+            }
+            Some(&codec::HOT_KEYS) => {
+                let (id, _) = codec::decode_hot_keys(value)?;
+                if hot_keys_key(id) != key || !self.columns.contains_key(&id) {
+                    return Err(RecordError::Malformed);
+                }
+                self.hot_keys.insert(id);
+                Ok(Some(id))
+            }
+            _ => Err(RecordError::Malformed),
+        }
+    }
+
+    /// Stored columns.
+    pub(crate) fn ids(&self) -> impl DoubleEndedIterator<Item = ColumnId> + '_ {
+        self.columns.keys().copied()
+    }
+
+    /// Whether a chunk is stored.
+    pub(crate) fn has_chunk(&self, digest: u128) -> bool {
+        self.chunks.contains_key(&digest)
+    }
+
+    /// Whether the hot keys of a column are stored.
+    pub(crate) fn has_hot_keys(&self, id: ColumnId) -> bool {
+        self.hot_keys.contains(&id)
+    }
+
     /// The records for columns that were closed or changed, or are a checkpoint of the open one,
     /// and for ids of columns that are no longer kept.
     pub fn batch<'a>(
@@ -231,11 +289,11 @@ pub(crate) fn chunk_key(digest: u128) -> Vec<u8> {
     [&[codec::CHUNK][..], &digest.to_be_bytes()].concat()
 }
 
-fn column_key(id: ColumnId) -> Vec<u8> {
+pub(crate) fn column_key(id: ColumnId) -> Vec<u8> {
     [&[codec::COLUMN][..], &id.start_ms.to_be_bytes(), &id.end_ms.to_be_bytes()].concat()
 }
 
-fn hot_keys_key(id: ColumnId) -> Vec<u8> {
+pub(crate) fn hot_keys_key(id: ColumnId) -> Vec<u8> {
     [&[codec::HOT_KEYS][..], &id.start_ms.to_be_bytes(), &id.end_ms.to_be_bytes()].concat()
 }
 
@@ -245,7 +303,7 @@ pub(crate) fn is_hot_keys(key: &[u8]) -> bool {
 }
 
 /// The column of a key, if it is one that a history may have.
-fn column_of(key: &[u8]) -> Option<ColumnId> {
+pub(crate) fn column_of(key: &[u8]) -> Option<ColumnId> {
     let (start, end) = key.strip_prefix(&[codec::COLUMN])?.split_first_chunk()?;
     let id = ColumnId {
         start_ms: u64::from_be_bytes(*start),

@@ -270,6 +270,14 @@ pub(crate) fn decode_column(
     if input.is_empty() { Ok(column) } else { Err(RecordError::Malformed) }
 }
 
+/// The interval of a column's record and the chunks that it refers to, without its counts.
+pub(crate) fn column_head(record: &[u8]) -> Result<(ColumnId, Vec<u128>), RecordError> {
+    let mut input = body(COLUMN, record)?;
+    let Head { start_ms, end_ms, digests, .. } =
+        take_head(&mut input).ok_or(RecordError::Malformed)?;
+    Ok((ColumnId { start_ms, end_ms }, digests))
+}
+
 struct Head {
     start_ms: u64,
     end_ms: u64,

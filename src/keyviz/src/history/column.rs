@@ -183,6 +183,30 @@ impl Column {
         }
     }
 
+    /// Keeps the parts of an earlier form of the same column that this one lacks, or of which it
+    /// has less: counts only grow.
+    pub(crate) fn keep_more_of(&mut self, earlier: &Column) {
+        let operations = |part: &Part| {
+            let (cells, lost) = (part.total(), part.unattributed);
+            let all = [cells.reads, cells.writes, lost.reads, lost.writes];
+            all.into_iter().fold(0, u64::saturating_add)
+        };
+        for theirs in &earlier.parts {
+            match self.parts.iter_mut().find(|part| part.incarnation == theirs.incarnation) {
+                Some(part) if operations(theirs) > operations(part) => {
+                    *part = Part { partial: part.partial || theirs.partial, ..theirs.clone() };
+                }
+                Some(_) => {}
+                None => *self.part(theirs.incarnation) = theirs.clone(),
+            }
+        }
+    }
+
+    /// The latest incarnation that has a part.
+    pub(crate) fn newest_incarnation(&self) -> Option<Incarnation> {
+        self.parts.last().map(|part| part.incarnation)
+    }
+
     /// The part of an incarnation, made if it is not there.
     pub(crate) fn part(&mut self, incarnation: Incarnation) -> &mut Part {
         let at = self.parts.partition_point(|part| part.incarnation < incarnation);

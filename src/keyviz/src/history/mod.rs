@@ -32,12 +32,12 @@ pub(crate) mod bitpack;
 pub(crate) mod cells;
 pub(crate) mod codec;
 pub(crate) mod column;
-mod config;
+pub(crate) mod config;
 mod handoff;
 pub(crate) mod hot_keys;
-mod open;
+pub(crate) mod open;
 pub(crate) mod slots;
-mod tiers;
+pub(crate) mod tiers;
 pub(crate) mod view;
 pub(crate) mod window;
 

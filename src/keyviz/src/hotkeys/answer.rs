@@ -193,7 +193,8 @@ struct KeySums {
     last_ms: u64,
 }
 
-fn part(
+/// What these columns of a node say; `None` once it is no longer `wanted`.
+pub(crate) fn part(
     node: &Answering,
     columns: &[Arc<Column>],
     query: &HotKeysQuery,
@@ -391,10 +392,10 @@ pub struct HotKeys {
 }
 
 /// Adds up what nodes counted, and keeps the `limit` hottest keys. A node that several answer for
-/// counts once: as it says itself, else as the one that has most of it.
+/// counts once: as the one says that has most of it, and of equal ones as it says itself.
 pub fn merge(parts: Vec<HotKeysPart>, limit: usize) -> HotKeys {
     let mut of_node: BTreeMap<NodeId, HotKeysPart> = BTreeMap::new();
-    let rank = |part: &HotKeysPart| (part.node == part.held_by, part.operations, part.columns);
+    let rank = |part: &HotKeysPart| (part.operations, part.node == part.held_by, part.columns);
     for part in parts {
         match of_node.get(&part.node) {
             Some(known) if rank(known) >= rank(&part) => {}

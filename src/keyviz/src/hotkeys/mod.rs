@@ -37,6 +37,7 @@ mod set;
 pub(crate) mod summary;
 mod table;
 
+pub(crate) use answer::part;
 pub use answer::{
     DEFAULT_HOT_KEYS, HotKey, HotKeys, HotKeysPart, HotKeysQuery, KeyBounds, MAX_HOT_KEYS,
     MAX_POINTS, NodeBounds, PART_KEYS, PartError, hashed_name, merge,

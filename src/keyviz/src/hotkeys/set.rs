@@ -154,8 +154,8 @@ impl Set {
         self.name(way).load(Ordering::Relaxed) & BRIEF != 0
     }
 
-    /// A way of the least `upper`. For the writer, in a full set; it is no more the lowest then, and
-    /// what it had is the floor.
+    /// A way of the least `upper`, which is the floor then. For the writer, in a full set; the way
+    /// is no more among the lowest.
     ///
     /// No `upper` is below the floor, so any that equals it will do. A set whose keys come once
     /// each is searched once for all of its ways.

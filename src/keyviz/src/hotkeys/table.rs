@@ -14,8 +14,8 @@
 //! `upper - missed` operations are certain, and at most `missed` more can have come before.
 //!
 //! Most keys that take the way of another are never seen again, and writing all of a way would push
-//! the memory of the store out of the cache. So such a key leaves only `upper` and `name` there; the
-//! rest follows with its second operation, and the first is not among the certain ones. Two keys of
+//! the memory of the store out of the cache. So such a key leaves only `upper` and `name` there;
+//! the rest follows with its second operation, and the first is not among the certain ones. Two keys of
 //! one `name`, of which the second finds the way of the first, do not harm that either.
 //!
 //! Keys up to 64 bytes lie in their way. A longer key is told apart by a digest of 128 bits, and

@@ -46,6 +46,7 @@ pub struct Merge {
 /// The columns that a node has answered for.
 #[derive(Clone, Debug)]
 struct Coverage {
+    /// Those for which an answer has everything that the node counted.
     covers: ColumnSet,
     /// The members that answered for it: the node itself, or those that keep its columns.
     held_by: BTreeSet<NodeId>,
@@ -91,14 +92,17 @@ impl Merge {
             let (from, to) = (contribution.covers.start, contribution.covers.end);
             return Err(ContributionError::Covers { from, to, columns });
         }
-        let NodeColumns { node, held_by, covers, forgotten_before_ms, spans, keys, parts, .. } =
-            contribution;
+        let NodeColumns { node, held_by, covers, incomplete, forgotten_before_ms, .. } =
+            &contribution;
+        let (node, held_by, forgotten_before_ms) = (*node, *held_by, *forgotten_before_ms);
         let coverage = self.nodes.entry(node).or_insert_with(|| Coverage {
             covers: ColumnSet::new(),
             held_by: BTreeSet::new(),
             forgotten_before_ms,
         });
-        coverage.covers.insert(covers);
+        let complete = incomplete.missing(covers.end).intersection(covers.clone());
+        coverage.covers.insert_all(&complete);
+        let NodeColumns { spans, keys, parts, .. } = contribution;
         coverage.held_by.insert(held_by);
         coverage.forgotten_before_ms = coverage.forgotten_before_ms.min(forgotten_before_ms);
         let spans: Vec<u32> = spans.into_iter().map(|span| self.span(span)).collect();

@@ -68,6 +68,7 @@ fn claim(node: u64, keys: Vec<CellKey>, values: Vec<u64>) -> NodeColumns {
         incarnation: Incarnation(1),
         covers: 0..3,
         held: ColumnSet::of(0..3),
+        incomplete: ColumnSet::new(),
         forgotten_before_ms: 0,
         spans: vec![],
         keys,

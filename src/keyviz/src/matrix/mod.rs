@@ -179,6 +179,10 @@ pub struct NodeStatus {
     pub forgotten_before_ms: u64,
     /// The window begins before that time: older counts of the node are gone.
     pub past_history: bool,
+    /// Members that answered in its name from copies of its columns.
+    pub answered_by: Vec<NodeId>,
+    /// They have everything that it counted before this time; `None`: nobody answered in its name.
+    pub complete_to_ms: Option<u64>,
 }
 
 /// A group and term that several nodes claim to have led.

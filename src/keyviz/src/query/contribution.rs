@@ -89,6 +89,8 @@ pub struct NodeColumns<Part = ColumnPart> {
     pub covers: Range<u32>,
     /// Those of them for which the node has a column, even an empty one.
     pub held: ColumnSet,
+    /// Columns that may lack counts, because a copy of another node's columns ends before.
+    pub incomplete: ColumnSet,
     /// End of the newest column that the node dropped for space; 0: none.
     pub forgotten_before_ms: u64,
     /// The spans of the blocks, ascending.
@@ -230,6 +232,7 @@ impl NodeColumns {
                 held_by: self.held_by,
                 incarnation: self.incarnation,
                 held: self.held.intersection(covers.clone()),
+                incomplete: self.incomplete.intersection(covers.clone()),
                 covers,
                 forgotten_before_ms: self.forgotten_before_ms,
                 spans,
@@ -252,7 +255,8 @@ impl<Part> NodeColumns<Part> {
     ) -> Result<(), ContributionError> {
         let Range { start: from, end: to } = self.covers;
         let columns = plan.len();
-        let held = self.held.spans().all(|span| from <= span.start && span.end <= to);
+        let inside = |span: Range<u32>| from <= span.start && span.end <= to;
+        let held = self.held.spans().chain(self.incomplete.spans()).all(inside);
         if from > to || to as usize > columns || !held {
             return Err(ContributionError::Covers { from, to, columns });
         }
@@ -312,6 +316,7 @@ impl<Part> NodeColumns<Part> {
             incarnation: self.incarnation,
             covers: self.covers,
             held: self.held,
+            incomplete: self.incomplete,
             forgotten_before_ms: self.forgotten_before_ms,
             spans: self.spans,
             keys: self.keys,

@@ -12,7 +12,7 @@ mod placing;
 mod resample;
 pub(crate) mod row_plan;
 pub(crate) mod spread;
-mod summing;
+pub(crate) mod summing;
 pub(crate) mod totals;
 
 use crate::history::window::Window;

@@ -69,6 +69,7 @@ pub(crate) fn columns(
         incarnation,
         covers,
         held,
+        incomplete: ColumnSet::new(),
         forgotten_before_ms: holdings.forgotten_before_ms,
         spans,
         keys,

@@ -272,6 +272,7 @@ mod tests {
             incarnation: Incarnation(1),
             covers: 0..9,
             held: ColumnSet::of(0..9),
+            incomplete: ColumnSet::new(),
             forgotten_before_ms: 0,
             spans: vec![],
             keys: (0..600).map(key).collect(),

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use keyviz_catalog::AppliedCatalog;
 use keyviz_catalog_group::CatalogMachine;
+use keyviz_core::copies::damaged_records;
 use keyviz_core::history::{Damaged, HistoryHandoff};
 use keyviz_core::{Archive, GroupId, NodeId};
 use keyviz_json::key_text;
@@ -12,7 +13,7 @@ use keyviz_raft::{
     Verify, check_folder,
 };
 
-use super::{archive, history_handoffs, identity};
+use super::{archive, history_copies, history_handoffs, identity};
 
 /// Reads every record of a stopped node's folder; see [`check_folder`].
 ///
@@ -45,6 +46,13 @@ impl Verify for Contents {
                 HistoryHandoff::of_records(node, rows).map_or_else(Vec::new, |(_, bad)| bad);
             let named = |row: Damaged| (key_text(&row.key).into_owned(), row.error.to_string());
             return Ok(damaged.into_iter().map(named).collect());
+        }
+        if name == history_copies::ROWS {
+            let rows = rows.rows().map_err(std::io::Error::from)?;
+            let damaged = damaged_records(rows).into_iter();
+            return Ok(damaged
+                .map(|(key, error)| (key_text(&key).into_owned(), error.to_string()))
+                .collect());
         }
         if name != archive::ROWS {
             return Ok(Vec::new());

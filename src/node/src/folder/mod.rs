@@ -3,6 +3,7 @@
 mod agreement;
 pub(crate) mod archive;
 pub(crate) mod check;
+pub(crate) mod history_copies;
 pub(crate) mod history_handoffs;
 pub(crate) mod identity;
 pub(crate) mod restore;

@@ -2,6 +2,8 @@
 
 pub(crate) mod addresses;
 pub(crate) mod balancer;
+pub(crate) mod copier;
+mod copy_keeper;
 pub(crate) mod disk;
 pub(crate) mod disks;
 pub(crate) mod flusher;

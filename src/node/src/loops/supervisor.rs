@@ -56,6 +56,8 @@ pub(crate) enum ControlLoop {
     Verifier,
     /// Moves counts from the sampler into the history, and the history to disk.
     Flusher,
+    /// Sends columns to the members that keep copies of them, and moves copies with the members.
+    Copier,
     /// Tells the cluster of another address of this node, and groups of other addresses of members.
     Addresses,
     /// Closes idle connections.
@@ -95,6 +97,7 @@ impl ControlLoop {
             ControlLoop::Mover => "mover",
             ControlLoop::Verifier => "verifier",
             ControlLoop::Flusher => "flusher",
+            ControlLoop::Copier => "history copies",
             ControlLoop::Addresses => "addresses",
             ControlLoop::Connections => "connections",
             ControlLoop::LeaderLog => "leader log",
@@ -121,6 +124,7 @@ impl ControlLoop {
             | ControlLoop::Mover
             | ControlLoop::Verifier
             | ControlLoop::Flusher
+            | ControlLoop::Copier
             | ControlLoop::Addresses
             | ControlLoop::Connections
             | ControlLoop::LeaderLog

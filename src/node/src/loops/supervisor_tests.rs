@@ -14,7 +14,7 @@ use keyviz_security::SecurityConfig;
 use keyviz_types::NodeId;
 
 /// Every loop, by name.
-const ALL: [ControlLoop; 18] = [
+const ALL: [ControlLoop; 19] = [
     ControlLoop::Credentials,
     ControlLoop::DiskSpace,
     ControlLoop::Members,
@@ -27,6 +27,7 @@ const ALL: [ControlLoop; 18] = [
     ControlLoop::Verifier,
     ControlLoop::Mover,
     ControlLoop::Flusher,
+    ControlLoop::Copier,
     ControlLoop::Addresses,
     ControlLoop::Connections,
     ControlLoop::LeaderLog,
@@ -94,6 +95,8 @@ async fn start(folder: &TempDir, supervisor: Supervisor) -> Node {
         origin: Origin::Bootstrap(BootstrapSpec::new(members, 1, 1, Vec::new()).expect("a plan")),
         keyviz: KeyvizConfig {
             hash_keys: false,
+            copies: 3,
+            copies_bytes: 64 << 20,
             sampler: SamplerConfig::default(),
             history: HistoryConfig::default(),
         },

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
+use keyviz_core::copies::Copies;
 use keyviz_fanout::LocalMatrix;
 use keyviz_raft::Storage;
 use keyviz_security::{self as security, Listener, Security};
@@ -57,6 +58,12 @@ pub(crate) async fn open_storage(config: &NodeConfig) -> Result<Storage, NodeErr
     let (data, options) = (config.data.clone(), config.storage);
     let opened = tokio::task::spawn_blocking(move || Storage::open(data, options));
     Ok(opened.await.expect("opening a storage does not panic")?)
+}
+
+/// The copies of other nodes' histories, which are opened later: no request waits for them.
+pub(crate) fn no_copies_yet(config: &NodeConfig) -> Arc<Copies> {
+    let (step_ms, bytes) = (config.keyviz.history.step_ms, config.keyviz.copies_bytes);
+    Arc::new(Copies::new(config.id, step_ms, bytes, rand::random()))
 }
 
 /// The stored history. One that cannot be used is left alone: the store matters more.

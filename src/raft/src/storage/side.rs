@@ -152,6 +152,26 @@ impl SideRows {
         SideRows { open: Arc::new(Open { keyspace, engine }) }
     }
 
+    /// The value of a row.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KeyspaceError> {
+        self.open.keyspace.get(key)
+    }
+
+    /// Shows all rows in key order, without keeping them. Reads page by page, as
+    /// [`SideRows::rows`].
+    pub fn each(&self, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), KeyspaceError> {
+        let mut last: Option<Bytes> = None;
+        loop {
+            let from = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let page = self.open.keyspace.scan(from, Bound::Unbounded, PAGE)?;
+            page.rows.iter().for_each(|(key, value)| visit(key, value));
+            last = page.rows.last().map(|(key, _)| key.clone());
+            if !page.more {
+                return Ok(());
+            }
+        }
+    }
+
     /// All rows in key order. Reads page by page, so writes in between may or may not be seen.
     pub fn rows(&self) -> Result<Vec<KeyValue>, KeyspaceError> {
         let mut rows: Vec<KeyValue> = Vec::new();
@@ -217,6 +237,11 @@ mod tests {
             side.apply([(b"c".to_vec(), vec![1])], [b"b".to_vec()]).expect("writes");
             let again = storage.open_side("history").expect("two handles share it");
             assert_eq!(again.rows().expect("reads").len(), 2);
+            assert_eq!(again.get(b"a").expect("reads").as_deref(), Some(&long[..]));
+            assert_eq!(again.get(b"b").expect("reads"), None);
+            let mut seen = Vec::new();
+            again.each(&mut |key, value| seen.push((key.to_vec(), value.len()))).expect("reads");
+            assert_eq!(seen, [(b"a".to_vec(), long.len()), (b"c".to_vec(), 1)]);
             drop((side, again));
             storage.close().await.expect("closes");
         }

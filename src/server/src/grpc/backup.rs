@@ -94,6 +94,22 @@ fn dump_histories(local: &LocalMatrix, taken: &Taken) -> Result<(), Status> {
     Ok(())
 }
 
+/// The copies of other nodes' histories that this node holds.
+fn dump_copies(local: &LocalMatrix, without: &[u64], taken: &Taken) -> Result<(), Status> {
+    let Some(copies) = local.copies() else { return Ok(()) };
+    let held_by = local.history().node().0;
+    for held in copies.held() {
+        let (node_id, incarnation) = (held.node.0, held.incarnation.0);
+        if without.contains(&node_id) {
+            continue;
+        }
+        let records = copies.export(held.node);
+        let records = records.map_err(|error| Status::internal(error.to_string()))?;
+        dump_history(proto::BackupHistory { node_id, incarnation, held_by }, records, taken)?;
+    }
+    Ok(())
+}
+
 fn dump_history(
     header: proto::BackupHistory,
     records: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -139,10 +155,14 @@ impl proto::backup_server::Backup for BackupService {
 
     async fn dump_history(
         &self,
-        _request: Request<proto::DumpHistoryRequest>,
+        request: Request<proto::DumpHistoryRequest>,
     ) -> Result<Response<Parts>, Status> {
         audit::note("back up the history of this node");
+        let proto::DumpHistoryRequest { copies, without } = request.into_inner();
         let local = Arc::clone(&self.local);
-        Ok(stream(move |taken| dump_histories(&local, taken)))
+        Ok(stream(move |taken| match copies {
+            true => dump_copies(&local, &without, taken),
+            false => dump_histories(&local, taken),
+        }))
     }
 }

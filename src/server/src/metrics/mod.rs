@@ -1,6 +1,7 @@
 //! `/metrics`: read from the parts at each scrape, so that counting costs them nothing extra.
 
 mod alerts;
+mod copies;
 mod edge;
 mod gauges;
 mod moves;
@@ -246,7 +247,8 @@ impl Parts {
         page.gauge("history_hot_keys_bytes", what, held.hot_key_bytes as u64)?;
         let what = "Stored records of the history that could not be read at the start; 0 unless \
                     something is wrong";
-        page.gauge("history_damaged_records", what, local.damaged_records())
+        page.gauge("history_damaged_records", what, local.damaged_records())?;
+        copies::counters(local, page)
     }
 
     fn fanout(&self, page: &mut Page<'_>) -> fmt::Result {

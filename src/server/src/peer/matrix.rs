@@ -9,12 +9,14 @@ use tonic::{Request, Response, Status};
 
 use keyviz_core::Query;
 use keyviz_directory::{Directory, MembershipState};
-use keyviz_fanout::{Asker, LocalMatrix, MatrixError, WorkError};
+use keyviz_fanout::{Asker, LocalMatrix, MatrixError, PeerTotals, WorkError};
 use keyviz_proto as proto;
 use keyviz_proto::key_viz_peer_server::{KeyVizPeer, KeyVizPeerServer};
-use keyviz_raft::MAX_MESSAGE_BYTES;
+use keyviz_raft::{Groups, MAX_MESSAGE_BYTES};
+use keyviz_types::NodeId;
 
 use super::checks::check_cluster;
+use super::copies::answer_status;
 use crate::grpc::hot_keys::hot_keys_status;
 use crate::grpc::keyviz::matrix_status;
 use keyviz_peer::hot_keys_wire;
@@ -26,14 +28,21 @@ use keyviz_peer::totals_wire::totals_chunks;
 /// Answers both rounds from the counts of this node.
 #[derive(Clone)]
 pub struct MatrixPeer {
-    local: Arc<LocalMatrix>,
-    directory: Arc<Directory>,
+    pub(super) local: Arc<LocalMatrix>,
+    pub(super) directory: Arc<Directory>,
+    pub(super) groups: Option<Groups>,
 }
 
 impl MatrixPeer {
     /// Answers from `local` to nodes of the cluster in `directory`.
     pub fn new(local: Arc<LocalMatrix>, directory: Arc<Directory>) -> Self {
-        MatrixPeer { local, directory }
+        MatrixPeer { local, directory, groups: None }
+    }
+
+    /// The same; senders of copies must have the disks that these groups know.
+    #[must_use]
+    pub fn knowing_disks_of(self, groups: Groups) -> Self {
+        MatrixPeer { groups: Some(groups), ..self }
     }
 
     /// The gRPC service.
@@ -79,10 +88,20 @@ impl KeyVizPeer for MatrixPeer {
     ) -> Result<Response<Self::TotalsStream>, Status> {
         let local = &self.local;
         let proto::TotalsRequest { query, packed } = request.into_inner();
-        let query = self.query(query)?;
-        let totals = local.totals(Asker::Peer, query).await.map_err(work_status)?;
-        let times = (local.clock().now_ms(), local.history().config().step_ms);
-        Ok(stream(totals_chunks(totals, &self.cluster_id(), times, packed)))
+        let (of, query) = (in_name_of(query.as_ref()), self.query(query)?);
+        let (totals, copies) = match of {
+            Some(of) => {
+                let totals = local.copy_totals(Asker::Peer, of, query).await;
+                (totals.map_err(answer_status)?, Vec::new())
+            }
+            None => {
+                let totals = local.totals(Asker::Peer, query).await.map_err(work_status)?;
+                (totals, local.held_copies())
+            }
+        };
+        let (now_ms, step_ms) = (local.clock().now_ms(), local.history().config().step_ms);
+        let answer = PeerTotals { totals, now_ms, step_ms, copies };
+        Ok(stream(totals_chunks(answer, local.history().node(), &self.cluster_id(), packed)))
     }
 
     async fn hot_keys(
@@ -92,10 +111,20 @@ impl KeyVizPeer for MatrixPeer {
         let proto::HotKeysRequest { query, points } = request.into_inner();
         let query = query.ok_or_else(|| Status::invalid_argument("a question without a query"))?;
         self.query(Some(query.clone()))?;
+        let of = in_name_of(Some(&query));
         let query = Arc::new(hot_keys_wire::query_from_wire(query, points)?);
         let cluster_id = self.cluster_id();
-        let answer = self.local.hot_keys_for(Asker::Peer, query, &cluster_id).await;
-        Ok(stream(hot_keys_wire::chunks(answer.map_err(hot_keys_status)?, &cluster_id)))
+        let answer = match of {
+            Some(of) => {
+                let answer = self.local.copy_hot_keys(Asker::Peer, of, query, &cluster_id).await;
+                answer.map_err(answer_status)?
+            }
+            None => {
+                let answer = self.local.hot_keys_for(Asker::Peer, query, &cluster_id).await;
+                answer.map_err(hot_keys_status)?
+            }
+        };
+        Ok(stream(hot_keys_wire::chunks(answer, &cluster_id)))
     }
 
     async fn columns(
@@ -105,14 +134,43 @@ impl KeyVizPeer for MatrixPeer {
         let request = request.into_inner();
         let rows = Arc::new(row_axis_from_wire(&request)?);
         let columns = Arc::new(column_plan_from_wire(&request)?);
+        let of = in_name_of(request.query.as_ref());
         let (query, spans) = (self.query(request.query)?, request.spans);
-        let parts = self.local.columns(Asker::Peer, query, rows, columns, spans).await;
-        let (parts, cluster_id) = (parts.map_err(work_status)?, self.cluster_id());
+        let parts = match of {
+            Some(of) => {
+                let part = self.local.copy_columns(Asker::Peer, of, query, rows, columns).await;
+                vec![part.map_err(answer_status)?]
+            }
+            None => {
+                let parts = self.local.columns(Asker::Peer, query, rows, columns, spans).await;
+                parts.map_err(work_status)?
+            }
+        };
+        let cluster_id = self.cluster_id();
         let chunks = parts.into_iter().flat_map(|part| columns_chunks(part, &cluster_id));
         Ok(stream(chunks.collect()))
     }
+
+    async fn copy_inventory(
+        &self,
+        request: Request<proto::CopyInventoryRequest>,
+    ) -> Result<Response<proto::CopyInventoryResponse>, Status> {
+        self.tell_inventory(request).await
+    }
+
+    async fn store_copy(
+        &self,
+        request: Request<proto::StoreCopyRequest>,
+    ) -> Result<Response<proto::StoreCopyResponse>, Status> {
+        self.take_copy(request).await
+    }
 }
 
-fn work_status(error: WorkError) -> Status {
+/// The node in whose name the query is to be answered; `None`: the callee's own.
+fn in_name_of(query: Option<&proto::PeerQuery>) -> Option<NodeId> {
+    query.map(|query| NodeId(query.in_name_of)).filter(|of| of.0 > 0)
+}
+
+pub(super) fn work_status(error: WorkError) -> Status {
     matrix_status(error.into())
 }

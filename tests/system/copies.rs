@@ -65,8 +65,8 @@ fn sums(matrix: &Value) -> (Vec<u64>, bool) {
 }
 
 fn status_of(matrix: &Value, node: u64) -> Value {
-    let nodes = matrix["nodes"].as_array().expect("nodes").iter();
-    nodes.filter(|status| status["id"] == node).cloned().next().unwrap_or(Value::Null)
+    let mut nodes = matrix["nodes"].as_array().expect("nodes").iter();
+    nodes.find(|status| status["id"] == node).cloned().unwrap_or(Value::Null)
 }
 
 fn lag_seconds(cluster: &Cluster, at: usize) -> Option<f64> {

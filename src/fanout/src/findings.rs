@@ -7,7 +7,7 @@
 //! meanwhile is replayed from the history ([`insight::follow`]). One question is answered at a
 //! time: an answer is seven matrices, two rounds for the names of keys, and some analyses.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use keyviz_core::insight::{
     self, Able, Finding, Input, Load, LoadError, NamedKey, Topology, Tracker,
 };
 use keyviz_core::matrix::NodeStatus;
-use keyviz_core::{Matrix, Role, Series};
+use keyviz_core::{Matrix, NodeId, Role, RouteSpec, Series};
 
 use super::cluster::Fanout;
 use super::hot_keys::HotKeysRequest;
@@ -126,6 +126,47 @@ pub struct Findings {
     remembered: Mutex<HashMap<Scope, Tracker>>,
 }
 
+/// The counts of some columns.
+#[derive(Clone, Debug)]
+pub struct LastColumns {
+    /// By range and column.
+    pub load: Load,
+    /// What each member served.
+    pub nodes: BTreeMap<NodeId, ServedCounts>,
+    /// A member did not answer.
+    pub partial: bool,
+    /// When it was asked, as Unix milliseconds.
+    pub now_ms: u64,
+}
+
+/// Operations and bytes that a member served.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ServedCounts {
+    /// Reads and writes.
+    pub operations: u64,
+    /// Of both.
+    pub bytes: u64,
+}
+
+/// The axes of an answer's matrices.
+struct Axes {
+    boundaries: Arc<[Bytes]>,
+    from_ms: u64,
+    to_ms: u64,
+}
+
+impl Axes {
+    fn request(&self, request: &FindingsRequest, series: Series) -> MatrixRequest {
+        MatrixRequest {
+            from_ms: Some(self.from_ms),
+            to_ms: Some(self.to_ms),
+            max_rows: 0,
+            boundaries: Arc::clone(&self.boundaries),
+            ..matrix_request(request, series)
+        }
+    }
+}
+
 /// The matrices of one answer, and the keys that have names.
 #[derive(Default)]
 struct Measured {
@@ -188,9 +229,79 @@ impl Findings {
         .boxed()
     }
 
-    /// All series of the window on one axis, and reads and writes of the day before if any member
-    /// may hold them.
-    async fn measure(&self, request: &FindingsRequest) -> Result<Measured, FindingsError> {
+    /// The counts of the last columns on one axis, for whoever decides on them; hot keys are not
+    /// asked for.
+    ///
+    /// # Errors
+    /// As [`Fanout::cluster`].
+    pub fn last_columns(&self, count: u64) -> BoxFuture<'_, Result<LastColumns, FindingsError>> {
+        async move {
+            let local = self.fanout.local();
+            let step_ms = local.history().config().step_ms;
+            let now_ms = local.clock().now_ms();
+            let from_ms = (now_ms - now_ms % step_ms).saturating_sub(count * step_ms);
+            self.counted(Some(from_ms), None).await
+        }
+        .boxed()
+    }
+
+    /// The counts of a window; what each member served is that of the whole window.
+    ///
+    /// # Errors
+    /// As [`Fanout::cluster`].
+    pub async fn counted(
+        &self,
+        from_ms: Option<u64>,
+        to_ms: Option<u64>,
+    ) -> Result<LastColumns, FindingsError> {
+        let request = FindingsRequest {
+            from_ms,
+            to_ms,
+            start: Bytes::new(),
+            end: None,
+            max_findings: 0,
+        };
+        let (matrices, _) = self.matrices(&request).await?;
+        let whole = matrices.iter().min_by_key(|answer| answer.matrix.responded);
+        let mut nodes: BTreeMap<NodeId, ServedCounts> = BTreeMap::new();
+        for answer in &matrices {
+            let matrix = &answer.matrix;
+            for share in matrix.by_node.iter().filter(|_| matrix.role.is_none()) {
+                let of = nodes.entry(share.node).or_default();
+                match matrix.series {
+                    Series::Reads | Series::Writes => of.operations += share.total,
+                    Series::ReadBytes | Series::WriteBytes => of.bytes += share.total,
+                }
+            }
+        }
+        Ok(LastColumns {
+            partial: whole.is_none_or(|answer| answer.matrix.responded < answer.matrix.expected),
+            load: load(&matrices).map_err(FindingsError::Changed)?,
+            nodes,
+            now_ms: self.fanout.local().clock().now_ms(),
+        })
+    }
+
+    /// The step of a column in milliseconds.
+    pub fn step_ms(&self) -> u64 {
+        self.fanout.local().history().config().step_ms
+    }
+
+    /// The routes that the load is counted by.
+    pub fn routes(&self) -> Vec<RouteSpec> {
+        self.fanout.local().sampler().epoch_full().routes().to_vec()
+    }
+
+    /// The present as Unix milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.fanout.local().clock().now_ms()
+    }
+
+    /// All series of the window on one axis, and its columns.
+    async fn matrices(
+        &self,
+        request: &FindingsRequest,
+    ) -> Result<(Vec<Arc<MatrixAnswer>>, Option<Axes>), FindingsError> {
         let planned = [Series::Writes, Series::Reads].map(|series| matrix_request(request, series));
         let planned = try_join_all(planned.iter().map(|request| self.fanout.cluster(request)));
         let planned = planned.await?;
@@ -199,40 +310,53 @@ impl Findings {
         let boundaries: Arc<[Bytes]> = bounds.into_iter().collect();
         let columns = &planned[0].matrix.columns;
         let (Some(first), Some(last)) = (columns.first(), columns.last()) else {
-            return Ok(Measured::default());
+            return Ok((Vec::new(), None));
         };
         let (from_ms, to_ms) = (first.start_ms, last.end_ms);
-        let on_axis = |series, role, back_ms: u64| {
+        let axes = Axes { boundaries: Arc::clone(&boundaries), from_ms, to_ms };
+        let on_axis = |series, role| {
             let request = MatrixRequest {
                 role,
-                from_ms: Some(from_ms - back_ms),
-                to_ms: Some(to_ms - back_ms),
-                max_rows: 0,
-                boundaries: Arc::clone(&boundaries),
-                ..matrix_request(request, series)
+                ..axes.request(request, series)
             };
             let fanout = &self.fanout;
             async move { fanout.cluster(&request).map_err(FindingsError::Matrix).await }
         };
         let followers = Some(Role::FollowerRead);
         let matrices = try_join_all([
-            on_axis(Series::Writes, None, 0),
-            on_axis(Series::Reads, None, 0),
-            on_axis(Series::WriteBytes, None, 0),
-            on_axis(Series::ReadBytes, None, 0),
-            on_axis(Series::Reads, followers, 0),
+            on_axis(Series::Writes, None),
+            on_axis(Series::Reads, None),
+            on_axis(Series::WriteBytes, None),
+            on_axis(Series::ReadBytes, None),
+            on_axis(Series::Reads, followers),
         ])
         .await?;
-        let oldest_ms = planned[0].matrix.nodes.iter().filter_map(|node| node.oldest_ms).min();
+        Ok((matrices, Some(axes)))
+    }
+
+    /// The matrices, reads and writes of the day before if any member may hold them, and hot keys.
+    async fn measure(&self, request: &FindingsRequest) -> Result<Measured, FindingsError> {
+        let (matrices, axes) = self.matrices(request).await?;
+        let Some(axes) = axes else { return Ok(Measured::default()) };
+        let Axes { from_ms, to_ms, .. } = axes;
+        let status = matrices.iter().flat_map(|answer| &answer.matrix.nodes);
+        let oldest_ms = status.filter_map(|node| node.oldest_ms).min();
         let held = oldest_ms.is_some_and(|oldest_ms| oldest_ms.saturating_add(DAY_MS) <= from_ms);
+        let day_before = |series| {
+            let request = MatrixRequest {
+                from_ms: Some(from_ms - DAY_MS),
+                to_ms: Some(to_ms - DAY_MS),
+                ..axes.request(request, series)
+            };
+            let fanout = &self.fanout;
+            async move { fanout.cluster(&request).map_err(FindingsError::Matrix).await }
+        };
         let before = match held {
-            true => {
-                let series = [Series::Writes, Series::Reads];
-                try_join_all(series.map(|series| on_axis(series, None, DAY_MS))).await?
-            }
+            true => try_join_all([Series::Writes, Series::Reads].map(day_before)).await?,
             false => Vec::new(),
         };
-        let pieces = columns.len() as u32;
+        let columns = matrices.first().map_or(0, |answer| answer.matrix.columns.len());
+        let pieces = columns as u32;
         let named = |series| self.named(request, series, (from_ms, to_ms), pieces);
         let (mut hot_keys, reads) = futures::join!(named(Series::Writes), named(Series::Reads));
         hot_keys.extend(reads);

@@ -30,7 +30,8 @@ mod work;
 pub use cluster::{DEFAULT_DEADLINE, Fanout, FanoutCounters};
 pub use feed::{ColumnsUpdate, FeedError, Feeds, MAX_FEEDS, MAX_SUBSCRIBERS, Subscription};
 pub use findings::{
-    Findings, FindingsAnswer, FindingsError, FindingsRequest, MAX_FINDINGS, Served,
+    Findings, FindingsAnswer, FindingsError, FindingsRequest, LastColumns, MAX_FINDINGS, Served,
+    ServedCounts,
 };
 pub use handoffs::{HandoffError, HandoffRecord, HandoffStore, Incoming};
 pub use hot_keys::{HotKeysAnswer, HotKeysError, HotKeysRequest};

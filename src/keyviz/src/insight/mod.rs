@@ -55,6 +55,9 @@ pub use load::{
 pub use replay::{LOOKS, follow};
 pub use tracker::{MAX_RESOLVED, Tracker};
 
+pub(crate) use load::{is_one_key, overlap, within};
+pub(crate) use words::keys as label_of;
+
 use draft::Draft;
 use finding::rank;
 use frame::Frame;

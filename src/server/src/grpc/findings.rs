@@ -150,6 +150,9 @@ fn remedy_to_wire(remedy: Remedy) -> proto::Remedy {
         ..Default::default()
     };
     let told = match remedy.act {
+        Act::Split { at } => {
+            proto::Remedy { act: "split".to_owned(), at: Some(at), ..Default::default() }
+        }
         Act::SplitAndMove { at, range, to } => {
             proto::Remedy { at: Some(at), group: Some(to.0), ..of_range("split-and-move", range) }
         }

@@ -8,6 +8,7 @@
 //! ```
 
 mod anywhere;
+mod autopilot;
 mod backup;
 mod bad_input;
 mod bad_peers;

@@ -4,6 +4,7 @@
 //! closes the pipe, the command ends without a message.
 
 mod about;
+mod autopilot;
 mod client;
 mod cluster;
 mod data;
@@ -96,6 +97,8 @@ enum Command {
     Heat(heat::HeatArgs),
     /// Say why the load is as it is, since when, and what would help
     Why(why::WhyArgs),
+    /// Show and switch the autopilot, which balances the load, and its journal
+    Autopilot(autopilot::AutopilotArgs),
     /// Show the keys with the most reads or writes, of any past time and key range
     Hot(heat::hot::HotArgs),
     /// Show and change members, groups and leaders
@@ -144,6 +147,20 @@ pub enum CliError {
         /// Why.
         reason: String,
     },
+    /// A finding that is not there, or no longer.
+    #[error("there is no finding {0}; `keyviz why` lists them")]
+    NoSuchFinding(String),
+    /// A finding that nothing helps, or a remedy that it does not have.
+    #[error("the finding {finding} has no such remedy: {advice}")]
+    NoSuchRemedy {
+        /// The finding.
+        finding: String,
+        /// What helps, in words.
+        advice: String,
+    },
+    /// An act was not done.
+    #[error("the act was not done: {0}")]
+    ActFailed(String),
     /// A compare-and-swap found another value.
     #[error("not swapped: {key} {found}")]
     NotSwapped {
@@ -415,6 +432,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Man(args) => about::man(args, command()),
         Command::Routes(args) => one_thread()?.block_on(routes::run(args)),
         Command::Heat(args) => one_thread()?.block_on(heat::run(args, color)),
+        Command::Autopilot(args) => one_thread()?.block_on(autopilot::run(args)),
         Command::Why(args) => one_thread()?.block_on(why::run(args)),
         Command::Hot(args) => one_thread()?.block_on(heat::hot::run(args)),
         Command::Cluster(args) => one_thread()?.block_on(cluster::run(args)),

@@ -335,6 +335,7 @@ impl Node {
             peers: client,
             storage: storage.clone(),
             verification,
+            autopilot: config.autopilot,
             http: http.as_ref().map(|(_, address)| address.to_string()).unwrap_or_default(),
             called: config.http_hosts.iter().chain([&advertise]).cloned().collect(),
             security: security.clone(),
@@ -343,6 +344,10 @@ impl Node {
             stop: stop.clone(),
             lost_log_lines: config.lost_log_lines,
         }));
+        supervisor.run(ControlLoop::Autopilot, &stop, {
+            let services = Arc::clone(&services);
+            move || Arc::clone(&services).run_autopilot()
+        });
         supervisor.run(ControlLoop::LeaderLog, &stop, {
             let services = Arc::clone(&services);
             move || Arc::clone(&services).watch_leaders()

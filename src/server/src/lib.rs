@@ -1,5 +1,6 @@
 //! The edge: gRPC and HTTP. Protobuf and JSON stop here; below are the types of each layer.
 
+mod autopilot;
 mod gate;
 mod grpc;
 mod health;
@@ -13,6 +14,7 @@ mod request_id;
 mod server;
 mod verify;
 
+pub use autopilot::AutopilotConfig;
 pub use loops::LoopHealth;
 pub use peer::matrix::MatrixPeer;
 pub use server::{ServerDeps, Services};

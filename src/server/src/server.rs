@@ -23,14 +23,16 @@ use keyviz_raft::{
 use keyviz_security::{Caller, Listener, Protocol, Security};
 use keyviz_types::NodeId;
 
+use crate::autopilot::{Autopilot, AutopilotConfig, AutopilotParts};
 use crate::gate::{Gate, GateLayer};
 use crate::grpc::backup::BackupService;
-use crate::grpc::cluster::{ClusterService, SharedCluster};
+use crate::grpc::cluster::ClusterService;
 use crate::grpc::findings::FindingsService;
 use crate::grpc::keyviz::KeyVizService;
 use crate::grpc::kv::KvService;
 use crate::grpc::leaders::LeaderLog;
 use crate::grpc::routes::{RoutesService, SharedRoutes};
+use crate::grpc::shared_cluster::SharedCluster;
 use crate::grpc::visualizer::SharedKeyViz;
 use crate::health;
 use crate::http::{self, HttpState, Names};
@@ -78,6 +80,8 @@ pub struct ServerDeps {
     pub storage: Storage,
     /// Compares replicas.
     pub verification: Arc<Verification>,
+    /// Mode and limits of the autopilot.
+    pub autopilot: AutopilotConfig,
     /// Where HTTP is served; empty: nowhere.
     pub http: String,
     /// Names under which clients reach the node, beside the address of HTTP.
@@ -103,6 +107,7 @@ pub struct Services {
     findings: Arc<FindingsService>,
     matrix_peer: MatrixPeer,
     cluster: Arc<ClusterService>,
+    autopilot: Arc<Autopilot>,
     metrics: Arc<Metrics>,
     requests: Arc<Requests>,
     backup: BackupService,
@@ -132,20 +137,6 @@ impl Services {
         let backup =
             BackupService { groups: groups.clone(), local: Arc::clone(fanout.local()), timeout };
         let gate = Gate::new(security.clone());
-        let metrics = Metrics::new(MetricsParts {
-            coordinator: Arc::clone(&coordinator),
-            groups: groups.clone(),
-            fanout: Arc::clone(&fanout),
-            requests: Arc::clone(&requests),
-            catalog: catalog.applied().clone(),
-            storage: storage.clone(),
-            verification: Arc::clone(&verification),
-            loops: Arc::clone(&loops),
-            lost_log_lines,
-            security: security.clone(),
-            gate: gate.clone(),
-            started: SystemTime::now(),
-        });
         let routes = Arc::new(RoutesService {
             node,
             catalog: Arc::clone(&catalog),
@@ -158,23 +149,50 @@ impl Services {
         let cluster = Arc::new(ClusterService {
             node,
             coordinator: Arc::clone(&coordinator),
-            catalog,
-            groups,
+            catalog: Arc::clone(&catalog),
+            groups: groups.clone(),
             directory: Arc::clone(&directory),
             peers,
             handoffs,
-            storage,
+            storage: storage.clone(),
             security: security.clone(),
-            verification,
+            verification: Arc::clone(&verification),
             http,
             started: Instant::now(),
             timeout,
-            loops,
+            loops: Arc::clone(&loops),
+        });
+        let autopilot = Autopilot::new(AutopilotParts {
+            node,
+            config: edge.autopilot,
+            catalog: Arc::clone(&catalog),
+            cluster: Arc::clone(&cluster),
+            findings: Findings::new(Arc::clone(&fanout)),
+            coordinator: Arc::clone(&coordinator),
+            timeout,
+            stop: stop.clone(),
+        });
+        let metrics = Metrics::new(MetricsParts {
+            coordinator: Arc::clone(&coordinator),
+            groups: groups.clone(),
+            fanout: Arc::clone(&fanout),
+            requests: Arc::clone(&requests),
+            catalog: catalog.applied().clone(),
+            storage: storage.clone(),
+            verification: Arc::clone(&verification),
+            loops: Arc::clone(&loops),
+            lost_log_lines,
+            security: security.clone(),
+            gate: gate.clone(),
+            autopilot: Arc::clone(&autopilot),
+            started: SystemTime::now(),
         });
         let findings = Arc::new(FindingsService {
             findings: Findings::new(Arc::clone(&fanout)),
             cluster: Arc::clone(&cluster),
             requests: Arc::clone(&requests),
+            streams: Arc::default(),
+            stop: stop.clone(),
         });
         Services {
             kv: Arc::clone(&coordinator),
@@ -190,6 +208,7 @@ impl Services {
             backup,
             findings,
             cluster,
+            autopilot,
             metrics: Arc::new(metrics),
             directory,
             groups: served,
@@ -205,6 +224,11 @@ impl Services {
         let leaders = Arc::clone(&self.keyviz.leaders);
         let (groups, directory) = (self.groups.clone(), Arc::clone(&self.directory));
         leaders.watch(groups, directory, move || clock.now_ms(), self.stop.clone()).await;
+    }
+
+    /// Acts and advises on the leader of the catalog group until stopped.
+    pub async fn run_autopilot(self: Arc<Self>) {
+        Arc::clone(&self.autopilot).run().await;
     }
 
     /// Serves gRPC until stopped; requests in flight are finished first.
@@ -237,7 +261,8 @@ impl Services {
                 requests: Arc::clone(&self.requests),
             };
             let keyviz = SharedKeyViz(Arc::clone(&self.keyviz), Arc::clone(&self.findings));
-            let cluster = SharedCluster(Arc::clone(&self.cluster));
+            let autopilot = Arc::clone(&self.autopilot);
+            let cluster = SharedCluster(Arc::clone(&self.cluster), autopilot);
             let peer = KvPeerService {
                 coordinator: Arc::clone(&self.kv),
                 directory: Arc::clone(&self.directory),
@@ -301,6 +326,7 @@ impl Services {
                 findings: Arc::clone(&self.findings),
                 routes: Arc::clone(&self.routes),
                 cluster: Arc::clone(&self.cluster),
+                autopilot: Arc::clone(&self.autopilot),
                 metrics: Arc::clone(&self.metrics),
                 gate: self.gate.clone(),
                 names: Arc::clone(&self.names),

@@ -1,6 +1,7 @@
 //! Values and flags that several commands share.
 
 pub(crate) mod access;
+pub(crate) mod autopilot_flags;
 pub(crate) mod keyviz_flags;
 pub(crate) mod storage_flags;
 pub(crate) mod usage;

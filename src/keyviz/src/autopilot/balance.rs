@@ -40,11 +40,14 @@ pub(super) fn balance(
     let mut pinned: BTreeSet<NodeId> = BTreeSet::new();
     loop {
         let mut nodes = layout.nodes();
+        let of_all = nodes.values().sum::<f64>() / nodes.len().max(1) as f64;
         nodes.retain(|node, _| !pinned.contains(node));
         let mean = nodes.values().sum::<f64>() / nodes.len().max(1) as f64;
         let uneven = imbalance(&nodes);
         let hottest = nodes.iter().max_by(|a, b| a.1.total_cmp(b.1));
-        let Some((&hot, &load)) = hottest.filter(|_| uneven > level) else {
+        // Beside a node that nothing helps, the others may be uneven without being hot.
+        let is_hot = |load: f64| uneven > level && load > level * of_all;
+        let Some((&hot, &load)) = hottest.filter(|(_, load)| is_hot(**load)) else {
             if pinned.is_empty() && decision.acts.is_empty() {
                 decision.reasons.push(Reason::Even { imbalance: uneven, level });
             }
@@ -60,7 +63,7 @@ pub(super) fn balance(
             .into_iter()
             .filter(|act| allowed(input, &layout, act))
             .filter(|act| cooling.allows(act))
-            .filter_map(|act| judged(&layout, act, hot, (load, mean), &pinned))
+            .filter_map(|act| judged(input, &layout, act, hot, (load, mean), &pinned))
             .min_by(|a, b| a.0.total_cmp(&b.0));
         let Some((_, act, forecast)) = best else {
             decision.reasons.push(Reason::Nothing { node: hot, times: load / mean });
@@ -220,8 +223,10 @@ fn allowed(input: &Input<'_>, layout: &Layout<'_>, act: &Act) -> bool {
     !splits || (layout.routes.len() as u64) < input.policy.max_routes
 }
 
-/// An act with what it leaves, price included; `None` where it does not help.
+/// An act with what it leaves, price included; `None` where it does not help. What it makes hotter
+/// must stay below the level: keys that were moved cannot move on before they have cooled down.
 fn judged(
+    input: &Input<'_>,
     layout: &Layout<'_>,
     act: Act,
     hot: NodeId,
@@ -233,7 +238,11 @@ fn judged(
         **node == hot || change.after > change.before && !pinned.contains(node)
     });
     let left = warmer.map(|(_, change)| change.after).fold(0.0, f64::max);
-    if left > load - LEAST_GAIN * mean {
+    let mut others = forecast.nodes.iter().filter(|(node, _)| **node != hot);
+    let makes_hot = others.any(|(_, change)| {
+        change.after > change.before.max(input.policy.act_above * mean)
+    });
+    if makes_hot || left > load - LEAST_GAIN * mean {
         return None;
     }
     let price = match act {

@@ -11,8 +11,11 @@ use super::policy::Merge;
 use crate::insight::{Act, Topology, overlap};
 use keyviz_types::{KeyRange, RouteId, RouteSpec};
 
-/// Of the mean group's load, below which a route is cold.
-const COLD: f64 = 0.02;
+/// Of the mean node's load, below which a route is cold.
+const COLD: f64 = 0.05;
+
+/// Steps that are tried.
+const STEPS: usize = 16;
 
 /// Since when routes have been without load. It starts empty, so that a new leader of the catalog
 /// group merges nothing before it has looked for long enough itself.
@@ -26,7 +29,7 @@ impl Cold {
     /// Takes a look at the present. A route that came from others is as cold as the warmest of
     /// them.
     pub fn observe(&mut self, present: &Present, topology: &Topology, now_ms: u64) {
-        let level = COLD * present.cost() / topology.groups.len().max(1) as f64;
+        let level = COLD * present.cost() / topology.nodes.len().max(1) as f64;
         let known = std::mem::take(&mut self.routes);
         let mut loads = vec![0.0; topology.routes.len()];
         for row in &present.ranges {
@@ -56,11 +59,11 @@ impl Cold {
     }
 }
 
-/// The next step towards fewer routes: a merge of two cold neighbours, or a move that brings them
-/// into one group.
-pub(super) fn merge(input: &Input<'_>, cooling: &Cooling<'_>, moves: bool) -> Option<Act> {
+/// Steps towards fewer routes, the best first: merges of two cold neighbours, and moves that bring
+/// some into one group.
+pub(super) fn merges(input: &Input<'_>, cooling: &Cooling<'_>, moves: bool) -> Vec<Act> {
     if input.policy.merge == Merge::None {
-        return None;
+        return Vec::new();
     }
     let routes = &input.topology.routes;
     let cold = |route: &RouteSpec| {
@@ -72,24 +75,25 @@ pub(super) fn merge(input: &Input<'_>, cooling: &Cooling<'_>, moves: bool) -> Op
     let pairs = routes.windows(2).filter(|pair| {
         cold(&pair[0]) && cold(&pair[1]) && may_go(input, &pair[1].range.start)
     });
-    let mut step = None;
+    let (mut merges, mut brings) = (Vec::new(), Vec::new());
     for pair in pairs {
         let [left, right] = pair else { continue };
         if left.group == right.group {
             let range =
                 KeyRange { start: left.range.start.clone(), end: right.range.end.clone() };
-            return Some(Act::Merge { range });
-        }
-        let act = if cooling.free(&right.range) {
-            Act::Move { range: right.range.clone(), to: left.group }
-        } else if cooling.free(&left.range) {
-            Act::Move { range: left.range.clone(), to: right.group }
-        } else {
+            merges.push(Act::Merge { range });
             continue;
-        };
-        step = step.or(moves.then_some(act));
+        }
+        if moves && cooling.free(&right.range) {
+            brings.push(Act::Move { range: right.range.clone(), to: left.group });
+        }
+        if moves && cooling.free(&left.range) {
+            brings.push(Act::Move { range: left.range.clone(), to: right.group });
+        }
     }
-    step
+    merges.truncate(STEPS);
+    brings.truncate(STEPS);
+    merges.into_iter().chain(brings).collect()
 }
 
 /// Whether the boundary at a key may be removed: it is one that the autopilot made, unless all may.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::cost::Present;
-use crate::insight::{Act, Change, Forecast, Topology, overlap, within};
+use crate::insight::{Act, Change, Forecast, Topology, within};
 use keyviz_types::{GroupId, KeyRange, NodeId};
 
 /// Routes, groups and leaders, with the present load on them.
@@ -16,17 +16,40 @@ pub(super) struct Layout<'a> {
     /// In key order.
     pub routes: Vec<(KeyRange, GroupId)>,
     pub leaders: BTreeMap<GroupId, NodeId>,
+    /// Of each range of the load that is in some route: its place, group and part. What several
+    /// routes share is divided evenly.
+    placed: Vec<(usize, GroupId, f64)>,
 }
 
 impl<'a> Layout<'a> {
     pub fn new(topology: &'a Topology, present: &'a Present) -> Self {
         let routes = topology.routes.iter();
         let leaders = topology.groups.iter();
-        Layout {
+        let mut layout = Layout {
             topology,
             present,
             routes: routes.map(|route| (route.range.clone(), route.group)).collect(),
             leaders: leaders.filter_map(|place| Some((place.group, place.leader?))).collect(),
+            placed: Vec::new(),
+        };
+        layout.place();
+        layout
+    }
+
+    /// Puts the ranges of the load on the routes; both are in key order.
+    fn place(&mut self) {
+        let before = |end: &Option<Bytes>, key: &Bytes| end.as_ref().is_some_and(|end| end <= key);
+        self.placed.clear();
+        let mut from = 0;
+        for (at, row) in self.present.ranges.iter().enumerate() {
+            let passed = |route: &&(KeyRange, GroupId)| before(&route.0.end, &row.range.start);
+            from += self.routes[from..].iter().take_while(passed).count();
+            let shares = |route: &&(KeyRange, GroupId)| !before(&row.range.end, &route.0.start);
+            let routes = &self.routes[from..];
+            let count = routes.iter().take_while(shares).count();
+            for (_, group) in &routes[..count] {
+                self.placed.push((at, *group, 1.0 / count as f64));
+            }
         }
     }
 
@@ -41,6 +64,9 @@ impl<'a> Layout<'a> {
             }
             Act::Merge { range } => next.unite(range),
             Act::ReadFromFollowers { .. } => {}
+        }
+        if !matches!(act, Act::TransferLeader { .. } | Act::ReadFromFollowers { .. }) {
+            next.place();
         }
         next
     }
@@ -76,37 +102,24 @@ impl<'a> Layout<'a> {
         self.routes = routes;
     }
 
-    /// The routes that share keys with a range.
-    fn overlapping(&self, range: &KeyRange) -> &[(KeyRange, GroupId)] {
-        let from = self
-            .routes
-            .partition_point(|(route, _)| route.end.as_ref().is_some_and(|end| *end <= range.start));
-        let rest = &self.routes[from..];
-        let count = rest.iter().take_while(|(route, _)| overlap(route, range)).count();
-        &rest[..count]
-    }
-
-    /// Parts of a range's load by group. What several routes share is divided evenly.
-    fn groups_of(&self, range: &KeyRange) -> Vec<(GroupId, f64)> {
-        let routes = self.overlapping(range);
-        routes.iter().map(|(_, group)| (*group, 1.0 / routes.len() as f64)).collect()
-    }
-
     /// Cost a second by node; those without load too.
     pub fn nodes(&self) -> BTreeMap<NodeId, f64> {
         let mut nodes: BTreeMap<NodeId, f64> =
             self.topology.nodes.iter().map(|node| (*node, 0.0)).collect();
-        for row in &self.present.ranges {
-            for (group, part) in self.groups_of(&row.range) {
-                let Some(leader) = self.leaders.get(&group) else { continue };
-                let replicas = self.topology.place(group).map_or(&[][..], |place| &place.replicas);
-                let others = replicas.iter().filter(|node| *node != leader);
-                let count = others.clone().count();
-                let own = if count == 0 { row.cost() } else { row.led };
-                *nodes.entry(*leader).or_default() += own * part;
-                for node in others {
-                    *nodes.entry(*node).or_default() += row.followed * part / count as f64;
-                }
+        let mut groups: BTreeMap<GroupId, (f64, f64)> = BTreeMap::new();
+        for (at, group, part) in &self.placed {
+            let (row, sum) = (&self.present.ranges[*at], groups.entry(*group).or_default());
+            *sum = (sum.0 + row.led * part, sum.1 + row.followed * part);
+        }
+        for (group, (led, followed)) in groups {
+            let Some(leader) = self.leaders.get(&group) else { continue };
+            let replicas = self.topology.place(group).map_or(&[][..], |place| &place.replicas);
+            let others = replicas.iter().filter(|node| *node != leader);
+            let count = others.clone().count();
+            let own = if count == 0 { led + followed } else { led };
+            *nodes.entry(*leader).or_default() += own;
+            for node in others {
+                *nodes.entry(*node).or_default() += followed / count as f64;
             }
         }
         nodes
@@ -116,10 +129,8 @@ impl<'a> Layout<'a> {
     pub fn groups(&self) -> BTreeMap<GroupId, f64> {
         let mut groups: BTreeMap<GroupId, f64> =
             self.topology.groups.iter().map(|place| (place.group, 0.0)).collect();
-        for row in &self.present.ranges {
-            for (group, part) in self.groups_of(&row.range) {
-                *groups.entry(group).or_default() += row.cost() * part;
-            }
+        for (at, group, part) in &self.placed {
+            *groups.entry(*group).or_default() += self.present.ranges[*at].cost() * part;
         }
         groups
     }

@@ -142,12 +142,20 @@ pub fn decide(input: &Input<'_>) -> Decision {
     } else {
         balance::balance(input, layout, &mut cooling, &mut allowance, &mut decision);
     }
-    let even = decision.acts.is_empty() && decision.imbalance <= input.policy.act_above;
+    let even = decision.acts.is_empty()
+        && (decision.imbalance <= input.policy.act_above || decision.reasons.iter().any(Reason::is_final));
     if (quiet || even) && allowance.acts > 0 {
-        let act = cold::merge(input, &cooling, allowance.moves > 0);
-        decision.acts.extend(act.map(|act| Planned {
-            why: "The routes have long been without load.".to_owned(),
-            forecast: Layout::new(input.topology, &present).forecast(&act),
+        let layout = Layout::new(input.topology, &present);
+        // What is brought together for a merge must not make a node hot.
+        let harmless = |forecast: &Forecast| {
+            quiet || forecast.imbalance.after <= forecast.imbalance.before.max(input.policy.until)
+        };
+        let acts = cold::merges(input, &cooling, allowance.moves > 0).into_iter();
+        let mut tried = acts.map(|act| (layout.forecast(&act), act));
+        let found = tried.find(|(forecast, _)| harmless(forecast));
+        decision.acts.extend(found.map(|(forecast, act)| Planned {
+            why: "The routes have long had little load.".to_owned(),
+            forecast,
             act,
             undoes: None,
         }));

@@ -106,6 +106,13 @@ pub enum Reason {
     },
 }
 
+impl Reason {
+    /// Nothing will be done about the load, whatever happens with what is under way.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Reason::OneKey { .. } | Reason::OneNode)
+    }
+}
+
 fn list(numbers: impl Iterator<Item = u64>) -> String {
     let named: Vec<String> = numbers.take(9).map(|number| number.to_string()).collect();
     match named.len() {

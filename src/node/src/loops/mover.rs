@@ -142,9 +142,8 @@ impl Mover {
             let moves = Arc::clone(&watch.borrow_and_update());
             let leads = self.catalog.group().is_some_and(|group| group.is_leader());
             driving.retain(|id, task| leads && moves.get(*id).is_some() && !task.0.is_finished());
-            let mut copied = self.coordinator.move_counters().of_moves.lock();
-            copied.retain(|id, _| driving.contains_key(id));
-            drop(copied);
+            let counters = self.coordinator.move_counters();
+            counters.of_moves.lock().retain(|id, _| driving.contains_key(id));
             for moving in moves.under_way().iter().filter(|_| leads) {
                 driving
                     .entry(moving.id)

@@ -1,18 +1,19 @@
 //! Beginning and ending acts.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::join_all;
 
 use keyviz_catalog::{
-    ActState, Begun, EntryId, JournalCommand, JournalEntry, JournalError,
+    ActState, Begun, EntryId, JournalCommand, JournalEntry, JournalError, LayoutAct,
 };
 use keyviz_catalog_group::CatalogChangeError;
 use keyviz_core::autopilot::{Decision, Mode, Planned};
 use keyviz_core::insight::Topology;
 use keyviz_peer::snapshot::STATUS_DEADLINE;
-use keyviz_types::NodeId;
+use keyviz_types::{GroupId, NodeId};
 
 use super::Autopilot;
 use super::steps::from;
@@ -120,6 +121,41 @@ impl Autopilot {
             }
         });
         join_all(asked).await.into_iter().collect()
+    }
+
+    /// Enters a transfer that somebody asked for and that was made, if the journal was opened. It
+    /// is made whether it can be entered or not.
+    pub(crate) fn enter_transfer(
+        self: &Arc<Self>,
+        group: GroupId,
+        before: Option<NodeId>,
+        to: NodeId,
+    ) {
+        if self.journal().is_empty() || before == Some(to) || group == GroupId::CATALOG {
+            return;
+        }
+        let begun = Begun {
+            autopilot: false,
+            by_default: false,
+            expected_revision: 0,
+            act: LayoutAct::TransferLeader { group, to },
+            why: String::new(),
+            finding: String::new(),
+            request_id: String::new(),
+            from_group: Some(group),
+            from_node: before,
+            forecast: None,
+            undoes: 0,
+            done: true,
+            time_ms: 0,
+        };
+        let autopilot = Arc::clone(self);
+        tokio::spawn(async move {
+            let begin = JournalCommand::Begin { begun: Box::new(begun) };
+            if let Err(error) = autopilot.change(&begin).await {
+                tracing::warn!(%group, "a transfer is not in the journal: {error}");
+            }
+        });
     }
 
     /// Takes an act to its end, and records that.

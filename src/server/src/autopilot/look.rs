@@ -1,6 +1,6 @@
 //! What is decided on: the load, the layout, and what may be wrong.
 
-use keyviz_catalog::{ActState, JournalEntry};
+use keyviz_catalog::{ActState, JournalEntry, LayoutAct};
 use keyviz_core::autopilot::{
     By, Cold, Decision, Health, Input, Past, State, decide, present,
 };
@@ -12,7 +12,7 @@ use tonic::Status;
 
 use super::Autopilot;
 use super::wire::act_from_stored;
-use crate::grpc::findings::topology;
+use crate::grpc::findings_wire::topology;
 
 /// Columns of a look.
 const COLUMNS: u64 = 6;
@@ -40,8 +40,7 @@ impl Autopilot {
         health.partial = columns.partial;
         let own = |moving: &&proto::RouteMove| {
             journal.entries().any(|entry| {
-                entry.state == ActState::UnderWay
-                    && moves_for(entry, moving.route_id, moving.to_group)
+                entry.state == ActState::UnderWay && moves_to(entry, moving.to_group)
             })
         };
         let others = status.route_moves.iter().filter(|moving| {
@@ -72,23 +71,21 @@ impl Autopilot {
     }
 }
 
-/// Whether a move is a step of an act.
-fn moves_for(entry: &JournalEntry, route: u64, to_group: u64) -> bool {
-    use keyviz_catalog::LayoutAct;
-    let (LayoutAct::Move { to, .. } | LayoutAct::SplitAndMove { to, .. }) = &entry.act else {
-        return false;
-    };
-    // A move is known by its target; which of two to one group is whose does not matter here.
-    let _ = route;
-    to.0 == to_group
+/// Whether a move to a group may be a step of an act. Which of two moves to one group is whose does
+/// not matter here.
+fn moves_to(entry: &JournalEntry, group: u64) -> bool {
+    match &entry.act {
+        LayoutAct::Move { to, .. } | LayoutAct::SplitAndMove { to, .. } => to.0 == group,
+        _ => false,
+    }
 }
 
 fn health(status: &proto::ClusterStatus) -> Health {
     let nodes = |wrong: fn(&proto::Member) -> bool| {
-        status.members.iter().filter(|member| wrong(member)).map(|member| NodeId(member.id))
+        status.members.iter().filter(move |member| wrong(member)).map(|member| NodeId(member.id))
     };
     let groups = |wrong: fn(&proto::Group) -> bool| {
-        status.groups.iter().filter(|group| wrong(group)).map(|group| GroupId(group.group_id))
+        status.groups.iter().filter(move |group| wrong(group)).map(|group| GroupId(group.group_id))
     };
     Health {
         missing: nodes(|member| !member.ok || !member.not_ready.is_empty()).collect(),

@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use keyviz_proto as proto;
 
-use super::findings::FindingsService;
+use super::findings::{FindingsService, FindingsUpdates};
 use super::keyviz::{KeyVizService, Scope, Updates};
 
 /// The services of this module share their state; tonic requires a type for each.
@@ -16,6 +16,14 @@ pub(crate) struct SharedKeyViz(pub(crate) Arc<KeyVizService>, pub(crate) Arc<Fin
 #[tonic::async_trait]
 impl proto::key_viz_server::KeyViz for SharedKeyViz {
     type StreamColumnsStream = Updates;
+    type StreamFindingsStream = FindingsUpdates;
+
+    async fn stream_findings(
+        &self,
+        request: Request<proto::StreamFindingsRequest>,
+    ) -> Result<Response<Self::StreamFindingsStream>, Status> {
+        Arc::clone(&self.1).stream(request.into_inner()).map(Response::new)
+    }
 
     async fn stream_columns(
         &self,

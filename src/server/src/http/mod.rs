@@ -7,6 +7,8 @@
 //! | `/api/v1/hotkeys` | `GetHotKeys` as JSON; `scope=node`: this node alone |
 //! | `/api/v1/stream` | `StreamColumns` as server-sent events |
 //! | `/api/v1/findings` | `GetFindings` as JSON |
+//! | `/api/v1/findings/stream` | `StreamFindings` as server-sent events |
+//! | `/api/v1/autopilot`, `/api/v1/acts` | the autopilot, acts and the journal (`acts.rs`) |
 //! | `/api/v1/routes`, `/api/v1/cluster` | `ListRoutes` and `GetStatus` as JSON |
 //! | `POST /api/v1/routes/split`, `POST /api/v1/routes/merge` | `SplitRoute` and `MergeRoutes` |
 //! | `/metrics` | Prometheus text; it names no keys, so that it needs no token |
@@ -19,6 +21,7 @@
 //! Where there is an admin token, everything under `/api/` needs it: `authorization: Bearer ...`.
 //! Errors are `{"code": "...", "message": "..."}` with the matching status.
 
+mod acts;
 mod findings;
 mod host;
 mod hot_keys;
@@ -79,7 +82,9 @@ pub(crate) fn router(state: HttpState) -> Router {
         .route("/api/v1/findings", get(findings::findings).post(findings::findings))
         .route("/api/v1/routes", get(routes))
         .route("/api/v1/cluster", get(cluster))
+        .route("/api/v1/findings/stream", get(findings::stream))
         .merge(route_changes::routes())
+        .merge(acts::routes())
         .route("/api/{*rest}", any(no_such_call))
         .layer(from_fn_with_state(state.clone(), admit));
     Router::new()

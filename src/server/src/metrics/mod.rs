@@ -1,5 +1,6 @@
 //! `/metrics`: read from the parts at each scrape, so that counting costs them nothing extra.
 
+mod autopilot;
 mod edge;
 mod gauges;
 mod moves;
@@ -75,6 +76,7 @@ impl Collector for Parts {
         self.fanout(&mut page)?;
         moves::counters(self.0.coordinator.move_counters(), &mut page)?;
         moves::phases(&self.0.catalog.moves(), &mut page.0)?;
+        autopilot::encode(&self.0.autopilot, &self.0.catalog, &mut page)?;
         verify::encode(&self.0.verification.totals(), &mut page.0)?;
         loops(&self.0.loops, &mut page.0)?;
         edge::encode(&self.0, &mut page)

@@ -10,6 +10,7 @@ use keyviz_raft::{Groups, Storage};
 use keyviz_security::Security;
 
 use super::requests::Requests;
+use crate::autopilot::Autopilot;
 use crate::gate::Gate;
 use crate::loops::LoopHealth;
 use crate::verify::Verification;
@@ -28,5 +29,6 @@ pub(crate) struct MetricsParts {
     pub(crate) lost_log_lines: fn() -> u64,
     pub(crate) security: Security,
     pub(crate) gate: Option<Arc<Gate>>,
+    pub(crate) autopilot: Arc<Autopilot>,
     pub(crate) started: SystemTime,
 }

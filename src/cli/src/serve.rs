@@ -13,7 +13,6 @@ use super::flags::autopilot_flags::{AutopilotArgs, Piloting};
 use super::flags::keyviz_flags::{self, KeyvizArgs, KeyvizOptions, SizeError};
 use super::flags::storage_flags::{DEFAULT_CACHE_BYTES, StorageArgs, StorageFlags};
 use super::flags::values::{self, Address};
-use super::terminal::text;
 use keyviz_node::AutopilotConfig;
 use keyviz_raft::GroupOptions;
 use keyviz_security::{SecurityConfig, TlsFiles};

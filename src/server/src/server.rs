@@ -169,7 +169,6 @@ impl Services {
             cluster: Arc::clone(&cluster),
             findings: Findings::new(Arc::clone(&fanout)),
             coordinator: Arc::clone(&coordinator),
-            timeout,
             stop: stop.clone(),
         });
         let metrics = Metrics::new(MetricsParts {

@@ -63,7 +63,6 @@ pub(crate) struct AutopilotParts {
     pub(crate) cluster: Arc<ClusterService>,
     pub(crate) findings: Findings,
     pub(crate) coordinator: Arc<Coordinator>,
-    pub(crate) timeout: Duration,
     pub(crate) stop: CancellationToken,
 }
 

@@ -174,10 +174,10 @@ impl Autopilot {
             let said = "the act is for another cluster, or for this one before it was restored";
             return Err(not_applied(Status::failed_precondition(said)));
         }
-        if let Some(entry) = self.journal().of_request(&request.request_id) {
-            if act_to_stored(&act).as_ref() == Some(&entry.act) {
-                return Ok(entry_to_wire(entry));
-            }
+        if let Some(entry) = self.journal().of_request(&request.request_id)
+            && act_to_stored(&act).as_ref() == Some(&entry.act)
+        {
+            return Ok(entry_to_wire(entry));
         }
         let current = self.parts.catalog.applied().hub().table().version();
         if request.expected_version != 0 && request.expected_version != current {

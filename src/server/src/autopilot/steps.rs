@@ -47,8 +47,6 @@ pub(super) enum Failure {
     TooLarge(u64),
     #[error("nothing is known of the move any more")]
     Forgotten,
-    #[error("programs decide where they read")]
-    NotHere,
 }
 
 /// The group and the leader that an act takes load from.

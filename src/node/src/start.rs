@@ -335,7 +335,7 @@ impl Node {
             peers: client,
             storage: storage.clone(),
             verification,
-            autopilot: config.autopilot,
+            autopilot: config.autopilot.clone(),
             http: http.as_ref().map(|(_, address)| address.to_string()).unwrap_or_default(),
             called: config.http_hosts.iter().chain([&advertise]).cloned().collect(),
             security: security.clone(),

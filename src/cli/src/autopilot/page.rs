@@ -138,7 +138,8 @@ pub(crate) fn entry_lines(entry: &proto::JournalEntry) -> Vec<String> {
         inert(&entry.state),
     )];
     let said = [&entry.why, &entry.failure];
-    lines.extend(said.into_iter().filter(|said| !said.is_empty()).map(|said| inert(said)));
+    let said = said.into_iter().filter(|said| !said.is_empty());
+    lines.extend(said.map(|said| inert(said).into_owned()));
     if entry.undoes > 0 {
         lines.push(format!("takes back {}", entry.undoes));
     }

@@ -31,7 +31,9 @@ pub mod answer;
 pub(crate) mod codec;
 pub(crate) mod column;
 pub(crate) mod harvest;
+mod key_words;
 pub(crate) mod recorder;
+mod set;
 pub(crate) mod summary;
 mod table;
 

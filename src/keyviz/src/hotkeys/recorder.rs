@@ -21,8 +21,9 @@
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::set::HashedKey;
 use super::summary::{NamedKey, Summary};
-use super::table::{HashedKey, Table};
+use super::table::Table;
 use crate::sampler::sync::{AtomicU64, Ordering};
 
 pub(crate) struct Recorder {

@@ -3,14 +3,20 @@
 //! ```text
 //!   hash ─> set: version, generation, floor, a tag for each of its ways
 //!           way: upper   no more operations of its key than that
-//!                missed  that many of them may have been of other keys
-//!                bytes   of the operations since the key has the way
-//!                name    digest and length, then the key, or where it lies in the arena
+//!                name    48 bits of the hash, the length, and whether the rest is there
+//!                missed  that many of the operations may have been of other keys
+//!                bytes   of the operations that are certain
+//!                key     or its digest and where it lies in the arena
 //! ```
 //!
 //! A key that has no way in its full set takes that of the least `upper`, which becomes the set's
 //! `floor`: no key without a way was counted more often (Space-Saving, in each set). So
 //! `upper - missed` operations are certain, and at most `missed` more can have come before.
+//!
+//! Most keys that take the way of another are never seen again, and writing all of a way would push
+//! the memory of the store out of the cache. So such a key leaves only `upper` and `name` there; the
+//! rest follows with its second operation, and the first is not among the certain ones. Two keys of
+//! one `name`, of which the second finds the way of the first, do not harm that either.
 //!
 //! Keys up to 64 bytes lie in their way. A longer key is told apart by a digest of 128 bits, and
 //! its text goes to the arena once it has proved to be hot: the arena only grows within a
@@ -24,40 +30,14 @@
 use std::sync::Arc;
 
 use keyviz_types::MAX_KEY_BYTES;
-use xxhash_rust::xxh3::xxh3_128;
 
+use super::key_words::{from_words, store_words};
+use super::set::size::{ARENA_WORDS, SETS, WAYS};
+use super::set::{BRIEF, HashedKey, INLINE_BYTES, PLACE, Set};
 use crate::sampler::sync::{AtomicU64, Ordering, fence, yield_now};
-
-#[cfg(not(loom))]
-mod size {
-    /// Sets of a table.
-    pub const SETS: usize = 256;
-    /// Keys of a set.
-    pub const WAYS: usize = 16;
-    /// Words of a key that lies in its way.
-    pub const KEY_WORDS: usize = 8;
-    /// Words of longer keys.
-    pub const ARENA_WORDS: usize = 128 * 1024 / 8;
-}
-
-/// Loom follows every atomic.
-#[cfg(loom)]
-mod size {
-    pub const SETS: usize = 1;
-    pub const WAYS: usize = 2;
-    pub const KEY_WORDS: usize = 4;
-    pub const ARENA_WORDS: usize = 1;
-}
-
-use size::{ARENA_WORDS, KEY_WORDS, SETS, WAYS};
 
 /// Keys that a table has at most.
 pub(super) const TABLE_KEYS: usize = SETS * WAYS;
-
-const INLINE_BYTES: usize = KEY_WORDS * 8;
-const TAG_WORDS: usize = WAYS.div_ceil(8);
-/// Where in a long key's way its place in the arena is; before it is the digest.
-const PLACE: usize = 2;
 
 /// A reader looks at a set that is being written this often before it lets other threads run.
 const SPINS: u32 = 64;
@@ -66,21 +46,6 @@ const MAX_TRIES: u32 = 20_000;
 
 /// Keys of at most `operations / SLACK` operations are not worth a name in a readout.
 const SLACK: u64 = 8_192;
-
-#[repr(align(64))]
-struct Set {
-    version: AtomicU64,
-    generation: AtomicU64,
-    floor: AtomicU64,
-    /// A byte a way; 0: free.
-    tags: [AtomicU64; TAG_WORDS],
-    upper: [AtomicU64; WAYS],
-    missed: [AtomicU64; WAYS],
-    bytes: [AtomicU64; WAYS],
-    /// 48 bits of the hash, and the length.
-    names: [AtomicU64; WAYS],
-    keys: [[AtomicU64; KEY_WORDS]; WAYS],
-}
 
 /// A key that was counted.
 pub(super) struct CountedKey {
@@ -98,6 +63,9 @@ pub(super) struct Readout {
     pub floor: u64,
 }
 
+/// Aligned, so that the tables of two writers share no cache line (nor a pair of them, which
+/// prefetchers take).
+#[repr(align(128))]
 pub(super) struct Table {
     sets: Box<[Set]>,
     arena: Box<[AtomicU64]>,
@@ -110,145 +78,6 @@ pub(super) struct Table {
     unnamed: AtomicU64,
     /// Keys that lost their way to another, in all generations.
     replaced: AtomicU64,
-}
-
-fn zeros<const N: usize>() -> [AtomicU64; N] {
-    std::array::from_fn(|_| AtomicU64::new(0))
-}
-
-impl Set {
-    fn new() -> Self {
-        Set {
-            version: AtomicU64::new(0),
-            generation: AtomicU64::new(0),
-            floor: AtomicU64::new(0),
-            tags: zeros(),
-            upper: zeros(),
-            missed: zeros(),
-            bytes: zeros(),
-            names: zeros(),
-            keys: std::array::from_fn(|_| zeros()),
-        }
-    }
-
-    /// The ways whose tag may be `tag`, each with its whole word of tags.
-    #[inline]
-    fn find(&self, key: &HashedKey<'_>) -> Option<usize> {
-        for (word, tags) in self.tags.iter().enumerate() {
-            // A byte that is 0 after the xor, and perhaps one above it (Hacker's Delight, 6-1).
-            let same = tags.load(Ordering::Relaxed) ^ (u64::from(key.tag) * LOW_BITS);
-            let mut candidates = same.wrapping_sub(LOW_BITS) & !same & HIGH_BITS;
-            while candidates != 0 {
-                let way = word * 8 + candidates.trailing_zeros() as usize / 8;
-                if way < WAYS && self.has(way, key) {
-                    return Some(way);
-                }
-                candidates &= candidates - 1;
-            }
-        }
-        None
-    }
-
-    #[inline]
-    fn has(&self, way: usize, key: &HashedKey<'_>) -> bool {
-        if self.names[way].load(Ordering::Relaxed) != key.name {
-            return false;
-        }
-        let same = |(mine, word): (&AtomicU64, u64)| mine.load(Ordering::Relaxed) == word;
-        match &key.digest {
-            None => self.keys[way].iter().zip(words(key.key)).all(same),
-            Some(digest) => self.keys[way].iter().zip(*digest).all(same),
-        }
-    }
-
-    fn tag(&self, way: usize) -> u8 {
-        (self.tags[way / 8].load(Ordering::Relaxed) >> (way % 8 * 8)) as u8
-    }
-
-    fn set_tag(&self, way: usize, tag: u8) {
-        let shift = way % 8 * 8;
-        let word = &self.tags[way / 8];
-        let others = word.load(Ordering::Relaxed) & !(0xff << shift);
-        word.store(others | u64::from(tag) << shift, Ordering::Relaxed);
-    }
-
-    fn free_way(&self) -> Option<usize> {
-        // Ways are taken in order and never given back within a generation.
-        if self.tag(WAYS - 1) != 0 {
-            return None;
-        }
-        (0..WAYS).find(|&way| self.tag(way) == 0)
-    }
-
-    /// The way of the least `upper`, and that.
-    #[inline]
-    fn least(&self) -> (usize, u64) {
-        let mut least = (0, self.upper[0].load(Ordering::Relaxed));
-        for (way, upper) in self.upper.iter().enumerate().skip(1) {
-            let upper = upper.load(Ordering::Relaxed);
-            if upper < least.1 {
-                least = (way, upper);
-            }
-        }
-        least
-    }
-}
-
-const LOW_BITS: u64 = 0x0101_0101_0101_0101;
-const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
-
-/// A key and what tells it apart.
-pub(super) struct HashedKey<'a> {
-    key: &'a [u8],
-    set: usize,
-    tag: u8,
-    name: u64,
-    /// Of a key that does not fit into a way.
-    digest: Option<[u64; 2]>,
-}
-
-impl<'a> HashedKey<'a> {
-    #[inline]
-    pub fn new(key: &'a [u8], hash: u64) -> Self {
-        let digest = (key.len() > INLINE_BYTES).then(|| {
-            let digest = xxh3_128(key);
-            [digest as u64, (digest >> 64) as u64]
-        });
-        HashedKey {
-            key,
-            set: hash as usize % SETS,
-            tag: ((hash >> 56) as u8).max(1),
-            name: (hash & !0xffff) | key.len() as u64,
-            digest,
-        }
-    }
-}
-
-/// The words of a key: whole ones, then its last eight bytes where they do not end with those. A
-/// key that is shorter is one word.
-#[inline]
-fn words(key: &[u8]) -> impl Iterator<Item = u64> {
-    let (whole, rest) = key.as_chunks::<8>();
-    let last = (!rest.is_empty()).then(|| match key.last_chunk::<8>() {
-        Some(last) => u64::from_le_bytes(*last),
-        None => rest.iter().rfold(0, |word, byte| word << 8 | u64::from(*byte)),
-    });
-    whole.iter().map(|word| u64::from_le_bytes(*word)).chain(last)
-}
-
-/// The key of `length` bytes from its words.
-fn from_words(length: usize, word: impl Fn(usize) -> u64) -> Arc<[u8]> {
-    let mut key = vec![0; length];
-    let (whole, rest) = key.as_chunks_mut::<8>();
-    whole.iter_mut().enumerate().for_each(|(n, bytes)| *bytes = word(n).to_le_bytes());
-    if !rest.is_empty() {
-        let last = word(whole.len()).to_le_bytes();
-        match key.last_chunk_mut::<8>() {
-            Some(bytes) => *bytes = last,
-            None => key.copy_from_slice(&last[..length]),
-        }
-    }
-    key.into()
 }
 
 impl Table {
@@ -301,11 +130,15 @@ impl Table {
         let operations = self.operations.load(Ordering::Relaxed).saturating_add(ops);
         let way = match current.then(|| set.find(key)).flatten() {
             Some(way) => {
-                add(&set.bytes[way], bytes);
-                let upper = set.upper[way].load(Ordering::Relaxed).saturating_add(ops);
+                if set.is_brief(way) {
+                    Self::complete(set, way, key);
+                }
+                add(&set.ways[way].bytes, bytes);
+                let upper = set.upper(way).load(Ordering::Relaxed).saturating_add(ops);
                 // Release, pairs with the fence in `read_set`: a reader that counts the operation
                 // sees it in its cell too, where it was before.
-                set.upper[way].store(upper, Ordering::Release);
+                set.upper(way).store(upper, Ordering::Release);
+                set.raised(way);
                 way
             }
             None => {
@@ -316,8 +149,8 @@ impl Table {
                 self.replace(set, key, (!current).then_some(generation), (ops, bytes))
             }
         };
-        if key.digest.is_some() {
-            self.name(set, way, key, operations);
+        if key.digest.is_some() && !set.is_brief(way) {
+            self.store_text(set, way, key, operations);
         }
         // Release: whoever sees the number sees what it counts.
         self.operations.store(operations, Ordering::Release);
@@ -340,55 +173,55 @@ impl Table {
         if let Some(generation) = new_generation {
             set.generation.store(generation, Ordering::Relaxed);
             set.floor.store(0, Ordering::Relaxed);
+            set.lowest.store(0, Ordering::Relaxed);
             set.tags.iter().for_each(|tags| tags.store(0, Ordering::Relaxed));
         }
-        let way = match set.free_way() {
-            Some(way) => way,
-            None => {
-                let (way, least) = set.least();
-                set.floor.store(least, Ordering::Relaxed);
-                add(&self.replaced, 1);
-                way
-            }
-        };
+        let free = set.free_way();
+        let way = free.unwrap_or_else(|| {
+            add(&self.replaced, 1);
+            set.take_lowest()
+        });
         let floor = set.floor.load(Ordering::Relaxed);
         set.set_tag(way, key.tag);
-        set.names[way].store(key.name, Ordering::Relaxed);
-        set.upper[way].store(floor.saturating_add(ops), Ordering::Relaxed);
-        set.missed[way].store(floor, Ordering::Relaxed);
-        set.bytes[way].store(bytes, Ordering::Relaxed);
-        match &key.digest {
-            None => {
-                let store = |(mine, word): (&AtomicU64, u64)| mine.store(word, Ordering::Relaxed);
-                set.keys[way].iter().zip(words(key.key)).for_each(store);
-            }
-            Some(digest) => {
-                let stored = digest.iter().chain(&[0]).zip(&set.keys[way]);
-                stored.for_each(|(word, mine)| mine.store(*word, Ordering::Relaxed));
-            }
+        set.upper(way).store(floor.saturating_add(ops), Ordering::Relaxed);
+        if free.is_none() && ops == 1 {
+            set.name(way).store(key.name | BRIEF, Ordering::Relaxed);
+        } else {
+            set.fill(way, key, floor, bytes);
         }
         // Release: a reader that sees this version sees what was stored before it.
         set.version.store(version + 2, Ordering::Release);
         way
     }
 
+    /// Stores the rest of a key that is seen for the second time. No operation is certain yet.
+    #[inline(never)]
+    fn complete(set: &Set, way: usize, key: &HashedKey<'_>) {
+        let version = set.version.load(Ordering::Relaxed);
+        set.version.store(version + 1, Ordering::Relaxed);
+        // As in `replace`.
+        fence(Ordering::Release);
+        set.fill(way, key, set.upper(way).load(Ordering::Relaxed), 0);
+        set.version.store(version + 2, Ordering::Release);
+    }
+
     /// Stores the text of a long key, if it is hot enough for the room that is left.
     #[cold]
-    fn name(&self, set: &Set, way: usize, key: &HashedKey<'_>, operations: u64) {
-        let place = &set.keys[way][PLACE];
+    fn store_text(&self, set: &Set, way: usize, key: &HashedKey<'_>, operations: u64) {
+        let place = &set.ways[way].key[PLACE];
         if place.load(Ordering::Relaxed) != 0 {
             return;
         }
         let used = self.used.load(Ordering::Relaxed) as usize;
-        let upper = set.upper[way].load(Ordering::Relaxed);
-        let counted = upper.saturating_sub(set.missed[way].load(Ordering::Relaxed));
+        let upper = set.upper(way).load(Ordering::Relaxed);
+        let counted = upper.saturating_sub(set.ways[way].missed.load(Ordering::Relaxed));
         let needed = if used < ARENA_WORDS / 2 { 1 } else { 2 + operations / 1_024 };
         let length = key.key.len().div_ceil(8);
         if counted < needed || used + length > ARENA_WORDS {
             return;
         }
         let room = &self.arena[used..used + length];
-        room.iter().zip(words(key.key)).for_each(|(mine, w)| mine.store(w, Ordering::Relaxed));
+        store_words(key.key, room);
         self.used.store((used + length) as u64, Ordering::Relaxed);
         // Release: whoever sees the place sees the text.
         place.store(used as u64 + 1, Ordering::Release);
@@ -409,13 +242,13 @@ impl Table {
                 ways.clear();
                 floor = set.floor.load(Ordering::Relaxed);
                 for way in (0..WAYS).filter(|&way| set.tag(way) != 0) {
-                    let upper = set.upper[way].load(Ordering::Relaxed);
+                    let upper = set.upper(way).load(Ordering::Relaxed);
                     match (upper > level).then(|| self.key(set, way)).flatten() {
                         Some(key) => ways.push(CountedKey {
                             key,
                             upper,
-                            missed: set.missed[way].load(Ordering::Relaxed),
-                            bytes: set.bytes[way].load(Ordering::Relaxed),
+                            missed: set.ways[way].missed.load(Ordering::Relaxed),
+                            bytes: set.ways[way].bytes.load(Ordering::Relaxed),
                         }),
                         None => floor = floor.max(upper),
                     }
@@ -457,16 +290,19 @@ impl Table {
         false
     }
 
-    /// The key of a way; `None` where a long one has no text yet.
+    /// The key of a way; `None` where it has none yet.
     fn key(&self, set: &Set, way: usize) -> Option<Arc<[u8]>> {
-        let length = (set.names[way].load(Ordering::Relaxed) & 0xffff) as usize;
+        if set.is_brief(way) {
+            return None;
+        }
+        let length = (set.name(way).load(Ordering::Relaxed) & 0xffff) as usize;
         if length <= INLINE_BYTES {
             return Some(from_words(length, |n| {
                 // A set that changes meanwhile is read again; until then any word will do.
-                set.keys[way].get(n).map_or(0, |word| word.load(Ordering::Relaxed))
+                set.ways[way].key.get(n).map_or(0, |word| word.load(Ordering::Relaxed))
             }));
         }
-        let at = set.keys[way][PLACE].load(Ordering::Acquire).checked_sub(1)? as usize;
+        let at = set.ways[way].key[PLACE].load(Ordering::Acquire).checked_sub(1)? as usize;
         let word = |n: usize| self.arena.get(at + n).map_or(0, |w| w.load(Ordering::Relaxed));
         (length <= MAX_KEY_BYTES).then(|| from_words(length, word))
     }

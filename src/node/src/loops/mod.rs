@@ -8,6 +8,7 @@ pub(crate) mod flusher;
 pub(crate) mod leader_terms;
 pub(crate) mod membership_probe;
 pub(crate) mod mover;
+pub(crate) mod pace;
 pub(crate) mod placement_reconciler;
 pub(crate) mod supervisor;
 pub(crate) mod verifier;

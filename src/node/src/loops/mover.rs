@@ -28,6 +28,8 @@ use keyviz_kv::{
 };
 use keyviz_types::GroupId;
 
+use super::pace::Pace;
+
 /// Whether this node leads is looked at this often, and what is under way with it.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -190,6 +192,10 @@ impl Mover {
         }
     }
 
+    fn is_copying(&self, id: MoveId) -> bool {
+        self.moving(id).is_some_and(|now| now.phase == MovePhase::Copying)
+    }
+
     fn moving(&self, id: MoveId) -> Option<RouteMove> {
         self.catalog.applied().moves().get(id).cloned()
     }
@@ -211,31 +217,31 @@ impl Mover {
             return Err(unexpected(from, &tracks));
         }
         let mut progress = self.received(moving).await?;
-        let (mut chunks, mut catching_up) = (0, None);
+        let mut catching_up = None;
         let mut sent = None;
-        while self.moving(id).is_some_and(|now| now.phase == MovePhase::Copying) {
-            if !progress.copied && chunks < CHUNKS_A_ROUND {
-                chunks += 1;
+        while self.is_copying(id) {
+            if !progress.copied {
                 let (next, chunk) = self.copy_rows(moving, progress).await?;
                 progress = next;
                 if self.omits == Some(Omission::Order) {
                     sent.get_or_insert(chunk);
                 }
-                continue;
             }
-            chunks = 0;
             let noted = MoveRead::Noted { id, after: progress.drained };
             // What the target has is forgotten while the next keys are read: they follow it.
             let (read, trimmed) = tokio::join!(
                 self.coordinator.move_read(from, &noted),
                 self.trim(moving, &progress)
             );
-            let chunk = read?;
+            let mut chunk = read?;
             trimmed?;
             if chunk.overflowed {
                 return Err(Trouble::Never(MoveRefusal::Overflowed.to_string()));
             }
             let copied = progress.copied;
+            if !copied {
+                leave_to_the_copy(&mut chunk, progress.cursor.as_deref());
+            }
             // Also where nothing changed, to see that the target answers.
             progress = self.ingest_noted(moving, &progress, &chunk).await?;
             if let Some(sent) = sent.take_if(|_| copied) {
@@ -262,22 +268,58 @@ impl Mover {
         }
     }
 
+    /// Copies some chunks of rows; each is read while the one before it is taken. Where the target
+    /// has come to, and the first chunk.
+    ///
+    /// No noted keys are taken in between, so that no chunk that is read ahead is older than what
+    /// the target has: see [`MoveRead::Rows`].
     async fn copy_rows(
         &self,
         moving: &RouteMove,
-        progress: Progress,
+        mut progress: Progress,
     ) -> Result<(Progress, MoveChunk), Trouble> {
+        let mut chunk = self.read_rows(moving, &progress).await?;
+        let mut first = None;
+        for left in (0..CHUNKS_A_ROUND).rev() {
+            let next = Progress {
+                cursor: chunk.last_key.as_ref().map(|key| key.to_vec()).or(progress.cursor),
+                copied: !chunk.more,
+                ..progress
+            };
+            let goes_on = chunk.more && left > 0 && self.is_copying(moving.id);
+            let ahead = async {
+                match goes_on {
+                    true => self.read_rows(moving, &next).await.map(Some),
+                    false => Ok(None),
+                }
+            };
+            let (taken, ahead) = tokio::join!(self.ingest(moving, next.clone(), &chunk), ahead);
+            let taken = taken?;
+            // Else it is another driver that took the move further.
+            let is_ours = taken.cursor == next.cursor && taken.drained == next.drained;
+            progress = taken;
+            let following = ahead?.filter(|_| is_ours);
+            let before = std::mem::take(&mut chunk);
+            first.get_or_insert(before);
+            match following {
+                Some(following) => chunk = following,
+                None => break,
+            }
+        }
+        Ok((progress, first.unwrap_or_default()))
+    }
+
+    async fn read_rows(
+        &self,
+        moving: &RouteMove,
+        progress: &Progress,
+    ) -> Result<MoveChunk, Trouble> {
         let after = progress.cursor.clone().map(Into::into);
         let applied = progress.drained.index;
         let read = MoveRead::Rows { id: moving.id, after, applied };
         let chunk = self.coordinator.move_read(moving.from, &read).await?;
         self.pace.take(chunk.bytes, self.bytes_per_s).await;
-        let next = Progress {
-            cursor: chunk.last_key.as_ref().map(|key| key.to_vec()).or(progress.cursor),
-            copied: !chunk.more,
-            ..progress
-        };
-        Ok((self.ingest(moving, next, &chunk).await?, chunk))
+        Ok(chunk)
     }
 
     async fn ingest_noted(
@@ -437,25 +479,13 @@ fn rows_of(chunk: &MoveChunk) -> Vec<(&[u8], Option<&[u8]>)> {
     chunk.rows.iter().map(|(key, value)| (key.as_ref(), value.as_deref())).collect()
 }
 
-/// Spreads what is copied evenly over time, over all moves.
-#[derive(Default)]
-pub(crate) struct Pace {
-    free_at: parking_lot::Mutex<Option<Instant>>,
-}
-
-impl Pace {
-    /// Waits until `bytes` may be copied.
-    async fn take(&self, bytes: u64, bytes_per_s: u64) {
-        if bytes_per_s == 0 {
-            return;
-        }
-        let cost = Duration::from_secs_f64(bytes as f64 / bytes_per_s as f64);
-        let turn = {
-            let mut free_at = self.free_at.lock();
-            let turn = free_at.unwrap_or_else(Instant::now).max(Instant::now());
-            *free_at = Some(turn + cost);
-            turn
-        };
-        tokio::time::sleep_until(turn).await;
-    }
+/// Leaves out the noted rows that are yet to be copied: they are read no earlier than these. Keys
+/// without a row stay, since nothing else would take a row of theirs from the target.
+fn leave_to_the_copy(noted: &mut MoveChunk, cursor: Option<&[u8]>) {
+    noted.rows.retain(|(key, value)| value.is_none() || cursor.is_some_and(|at| **key <= *at));
+    noted.bytes = noted
+        .rows
+        .iter()
+        .map(|(key, value)| (key.len() + value.as_ref().map_or(0, |value| value.len())) as u64)
+        .sum();
 }

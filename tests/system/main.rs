@@ -7,6 +7,7 @@
 //! cargo test --test system lost_disk::
 //! ```
 
+mod acts;
 mod anywhere;
 mod autopilot;
 mod backup;

@@ -7,7 +7,7 @@
 //! meanwhile is replayed from the history ([`insight::follow`]). One question is answered at a
 //! time: an answer is seven matrices, two rounds for the names of keys, and some analyses.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use keyviz_core::insight::{
     self, Able, Finding, Input, Load, LoadError, NamedKey, Topology, Tracker,
 };
 use keyviz_core::matrix::NodeStatus;
-use keyviz_core::{Matrix, NodeId, Role, RouteSpec, Series};
+use keyviz_core::{Matrix, Role, RouteSpec, Series};
 
 use super::cluster::Fanout;
 use super::hot_keys::HotKeysRequest;
@@ -121,35 +121,13 @@ type Scope = (Bytes, Option<Bytes>, u64);
 
 /// Answers questions for findings.
 pub struct Findings {
-    fanout: Arc<Fanout>,
+    pub(super) fanout: Arc<Fanout>,
     places: Semaphore,
     remembered: Mutex<HashMap<Scope, Tracker>>,
 }
 
-/// The counts of some columns.
-#[derive(Clone, Debug)]
-pub struct LastColumns {
-    /// By range and column.
-    pub load: Load,
-    /// What each member served.
-    pub nodes: BTreeMap<NodeId, ServedCounts>,
-    /// A member did not answer.
-    pub partial: bool,
-    /// When it was asked, as Unix milliseconds.
-    pub now_ms: u64,
-}
-
-/// Operations and bytes that a member served.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct ServedCounts {
-    /// Reads and writes.
-    pub operations: u64,
-    /// Of both.
-    pub bytes: u64,
-}
-
 /// The axes of an answer's matrices.
-struct Axes {
+pub(super) struct Axes {
     boundaries: Arc<[Bytes]>,
     from_ms: u64,
     to_ms: u64,
@@ -229,59 +207,6 @@ impl Findings {
         .boxed()
     }
 
-    /// The counts of the last columns on one axis, for whoever decides on them; hot keys are not
-    /// asked for.
-    ///
-    /// # Errors
-    /// As [`Fanout::cluster`].
-    pub fn last_columns(&self, count: u64) -> BoxFuture<'_, Result<LastColumns, FindingsError>> {
-        async move {
-            let local = self.fanout.local();
-            let step_ms = local.history().config().step_ms;
-            let now_ms = local.clock().now_ms();
-            let from_ms = (now_ms - now_ms % step_ms).saturating_sub(count * step_ms);
-            self.counted(Some(from_ms), None).await
-        }
-        .boxed()
-    }
-
-    /// The counts of a window; what each member served is that of the whole window.
-    ///
-    /// # Errors
-    /// As [`Fanout::cluster`].
-    pub async fn counted(
-        &self,
-        from_ms: Option<u64>,
-        to_ms: Option<u64>,
-    ) -> Result<LastColumns, FindingsError> {
-        let request = FindingsRequest {
-            from_ms,
-            to_ms,
-            start: Bytes::new(),
-            end: None,
-            max_findings: 0,
-        };
-        let (matrices, _) = self.matrices(&request).await?;
-        let whole = matrices.iter().min_by_key(|answer| answer.matrix.responded);
-        let mut nodes: BTreeMap<NodeId, ServedCounts> = BTreeMap::new();
-        for answer in &matrices {
-            let matrix = &answer.matrix;
-            for share in matrix.by_node.iter().filter(|_| matrix.role.is_none()) {
-                let of = nodes.entry(share.node).or_default();
-                match matrix.series {
-                    Series::Reads | Series::Writes => of.operations += share.total,
-                    Series::ReadBytes | Series::WriteBytes => of.bytes += share.total,
-                }
-            }
-        }
-        Ok(LastColumns {
-            partial: whole.is_none_or(|answer| answer.matrix.responded < answer.matrix.expected),
-            load: load(&matrices).map_err(FindingsError::Changed)?,
-            nodes,
-            now_ms: self.fanout.local().clock().now_ms(),
-        })
-    }
-
     /// The step of a column in milliseconds.
     pub fn step_ms(&self) -> u64 {
         self.fanout.local().history().config().step_ms
@@ -298,7 +223,7 @@ impl Findings {
     }
 
     /// All series of the window on one axis, and its columns.
-    async fn matrices(
+    pub(super) async fn matrices(
         &self,
         request: &FindingsRequest,
     ) -> Result<(Vec<Arc<MatrixAnswer>>, Option<Axes>), FindingsError> {
@@ -481,7 +406,7 @@ fn found(
     Ok((answer, tracker))
 }
 
-fn load(answers: &[Arc<MatrixAnswer>]) -> Result<Load, LoadError> {
+pub(super) fn load(answers: &[Arc<MatrixAnswer>]) -> Result<Load, LoadError> {
     let matrices: Vec<Matrix> = answers.iter().map(|answer| answer.matrix.clone()).collect();
     Load::of(&matrices)
 }

@@ -17,6 +17,7 @@ mod cluster;
 mod cluster_tests;
 mod feed;
 mod findings;
+mod last_columns;
 mod handoffs;
 mod hot_keys;
 mod local;
@@ -30,9 +31,9 @@ mod work;
 pub use cluster::{DEFAULT_DEADLINE, Fanout, FanoutCounters};
 pub use feed::{ColumnsUpdate, FeedError, Feeds, MAX_FEEDS, MAX_SUBSCRIBERS, Subscription};
 pub use findings::{
-    Findings, FindingsAnswer, FindingsError, FindingsRequest, LastColumns, MAX_FINDINGS, Served,
-    ServedCounts,
+    Findings, FindingsAnswer, FindingsError, FindingsRequest, MAX_FINDINGS, Served,
 };
+pub use last_columns::{LastColumns, ServedCounts};
 pub use handoffs::{HandoffError, HandoffRecord, HandoffStore, Incoming};
 pub use hot_keys::{HotKeysAnswer, HotKeysError, HotKeysRequest};
 pub use local::{Clock, FlushStats, HotKeysMode, LocalMatrix, StoredRecords};

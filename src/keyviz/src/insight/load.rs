@@ -214,6 +214,22 @@ impl Load {
         Ok(load)
     }
 
+    /// Forgets the first columns.
+    pub fn drop_first(&mut self, columns: usize) {
+        let columns = columns.min(self.columns.len());
+        self.columns.drain(..columns);
+        let mut partial = ColumnSet::new();
+        for at in 0..self.columns.len() as u32 {
+            if self.partial.contains(at + columns as u32) {
+                partial.insert(at..at + 1);
+            }
+        }
+        self.partial = partial;
+        for list in self.rows.iter_mut().flat_map(LoadRow::lists_mut) {
+            list.drain(..columns.min(list.len()));
+        }
+    }
+
     /// Errors where the load is not as described.
     pub fn check(&self) -> Result<(), LoadError> {
         let (rows, columns) = (self.rows.len(), self.columns.len());

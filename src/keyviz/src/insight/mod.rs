@@ -38,6 +38,8 @@ mod remedy;
 mod replay;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trace_tests;
 mod track;
 mod tracker;
 mod words;

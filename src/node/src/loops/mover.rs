@@ -406,7 +406,7 @@ impl Mover {
             let adopt = MoveEntry::Adopt { id, number: progress.next, rows: tail };
             match self.coordinator.move_step(to, &adopt).await? {
                 MoveReply::Adopted { at } => {
-                    self.count(&chunk);
+                    self.count(moving.id, &chunk);
                     break at;
                 }
                 // Another driver was faster.

@@ -46,6 +46,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The shortest and the longest time between two looks at the load.
 const TURN_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(15)];
 
+/// While it only advises and nobody asks, it looks so seldom.
+const UNASKED_EVERY: Duration = Duration::from_secs(60);
+
+/// Acts that began so lately may be due to be measured.
+const LATELY_MS: u64 = 1_800_000;
+
+/// Who asks while it only advises waits so long for a look of the present.
+const LOOK_WITHIN: Duration = Duration::from_secs(4);
+
 /// What the autopilot was started with.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct AutopilotConfig {
@@ -70,6 +79,8 @@ pub(crate) struct AutopilotParts {
 pub struct Autopilot {
     parts: AutopilotParts,
     looked: Mutex<Looked>,
+    /// When somebody asked last what it does.
+    asked: Mutex<Option<Instant>>,
     counters: AutopilotCounters,
 }
 
@@ -114,6 +125,7 @@ impl Autopilot {
         Arc::new(Autopilot {
             parts,
             looked: Mutex::default(),
+            asked: Mutex::default(),
             counters: AutopilotCounters::default(),
         })
     }
@@ -150,7 +162,29 @@ impl Autopilot {
     }
 
     fn turn_every(&self) -> Duration {
-        Duration::from_millis(self.parts.findings.step_ms()).clamp(TURN_EVERY[0], TURN_EVERY[1])
+        let step = Duration::from_millis(self.parts.findings.step_ms());
+        let every = step.clamp(TURN_EVERY[0], TURN_EVERY[1]);
+        let asked = self.asked.lock().is_some_and(|at| at.elapsed() < UNASKED_EVERY);
+        // What operators did lately is measured.
+        let since_ms = self.parts.findings.now_ms().saturating_sub(LATELY_MS);
+        let lately = self.journal().entries().next_back().is_some_and(|entry| {
+            entry.started_ms >= since_ms
+        });
+        let acts = self.mode().0 == Mode::Act || lately;
+        if acts || asked { every } else { UNASKED_EVERY }
+    }
+
+    /// Notes that somebody asks, and waits for a look of the present.
+    async fn asked(&self) {
+        *self.asked.lock() = Some(Instant::now());
+        let fresh = || {
+            let at_ms = self.looked.lock().at_ms;
+            at_ms + 2 * TURN_EVERY[1].as_millis() as u64 > self.parts.findings.now_ms()
+        };
+        let deadline = Instant::now() + LOOK_WITHIN;
+        while self.leads() && self.mode().0 != Mode::Off && !fresh() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     fn journal(&self) -> Arc<Journal> {

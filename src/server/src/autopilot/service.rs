@@ -38,12 +38,13 @@ impl Autopilot {
             Some(leader) if leader != self.parts.node => {
                 self.parts.cluster.peers.autopilot(leader).await
             }
-            _ => Ok(self.here()),
+            _ => Ok(self.here().await),
         }
     }
 
     /// The same, as this node knows.
-    pub(crate) fn here(&self) -> proto::Autopilot {
+    pub(crate) async fn here(&self) -> proto::Autopilot {
+        self.asked().await;
         let (mode, set) = self.mode();
         let journal = self.journal();
         let leads = self.leads();

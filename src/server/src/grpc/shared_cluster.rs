@@ -112,7 +112,7 @@ impl proto::cluster_peer_server::ClusterPeer for SharedCluster {
         request: Request<proto::PeerStatusRequest>,
     ) -> Result<Response<proto::Autopilot>, Status> {
         check_cluster(&self.0.directory, &request.into_inner().cluster_id)?;
-        Ok(Response::new(self.1.here()))
+        Ok(Response::new(self.1.here().await))
     }
 
     async fn digest_at(

@@ -77,8 +77,11 @@ fn acts_bounded_and_proven_an_operator_sees_the_forecast_before_and_the_outcome_
     assert_eq!((status, &preview["refused"]), (200, &"".into()), "{preview:#}");
     let forecast = &preview["forecast"];
     assert!(forecast["hottest_after"].as_f64() < forecast["hottest_before"].as_f64());
-    let (status, refused) =
-        post(&cluster.http[1], "/api/v1/acts", r#"{"act": "move", "start": "nowhere", "group": 1}"#);
+    let (status, refused) = post(
+        &cluster.http[1],
+        "/api/v1/acts",
+        r#"{"act": "move", "start": "nowhere", "group": 1}"#,
+    );
     assert_eq!(status, 409, "{refused:#}");
     assert!(refused["message"].as_str().is_some_and(|said| said.contains("whole routes")));
     let (status, refused) = post(&cluster.http[1], "/api/v1/acts", r#"{"act": "explode"}"#);

@@ -171,8 +171,8 @@ fn acts_bounded_and_proven_a_hot_spot_is_spread_within_90_seconds_with_nobodys_h
     assert!((forecast / outcome - 1.0).abs() <= 0.15, "{newest:#}");
 
     // The page's API says the same.
-    let told: Value = serde_json::from_str(&http_get(&cluster.http[1], "/api/v1/autopilot"))
-        .expect("it is JSON");
+    let told: Value =
+        serde_json::from_str(&http_get(&cluster.http[1], "/api/v1/autopilot")).expect("it is JSON");
     assert_eq!(told["mode"], "act");
     let log = http_get(&cluster.http[2], "/api/v1/autopilot/log?limit=1");
     let log: Value = serde_json::from_str(&log).expect("it is JSON");
@@ -232,9 +232,9 @@ fn acts_bounded_and_proven_the_journal_agrees_with_the_routes_whoever_dies_or_sp
         eventually("a split is made", || {
             let list = answer(&cluster, &["routes", "list"]);
             let routes = list["routes"].as_array().expect("a list").clone();
-            let of = routes.iter().rfind(|route| {
-                route["start"].as_str().is_some_and(|start| start <= at)
-            });
+            let of = routes
+                .iter()
+                .rfind(|route| route["start"].as_str().is_some_and(|start| start <= at));
             let of = of.expect("its route");
             if of["start"] == at {
                 return true;

@@ -240,10 +240,7 @@ impl Findings {
         let (from_ms, to_ms) = (first.start_ms, last.end_ms);
         let axes = Axes { boundaries: Arc::clone(&boundaries), from_ms, to_ms };
         let on_axis = |series, role| {
-            let request = MatrixRequest {
-                role,
-                ..axes.request(request, series)
-            };
+            let request = MatrixRequest { role, ..axes.request(request, series) };
             let fanout = &self.fanout;
             async move { fanout.cluster(&request).map_err(FindingsError::Matrix).await }
         };

@@ -17,9 +17,9 @@ mod cluster;
 mod cluster_tests;
 mod feed;
 mod findings;
-mod last_columns;
 mod handoffs;
 mod hot_keys;
+mod last_columns;
 mod local;
 mod member;
 mod parts;
@@ -33,9 +33,9 @@ pub use feed::{ColumnsUpdate, FeedError, Feeds, MAX_FEEDS, MAX_SUBSCRIBERS, Subs
 pub use findings::{
     Findings, FindingsAnswer, FindingsError, FindingsRequest, MAX_FINDINGS, Served,
 };
-pub use last_columns::{LastColumns, ServedCounts};
 pub use handoffs::{HandoffError, HandoffRecord, HandoffStore, Incoming};
 pub use hot_keys::{HotKeysAnswer, HotKeysError, HotKeysRequest};
+pub use last_columns::{LastColumns, ServedCounts};
 pub use local::{Clock, FlushStats, HotKeysMode, LocalMatrix, StoredRecords};
 pub use parts::FanoutParts;
 pub use peers::{NodeHotKeys, PeerMatrix, PeerTotals, RoundError};

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::command::{Begun, JournalCommand};
+use super::entry::AutopilotMode;
 use super::entry::{
     ActForecast, ActOutcome, ActState, EntryId, Journal, JournalEntry, LayoutAct, LoadChange,
     MAX_CHANGES, MAX_JOURNAL, MAX_TEXT_BYTES, REQUEST_PREFIX,
 };
-use super::entry::AutopilotMode;
 use super::error::JournalError;
 use crate::limits::MAX_REQUEST_ID_BYTES;
 use crate::machine::error::CatalogError;
@@ -138,11 +138,7 @@ impl Catalog {
     }
 
     /// The move of an entry that was asked for has ended.
-    pub(crate) fn enter_end_of_move(
-        &mut self,
-        ended: &EndedMove,
-        records: &mut Vec<RecordChange>,
-    ) {
+    pub(crate) fn enter_end_of_move(&mut self, ended: &EndedMove, records: &mut Vec<RecordChange>) {
         if self.journal.is_empty() || ended.request_id.starts_with(REQUEST_PREFIX) {
             return;
         }

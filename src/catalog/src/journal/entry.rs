@@ -213,7 +213,9 @@ impl Journal {
     }
 
     /// The newest entries, oldest first.
-    pub fn entries(&self) -> impl DoubleEndedIterator<Item = &Arc<JournalEntry>> + ExactSizeIterator {
+    pub fn entries(
+        &self,
+    ) -> impl DoubleEndedIterator<Item = &Arc<JournalEntry>> + ExactSizeIterator {
         self.entries.iter()
     }
 

@@ -8,11 +8,11 @@ use std::io::Write as _;
 
 use clap::{Args, Subcommand};
 
+use super::CliError;
 use super::client::{Client, NodeArgs};
 use super::data::kv::OneFormat;
 use super::flags::autopilot_flags::Piloting;
 use super::terminal::output;
-use super::CliError;
 use keyviz_client::{Effect, MAX_ANSWER_BYTES};
 use keyviz_core::autopilot::Mode;
 use keyviz_json::{AutopilotJson, JournalJson};

@@ -120,12 +120,7 @@ pub struct AutopilotArgs {
     autopilot_least_load: f64,
     /// Which neighbouring routes are merged after --autopilot-merge-after: those that the autopilot
     /// split, all or none
-    #[arg(
-        long,
-        env = "KEYVIZ_AUTOPILOT_MERGE",
-        value_name = "WHICH",
-        default_value = "own"
-    )]
+    #[arg(long, env = "KEYVIZ_AUTOPILOT_MERGE", value_name = "WHICH", default_value = "own")]
     autopilot_merge: Merging,
     /// Merge routes that have been without load for this time; 10s to 30d
     #[arg(

@@ -3,12 +3,12 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
+use crate::CliError;
 use crate::autopilot::{entry_lines, forecast_line, journal};
 use crate::client::Client;
 use crate::data::kv::OneFormat;
 use crate::terminal::text::{self, inert};
 use crate::terminal::{output, talk::say};
-use crate::CliError;
 use keyviz_client::Effect;
 use keyviz_json::{ActPreviewJson, JournalEntryJson};
 use keyviz_proto as proto;

@@ -178,8 +178,8 @@ fn rows_of<'a>(
     route: &'a KeyRange,
 ) -> impl Iterator<Item = (&'a KeyRange, f64)> {
     let ranges = &layout.present.ranges;
-    let from = ranges
-        .partition_point(|row| row.range.end.as_ref().is_some_and(|end| *end <= route.start));
+    let from =
+        ranges.partition_point(|row| row.range.end.as_ref().is_some_and(|end| *end <= route.start));
     let inside = ranges[from..].iter().take_while(|row| within(&row.range, route));
     inside.map(|row| (&row.range, row.led))
 }
@@ -239,9 +239,8 @@ fn judged(
     });
     let left = warmer.map(|(_, change)| change.after).fold(0.0, f64::max);
     let mut others = forecast.nodes.iter().filter(|(node, _)| **node != hot);
-    let makes_hot = others.any(|(_, change)| {
-        change.after > change.before.max(input.policy.act_above * mean)
-    });
+    let makes_hot =
+        others.any(|(_, change)| change.after > change.before.max(input.policy.act_above * mean));
     if makes_hot || left > load - LEAST_GAIN * mean {
         return None;
     }

@@ -72,15 +72,14 @@ pub(super) fn merges(input: &Input<'_>, cooling: &Cooling<'_>, moves: bool) -> V
             since.saturating_add(input.policy.merge_after_ms()) <= input.now_ms
         })
     };
-    let pairs = routes.windows(2).filter(|pair| {
-        cold(&pair[0]) && cold(&pair[1]) && may_go(input, &pair[1].range.start)
-    });
+    let pairs = routes
+        .windows(2)
+        .filter(|pair| cold(&pair[0]) && cold(&pair[1]) && may_go(input, &pair[1].range.start));
     let (mut merges, mut brings) = (Vec::new(), Vec::new());
     for pair in pairs {
         let [left, right] = pair else { continue };
         if left.group == right.group {
-            let range =
-                KeyRange { start: left.range.start.clone(), end: right.range.end.clone() };
+            let range = KeyRange { start: left.range.start.clone(), end: right.range.end.clone() };
             merges.push(Act::Merge { range });
             continue;
         }

@@ -122,8 +122,7 @@ pub fn decide(input: &Input<'_>) -> Decision {
         layout = layout.with(&past.act);
     }
     let nodes = layout.nodes();
-    let mut decision =
-        Decision { imbalance: imbalance(&nodes), nodes, ..Decision::default() };
+    let mut decision = Decision { imbalance: imbalance(&nodes), nodes, ..Decision::default() };
     decision.reasons = reason::obstacles(input, &present);
     if !decision.reasons.is_empty() {
         return decision;
@@ -143,7 +142,8 @@ pub fn decide(input: &Input<'_>) -> Decision {
         balance::balance(input, layout, &mut cooling, &mut allowance, &mut decision);
     }
     let even = decision.acts.is_empty()
-        && (decision.imbalance <= input.policy.act_above || decision.reasons.iter().any(Reason::is_final));
+        && (decision.imbalance <= input.policy.act_above
+            || decision.reasons.iter().any(Reason::is_final));
     if (quiet || even) && allowance.acts > 0 {
         let layout = Layout::new(input.topology, &present);
         // What is brought together for a merge must not make a node hot.
@@ -178,9 +178,8 @@ impl Allowance {
     fn new(input: &Input<'_>) -> Self {
         let own = || input.journal.iter().filter(|past| past.by == By::Autopilot);
         let recent = own().filter(|past| past.started_ms.saturating_add(60_000) > input.now_ms);
-        let moving = input.journal.iter().filter(|past| {
-            past.state == State::UnderWay && moves(&past.act)
-        });
+        let moving =
+            input.journal.iter().filter(|past| past.state == State::UnderWay && moves(&past.act));
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let under_way = count(moving.count()).saturating_add(input.health.other_moves);
         Allowance {

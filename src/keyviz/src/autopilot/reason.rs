@@ -26,8 +26,10 @@ pub enum Reason {
     #[error("It waits: the last columns may miss counts of a member.")]
     Partial,
     /// It has just begun to look.
-    #[error("It waits: {columns} of {LEAST_COLUMNS} columns have been counted finely enough to tell hot \
-         keys from their neighbours.")]
+    #[error(
+        "It waits: {columns} of {LEAST_COLUMNS} columns have been counted finely enough to tell hot \
+         keys from their neighbours."
+    )]
     FewColumns {
         /// Columns at hand.
         columns: usize,

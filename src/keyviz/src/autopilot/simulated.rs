@@ -392,9 +392,8 @@ impl World {
             .filter(|past| past.by == By::Autopilot)
             .map(|past| past.started_ms)
             .collect();
-        let within = |from: &u64| {
-            begun.iter().filter(|at| (*from..*from + 60_000).contains(*at)).count()
-        };
+        let within =
+            |from: &u64| begun.iter().filter(|at| (*from..*from + 60_000).contains(*at)).count();
         begun.iter().map(within).max().unwrap_or(0)
     }
 

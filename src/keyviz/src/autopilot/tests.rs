@@ -48,7 +48,9 @@ fn acts_bounded_and_proven_500_loads_that_can_be_divided_become_even_within_a_mi
         assert_eq!(world.moved_twice(), Vec::<String>::new(), "seed {seed}");
         assert!(world.journal.len() <= 24, "seed {seed}: {} acts", world.journal.len());
     }
-    println!("{all} loads, {uneven} of them uneven; {acts} acts, {most} at most; after {slowest} ms");
+    println!(
+        "{all} loads, {uneven} of them uneven; {acts} acts, {most} at most; after {slowest} ms"
+    );
     println!("late: {late:#?}");
     assert!(late.is_empty(), "{} of {all}", late.len());
 }
@@ -241,7 +243,10 @@ fn acts_bounded_and_proven_what_is_worse_is_taken_back_after_the_cool_down() {
         undone: false,
     };
     let back = past.reverse();
-    assert_eq!(back, Some(Act::Move { range: world.topology.routes[0].range.clone(), to: GroupId(1) }));
+    assert_eq!(
+        back,
+        Some(Act::Move { range: world.topology.routes[0].range.clone(), to: GroupId(1) })
+    );
     world.topology.routes[0].group = GroupId(2);
     world.journal.push(past);
     // Node 2 leads all that there is load on.

@@ -1,9 +1,7 @@
 //! What is decided on: the load, the layout, and what may be wrong.
 
 use keyviz_catalog::{ActState, JournalEntry, LayoutAct};
-use keyviz_core::autopilot::{
-    By, Cold, Decision, Health, Input, Past, State, decide, present,
-};
+use keyviz_core::autopilot::{By, Cold, Decision, Health, Input, Past, State, decide, present};
 use keyviz_core::insight::Topology;
 use keyviz_fanout::FindingsError;
 use keyviz_proto as proto;
@@ -39,13 +37,14 @@ impl Autopilot {
         let mut health = health(&status);
         health.partial = columns.partial;
         let own = |moving: &&proto::RouteMove| {
-            journal.entries().any(|entry| {
-                entry.state == ActState::UnderWay && moves_to(entry, moving.to_group)
-            })
+            journal
+                .entries()
+                .any(|entry| entry.state == ActState::UnderWay && moves_to(entry, moving.to_group))
         };
-        let others = status.route_moves.iter().filter(|moving| {
-            matches!(moving.phase.as_str(), "copying" | "sealing")
-        });
+        let others = status
+            .route_moves
+            .iter()
+            .filter(|moving| matches!(moving.phase.as_str(), "copying" | "sealing"));
         let others = others.filter(|moving| !own(moving)).count();
         health.other_moves = u32::try_from(others).unwrap_or(u32::MAX);
         let topology = self.topology(&status);

@@ -167,9 +167,8 @@ impl Autopilot {
         let asked = self.asked.lock().is_some_and(|at| at.elapsed() < UNASKED_EVERY);
         // What operators did lately is measured.
         let since_ms = self.parts.findings.now_ms().saturating_sub(LATELY_MS);
-        let lately = self.journal().entries().next_back().is_some_and(|entry| {
-            entry.started_ms >= since_ms
-        });
+        let lately =
+            self.journal().entries().next_back().is_some_and(|entry| entry.started_ms >= since_ms);
         let acts = self.mode().0 == Mode::Act || lately;
         if acts || asked { every } else { UNASKED_EVERY }
     }
@@ -209,9 +208,8 @@ impl Autopilot {
     /// Starts a task for each act under way that has none.
     fn drive(self: &Arc<Self>, memory: &mut Memory) {
         let journal = self.journal();
-        let under_way = |id: &EntryId| {
-            journal.get(*id).is_some_and(|entry| entry.state == ActState::UnderWay)
-        };
+        let under_way =
+            |id: &EntryId| journal.get(*id).is_some_and(|entry| entry.state == ActState::UnderWay);
         memory.driving.retain(|id, task| under_way(id) && !task.0.is_finished());
         let begun = journal.entries().filter(|entry| entry.begun && under_way(&entry.id));
         for entry in begun {

@@ -34,9 +34,7 @@ pub(super) fn act_from_wire(act: Option<proto::Act>) -> Result<Act, Status> {
     let group = || act.group.map(GroupId).ok_or_else(|| missing("group"));
     let found = match act.act.as_str() {
         "split" => Act::Split { at: at()? },
-        "split-and-move" => {
-            Act::SplitAndMove { at: at()?, range: range(&act), to: group()? }
-        }
+        "split-and-move" => Act::SplitAndMove { at: at()?, range: range(&act), to: group()? },
         "move" => Act::Move { range: range(&act), to: group()? },
         "transfer-leader" => {
             let to = act.node.map(NodeId).ok_or_else(|| missing("node"))?;
@@ -69,9 +67,8 @@ impl Autopilot {
         let topology = self.topology(&status);
         let refused = refusal(&act, &topology);
         let columns = self.parts.findings.last_columns(COLUMNS).await;
-        let columns = columns.map_err(|error| {
-            Status::unavailable(format!("the load could not be read: {error}"))
-        })?;
+        let columns = columns
+            .map_err(|error| Status::unavailable(format!("the load could not be read: {error}")))?;
         let forecast = forecast(&columns.load, &topology, &act, columns.now_ms);
         Ok(Looked { act, topology, forecast, refused })
     }
@@ -210,7 +207,8 @@ mod tests {
     #[test]
     fn bad_input_of_acts_is_refused_by_name() {
         let of = |act: &str| proto::Act { act: act.to_owned(), ..Default::default() };
-        let said = |act: proto::Act| act_from_wire(Some(act)).expect_err("bad").message().to_owned();
+        let said =
+            |act: proto::Act| act_from_wire(Some(act)).expect_err("bad").message().to_owned();
         assert!(act_from_wire(None).is_err());
         assert!(said(of("explode")).contains("one of split"));
         assert!(said(of("split")).contains("at is missing"));
@@ -219,8 +217,7 @@ mod tests {
         assert!(said(transfer).contains("node is missing"));
         let reserved = proto::Act { at: Some(Bytes::from_static(b"\0x")), ..of("split") };
         assert!(said(reserved).contains("reserved"));
-        let empty =
-            proto::Act { start: Some("b".into()), end: Some("a".into()), ..of("merge") };
+        let empty = proto::Act { start: Some("b".into()), end: Some("a".into()), ..of("merge") };
         assert!(said(empty).contains("empty"));
     }
 }

@@ -124,7 +124,10 @@ impl Autopilot {
     }
 
     /// The newest entries of the journal.
-    pub(crate) fn log(&self, request: proto::AutopilotLogRequest) -> Result<proto::Journal, Status> {
+    pub(crate) fn log(
+        &self,
+        request: proto::AutopilotLogRequest,
+    ) -> Result<proto::Journal, Status> {
         if request.limit > MAX_ENTRIES {
             let said = format!("limit={}: at most {MAX_ENTRIES}", request.limit);
             return Err(Status::invalid_argument(said));
@@ -187,9 +190,11 @@ impl Autopilot {
                 request.expected_version
             ))));
         }
-        let under_way = self.journal().entries().filter(|entry| {
-            entry.begun && !entry.autopilot && entry.ended_ms == 0
-        }).count();
+        let under_way = self
+            .journal()
+            .entries()
+            .filter(|entry| entry.begun && !entry.autopilot && entry.ended_ms == 0)
+            .count();
         if under_way >= MAX_UNDER_WAY {
             let said = format!("{MAX_UNDER_WAY} acts are under way, the most at a time");
             return Err(not_applied(Status::resource_exhausted(said)));

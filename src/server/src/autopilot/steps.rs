@@ -25,6 +25,9 @@ const AGAIN: Duration = Duration::from_millis(300);
 /// A step that is refused for what others do is made again for so long.
 const OTHERS_WITHIN: Duration = Duration::from_secs(30);
 
+/// Acts that were planned together begin together, and one may need the split of another.
+const NEIGHBOURS_WITHIN: Duration = Duration::from_secs(5);
+
 /// How far a move has come is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -171,8 +174,15 @@ impl Autopilot {
         to: GroupId,
     ) -> Result<u64, Failure> {
         let mut version = 0;
+        let deadline = Instant::now() + NEIGHBOURS_WITHIN;
         loop {
-            let routes = whole_routes(&self.table(), range).ok_or(Failure::NotWhole)?;
+            let Some(routes) = whole_routes(&self.table(), range) else {
+                if Instant::now() >= deadline {
+                    return Err(Failure::NotWhole);
+                }
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            };
             let Some(route) = routes.into_iter().find(|route| route.group != to) else {
                 return Ok(version);
             };

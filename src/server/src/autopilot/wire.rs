@@ -2,9 +2,7 @@
 
 use bytes::Bytes;
 
-use keyviz_catalog::{
-    ActForecast, ActOutcome, ActState, JournalEntry, LayoutAct, LoadChange,
-};
+use keyviz_catalog::{ActForecast, ActOutcome, ActState, JournalEntry, LayoutAct, LoadChange};
 use keyviz_core::autopilot::{Outcome, Policy};
 use keyviz_core::insight::{Act, Change, Forecast};
 use keyviz_proto as proto;
@@ -16,9 +14,7 @@ pub(super) fn act_from_stored(act: &LayoutAct) -> Act {
             Act::SplitAndMove { at: Bytes::copy_from_slice(at), range: range.clone(), to: *to }
         }
         LayoutAct::Move { range, to } => Act::Move { range: range.clone(), to: *to },
-        LayoutAct::TransferLeader { group, to } => {
-            Act::TransferLeader { group: *group, to: *to }
-        }
+        LayoutAct::TransferLeader { group, to } => Act::TransferLeader { group: *group, to: *to },
         LayoutAct::Merge { range } => Act::Merge { range: range.clone() },
     }
 }
@@ -31,9 +27,7 @@ pub(super) fn act_to_stored(act: &Act) -> Option<LayoutAct> {
             LayoutAct::SplitAndMove { at: at.to_vec(), range: range.clone(), to: *to }
         }
         Act::Move { range, to } => LayoutAct::Move { range: range.clone(), to: *to },
-        Act::TransferLeader { group, to } => {
-            LayoutAct::TransferLeader { group: *group, to: *to }
-        }
+        Act::TransferLeader { group, to } => LayoutAct::TransferLeader { group: *group, to: *to },
         Act::Merge { range } => LayoutAct::Merge { range: range.clone() },
         Act::ReadFromFollowers { .. } => return None,
     })
@@ -50,12 +44,9 @@ pub(super) fn act_to_wire(act: &Act) -> proto::Act {
             group: Some(to.0),
             ..of("split-and-move")
         },
-        Act::Move { range, to } => proto::Act {
-            start: Some(range.start),
-            end: range.end,
-            group: Some(to.0),
-            ..of("move")
-        },
+        Act::Move { range, to } => {
+            proto::Act { start: Some(range.start), end: range.end, group: Some(to.0), ..of("move") }
+        }
         Act::TransferLeader { group, to } => {
             proto::Act { group: Some(group.0), node: Some(to.0), ..of("transfer-leader") }
         }
@@ -106,11 +97,7 @@ pub(super) fn outcome_to_stored(outcome: &Outcome, alone: bool) -> ActOutcome {
 }
 
 fn change_to_wire(change: &LoadChange) -> proto::LoadChange {
-    proto::LoadChange {
-        id: change.id,
-        before: unit(change.before),
-        after: unit(change.after),
-    }
+    proto::LoadChange { id: change.id, before: unit(change.before), after: unit(change.after) }
 }
 
 /// The largest before and after.
@@ -178,8 +165,7 @@ pub(super) fn entry_to_wire(entry: &JournalEntry) -> proto::JournalEntry {
 }
 
 pub(super) fn policy_to_wire(policy: &Policy) -> proto::AutopilotPolicy {
-    let millis =
-        |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     proto::AutopilotPolicy {
         acts_per_minute: policy.acts_per_minute,
         move_bytes: policy.move_bytes,

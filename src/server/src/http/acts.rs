@@ -24,9 +24,7 @@ use tonic::Status;
 use super::reply::{bad, json, number, parameters, problem};
 use super::route_changes::checked;
 use super::state::HttpState;
-use keyviz_json::{
-    ActPreviewJson, AutopilotJson, JournalEntryJson, JournalJson, parse_key,
-};
+use keyviz_json::{ActPreviewJson, AutopilotJson, JournalEntryJson, JournalJson, parse_key};
 use keyviz_proto as proto;
 
 pub(super) fn routes() -> Router<HttpState> {
@@ -123,7 +121,9 @@ impl ActBody {
             // Ids that a reader of JSON would round are text.
             Some(Value::String(text)) => number("node", &Some(text))?,
             Some(Value::Number(id)) => number("node", &Some(id.to_string()))?,
-            Some(other) => return Err(bad("node", &other.to_string(), "a whole number, 0 or more")),
+            Some(other) => {
+                return Err(bad("node", &other.to_string(), "a whole number, 0 or more"));
+            }
         };
         let act = proto::Act {
             act: self.act,
@@ -148,9 +148,7 @@ async fn preview(
     headers: HeaderMap,
     body: Result<Json<ActBody>, JsonRejection>,
 ) -> Response {
-    let preview = async {
-        state.autopilot.preview(checked(&headers, body)?.request()?).await
-    };
+    let preview = async { state.autopilot.preview(checked(&headers, body)?.request()?).await };
     match preview.await {
         Ok(preview) => json(&ActPreviewJson::from(&preview)),
         Err(status) => problem(&status),

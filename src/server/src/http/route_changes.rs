@@ -101,7 +101,10 @@ async fn change<C: Change>(
     }
 }
 
-pub(super) fn checked<T>(headers: &HeaderMap, body: Result<Json<T>, JsonRejection>) -> Result<T, Status> {
+pub(super) fn checked<T>(
+    headers: &HeaderMap,
+    body: Result<Json<T>, JsonRejection>,
+) -> Result<T, Status> {
     let foreign = headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin");
     if foreign {
         return Err(Status::permission_denied("nothing is changed for a page of another site"));

@@ -21,9 +21,8 @@ pub(super) fn encode(
     page: &mut Page<'_>,
 ) -> fmt::Result {
     let (mode, _) = autopilot.mode();
-    let modes = Mode::ALL.into_iter().map(|of| {
-        ([("mode", of.name().to_owned())], u64::from(of == mode))
-    });
+    let modes =
+        Mode::ALL.into_iter().map(|of| ([("mode", of.name().to_owned())], u64::from(of == mode)));
     gauges(&mut page.0, "autopilot_mode", "1 for the mode of the autopilot", modes)?;
     let counters = autopilot.counters();
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -98,7 +98,8 @@ async fn change(cluster: &Cluster, pause: Duration, stop: Arc<AtomicBool>) -> Ve
     let mut times = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         let begin = Instant::now();
-        let list = client.list_routes(ListRoutesRequest {}).await.expect("a list").into_inner();
+        let list =
+            client.list_routes(ListRoutesRequest::default()).await.expect("a list").into_inner();
         let route = list.routes.last().expect("a route").clone();
         let start = Instant::now();
         let split = SplitRouteRequest {

@@ -37,9 +37,31 @@ async fn bounds_a_hundred_thousand_routes_are_served_listed_and_watched_and_one_
     let cluster = Cluster::start(1, &flags);
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", cluster.grpc[0]));
     let channel = endpoint.expect("an address").connect().await.expect("the node serves");
-    let mut client = RoutesClient::new(channel).max_decoding_message_size(64 << 20);
+    // A client that raises no limit.
+    let mut plain = RoutesClient::new(channel.clone());
+    let request = ListRoutesRequest::default();
+    let mut parts = plain.stream_routes(request).await.expect("a stream").into_inner();
+    let mut listed = 0;
+    while let Some(part) = parts.message().await.expect("within the limit of 4 MiB") {
+        listed += part.routes.len();
+    }
+    assert_eq!(listed, ROUTES);
+    let (mut paged, mut page_token) = (0, Default::default());
+    loop {
+        let request =
+            ListRoutesRequest { page_size: 10_000, page_token, ..ListRoutesRequest::default() };
+        let page = plain.list_routes(request).await.expect("a page").into_inner();
+        paged += page.routes.len();
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(paged, ROUTES);
 
-    let list = client.list_routes(ListRoutesRequest {}).await.expect("a list").into_inner();
+    let mut client = RoutesClient::new(channel).max_decoding_message_size(64 << 20);
+    let request = ListRoutesRequest::default();
+    let list = client.list_routes(request).await.expect("a list").into_inner();
     assert_eq!(list.routes.len(), ROUTES);
     let request = WatchRoutesRequest { after_version: 0, ..Default::default() };
     let mut watch = client.watch_routes(request).await.expect("a watch").into_inner();

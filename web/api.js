@@ -30,14 +30,21 @@ function learnClock(response, askedMs) {
   clockOffsetMs = Math.abs(offset) > 2_000 ? offset : 0;
 }
 
+/**
+ * @param {string} path
+ * @param {any} parameters
+ * @param {{accept?: string, headers?: object} & RequestInit} options
+ */
 function send(path, parameters, { accept = "application/json", headers = {}, ...options } = {}) {
   const query = new URLSearchParams(parameters).toString();
+  /** @type {Record<string, string>} */
   const all = { accept, ...headers };
   if (token) all.authorization = `Bearer ${token}`;
   // Paths are relative, because a proxy may serve the page under a path of its own. The boundaries
   // of rows are too long for a URL and are sent in the body.
   if (parameters.boundaries) {
     all["content-type"] = "application/x-www-form-urlencoded";
+    /** @type {RequestInit} */
     const posted = { method: "POST", body: query, headers: all, cache: "no-store" };
     return fetch(`api/v1/${path}`, { ...posted, ...options });
   }
@@ -48,7 +55,8 @@ function send(path, parameters, { accept = "application/json", headers = {}, ...
   });
 }
 
-export const ask = (path, parameters, signal) => answerOf(() => send(path, parameters, { signal }));
+export const ask = (path, parameters = {}, signal = undefined) =>
+  answerOf(() => send(path, parameters, { signal }));
 
 /** Requests a change. */
 export const change = (path, body) =>

@@ -19,14 +19,16 @@ export class Cells {
     const { matrix, area, view } = plot;
     const shown = plot.visible();
     if (shown.firstColumn >= shown.lastColumn || shown.firstRow >= shown.lastRow) return;
-    const cellHeight = area.height / (view.r1 - view.r0);
+    const lineHeight = (area.height * matrix.height) / (view.r1 - view.r0) / plot.raster.lines;
     const fx = matrix.uniform ? poolFactor(cellWidth(plot, shown) * plot.ratio) : 1;
-    const fy = poolFactor(cellHeight * plot.ratio);
+    const fy = poolFactor(lineHeight * plot.ratio);
     context.imageSmoothingEnabled = false;
+    drawUnknown(context, plot);
     place(context, plot, plot.raster.image(fx, fy), fx, fy);
     if (matrix.marks !== 0) this.drawHatches(context, plot, fx, fy);
-    drawGrid(context, plot, shown, cellHeight);
-    drawBlocks(context, plot, cellHeight);
+    drawGrid(context, plot, shown);
+    drawBlocks(context, plot);
+    drawFolds(context, plot);
     drawOpen(context, plot);
   }
 
@@ -108,7 +110,9 @@ function cellWidth({ matrix, view, area }, shown) {
 /** One image if columns are even, else one strip per column. */
 function place(context, plot, image, fx, fy) {
   const { matrix, view, area } = plot;
-  const { r0, r1, t0, t1 } = view;
+  const { t0, t1 } = view;
+  // Lines of the image, of which a row has as many as it is high.
+  const [r0, r1] = [view.r0, view.r1].map((at) => (at * plot.raster.lines) / matrix.height);
   if (matrix.uniform) {
     const step = (matrix.columns[0].end - matrix.columns[0].start) || 1;
     const from = (t0 - matrix.columns[0].start) / step / fx;
@@ -144,11 +148,31 @@ function place(context, plot, image, fx, fy) {
   }
 }
 
-function drawGrid(context, plot, { firstRow, lastRow }, cellHeight) {
-  if (cellHeight < 9) return;
+/** Time before the first column of any node: nobody counted, which is not the same as nothing. */
+function drawUnknown(context, plot) {
+  const { area, matrix } = plot;
+  if (!(matrix.oldestMs > plot.view.t0)) return;
+  const x = Math.min(area.left + area.width, plot.xOf(matrix.oldestMs));
   context.fillStyle = plot.colours.grid;
+  context.fillRect(area.left, area.top, x - area.left, area.height);
+}
+
+function drawGrid(context, plot, { firstRow, lastRow }) {
+  context.fillStyle = plot.colours.grid;
+  let above = plot.yOf(firstRow);
   for (let row = firstRow + 1; row < lastRow; row += 1) {
-    context.fillRect(plot.area.left, Math.round(plot.yOf(row)), plot.area.width, 1);
+    const y = plot.yOf(row);
+    if (y - above >= 9) context.fillRect(plot.area.left, Math.round(y), plot.area.width, 1);
+    above = y;
+  }
+}
+
+/** A line above and below folded rows. */
+function drawFolds(context, plot) {
+  context.fillStyle = plot.colours.line;
+  for (const { first, end } of plot.folds) {
+    for (const row of [first, end])
+      context.fillRect(plot.area.left, Math.round(plot.yOf(row)), plot.area.width, 1);
   }
 }
 
@@ -156,10 +180,10 @@ function drawGrid(context, plot, { firstRow, lastRow }, cellHeight) {
 const MOST_OUTLINED = 4_000;
 
 /** A block is one rectangle with an outline, without grid lines between its rows. */
-function drawBlocks(context, plot, cellHeight) {
+function drawBlocks(context, plot) {
   const { matrix, area, view } = plot;
-  if (matrix.blocks.length > MOST_OUTLINED || cellHeight < 3) return;
-  context.strokeStyle = plot.colours.dim;
+  if (matrix.blocks.length > MOST_OUTLINED) return;
+  context.strokeStyle = plot.colours.line;
   context.lineWidth = 1;
   for (const block of matrix.blocks) {
     const from = matrix.columns[block.column];
@@ -167,9 +191,9 @@ function drawBlocks(context, plot, cellHeight) {
     if (block.straddling || to.end <= view.t0 || from.start >= view.t1) continue;
     const [x, y] = [plot.xOf(from.start), plot.yOf(block.row)];
     const [wide, high] = [plot.xOf(to.end) - x, plot.yOf(block.row + block.rows) - y];
-    if (y + high < area.top || y > area.top + area.height || wide < 3) continue;
+    if (y + high < area.top || y > area.top + area.height || wide < 3 || high < 4) continue;
     const at = block.row * matrix.width + block.column;
-    if (cellHeight >= 9 && isEven(matrix, block)) {
+    if (high >= 9 && isEven(matrix, block)) {
       context.fillStyle = plot.raster.colour(at);
       context.fillRect(x, y, wide, high);
     }

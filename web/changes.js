@@ -1,7 +1,7 @@
 // Splitting and merging routes. The dialog shows the resulting loads before anything is changed.
 
 import { ApiError, ask, change } from "./api.js";
-import { element, keyElement } from "./details.js";
+import { element, keyElement } from "./element.js";
 import { exact, percent, short } from "./format.js";
 import { compareBytes, keyBytes, showEnd, showStart } from "./keys.js";
 import { readMatrix } from "./matrix.js";

@@ -80,11 +80,13 @@ export function css(colour) {
   return `rgb(${colour & 255} ${(colour >> 8) & 255} ${(colour >> 16) & 255})`;
 }
 
-/** The step of the ramp for a value above 0. */
-export function scaler(max, { scale, brightness }) {
-  if (!(max > 0)) return () => 0;
-  const gain = 2 ** brightness;
-  const whole = scale === "linear" ? max : Math.log1p(max);
-  const part = scale === "linear" ? (value) => value / whole : (value) => Math.log1p(value) / whole;
-  return (value) => Math.min(STEPS - 1, Math.floor(part(value) * gain * (STEPS - 1) + 0.5));
+/** Colours of blocks, whose operations lie somewhere in them: greys that no cell has. */
+export function greys(theme) {
+  const colours = new Uint32Array(STEPS);
+  for (let step = 0; step < STEPS; step += 1) {
+    const part = step / (STEPS - 1);
+    const grey = Math.round(theme === "light" ? 226 - 120 * part : 44 + 110 * part);
+    colours[step] = (0xff000000 | (grey << 16) | (grey << 8) | grey) >>> 0;
+  }
+  return colours;
 }

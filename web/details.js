@@ -1,30 +1,20 @@
 // What a cell says: in the tooltip while the pointer is on it, in the drawer once it is pinned.
 
-import { ask } from "./api.js";
+import { ask, serverNow } from "./api.js";
 import { css, ramp } from "./colour.js";
-import { copyText } from "./copying.js";
-import { SERIES_NAMES, exact, isBytes, percent, short, span, stamp } from "./format.js";
+import { copyButton } from "./copying.js";
+import { element, keyElement, pair } from "./element.js";
+import { findingParts, kindText, whereText } from "./findings.js";
+import { API_SERIES, SERIES_NAMES, exact, isBytes, percent, rate, short } from "./format.js";
+import { span, stamp } from "./format.js";
 import { elide, endOf, isOneKey, showStart } from "./keys.js";
 import { APPORTIONED, BLOCK, CONFLICT, PARTIAL, blocksAt } from "./matrix.js";
+import { columnAt } from "./matrix.js";
+import { partsOf } from "./query.js";
+import { after } from "./range.js";
+import { secondsOf } from "./scale.js";
 
-/** An element with text or children; text is never markup. */
-export function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
-    else if (value !== false && value !== null) made.setAttribute(key, value === true ? "" : value);
-  }
-  made.append(...children.filter((child) => child !== null));
-  return made;
-}
-
-const LONGEST_KEY = 160;
-
-export function keyElement(shown, name = "span") {
-  const attributes = { class: "key" };
-  if (shown.length > LONGEST_KEY) attributes.title = shown;
-  return element(name, attributes, elide(shown, LONGEST_KEY));
-}
+const TEN_MINUTES_MS = 600_000;
 
 export function routesText(row) {
   if (row.routeCount === 0 && row.routeIds.length === 0) return "unknown";
@@ -35,6 +25,7 @@ export function routesText(row) {
   return `${exact(row.routeCount)} routes: ${named}${more}`;
 }
 
+/** @type {[number, string][]} */
 const MARKS = [
   [PARTIAL, "a node is missing here, so the true value may be larger"],
   [APPORTIONED, "spread from a coarser range, so the place within it is an estimate"],
@@ -53,6 +44,8 @@ export function marksOf({ flags, row }, conflicts) {
   return MARKS.filter(([mark]) => (flags & mark) !== 0)
     .flatMap(([mark, text]) => (mark === CONFLICT && named.length > 0 ? named : [text]));
 }
+
+const markElement = (name, text) => element(name, { class: "dim" }, `▧ ${text}`);
 
 const keysOf = (range) =>
   `${elide(showStart(range.start), 60)}${isOneKey(range) ? " " : " to "}${elide(endOf(range), 60)}`;
@@ -78,7 +71,9 @@ export function countText(matrix, place, { value, flags }) {
 /** Who counted what of a total: `by_node` of an answer, the largest share first. */
 export function sharesText(shares) {
   // An id may be larger than a number can be told exactly; then it comes as text.
-  const told = shares.map(({ id, total }) => ({ id: BigInt(id), total: Number(total) }))
+  const sums = new Map();
+  for (const { id, total } of shares) sums.set(`${id}`, (sums.get(`${id}`) ?? 0) + Number(total));
+  const told = [...sums].map(([id, total]) => ({ id: BigInt(id), total }))
     .filter(({ total }) => total > 0).sort((a, b) => b.total - a.total || (a.id < b.id ? -1 : 1));
   const sum = told.reduce((all, { total }) => all + total, 0);
   return told.length === 0
@@ -93,6 +88,16 @@ export function cellOf(matrix, { row, column }) {
     value: matrix.values[at], flags: matrix.flags[at], rowSum: matrix.rowSums[row],
     columnSum: matrix.columnSums[column],
   };
+}
+
+/** What the same row had ten minutes before, and how many times that the cell has. */
+function beforeText(matrix, { row, column }, seconds) {
+  const x = columnAt(matrix, matrix.columns[column].start - TEN_MINUTES_MS);
+  if (x < 0 || matrix.columns[x].start < matrix.oldestMs) return "not in the window";
+  const then = matrix.painted[row * matrix.width + x] / secondsOf(matrix.columns[x], serverNow());
+  const now = matrix.painted[row * matrix.width + column] / seconds;
+  const times = then > 0 ? `, now ${Number((now / then).toPrecision(2))} times as much` : "";
+  return `${rate(then, matrix.series)}${times}`;
 }
 
 export function columnText(column, zone) {
@@ -139,8 +144,12 @@ export function showTooltip(tooltip, plot, place, x, y, { zone, cluster }) {
     element(
       "div",
       { class: "value" },
-      `${countText(matrix, place, cell)} `,
-      element("span", { class: "dim" }, `${percent(cell.value, matrix.total)} of the total`),
+      `${rate(cell.value / secondsOf(cell.column, serverNow()), matrix.series)} `,
+      element(
+        "span",
+        { class: "dim" },
+        `${countText(matrix, place, cell)}, ${percent(cell.value, cell.columnSum)} of the column`,
+      ),
     ),
     ...blockTexts(matrix, place).map((text) => element("div", {}, text)),
     element(
@@ -152,7 +161,7 @@ export function showTooltip(tooltip, plot, place, x, y, { zone, cluster }) {
     ),
     element("div", { class: "dim" }, columnText(cell.column, zone)),
     element("div", { class: "dim" }, `${routesText(cell.row)} · ${groupText(cell.row, cluster)}`),
-    ...marksOf(cell, matrix.conflicts).map((text) => element("div", { class: "dim" }, `▧ ${text}`)),
+    ...marksOf(cell, matrix.conflicts).map((text) => markElement("div", text)),
   );
   tooltip.hidden = false;
   const { offsetWidth, offsetHeight } = tooltip;
@@ -163,18 +172,11 @@ export function showTooltip(tooltip, plot, place, x, y, { zone, cluster }) {
   tooltip.style.transform = `translate(${Math.round(left)}px, ${Math.round(topmost)}px)`;
 }
 
-/** A button that copies, and says so. */
-export function copyButton(label, text) {
-  const button = element("button", { type: "button" }, label);
-  button.addEventListener("click", async () => {
-    button.textContent = (await copyText(text)) ? "Copied" : "The browser refused";
-    setTimeout(() => { button.textContent = label; }, 1_500);
-  });
-  return button;
-}
-
 export class Drawer {
-  /** `does`: close(), zoom(row), route(id), hotKeys(place, matrix, row, column, signal). */
+  /**
+   * `does`: close(), zoom(row), route(id), hotKeys(place, matrix, row, column, signal), and
+   * lines(place, row, window, role, signal) for the four series.
+   */
   constructor(aside, does) {
     this.aside = aside;
     this.does = does;
@@ -199,14 +201,17 @@ export class Drawer {
   show(matrix, place, { zone, palette, theme, cluster, role, note = "" }) {
     const cell = cellOf(matrix, place);
     const { row, column } = cell;
+    const seconds = secondsOf(column, serverNow());
     const leader = leaderText(row, cluster);
     // The same cell again, after a refresh: what was known stays until it is told anew.
     const name = JSON.stringify([row.start, row.end, column.start, column.end, role]);
     if (name !== this.cell) this.known = {};
     this.cell = name;
-    const own = matrix.rounded ? null : matrix.series;
-    if (own) this.known[own] = amount(cell.value, own);
-    const totals = Object.fromEntries(Object.keys(SERIES_NAMES).map((series) =>
+    const parts = matrix.rounded ? [] : (matrix.parts ?? [matrix]);
+    const own = parts.map((part) => part.series);
+    for (const part of parts)
+      this.known[part.series] = amount(cellOf(part, place).value, part.series);
+    const totals = Object.fromEntries(API_SERIES.map((series) =>
       [series, element("dd", {}, this.known[series] ?? "…")]));
     const counted = element("dd", {}, this.known.nodes ?? "…");
     const list = element(
@@ -222,6 +227,8 @@ export class Drawer {
         element("dt", {}, SERIES_NAMES[series]),
         value,
       ]),
+      ...pair("Rate", rate(cell.value / seconds, matrix.series)),
+      ...pair("10 min before", beforeText(matrix, place, seconds)),
       ...pair("Of the column", percent(cell.value, cell.columnSum)),
       ...pair("Of the total", percent(cell.value, matrix.total)),
       ...pair("Row in the window", `${exact(cell.rowSum)} (${percent(cell.rowSum, matrix.total)})`),
@@ -233,15 +240,18 @@ export class Drawer {
     // Before anything that is shown moves.
     const kept = this.keep();
     const hot = this.hotPlace();
+    const lines = this.linesPlace();
     this.aside.replaceChildren(
-      this.head("Pinned cell", "Let the cell go"),
+      this.head("Selected cell", "Let the cell go"),
       element("p", { class: "note", role: "status" }, note),
       chart,
       list,
+      element("h3", {}, "Four series of these keys"),
+      lines,
       element("h3", {}, "Hot keys"),
       hot,
       ...blockTexts(matrix, place).map((text) => element("p", {}, text)),
-      ...marksOf(cell, matrix.conflicts).map((text) => element("p", { class: "dim" }, `▧ ${text}`)),
+      ...marksOf(cell, matrix.conflicts).map((text) => markElement("p", text)),
       element(
         "div",
         { class: "row" },
@@ -270,18 +280,19 @@ export class Drawer {
     sparkline(chart, matrix, place, css(ramp(palette, theme)[170]));
     kept();
     const missing = Object.keys(totals).filter(
-      (series) => series !== own && (column.open || !(series in this.known)),
+      (series) => !own.includes(series) && (column.open || !(series in this.known)),
     );
     this.controller?.abort();
     const controller = new AbortController();
     this.controller = controller;
     this.askNodes(matrix, row, counted, role, controller);
     this.askHotKeys(hot, matrix, row, column, controller);
+    this.askLines(lines, row, windowOf(matrix), role, controller);
     if (missing.length > 0) this.askOthers(missing, cell, totals, role, controller);
   }
 
   /** The hot keys of all that is shown: after a rectangle was selected, those of it. */
-  showView(matrix, { zone }) {
+  showView(matrix, { zone, role }) {
     const [first, last] = [matrix.columns[0], matrix.columns.at(-1)];
     const column = { start: first.start, end: last.end, open: last.open };
     const row = { start: matrix.rows[0].start, end: matrix.rows.at(-1).end };
@@ -290,6 +301,8 @@ export class Drawer {
     this.cell = name;
     const kept = this.keep();
     const hot = this.hotPlace();
+    const lines = this.linesPlace();
+    const seconds = (column.end - column.start) / 1_000;
     this.aside.replaceChildren(
       this.head("Hot keys of this view", "Close"),
       element(
@@ -298,7 +311,11 @@ export class Drawer {
         ...pair("From", keyElement(showStart(row.start))),
         ...pair("To", keyElement(endOf(row))),
         ...pair("Time", columnText(column, zone)),
+        ...pair("Rate", rate(matrix.total / seconds, matrix.series)),
       ),
+      element("h3", {}, "Four series"),
+      lines,
+      element("h3", {}, "Hot keys"),
       hot,
     );
     this.aside.hidden = false;
@@ -306,6 +323,42 @@ export class Drawer {
     this.controller?.abort();
     this.controller = new AbortController();
     this.askHotKeys(hot, matrix, row, column, this.controller);
+    this.askLines(lines, row, windowOf(matrix), role, this.controller);
+  }
+
+  /** A finding: what it is, why, what helps, and the hot keys and series of its range. */
+  showFinding(finding, matrix, { zone, role }, note) {
+    const name = JSON.stringify(["finding", finding.id, role]);
+    if (name !== this.cell) this.known = {};
+    this.cell = name;
+    const kept = this.keep();
+    const hot = this.hotPlace();
+    const lines = this.linesPlace();
+    const row = { start: finding.key ?? finding.start, end: finding.end };
+    this.aside.replaceChildren(
+      this.head(kindText(finding), "Let the finding go"),
+      element("p", { class: "note", role: "status" }, note),
+      element("p", {}, keyElement(whereText(finding, 120))),
+      ...findingParts(finding, zone),
+      element("div", { class: "row" }, ...this.does.acts(finding)),
+      ...(matrix ? [element("h3", {}, "Four series of these keys"), lines] : []),
+      ...(matrix ? [element("h3", {}, "Hot keys"), hot] : []),
+    );
+    this.aside.hidden = false;
+    kept();
+    this.controller?.abort();
+    this.controller = new AbortController();
+    if (!matrix || matrix.width === 0) return;
+    if (finding.key !== null) row.end = after(finding.key);
+    const { from, to } = windowOf(matrix);
+    const column = { start: from, end: to, open: false };
+    this.askHotKeys(hot, matrix, row, column, this.controller);
+    this.askLines(lines, row, { from, to }, role, this.controller);
+  }
+
+  leaveFinding() {
+    const note = this.aside.querySelector(".note");
+    if (note) note.textContent = "This is not found any more; what is told here is from before.";
   }
 
   head(title, label) {
@@ -324,14 +377,25 @@ export class Drawer {
     if (!controller.signal.aborted) this.known.hot = [...hot.childNodes];
   }
 
+  linesPlace() {
+    return element("div", { class: "lines" }, ...(this.known.lines ?? []));
+  }
+
+  async askLines(place, row, window, role, controller) {
+    await this.does.lines(place, row, window, role, controller.signal);
+    if (!controller.signal.aborted) this.known.lines = [...place.childNodes];
+  }
+
   /** Which nodes the row was counted by, in the whole window. */
   async askNodes(matrix, row, counted, role, controller) {
     const window = { from_ms: matrix.columns[0].start, to_ms: matrix.columns.at(-1).end };
-    const parameters = { ...ofRow(row, role), ...window, series: matrix.series, by_node: true };
+    const parameters = { ...ofRow(row, role), ...window, by_node: true };
     try {
-      const json = await ask("matrix", parameters, controller.signal);
+      const answers = await Promise.all(partsOf(matrix.series).map((series) =>
+        ask("matrix", { ...parameters, series }, controller.signal)));
       if (controller.signal.aborted) return;
-      this.known.nodes = sharesText(Array.isArray(json.by_node) ? json.by_node : []);
+      const told = answers.flatMap(({ by_node: nodes }) => (Array.isArray(nodes) ? nodes : []));
+      this.known.nodes = sharesText(told);
       counted.textContent = this.known.nodes;
     } catch (error) {
       if (error.name !== "AbortError") counted.textContent = "not known";
@@ -365,6 +429,8 @@ export class Drawer {
   }
 }
 
+const windowOf = ({ columns }) => ({ from: columns[0].start, to: columns.at(-1).end });
+
 /** The total of an answer; a range where counts straddle. */
 function rangeText({ total, straddling_total: more }, series) {
   const [least, most] = [Number(total), Number(total) + Number(more ?? 0)];
@@ -387,8 +453,6 @@ const amount = (value, series) =>
       ? short(value, series)
       : `${exact(value)} (${short(value, series)})`
     : exact(value);
-
-const pair = (name, value) => [element("dt", {}, name), element("dd", {}, value)];
 
 function rolePairs(roles, sum) {
   if (!roles) return [];

@@ -93,16 +93,23 @@ export function drawEvents(context, plot) {
   }
 }
 
-/** A tick below the cells for each change, also for one whose key is out of view. */
-export function drawEventTicks(context, plot) {
-  const base = plot.area.top + plot.area.height;
-  context.fillStyle = plot.colours.accent;
-  for (const x of new Set(plot.shownEvents().map((event) => Math.round(event.x)))) {
-    context.beginPath();
-    context.moveTo(x, base + 1);
-    context.lineTo(x + 4, base + 7);
-    context.lineTo(x - 4, base + 7);
-    context.closePath();
-    context.fill();
+/** The line of events above the cells: a mark each, and its kind where there is room. */
+export function drawEventLine(context, plot) {
+  const { left, width, events: high } = plot.area;
+  const y = high / 2;
+  context.fillStyle = plot.colours.grid;
+  context.fillRect(left, Math.round(y), width, 1);
+  context.textAlign = "left";
+  context.textBaseline = "middle";
+  let free = left;
+  for (const event of plot.shownEvents()) {
+    drawMark(context, event.kind, event.x, y, plot.colours);
+    const wide = context.measureText(event.kind).width;
+    if (event.x < free || event.x + wide + 14 > left + width) continue;
+    context.fillStyle = plot.colours.plot;
+    context.fillRect(event.x + 7, 1, wide + 4, high - 2);
+    context.fillStyle = plot.colours.dim;
+    context.fillText(event.kind, event.x + 9, y);
+    free = event.x + wide + 22;
   }
 }

@@ -1,11 +1,13 @@
 // Saves the window as a file.
 
 import { ask } from "./api.js";
+import { combine } from "./combine.js";
 import { SERIES_NAMES, stamp } from "./format.js";
 import { elide, showEnd, showStart } from "./keys.js";
 import { APPORTIONED, CONFLICT, PARTIAL, readMatrix } from "./matrix.js";
 import { legendText, paintRamp, totalText } from "./notices.js";
-import { queryOf } from "./query.js";
+import { partsOf, queryOf } from "./query.js";
+import { listed } from "./rows.js";
 
 /** Heights of the caption above a saved picture and of the legend below, in CSS pixels. */
 const [HEAD, FOOT] = [26, 28];
@@ -94,9 +96,14 @@ export function captioned(plot, state, theme) {
   const caption = `keyviz · ${series} · ${when} · ${start} → ${end} · ${nodes}`;
   context.fillText(caption, 8, HEAD / 2, width - 16);
   const middle = HEAD + height + FOOT / 2;
-  paintRamp(context, 8, middle - 5, 120, 10, state, theme);
+  const { scale } = plot;
+  const look = { state, theme, scale, series: matrix.series, colour: colours.dim };
+  paintRamp(context, 8, middle - 11, 200, 8, look);
   context.fillStyle = colours.dim;
-  context.fillText(`${legendText(matrix, state)} · ${totalText(matrix)}`, 136, middle, width - 144);
+  context.textAlign = "left";
+  context.textBaseline = "middle";
+  const text = `${legendText(matrix, scale)} · ${totalText(matrix)}`;
+  context.fillText(text, 218, middle, width - 226);
   return canvas;
 }
 
@@ -106,11 +113,26 @@ function savePng(plot, state, theme) {
   }, "image/png");
 }
 
+/** The plain answer of the API; of reads and writes both answers, on the same rows. */
+async function exactOf(state) {
+  const [first, second] = partsOf(state.series);
+  const one = await ask("matrix", queryOf(state, first));
+  if (!second) return one;
+  const boundaries = one.rows.map((row) => listed(row.start)).join(",");
+  return [one, await ask("matrix", { ...queryOf(state, second), boundaries })];
+}
+
+/** Reads and writes as one; where a column closed between both answers, the first alone. */
+const joined = (answers) => {
+  const parts = answers.map(readMatrix);
+  return combine(parts, "operations") ?? parts[0];
+};
+
 /** Makes the buttons save what `plot` shows. `current` gives the state of the page. */
 export function wireExports({ png, csv, json }, plot, current, failed) {
   // The heatmap may have rounded cells; the API returns exact ones.
   const exact = () =>
-    ask("matrix", queryOf(current())).catch((error) => {
+    exactOf(current()).catch((error) => {
       failed(error);
       return null;
     });
@@ -120,7 +142,7 @@ export function wireExports({ png, csv, json }, plot, current, failed) {
   });
   csv.addEventListener("click", async () => {
     const answer = plot.matrix?.rounded ? await exact() : null;
-    if (answer) saveCsv(readMatrix(answer));
+    if (answer) saveCsv(Array.isArray(answer) ? joined(answer) : readMatrix(answer));
     else if (plot.matrix && !plot.matrix.rounded) saveCsv(plot.matrix);
   });
   json.addEventListener("click", async () => {

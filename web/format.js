@@ -17,8 +17,12 @@ function scaled(value, base, units) {
 export const isBytes = (series) => series.endsWith("-bytes");
 
 export const SERIES_NAMES = {
-  "writes": "Writes", "reads": "Reads", "write-bytes": "Write bytes", "read-bytes": "Read bytes",
+  "operations": "Reads and writes", "writes": "Writes", "reads": "Reads",
+  "write-bytes": "Write bytes", "read-bytes": "Read bytes",
 };
+
+/** The series of the API, of which the page adds reads and writes up. */
+export const API_SERIES = ["writes", "reads", "write-bytes", "read-bytes"];
 
 /** Short: "12.3k", "4.00 MiB". */
 export function short(value, series) {
@@ -28,6 +32,21 @@ export function short(value, series) {
   }
   const { text, unit } = scaled(value, 1000, SI);
   return text + unit;
+}
+
+/** What a rate is counted in. */
+export const rateUnit = (series) => (isBytes(series) ? "B/s" : "ops/s");
+
+/** A rate with its unit: "450 ops/s", "4.00 MiB/s", and "0.25 ops/s" below one. */
+export function rate(value, series = "operations") {
+  if (isBytes(series)) return `${short(value, series)}/s`;
+  return `${rateNumber(value)} ops/s`;
+}
+
+/** A rate of operations without its unit. */
+export function rateNumber(value) {
+  if (value > 0 && value < 10) return String(Number(value.toPrecision(2)));
+  return short(value, "operations");
 }
 
 const GROUPED = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
@@ -61,6 +80,22 @@ function parts(ms, zone) {
   };
 }
 
+/** "14:41:48", the clock of a time. */
+export const clock = (ms, zone) => stamp(ms, zone).slice(11, 19);
+
+/** The name of the zone that times are in. */
+export const zoneName = (zone) =>
+  zone === "utc" ? "UTC" : Intl.DateTimeFormat().resolvedOptions().timeZone || "local";
+
+/** The day of a time: "Mon 2026-11-30". */
+export function day(ms, zone) {
+  const names = new Intl.DateTimeFormat("en-US", {
+    weekday: "short",
+    ...(zone === "utc" ? { timeZone: "UTC" } : {}),
+  });
+  return `${names.format(new Date(ms))} ${stamp(ms, zone).slice(0, 10)}`;
+}
+
 /** "2026-01-31 12:00:05", with "Z" in UTC. */
 export function stamp(ms, zone) {
   const p = parts(ms, zone);
@@ -92,6 +127,7 @@ export function tick(ms, stepMs, zone) {
 }
 
 export function span(ms) {
+  /** @type {[number, string][]} */
   const units = [[86_400_000, "d"], [3_600_000, "h"], [60_000, "min"], [1_000, "s"]];
   for (const [size, name] of units) {
     if (ms >= size) return `${Number((ms / size).toFixed(ms % size === 0 ? 0 : 1))} ${name}`;

@@ -1,33 +1,72 @@
 // The hot keys of a cell, in its drawer: names beside what the cell says, never in place of it.
 
 import { ask } from "./api.js";
-import { copyButton, element, keyElement } from "./details.js";
+import { copyButton } from "./copying.js";
+import { bars, button, element, keyElement } from "./element.js";
 import { exact, percent, short, stamp } from "./format.js";
-import { elide, keyBytes, showStart } from "./keys.js";
+import { elide, showStart } from "./keys.js";
+import { partsOf } from "./query.js";
+import { after } from "./range.js";
 
 const KEYS = 10;
 const POINTS = 40;
-/** Bytes of the longest key. */
-const LONGEST = 4_096;
-const SVG = "http://www.w3.org/2000/svg";
 
 /** Hot keys are ranked by operations; a series of bytes shows those of its operations. */
-export const operationsOf = (series) => (series.startsWith("read") ? "reads" : "writes");
+export const operationsOf = (series) =>
+  series === "operations" ? series : series.startsWith("read") ? "reads" : "writes";
+
+/** Hot keys of a series; of reads and writes together the sums of the bounds of both. */
+export async function askKeys(parameters, series, signal) {
+  const parts = partsOf(series);
+  const answers = await Promise.all(
+    parts.map((each) => ask("hotkeys", { ...parameters, series: each }, signal)),
+  );
+  for (const { keys } of answers) if (!Array.isArray(keys)) throw new TypeError("no keys");
+  return answers.length === 1 ? answers[0] : joinKeys(answers, parameters.limit);
+}
+
+/** A key that one list does not have lies between nothing and what that list leaves out. */
+export function joinKeys(answers, limit = 20) {
+  const sum = (name) => answers.reduce((all, answer) => all + Number(answer[name]), 0);
+  const operations = sum("operations");
+  const known = new Map();
+  answers.forEach((answer, at) => {
+    for (const key of answer.keys) {
+      const before = known.get(key.key) ?? { key: key.key, of: [], points: [] };
+      before.of[at] = key;
+      known.set(key.key, before);
+    }
+  });
+  const keys = [...known.values()].map(({ key, of }) => {
+    const told = answers.map((answer, at) => of[at] ?? { lower: 0, upper: answer.threshold });
+    const each = (name) => of.filter(Boolean).map((part) => Number(part[name] ?? 0));
+    const [lower, upper] = ["lower", "upper"].map((name) =>
+      told.reduce((all, part) => all + Number(part[name]), 0));
+    const points = of.filter(Boolean).map((part) => part.points ?? []);
+    return {
+      key, lower, upper,
+      share: operations > 0 ? lower / operations : 0,
+      bytes: each("bytes").reduce((all, bytes) => all + bytes, 0),
+      first_ms: Math.min(...each("first_ms")),
+      last_ms: Math.max(...each("last_ms")),
+      points: points[0].map((_, x) => points.reduce((all, part) => all + Number(part[x] ?? 0), 0)),
+      of: told.map((part) => Number(part.lower)),
+    };
+  });
+  keys.sort((a, b) => b.lower - a.lower);
+  return {
+    ...answers[0],
+    keys: keys.slice(0, Number(limit)),
+    operations,
+    threshold: sum("threshold"),
+    partial: answers.some((answer) => answer.partial),
+    hashed: answers.some((answer) => answer.hashed),
+  };
+}
 
 /** `lower` where that is exact, else both bounds. */
 export const boundsText = (lower, upper) =>
   lower === upper ? exact(lower) : `${exact(lower)} to ${exact(upper)}`;
-
-/** The least key above `key`, as the API takes it: the range of one key ends there. */
-export function after(key) {
-  const bytes = [...keyBytes(key)];
-  if (bytes.length < LONGEST) return hex([...bytes, 0]);
-  // No key is longer.
-  while (bytes.at(-1) === 255) bytes.pop();
-  return bytes.length === 0 ? null : hex([...bytes.slice(0, -1), bytes.at(-1) + 1]);
-}
-
-const hex = (bytes) => `hex:${bytes.map((byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 
 /** What is said below the keys. */
 export function thresholdText(json, what) {
@@ -71,25 +110,6 @@ export function hotKeysList(json, what, zone, only) {
   return [...list, ...words.map((text) => element("p", { class: "dim" }, text))];
 }
 
-const button = (label, onclick) => element("button", { type: "button", onclick }, label);
-
-function svg(name, attributes) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  return made;
-}
-
-function bars(values, most, label) {
-  const viewBox = `0 0 ${Math.max(1, values.length)} 10`;
-  const looks = { class: "hot-bars", viewBox, preserveAspectRatio: "none" };
-  const drawing = svg("svg", { ...looks, role: "img", "aria-label": label });
-  values.forEach((value, x) => {
-    const height = (value / most) * 10;
-    if (height > 0) drawing.append(svg("rect", { x, y: 10 - height, width: 0.9, height }));
-  });
-  return drawing;
-}
-
 /** The question for the keys of a row: of one column, or of a window. */
 export function hotKeysQuery(row, from_ms, to_ms) {
   const parameters = { from_ms, to_ms };
@@ -107,11 +127,10 @@ export const hotKeysWith = (zone, go) => async (place, matrix, row, column, sign
   const over = { ...hotKeysQuery(row, first, last), limit: 100, points: POINTS };
   try {
     const [json, history] = await Promise.all([
-      ask("hotkeys", { ...asked, series: what, limit: KEYS }, signal),
-      ask("hotkeys", { ...over, series: what }, signal),
+      askKeys({ ...asked, limit: KEYS }, what, signal),
+      askKeys(over, what, signal),
     ]);
     if (signal.aborted) return;
-    if (!Array.isArray(json.keys) || !Array.isArray(history.keys)) throw new TypeError("no keys");
     const known = new Map(history.keys.map((key) => [key.key, key]));
     for (const key of json.keys) {
       const { points, first_ms } = known.get(key.key) ?? key;

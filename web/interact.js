@@ -5,12 +5,16 @@ const REST_MS = 280;
 const DRAG_PIXELS = 4;
 
 export class Interact {
-  /** `does`: cursor(cell, x, y), pin(cell), unpin(), commit(view), back(), reset(), key(name). */
+  /**
+   * `does`: cursor(cell, x, y), pin(cell), unpin(), event(event), commit(view, box), back(),
+   * reset(), key(name).
+   */
   constructor(plot, does) {
     this.plot = plot;
     this.does = does;
     this.boxMode = false;
     this.pointers = new Map();
+    /** @type {any} */
     this.start = null;
     this.restTimer = 0;
     /** The cell at which a rectangle that is drawn with the keyboard began. */
@@ -106,7 +110,9 @@ export class Interact {
     this.plot.overlay.classList.remove("moving");
     if (!start.moved) {
       const cell = this.plot.cellAt(point.x, point.y);
-      if (cell) this.does.pin(cell);
+      const event = this.plot.eventAt(point.x, point.y);
+      if (event && point.y < this.plot.area.events) this.does.event(event);
+      else if (cell) this.does.pin(cell);
       return;
     }
     if (start.box) this.zoomBox();
@@ -138,9 +144,9 @@ export class Interact {
     const [ya, yb] = [clip(Math.min(y0, y1), top, height), clip(Math.max(y0, y1), top, height)];
     if (xb - xa < DRAG_PIXELS || yb - ya < DRAG_PIXELS) return;
     const [t0, t1] = [plot.timeAt(xa), plot.timeAt(xb)];
-    const [r0, r1] = [plot.rowAt(ya), plot.rowAt(yb)];
+    const [r0, r1] = [plot.unitAt(ya), plot.unitAt(yb)];
     plot.setView({ t0, t1, r0, r1 });
-    this.commit();
+    this.commit(true);
   }
 
   /** Zooms around (x, y). */
@@ -148,7 +154,7 @@ export class Interact {
     const { plot } = this;
     const { t0, t1, r0, r1 } = plot.view;
     const t = plot.timeAt(x);
-    const r = plot.rowAt(y);
+    const r = plot.unitAt(y);
     const view = { ...plot.view };
     const fits = factor > 1 || t1 - t0 > 2_000;
     if (time && fits) Object.assign(view, { t0: t - (t - t0) * factor, t1: t + (t1 - t) * factor });
@@ -167,8 +173,14 @@ export class Interact {
     const lines = event.deltaMode === 1 ? 33 : 1;
     // Shift turns the wheel sideways in most browsers.
     const delta = (event.deltaY || event.deltaX) * lines;
-    const factor = Math.exp(Math.max(-240, Math.min(240, delta)) * 0.0022);
-    this.zoomView(x, y, factor, !event.altKey, !event.shiftKey);
+    const sideways = event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY);
+    if (sideways) {
+      const by = Math.max(-400, Math.min(400, delta)) * -0.6;
+      this.shift(this.plot.view, event.altKey ? 0 : by, event.altKey ? by : 0);
+    } else {
+      const factor = Math.exp(Math.max(-240, Math.min(240, delta)) * 0.0022);
+      this.zoomView(x, y, factor, !event.altKey, true);
+    }
     this.rest();
   }
 
@@ -181,11 +193,15 @@ export class Interact {
     }, REST_MS);
   }
 
-  /** Input rests: the view is drawn at its best, and requested. */
-  commit() {
+  /** Input rests: the view is drawn at its best, and requested; `box`: it was a rectangle. */
+  commit(box = false) {
     this.plot.moving = false;
     this.plot.draw();
-    this.does.commit(this.plot.view);
+    const { view, matrix } = this.plot;
+    // Moved, not zoomed: by this share of what is shown.
+    const moved = Math.abs(view.r1 - view.r0 - matrix.height) < 0.02 * matrix.height;
+    const by = moved ? view.r0 / matrix.height : null;
+    this.does.commit({ ...this.plot.rowsOf(view), by }, box);
   }
 
   /** Discards a view that was not committed yet. */
@@ -226,8 +242,9 @@ export class Interact {
     const [first, last] = [anchor.column, plot.cursor.column].sort((a, b) => a - b);
     const [top, bottom] = [anchor.row, plot.cursor.row].sort((a, b) => a - b);
     this.dropBox();
-    plot.setView({ t0: columns[first].start, t1: columns[last].end, r0: top, r1: bottom + 1 });
-    this.commit();
+    const [r0, r1] = [top, bottom + 1].map((row) => plot.edges[row]);
+    plot.setView({ t0: columns[first].start, t1: columns[last].end, r0, r1 });
+    this.commit(true);
   }
 
   zoomCentre(factor, time, keys) {
@@ -242,6 +259,13 @@ export class Interact {
   key(event) {
     if (event.ctrlKey || event.metaKey) return;
     const { plot } = this;
+    const move = { w: [0, -1], a: [-1, 0], s: [0, 1], d: [1, 0] }[event.key.toLowerCase()];
+    if (move && plot.view && !this.anchor) {
+      event.preventDefault();
+      this.shift(plot.view, -move[0] * 60, -move[1] * 40);
+      this.rest();
+      return;
+    }
     const step = {
       ArrowLeft: [-1, 0],
       ArrowRight: [1, 0],
@@ -268,8 +292,8 @@ export class Interact {
       "[": () => this.zoomCentre(1 / 0.6, true, false),
       "}": () => this.zoomCentre(0.6, false, true),
       "{": () => this.zoomCentre(1 / 0.6, false, true),
-      s: () => this.anchorBox(),
-      S: () => this.anchorBox(),
+      b: () => this.anchorBox(),
+      B: () => this.anchorBox(),
       Enter: () => (this.anchor ? this.zoomCells() : plot.cursor && this.does.pin(plot.cursor)),
       Escape: () => (this.anchor ? this.dropBox() : this.does.unpin()),
       Backspace: () => this.does.back(),

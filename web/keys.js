@@ -37,8 +37,24 @@ const HIDDEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}\p{Cs}\u034f\u115f\u1160\u3
 // Marks that stack on the character before them: a run of them can paint over other rows.
 const STACKED = /(\p{M}{2})\p{M}+/gu;
 
+/**
+ * The text of a key of bytes if most of them are text, with the others as `\\xff`; else the digits.
+ */
+function readable(text) {
+  const bytes = keyBytes(text);
+  let plain = 0;
+  for (const byte of bytes) if (byte >= 0x20 && byte < 0x7f) plain += 1;
+  if (plain * 4 < bytes.length * 3) return text;
+  return Array.from(bytes, (byte) =>
+    byte >= 0x20 && byte < 0x7f
+      ? String.fromCharCode(byte)
+      : `\\x${byte.toString(16).padStart(2, "0")}`,
+  ).join("");
+}
+
 /** A key as shown: no invisible characters, and none that reorder the text around it. */
 export function showKey(text) {
+  if (text.startsWith("hex:")) return readable(text);
   return text
     .replace(HIDDEN, (char) => `\\u{${char.codePointAt(0).toString(16)}}`)
     .replace(STACKED, "$1…");
@@ -65,17 +81,9 @@ export function elide(text, most) {
 
 const SEPARATOR = /[/:.|#_-]/;
 
-/** The number of characters that two keys share, up to the last separator: their common folder. */
-export function sharedPrefix(a, b) {
-  const most = Math.min(a.length, b.length);
-  let same = 0;
-  while (same < most && a[same] === b[same]) same += 1;
-  while (same > 0 && !SEPARATOR.test(a[same - 1])) same -= 1;
-  return same;
-}
-
 /** The first level of a key: up to and with its first separator. */
-export function folder(text) {
+export function folder(key) {
+  const text = showKey(key);
   if (text.startsWith("hex:")) return text.slice(0, 6);
   const at = text.search(SEPARATOR);
   return at < 0 ? "" : text.slice(0, at + 1);

@@ -1,226 +1,271 @@
-// The page: what is shown, when it is asked for, and what the answers change.
+// The page: its state, and what follows from a change of it.
 
-import { ApiError, Unreachable, ask, serverNow, setToken } from "./api.js";
+import { serverNow, setToken } from "./api.js";
+import { Compare } from "./compare.js";
+import { Connection } from "./connection.js";
+import { copyText } from "./copying.js";
+import { all, at, button } from "./element.js";
 import { changes } from "./events.js";
 import { wireExports } from "./export.js";
+import { Findings } from "./findings.js";
 import { fieldTime, parseFieldTime } from "./format.js";
+import { Four } from "./four.js";
 import { hotKeysWith } from "./hot.js";
-import { KeptRows } from "./rows.js";
 import { Interact } from "./interact.js";
-import { follow, slide } from "./live.js";
-import { BadAnswer, readMatrix } from "./matrix.js";
-import { describe, setFault, setLink, showScreen } from "./notices.js";
+import { Journal } from "./journal.js";
+import { showLines } from "./lines.js";
+import { Loader, REFRESH_MS } from "./loader.js";
+import { Minimap } from "./minimap.js";
+import { describe, problems, showScreen } from "./notices.js";
+import { Pilot } from "./pilot.js";
 import { Plot } from "./plot.js";
 import { Pointing } from "./pointing.js";
-import { isStreamed, queryName, routeQueryOf } from "./query.js";
-import { WINDOWS, readState, rememberState, writeState } from "./state.js";
+import { queryOf, routeQueryOf } from "./query.js";
+import { after } from "./range.js";
+import { Replay } from "./replay.js";
 import { RouteChanges } from "./changes.js";
-import { overlaps, readRoutes, showCluster, showRoutes } from "./tables.js";
+import { Shares } from "./shares.js";
+import { WINDOWS, readState, rememberState, writeState } from "./state.js";
+import { overlaps, showCluster, showRoutes } from "./tables.js";
+import { Top } from "./top.js";
 import { committed } from "./window.js";
+import { fillWords } from "./words.js";
 
-/** A live heatmap is reloaded now and then: routes, members and totals beside it change too. */
-const REFRESH_MS = { off: 0, live: 60_000, "5s": 5_000, "30s": 30_000 };
-const RETRY_MS = [1_000, 2_000, 5_000, 10_000];
 /** Controls that show a part of the state as it is. */
-const SELECTS = "beside refresh scale brightness rows columns role axis palette zone".split(" ");
+const SELECTS =
+  "series beside refresh height scale brightness rows columns role axis palette zone".split(" ");
 const COPY_KEYS = { c: "key", r: "range", t: "time" };
-const SERIES_KEYS = { 1: "writes", 2: "reads", 3: "write-bytes", 4: "read-bytes" };
-
-const at = (id) => document.getElementById(id);
-const controls = at("controls");
-const plot = new Plot(at("base"), at("overlay"));
-/** How cells are shown. */
-const look = () => {
-  const { zone, palette, role } = state;
-  return { zone, palette, theme: theme(), cluster, role };
+const SERIES_KEYS = {
+  0: "operations", 1: "writes", 2: "reads", 3: "write-bytes", 4: "read-bytes",
 };
+const SCALES = ["clip", "linear", "exponent", "log"];
+/** A phone has no room beside: it shows what is hottest first. */
+const narrow = matchMedia("(max-width: 760px)");
+
+const controls = at("controls");
+let state = readState(location.hash);
+let depth = Number(history.state?.depth ?? 0);
+
+const zone = () => state.zone;
+const theme = () =>
+  state.theme || (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark");
+const plot = new Plot(at("base"), at("overlay"));
+const connection = new Connection({
+  token: askToken,
+  zone,
+  everyMs: () => REFRESH_MS[state.refresh === "live" ? "5s" : state.refresh],
+});
+/** How cells are shown. */
+const look = () => ({
+  ...plot.style,
+  colours: plot.lookColours(),
+  theme: theme(),
+  cluster: loader.cluster,
+  role: state.role,
+});
+
+const loader = new Loader({
+  state: () => state,
+  busy: () => interact.busy,
+  asking(on) {
+    if (on) connection.asking();
+    at("plot").setAttribute("aria-busy", String(on));
+  },
+  answered: (ms) => connection.answered(`answered in ${Math.round(ms)} ms`),
+  heard: () => connection.heard(),
+  show,
+  tables: showTables,
+  unknown: showTables,
+  failed,
+});
+const pilot = new Pilot(at("remedy-dialog"), at("pilot"), { done: () => loader.load() });
+const findings = new Findings(at("findings"), {
+  zone,
+  show: showFinding,
+  preview: (finding, remedy) => pilot.preview(finding, remedy),
+  changed() {
+    plot.ranks = ranksOf(findings.all);
+    plot.draw();
+    pointing.followFinding(findings);
+    pointing.restore(state.sel, findings);
+    if (state.tab === "journal" && plot.matrix) journal.show(plot.matrix, plot.events);
+  },
+});
 const pointing = new Pointing(plot, look, {
   zoom: (row) => go({ ...state, start: row.start, end: row.end }),
   route: (id) => {
     at("route-tools").elements.find.value = `#${id}`;
     go({ ...state, tab: "routes" });
   },
-  hotKeys: hotKeysWith(() => state.zone, (start, end) => go({ ...state, start, end })),
+  hotKeys: hotKeysWith(zone, (start, end) => go({ ...state, start, end })),
+  lines: showLines,
+  selected,
+  acts: (finding) => [
+    ...finding.remedies.slice(0, 3).map((remedy) =>
+      button(`Preview: ${remedy.words}`, () => pilot.preview(finding, remedy))),
+    button("Zoom to the keys", () => zoomTo(finding)),
+    button("Before and after", () => compareAt(finding.since)),
+  ],
+});
+const minimap = new Minimap(at("minimap"), at("mini"), at("mini-text"), {
+  zone,
+  colours: () => plot.lookColours(),
+  go: (from, to) => go({ ...state, from, to }),
+});
+const replay = new Replay(at("player"), plot, { zone, ended: () => at("overlay").focus() });
+const opened = { state: () => state, look, cluster: () => loader.cluster, zone };
+const open = (row) => go({ ...state, tab: "heat", start: row.start, end: row.end });
+const top = new Top(
+  { ranges: at("top-ranges"), keys: at("top-keys"), note: at("top-note") },
+  { ...opened, open, openKey: (key) => open({ start: key, end: after(key) }) },
+);
+const compare = new Compare(
+  { line: at("compare-line"), charts: at("compare-charts"), rows: at("compare-rows") },
+  { ...opened, open },
+);
+const four = new Four({ line: at("four-line"), charts: at("four-charts") }, opened);
+const shares = new Shares(
+  { line: at("nodes-line"), charts: at("nodes-charts") },
+  { ...opened, set: (each) => plot.setShares(each) },
+);
+const journal = new Journal(
+  { line: at("journal-line"), body: at("journal") },
+  { zone, pilot, findings: () => [...findings.all, ...findings.resolved], compare: compareAt },
+);
+const PAGES = {
+  top: (matrix) => top.show(matrix),
+  compare: (matrix) => compare.show(matrix),
+  four: (matrix) => four.show(matrix),
+  nodes: (matrix) => shares.show(matrix),
+  journal: (matrix) => journal.show(matrix, plot.events),
+};
+const routeChanges = new RouteChanges(at("change-dialog"), {
+  query: (route) => routeQueryOf(state, route),
+  series: () => queryOf(state).series,
+  changed: () => loader.load(),
+  catalog: () => loader.freshCatalog(),
+  token: askToken,
 });
 
-let state = readState(location.hash);
-let depth = Number(history.state?.depth ?? 0);
-let [catalog, cluster] = [{ version: 0, routes: [] }, null];
-/** The node does not answer: what is shown is from before. */
-let lost = false;
-let tokenWanted = false;
-let [failures, timer] = [0, 0];
-let [running, stream, cursor] = [null, null, null];
-let shownQuery = "";
-const axis = new KeptRows();
+// ---- What is shown ---------------------------------------------------------------------------
 
-// ---- What is asked ---------------------------------------------------------------------------
-
-async function load() {
-  clearTimeout(timer);
-  running?.abort();
-  const controller = new AbortController();
-  running = controller;
-  const name = queryName(state);
-  setLink("busy", "asking…");
-  at("plot").setAttribute("aria-busy", "true");
-  try {
-    const asked = performance.now();
-    let refused = null;
-    const [matrix, members] = await Promise.all([
-      ask("matrix", { ...axis.query(state), encoding: "packed" }, controller.signal)
-        .then(readMatrix)
-        .catch((error) => {
-          refused = error;
-          return fallBack(error);
-        }),
-      ask("cluster", {}, controller.signal).catch(fallBack),
-    ]);
-    if (controller.signal.aborted) return;
-    lost = false;
-    if (matrix === null) {
-      // Routes and members are known without the sampler.
-      cluster = members ?? cluster;
-      await askRoutes(controller.signal);
-      showTables();
-      throw refused;
-    }
-    failures = 0;
-    setFault(null);
-    // A gesture has begun meanwhile: leave the heatmap as it is, and load again when it ends.
-    if (interact.busy) return;
-    if (members) cluster = members;
-    shownQuery = name;
-    axis.answered(name, matrix);
-    setLink("good", `answered in ${Math.round(performance.now() - asked)} ms`);
-    show(matrix);
-    if (!stream) cursor = String(matrix.columns.findLast((column) => !column.open)?.end ?? "");
-    if (axis.isPoor(matrix)) axis.plan();
-    listen();
-    await askRoutes(controller.signal);
-  } catch (error) {
-    if (error.name === "AbortError") return;
-    failed(error);
-  } finally {
-    if (running === controller) {
-      running = null;
-      at("plot").setAttribute("aria-busy", "false");
-      schedule();
-    }
-  }
-}
-
-/** The routes, where they are not those of now: there can be 100,000 of them. */
-async function askRoutes(signal) {
-  const version = Number(cluster?.catalog_version ?? plot.matrix?.version ?? 0);
-  if (catalog.version === version && catalog.routes.length > 0) return;
-  const routes = await ask("routes", {}, signal).catch(fallBack);
-  if (routes === null || signal.aborted) return;
-  catalog = readRoutes(routes);
-  showTables();
-}
-
-function show(matrix) {
-  axis.offer(at("detail"), matrix);
+/** Shows a matrix; `whole` where it was asked for, else a stream brought its last columns. */
+function show(matrix, whole) {
+  if (replay.isOn) return;
+  loader.axis.offer(at("detail"), matrix);
   plot.events = changes(matrix.events);
   plot.setMatrix(matrix);
-  describe(matrix, state, theme(), plot.lookColours());
+  connection.say(matrix, problems(matrix, loader.cluster, state.zone));
+  describe(plot, state, theme());
   showTables();
   pointing.follow();
+  pointing.restore(state.sel, findings);
+  if (whole) showPages();
+  const { from_ms, to_ms, start, end, role } = queryOf(state);
+  const name = JSON.stringify([state.last, state.from, to_ms, start, end]);
+  const window_ = Object.fromEntries(
+    Object.entries({ from_ms, to_ms, start, end }).filter(([, value]) => value !== undefined),
+  );
+  findings.follow(window_, name);
+  shares.follow(matrix);
+  minimap.follow(matrix, { start, end, role });
 }
 
-// ---- Live ------------------------------------------------------------------------------------
+/** The pages that are computed from the matrix, or asked for beside it. */
+function showPages() {
+  const { matrix } = plot;
+  if (!matrix) return;
+  for (const [tab, draw] of Object.entries(PAGES)) if (isShown(tab)) draw(matrix);
+}
 
-const isLive = () => isStreamed(state) && !document.hidden;
-
-/** Opens the stream of what is shown, keeps it, or closes it. */
-function listen() {
-  if (stream && (!isLive() || stream.name !== axis.streamName(state))) {
-    stream.controller.abort();
-    stream = null;
+function showTables() {
+  const { catalog, cluster } = loader;
+  if (isShown("routes")) {
+    const { find, sort } = at("route-tools").elements;
+    showRoutes(
+      at("routes"),
+      at("route-count"),
+      catalog,
+      plot.matrix,
+      {
+        find: find.value.trim(),
+        sort: sort.value,
+        zone: state.zone,
+        linked: pointing.linked,
+        cluster,
+        series: plot.matrix?.series ?? state.series,
+      },
+      {
+        light: (route) => pointing.light(route && ((row) => overlaps(route, row))),
+        open,
+        split: (route) => routeChanges.split(route, catalog),
+        merge: (route) => routeChanges.merge(route, catalog),
+      },
+    );
   }
-  if (!isLive() || stream) return;
-  const controller = new AbortController();
-  const mine = { name: axis.streamName(state), controller };
-  stream = mine;
-  // An earlier node plans its own rows: as fine as can be, so that each lies in one shown.
-  const { from_ms: _, max_columns: __, ...parameters } = axis.query(state);
-  follow({ ...parameters, max_rows: 1_024, encoding: "packed" }, cursor, controller.signal, {
-    update(json, id) {
-      cursor = id;
-      if (stream === mine) join(readMatrix(json));
-    },
-  }).catch((error) => {
-    if (stream === mine) stream = null;
-    if (error.name === "AbortError") return;
-    failed(error);
-    schedule();
-  });
-}
-
-/** Slides what is new into the picture; where it does not fit, the whole is asked for. */
-function join(update) {
-  if (interact.busy || running || queryName(state) !== shownQuery || !plot.matrix) return;
-  const next = slide(plot.matrix, update, serverNow() - WINDOWS[state.last]);
-  if (!next) {
-    load();
-    return;
+  if (isShown("cluster") && cluster) {
+    showCluster(
+      cluster,
+      connection.lost,
+      { line: at("cluster-line"), members: at("members"), groups: at("groups") },
+      pointing.linked,
+      { light: (group) => pointing.light(group === null ? null : (row) => row.group === group) },
+    );
   }
-  show(next);
-  if (axis.isPoor(next)) axis.plan(load);
 }
 
-/** Beside the matrix, routes and members may be missing; but a refused token concerns all. */
-function fallBack(error) {
-  if (error.name === "AbortError" || error.status === 401 || error instanceof Unreachable)
-    throw error;
-  return null;
+/** The first findings that are of some keys, with the rows that have these. */
+function ranksOf(all) {
+  return all.slice(0, 3).map((finding, at) => ({ finding, rank: at + 1 }))
+    .filter(({ finding: { key, start, end } }) => key !== null || start !== "" || end !== null)
+    .map(({ finding: { key, start, end }, rank }) => {
+      const range = key === null ? { start, end } : { start: key, end: after(key) };
+      return { rank, has: (row) => overlaps(range, row) };
+    });
 }
 
-function schedule() {
-  clearTimeout(timer);
-  const wait =
-    failures > 0 ? RETRY_MS[Math.min(failures, RETRY_MS.length) - 1] : REFRESH_MS[state.refresh];
-  if (wait > 0 && !document.hidden && !tokenWanted) timer = setTimeout(load, wait);
+function showFinding(finding) {
+  findings.mark(finding.id);
+  if (state.tab !== "heat") go({ ...state, tab: "heat" });
+  pointing.showFinding(finding);
+}
+
+/** The keys of a finding, with its time where it has ended. */
+function zoomTo(finding) {
+  const { key, start, end } = finding;
+  const range = key === null ? { start, end } : { start: key, end: after(key) };
+  go({ ...state, ...range });
+}
+
+/** Before and after a time: as long each as there is room, up to ten minutes. */
+function compareAt(ms) {
+  const length = Math.max(10_000, Math.min(600_000, serverNow() - ms));
+  const [from, to] = [Math.round(ms), Math.round(ms + length)];
+  const versus = `${Math.round(ms - length)}-${from}`;
+  go({ ...state, tab: "compare", from, to, versus });
 }
 
 // ---- What went wrong -------------------------------------------------------------------------
 
 function failed(error) {
-  failures += 1;
-  stream?.controller.abort();
-  stream = null;
-  if (error instanceof Unreachable) {
-    setLink("bad", "connection lost");
-    lost = true;
-    setFault(["bad", "Connection lost", "Trying again; what is shown is from before."]);
+  const kind = connection.failed(error);
+  if (kind === "lost") {
     showTables();
-    return;
-  }
-  if (error instanceof ApiError && (error.status === 401 || error.code === "UNAUTHENTICATED")) {
+    if (!plot.matrix) showScreen("lost", "No node answers", "Trying again.");
+  } else if (kind === "token") {
     askToken(error.message);
-    return;
+  } else if (kind === "refused" && !plot.matrix) {
+    const title = error.code === "UNAVAILABLE" ? "The key visualizer cannot answer" : error.code;
+    showScreen("off", title ?? "The answer is broken", error.message);
+  } else if (kind === "failed") {
+    throw error;
   }
-  if (error instanceof ApiError || error instanceof BadAnswer) {
-    const code = error.code ?? "BAD ANSWER";
-    setLink("bad", code);
-    if (code === "UNAVAILABLE" && !plot.matrix)
-      showScreen("off", "The key visualizer cannot answer", error.message);
-    setFault(["bad", code, error.message]);
-    return;
-  }
-  setLink("bad", "the page failed");
-  setFault(["bad", "The page failed", error.message]);
-  throw error;
 }
 
 function askToken(said) {
-  setLink("bad", "token needed");
-  tokenWanted = true;
-  clearTimeout(timer);
+  loader.hold(true);
   const dialog = at("token-dialog");
   at("token-said").textContent = said;
-  setFault(["bad", "Token needed", said, ["Enter a token", () => askToken(said)]]);
   if (dialog.open) return;
   dialog.returnValue = "";
   dialog.showModal();
@@ -244,6 +289,14 @@ function adjust(change) {
   apply();
 }
 
+/** What is selected stands in the link, and changes nothing else. */
+function selected(sel) {
+  if (sel === state.sel) return;
+  state = { ...state, sel };
+  history.replaceState({ depth }, "", writeState(state));
+  findings.mark(pointing.finding?.id ?? "");
+}
+
 function back() {
   interact.forget();
   if (depth > 0) history.back();
@@ -256,16 +309,17 @@ function reset() {
   else go(first);
 }
 
-const theme = () =>
-  state.theme || (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark");
-
 /** Whether a page is shown: the chosen one, and beside the heatmap what is wanted there. */
-const isShown = (tab) => tab === state.tab || (state.tab === "heat" && tab === state.beside);
+function isShown(tab) {
+  if (tab === state.tab) return true;
+  if (state.tab !== "heat") return false;
+  return tab === state.beside || (narrow.matches && tab === "top");
+}
 
 /** Makes the page show the state, and asks the node where the picture is of another query. */
 function apply() {
   document.documentElement.dataset.theme = theme();
-  for (const tab of document.querySelectorAll("[data-tab]")) {
+  for (const tab of all("[data-tab]")) {
     const chosen = tab.dataset.tab === state.tab;
     tab.setAttribute("aria-selected", String(chosen));
     tab.tabIndex = chosen ? 0 : -1;
@@ -273,24 +327,24 @@ function apply() {
   }
   at("pages").classList.toggle("beside", state.tab === "heat" && state.beside !== "");
   fillControls();
-  const { palette, scale, brightness, zone } = state;
-  plot.setStyle({ palette, scale, brightness, zone, theme: theme() });
+  const { palette, scale, brightness, low, high, height } = state;
+  const style = { palette, scale, brightness, low, high, height, zone: zone(), theme: theme() };
+  plot.setStyle(style);
   if (plot.matrix) {
-    describe(plot.matrix, state, theme(), plot.lookColours());
+    describe(plot, state, theme());
     showTables();
+    minimap.draw();
+    findings.draw();
+    if (loader.isShown) showPages();
   }
-  if (queryName(state) === shownQuery) {
-    schedule();
-    if (running === null) listen();
-  } else {
-    load();
-  }
+  loader.follow();
 }
 
 function fillControls() {
   const fields = controls.elements;
-  fields.series.value = state.series;
   for (const name of SELECTS) fields[name].value = String(state[name]);
+  for (const name of ["low", "high"])
+    if (document.activeElement !== fields[name]) fields[name].value = state[name] ?? "";
   const custom = state.from !== null;
   fields.last.value = custom ? "custom" : state.last;
   at("custom").hidden = !custom;
@@ -298,81 +352,45 @@ function fillControls() {
     fields.from.value = fieldTime(state.from, state.zone);
     fields.to.value = fieldTime(state.to, state.zone);
   }
-  at("back").disabled = depth === 0;
+  at("back").hidden = depth === 0;
+  at("live").setAttribute("aria-pressed", String(state.refresh === "live" && !custom));
+  at("zones").textContent = state.zone === "utc" ? "UTC" : "Local";
+  const { versus, then } = at("compare-tools").elements;
+  const own = state.versus.includes("-");
+  versus.value = own ? "other" : state.versus;
+  then.closest("label").hidden = !own;
+  if (own) then.value = fieldTime(Number(state.versus.split("-")[0]), state.zone);
 }
-
-function showTables() {
-  if (isShown("routes")) {
-    const { find, sort } = at("route-tools").elements;
-    showRoutes(
-      at("routes"),
-      at("route-count"),
-      catalog,
-      plot.matrix,
-      {
-        find: find.value.trim(),
-        sort: sort.value,
-        zone: state.zone,
-        linked: pointing.linked,
-        cluster,
-        series: plot.matrix?.series ?? state.series,
-      },
-      {
-        light: (route) => pointing.light(route && ((row) => overlaps(route, row))),
-        open: (route) => go({ ...state, tab: "heat", start: route.start, end: route.end }),
-        split: (route) => routeChanges.split(route, catalog),
-        merge: (route) => routeChanges.merge(route, catalog),
-      },
-    );
-  }
-  if (isShown("cluster") && cluster) {
-    showCluster(
-      cluster,
-      lost,
-      { line: at("cluster-line"), members: at("members"), groups: at("groups") },
-      pointing.linked,
-      { light: (group) => pointing.light(group === null ? null : (row) => row.group === group) },
-    );
-  }
-}
-
-const routeChanges = new RouteChanges(at("change-dialog"), {
-  query: (route) => routeQueryOf(state, route),
-  series: () => state.series,
-  changed: load,
-  async catalog() {
-    catalog = readRoutes(await ask("routes"));
-    showTables();
-    return catalog;
-  },
-  token: askToken,
-});
 
 // ---- Wiring ----------------------------------------------------------------------------------
 
 const interact = new Interact(plot, {
   cursor: (...cell) => pointing.cursor(...cell),
   pin: (cell) => pointing.pin(cell),
-  unpin: () => pointing.unpin(),
+  unpin: () => (replay.isOn ? replay.end() : pointing.unpin()),
+  event: (event) => compareAt(event.ms),
   back,
   reset,
-  commit(view) {
-    const next = committed(state, plot.matrix, view, catalog.routes, serverNow());
+  commit(view, box) {
+    const next = committed(state, plot.matrix, view, loader.catalog.routes, serverNow());
     setBoxMode(false);
     if (next) {
-      go(next);
+      go(box ? { ...next, sel: '["view"]' } : next);
       return;
     }
     plot.setView(plot.whole());
-    if (queryName(state) !== shownQuery) load();
+    if (!loader.isShown) loader.load();
   },
   key(name) {
+    const lower = name.toLowerCase();
     if (SERIES_KEYS[name]) adjust({ series: SERIES_KEYS[name] });
-    else if (name === "l" || name === "L")
-      adjust({ scale: state.scale === "log" ? "linear" : "log" });
-    else if (name === "k" || name === "K") pointing.showHotKeys();
+    else if (lower === "l")
+      adjust({ scale: SCALES[(SCALES.indexOf(state.scale) + 1) % SCALES.length] });
+    else if (lower === "h") adjust({ height: state.height === "load" ? "equal" : "load" });
+    else if (lower === "k") pointing.showHotKeys();
+    else if (lower === "p") replay.start();
     else if (name === "?") at("help-dialog").showModal();
-    else if (COPY_KEYS[name.toLowerCase()]) pointing.copy(COPY_KEYS[name.toLowerCase()]);
+    else if (COPY_KEYS[lower]) pointing.copy(COPY_KEYS[lower]);
   },
 });
 
@@ -382,7 +400,10 @@ function setBoxMode(on) {
 }
 
 controls.addEventListener("submit", (event) => event.preventDefault());
-controls.addEventListener("input", (event) => {
+for (const box of [controls, at("custom")]) box.addEventListener("input", control);
+
+/** @param {any} event */
+function control(event) {
   const { name, value } = event.target;
   if (name === "last" && value === "custom") {
     const to = Math.round(serverNow());
@@ -393,28 +414,52 @@ controls.addEventListener("input", (event) => {
     const ms = parseFieldTime(value, state.zone);
     const next = { ...state, [name]: ms };
     if (ms !== null && next.from < next.to) adjust({ from: next.from, to: next.to });
+  } else if (name === "low" || name === "high") {
+    const number = value === "" ? null : Number(value);
+    if (number === null || number >= 0) adjust({ [name]: number });
   } else if (["rows", "columns", "brightness"].includes(name)) {
     adjust({ [name]: Number(value) });
   } else if (name) {
     adjust({ [name]: value });
   }
+}
+
+at("compare-tools").addEventListener("submit", (event) => event.preventDefault());
+at("compare-tools").addEventListener("input", (/** @type {any} */ event) => {
+  const length = plot.matrix ? plot.matrix.columns.at(-1).end - plot.matrix.columns[0].start : 0;
+  const from = event.target.name === "then"
+    ? parseFieldTime(event.target.value, state.zone)
+    : Math.round(serverNow() - 2 * length);
+  const own = event.target.name === "then" || event.target.value === "other";
+  if (own && from !== null) adjust({ versus: `${from}-${from + length}` });
+  else if (!own) adjust({ versus: event.target.value });
 });
-for (const tab of document.querySelectorAll("[data-tab]")) {
+for (const tab of all("[data-tab]")) {
   tab.addEventListener("click", () => go({ ...state, tab: tab.dataset.tab }));
   tab.addEventListener("keydown", (event) => {
     if (event.key === "ArrowLeft") tab.previousElementSibling?.focus();
     if (event.key === "ArrowRight") tab.nextElementSibling?.focus();
   });
 }
-at("theme").addEventListener("click", () =>
-  adjust({ theme: theme() === "dark" ? "light" : "dark" }),
-);
-at("back").addEventListener("click", back);
-at("reset").addEventListener("click", reset);
-at("box").addEventListener("click", () => setBoxMode(!interact.boxMode));
-at("hot").addEventListener("click", () => pointing.showHotKeys());
-at("detail").addEventListener("click", () => axis.plan(load));
-at("help").addEventListener("click", () => at("help-dialog").showModal());
+const clicks = {
+  theme: () => adjust({ theme: theme() === "dark" ? "light" : "dark" }),
+  live: () => adjust({ refresh: state.refresh === "live" ? "off" : "live", from: null, to: null }),
+  zones: () => adjust({ zone: state.zone === "utc" ? "local" : "utc" }),
+  back,
+  reset,
+  box: () => setBoxMode(!interact.boxMode),
+  hot: () => pointing.showHotKeys(),
+  replay: () => replay.start(),
+  detail: () => loader.axis.plan(() => loader.load()),
+  help: () => at("help-dialog").showModal(),
+  glossary: () => at("words-dialog").showModal(),
+  async share() {
+    const done = await copyText(location.href);
+    at("share").textContent = done ? "Copied" : "Refused";
+    setTimeout(() => { at("share").textContent = "Share"; }, 1_500);
+  },
+};
+for (const [id, run] of Object.entries(clicks)) at(id).addEventListener("click", run);
 const exports = { png: at("png"), csv: at("csv"), json: at("json") };
 wireExports(exports, plot, () => ({ ...state, theme: theme() }), failed);
 at("route-tools").addEventListener("input", showTables);
@@ -423,26 +468,28 @@ at("token-dialog").addEventListener("close", () => {
   const given = at("token").value;
   at("token").value = "";
   if (at("token-dialog").returnValue !== "ok") return;
-  tokenWanted = false;
+  loader.hold(false);
   setToken(given);
-  load();
+  loader.load();
 });
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden) listen();
-  else load();
+  if (document.hidden) loader.listen();
+  else loader.load();
 });
-addEventListener("online", load);
+addEventListener("online", () => loader.load());
 addEventListener("popstate", (event) => {
   interact.forget();
   depth = Number(event.state?.depth ?? 0);
   state = readState(location.hash);
   apply();
 });
+narrow.addEventListener("change", apply);
 matchMedia("(prefers-color-scheme: light)").addEventListener("change", apply);
 document.addEventListener("click", (event) => {
-  const sheet = document.querySelector(".more");
+  const [sheet] = all(".more");
   if (!sheet.contains(event.target)) sheet.open = false;
 });
 
+fillWords(at("words"));
 history.replaceState({ depth }, "", writeState(state));
 apply();

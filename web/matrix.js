@@ -11,6 +11,7 @@ export const PARTIAL = 2;
 export const CONFLICT = 4;
 /** Counted together with other cells: the mean of a block. */
 export const BLOCK = 8;
+/** @type {[string, number][]} */
 const MARKS = [["apportioned", APPORTIONED], ["partial", PARTIAL], ["conflict", CONFLICT]];
 
 function list(value, name) {
@@ -181,15 +182,20 @@ export function finish(matrix) {
   }
   const painted = paintedOf(matrix);
   let [max, marks, straddling] = [0, 0, 0];
-  for (let at = 0; at < painted.length; at += 1) {
-    marks |= flags[at];
-    if (painted[at] > max) max = painted[at];
+  // The likely load of a row: its own, and an even part of each block over it.
+  const loads = new Float64Array(height);
+  for (let row = 0, at = 0; row < height; row += 1) {
+    for (let column = 0; column < width; column += 1, at += 1) {
+      marks |= flags[at];
+      loads[row] += painted[at];
+      if (painted[at] > max) max = painted[at];
+    }
   }
   for (const block of blocks) {
     if (block.straddling) straddling += block.value;
     else total += block.value;
   }
-  const done = { ...matrix, painted, rowSums, columnSums, max, marks, total, straddling };
+  const done = { ...matrix, painted, loads, rowSums, columnSums, max, marks, total, straddling };
   addBlockSums(done);
   return done;
 }

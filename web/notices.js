@@ -1,52 +1,16 @@
-// Text around the heatmap: the state of the connection, notices about an answer, the legend.
+// Text around the heatmap: notices about an answer, the legend, the screen over an empty picture.
 
-import { css, ramp } from "./colour.js";
-import { conflictText, element } from "./details.js";
+import { css, greys, ramp } from "./colour.js";
+import { conflictText } from "./details.js";
+import { all, at, element } from "./element.js";
 import { drawMark } from "./events.js";
-import { SERIES_NAMES, exact, isBytes, short, span, stamp } from "./format.js";
+import { SERIES_NAMES, exact, isBytes, rate, rateNumber, rateUnit, short } from "./format.js";
+import { span, stamp } from "./format.js";
+import { BLOCK } from "./matrix.js";
 import { HATCHES, hatchTile } from "./raster.js";
+import { ticks } from "./scale.js";
 
 const SKEW_WARN_MS = 1_000;
-const at = (id) => document.getElementById(id);
-
-export function setLink(kind, text) {
-  const pill = at("link-pill");
-  // A pill whose text changes at every refresh would make the page jump and screen readers talk.
-  if (kind === "busy" && pill.classList.contains("good")) return;
-  pill.className = `pill ${kind}`;
-  pill.title = text;
-  pill.textContent = kind === "good" ? "connected" : text;
-}
-
-/** What went wrong with the last question, and what the last answer said beside its cells. */
-const said = { fault: null, problems: [], matrix: null };
-
-/** A banner over all others, whatever is shown, until the next answer; `null`: there was one. */
-export function setFault(banner) {
-  said.fault = banner;
-  banners();
-  if (said.matrix) countNodes(said.matrix);
-}
-
-/** Shows `[kind, title, text, button]` each; a button is `[label, does]`. */
-function banners() {
-  const list = said.fault ? [said.fault, ...said.problems] : said.problems;
-  const seen = list.map((each) => each.slice(0, 3).join("\n")).join("\n\n");
-  const box = at("banners");
-  if (box.dataset.seen === seen) return;
-  box.dataset.seen = seen;
-  box.replaceChildren(
-    ...list.map(([kind, title, text, button]) =>
-      element(
-        "p",
-        { class: `banner ${kind === "warn" ? "warn" : ""}` },
-        element("b", {}, title),
-        text,
-        button ? element("button", { type: "button", onclick: button[1] }, button[0]) : null,
-      ),
-    ),
-  );
-}
 
 /** The message over an empty heatmap; `null` removes it. */
 export function showScreen(kind, title = "", text = "") {
@@ -56,9 +20,19 @@ export function showScreen(kind, title = "", text = "") {
   if (kind !== null) box.replaceChildren(element("h2", {}, title), element("p", {}, text));
 }
 
+/** A group without a leader: its keys can be neither written nor read as of now. */
+function leaderless(cluster) {
+  const groups = Array.isArray(cluster?.groups) ? cluster.groups : [];
+  const without = groups.filter((group) => group.leader == null).map((group) => group.group_id);
+  if (without.length === 0) return [];
+  const named = without.slice(0, 6).join(", ") + (without.length > 6 ? " and more" : "");
+  const what = without.length === 1 ? `Group ${named} has` : `Groups ${named} have`;
+  return [["bad", "No quorum", `${what} no leader: its keys can be neither read nor written.`]];
+}
+
 /** Notices about an answer that the cells alone do not show. */
-function problems(matrix, zone) {
-  const list = [];
+export function problems(matrix, cluster, zone) {
+  const list = leaderless(cluster);
   for (const node of matrix.nodes) {
     if (!node.ok)
       list.push([
@@ -130,16 +104,18 @@ function problems(matrix, zone) {
 
 const plural = (count, noun) => `${exact(count)} ${noun}${count === 1 ? "" : "s"}`;
 
+const KINDS = { clip: "linear", linear: "linear", exponent: "square root", log: "logarithmic" };
+
 /** The legend in words: also the caption of a saved picture. */
-export function legendText(matrix, { scale }) {
-  if (!(matrix.max > 0)) return "";
+export function legendText(matrix, scale) {
+  if (!(matrix.max > 0) || !scale) return "";
   const step = matrix.columns[0].end - matrix.columns[0].start;
-  const unit = isBytes(matrix.series) ? "" : " operations";
+  const peak = scale.clipped ? `, peaks up to ${rate(scale.most, matrix.series)}` : "";
   const rounded = matrix.rounded
-    ? ", cells rounded to 1 in 2,048 (pin one for its exact value)"
+    ? ", cells rounded to 1 in 2,048 (select one for its exact value)"
     : "";
-  const kind = scale === "log" ? "logarithmic" : "linear";
-  return `0 – ${short(matrix.max, matrix.series)}${unit} in ${span(step)}, ${kind}${rounded}`;
+  const what = `${rateUnit(matrix.series)} in a row and ${span(step)}`;
+  return `${what}, ${KINDS[scale.kind]}${peak}${rounded}`;
 }
 
 export function totalText(matrix) {
@@ -149,53 +125,71 @@ export function totalText(matrix) {
   return `${total} · unattributed ${exact(matrix.unattributed)} · ${size}`;
 }
 
-/** How many nodes are in the answer that is shown; after a fault nobody knows how they are now. */
-function countNodes(matrix) {
-  const nodes = at("nodes-pill");
-  nodes.hidden = matrix.expected === 0;
-  const when = said.fault ? " before" : "";
-  nodes.textContent = `${matrix.responded} of ${matrix.expected} nodes${when}`;
-  const kind = matrix.responded === matrix.expected ? "good" : "bad";
-  nodes.className = said.fault ? "pill" : `pill ${kind}`;
-}
-
-export function describe(matrix, state, theme, colours) {
-  Object.assign(said, { matrix, problems: problems(matrix, state.zone) });
-  countNodes(matrix);
-  banners();
+/** Shows what an answer says around its cells. */
+export function describe(plot, state, theme) {
+  const { matrix } = plot;
   const empty = matrix.width === 0 || matrix.height === 0 || matrix.total === 0;
   const series = (SERIES_NAMES[matrix.series] ?? "operations").toLowerCase();
   const why = matrix.width === 0 ? " No column has been closed yet." : "";
   const text = `No ${series} in this window and key range.${why}`;
   showScreen(empty ? "empty" : null, "Nothing was counted", text);
-  at("legend-text").textContent = legendText(matrix, state);
+  const legend = legendText(matrix, plot.scale);
+  if (at("legend-text").textContent !== legend) at("legend-text").textContent = legend;
   at("totals").textContent = totalText(matrix);
-  drawRamp(state, theme);
-  drawMarks(matrix, theme, colours);
+  drawRamp(plot, state, theme);
+  drawMarks(plot, theme, plot.lookColours());
 }
 
-/** The colours of the scale, from nothing to most. */
-export function paintRamp(context, x, y, width, height, state, theme) {
+/** The colours of the scale, from nothing to most, with the rates that they stand for. */
+export function paintRamp(context, x, y, width, height, { state, theme, scale, series, colour }) {
   const colours = ramp(state.palette, theme);
   for (let at = 0; at < width; at += 1) {
-    const step = Math.min(255, Math.floor((at / (width - 1)) * 255 * 2 ** state.brightness));
-    context.fillStyle = css(colours[step]);
+    context.fillStyle = css(colours[Math.floor((at / (width - 1)) * 255)]);
     context.fillRect(x + at, y, 1, height);
+  }
+  if (!scale || !(scale.high > 0)) return;
+  context.fillStyle = colour;
+  context.textBaseline = "top";
+  context.textAlign = "center";
+  let free = -Infinity;
+  for (const mark of ticks(scale)) {
+    const left = x + scale.part(mark) * (width - 1);
+    context.fillRect(Math.round(left), y + height, 1, 3);
+    const more = scale.clipped && mark >= scale.high * 0.97 ? "≥ " : "";
+    const text = more + (isBytes(series) ? short(mark, series) : rateNumber(mark));
+    const wide = context.measureText(text).width;
+    const middle = Math.max(x + wide / 2, Math.min(x + width - wide / 2, left));
+    if (middle - wide / 2 < free + 6) continue;
+    context.fillText(text, middle, y + height + 4);
+    free = middle + wide / 2;
   }
 }
 
-function drawRamp(state, theme) {
+function drawRamp(plot, state, theme) {
   const canvas = at("ramp");
-  paintRamp(canvas.getContext("2d"), 0, 0, canvas.width, canvas.height, state, theme);
+  const ratio = Math.min(3, window.devicePixelRatio || 1);
+  const [width, height] = [canvas.clientWidth || 240, canvas.clientHeight || 28];
+  canvas.width = Math.round(width * ratio);
+  canvas.height = Math.round(height * ratio);
+  const context = canvas.getContext("2d");
+  context.scale(ratio, ratio);
+  const size = parseFloat(getComputedStyle(canvas).fontSize) * 0.85;
+  context.font = `${size}px system-ui, "DejaVu Sans", sans-serif`;
+  const { scale, matrix } = plot;
+  const colour = plot.lookColours().dim;
+  const bar = Math.max(8, height - size - 7);
+  paintRamp(context, 0, 0, width, bar, { state, theme, scale, series: matrix.series, colour });
 }
 
 /** The legend of hatchings and marks: those that occur. */
-function drawMarks(matrix, theme, colours) {
-  for (const canvas of document.querySelectorAll("#hatches canvas")) {
-    const { hatch, event } = canvas.dataset;
+function drawMarks({ matrix }, theme, colours) {
+  for (const canvas of all("#hatches canvas")) {
+    const { hatch, event, block, unknown } = canvas.dataset;
     const context = canvas.getContext("2d");
     const occurs = hatch ? (matrix.marks & HATCHES[hatch]) !== 0
       : event ? matrix.events.some((each) => each.kind === event)
+      : block !== undefined ? (matrix.marks & BLOCK) !== 0
+      : unknown !== undefined ? matrix.oldestMs > (matrix.columns[0]?.start ?? Infinity)
       : Boolean(matrix.columns.at(-1)?.open);
     canvas.parentElement.hidden = !occurs;
     if (!occurs) continue;
@@ -206,6 +200,13 @@ function drawMarks(matrix, theme, colours) {
         "repeat",
       );
       context.fillRect(0, 0, canvas.width, canvas.height);
+    } else if (block !== undefined || unknown !== undefined) {
+      context.fillStyle = block === undefined ? colours.grid : css(greys(theme)[120]);
+      context.fillRect(0, 0, canvas.width, canvas.height);
+      if (block !== undefined) {
+        context.strokeStyle = colours.dim;
+        context.strokeRect(0.5, 0.5, canvas.width - 1, canvas.height - 1);
+      }
     } else if (event) {
       drawMark(context, event, canvas.width / 2, canvas.height / 2, colours);
     } else {

@@ -2,11 +2,17 @@
 // above for the pointer. Keys are only ever drawn as text.
 
 import { Cells } from "./cells.js";
-import { drawEventTicks, drawEvents } from "./events.js";
+import { drawEventLine, drawEvents } from "./events.js";
+import { serverNow } from "./api.js";
+import { drawRanks } from "./labels.js";
+import { layoutOf, movedFar, rowOfUnit, unitOf } from "./layout.js";
 import { cellHolding, columnAt } from "./matrix.js";
+import { scaleOf } from "./scale.js";
 import { Raster } from "./raster.js";
 import { Sides } from "./sides.js";
 
+/** The width of the strip of a node. */
+const STRIP = 15;
 const FONT = 'ui-monospace, "DejaVu Sans Mono", monospace';
 
 export class Plot {
@@ -19,8 +25,22 @@ export class Plot {
     this.pinned = null;
     /** The rows that a table highlights, as a function of a row. */
     this.lit = null;
+    /** The rows of what is selected, as the same. */
+    this.marked = null;
     this.box = null;
-    this.style = { palette: "ember", theme: "dark", scale: "log", brightness: 0, zone: "local" };
+    this.style = { palette: "ember", theme: "dark", scale: "clip", height: "load", zone: "utc" };
+    /** Where rows begin, and which are folded. */
+    this.edges = new Float64Array(1);
+    this.folds = [];
+    /** What the layout was made of; it stays while rows and their loads are about the same. */
+    this.laid = null;
+    this.members = 0;
+    /** Of the nodes, which counted how much of each row; `null`: not known. */
+    this.shares = null;
+    /** The findings that the picture has: `{rank, has(row)}`. */
+    this.ranks = [];
+    /** Columns from this time on are not shown yet: a replay is under way. */
+    this.until = null;
     this.cells = new Cells();
     this.sides = new Sides();
     /** A gesture is under way: the matrix is drawn many times. */
@@ -31,6 +51,14 @@ export class Plot {
   }
 
   resize() {
+    this.measure();
+    this.laid = null;
+    this.paint();
+    this.forget();
+    this.draw();
+  }
+
+  measure() {
     const { clientWidth, clientHeight } = this.base;
     this.ratio = Math.min(3, window.devicePixelRatio || 1);
     this.width = clientWidth;
@@ -40,20 +68,27 @@ export class Plot {
       canvas.height = Math.max(1, Math.round(clientHeight * this.ratio));
     }
     /** The font size in CSS pixels; larger on a screen that is viewed from further away. */
-    this.letters = clientWidth > 2_000 ? 14 : 11;
+    this.letters = clientWidth > 2_600 ? 20 : clientWidth > 1_900 ? 13 : 11;
     const narrow = clientWidth < 560;
-    const left = narrow ? 84 : Math.min(210, Math.max(130, clientWidth * 0.14));
-    const right = narrow ? 6 : 56;
-    const top = 40;
-    const bottom = 24;
+    const most = clientWidth > 2_000 ? 400 : 230;
+    const left = narrow ? 96 : Math.round(Math.min(most, Math.max(150, clientWidth * 0.15)));
+    const big = this.letters / 11;
+    // Room for a strip a node from the first answer on, so that nothing moves when they are known.
+    const strips = narrow ? 0 : Math.min(12, this.members) * STRIP * big;
+    const right = narrow ? 6 : 56 * big + (strips > 0 ? strips + 6 : 0);
+    const top = Math.round(58 * big);
+    const bottom = Math.round(24 * big);
     this.area = {
       left, top,
       width: Math.max(10, clientWidth - left - right),
       height: Math.max(10, clientHeight - top - bottom),
-      sums: right - 8,
+      sums: narrow ? 0 : 48 * big,
+      strips,
+      /** Events are marked in a line above the sums. */
+      events: Math.round(16 * big),
     };
-    this.forget();
-    this.draw();
+    // For tests, which look where a person would.
+    this.base.dataset.area = JSON.stringify(this.area);
   }
 
   /** The matrix, the size or the style has changed: discards the cached images. */
@@ -65,12 +100,37 @@ export class Plot {
   setStyle(style) {
     const before = this.style;
     this.style = { ...before, ...style };
-    const recolour = ["palette", "theme", "scale", "brightness"].some(
-      (name) => before[name] !== this.style[name],
-    );
-    if (recolour && this.matrix) this.raster = new Raster(this.matrix, this.style);
+    if (before.height !== this.style.height) this.laid = null;
+    const looks = ["palette", "theme", "scale", "brightness", "low", "high", "height"];
+    if (looks.some((name) => before[name] !== this.style[name])) this.paint();
     this.forget();
     this.readColours();
+    this.draw();
+  }
+
+  /** Makes the layout, the scale and the image of the matrix. */
+  paint() {
+    const { matrix, style } = this;
+    if (!matrix) {
+      this.raster = null;
+      return;
+    }
+    const name = matrix.rows.map((row) => row.start).join("\0");
+    if (this.laid?.name !== name || movedFar(this.laid.sums, matrix.loads)) {
+      this.laid = { name, sums: matrix.loads };
+      Object.assign(this, layoutOf(matrix.loads, style.height, this.area.height));
+    }
+    const known = matrix.nodes.map((node) => Number(node.ok ? node.oldest_ms ?? 0 : 0));
+    matrix.oldestMs = known.length > 0 ? Math.min(...known) : 0;
+    this.scale = scaleOf(matrix, style, serverNow());
+    const uneven = style.height === "load" ? this.edges : null;
+    const pixels = Math.round(this.area.height * this.ratio);
+    this.raster = new Raster(matrix, style, this.scale, uneven, pixels);
+  }
+
+  /** Who counted the rows: ids of nodes, and of each its part of every row. */
+  setShares(shares) {
+    this.shares = shares;
     this.draw();
   }
 
@@ -93,7 +153,12 @@ export class Plot {
   /** Shows a matrix, all of it unless a view is given. */
   setMatrix(matrix, view) {
     this.matrix = matrix;
-    this.raster = matrix ? new Raster(matrix, this.style) : null;
+    const members = Math.max(this.members, matrix?.nodes.length ?? 0);
+    if (members !== this.members) {
+      this.members = members;
+      this.measure();
+    }
+    this.paint();
     this.view = view ?? this.whole();
     this.forget();
     if (this.cursor && matrix) {
@@ -122,7 +187,12 @@ export class Plot {
 
   yOf(row) {
     const { r0, r1 } = this.view;
-    return this.area.top + ((row - r0) / (r1 - r0)) * this.area.height;
+    return this.area.top + ((unitOf(this.edges, row) - r0) / (r1 - r0)) * this.area.height;
+  }
+
+  /** The view in rows: where some are higher than others, it is kept in places of the layout. */
+  rowsOf({ r0, r1, ...times }) {
+    return { ...times, r0: rowOfUnit(this.edges, r0), r1: rowOfUnit(this.edges, r1) };
   }
 
   timeAt(x) {
@@ -131,6 +201,10 @@ export class Plot {
   }
 
   rowAt(y) {
+    return rowOfUnit(this.edges, this.unitAt(y));
+  }
+
+  unitAt(y) {
     const { r0, r1 } = this.view;
     return r0 + ((y - this.area.top) / this.area.height) * (r1 - r0);
   }
@@ -166,18 +240,23 @@ export class Plot {
     });
   }
 
+  fontOf(bold) {
+    return `${bold ? "bold " : ""}${this.letters}px ${FONT}`;
+  }
+
   begin(canvas) {
     const context = canvas.getContext("2d", { alpha: canvas === this.overlay });
     context.setTransform(1, 0, 0, 1, 0, 0);
     if (canvas === this.overlay) context.clearRect(0, 0, canvas.width, canvas.height);
     context.scale(this.ratio, this.ratio);
-    context.font = `${this.letters}px ${FONT}`;
+    context.font = this.fontOf(false);
     context.direction = "ltr";
     return context;
   }
 
   drawBase() {
     const context = this.begin(this.base);
+    this.drawnMs = serverNow();
     if (!this.colours) this.readColours();
     context.fillStyle = this.colours.plot;
     context.fillRect(0, 0, this.width, this.height);
@@ -189,9 +268,10 @@ export class Plot {
     context.clip();
     this.cells.draw(context, this);
     drawEvents(context, this);
+    drawRanks(context, this);
     context.restore();
     this.sides.draw(context, this);
-    drawEventTicks(context, this);
+    drawEventLine(context, this);
     context.strokeStyle = this.colours.line;
     context.lineWidth = 1;
     context.strokeRect(left - 0.5, top - 0.5, width + 1, height + 1);
@@ -205,8 +285,8 @@ export class Plot {
     let last = columns.length;
     while (last > 0 && columns[last - 1].start >= t1) last -= 1;
     return {
-      firstRow: Math.max(0, Math.floor(r0)),
-      lastRow: Math.min(height, Math.ceil(r1)),
+      firstRow: Math.max(0, Math.floor(rowOfUnit(this.edges, r0))),
+      lastRow: Math.min(height, Math.ceil(rowOfUnit(this.edges, r1))),
       firstColumn: first < 0 ? columns.length : first,
       lastColumn: last,
     };
@@ -229,13 +309,13 @@ export class Plot {
       });
   }
 
-  /** The event whose mark is under a point: at its key, or on the time axis. */
+  /** The event whose mark is under a point: at its key, or in the line above. */
   eventAt(x, y) {
-    const axis = this.area.top + this.area.height;
+    const lane = this.area.events / 2;
     const off = (event) =>
       Math.min(
         event.y === null ? Infinity : Math.hypot(event.x - x, event.y - y),
-        Math.hypot(event.x - x, axis + 3 - y),
+        Math.hypot(event.x - x, lane - y),
       );
     return this.shownEvents().map((event) => [off(event), event]).filter(([away]) => away < 9)
       .sort(([a], [b]) => a - b)[0]?.[1] ?? null;
@@ -246,6 +326,7 @@ export class Plot {
     if (!this.view) return;
     const { left, top, width, height } = this.area;
     if (!this.colours) this.readColours();
+    if (this.until !== null) this.drawReplay(context);
     if (this.cursor) {
       const cell = this.cellBox(this.cursor);
       context.fillStyle = this.colours.cursor;
@@ -256,7 +337,8 @@ export class Plot {
       context.fillRect(left - 4, cell.y, 4, cell.height);
       context.fillRect(cell.x, top + height, cell.width, 4);
     }
-    if (this.lit) this.drawLit(context);
+    if (this.marked) this.drawLit(context, this.marked, false);
+    if (this.lit) this.drawLit(context, this.lit, true);
     if (this.pinned) this.outline(context, this.pinned);
     if (this.box) {
       const { x0, y0, x1, y1 } = this.box;
@@ -269,20 +351,38 @@ export class Plot {
     }
   }
 
-  /** Bands over the highlighted rows. */
-  drawLit(context) {
+  /** Hides what a replay has not come to yet. */
+  drawReplay(context) {
+    const { left, top, width, height } = this.area;
+    const x = Math.max(left, Math.min(left + width, this.xOf(this.until)));
+    context.fillStyle = this.colours.plot;
+    context.globalAlpha = 0.88;
+    context.fillRect(x, top, left + width - x, height);
+    context.globalAlpha = 1;
+    context.fillStyle = this.colours.accent;
+    context.fillRect(x - 1, top, 2, height);
+  }
+
+  /** Bands over the highlighted rows, or lines around them. */
+  drawLit(context, lit, filled) {
     const { left, top, width, height } = this.area;
     const { rows } = this.matrix;
     context.fillStyle = this.colours.accent;
     for (let row = 0; row < rows.length; row += 1) {
-      if (!this.lit(rows[row])) continue;
+      if (!lit(rows[row])) continue;
       const from = row;
-      while (row + 1 < rows.length && this.lit(rows[row + 1])) row += 1;
+      while (row + 1 < rows.length && lit(rows[row + 1])) row += 1;
       const [y0, y1] = [Math.max(top, this.yOf(from)), Math.min(top + height, this.yOf(row + 1))];
       if (y1 <= y0) continue;
-      context.globalAlpha = 0.18;
-      context.fillRect(left, y0, width, Math.max(1, y1 - y0));
-      context.globalAlpha = 1;
+      if (filled) {
+        context.globalAlpha = 0.18;
+        context.fillRect(left, y0, width, Math.max(1, y1 - y0));
+        context.globalAlpha = 1;
+      } else {
+        // What is selected keeps its colours, between two lines.
+        context.fillRect(left, y0 - 1, width, 2);
+        context.fillRect(left, y1 - 1, width, 2);
+      }
       context.fillRect(left - 6, y0, 6, Math.max(2, y1 - y0));
     }
   }

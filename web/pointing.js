@@ -1,22 +1,30 @@
-// What is pointed at: the cell under the cursor with its tooltip, the pinned one with its drawer,
-// and what the tables show of both. After a refresh each says what is there now.
+// What is pointed at: the cell under the cursor with its tooltip; what is selected (a cell, the
+// view or a finding) with its drawer; and what the tables show of both. After a refresh each says
+// what is there now. What is selected stands in the link.
 
 import { copyText } from "./copying.js";
-import { Drawer, columnText, element, keysText, movedText } from "./details.js";
+import { Drawer, columnText, keysText, movedText } from "./details.js";
 import { showTooltip, spokenCell } from "./details.js";
+import { at, element } from "./element.js";
 import { cellHolding } from "./matrix.js";
-import { linkTables } from "./tables.js";
+import { after } from "./range.js";
+import { linkTables, overlaps } from "./tables.js";
 
-const at = (id) => document.getElementById(id);
+/** The range that holds a key and no other. */
+const oneKey = (key) => ({ start: key, end: after(key) });
 
 export class Pointing {
   /**
-   * `look`: zone, palette, theme, cluster and role of now; `does`: zoom(row), route(id), and
-   * hotKeys(place, matrix, row, column, signal).
+   * `look`: zone, palette, theme, cluster and role of now; `does`: zoom(row), route(id),
+   * hotKeys(place, matrix, row, column, signal), lines(place, row, window, role, signal),
+   * acts(finding), the buttons of a finding, and selected(text), what the link has of it.
    */
   constructor(plot, look, does) {
     this.plot = plot;
     this.look = look;
+    this.does = does;
+    /** The finding that is selected. */
+    this.finding = null;
     this.drawer = new Drawer(at("drawer"), { close: () => this.unpin(), ...does });
     /** The drawer has the hot keys of the view. */
     this.wholeView = false;
@@ -79,10 +87,58 @@ export class Pointing {
     plot.pinned = { start: row.start, end: row.end, t0: column.start, t1: column.end };
     plot.cursor = cell;
     this.wholeView = false;
+    this.finding = null;
+    plot.marked = null;
     this.link(row);
     this.drawer.show(plot.matrix, cell, this.look());
     at("tooltip").hidden = true;
     plot.drawPointer();
+    const { start, end, t0, t1 } = plot.pinned;
+    this.does.selected(JSON.stringify(["cell", t0, t1, start, end]));
+  }
+
+  /** Shows a finding, and which rows it is about. */
+  showFinding(finding, note = "") {
+    const { plot } = this;
+    plot.pinned = null;
+    this.wholeView = false;
+    this.finding = finding;
+    const range = finding.key === null ? finding : oneKey(finding.key);
+    const whole = finding.start === "" && finding.end === null && finding.key === null;
+    plot.marked = whole ? null : (row) => overlaps(range, row);
+    this.drawer.showFinding(finding, plot.matrix, this.look(), note);
+    plot.drawPointer();
+    this.does.selected(JSON.stringify(["finding", finding.id]));
+  }
+
+  /** Selects what a link says, as far as it is there. `findings` has those that are known. */
+  restore(text, findings) {
+    const { plot } = this;
+    if (text === "" || !plot.matrix) return;
+    let told;
+    try {
+      told = JSON.parse(text);
+    } catch {
+      return;
+    }
+    if (!Array.isArray(told)) return;
+    if (told[0] === "view") {
+      if (!this.wholeView) this.showHotKeys();
+    } else if (told[0] === "finding" && this.finding === null) {
+      const finding = findings.find(String(told[1]));
+      if (finding) this.showFinding(finding);
+    } else if (told[0] === "cell" && !plot.pinned) {
+      const [, t0, t1, start, end] = told;
+      if (typeof start !== "string" || !(Number(t0) < Number(t1))) return;
+      plot.pinned = { start, end: typeof end === "string" ? end : null, t0, t1 };
+      if (plot.pinnedCell()) {
+        at("drawer").hidden = false;
+        this.followPin();
+      } else {
+        plot.pinned = null;
+      }
+      plot.drawPointer();
+    }
   }
 
   /** Shows the hot keys of all that is shown. */
@@ -91,8 +147,19 @@ export class Pointing {
     if (!plot.matrix || plot.matrix.width === 0 || plot.matrix.height === 0) return;
     plot.pinned = null;
     this.wholeView = true;
+    this.finding = null;
+    plot.marked = null;
     this.drawer.showView(plot.matrix, this.look());
     plot.drawPointer();
+    this.does.selected('["view"]');
+  }
+
+  /** Findings were asked for again: the selected one is told as it is now. */
+  followFinding(findings) {
+    if (!this.finding || at("drawer").hidden) return;
+    const again = findings.find(this.finding.id);
+    if (again) this.showFinding(again);
+    else this.drawer.leaveFinding();
   }
 
   /** The pinned cell in the matrix of now, with its new counts. */
@@ -114,9 +181,12 @@ export class Pointing {
 
   unpin() {
     this.plot.pinned = null;
+    this.plot.marked = null;
     this.wholeView = false;
+    this.finding = null;
     this.drawer.hide();
     this.plot.drawPointer();
+    this.does.selected("");
     this.plot.overlay.focus();
   }
 

@@ -3,15 +3,36 @@
 import { serverNow } from "./api.js";
 import { WINDOWS } from "./state.js";
 
+/** The series of the API that make up one of the page. */
+export const partsOf = (series) => (series === "operations" ? ["writes", "reads"] : [series]);
+
+/** The length of the window that is fitted to what there is, at most the preset. */
+let fittedMs = WINDOWS.fit;
+const LENGTHS_MS = [60_000, 120_000, 300_000, 600_000, 900_000, 1_800_000, WINDOWS.fit];
+
+/** Fits the window to the oldest column of any node; whether it is another one now. */
+export function fit(nodes, nowMs) {
+  const known = nodes.map((node) => Number(node.ok ? node.oldest_ms : 0)).filter((ms) => ms > 0);
+  if (known.length === 0) return false;
+  const span = nowMs - Math.min(...known);
+  const length = LENGTHS_MS.find((each) => each >= span) ?? WINDOWS.fit;
+  const changed = length !== fittedMs;
+  fittedMs = length;
+  return changed;
+}
+
+/** The length of the window that ends now. */
+export const spanOf = (state) => (state.last === "fit" ? fittedMs : WINDOWS[state.last]);
+
 /** The parameters of the matrix for a state. */
-export function queryOf(state) {
-  const parameters = { series: state.series, max_rows: state.rows, max_columns: state.columns };
+export function queryOf(state, series = partsOf(state.series)[0]) {
+  const parameters = { series, max_rows: state.rows, max_columns: state.columns };
   if (state.from !== null) {
     Object.assign(parameters, { from_ms: state.from, to_ms: state.to });
   } else {
     // Without an end the node includes the column in progress and uses its own clock for the start
     // too.
-    parameters.from_ms = Math.round(serverNow() - WINDOWS[state.last]);
+    parameters.from_ms = Math.round(serverNow() - spanOf(state));
   }
   if (state.start !== "") parameters.start = state.start;
   if (state.end !== null) parameters.end = state.end;

@@ -1,18 +1,33 @@
 // The cells of a matrix as images. A screen pixel that covers several cells shows the hottest of
 // them: nearest-neighbour scaling would drop hot rows, and averaging would dim them.
 
-import { css, ramp, scaler } from "./colour.js";
-import { APPORTIONED, CONFLICT, PARTIAL } from "./matrix.js";
+import { STEPS, css, greys, ramp } from "./colour.js";
+import { APPORTIONED, BLOCK, CONFLICT, PARTIAL } from "./matrix.js";
 
 export const HATCHES = { partial: PARTIAL, apportioned: APPORTIONED, conflict: CONFLICT };
 
+/** The maximum number of lines of an image whose rows are not equally high. */
+const MOST_LINES = 2_048;
+
 export class Raster {
-  constructor(matrix, style) {
+  /** `edges`: where rows begin, in rows; `pixels`: how many device pixels all of them have. */
+  constructor(matrix, style, scale, edges = null, pixels = 0) {
     this.marks = matrix.marks;
-    this.colours = ramp(style.palette, style.theme);
+    const colours = ramp(style.palette, style.theme);
+    const blocks = greys(style.theme);
+    // A code is a step of the ramp and whether it is a measured cell, which hides a block.
+    this.colours = Uint32Array.from({ length: 2 * STEPS }, (_, code) =>
+      (code % 2 === 1 ? colours : blocks)[code >> 1],
+    );
     const { width, height, flags } = matrix;
-    this.steps = new Pyramid(steps(matrix, style), width, height, (a, b) => (a > b ? a : b));
-    this.flags = new Pyramid(flags, width, height, (a, b) => a | b);
+    this.codes = codesOf(matrix, scale);
+    const hottest = (a, b) => (a > b ? a : b);
+    const both = (a, b) => a | b;
+    /** How many lines the image has; as many as rows where these are equally high. */
+    this.lines = edges ? Math.max(height, Math.min(MOST_LINES, pixels)) : height;
+    const spread = (data, join) => (edges ? placed(data, width, edges, this.lines, join) : data);
+    this.steps = new Pyramid(spread(this.codes, hottest), width, this.lines, hottest);
+    this.flags = new Pyramid(spread(flags, both), width, this.lines, both);
     this.images = new Map();
     this.masks = new Map();
   }
@@ -30,8 +45,7 @@ export class Raster {
 
   /** The colour of one cell. */
   colour(at) {
-    const step = this.steps.level(1, 1).data[at];
-    return step > 0 ? css(this.colours[step]) : "transparent";
+    return this.codes[at] > 0 ? css(this.colours[this.codes[at]]) : "transparent";
   }
 
   /** The cells with a mark, as an opaque mask; `null` if there are none. */
@@ -65,7 +79,7 @@ class Pyramid {
   narrower({ data, width, height }) {
     const { join } = this;
     const wide = Math.ceil(width / 2);
-    const result = new Uint8Array(wide * height);
+    const result = new data.constructor(wide * height);
     for (let y = 0; y < height; y += 1) {
       for (let x = 0; x < wide; x += 1) {
         const at = y * width + 2 * x;
@@ -78,7 +92,7 @@ class Pyramid {
   lower({ data, width, height }) {
     const { join } = this;
     const high = Math.ceil(height / 2);
-    const result = new Uint8Array(width * high);
+    const result = new data.constructor(width * high);
     for (let y = 0; y < high; y += 1) {
       const [from, into] = [2 * y * width, y * width];
       const next = 2 * y + 1 < height ? from + width : from;
@@ -93,13 +107,33 @@ function cached(map, key, make) {
   return map.get(key);
 }
 
-/** One byte per cell: 0 for no operations, else a step of the ramp, which is never 0. */
-function steps(matrix, style) {
-  const step = scaler(matrix.max, style);
-  const result = new Uint8Array(matrix.painted.length);
+/** A code per cell: 0 for no operations, else a step of the ramp, which is never 0. */
+function codesOf({ painted, values, flags, width }, { part, seconds }) {
+  const result = new Uint16Array(painted.length);
   for (let at = 0; at < result.length; at += 1) {
-    const value = matrix.painted[at];
-    if (value > 0) result[at] = Math.max(1, step(value));
+    const value = painted[at];
+    if (value <= 0) continue;
+    const step = Math.floor(part(value / seconds[at % width]) * (STEPS - 1) + 0.5);
+    const measured = (flags[at] & BLOCK) === 0 || 2 * values[at] >= value;
+    result[at] = 2 * Math.max(1, step) + (measured ? 1 : 0);
+  }
+  return result;
+}
+
+/** The rows at their heights: each line has what any row in it has. */
+function placed(data, width, edges, lines, join) {
+  const height = edges.length - 1;
+  const result = new data.constructor(width * lines);
+  const [each, near] = [height / lines, 1e-6];
+  for (let row = 0; row < height; row += 1) {
+    const first = Math.min(lines - 1, Math.floor(edges[row] / each + near));
+    const end = Math.max(first + 1, Math.ceil(edges[row + 1] / each - near));
+    for (let line = first; line < Math.min(lines, end); line += 1) {
+      const [from, into] = [row * width, line * width];
+      for (let x = 0; x < width; x += 1) {
+        result[into + x] = join(result[into + x], data[from + x]);
+      }
+    }
   }
   return result;
 }

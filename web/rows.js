@@ -12,7 +12,7 @@ const PLAN_EVERY_MS = 5_000;
 const HEX = "hex:";
 
 /** A key in the form of a comma-separated list. */
-function listed(key) {
+export function listed(key) {
   if (!key.includes(",")) return key;
   const bytes = new TextEncoder().encode(key);
   return HEX + Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
@@ -31,8 +31,13 @@ export class KeptRows {
   /** Keeps the rows of an answer, unless it was requested with these rows. */
   answered(name, matrix) {
     if (this.name === name || matrix.height === 0) return;
+    this.keep(name, matrix.rows.map((row) => row.start));
+  }
+
+  /** Keeps rows that begin with these keys. */
+  keep(name, starts) {
     this.name = name;
-    this.keys = matrix.rows.map((row) => listed(row.start)).join(",");
+    this.keys = starts.map(listed).join(",");
     this.planned = performance.now();
   }
 

@@ -1,7 +1,11 @@
-// The parts around the cells: the key axis, the time axis and the sums along both.
+// The parts around the cells: the time axis, the sums along both axes with their rates, and who
+// counted each row. `labels.js` draws the key axis.
 
-import { folderBands, keyMarks, timeMarks } from "./axes.js";
+import { timeMarks } from "./axes.js";
+import { day, rate, zoneName } from "./format.js";
+import { drawKeyAxis } from "./labels.js";
 import { poolFactor } from "./raster.js";
+import { secondsOf } from "./scale.js";
 
 export class Sides {
   constructor() {
@@ -17,80 +21,47 @@ export class Sides {
   draw(context, plot) {
     this.letter ||= context.measureText("0").width;
     this.drawTimeAxis(context, plot);
-    this.drawKeyAxis(context, plot);
+    drawKeyAxis(context, plot, this.letter);
     this.drawTimeSums(context, plot);
     this.drawKeySums(context, plot);
+    this.drawNodes(context, plot);
   }
 
   drawTimeAxis(context, plot) {
     const { left, top, width, height } = plot.area;
     const base = top + height;
+    const { t0, t1 } = plot.view;
+    const { zone } = plot.style;
     context.fillStyle = plot.colours.dim;
     context.textBaseline = "top";
     context.textAlign = "center";
-    for (const mark of timeMarks(plot.view.t0, plot.view.t1, width, plot.style.zone)) {
+    const gap = 78 * (plot.letters / 11);
+    for (const mark of timeMarks(t0, t1, width, zone, gap)) {
       const x = plot.xOf(mark.ms);
       context.fillRect(Math.round(x), base, 1, 4);
       if (x > left + 18 && x < left + width - 18) context.fillText(mark.text, x, base + 7);
     }
-  }
-
-  drawKeyAxis(context, plot) {
-    const { left, top, height } = plot.area;
-    const { rows } = plot.matrix;
-    const { firstRow, lastRow } = plot.visible();
-    context.save();
-    context.beginPath();
-    context.rect(0, top - 8, left, height + 16);
-    context.clip();
-    const bands = folderBands(rows, firstRow, lastRow);
-    bands.forEach((band, at) => this.drawBand(context, plot, band, at));
-    const edge = bands.length > 0 ? 20 : 6;
-    const chars = Math.floor((left - edge - 8) / this.letter);
-    context.textAlign = "left";
-    context.textBaseline = "middle";
-    const yOf = (row) => Math.max(plot.yOf(row), top);
-    for (const mark of keyMarks(rows, firstRow, lastRow, yOf, plot.letters + 4, chars)) {
-      context.fillStyle = plot.colours.line;
-      context.fillRect(left - 5, Math.round(mark.y), 5, 1);
-      context.fillStyle = plot.colours.dim;
-      context.fillText(mark.dim, edge, mark.y + 1);
-      context.fillStyle = plot.colours.text;
-      context.fillText(mark.plain, edge + context.measureText(mark.dim).width, mark.y + 1);
-    }
-    context.restore();
-  }
-
-  drawBand(context, plot, band, at) {
-    const { top, height } = plot.area;
-    const from = Math.max(top, plot.yOf(band.start));
-    const to = Math.min(top + height, plot.yOf(band.end));
-    if (to <= from) return;
-    context.fillStyle = at % 2 === 0 ? plot.colours.line : plot.colours.grid;
-    context.fillRect(2, from, 14, to - from - 1);
-    const room = Math.floor((to - from - 6) / this.letter);
-    if (room < 3 || band.name === "") return;
-    context.save();
-    context.translate(9, (from + to) / 2);
-    context.rotate(-Math.PI / 2);
-    context.textAlign = "center";
-    context.textBaseline = "middle";
-    context.fillStyle = plot.colours.text;
-    context.fillText(
-      band.name.length > room ? `${band.name.slice(0, room - 1)}…` : band.name,
-      0,
-      0,
-    );
-    context.restore();
+    // The day and the zone, below the key axis, where there is room.
+    context.textAlign = "right";
+    const place = zone === "utc" ? "UTC" : zoneName(zone).split("/").at(-1);
+    const full = `${day(t0, zone)} ${place}`;
+    const room = left - 24;
+    const text = context.measureText(full).width <= room ? full : full.slice(4);
+    if (context.measureText(text).width <= room) context.fillText(text, left - 22, base + 7);
+    else context.fillText(full.slice(9, 14), left - 22, base + 7);
   }
 
   drawTimeSums(context, plot) {
     const { matrix, area, view } = plot;
-    const room = area.top - 14;
+    const room = area.top - area.events - 6;
+    const now = plot.drawnMs;
+    const rates = Float64Array.from(matrix.columns, (column, x) =>
+      matrix.columnSums[x] / secondsOf(column, now));
+    const most = rates.reduce((max, each) => Math.max(max, each), 0);
     if (matrix.uniform) {
       const step = matrix.columns[0].end - matrix.columns[0].start || 1;
       const factor = poolFactor((step / (view.t1 - view.t0)) * area.width * plot.ratio);
-      const image = this.bar(plot, "time", matrix.columnSums, factor, room, true);
+      const image = this.bar(plot, "time", rates, factor, room, true);
       const from = (view.t0 - matrix.columns[0].start) / step / factor;
       context.imageSmoothingEnabled = false;
       context.drawImage(
@@ -104,38 +75,100 @@ export class Sides {
         area.width,
         room,
       );
-      return;
+    } else {
+      const shown = plot.visible();
+      context.fillStyle = plot.colours.accent;
+      context.globalAlpha = 0.75;
+      for (let x = shown.firstColumn; x < shown.lastColumn; x += 1) {
+        const start = Math.max(area.left, plot.xOf(matrix.columns[x].start));
+        const end = Math.min(area.left + area.width, plot.xOf(matrix.columns[x].end));
+        const high = (rates[x] / (most || 1)) * room;
+        context.fillRect(start, area.top - 3 - high, Math.max(0.5, end - start), high);
+      }
+      context.globalAlpha = 1;
     }
-    const tallest = matrix.columnSums.reduce((most, sum) => Math.max(most, sum), 0) || 1;
-    const shown = plot.visible();
-    context.fillStyle = plot.colours.accent;
-    context.globalAlpha = 0.75;
-    for (let x = shown.firstColumn; x < shown.lastColumn; x += 1) {
-      const start = Math.max(area.left, plot.xOf(matrix.columns[x].start));
-      const end = Math.min(area.left + area.width, plot.xOf(matrix.columns[x].end));
-      const high = (matrix.columnSums[x] / tallest) * room;
-      context.fillRect(start, area.top - 3 - high, Math.max(0.5, end - start), high);
-    }
-    context.globalAlpha = 1;
+    context.fillStyle = plot.colours.dim;
+    context.textAlign = "right";
+    context.textBaseline = "top";
+    context.fillText(rate(most, matrix.series), area.left - 5, area.top - 3 - room);
+    context.fillRect(area.left - 3, area.top - 3 - room, 3, 1);
   }
 
   drawKeySums(context, plot) {
     const { matrix, area, view } = plot;
     if (area.sums <= 10) return;
-    const factor = poolFactor((area.height / (view.r1 - view.r0)) * plot.ratio);
-    const image = this.bar(plot, "keys", matrix.rowSums, factor, area.sums, false);
+    const { lines } = plot.raster;
+    const factor = poolFactor(
+      ((area.height * matrix.height) / (view.r1 - view.r0) / lines) * plot.ratio,
+    );
+    const image = this.bar(plot, "keys", this.lineSums(plot, lines), factor, area.sums, false);
+    const scale = lines / matrix.height / factor;
+    const x = area.left + area.width + 3 + (area.strips > 0 ? area.strips + 6 : 0);
     context.imageSmoothingEnabled = false;
     context.drawImage(
       image,
       0,
-      view.r0 / factor,
+      view.r0 * scale,
       image.width,
-      (view.r1 - view.r0) / factor,
-      area.left + area.width + 3,
+      (view.r1 - view.r0) * scale,
+      x,
       area.top,
       area.sums,
       area.height,
     );
+    const seconds = (matrix.columns.at(-1).end - matrix.columns[0].start) / 1_000;
+    const most = matrix.loads.reduce((max, sum) => Math.max(max, sum), 0) / seconds;
+    context.fillStyle = plot.colours.dim;
+    context.textAlign = "right";
+    context.textBaseline = "bottom";
+    context.fillText(rate(most, matrix.series).replace(" ops", ""), x + area.sums, area.top - 3);
+  }
+
+  /** The largest sum of the rows at each line of the image. */
+  lineSums(plot, lines) {
+    const { matrix, edges } = plot;
+    const sums = new Float64Array(lines);
+    const each = matrix.height / lines;
+    for (let row = 0; row < matrix.height; row += 1) {
+      const first = Math.min(lines - 1, Math.floor(edges[row] / each + 1e-6));
+      const end = Math.max(first + 1, Math.ceil(edges[row + 1] / each - 1e-6));
+      for (let line = first; line < Math.min(lines, end); line += 1)
+        sums[line] = Math.max(sums[line], matrix.loads[row]);
+    }
+    return sums;
+  }
+
+  /** A strip a node: how much of each row it counted, the brighter the more. */
+  drawNodes(context, plot) {
+    const { area, shares, matrix } = plot;
+    if (area.strips === 0 || !shares || shares.height !== matrix.height) return;
+    const x0 = area.left + area.width + 4;
+    const count = Math.min(12, shares.nodes.length);
+    const wide = area.strips / count;
+    const { firstRow, lastRow } = plot.visible();
+    context.save();
+    context.beginPath();
+    context.rect(x0, 0, area.strips, area.top + area.height);
+    context.clip();
+    for (let node = 0; node < count; node += 1) {
+      const x = x0 + node * wide;
+      for (let row = firstRow; row < lastRow; row += 1) {
+        const part = shares.parts[node][row];
+        if (!(part > 0)) continue;
+        const y = Math.max(area.top, plot.yOf(row));
+        context.fillStyle = plot.colours.accent;
+        context.globalAlpha = 0.12 + 0.78 * Math.min(1, part);
+        context.fillRect(x, y, wide - 2, Math.max(0.5, plot.yOf(row + 1) - y));
+      }
+      context.globalAlpha = 1;
+      context.fillStyle = plot.colours.dim;
+      context.textAlign = "center";
+      context.textBaseline = "bottom";
+      const name = String(shares.nodes[node]);
+      context.fillText(name.length > 2 ? `…${name.at(-1)}` : `n${name}`, x + wide / 2 - 1,
+        area.top - 3);
+    }
+    context.restore();
   }
 
   /** Bars of sums as an image, one pixel wide each: the largest of `factor` sums. */

@@ -2,6 +2,8 @@
 // stored in the browser.
 
 export const WINDOWS = {
+  "fit": 3_600_000,
+  "5m": 300_000,
   "15m": 900_000,
   "1h": 3_600_000,
   "6h": 21_600_000,
@@ -9,19 +11,31 @@ export const WINDOWS = {
   "7d": 604_800_000,
 };
 
+export const TABS = "heat top compare four nodes routes cluster journal".split(" ");
+
 const one = (...allowed) => (text) => (allowed.includes(text) ? text : undefined);
 const whole = (text) => (/^\d{1,15}$/.test(text) ? Number(text) : undefined);
 const any = (text) => (text.length <= 12_300 ? text : undefined);
+const count = (text) => (/^\d{1,15}(\.\d{1,3})?$/.test(text) ? Number(text) : undefined);
+const windowName = (text) =>
+  /^(day|before|\d{1,15}-\d{1,15})$/.test(text) ? text : undefined;
 const between = (low, high) => (text) => {
   const value = Number(text);
   return text !== "" && value >= low && value <= high ? value : undefined;
 };
 
-// name: [default, parser, whether the browser stores it]
+/**
+ * name: [default, parser, whether the browser stores it]
+ * @type {Record<string, [any, (text: string) => any, boolean]>}
+ */
 const FIELDS = {
-  tab: ["heat", one("heat", "routes", "cluster"), false],
-  series: ["writes", one("writes", "reads", "write-bytes", "read-bytes"), false],
-  last: ["1h", one(...Object.keys(WINDOWS)), true],
+  tab: ["heat", one(...TABS), false],
+  series: [
+    "operations",
+    one("operations", "writes", "reads", "write-bytes", "read-bytes"),
+    false,
+  ],
+  last: ["fit", one(...Object.keys(WINDOWS)), true],
   from: [null, whole, false],
   to: [null, whole, false],
   start: ["", any, false],
@@ -35,15 +49,22 @@ const FIELDS = {
   role: ["", one("", "leader-write", "leader-read", "follower-read"), false],
   axis: ["now", one("now", "then"), false],
   beside: ["", one("", "routes", "cluster"), true],
-  refresh: ["5s", one("off", "live", "5s", "30s"), true],
-  scale: ["log", one("log", "linear"), true],
+  /** What is selected: a finding, a cell or a rectangle, as `selection.js` writes it. */
+  sel: ["", any, false],
+  /** What the window is compared with: the same one a day before, the one before, or a window. */
+  versus: ["day", windowName, false],
+  refresh: ["live", one("off", "live", "5s", "30s"), true],
+  height: ["load", one("load", "equal"), true],
+  scale: ["clip", one("clip", "linear", "log", "exponent"), true],
+  low: [null, count, false],
+  high: [null, count, false],
   brightness: [0, between(-4, 4), true],
   palette: ["ember", one("ember", "sea", "gray"), true],
   zone: ["local", one("local", "utc"), true],
   theme: ["", one("", "dark", "light"), true],
 };
 
-const MEMORY = "keyviz.view";
+const MEMORY = "keyviz.view.2";
 
 function remembered() {
   try {
@@ -67,6 +88,7 @@ export function readState(hash) {
     state.from = null;
     state.to = null;
   }
+  if (state.low !== null && state.high !== null && state.low >= state.high) state.low = null;
   return state;
 }
 

@@ -1,6 +1,6 @@
 // The routes and the cluster as tables.
 
-import { element, keyElement } from "./details.js";
+import { element, keyElement } from "./element.js";
 import { exact, short, span, stamp } from "./format.js";
 import { compareBytes, keyBytes, showEnd, showStart } from "./keys.js";
 
@@ -174,7 +174,8 @@ function focusIn(body) {
   const line = document.activeElement?.closest?.("tr");
   if (!line || !body.contains(line)) return null;
   const { route } = line.dataset;
-  const button = [...line.querySelectorAll("button")].indexOf(document.activeElement);
+  const buttons = [...line.querySelectorAll("button")];
+  const button = buttons.findIndex((each) => each === document.activeElement);
   return () => {
     const again = body.querySelector(`tr[data-route="${route}"]`);
     (button < 0 ? again : again?.querySelectorAll("button")[button])?.focus({

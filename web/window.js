@@ -7,8 +7,12 @@ import { routeOf } from "./tables.js";
 
 const NEAR = 0.02;
 
-/** The state for a committed view, or `null` if it equals the current state. */
+/**
+ * The state for a committed view, or `null` if it equals the current state. `view.by` is the
+ * share by which it moved along the keys; `null`: it was zoomed.
+ */
 export function committed(state, matrix, view, routes, nowMs) {
+  /** @type {Partial<typeof state>} */
   const change = {};
   const first = matrix.columns[0];
   const last = matrix.columns.at(-1);
@@ -38,11 +42,12 @@ function keys(matrix, view, routes) {
   const bottom = Math.max(top, inside(Math.ceil(r1 - NEAR) - 1));
   let { start } = rows[top];
   let { end } = rows[bottom];
-  if (Math.abs(r1 - r0 - height) < NEAR * height) {
+  if (view.by !== null) {
     // Moved, not zoomed. The key space ends at the first and last key.
-    if (r0 < 0 ? rows[0].start === "" : rows[height - 1].end === null) return {};
-    if (r0 < 0) start = further(rows, r0 / height).start;
-    else end = further(rows, r0 / height).end;
+    const up = view.by < 0;
+    if (up ? rows[0].start === "" : rows[height - 1].end === null) return {};
+    if (up) start = further(rows, view.by).start;
+    else end = further(rows, view.by).end;
     return { start, end };
   }
   if (r0 < -NEAR) start = widerStart(rows[0].start, -r0 / height, rows, routes);

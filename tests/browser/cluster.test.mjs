@@ -39,7 +39,7 @@ describe("the page of a real cluster", { skip, concurrency: false }, () => {
 
   const rest = (ms) => new Promise((done) => setTimeout(done, ms));
   const textOf = (selector) => page.run(`document.querySelector(${JSON.stringify(selector)}).innerText`);
-  const loaded = () => page.until("document.getElementById('link-pill').textContent === 'connected' && document.getElementById('plot').getAttribute('aria-busy') === 'false'", 20_000);
+  const loaded = () => page.until("document.getElementById('link-pill').textContent === 'connected' && document.getElementById('plot').getAttribute('aria-busy') === 'false' && document.getElementById('findings').dataset.state === 'known'", 20_000);
   const drawn = () => page.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))");
 
   async function open(hash, id = 1, size) {
@@ -59,10 +59,10 @@ describe("the page of a real cluster", { skip, concurrency: false }, () => {
 
   /** Where the cells lie in the page. */
   const area = () => page.run(`(() => {
-    const box = document.getElementById("base").getBoundingClientRect();
-    const narrow = box.width < 560;
-    const left = narrow ? 84 : Math.min(210, Math.max(130, box.width * 0.14));
-    return { x: box.x + left, y: box.y + 40, width: box.width - left - (narrow ? 6 : 56), height: box.height - 64 };
+    const base = document.getElementById("base");
+    const box = base.getBoundingClientRect();
+    const { left, top, width, height } = JSON.parse(base.dataset.area);
+    return { x: box.x + left, y: box.y + top, width, height };
   })()`);
 
   /** Brightness read back from the canvas: one number a row of cells, the brightest of its columns. */
@@ -99,7 +99,7 @@ describe("the page of a real cluster", { skip, concurrency: false }, () => {
     ended = Math.ceil(Date.now() / 2_000) * 2_000;
     // Till the column in which the load ended is over.
     await rest(ended - Date.now() + 200);
-    window_ = `from=${began}&to=${ended}&refresh=off&theme=dark`;
+    window_ = `from=${began}&to=${ended}&refresh=off&theme=dark&series=writes&height=equal`;
   });
   after(async () => {
     await page?.close();
@@ -201,13 +201,13 @@ describe("the page of a real cluster", { skip, concurrency: false }, () => {
   });
 
   test("a deep link restores the view on another node", async () => {
-    const link = `#${window_}&series=reads&start=order%2F5&end=user%2F&rows=64&columns=240&scale=linear&palette=sea&zone=utc`;
+    const link = `#${window_.replace("series=writes", "series=reads")}&start=order%2F5&end=user%2F&rows=64&columns=240&scale=linear&palette=sea&zone=utc`;
     await open(link);
     const first = [await textOf("#totals"), await page.run("document.getElementById('base').toDataURL()")];
     const hash = await page.run("location.hash");
     await open(hash, 3);
     assert.deepEqual([await textOf("#totals"), await page.run("document.getElementById('base').toDataURL()")], first);
-    assert.equal(await page.run("document.querySelector('[name=series]:checked').value"), "reads");
+    assert.equal(await page.run("document.querySelector('[name=series]').value"), "reads");
   });
 
   test("the keyboard alone reaches the hottest cell, pins it, zooms in and comes back", async () => {
@@ -238,7 +238,7 @@ describe("the page of a real cluster", { skip, concurrency: false }, () => {
     const now = Date.now() + 1_000;
     // A window that still fills would have other columns for the page than for the question below.
     await rest(4_000);
-    await open(`#from=${began}&to=${now}&refresh=off&theme=dark`);
+    await open(`#from=${began}&to=${now}&refresh=off&theme=dark&series=writes&height=equal`);
     const { rows, columns, events } = await cluster.ask(1, "matrix", asPage({ to_ms: now }));
     const split = events.find((event) => event.key === "order/75");
     assert.deepEqual([split.kind, split.retired], ["split", [hot.route_id]]);
@@ -272,7 +272,7 @@ describe("the page of a real cluster", { skip, concurrency: false }, () => {
   });
 
   test("live: a new column slides in without another question, and the split button splits", async () => {
-    await open("#last=15m&refresh=live&theme=dark");
+    await open("#last=15m&refresh=live&theme=dark&series=writes&height=equal");
     await page.run("window.asked = 0; performance.clearResourceTimings()");
     const columns = async () => Number(/× ([\d,]+) columns/.exec(await textOf("#totals"))[1].replace(",", ""));
     const before = await columns();
@@ -324,7 +324,7 @@ describe("the page of a real cluster", { skip, concurrency: false }, () => {
       cluster.run("routes", "split", String(holder.route_id), `hex:${bytes.toString("hex")}`);
     }
     cluster.replay(HOSTILE.filter((key) => key.length < 100).map((key) => [0, "write", key]), "max");
-    await open(`#last=15m&refresh=off&theme=dark`);
+    await open(`#last=15m&refresh=off&theme=dark&series=writes&height=equal`);
     const { x, y, width, height } = await area();
     for (let row = 0; row < 40; row += 1) await page.click(x + width * 0.4, y + height * ((row + 0.5) / 40));
     for (const tab of ["routes", "cluster", "heat"]) {

@@ -24,6 +24,22 @@ export const HOSTILE = [
   "hex:fffe00ff",
 ];
 
+export const FORECAST = {
+  nodes: [{ id: 1, before: 700, after: 380 }, { id: 2, before: 200, after: 520 }, { id: 3, before: 100, after: 100 }],
+  groups: [{ id: 1, before: 700, after: 380 }, { id: 2, before: 200, after: 520 }], unplaced: 0,
+  hottest_before: 700, hottest_after: 520, imbalance_before: 2.1, imbalance_after: 1.56, routes_saved: 0,
+};
+
+/** A finding as the API writes it. */
+export const finding = (more = {}) => ({
+  id: "06b7fbcc8e169b85", kind: "hot-range", start: "order/000076", end: "order/000081", groups: [1], nodes: [2], share: 0.45, rate: 450,
+  since_ms: 1_700_001_200_000, since_earliest_ms: 1_700_001_140_000, since_latest_ms: 1_700_001_260_000, resolved_ms: null, confidence: 0.9,
+  summary: "order/000076 to order/000081: 45% of all operations (450/s).", advice: "Split at order/000078 and move keys from there to group 2.",
+  facts: [{ name: "share of the operations", value: 0.45, level: 0.08 }], sparkline: [1, 2, 450, 460],
+  remedies: [{ act: "split-and-move", words: "Split at order/000078 and move keys from there to group 2", at: "order/000078", start: "order/000078", end: null, group: 2, forecast: FORECAST }],
+  ...more,
+});
+
 export function makeKeys(count, hostile = false) {
   const plain = Array.from({ length: count - 1 }, (_, at) => {
     const table = ["account", "order", "session", "user"][Math.floor((at * 4) / count)];
@@ -53,7 +69,7 @@ function load(route, routes, column, series) {
 
 export class Mock {
   constructor() {
-    this.mood = { keys: makeKeys(256), mode: "ok", missing: false, split: null, token: "", skew: 0, unattributed: 0, apportioned: false, conflict: false, readOnly: "", leaving: false, moves: [0, 0], removed: "", prefix: "", largeIds: false, fewRoutes: false, gain: 1, plansAlways: false };
+    this.mood = { keys: makeKeys(256), mode: "ok", missing: false, split: null, token: "", skew: 0, unattributed: 0, apportioned: false, conflict: false, readOnly: "", leaving: false, moves: [0, 0], removed: "", prefix: "", largeIds: false, fewRoutes: false, gain: 1, plansAlways: false, findings: [], pilot: null, journal: [], refuseAct: "", oldest: null, noLeader: false };
     this.asked = [];
     this.changed = [];
     this.server = createServer((request, response) => this.answer(request, response));
@@ -119,11 +135,16 @@ export class Mock {
     }
     if (name === "stream") return this.stream(parameters, response);
     if (name.startsWith("routes/") && request.method === "POST") return this.change(name, request, send);
-    if (name === "matrix" && mood.slow && parameters.max_columns === "1") {
+    if (name === "matrix" && mood.slow && parameters.max_columns === "1" && parameters.by_node === undefined && parameters.max_rows !== "1") {
       mood.slow.push(() => send(200, this.matrix(parameters)));
       return undefined;
     }
     if (name === "matrix") return send(200, this.matrix(parameters));
+    if (name === "findings") return mood.findings === null ? send(404, { code: "NOT_FOUND", message: "there is no API call findings" }) : send(200, this.findings(parameters));
+    if (name === "autopilot" && request.method === "POST") return this.setPilot(request, send);
+    if (name === "autopilot") return mood.pilot ? send(200, mood.pilot) : send(404, { code: "NOT_FOUND", message: "there is no API call autopilot" });
+    if (name === "autopilot/log") return send(200, { entries: mood.journal, more: false, revision: 1 });
+    if (name.startsWith("acts")) return this.act(name, request, send);
     if (name === "hotkeys") return send(200, this.hotKeys(parameters));
     if (name === "routes") return send(200, { catalog_version: this.version(), routes: this.routes() });
     if (name === "cluster") return send(200, this.cluster());
@@ -169,6 +190,32 @@ export class Mock {
     };
   }
 
+  findings({ from_ms, to_ms }) {
+    return {
+      findings: this.mood.findings.slice(0, 32), resolved: this.mood.resolved ?? [], omitted: Math.max(0, this.mood.findings.length - 32),
+      from_ms: Number(from_ms ?? 0), to_ms: Number(to_ms ?? Date.now()), columns: 60, partial_columns: 0, rate: 1_000, catalog_version: this.version(),
+      responded: 3, expected: 3, silent: [], acts: ["split", "merge", "transfer-leader", "move"],
+    };
+  }
+
+  async setPilot(request, send) {
+    const asked = JSON.parse(await bodyOf(request));
+    this.mood.pilot = { ...this.mood.pilot, mode: asked.mode, revision: this.mood.pilot.revision + 1 };
+    send(200, this.mood.pilot);
+  }
+
+  async act(name, request, send) {
+    const act = JSON.parse(await bodyOf(request));
+    this.changed.push([name, act]);
+    const { refuseAct } = this.mood;
+    if (name === "acts/preview")
+      return send(200, { act, words: "Split and move", why: "as the last columns say", forecast: FORECAST, refused: refuseAct, catalog_version: 1 });
+    const entry = { id: 7, by: "operator", act, words: "Split and move", why: "", finding: act.finding, state: "under-way", failure: "", started_ms: Date.now(), ended_ms: 0, forecast: FORECAST, outcome: null, undoes: 0, undone_by: 0, catalog_version: 1 };
+    this.mood.journal.unshift(entry);
+    setTimeout(() => Object.assign(entry, { state: "done", outcome: { ...FORECAST, worse: false, missing: false } }), 300);
+    return send(200, entry);
+  }
+
   version() {
     return this.mood.split ? 2 : 1;
   }
@@ -201,7 +248,7 @@ export class Mock {
       voter: true, uptime_ms: 3_600_000, latency_ms: 2, leaving: this.mood.leaving && id === 3, read_only: id === 2 ? this.mood.readOnly : "",
     });
     const replica = (id, leader) => ({ node_id: this.nodeId(id), voter: true, role: id === leader ? "leader" : "follower", last_log_index: 90, applied_index: 90, lag: 0 });
-    const group = (group_id) => ({ group_id, leader: this.nodeId(group_id === 0 ? 1 : group_id), term: 2, routes: 85, replicas: [1, 2, 3].map((id) => replica(id, group_id || 1)) });
+    const group = (group_id) => ({ group_id, leader: this.mood.noLeader && group_id === 2 ? null : this.nodeId(group_id === 0 ? 1 : group_id), term: 2, routes: 85, replicas: [1, 2, 3].map((id) => replica(id, group_id || 1)) });
     return { cluster_id: "ab".repeat(16), catalog_version: this.version(), members: [1, 2, 3].map(member), groups: [0, 1, 2, 3].map(group),
       moves: [], moves_left: this.mood.moves[0], moves_waiting: this.mood.moves[1], removed: this.mood.removed };
   }
@@ -258,7 +305,7 @@ export class Mock {
     const total = rows.reduce((sum, row) => sum + row.values.reduce((a, b) => a + b, 0), 0);
     const nodes = [1, 2, 3].map((id) => {
       const ok = !(mood.missing && id === 3);
-      return { id, address: `127.0.0.1:740${id}`, ok, error: ok ? "" : "connection refused <b>", clock_skew_ms: id === 2 ? mood.skew : 0, columns: columns.length, incarnation: 1, oldest_ms: first, latency_ms: 3 };
+      return { id, address: `127.0.0.1:740${id}`, ok, error: ok ? "" : "connection refused <b>", clock_skew_ms: id === 2 ? mood.skew : 0, columns: columns.length, incarnation: 1, oldest_ms: mood.oldest ?? first, latency_ms: 3 };
     });
     return {
       series, catalog_version: this.version(), columns, rows, total, unattributed: mood.unattributed, nodes,

@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { timeMarks } from "../../web/axes.js";
 import { sharesText } from "../../web/details.js";
 import { further } from "../../web/further.js";
-import { after } from "../../web/hot.js";
+import { after } from "../../web/range.js";
 import { compareBytes, endOf, keyBytes, keyText } from "../../web/keys.js";
 
 process.env.TZ = "Europe/Berlin";

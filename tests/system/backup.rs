@@ -332,6 +332,7 @@ fn a_catalog_version_from_before_a_restore_is_refused() {
         let of = |cluster_id: &str| WatchRoutesRequest {
             after_version: version,
             cluster_id: cluster_id.to_owned(),
+            ..Default::default()
         };
         let mut first = async |request| {
             let mut events = client.watch_routes(request).await.expect("it serves").into_inner();
@@ -356,7 +357,8 @@ fn a_catalog_version_from_before_a_restore_is_refused() {
         };
         let refused = client.split_route(split(&id)).await.expect_err("another cluster's");
         assert_eq!(refused.code(), Code::FailedPrecondition, "{}", refused.message());
-        let history = RouteHistoryRequest { after_version: 1, limit: 0, cluster_id: id.clone() };
+        let history =
+            RouteHistoryRequest { after_version: 1, cluster_id: id.clone(), ..Default::default() };
         let refused = client.route_history(history).await.expect_err("another cluster's");
         assert_eq!(refused.code(), Code::FailedPrecondition, "{}", refused.message());
         let done = client.split_route(split(&ours)).await.expect("it is this cluster's");

@@ -105,7 +105,7 @@ fn calls_may_be_compressed_and_one_that_is_no_message_is_the_callers_fault() {
             let mut routes = proto::routes_client::RoutesClient::new(channel.clone())
                 .send_compressed(encoding)
                 .accept_compressed(encoding);
-            routes.list_routes(proto::ListRoutesRequest {}).await.expect("routes too");
+            routes.list_routes(proto::ListRoutesRequest::default()).await.expect("routes too");
             let mut cluster = proto::cluster_client::ClusterClient::new(channel.clone())
                 .send_compressed(encoding)
                 .accept_compressed(encoding);

@@ -8,6 +8,7 @@
 //! ```
 
 mod acts;
+mod alerts;
 mod anywhere;
 mod autopilot;
 mod backup;
@@ -24,10 +25,12 @@ mod findings;
 mod full_disk;
 mod hot_keys;
 mod hot_ledger;
+mod large;
 mod leaders;
 #[cfg(target_os = "linux")]
 mod limits;
 mod load;
+mod loads;
 mod lost_disk;
 mod measured;
 mod members;
@@ -38,6 +41,7 @@ mod moved;
 mod moves;
 mod moves_killed;
 mod moves_mixed;
+mod python;
 mod readiness;
 mod replaced;
 mod request_ids;

@@ -19,7 +19,9 @@ use super::flags::values::{self, Address};
 use super::load::{
     DEFAULT_VALUE_BYTES, LoadOptions, Pattern, PatternOptions, Workload, split_keys,
 };
-use super::serve::{self, Bootstrap, DEFAULT_REPLICATION, MAX_REPLICATION, ServeOptions, Start};
+use super::serve::{
+    self, Bootstrap, DEFAULT_REPLICATION, LogFormat, MAX_REPLICATION, ServeOptions, Start,
+};
 use keyviz_node::AutopilotConfig;
 use keyviz_raft::GroupOptions;
 use keyviz_security::SecurityConfig;
@@ -201,6 +203,8 @@ impl DemoOptions {
             replace_after: Duration::ZERO,
             autopilot: self.autopilot.clone(),
             log: LOG.into(),
+            log_format: LogFormat::Text,
+            alerts: Default::default(),
         };
         (1..=self.nodes).map(node).collect()
     }

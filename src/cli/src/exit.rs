@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use tonic::Code;
 
 use super::load::LoadError;
-use super::{CallError, CliError, ReplaceError, VerifyFindings};
+use super::{ApplyError, CallError, CliError, ReplaceError, VerifyFindings};
 
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,12 +54,12 @@ impl CliError {
             CliError::NoSuchKey(_)
             | CliError::NoSuchRoute { .. }
             | CliError::NoSuchGroup(_)
-            | CliError::NoSuchFinding(_) => Exit::NotFound,
+            | CliError::Apply(ApplyError::NoSuchFinding(_)) => Exit::NotFound,
             CliError::NoLeader(_) => Exit::Unreachable,
             CliError::Replace(ReplaceError::NotAMember(_)) => Exit::NotFound,
             CliError::NotSwapped { .. }
             | CliError::MoveAbandoned { .. }
-            | CliError::NoSuchRemedy { .. }
+            | CliError::Apply(ApplyError::NoSuchRemedy { .. })
             | CliError::Replace(_)
             | CliError::NotConfirmed(_) => Exit::Refused,
             CliError::Verify(VerifyFindings::Incomplete { .. }) => Exit::Partial,

@@ -4,6 +4,7 @@
 //! closes the pipe, the command ends without a message.
 
 mod about;
+mod alerts;
 mod autopilot;
 mod client;
 mod cluster;
@@ -24,6 +25,7 @@ mod routes;
 mod running;
 mod serve;
 mod terminal;
+mod top;
 mod why;
 
 use std::io;
@@ -41,6 +43,7 @@ pub use heatmap::{Drawing, render};
 pub use keyviz_client::{Access, Error as CallError, GroupAt, Leaders};
 pub use serve::{ServeOptions, Start};
 pub use terminal::output::ColorDepth;
+pub use why::ApplyError;
 
 use terminal::output::{ColorWhen, Environment};
 
@@ -101,6 +104,10 @@ enum Command {
     Autopilot(autopilot::AutopilotArgs),
     /// Show the keys with the most reads or writes, of any past time and key range
     Hot(heat::hot::HotArgs),
+    /// Show the hottest ranges or routes, refreshed in place
+    Top(top::TopArgs),
+    /// Check rules of alerts
+    Alerts(alerts::AlertsArgs),
     /// Show and change members, groups and leaders
     Cluster(cluster::ClusterArgs),
     /// Write the whole cluster into a file: data, routes and heatmap history
@@ -147,20 +154,9 @@ pub enum CliError {
         /// Why.
         reason: String,
     },
-    /// A finding that is not there, or no longer.
-    #[error("there is no finding {0}; `keyviz why` lists them")]
-    NoSuchFinding(String),
-    /// A finding that nothing helps, or a remedy that it does not have.
-    #[error("the finding {finding} has no such remedy: {advice}")]
-    NoSuchRemedy {
-        /// The finding.
-        finding: String,
-        /// What helps, in words.
-        advice: String,
-    },
-    /// An act was not done.
-    #[error("the act was not done: {0}")]
-    ActFailed(String),
+    /// A remedy was not carried out.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
     /// A compare-and-swap found another value.
     #[error("not swapped: {key} {found}")]
     NotSwapped {
@@ -175,6 +171,9 @@ pub enum CliError {
     /// A batch file is malformed or cannot be read.
     #[error(transparent)]
     Batch(#[from] data::batch::BatchError),
+    /// Rules of alerts cannot be used.
+    #[error(transparent)]
+    Rules(#[from] alerts::BadRules),
     /// Manual pages or completions could not be written.
     #[error("cannot write the manual pages to {}: {source}", .folder.display())]
     Man {
@@ -343,7 +342,7 @@ fn exit_of(ran: Result<(), CliError>) -> ExitCode {
 }
 
 /// Flags that accept any text; a value that begins with a hyphen is taken for the next flag.
-const FREE_TEXT: [&str; 21] = [
+const FREE_TEXT: [&str; 26] = [
     "accept_loss",
     "expect",
     "expect_file",
@@ -364,6 +363,11 @@ const FREE_TEXT: [&str; 21] = [
     "tls_key",
     "token_file",
     "admin_token_file",
+    "operator_token_file",
+    "viewer_token_file",
+    "store_token_file",
+    "alert_rules",
+    "alert_webhook",
     "cluster_secret_file",
 ];
 
@@ -435,6 +439,8 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Autopilot(args) => one_thread()?.block_on(autopilot::run(args)),
         Command::Why(args) => one_thread()?.block_on(why::run(args)),
         Command::Hot(args) => one_thread()?.block_on(heat::hot::run(args)),
+        Command::Top(args) => one_thread()?.block_on(top::run(args)),
+        Command::Alerts(args) => alerts::run(args),
         Command::Cluster(args) => one_thread()?.block_on(cluster::run(args)),
         Command::Backup(args) => {
             limits::keep_files_private();

@@ -137,6 +137,9 @@ struct WatchArgs {
     /// watch); another cluster, or the same after a restore, shows the whole table first
     #[arg(long, value_name = "ID", requires = "after")]
     cluster: Option<String>,
+    /// Also show the leaders of groups, with their addresses; with --after it needs --cluster
+    #[arg(long)]
+    leaders: bool,
     /// How to print; json prints one object per line
     #[arg(long, value_enum, default_value = "table")]
     format: OneFormat,
@@ -177,7 +180,7 @@ async fn list(args: ListArgs) -> Result<(), CliError> {
 /// All routes.
 async fn fetch(client: &Client) -> Result<proto::ListRoutesResponse, CliError> {
     let list = client.call(Effect::Read, |channel| async move {
-        stub(channel).list_routes(proto::ListRoutesRequest {}).await
+        stub(channel).list_routes(proto::ListRoutesRequest::default()).await
     });
     Ok(list.await?.into_inner())
 }
@@ -285,6 +288,7 @@ fn print_change(change: &proto::RouteChangeResponse, format: OneFormat) -> Resul
 async fn watch(args: WatchArgs) -> Result<(), CliError> {
     let mut watch =
         args.nodes.client()?.watch_routes_of(args.after, args.cluster.unwrap_or_default());
+    watch = if args.leaders { watch.with_leaders() } else { watch };
     let mut streams = 1;
     loop {
         let from = watch.version();
@@ -325,10 +329,25 @@ fn event_lines(out: &mut impl Write, message: &proto::WatchRoutesResponse) -> st
                 writeln!(out, "{}", delta_words(delta))?;
             }
         }
+        Some(Event::Leaders(leaders)) => {
+            for leader in &leaders.leaders {
+                writeln!(out, "{}", leader_words(leader))?;
+            }
+        }
         // Progress messages are for programs.
         Some(Event::Progress(_)) | None => {}
     }
     Ok(())
+}
+
+fn leader_words(leader: &proto::GroupLeader) -> String {
+    match leader.node_id {
+        Some(node) => {
+            let address = text::inert(&leader.address);
+            format!("group {}: led by node {node} at {address}", leader.group_id)
+        }
+        None => format!("group {}: no leader is known", leader.group_id),
+    }
 }
 
 fn delta_words(delta: &proto::RouteDelta) -> String {

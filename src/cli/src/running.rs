@@ -12,7 +12,8 @@ use keyviz_node::{
 };
 
 use super::flags::keyviz_flags::HotKeys;
-use super::serve::{ServeOptions, Start};
+use super::serve::{LogFormat, ServeOptions, Start};
+use super::terminal::json_log::JsonLines;
 use super::terminal::talk;
 
 /// A node that runs in this process.
@@ -29,7 +30,8 @@ impl RunningNode {
         stopped: impl Future<Output = ()> + Send,
         wrap: Option<LoopWrap>,
     ) -> anyhow::Result<Option<Self>> {
-        let config = config(options)?;
+        let alerts = options.alerts.parsed()?;
+        let config = NodeConfig { alerts, ..config(options)? };
         let started = match wrap {
             Some(wrap) => Node::start_wrapped(config, stopped, wrap).await?,
             None => Node::start_unless(config, stopped).await?,
@@ -108,6 +110,7 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
         request_timeout: DEFAULT_REQUEST_TIMEOUT,
         security: options.security,
         lost_log_lines: talk::lost_lines,
+        alerts: Default::default(),
     })
 }
 
@@ -115,7 +118,7 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
 ///
 /// # Errors
 /// If the filter is malformed (the flags have checked theirs), or no thread can be had.
-pub fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
+pub fn log_to_stderr(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
     talk::start().context("the system gives no thread to write the log")?;
     let logging = tracing_subscriber::fmt()
@@ -125,7 +128,10 @@ pub fn log_to_stderr(filter: &str) -> anyhow::Result<()> {
         .log_internal_errors(false)
         .with_writer(talk::LogLines);
     // An embedding process may have set up logging already; it is kept.
-    let _ = logging.try_init();
+    let _ = match format {
+        LogFormat::Text => logging.try_init(),
+        LogFormat::Json => logging.with_ansi(false).event_format(JsonLines).try_init(),
+    };
     Ok(())
 }
 

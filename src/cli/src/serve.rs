@@ -6,16 +6,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::UsageError;
+use super::flags::alert_flags::{AlertArgs, AlertFlags};
 use super::flags::autopilot_flags::{AutopilotArgs, Piloting};
 use super::flags::keyviz_flags::{self, KeyvizArgs, KeyvizOptions, SizeError};
+use super::flags::security_flags::SecurityArgs;
 use super::flags::storage_flags::{DEFAULT_CACHE_BYTES, StorageArgs, StorageFlags};
 use super::flags::values::{self, Address};
 use keyviz_node::AutopilotConfig;
 use keyviz_raft::GroupOptions;
-use keyviz_security::{SecurityConfig, TlsFiles};
+use keyviz_security::SecurityConfig;
 
 mod run;
 mod splits;
@@ -35,6 +37,16 @@ pub const MAX_SPLITS: usize = 99_999;
 /// Default log filter. openraft warns about each attempt of each group to reach a peer, which the
 /// node itself logs once.
 pub const DEFAULT_LOG: &str = "info,openraft=error";
+
+/// How log lines are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON object per line
+    Json,
+}
 
 /// How a node starts.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -100,6 +112,10 @@ pub struct ServeOptions {
     pub storage: StorageFlags,
     /// Filter of the log on stderr.
     pub log: String,
+    /// How its lines are written.
+    pub log_format: LogFormat,
+    /// Alerts.
+    pub alerts: AlertFlags,
 }
 
 /// `serve`.
@@ -175,56 +191,8 @@ pub struct ServeArgs {
         value_parser = values::key,
     )]
     split_at: Vec<Bytes>,
-    /// Use TLS with the certificate in this PEM file, on both ports and to other nodes; needs
-    /// --tls-key and --tls-ca. Changes of this file and of those below take effect while the node
-    /// runs
-    #[arg(
-        long,
-        env = "KEYVIZ_TLS_CERT",
-        value_name = "FILE",
-        requires_all = ["tls_key", "tls_ca"],
-        help_heading = "Security"
-    )]
-    tls_cert: Option<PathBuf>,
-    /// Private key of --tls-cert, PEM
-    #[arg(
-        long,
-        env = "KEYVIZ_TLS_KEY",
-        value_name = "FILE",
-        requires = "tls_cert",
-        help_heading = "Security"
-    )]
-    tls_key: Option<PathBuf>,
-    /// CA that signs all nodes, and clients that present a certificate, PEM
-    #[arg(
-        long,
-        env = "KEYVIZ_TLS_CA",
-        value_name = "FILE",
-        requires = "tls_cert",
-        help_heading = "Security"
-    )]
-    tls_ca: Option<PathBuf>,
-    /// Require the token in this file to change routes or members, for heatmaps and for /api/; each
-    /// line is an accepted token
-    #[arg(long, env = "KEYVIZ_ADMIN_TOKEN_FILE", value_name = "FILE", help_heading = "Security")]
-    admin_token_file: Option<PathBuf>,
-    /// Accept calls from nodes that present the secret in this file, and present its first line to
-    /// them; each line is an accepted secret
-    #[arg(
-        long,
-        env = "KEYVIZ_CLUSTER_SECRET_FILE",
-        value_name = "FILE",
-        help_heading = "Security"
-    )]
-    cluster_secret_file: Option<PathBuf>,
-    /// Allow listening beyond loopback without TLS or admin token
-    #[arg(
-        long,
-        env = "KEYVIZ_INSECURE",
-        value_parser = values::yes_or_no,
-        help_heading = "Security"
-    )]
-    insecure: bool,
+    #[command(flatten)]
+    security: SecurityArgs,
     /// Most bytes of rows per second that this node sends to replicas that are new or far behind,
     /// over all groups, and copies for moves of routes; bytes, KiB, MiB or GiB; at least 64KiB.
     /// Replicas that catch up from the log (15,000 entries or 64 MiB a group) are not limited
@@ -289,6 +257,17 @@ pub struct ServeArgs {
         help_heading = "Visualizer"
     )]
     keyviz_step: Duration,
+    /// How log lines are written
+    #[arg(
+        long,
+        env = "KEYVIZ_LOG_FORMAT",
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "text"
+    )]
+    log_format: LogFormat,
+    #[command(flatten)]
+    alerts: AlertArgs,
     #[command(flatten)]
     keyviz: KeyvizArgs,
     /// What the autopilot does while this node leads the catalog group, unless it was switched at
@@ -355,7 +334,8 @@ impl ServeArgs {
         let advertise = self.advertise.clone().unwrap_or_else(|| self.listen.into());
         self.check_exposure(&advertise)?;
         let start = self.start(&advertise)?;
-        let security = self.security();
+        let security = self.security.config();
+        let alerts = self.alerts.flags()?;
         Ok(ServeOptions {
             id: self.id,
             listen: self.listen,
@@ -364,7 +344,7 @@ impl ServeArgs {
             http_hosts: self.http_host,
             data: self.data,
             start,
-            insecure: self.insecure,
+            insecure: self.security.insecure,
             security,
             keyviz: self.keyviz.options(self.keyviz_step),
             move_bytes_per_s: self.move_rate,
@@ -374,22 +354,9 @@ impl ServeArgs {
             autopilot: self.autopilot_limits.config(self.autopilot)?,
             storage: self.storage.flags(DEFAULT_CACHE_BYTES),
             log: self.log,
+            log_format: self.log_format,
+            alerts,
         })
-    }
-
-    fn security(&self) -> SecurityConfig {
-        let tls = match (&self.tls_cert, &self.tls_key, &self.tls_ca) {
-            (Some(cert), Some(key), Some(ca)) => {
-                Some(TlsFiles { cert: cert.clone(), key: key.clone(), ca: ca.clone() })
-            }
-            // The parser has seen to it that none is given alone.
-            _ => None,
-        };
-        SecurityConfig {
-            tls,
-            admin_token: self.admin_token_file.clone(),
-            cluster_secret: self.cluster_secret_file.clone(),
-        }
     }
 
     /// No port is reachable by others without protection, unless explicitly requested.
@@ -400,7 +367,7 @@ impl ServeArgs {
             let Some(address) = address.filter(|address| !address.ip().is_loopback()) else {
                 continue;
             };
-            let SecurityConfig { tls, admin_token, .. } = self.security();
+            let SecurityConfig { tls, admin_token, .. } = self.security.config();
             let missing = match (&tls, &admin_token) {
                 (Some(_), Some(_)) => continue,
                 (None, None) => {
@@ -409,7 +376,7 @@ impl ServeArgs {
                 (None, Some(_)) => "nothing is encrypted (--tls-cert)",
                 (Some(_), None) => "anybody may change routes and members (--admin-token-file)",
             };
-            if !self.insecure {
+            if !self.security.insecure {
                 let reason = format!(
                     "not a loopback address, and {missing}; --insecure says that this is meant"
                 );

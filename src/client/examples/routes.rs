@@ -11,6 +11,7 @@ pub async fn run(
     let mut watch = client.watch_routes();
     for _ in 0..updates {
         match watch.next().await? {
+            RouteUpdate::Leaders => {}
             RouteUpdate::Table => println!("{} routes", watch.table().len()),
             RouteUpdate::Changes(changes) => {
                 for change in changes {

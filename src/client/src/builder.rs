@@ -174,8 +174,8 @@ impl ClientBuilder {
         let open = |ca: &Path| ClientTls::open(ca, own);
         let tls = self.tls_ca.as_deref().map(open).transpose()?;
         let token = self.token.as_ref().map(|token| match token {
-            Token::File(path) => SecretFile::open("admin token", path),
-            Token::Text(text) => SecretFile::fixed("admin token", text, "of this client"),
+            Token::File(path) => SecretFile::open("token", path),
+            Token::Text(text) => SecretFile::fixed("token", text, "of this client"),
         });
         Ok(Access { tls, credentials: Credentials { secret: None, token: token.transpose()? } })
     }

@@ -326,10 +326,20 @@ struct FakeRoutes {
 
 type Watched =
     Pin<Box<dyn Stream<Item = Result<proto::WatchRoutesResponse, Status>> + Send + 'static>>;
+type Listed =
+    Pin<Box<dyn Stream<Item = Result<proto::ListRoutesResponse, Status>> + Send + 'static>>;
 
 #[tonic::async_trait]
 impl Routes for FakeRoutes {
     type WatchRoutesStream = Watched;
+    type StreamRoutesStream = Listed;
+
+    async fn stream_routes(
+        &self,
+        _: Request<proto::ListRoutesRequest>,
+    ) -> Result<Response<Listed>, Status> {
+        Err(Status::unimplemented("as of an earlier version"))
+    }
 
     async fn list_routes(
         &self,

@@ -23,6 +23,8 @@
 //! | read heatmaps | [`Client::matrix`], [`Client::node_matrix`], [`Client::columns`] |
 //! | ask why it is hot | [`Client::findings`] |
 //! | name the hottest keys | [`Client::hot_keys`], [`Client::node_hot_keys`] |
+//! | rank ranges or routes | [`Client::top_ranges`] |
+//! | sum load by route, group, leader, node or prefix | [`Client::loads`] |
 //! | list or follow routes | [`Client::routes`], [`Client::watch_routes`] |
 //! | change routes | [`Client::split_route`], [`Client::merge_routes`] |
 //! | anything else | [`Client::call`] with a stub of [`proto`] |
@@ -64,6 +66,7 @@ mod fake;
 mod findings;
 mod hot_keys;
 mod kv;
+mod loads;
 mod matrix;
 mod nodes;
 mod routes;
@@ -79,6 +82,9 @@ pub use failure::{Meaning, NOT_APPLIED, code_name, reason};
 pub use findings::{Finding, Findings, FindingsQuery, Remedy};
 pub use hot_keys::{HotKey, HotKeys, HotKeysQuery};
 pub use kv::{Batch, DeleteRangeError, Swap};
+pub use loads::{
+    Load, LoadGrouping, Loads, LoadsQuery, LoadsSummary, Rank, TopQuery, TopRange, TopRanges,
+};
 pub use matrix::{
     Axis, Block, Columns, ColumnsQuery, ColumnsUpdate, Matrix, MatrixQuery, Role, Series, row_of,
 };
@@ -89,7 +95,9 @@ pub use nodes::connection::{
 };
 pub use nodes::leaders::{GroupAt, Leaders};
 pub use nodes::pool::{NodeIndex, Pool};
-pub use routes::{ChangeOptions, ClusterStatus, ListRoutesResponse, Route, RouteChangeResponse};
+pub use routes::{
+    Capabilities, ChangeOptions, ClusterStatus, ListRoutesResponse, Route, RouteChangeResponse,
+};
 pub use scan::Scan;
 pub use watch::{RouteTable, RouteUpdate, RouteWatch};
 

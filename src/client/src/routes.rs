@@ -12,11 +12,27 @@ use keyviz_proto::routes_client::RoutesClient;
 use keyviz_security::AuthChannel;
 
 pub use keyviz_proto::{
-    ClusterStatus, ListRoutesResponse, MoveRouteResponse, Route, RouteChangeResponse, RouteMove,
+    Capabilities, ClusterStatus, ListRoutesResponse, MoveRouteResponse, Route, RouteChangeResponse,
+    RouteMove,
 };
 
 pub(crate) fn stub(channel: AuthChannel) -> RoutesClient<AuthChannel> {
     RoutesClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES)
+}
+
+/// One answer of all its parts.
+async fn joined(
+    mut parts: tonic::Streaming<ListRoutesResponse>,
+) -> Result<ListRoutesResponse, tonic::Status> {
+    let mut list = ListRoutesResponse::default();
+    while let Some(part) = parts.message().await? {
+        let mut routes = std::mem::take(&mut list.routes);
+        routes.extend(part.routes);
+        let mut moves = std::mem::take(&mut list.moves);
+        moves.extend(part.moves);
+        list = ListRoutesResponse { routes, moves, ..part };
+    }
+    Ok(list)
 }
 
 /// How a change of routes is made.
@@ -43,10 +59,19 @@ impl Client {
     /// Where no node answers.
     pub fn routes(&self) -> BoxFuture<'_, Result<ListRoutesResponse, Error>> {
         async move {
-            let list = self.call(Effect::Read, |channel| async move {
-                stub(channel).list_routes(proto::ListRoutesRequest {}).await
-            });
-            Ok(list.await?.into_inner())
+            self.call(Effect::Read, |channel| async move {
+                let mut stub = stub(channel);
+                match stub.stream_routes(proto::ListRoutesRequest::default()).await {
+                    Ok(parts) => joined(parts.into_inner()).await,
+                    // A node of an earlier version.
+                    Err(status) if status.code() == tonic::Code::Unimplemented => {
+                        let list = stub.list_routes(proto::ListRoutesRequest::default());
+                        Ok(list.await?.into_inner())
+                    }
+                    Err(status) => Err(status),
+                }
+            })
+            .await
         }
         .boxed()
     }
@@ -157,6 +182,22 @@ impl Client {
             stub(channel).route_history(request.clone()).await
         });
         Ok(history.await?.into_inner().moves)
+    }
+
+    /// What the node asked and all members can do, asked live of every member. Versions that do not
+    /// know this call answer `UNIMPLEMENTED`.
+    ///
+    /// # Errors
+    /// Where no node answers.
+    pub fn capabilities(&self) -> BoxFuture<'_, Result<Capabilities, Error>> {
+        async move {
+            let asked = self.call(Effect::Read, |channel| async move {
+                let mut stub = ClusterClient::new(channel);
+                stub.get_capabilities(proto::GetCapabilitiesRequest {}).await
+            });
+            Ok(asked.await?.into_inner())
+        }
+        .boxed()
     }
 
     /// Members, groups, leaders and lag, asked live of every member.

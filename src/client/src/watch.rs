@@ -13,8 +13,9 @@ use super::failure::Meaning;
 use super::nodes::address::Address;
 use super::routes::{Route, stub};
 use keyviz_proto as proto;
-use keyviz_proto::RouteDelta;
 use keyviz_proto::watch_routes_response::Event;
+use keyviz_proto::{GroupLeader, RouteDelta};
+use keyviz_types::KeyRange;
 
 /// The pause before a broken stream is opened again.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -89,6 +90,8 @@ pub enum RouteUpdate {
     Table,
     /// Changes, oldest first.
     Changes(Vec<RouteDelta>),
+    /// Leaders of groups, if the watch follows them.
+    Leaders,
 }
 
 /// A watch of the route catalog, made by [`Client::watch_routes`]. It does not end by itself: when
@@ -121,6 +124,12 @@ pub struct RouteWatch {
     /// Nodes in a row that were behind this watch.
     behind: u32,
     streams: u64,
+    /// Leaders are asked for too.
+    leaders: bool,
+    /// The keys whose routes are asked for.
+    range: KeyRange,
+    /// The leaders of groups, with their addresses.
+    led_by: BTreeMap<u64, GroupLeader>,
 }
 
 impl Client {
@@ -155,7 +164,30 @@ impl RouteWatch {
             partial,
             behind: 0,
             streams: 0,
+            leaders: false,
+            range: KeyRange::all(),
+            led_by: BTreeMap::new(),
         }
+    }
+
+    /// Also follows the leaders of groups; see [`RouteWatch::leader_of`].
+    pub fn with_leaders(mut self) -> Self {
+        self.leaders = true;
+        self
+    }
+
+    /// Only routes that share keys with this range, and the changes that create one there. Such a
+    /// watch keeps no table: read it with [`RouteWatch::next_message`].
+    pub fn with_range(mut self, range: impl Into<KeyRange>) -> Self {
+        self.range = range.into();
+        self
+    }
+
+    /// The leader of the group that holds a key, as the node watched knows it; `None` while it is
+    /// unknown, as during an election. Needs [`RouteWatch::with_leaders`].
+    pub fn leader_of(&self, key: &[u8]) -> Option<&GroupLeader> {
+        let group = self.table.route_of(key)?.group_id;
+        self.led_by.get(&group).filter(|leader| leader.node_id.is_some())
     }
 
     /// The table as of the last update.
@@ -228,6 +260,14 @@ impl RouteWatch {
                 }
                 Ok(Some(RouteUpdate::Changes(deltas.deltas)))
             }
+            Some(Event::Leaders(leaders)) => {
+                if leaders.all {
+                    self.led_by.clear();
+                }
+                let leaders = leaders.leaders.into_iter();
+                self.led_by.extend(leaders.map(|leader| (leader.group_id, leader)));
+                Ok(Some(RouteUpdate::Leaders))
+            }
             Some(Event::Progress(_)) | None => Ok(None),
         }
     }
@@ -297,7 +337,9 @@ impl RouteWatch {
 
     async fn open(&self) -> Result<(Address, Streaming<proto::WatchRoutesResponse>), Error> {
         let (after_version, cluster_id) = (self.after, self.cluster_id.clone());
-        let request = &proto::WatchRoutesRequest { after_version, cluster_id };
+        let KeyRange { start, end } = self.range.clone();
+        let leaders = self.leaders;
+        let request = &proto::WatchRoutesRequest { after_version, cluster_id, leaders, start, end };
         let opened = self.client.call_where(Effect::Read, |channel| async move {
             stub(channel).watch_routes(request.clone()).await
         });
@@ -312,6 +354,7 @@ fn version_after(message: &proto::WatchRoutesResponse) -> Option<u64> {
         Event::Snapshot(snapshot) => (!snapshot.more).then_some(snapshot.catalog_version),
         Event::Deltas(deltas) => deltas.deltas.last().map(|delta| delta.catalog_version),
         Event::Progress(progress) => Some(progress.catalog_version),
+        Event::Leaders(_) => None,
     }
 }
 

@@ -20,12 +20,14 @@ mod findings;
 mod handoffs;
 mod hot_keys;
 mod last_columns;
+mod loads;
 mod local;
 mod member;
 mod parts;
 mod peers;
 mod request;
 mod shared;
+mod top;
 mod work;
 
 pub use cluster::{DEFAULT_DEADLINE, Fanout, FanoutCounters};
@@ -36,10 +38,18 @@ pub use findings::{
 pub use handoffs::{HandoffError, HandoffRecord, HandoffStore, Incoming};
 pub use hot_keys::{HotKeysAnswer, HotKeysError, HotKeysRequest};
 pub use last_columns::{LastColumns, ServedCounts};
+pub use loads::{
+    Grouping, LeaderOf, LoadCounts, LoadEntry, LoadOf, Loads, LoadsError, LoadsPart, LoadsRequest,
+    LoadsSummary, MAX_LOAD_IDS, MAX_PREFIX_DEPTH, MAX_PREFIXES,
+};
 pub use local::{Clock, FlushStats, HotKeysMode, LocalMatrix, StoredRecords};
 pub use parts::FanoutParts;
 pub use peers::{NodeHotKeys, PeerMatrix, PeerTotals, RoundError};
 pub use request::{Axis, MatrixAnswer, MatrixError, MatrixRequest};
+pub use top::{
+    DEFAULT_TOP, DEFAULT_TOP_WINDOW_MS, MAX_TOP, Rank, Rates, Top, TopAnswer, TopError, TopRange,
+    TopRequest, cost,
+};
 pub use work::{
     Asker, Busy, ComputeSlot, MAX_QUERIES, MAX_WAITING_COMPUTATIONS, MAX_WAITING_QUERIES, Work,
     WorkError,

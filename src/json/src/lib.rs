@@ -12,6 +12,7 @@ mod findings;
 mod hot_keys;
 mod ids;
 mod list;
+mod loads;
 mod matrix;
 mod names;
 mod packed;
@@ -23,9 +24,11 @@ pub use cluster::ClusterJson;
 pub use findings::FindingsJson;
 pub use hot_keys::HotKeysJson;
 pub use ids::{NodeIdJson, NodeIdsJson};
+pub use loads::{LoadsJson, TopRangesJson};
 pub use matrix::MatrixJson;
 pub use names::{
-    axis_from_name, axis_name, role_from_name, role_name, series_from_name, series_name,
+    axis_from_name, axis_name, grouping_from_name, rank_from_name, rank_name, role_from_name,
+    role_name, series_from_name, series_name,
 };
 pub use packed::PackedJson;
 pub use routes::{

@@ -60,3 +60,38 @@ pub fn axis_from_name(name: &str) -> Option<proto::Axis> {
         _ => return None,
     })
 }
+
+/// The name of what ranges are ranked by.
+pub fn rank_name(rank: proto::Rank) -> &'static str {
+    match rank {
+        proto::Rank::Unspecified | proto::Rank::Cost => "cost",
+        proto::Rank::Reads => "reads",
+        proto::Rank::Writes => "writes",
+        proto::Rank::ReadBytes => "read-bytes",
+        proto::Rank::WriteBytes => "write-bytes",
+    }
+}
+
+/// What ranges are ranked by, with this name; `None` if there is none.
+pub fn rank_from_name(name: &str) -> Option<proto::Rank> {
+    Some(match name {
+        "cost" => proto::Rank::Cost,
+        "reads" => proto::Rank::Reads,
+        "writes" => proto::Rank::Writes,
+        "read-bytes" => proto::Rank::ReadBytes,
+        "write-bytes" => proto::Rank::WriteBytes,
+        _ => return None,
+    })
+}
+
+/// What loads are summed by, with this name; `None` if there is none.
+pub fn grouping_from_name(name: &str) -> Option<proto::LoadGrouping> {
+    Some(match name {
+        "route" => proto::LoadGrouping::Route,
+        "group" => proto::LoadGrouping::Group,
+        "leader" => proto::LoadGrouping::Leader,
+        "node" => proto::LoadGrouping::Node,
+        "prefix" => proto::LoadGrouping::Prefix,
+        _ => return None,
+    })
+}

@@ -21,6 +21,9 @@ pub struct RoutesJson<'a> {
     catalog_version: u64,
     routes: List<'a, proto::Route>,
     moves: List<'a, proto::RouteMove>,
+    /// Of the next page, in hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_page_token: Option<Key<'a>>,
 }
 
 impl<'a> From<&'a proto::ListRoutesResponse> for RoutesJson<'a> {
@@ -30,6 +33,8 @@ impl<'a> From<&'a proto::ListRoutesResponse> for RoutesJson<'a> {
             catalog_version: list.catalog_version,
             routes: List(&list.routes),
             moves: List(&list.moves),
+            next_page_token: (!list.next_page_token.is_empty())
+                .then_some(Key(&list.next_page_token)),
         }
     }
 }
@@ -89,6 +94,41 @@ pub enum WatchJson<'a> {
         /// The version.
         catalog_version: u64,
     },
+    /// Leaders of groups.
+    Leaders {
+        /// In the first object: the cluster that all versions are of.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cluster_id: Option<&'a str>,
+        /// They replace all that were sent before.
+        all: bool,
+        /// The leaders.
+        leaders: GroupLeaders<'a>,
+    },
+}
+
+/// Leaders of groups.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub struct GroupLeaders<'a>(List<'a, proto::GroupLeader>);
+
+#[derive(Serialize)]
+pub(super) struct GroupLeaderJson<'a> {
+    group_id: u64,
+    leader: Option<NodeIdJson>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    address: &'a str,
+}
+
+impl HasJson for proto::GroupLeader {
+    type Json<'a> = GroupLeaderJson<'a>;
+
+    fn json(&self) -> GroupLeaderJson<'_> {
+        GroupLeaderJson {
+            group_id: self.group_id,
+            leader: self.node_id.map(NodeIdJson),
+            address: &self.address,
+        }
+    }
 }
 
 /// A list of routes.
@@ -120,6 +160,11 @@ impl<'a> WatchJson<'a> {
             Event::Progress(progress) => {
                 WatchJson::Progress { cluster_id, catalog_version: progress.catalog_version }
             }
+            Event::Leaders(leaders) => WatchJson::Leaders {
+                cluster_id,
+                all: leaders.all,
+                leaders: GroupLeaders(List(&leaders.leaders)),
+            },
         })
     }
 }
@@ -154,6 +199,7 @@ pub struct RouteHistoryJson<'a> {
     changes: List<'a, proto::RouteDelta>,
     retired: List<'a, proto::RetiredRoute>,
     truncated: bool,
+    next_before_version: u64,
     moves: List<'a, proto::RouteMove>,
 }
 
@@ -164,6 +210,7 @@ impl<'a> From<&'a proto::RouteHistoryResponse> for RouteHistoryJson<'a> {
             changes: List(&history.changes),
             retired: List(&history.retired),
             truncated: history.truncated,
+            next_before_version: history.next_before_version,
             moves: List(&history.moves),
         }
     }

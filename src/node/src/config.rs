@@ -8,6 +8,7 @@ use keyviz_core::{HistoryConfig, NodeId, SamplerConfig};
 use keyviz_raft::StorageOptions;
 use keyviz_security::SecurityConfig;
 use keyviz_server::AutopilotConfig;
+use keyviz_server::alerts::AlertOptions;
 
 use super::startup::bootstrap::BootstrapSpec;
 
@@ -58,6 +59,8 @@ pub struct NodeConfig {
     pub security: SecurityConfig,
     /// Lines of the log that could not be written so far, for the metrics.
     pub lost_log_lines: fn() -> u64,
+    /// What is alerted on, while this node leads the catalog group.
+    pub alerts: AlertOptions,
 }
 
 /// How a node comes to its cluster.

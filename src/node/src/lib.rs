@@ -12,6 +12,8 @@ mod simulation;
 mod start;
 mod startup;
 
+pub use keyviz_server::alerts;
+
 pub use config::{DEFAULT_CACHE_BYTES, DEFAULT_REQUEST_TIMEOUT, KeyvizConfig, NodeConfig, Origin};
 pub use error::NodeError;
 pub use folder::archive::ArchiveError;

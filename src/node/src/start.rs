@@ -162,10 +162,7 @@ impl Node {
             PeersOptions { tls: security.client_tls(), credentials: security.as_node() },
             roster.clone(),
         );
-        if security.tls.is_some()
-            || security.admin_token.is_some()
-            || security.cluster_secret.is_some()
-        {
+        if !security.is_open() {
             let watch = security.clone().watch(stop.clone());
             supervisor.run_once(ControlLoop::Credentials, &stop, watch);
         }
@@ -343,6 +340,7 @@ impl Node {
             loops: supervisor.health(),
             stop: stop.clone(),
             lost_log_lines: config.lost_log_lines,
+            alerts: config.alerts.clone(),
         }));
         supervisor.run(ControlLoop::Autopilot, &stop, {
             let services = Arc::clone(&services);
@@ -351,6 +349,10 @@ impl Node {
         supervisor.run(ControlLoop::LeaderLog, &stop, {
             let services = Arc::clone(&services);
             move || Arc::clone(&services).watch_leaders()
+        });
+        supervisor.run(ControlLoop::Alerts, &stop, {
+            let services = Arc::clone(&services);
+            move || Arc::clone(&services).judge_alerts()
         });
         let failure = supervisor.failure();
         let grpc = secured(grpc, &security, security::Protocol::Grpc, address)?;

@@ -18,6 +18,9 @@ use super::error::CallError;
 /// Time limit of one step of a group towards its members.
 pub const STEP_WITHIN: Duration = Duration::from_secs(4);
 
+/// Time limit for telling a member of alerts.
+const NOTE_WITHIN: Duration = Duration::from_secs(1);
+
 /// Time limit for sending and storing a whole history.
 const HANDOFF_WITHIN: Duration = Duration::from_secs(300);
 
@@ -28,6 +31,19 @@ impl PeerClient {
     fn members(&self, to: NodeId) -> Result<ClusterPeerClient<AuthChannel>, Status> {
         let channel = self.channel(to).map_err(|error| Status::unavailable(error.to_string()))?;
         Ok(ClusterPeerClient::new(channel))
+    }
+
+    /// Tells a member what was judged and told of alerts. One of an earlier version does not know
+    /// the call.
+    pub async fn note_alerts(
+        &self,
+        to: NodeId,
+        note: proto::NoteAlertsRequest,
+    ) -> Result<(), Status> {
+        let mut request = Request::new(note);
+        request.set_timeout(NOTE_WITHIN);
+        self.members(to)?.note_alerts(request).await?;
+        Ok(())
     }
 
     /// Asks the leader of the catalog group to remove a node; returns whether it is removed.

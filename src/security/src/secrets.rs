@@ -98,6 +98,14 @@ impl Secrets {
         self.all.iter().fold(none, |found, secret| found | secret.ct_eq(offered)).into()
     }
 
+    /// The place of `offered` among them, from 0, in constant time for those that are of them.
+    pub fn position(&self, offered: &[u8]) -> Option<usize> {
+        let found = |at: usize, secret: &[u8]| (at, bool::from(secret.ct_eq(offered)));
+        let all: Vec<(usize, bool)> =
+            self.all.iter().enumerate().map(|(at, secret)| found(at, secret)).collect();
+        all.into_iter().find_map(|(at, equal)| equal.then_some(at))
+    }
+
     /// The first, as `Bearer ...`.
     pub fn bearer(&self) -> HeaderValue {
         self.bearer.clone()
@@ -198,6 +206,11 @@ impl SecretFile {
     /// Whether `offered` is accepted now.
     pub fn accepts(&self, offered: &[u8]) -> bool {
         self.inner.current.load().accepts(offered)
+    }
+
+    /// The place of `offered` among the secrets of the file, from 0; `None`: it is none of them.
+    pub fn position(&self, offered: &[u8]) -> Option<usize> {
+        self.inner.current.load().position(offered)
     }
 
     /// The credential presented now, as `Bearer ...`.

@@ -24,6 +24,12 @@ pub struct SecurityConfig {
     pub tls: Option<TlsFiles>,
     /// The admin token, one accepted token per line.
     pub admin_token: Option<PathBuf>,
+    /// The same for operators.
+    pub operator_token: Option<PathBuf>,
+    /// The same for viewers.
+    pub viewer_token: Option<PathBuf>,
+    /// The same for those who read and write keys.
+    pub store_token: Option<PathBuf>,
     /// The cluster secret, one accepted secret per line.
     pub cluster_secret: Option<PathBuf>,
 }
@@ -35,6 +41,12 @@ pub struct Security {
     pub tls: Option<Tls>,
     /// The admin token; `None`: none is required.
     pub admin_token: Option<SecretFile>,
+    /// The token of operators; `None`: nobody has this role.
+    pub operator_token: Option<SecretFile>,
+    /// The token of viewers; `None`: nobody has this role.
+    pub viewer_token: Option<SecretFile>,
+    /// The token for keys and values; `None`: none is required.
+    pub store_token: Option<SecretFile>,
     /// The cluster secret; `None`: none is required. With an admin token and neither a secret nor
     /// TLS, what follows from the token.
     pub cluster_secret: Option<SecretFile>,
@@ -53,6 +65,9 @@ impl Security {
         };
         let tls = config.tls.as_ref().map(Tls::open).transpose()?;
         let admin_token = secret("admin token", &config.admin_token)?;
+        let operator_token = secret("operator token", &config.operator_token)?;
+        let viewer_token = secret("viewer token", &config.viewer_token)?;
+        let store_token = secret("store token", &config.store_token)?;
         let mut cluster_secret = secret("cluster secret", &config.cluster_secret)?;
         if tls.is_none() && cluster_secret.is_none() {
             // A caller that may not change members without the token may not impersonate one
@@ -61,7 +76,25 @@ impl Security {
             cluster_secret = token.map(|token| token.derive("node secret of the admin token"));
         }
         let connections = Connections::default();
-        Ok(Security { tls, admin_token, cluster_secret, connections })
+        Ok(Security {
+            tls,
+            admin_token,
+            operator_token,
+            viewer_token,
+            store_token,
+            cluster_secret,
+            connections,
+        })
+    }
+
+    /// The files of tokens.
+    pub fn tokens(&self) -> impl Iterator<Item = &Option<SecretFile>> {
+        [&self.admin_token, &self.operator_token, &self.viewer_token, &self.store_token].into_iter()
+    }
+
+    /// Whether there is nothing to read again.
+    pub fn is_open(&self) -> bool {
+        self.tls.is_none() && self.cluster_secret.is_none() && self.tokens().all(Option::is_none)
     }
 
     /// The credentials that this node presents to others.
@@ -84,7 +117,7 @@ impl Security {
     /// # Errors
     /// One for each file that cannot be used; its former content stays in force.
     pub fn reload(&self) -> Result<(), Vec<SecurityError>> {
-        let secrets = [&self.admin_token, &self.cluster_secret].into_iter().flatten();
+        let secrets = self.tokens().chain([&self.cluster_secret]).flatten();
         let secrets = secrets.map(|file| (file.describe(), file.reload()));
         let tls = self.tls.iter().map(|tls| (tls.describe(), tls.reload()));
         let mut errors = Vec::new();
@@ -100,7 +133,7 @@ impl Security {
 
     /// Follows the files until stopped.
     pub async fn watch(self, stop: CancellationToken) {
-        if self.tls.is_none() && self.admin_token.is_none() && self.cluster_secret.is_none() {
+        if self.is_open() {
             return;
         }
         let mut told = Vec::new();

@@ -1,6 +1,9 @@
 //! The edge: gRPC and HTTP. Protobuf and JSON stop here; below are the types of each layer.
 
+pub mod alerts;
+mod audit;
 mod autopilot;
+mod calls;
 mod gate;
 mod grpc;
 mod health;

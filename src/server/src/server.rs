@@ -13,7 +13,7 @@ use tower::util::MapResponseLayer;
 
 use keyviz_catalog_group::CatalogGroup;
 use keyviz_directory::Directory;
-use keyviz_fanout::{Fanout, Feeds, Findings, HandoffStore};
+use keyviz_fanout::{Fanout, Feeds, Findings, HandoffStore, Loads, Top};
 use keyviz_kv::Coordinator;
 use keyviz_proto as proto;
 use keyviz_raft::{
@@ -23,6 +23,7 @@ use keyviz_raft::{
 use keyviz_security::{Caller, Listener, Protocol, Security};
 use keyviz_types::NodeId;
 
+use crate::alerts::{AlertOptions, AlertService};
 use crate::autopilot::{Autopilot, AutopilotConfig, AutopilotParts};
 use crate::gate::{Gate, GateLayer};
 use crate::grpc::backup::BackupService;
@@ -31,6 +32,7 @@ use crate::grpc::findings::FindingsService;
 use crate::grpc::keyviz::KeyVizService;
 use crate::grpc::kv::KvService;
 use crate::grpc::leaders::LeaderLog;
+use crate::grpc::loads::LoadsService;
 use crate::grpc::routes::{RoutesService, SharedRoutes};
 use crate::grpc::shared_cluster::SharedCluster;
 use crate::grpc::visualizer::SharedKeyViz;
@@ -96,6 +98,8 @@ pub struct ServerDeps {
     pub stop: CancellationToken,
     /// Lines of the log that could not be written so far.
     pub lost_log_lines: fn() -> u64,
+    /// What is alerted on.
+    pub alerts: AlertOptions,
 }
 
 /// The edge's services, ready to be served.
@@ -105,6 +109,8 @@ pub struct Services {
     routes: Arc<RoutesService>,
     keyviz: Arc<KeyVizService>,
     findings: Arc<FindingsService>,
+    loads: Arc<LoadsService>,
+    alerts: Arc<AlertService>,
     matrix_peer: MatrixPeer,
     cluster: Arc<ClusterService>,
     autopilot: Arc<Autopilot>,
@@ -137,6 +143,14 @@ impl Services {
         let backup =
             BackupService { groups: groups.clone(), local: Arc::clone(fanout.local()), timeout };
         let gate = Gate::new(security.clone());
+        let alerts = Arc::new(AlertService::new(
+            node,
+            edge.alerts,
+            Arc::clone(&fanout),
+            Arc::clone(&catalog),
+            Arc::clone(&directory),
+            Arc::clone(&peers),
+        ));
         let routes = Arc::new(RoutesService {
             node,
             catalog: Arc::clone(&catalog),
@@ -161,6 +175,7 @@ impl Services {
             started: Instant::now(),
             timeout,
             loops: Arc::clone(&loops),
+            alerts: Arc::clone(&alerts),
         });
         let autopilot = Autopilot::new(AutopilotParts {
             node,
@@ -172,6 +187,7 @@ impl Services {
             stop: stop.clone(),
         });
         let metrics = Metrics::new(MetricsParts {
+            alerts: Arc::clone(&alerts),
             coordinator: Arc::clone(&coordinator),
             groups: groups.clone(),
             fanout: Arc::clone(&fanout),
@@ -193,7 +209,15 @@ impl Services {
             streams: Arc::default(),
             stop: stop.clone(),
         });
+        let loads = Arc::new(LoadsService {
+            loads: Loads::new(Arc::clone(&fanout)),
+            top: Top::new(Arc::clone(&fanout)),
+            routes: Arc::clone(&routes),
+            requests: Arc::clone(&requests),
+        });
         Services {
+            alerts,
+            loads,
             kv: Arc::clone(&coordinator),
             routes,
             matrix_peer: MatrixPeer::new(Arc::clone(fanout.local()), Arc::clone(&directory)),
@@ -230,6 +254,11 @@ impl Services {
         Arc::clone(&self.autopilot).run().await;
     }
 
+    /// Judges alerts and tells their receiver until stopped.
+    pub async fn judge_alerts(self: Arc<Self>) {
+        self.alerts.run(self.stop.clone()).await;
+    }
+
     /// Serves gRPC until stopped; requests in flight are finished first.
     pub fn serve_grpc(
         &self,
@@ -259,7 +288,8 @@ impl Services {
                 coordinator: Arc::clone(&self.kv),
                 requests: Arc::clone(&self.requests),
             };
-            let keyviz = SharedKeyViz(Arc::clone(&self.keyviz), Arc::clone(&self.findings));
+            let (keyviz, findings) = (Arc::clone(&self.keyviz), Arc::clone(&self.findings));
+            let keyviz = SharedKeyViz(keyviz, findings, Arc::clone(&self.loads));
             let autopilot = Arc::clone(&self.autopilot);
             let cluster = SharedCluster(Arc::clone(&self.cluster), autopilot);
             let peer = KvPeerService {
@@ -323,6 +353,8 @@ impl Services {
             let router = http::router(HttpState {
                 keyviz: Arc::clone(&self.keyviz),
                 findings: Arc::clone(&self.findings),
+                loads: Arc::clone(&self.loads),
+                alerts: Arc::clone(&self.alerts),
                 routes: Arc::clone(&self.routes),
                 cluster: Arc::clone(&self.cluster),
                 autopilot: Arc::clone(&self.autopilot),

@@ -2,6 +2,7 @@
 //! and with which status, and that all of it can be replaced while the nodes run.
 
 mod handbook;
+mod roles;
 mod secured;
 
 use std::path::Path;

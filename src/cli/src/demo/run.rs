@@ -9,7 +9,7 @@ use super::super::CliError;
 use super::super::load::{LoadError, LoadReport, Progress, latency_words, run};
 use super::super::running::{self, RunningNode, Signals};
 use super::watch::Watch;
-use super::{DemoOptions, LOG};
+use super::{DemoOptions, LOG, LogFormat};
 use crate::terminal::output::ColorDepth;
 use crate::terminal::talk::say;
 use crate::terminal::text::thousands;
@@ -32,7 +32,7 @@ pub async fn run_demo(
 ) -> Result<(), CliError> {
     if !io::stdout().is_terminal() {
         // Log lines would corrupt a drawing in place.
-        running::log_to_stderr(LOG).map_err(CliError::Node)?;
+        running::log_to_stderr(LOG, LogFormat::Text).map_err(CliError::Node)?;
     }
     let mut signals = Signals::new()?;
     if let Some(data) = options.data.clone() {

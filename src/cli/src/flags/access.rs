@@ -1,4 +1,4 @@
-//! Credentials of client commands: TLS and the admin token.
+//! Credentials of client commands: TLS and the token of a role.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use clap::Args;
 use keyviz_client::Access;
 use keyviz_security::{ClientTls, Credentials, SecretFile, SecurityError};
 
-/// The environment variable with the admin token itself. There is no such flag, because every user
+/// The environment variable with the token itself. There is no such flag, because every user
 /// of a machine can read command lines.
 const TOKEN_VARIABLE: &str = "KEYVIZ_TOKEN";
 
@@ -35,8 +35,8 @@ pub struct AccessArgs {
         help_heading = "Connection"
     )]
     tls_key: Option<PathBuf>,
-    /// Present the admin token in the first line of this file; absent: the token in the variable
-    /// KEYVIZ_TOKEN, if any
+    /// Present the token in the first line of this file, of the role that the command needs;
+    /// absent: the token in the variable KEYVIZ_TOKEN, if any
     #[arg(long, env = "KEYVIZ_TOKEN_FILE", value_name = "FILE", help_heading = "Connection")]
     token_file: Option<PathBuf>,
 }
@@ -50,9 +50,9 @@ impl AccessArgs {
         let own = self.tls_cert.as_deref().zip(self.tls_key.as_deref());
         let tls = self.tls_ca.as_deref().map(|ca| ClientTls::open(ca, own)).transpose()?;
         let token = match (&self.token_file, std::env::var(TOKEN_VARIABLE)) {
-            (Some(path), _) => Some(SecretFile::open("admin token", path)?),
+            (Some(path), _) => Some(SecretFile::open("token", path)?),
             (None, Ok(token)) if !token.is_empty() => {
-                Some(SecretFile::fixed("admin token", &token, TOKEN_VARIABLE)?)
+                Some(SecretFile::fixed("token", &token, TOKEN_VARIABLE)?)
             }
             (None, _) => None,
         };

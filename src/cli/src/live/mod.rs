@@ -5,6 +5,8 @@
 //! draws; all three are pure. This module has the tasks: one reads keys, one reads the stream, one
 //! queries.
 
+mod asking;
+mod found;
 mod hot;
 mod picture;
 mod slide;
@@ -24,15 +26,13 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::CliError;
-use super::client::{Client, Effect, MAX_ANSWER_BYTES};
-use super::heat::{LiveRows, MAX_ROWS, Query, Scope, counted_by, live_every, more_detail, now_ms};
+use super::client::Client;
+use super::heat::{LiveRows, Query, Scope, counted_by, live_every, more_detail, now_ms};
 use super::heatmap::{Drawing, render};
 use super::terminal::output::{self, ColorDepth};
 use super::terminal::text;
+use asking::{Whole, ask, follow};
 use keyviz_proto as proto;
-use keyviz_proto::cluster_client::ClusterClient;
-use keyviz_proto::key_viz_client::KeyVizClient;
-use keyviz_proto::routes_client::RoutesClient;
 use picture::{Layout, Picture, drawing};
 use view::{Act, Around, View};
 
@@ -55,14 +55,8 @@ enum Told {
     StreamOver(u64, String),
     /// The hot keys of a cell, in words.
     Hot(Box<proto::GetHotKeysRequest>, String),
-}
-
-/// A matrix and the data shown beside it.
-struct Whole {
-    matrix: proto::Matrix,
-    leaders: HashMap<u64, u64>,
-    /// First keys of all routes, if they changed.
-    bounds: Option<Vec<Bytes>>,
+    /// What stands out, in words; empty: not known.
+    Found(u64, String),
 }
 
 /// Runs until `q` or Ctrl-C.
@@ -99,75 +93,6 @@ fn read_keys(tell: &mpsc::Sender<Told>) {
     }
 }
 
-async fn ask(
-    query: &Query,
-    client: &Client,
-    drawing: &Drawing,
-    version: u64,
-) -> Result<Whole, CliError> {
-    let matrix = query.ask(client, Some(drawing)).await?;
-    // Leaders and route boundaries are optional details.
-    let status = client.call(Effect::Read, |channel| async move {
-        ClusterClient::new(channel).get_status(proto::GetStatusRequest {}).await
-    });
-    let groups = status.await.map(|answer| answer.into_inner().groups).unwrap_or_default();
-    let bounds = match matrix.catalog_version == version {
-        true => None,
-        false => bounds(client).await,
-    };
-    let leaders = groups.iter().filter_map(|group| Some((group.group_id, group.leader?))).collect();
-    Ok(Whole { matrix, leaders, bounds })
-}
-
-async fn bounds(client: &Client) -> Option<Vec<Bytes>> {
-    let list = client.call(Effect::Read, |channel| async move {
-        let mut client = RoutesClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-        client.list_routes(proto::ListRoutesRequest::default()).await
-    });
-    let routes = list.await.ok()?.into_inner().routes;
-    Some(routes.into_iter().map(|route| route.start).collect())
-}
-
-/// Reads the stream of columns until it ends.
-async fn follow(query: Query, client: Client, question: u64, tell: mpsc::Sender<Told>) {
-    let request = proto::StreamColumnsRequest {
-        series: query.series.into(),
-        start: query.start,
-        end: query.end,
-        // A node of an earlier version plans its own rows: as fine as possible, so that each lies
-        // within a displayed row.
-        max_rows: MAX_ROWS as u32,
-        role: query.role.into(),
-        after_ms: None,
-        boundaries: query.boundaries,
-        spread: query.spread,
-    };
-    let request = &request;
-    let opened = client.call(Effect::Read, |channel| async move {
-        let mut client = KeyVizClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-        client.stream_columns(request.clone()).await
-    });
-    let why = match opened.await {
-        Err(error) => error.to_string(),
-        Ok(answer) => {
-            let mut updates = answer.into_inner();
-            loop {
-                match updates.message().await {
-                    Ok(Some(update)) => {
-                        let columns = Told::Columns(question, Box::new(update));
-                        if tell.send(columns).await.is_err() {
-                            return;
-                        }
-                    }
-                    Ok(None) => break "the node ended the stream".into(),
-                    Err(status) => break status.message().to_owned(),
-                }
-            }
-        }
-    };
-    let _ = tell.send(Told::StreamOver(question, why)).await;
-}
-
 /// How the drawing is updated.
 enum Feed {
     /// By the stream of columns.
@@ -196,6 +121,9 @@ struct App {
     /// The hot keys of the cell under the cursor: the question, and the answer once it is there.
     hot: Option<(proto::GetHotKeysRequest, String)>,
     asking_hot: Option<JoinHandle<()>>,
+    /// What stands out, in words; empty: not known.
+    found: String,
+    asking_found: Option<JoinHandle<()>>,
     tell: mpsc::Sender<Told>,
 }
 
@@ -224,13 +152,16 @@ impl App {
             next_stream: Some(Instant::now()),
             hot: None,
             asking_hot: None,
+            found: String::new(),
+            asking_found: None,
             tell,
         }
     }
 
     fn stop(&mut self) {
-        let tasks = [self.stream.take(), self.asking.take(), self.asking_hot.take()];
-        for task in tasks.into_iter().flatten() {
+        let tasks =
+            [&mut self.stream, &mut self.asking, &mut self.asking_hot, &mut self.asking_found];
+        for task in tasks.into_iter().filter_map(Option::take) {
             task.abort();
         }
     }
@@ -244,6 +175,7 @@ impl App {
         loop {
             let layout = self.draw(terminal)?;
             self.ask_hot(&layout);
+            self.ask_found();
             let next_stream = self.next_stream.filter(|_| self.streams());
             let asks = !self.view.paused && self.asking.is_none();
             let stream_at = next_stream.unwrap_or_else(Instant::now);
@@ -282,6 +214,9 @@ impl App {
                         *known = words;
                     }
                 }
+                Some(Told::Found(question, words)) if question == self.question => {
+                    self.found = words;
+                }
                 // A late answer to an earlier query.
                 Some(_) => {}
             }
@@ -300,6 +235,7 @@ impl App {
             matrix: &self.matrix,
             view: &self.view,
             status: &status,
+            found: &self.found,
             leaders: &self.leaders,
             hot: self.hot.as_ref().map(|(_, words)| &**words).unwrap_or_default(),
             color: self.color,
@@ -357,6 +293,7 @@ impl App {
     /// Asks for rows as they are planned today.
     fn plan_anew(&mut self) {
         self.stop();
+        self.found.clear();
         self.rows.plan();
         self.question += 1;
         self.feed = Feed::Asking("the stream is opened".into());
@@ -398,6 +335,16 @@ impl App {
                 let _ = tell.send(Told::Hot(Box::new(question), hot::words(&answer))).await;
             }
         }));
+    }
+
+    /// Asks what stands out in the window, again and again; its answers come by themselves.
+    fn ask_found(&mut self) {
+        if self.asking_found.is_some() || self.view.query.scope != Scope::Cluster {
+            return;
+        }
+        let (query, client, tell) =
+            (self.view.query.clone(), self.client.clone(), self.tell.clone());
+        self.asking_found = Some(tokio::spawn(found::follow(query, client, self.question, tell)));
     }
 
     /// Whether a stream can answer the query.

@@ -3,6 +3,7 @@
 //! ```text
 //! writes · 10:00:00 to 10:03:20 UTC · 100 columns of 2s · ...      header, as of `heat`
 //! live                                                             how it is kept up to date
+//! 1 hot-range: key/0500 → key/0600, 450/s, 45%, since 10:01:12Z    what stands out
 //! (begin)    │ ....::::    │   1.2k                                label, cells, sum of the row
 //! key/0500  ?│ ==++**##    │  15.3k
 //!            └┬─────┬─────*                                        time axis
@@ -34,8 +35,10 @@ use keyviz_proto as proto;
 
 /// Lines of the cell under the cursor.
 const DETAILS: usize = 3;
-/// Status, axis (two lines and the marks of changes), legend.
-const FIXED: usize = 5;
+/// Status, findings, axis (two lines and the marks of changes), legend.
+const FIXED: usize = 6;
+/// The lines that only this picture has: of the cell, and of the findings.
+const OWN: usize = DETAILS + 1;
 /// Fewest rows that are drawn.
 const LEAST_ROWS: usize = 3;
 /// Widest cell.
@@ -62,6 +65,8 @@ pub(super) struct Picture<'a> {
     pub(super) view: &'a View,
     /// How the drawing is updated.
     pub(super) status: &'a str,
+    /// What stands out, in words; empty: not known.
+    pub(super) found: &'a str,
     /// Leader of each group, where one is known.
     pub(super) leaders: &'a HashMap<u64, u64>,
     /// Hot keys of the cell under the cursor, in words; empty: not known.
@@ -71,7 +76,7 @@ pub(super) struct Picture<'a> {
 
 /// What to ask for so that it fits: the size of a drawing without the lines that only this one has.
 pub(super) fn drawing(width: usize, height: usize, color: ColorDepth) -> Drawing {
-    Drawing { width, height: height.saturating_sub(DETAILS), color }
+    Drawing { width, height: height.saturating_sub(OWN), color }
 }
 
 /// Where everything goes.
@@ -128,6 +133,8 @@ impl Picture<'_> {
             pen.line(line, Style::new().add_modifier(Modifier::BOLD));
         }
         pen.line(&inert(self.status), Style::new().add_modifier(Modifier::DIM));
+        let width = usize::from(area.width);
+        pen.line(&text::shorten(&inert(self.found), width), Style::new());
         if layout.grid.columns.is_empty() || layout.grid.rows.is_empty() {
             pen.line("Nothing to draw: no column has been closed yet.", Style::new());
         } else {
@@ -242,16 +249,20 @@ impl Picture<'_> {
             self.group(members),
         );
         let value = format!(
-            "{} for {}{open}: {} {what}, {} of the column, {} of the total{note}",
+            "{} for {}{open}: {} {what}, {}, {} of the column, {} of the total{note}",
             axis::time(time.start_ms),
             text::duration(length),
             thousands(cell.value),
+            rate(series, cell.value, length),
             percent(cell.value, in_column),
             percent(cell.value, self.matrix.total),
         );
+        let (first, last) = (grid.columns.first(), grid.columns.last());
+        let window_ms = first.zip(last).map_or(0, |(first, last)| last.end_ms - first.start_ms);
         let row = format!(
-            "the row: {} {what}, {} of the total{}  ",
+            "the row: {} {what}, {}, {} of the total{}  ",
             thousands(cells.sum),
+            rate(series, cells.sum, Duration::from_millis(window_ms)),
             percent(cells.sum, self.matrix.total),
             roles(members),
         );
@@ -283,10 +294,11 @@ impl Picture<'_> {
         let length = grid.columns.iter().map(|column| column.end_ms - column.start_ms).max();
         let scale = if self.view.linear { "linear" } else { "log" };
         let mut words = format!(
-            " {} {} in {}, {scale} scale · ? for help",
+            " {} {} in {} ({}), {scale} scale · ? for help",
             heatmap::amount(series, most),
             noun(series),
             text::duration(Duration::from_millis(length.unwrap_or(0))),
+            rate(series, most, Duration::from_millis(length.unwrap_or(0))),
         );
         if grid.rows_joined > 1 {
             words.push_str(&format!(" · a row joins up to {} neighbours", grid.rows_joined));
@@ -331,6 +343,16 @@ fn roles(rows: &[proto::Row]) -> String {
     let all = parts.iter().map(|(count, _)| *count).fold(0, u64::saturating_add);
     let some = parts.iter().filter(|(count, _)| *count > 0);
     some.map(|(count, name)| format!(", {name} {}", percent(*count, all))).collect()
+}
+
+/// A count as a rate: `1.2k/s`.
+fn rate(series: proto::Series, count: u64, time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    let rate = if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
+    match rate {
+        rate if rate > 0.0 && rate < 10.0 => format!("{rate:.1}/s"),
+        rate => format!("{}/s", heatmap::amount(series, rate.round() as u64)),
+    }
 }
 
 fn percent(part: u64, whole: u64) -> String {

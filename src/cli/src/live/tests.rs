@@ -236,8 +236,9 @@ fn drawn(view: &View, matrix: &proto::Matrix, width: u16, height: u16) -> String
     let mut buffer = Buffer::empty(area);
     let leaders = HashMap::from([(1, 3)]);
     let status = "live: columns come as they close";
-    let picture =
-        Picture { matrix, view, status, leaders: &leaders, hot: "", color: ColorDepth::None };
+    let found = "1 hot-range: m → t, 71/s, 98%, since 12:00:01Z, node 3";
+    let (leaders, color) = (&leaders, ColorDepth::None);
+    let picture = Picture { matrix, view, status, found, leaders, hot: "", color };
     picture.draw(&layout, area, &mut buffer);
     let line = |y| {
         let cells = (0..width).map(|x| buffer[(x, y)].symbol().to_owned());

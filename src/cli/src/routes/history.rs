@@ -18,6 +18,9 @@ pub(super) struct HistoryArgs {
     /// Only changes after this catalog version
     #[arg(long, value_name = "VERSION", default_value_t = 0)]
     after: u64,
+    /// Only changes before this catalog version, which the answer before names; 0: all
+    #[arg(long, value_name = "VERSION", default_value_t = 0)]
+    before: u64,
     /// Cluster whose catalog version that is; another cluster, or the same after a restore, refuses
     #[arg(long, value_name = "ID", requires = "after")]
     cluster: Option<String>,
@@ -43,6 +46,7 @@ pub(super) async fn run(args: HistoryArgs) -> Result<(), CliError> {
         after_version: args.after,
         limit: args.limit,
         cluster_id: args.cluster.unwrap_or_default(),
+        before_version: args.before,
     };
     let history = client.call(Effect::Read, |channel| async move {
         stub(channel).route_history(request.clone()).await
@@ -60,7 +64,10 @@ pub(super) async fn run(args: HistoryArgs) -> Result<(), CliError> {
 fn print(out: &mut impl Write, history: &proto::RouteHistoryResponse) -> std::io::Result<()> {
     writeln!(out, "changes up to catalog version {}", history.catalog_version)?;
     if history.truncated {
-        writeln!(out, "  (older ones are not listed)")?;
+        match history.next_before_version {
+            0 => writeln!(out, "  (older ones are not listed)")?,
+            before => writeln!(out, "  (older ones: --before {before})")?,
+        }
     }
     for delta in &history.changes {
         writeln!(out, "  {}", delta_words(delta))?;

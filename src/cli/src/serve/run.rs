@@ -20,7 +20,7 @@ const END_START_WITHIN: Duration = Duration::from_secs(3);
 /// If the node cannot be started, a control loop ends, or it fails to stop cleanly.
 pub async fn run_serve(options: ServeOptions, wrap: Option<LoopWrap>) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
-    running::log_to_stderr(&options.log).map_err(CliError::Node)?;
+    running::log_to_stderr(&options.log, options.log_format).map_err(CliError::Node)?;
     let mut reloads = Reloads::new()?;
     let (insecure, security) = (options.insecure, options.security.clone());
     let (id, address, http) = (options.id, options.advertise.clone(), options.http);
@@ -92,7 +92,7 @@ async fn start_unless_signalled(
 
 /// Describes the protection of the node, for its operator.
 pub(super) fn exposure(security: &SecurityConfig, insecure: bool) -> String {
-    let SecurityConfig { tls, admin_token, cluster_secret } = security;
+    let SecurityConfig { tls, admin_token, cluster_secret, .. } = security;
     let meant = if insecure { " (--insecure)" } else { "; listening on loopback only" };
     if tls.is_none() && admin_token.is_none() && cluster_secret.is_none() {
         return format!(
@@ -104,7 +104,9 @@ pub(super) fn exposure(security: &SecurityConfig, insecure: bool) -> String {
         Some(_) => "TLS on both ports",
         None => "no TLS: token, secret and data travel in plain text",
     };
+    let by_role = security.operator_token.is_some() || security.viewer_token.is_some();
     let token_words = match admin_token {
+        Some(_) if by_role => "changes, heatmaps and /api/ ask for the token of a role",
         Some(_) => "changes, heatmaps and /api/ ask for the admin token",
         None => "no admin token: whoever can connect may change routes and members",
     };
@@ -115,6 +117,10 @@ pub(super) fn exposure(security: &SecurityConfig, insecure: bool) -> String {
         (None, None) if admin_token.is_some() => "nodes show what follows from the admin token",
         (None, None) => "nodes are not authenticated (--cluster-secret-file)",
     };
+    let store_words = match security.store_token {
+        Some(_) => "; keys ask for the store token",
+        None => "",
+    };
     let meant = if tls.is_some() && admin_token.is_some() { "" } else { meant };
-    format!("{tls_words}; {token_words}; {node_words}{meant}")
+    format!("{tls_words}; {token_words}{store_words}; {node_words}{meant}")
 }

@@ -23,6 +23,25 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The outcome is waited for so long after the end of an act: some columns of any step.
 const OUTCOME_WITHIN: Duration = Duration::from_secs(60);
 
+/// Why a remedy was not carried out.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// A finding that is not there, or no longer.
+    #[error("there is no finding {0}; `keyviz why` lists them")]
+    NoSuchFinding(String),
+    /// A finding that nothing helps, or a remedy that it does not have.
+    #[error("the finding {finding} has no such remedy: {advice}")]
+    NoSuchRemedy {
+        /// The finding.
+        finding: String,
+        /// What helps, in words.
+        advice: String,
+    },
+    /// The act was not done.
+    #[error("the act was not done: {0}")]
+    Failed(String),
+}
+
 /// What is asked for.
 pub(super) struct Wanted<'a> {
     /// A finding, by its id or its number on the page.
@@ -53,13 +72,13 @@ pub(super) fn find<'a>(
     found: &'a proto::Findings,
     finding: &str,
     remedy: u32,
-) -> Result<(&'a proto::Finding, &'a proto::Remedy), CliError> {
+) -> Result<(&'a proto::Finding, &'a proto::Remedy), ApplyError> {
     let number = finding.parse::<usize>().ok().filter(|number| (1..=256).contains(number));
     let by_id = found.findings.iter().find(|known| known.id == finding);
     let meant = by_id.or_else(|| found.findings.get(number? - 1));
-    let meant = meant.ok_or_else(|| CliError::NoSuchFinding(finding.to_owned()))?;
+    let meant = meant.ok_or_else(|| ApplyError::NoSuchFinding(finding.to_owned()))?;
     let remedy = meant.remedies.get(remedy.saturating_sub(1) as usize);
-    let remedy = remedy.ok_or_else(|| CliError::NoSuchRemedy {
+    let remedy = remedy.ok_or_else(|| ApplyError::NoSuchRemedy {
         finding: inert(&meant.id).into_owned(),
         advice: inert(&meant.advice).into_owned(),
     })?;
@@ -114,7 +133,7 @@ pub(super) async fn run(
     }
     out.flush()?;
     match entry.state.as_str() {
-        "failed" => Err(CliError::ActFailed(inert(&entry.failure).into_owned())),
+        "failed" => Err(ApplyError::Failed(inert(&entry.failure).into_owned()).into()),
         _ => Ok(()),
     }
 }

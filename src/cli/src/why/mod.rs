@@ -5,6 +5,8 @@ mod page;
 #[cfg(test)]
 mod tests;
 
+pub use apply::ApplyError;
+
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use keyviz_json::FindingsJson;
 use keyviz_proto as proto;
 use keyviz_proto::key_viz_client::KeyVizClient;
 use keyviz_types::KeyRange;
+pub(crate) use page::line;
 
 /// Between the first key and the end of a range.
 const TO: &str = "..";
@@ -156,7 +159,7 @@ pub async fn run(args: WhyArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn ask(
+pub(crate) async fn ask(
     client: &Client,
     request: &proto::GetFindingsRequest,
 ) -> Result<proto::Findings, CliError> {

@@ -47,6 +47,33 @@ pub(super) fn page(found: &proto::Findings, width: usize) -> String {
     page.out
 }
 
+/// The findings in one line, the first first: what, where, how much, since when, on which node.
+pub(crate) fn line(found: &proto::Findings) -> String {
+    let told = |(at, finding): (usize, &proto::Finding)| {
+        let place = match &finding.key {
+            Some(key) => notation::shown(key).into_owned(),
+            None => notation::range(&finding.start, finding.end.as_deref()),
+        };
+        let mut words = format!("{} {}: {place}", at + 1, inert(&finding.kind));
+        if finding.rate > 0.0 {
+            words.push_str(&format!(", {}, {}", rate(finding.rate), percent(finding.share)));
+        }
+        if finding.since_earliest_ms.is_some() {
+            words.push_str(&format!(", since {}", clock(finding.since_ms, found.to_ms)));
+        }
+        if let Some(node) = finding.nodes.first() {
+            words.push_str(&format!(", node {node}"));
+        }
+        words
+    };
+    let words: Vec<String> = found.findings.iter().enumerate().map(told).collect();
+    match words.is_empty() {
+        true if found.rate > 0.0 => format!("nothing stands out, {} in all", rate(found.rate)),
+        true => String::new(),
+        false => words.join(" · "),
+    }
+}
+
 struct Page {
     out: String,
     width: usize,

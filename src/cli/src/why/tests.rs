@@ -163,3 +163,17 @@ fn a_window_is_until_now_or_between_times() {
     assert!(refused(&["--from", "5", "--to", "5"]).contains("--to <TIME>"));
     assert!(refused(&["b..a"]).contains("[RANGE]"));
 }
+
+#[test]
+fn a_line_says_what_stands_out_and_nothing_that_a_terminal_would_obey() {
+    let mut key = finding("one-key", b"user/1\x1b[2J", None);
+    key.key = Some(Bytes::from_static(b"user/1\x1b[2J"));
+    key.since_earliest_ms = None;
+    let line = page::line(&findings(vec![hot_range(), key]));
+    assert!(line.starts_with("1 hot-range: "), "{line}");
+    assert!(line.contains(", 2,811/s, 87%, since 12:00:00Z, node 3 · 2 one-key: user/1"), "{line}");
+    assert!(!line.contains('\x1b'), "{line}");
+    assert_eq!(page::line(&findings(Vec::new())), "nothing stands out, 3,220/s in all");
+    let idle = proto::Findings { rate: 0.0, ..findings(Vec::new()) };
+    assert_eq!(page::line(&idle), "");
+}

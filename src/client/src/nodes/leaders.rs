@@ -52,7 +52,7 @@ impl Leaders {
                 };
                 let mut stub =
                     RoutesClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-                let asked = stub.list_routes(proto::ListRoutesRequest {});
+                let asked = stub.list_routes(proto::ListRoutesRequest::default());
                 if let Ok(Ok(answer)) = tokio::time::timeout(timeout, asked).await {
                     return Self::of(nodes, &answer.into_inner().routes);
                 }

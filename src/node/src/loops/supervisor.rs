@@ -65,6 +65,8 @@ pub(crate) enum ControlLoop {
     Connections,
     /// Records changes of the groups' leaders, for heatmaps.
     LeaderLog,
+    /// Judges alerts and tells their receiver; acts on the leader of the catalog group.
+    Alerts,
     /// Serves gRPC.
     Grpc,
     /// Serves HTTP.
@@ -100,6 +102,7 @@ impl ControlLoop {
             ControlLoop::Addresses => "addresses",
             ControlLoop::Connections => "connections",
             ControlLoop::LeaderLog => "leader log",
+            ControlLoop::Alerts => "alerts",
             ControlLoop::Grpc => "gRPC server",
             ControlLoop::Http => "HTTP server",
         }
@@ -125,7 +128,8 @@ impl ControlLoop {
             | ControlLoop::Flusher
             | ControlLoop::Addresses
             | ControlLoop::Connections
-            | ControlLoop::LeaderLog => Policy::Restart,
+            | ControlLoop::LeaderLog
+            | ControlLoop::Alerts => Policy::Restart,
         }
     }
 }

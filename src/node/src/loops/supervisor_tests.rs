@@ -14,7 +14,7 @@ use keyviz_security::SecurityConfig;
 use keyviz_types::NodeId;
 
 /// Every loop, by name.
-const ALL: [ControlLoop; 18] = [
+const ALL: [ControlLoop; 19] = [
     ControlLoop::Credentials,
     ControlLoop::DiskSpace,
     ControlLoop::Members,
@@ -31,6 +31,7 @@ const ALL: [ControlLoop; 18] = [
     ControlLoop::Addresses,
     ControlLoop::Connections,
     ControlLoop::LeaderLog,
+    ControlLoop::Alerts,
     ControlLoop::Grpc,
     ControlLoop::Http,
 ];
@@ -107,6 +108,7 @@ async fn start(folder: &TempDir, supervisor: Supervisor) -> Node {
         request_timeout: Duration::from_secs(5),
         security: SecurityConfig { admin_token: Some(token), ..SecurityConfig::default() },
         lost_log_lines: || 0,
+        alerts: Default::default(),
     };
     let started =
         Node::start_supervised(config, Box::pin(std::future::pending()), supervisor).await;

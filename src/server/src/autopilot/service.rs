@@ -167,6 +167,21 @@ impl Autopilot {
         })
     }
 
+    /// What is asked for, without keys.
+    pub(crate) fn named(request: &proto::ActRequest) -> String {
+        let Ok(act) = act_from_wire(request.act.clone()) else { return "unknown".to_owned() };
+        let act = act_to_wire(&act);
+        let id = |what: &str, id: Option<u64>| {
+            id.map_or_else(String::new, |id| format!(" to {what} {id}"))
+        };
+        match act.act.as_str() {
+            "transfer-leader" => {
+                format!("transfer group {}{}", act.group.unwrap_or(0), id("node", act.node))
+            }
+            name => format!("{name}{}", id("group", act.group)),
+        }
+    }
+
     /// Begins an act that somebody asks for.
     pub(crate) async fn act(
         &self,

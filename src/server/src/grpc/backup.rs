@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use crate::audit;
 use keyviz_backup::Part;
 use keyviz_fanout::LocalMatrix;
 use keyviz_proto as proto;
@@ -123,6 +124,7 @@ impl proto::backup_server::Backup for BackupService {
         request: Request<proto::DumpGroupRequest>,
     ) -> Result<Response<Parts>, Status> {
         let id = GroupId(request.into_inner().group_id);
+        audit::note(format_args!("back up group {id}"));
         let group = self.groups.get(id).ok_or_else(|| {
             Status::failed_precondition(format!("this node has no replica of Raft group {id}"))
         })?;
@@ -139,6 +141,7 @@ impl proto::backup_server::Backup for BackupService {
         &self,
         _request: Request<proto::DumpHistoryRequest>,
     ) -> Result<Response<Parts>, Status> {
+        audit::note("back up the history of this node");
         let local = Arc::clone(&self.local);
         Ok(stream(move |taken| dump_histories(&local, taken)))
     }

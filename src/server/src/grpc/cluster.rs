@@ -1,5 +1,7 @@
 //! Members of the cluster, and whether this node is ready.
 
+mod capabilities;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,7 @@ use keyviz_raft::{Fault, Group, Groups, Member, NotServed, Storage};
 use keyviz_security::Security;
 use keyviz_types::{DiskId, GroupId, NodeId};
 
+use crate::alerts::AlertService;
 use crate::loops::LoopHealth;
 use crate::peer::handoff::Handoffs;
 use crate::verify::Verification;
@@ -36,6 +39,7 @@ pub(crate) struct ClusterService {
     pub(crate) started: Instant,
     pub(crate) timeout: Duration,
     pub(crate) loops: Arc<LoopHealth>,
+    pub(crate) alerts: Arc<AlertService>,
 }
 
 /// Why a node cannot serve.

@@ -175,6 +175,7 @@ impl ClusterService {
         proto::PeerStatusResponse {
             moves_routes: true,
             keeps_journal: true,
+            can: self.can(),
             node_id: self.node.0,
             cluster_id: self.directory.cluster_id().as_str().to_owned(),
             catalog_version: self.catalog.applied().table().version(),

@@ -12,12 +12,15 @@ use keyviz_types::{GroupId, NodeId};
 use super::move_wire::all;
 use super::route_status::change_status;
 use super::routes::{RoutesService, request_id, route_id};
+use crate::audit;
 
 impl RoutesService {
     pub(crate) async fn move_route(
         &self,
         request: proto::MoveRouteRequest,
     ) -> Result<proto::MoveRouteResponse, Status> {
+        let (route, to) = (request.route_id, request.to_group);
+        audit::note(format_args!("move route {route} to group {to}"));
         self.check_member()?;
         self.check_cluster(&request.cluster_id)?;
         let command = MoveCommand::Start {
@@ -40,6 +43,7 @@ impl RoutesService {
         &self,
         request: proto::CancelMoveRequest,
     ) -> Result<proto::CancelMoveResponse, Status> {
+        audit::note(format_args!("cancel the move of route {}", request.route_id));
         self.check_member()?;
         self.check_cluster(&request.cluster_id)?;
         let command = MoveCommand::Cancel { route_id: route_id("route_id", request.route_id)? };

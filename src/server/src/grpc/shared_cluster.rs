@@ -11,6 +11,7 @@ use keyviz_types::{GroupId, NodeId};
 
 use super::cluster::ClusterService;
 use super::route_status::change_status;
+use crate::audit;
 use crate::autopilot::Autopilot;
 use crate::peer::checks::{check_cluster, not_leader};
 use crate::verify::Updates;
@@ -38,11 +39,20 @@ impl proto::cluster_server::Cluster for SharedCluster {
         self.0.status().await.map(Response::new)
     }
 
+    async fn get_capabilities(
+        &self,
+        _request: Request<proto::GetCapabilitiesRequest>,
+    ) -> Result<Response<proto::Capabilities>, Status> {
+        Ok(Response::new(self.0.capabilities().await))
+    }
+
     async fn add_node(
         &self,
         request: Request<proto::AddNodeRequest>,
     ) -> Result<Response<proto::AddNodeResponse>, Status> {
-        self.0.add_node(request.into_inner()).await?;
+        let add = request.into_inner();
+        audit::note(format_args!("add node {} at {:?}", add.id, add.address));
+        self.0.add_node(add).await?;
         let cluster_id = self.0.directory.cluster_id().as_str().to_owned();
         Ok(Response::new(proto::AddNodeResponse { cluster_id }))
     }
@@ -51,7 +61,9 @@ impl proto::cluster_server::Cluster for SharedCluster {
         &self,
         request: Request<proto::RemoveNodeRequest>,
     ) -> Result<Response<proto::RemoveNodeResponse>, Status> {
-        let gone = self.0.leave(request.into_inner().id).await?;
+        let id = request.into_inner().id;
+        audit::note(format_args!("remove node {id}"));
+        let gone = self.0.leave(id).await?;
         Ok(Response::new(proto::RemoveNodeResponse { gone }))
     }
 
@@ -61,6 +73,7 @@ impl proto::cluster_server::Cluster for SharedCluster {
     ) -> Result<Response<proto::TransferLeaderResponse>, Status> {
         let transfer = request.into_inner();
         let (group, to) = (GroupId(transfer.group_id), NodeId(transfer.to));
+        audit::note(format_args!("transfer the leader of group {group} to node {to}"));
         let before = self.0.groups.get(group).and_then(|group| group.leader());
         let term = self.0.transfer(group, to).await?;
         self.1.enter_transfer(group, before, to);
@@ -78,7 +91,9 @@ impl proto::cluster_server::Cluster for SharedCluster {
         &self,
         request: Request<proto::SetAutopilotRequest>,
     ) -> Result<Response<proto::Autopilot>, Status> {
-        self.1.set(request.into_inner()).await.map(Response::new)
+        let set = request.into_inner();
+        audit::note(format_args!("switch the autopilot to {:?}", set.mode));
+        self.1.set(set).await.map(Response::new)
     }
 
     async fn autopilot_log(
@@ -99,7 +114,9 @@ impl proto::cluster_server::Cluster for SharedCluster {
         &self,
         request: Request<proto::ActRequest>,
     ) -> Result<Response<proto::JournalEntry>, Status> {
-        self.1.act(request.into_inner()).await.map(Response::new)
+        let ask = request.into_inner();
+        audit::note(format_args!("act: {}", Autopilot::named(&ask)));
+        self.1.act(ask).await.map(Response::new)
     }
 }
 
@@ -140,6 +157,16 @@ impl proto::cluster_peer_server::ClusterPeer for SharedCluster {
             Err(leader) => Outcome::NotLeader(not_leader(leader)),
         };
         Ok(Response::new(proto::AdvanceResponse { outcome: Some(outcome) }))
+    }
+
+    async fn note_alerts(
+        &self,
+        request: Request<proto::NoteAlertsRequest>,
+    ) -> Result<Response<proto::NoteAlertsResponse>, Status> {
+        let note = request.into_inner();
+        check_cluster(&self.0.directory, &note.cluster_id)?;
+        self.0.alerts.note(note);
+        Ok(Response::new(proto::NoteAlertsResponse {}))
     }
 
     async fn node_status(

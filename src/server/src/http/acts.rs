@@ -10,12 +10,11 @@
 //! The bodies are JSON with the fields of the requests, those of an act beside the others, so that
 //! a remedy of a finding can be sent back as it came. They are refused from pages of other sites.
 
+use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
@@ -24,18 +23,12 @@ use tonic::Status;
 use super::reply::{bad, json, number, parameters, problem};
 use super::route_changes::checked;
 use super::state::HttpState;
+use crate::audit;
+use crate::autopilot::Autopilot;
 use keyviz_json::{ActPreviewJson, AutopilotJson, JournalEntryJson, JournalJson, parse_key};
 use keyviz_proto as proto;
 
-pub(super) fn routes() -> Router<HttpState> {
-    Router::new()
-        .route("/api/v1/autopilot", get(autopilot).post(set))
-        .route("/api/v1/autopilot/log", get(log))
-        .route("/api/v1/acts/preview", post(preview))
-        .route("/api/v1/acts", post(act))
-}
-
-async fn autopilot(State(state): State<HttpState>) -> Response {
+pub(super) async fn autopilot(State(state): State<HttpState>) -> Response {
     match state.autopilot.get().await {
         Ok(told) => json(&AutopilotJson::from(&told)),
         Err(status) => problem(&status),
@@ -50,13 +43,14 @@ struct Set {
     expected_revision: u64,
 }
 
-async fn set(
+pub(super) async fn set(
     State(state): State<HttpState>,
     headers: HeaderMap,
     body: Result<Json<Set>, JsonRejection>,
 ) -> Response {
     let set = async {
         let Set { mode, expected_revision } = checked(&headers, body)?;
+        audit::note(format_args!("switch the autopilot to {mode:?}"));
         state.autopilot.set(proto::SetAutopilotRequest { mode, expected_revision }).await
     };
     match set.await {
@@ -72,7 +66,7 @@ struct LogParameters {
     before: Option<String>,
 }
 
-async fn log(State(state): State<HttpState>, request: Request) -> Response {
+pub(super) async fn log(State(state): State<HttpState>, request: Request) -> Response {
     let log = async {
         let LogParameters { limit, before } = parameters(request).await?;
         let limit = number("limit", &limit)?.unwrap_or_default();
@@ -143,7 +137,7 @@ impl ActBody {
     }
 }
 
-async fn preview(
+pub(super) async fn preview(
     State(state): State<HttpState>,
     headers: HeaderMap,
     body: Result<Json<ActBody>, JsonRejection>,
@@ -155,12 +149,16 @@ async fn preview(
     }
 }
 
-async fn act(
+pub(super) async fn act(
     State(state): State<HttpState>,
     headers: HeaderMap,
     body: Result<Json<ActBody>, JsonRejection>,
 ) -> Response {
-    let begun = async { state.autopilot.act(checked(&headers, body)?.request()?).await };
+    let begun = async {
+        let ask = checked(&headers, body)?.request()?;
+        audit::note(format_args!("act: {}", Autopilot::named(&ask)));
+        state.autopilot.act(ask).await
+    };
     match begun.await {
         Ok(entry) => json(&JournalEntryJson::from(&entry)),
         Err(status) => problem(&status),

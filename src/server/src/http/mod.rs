@@ -9,6 +9,8 @@
 //! | `/api/v1/findings` | `GetFindings` as JSON |
 //! | `/api/v1/findings/stream` | `StreamFindings` as server-sent events |
 //! | `/api/v1/autopilot`, `/api/v1/acts` | the autopilot, acts and the journal (`acts.rs`) |
+//! | `/api/v1/top`, `/api/v1/loads` | `TopRanges` and `GetLoads` as JSON |
+//! | `/api/v1/alerts`, `/api/v1/alerts/stream` | alerts, and server-sent events of them |
 //! | `/api/v1/routes`, `/api/v1/cluster` | `ListRoutes` and `GetStatus` as JSON |
 //! | `POST /api/v1/routes/split`, `POST /api/v1/routes/merge` | `SplitRoute` and `MergeRoutes` |
 //! | `/metrics` | Prometheus text; it names no keys, so that it needs no token |
@@ -18,46 +20,50 @@
 //! Without an admin token, a node that listens on loopback answers only to names of its own, and
 //! changes come from its own page or from none (`host.rs`).
 //!
-//! Where there is an admin token, everything under `/api/` needs it: `authorization: Bearer ...`.
+//! Where there are tokens, everything under `/api/` needs one of the right role (`calls.rs`):
+//! `authorization: Bearer ...`.
 //! Errors are `{"code": "...", "message": "..."}` with the matching status.
 
 mod acts;
+mod alerts;
 mod findings;
 mod host;
 mod hot_keys;
+mod loads;
 mod reply;
 mod route_changes;
 mod state;
 mod stream;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, Request, State};
+use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{MethodRouter, any, get, post};
 use serde::Deserialize;
-use tonic::Status;
+use tonic::{Code, Status};
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use keyviz_proto as proto;
+use keyviz_security::Caller;
 
-use crate::gate::Need;
+use crate::audit::{Who, audited};
+use crate::calls;
 use crate::grpc::keyviz::Scope;
 use crate::metrics::TextForm;
 use crate::request_id::RequestIdLayer;
 pub(crate) use host::Names;
 pub(crate) use state::HttpState;
 
-use keyviz_json::{
-    ClusterJson, RoutesJson, axis_from_name, parse_key, role_from_name, series_from_name,
-};
+use keyviz_json::{ClusterJson, RoutesJson, axis_from_name, role_from_name, series_from_name};
 pub(crate) use reply::problem;
-use reply::{Encoding, bad, flag, json, keys, number, parameters};
+use reply::{Encoding, bad, flag, json, key, keys, number, parameters};
 
 /// Only the page's own files may run or be requested; keys are data and stay text.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -75,16 +81,10 @@ pub(crate) fn router(state: HttpState) -> Router {
             HeaderValue::from_static(value),
         )
     };
-    let api = Router::new()
-        .route("/api/v1/matrix", get(matrix).post(matrix))
-        .route("/api/v1/hotkeys", get(hot_keys::hot_keys))
-        .route("/api/v1/stream", get(stream::columns).post(stream::columns))
-        .route("/api/v1/findings", get(findings::findings).post(findings::findings))
-        .route("/api/v1/routes", get(routes))
-        .route("/api/v1/cluster", get(cluster))
-        .route("/api/v1/findings/stream", get(findings::stream))
-        .merge(route_changes::routes())
-        .merge(acts::routes())
+    let api = handlers()
+        .into_iter()
+        .fold(Router::new(), |api, (path, _, handler)| api.route(path, handler));
+    let api = api
         .route("/api/{*rest}", any(no_such_call))
         .layer(from_fn_with_state(state.clone(), admit));
     Router::new()
@@ -103,17 +103,58 @@ pub(crate) fn router(state: HttpState) -> Router {
         .with_state(state)
 }
 
+/// The calls of the API: path, methods, handler. `calls.rs` has the role that each needs.
+fn handlers() -> Vec<(&'static str, &'static [&'static str], MethodRouter<HttpState>)> {
+    vec![
+        ("/api/v1/matrix", &["GET", "POST"], get(matrix).post(matrix)),
+        ("/api/v1/hotkeys", &["GET"], get(hot_keys::hot_keys)),
+        ("/api/v1/stream", &["GET", "POST"], get(stream::columns).post(stream::columns)),
+        ("/api/v1/findings", &["GET", "POST"], get(findings::findings).post(findings::findings)),
+        ("/api/v1/findings/stream", &["GET"], get(findings::stream)),
+        ("/api/v1/autopilot", &["GET", "POST"], get(acts::autopilot).post(acts::set)),
+        ("/api/v1/autopilot/log", &["GET"], get(acts::log)),
+        ("/api/v1/acts/preview", &["POST"], post(acts::preview)),
+        ("/api/v1/acts", &["POST"], post(acts::act)),
+        ("/api/v1/top", &["GET"], get(loads::top)),
+        ("/api/v1/loads", &["GET", "POST"], get(loads::loads).post(loads::loads)),
+        ("/api/v1/alerts", &["GET"], get(alerts::alerts)),
+        ("/api/v1/alerts/stream", &["GET"], get(alerts::stream)),
+        ("/api/v1/routes", &["GET"], get(routes)),
+        ("/api/v1/cluster", &["GET"], get(cluster)),
+        ("/api/v1/routes/split", &["POST"], route_changes::split()),
+        ("/api/v1/routes/merge", &["POST"], route_changes::merge()),
+    ]
+}
+
 /// Admits a call of the API if it has the required credential.
 async fn admit(State(state): State<HttpState>, request: Request, next: Next) -> Response {
-    if let Some(gate) = &state.gate
-        && let Err(status) = gate.admit(Need::Token, None, request.headers())
-    {
-        let mut response = problem(&status);
+    let placed = calls::of_http(request.method(), request.uri().path());
+    let mut who = Who::Anybody;
+    if let Some(gate) = &state.gate {
+        who = match gate.admit(placed.need, None, request.headers()) {
+            Ok(who) => who,
+            Err(status) => return refused(&status),
+        };
+    }
+    if !placed.audited {
+        return next.run(request).await;
+    }
+    let caller = request.extensions().get::<ConnectInfo<Caller>>();
+    let from = caller.map(|ConnectInfo(caller)| caller.address.ip());
+    let served = async { Ok::<_, Infallible>(next.run(request).await) };
+    match audited(placed, who, from, served).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+fn refused(status: &Status) -> Response {
+    let mut response = problem(status);
+    if status.code() == Code::Unauthenticated {
         let challenge = HeaderValue::from_static("Bearer realm=\"keyviz\"");
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-        return response;
     }
-    next.run(request).await
+    response
 }
 
 fn asset(file: &str) -> Response {
@@ -183,11 +224,6 @@ impl MatrixParameters {
                 axis_from_name(name).ok_or_else(|| bad("axis", name, "one of now, then"))?
             }
         };
-        let key = |name: &str, text: &Option<String>| {
-            text.as_deref()
-                .map(|text| parse_key(text).map_err(|error| bad(name, text, &error.to_string())))
-                .transpose()
-        };
         Ok(proto::GetMatrixRequest {
             series: series.into(),
             role: role.into(),
@@ -229,8 +265,27 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
     said.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case("gzip"))
 }
 
-async fn routes(State(state): State<HttpState>) -> Response {
-    match state.routes.list() {
+/// Parameters of `/api/v1/routes`, named as the fields of `ListRoutesRequest`.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RoutesParameters {
+    start: Option<String>,
+    end: Option<String>,
+    page_size: Option<String>,
+    page_token: Option<String>,
+}
+
+async fn routes(State(state): State<HttpState>, request: Request) -> Response {
+    let answer = async {
+        let asked: RoutesParameters = parameters(request).await?;
+        state.routes.list(&proto::ListRoutesRequest {
+            start: key("start", &asked.start)?.unwrap_or_default(),
+            end: key("end", &asked.end)?,
+            page_size: number("page_size", &asked.page_size)?.unwrap_or_default(),
+            page_token: key("page_token", &asked.page_token)?.unwrap_or_default(),
+        })
+    };
+    match answer.await {
         Ok(routes) => json(&RoutesJson::from(&routes)),
         Err(status) => problem(&status),
     }
@@ -260,5 +315,23 @@ async fn ready(State(state): State<HttpState>) -> Response {
             None => format!("ready\n{warning}").into_response(),
         },
         Err(error) => problem(&Status::unavailable(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_and_method_is_placed_and_nothing_else_is() {
+        let served = handlers().into_iter().flat_map(|(path, methods, _)| {
+            methods.iter().map(move |method| format!("{method} {path}"))
+        });
+        let mut served: Vec<String> = served.collect();
+        let mut placed: Vec<String> = calls::HTTP.iter().map(|call| call.name.to_owned()).collect();
+        served.sort();
+        placed.sort();
+        // A call that is missing on the left has to be placed in calls.rs.
+        assert_eq!(placed, served);
     }
 }

@@ -47,6 +47,12 @@ pub(crate) fn flag(name: &str, text: &Option<String>) -> Result<bool, Status> {
     }
 }
 
+/// A key, as text or in hex.
+pub(crate) fn key(name: &str, text: &Option<String>) -> Result<Option<Bytes>, Status> {
+    let parse = |text| parse_key(text).map_err(|error| bad(name, text, &error.to_string()));
+    text.as_deref().map(parse).transpose()
+}
+
 /// Keys with commas between them; a key that has one is written in hex.
 pub(crate) fn keys(name: &str, text: &Option<String>) -> Result<Vec<Bytes>, Status> {
     let Some(text) = text else { return Ok(Vec::new()) };
@@ -141,5 +147,7 @@ pub(crate) fn problem(status: &Status) -> Response {
     let body = Problem { code, message: status.message() };
     let mut response = json(&body);
     *response.status_mut() = http;
+    // For the audit log.
+    response.extensions_mut().insert(status.code());
     response
 }

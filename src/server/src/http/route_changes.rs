@@ -5,11 +5,12 @@
 //! and no request that a browser marks as coming from another site: a page elsewhere must not be
 //! able to change routes on behalf of a user who has this one open.
 
+use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use axum::{Json, Router, routing::post};
+use axum::routing::{MethodRouter, post};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tonic::{Request, Status};
@@ -22,10 +23,14 @@ use super::state::HttpState;
 use crate::grpc::routes::SharedRoutes;
 use keyviz_json::{RouteChangeJson, parse_key};
 
-pub(crate) fn routes() -> Router<HttpState> {
-    Router::new()
-        .route("/api/v1/routes/split", post(change::<Split>))
-        .route("/api/v1/routes/merge", post(change::<Merge>))
+/// Serves splits.
+pub(crate) fn split() -> MethodRouter<HttpState> {
+    post(change::<Split>)
+}
+
+/// Serves merges.
+pub(crate) fn merge() -> MethodRouter<HttpState> {
+    post(change::<Merge>)
 }
 
 #[derive(Deserialize)]

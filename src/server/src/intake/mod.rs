@@ -40,7 +40,7 @@ use keyviz_kv::{Admitted, MAX_BATCH_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use keyviz_raft::MAX_MESSAGE_BYTES;
 use keyviz_security::{Caller, Protocol};
 
-use super::gate::Need;
+use super::calls::{self, Need};
 use budget::Budget;
 use incoming::Incoming;
 use outgoing::Outgoing;
@@ -78,7 +78,7 @@ fn most_bytes(path: &str) -> usize {
         Some("Kv/CompareAndSwap") => 2 * MAX_VALUE_BYTES + around,
         Some("Kv/Batch") => MAX_BATCH_BYTES + AROUND_BATCH,
         Some(keyviz) if keyviz.starts_with("KeyViz/") => 5 << 20,
-        _ if Need::of(path) == Need::Node => MAX_MESSAGE_BYTES,
+        _ if calls::of_grpc(path).need == Need::Node => MAX_MESSAGE_BYTES,
         _ => SMALL_BYTES,
     }
 }
@@ -130,7 +130,7 @@ where
         let IntakeLayer { port, clients, nodes } = &self.budgets;
         let path = request.uri().path();
         let framed = *port == Protocol::Grpc;
-        let between_nodes = framed && Need::of(path) == Need::Node;
+        let between_nodes = framed && calls::of_grpc(path).need == Need::Node;
         let budget = if between_nodes { nodes } else { clients };
         let under_way = caller_of(&request).map(|caller| caller.connection.begin());
         let place = match budget.begin() {

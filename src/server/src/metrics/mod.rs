@@ -1,5 +1,6 @@
 //! `/metrics`: read from the parts at each scrape, so that counting costs them nothing extra.
 
+mod alerts;
 mod autopilot;
 mod edge;
 mod gauges;
@@ -79,6 +80,7 @@ impl Collector for Parts {
         autopilot::encode(&self.0.autopilot, &self.0.catalog, &mut page)?;
         verify::encode(&self.0.verification.totals(), &mut page.0)?;
         loops(&self.0.loops, &mut page.0)?;
+        alerts::encode(&self.0.alerts, &mut page)?;
         edge::encode(&self.0, &mut page)
     }
 }

@@ -10,6 +10,7 @@ use keyviz_raft::{Groups, Storage};
 use keyviz_security::Security;
 
 use super::requests::Requests;
+use crate::alerts::AlertService;
 use crate::autopilot::Autopilot;
 use crate::gate::Gate;
 use crate::loops::LoopHealth;
@@ -31,4 +32,5 @@ pub(crate) struct MetricsParts {
     pub(crate) gate: Option<Arc<Gate>>,
     pub(crate) autopilot: Arc<Autopilot>,
     pub(crate) started: SystemTime,
+    pub(crate) alerts: Arc<AlertService>,
 }

@@ -31,9 +31,11 @@ pub(crate) enum RequestKind {
     Matrix,
     Findings,
     HotKeys,
+    TopRanges,
+    Loads,
 }
 
-const KINDS: [(RequestKind, &str); 10] = [
+const KINDS: [(RequestKind, &str); 12] = [
     (RequestKind::Put, "put"),
     (RequestKind::Get, "get"),
     (RequestKind::Delete, "delete"),
@@ -44,6 +46,8 @@ const KINDS: [(RequestKind, &str); 10] = [
     (RequestKind::Matrix, "matrix"),
     (RequestKind::Findings, "findings"),
     (RequestKind::HotKeys, "hot_keys"),
+    (RequestKind::TopRanges, "top_ranges"),
+    (RequestKind::Loads, "loads"),
 ];
 
 /// The status codes of gRPC, in order of their numbers.

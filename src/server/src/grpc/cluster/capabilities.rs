@@ -62,7 +62,7 @@ impl ClusterService {
     }
 
     /// The same of every member, asked live.
-    pub(super) async fn capabilities(&self) -> proto::Capabilities {
+    pub(crate) async fn capabilities(&self) -> proto::Capabilities {
         let own = self.can();
         let nodes: Vec<_> = self.directory.members().keys().copied().collect();
         let asked = nodes.into_iter().map(|node| async move {

@@ -40,7 +40,7 @@ async fn cluster() -> (Cluster, Channel) {
     for number in AT_FIRST..ROUTES {
         let split = proto::SplitRouteRequest {
             route_id: last,
-            split_key: key(number).into(),
+            key: key(number).into(),
             ..Default::default()
         };
         let split = routes.split_route(split).await.expect("it splits").into_inner();

@@ -44,7 +44,7 @@ async fn cluster() -> (Cluster, Channel) {
             ..Default::default()
         };
         let split = routes.split_route(split).await.expect("it splits").into_inner();
-        last = split.right.expect("the right half").route_id;
+        last = split.created.last().expect("the right half").route_id;
     }
     (cluster, channel)
 }

@@ -65,7 +65,8 @@
 //!
 //! The modules build on each other in this order: [`sampler`], [`history`], [`query`], [`wire`],
 //! [`matrix`], [`copies`], [`insight`], [`autopilot`]. This page names what a store in one process
-//! needs. A store of several nodes sends [`wire`] types between them, and may keep [`copies`] of columns.
+//! needs. A store of several nodes sends [`wire`] types between them, and may keep [`copies`] of
+//! columns.
 //!
 //! # When to call what
 //!

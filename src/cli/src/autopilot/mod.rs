@@ -129,7 +129,7 @@ pub(crate) async fn journal(
 ) -> Result<proto::Journal, CliError> {
     let request = &proto::AutopilotLogRequest { limit, before };
     let answer = client.call(Effect::Read, |channel| async move {
-        stub(channel).autopilot_log(request.clone()).await
+        stub(channel).autopilot_log(*request).await
     });
     Ok(answer.await?.into_inner())
 }

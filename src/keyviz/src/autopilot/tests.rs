@@ -147,7 +147,8 @@ fn start(key: &bytes::Bytes) -> usize {
 
 #[test]
 fn acts_bounded_and_proven_nothing_is_done_while_something_is_wrong() {
-    let trouble: [(&str, fn(&mut Health)); 7] = [
+    type Break = fn(&mut Health);
+    let trouble: [(&str, Break); 7] = [
         ("node 2 does not answer", |health| health.missing.push(NodeId(2))),
         ("group 3 is without a leader", |health| health.leaderless.push(GroupId(3))),
         ("groups 1, 2 are with a replica", |health| {

@@ -14,7 +14,7 @@ use keyviz_security::SecurityConfig;
 use keyviz_types::NodeId;
 
 /// Every loop, by name.
-const ALL: [ControlLoop; 19] = [
+const ALL: [ControlLoop; 20] = [
     ControlLoop::Credentials,
     ControlLoop::DiskSpace,
     ControlLoop::Members,

@@ -37,7 +37,7 @@ pub(super) async fn autopilot(State(state): State<HttpState>) -> Response {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Set {
+pub(super) struct Set {
     mode: String,
     #[serde(default)]
     expected_revision: u64,
@@ -82,7 +82,7 @@ pub(super) async fn log(State(state): State<HttpState>, request: Request) -> Res
 /// An act, flat. Of a remedy, what is told beside the act is ignored.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ActBody {
+pub(super) struct ActBody {
     act: String,
     at: Option<String>,
     start: Option<String>,

@@ -299,6 +299,7 @@ fn hundred_nodes() {
         incarnation: Incarnation(1),
         covers: 0..columns.len() as u32,
         held: ColumnSet::of(0..columns.len() as u32),
+        incomplete: ColumnSet::new(),
         forgotten_before_ms: 0,
         spans: Vec::new(),
         keys: keys(node),

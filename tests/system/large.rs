@@ -14,6 +14,8 @@ use crate::support::Cluster;
 const DEFAULT_LIMIT: usize = 4 << 20;
 /// Keys of about 4,000 bytes: a few hundred make a large answer.
 const ROUTES: usize = 600;
+/// Routes that the first start makes.
+const AT_FIRST: usize = 400;
 
 async fn channel(cluster: &Cluster) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{}", cluster.grpc[0]));
@@ -25,19 +27,31 @@ fn key(number: usize) -> String {
 }
 
 /// One node whose routes begin at long keys.
-fn cluster() -> Cluster {
-    let keys: Vec<String> = (1..ROUTES).map(key).collect();
-    // The system bounds the length of one argument.
+async fn cluster() -> (Cluster, Channel) {
+    // The system bounds the length of one argument, and of all.
+    let keys: Vec<String> = (1..AT_FIRST).map(key).collect();
     let lists: Vec<String> = keys.chunks(25).map(|keys| keys.join(",")).collect();
     let mut flags = vec!["--groups", "1", "--keyviz-step", "1s"];
     lists.iter().for_each(|list| flags.extend(["--split-at", list]));
-    Cluster::start(1, &flags)
+    let cluster = Cluster::start(1, &flags);
+    let channel = channel(&cluster).await;
+    let mut routes = RoutesClient::new(channel.clone());
+    let mut last = AT_FIRST as u64;
+    for number in AT_FIRST..ROUTES {
+        let split = proto::SplitRouteRequest {
+            route_id: last,
+            key: key(number).into(),
+            ..Default::default()
+        };
+        let split = routes.split_route(split).await.expect("it splits").into_inner();
+        last = split.created.last().expect("the right half").route_id;
+    }
+    (cluster, channel)
 }
 
 #[tokio::test]
 async fn bounds_routes_matrices_and_watches_of_long_keys_fit_in_messages_of_the_default_limit() {
-    let cluster = cluster();
-    let channel = channel(&cluster).await;
+    let (_cluster, channel) = cluster().await;
     let mut routes = RoutesClient::new(channel.clone());
 
     // As in earlier versions the whole table is one message, which such a client cannot read.

@@ -41,7 +41,9 @@ def free_ports(count):
 class ClientTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.folder = tempfile.TemporaryDirectory()
+        cls.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        cls.nodes = []
+        cls.addClassCleanup(cls.stop)
         sys.path[:0] = [cls.folder.name, str(HERE.parent)]
         import make_stubs
 
@@ -53,17 +55,16 @@ class ClientTest(unittest.TestCase):
         splits = [f"k{number:06}" for number in range(1, ROUTES)]
         # The system bounds the length of one argument.
         lists = [",".join(splits[at : at + 5000]) for at in range(0, len(splits), 5000)]
-        cls.nodes = []
         for id, address in enumerate(cls.addresses, 1):
             command = [BINARY, "serve", "--id", str(id), "--listen", address]
             command += ["--data", f"{cls.folder.name}/node{id}", "--bootstrap", members]
             command += ["--groups", "3", "--keyviz-step", "1s"]
             for keys in lists:
                 command += ["--split-at", keys]
-            log = open(f"{cls.folder.name}/log{id}", "w")
-            cls.nodes.append(subprocess.Popen(command, stderr=log, stdout=log))
-        cls.client = Client(cls.addresses)
-        deadline = time.time() + 60
+            with open(f"{cls.folder.name}/log{id}", "w") as log:
+                cls.nodes.append(subprocess.Popen(command, stderr=log, stdout=log))
+        cls.client = Client(cls.addresses, timeout=60)
+        deadline = time.time() + 180
         while True:
             try:
                 cls.client.put(b"first", b"1")
@@ -74,8 +75,7 @@ class ClientTest(unittest.TestCase):
                 time.sleep(0.3)
 
     @classmethod
-    def tearDownClass(cls):
-        cls.client.close()
+    def stop(cls):
         for node in cls.nodes:
             node.kill()
             node.wait()
@@ -91,7 +91,7 @@ class ClientTest(unittest.TestCase):
         self.assertIsNone(self.client.get(b"py/a"))
 
     def test_default_limits_read_all_routes_and_loads_that_equal_the_matrix(self):
-        for number in range(0, ROUTES, max(1, ROUTES // 200)):
+        for number in range(0, ROUTES, max(1, ROUTES // 20)):
             self.client.put(b"k%06d" % number, b"v" * 100)
         time.sleep(2.5)
         routes = self.client.routes()
@@ -106,7 +106,7 @@ class ClientTest(unittest.TestCase):
             total = loads.summary.total.writes
             self.assertEqual(sum(part.counts.writes for part in parts), total, by)
             self.assertEqual(total, matrix.total, by)
-        self.assertGreater(matrix.total, 100)
+        self.assertGreaterEqual(matrix.total, 20)
         top = self.client.top("writes", limit=5)
         self.assertEqual(len(top.ranges), 5)
 

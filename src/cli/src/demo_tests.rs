@@ -14,6 +14,7 @@ fn options() -> DemoOptions {
         duration: None,
         keyviz: KeyvizOptions { step: Duration::from_secs(2), ..KeyvizOptions::DEFAULT },
         storage: StorageFlags { cache_bytes: CACHE_BYTES, ..StorageFlags::DEFAULT },
+        autopilot: AutopilotConfig::default(),
     }
 }
 

@@ -25,7 +25,7 @@ fn layout() -> Arc<Layout> {
         },
         bucket: Bucket::Route(RouteId::new(route + 1).expect("above 0")),
         group: GroupId(1 + route % 4),
-        lead: (route % 4 == 0).then_some(Term(3)),
+        lead: (route.is_multiple_of(4)).then_some(Term(3)),
     };
     Arc::new(Layout { catalog_version: 1, slots: (0..ROUTES).map(slot).collect() })
 }

@@ -14,7 +14,7 @@ use keyviz_security::SecurityConfig;
 use keyviz_types::NodeId;
 
 /// Every loop, by name.
-const ALL: [ControlLoop; 19] = [
+const ALL: [ControlLoop; 20] = [
     ControlLoop::Credentials,
     ControlLoop::DiskSpace,
     ControlLoop::Members,
@@ -26,6 +26,7 @@ const ALL: [ControlLoop; 19] = [
     ControlLoop::Balancer,
     ControlLoop::Verifier,
     ControlLoop::Mover,
+    ControlLoop::Autopilot,
     ControlLoop::Flusher,
     ControlLoop::Copier,
     ControlLoop::Addresses,
@@ -104,6 +105,7 @@ async fn start(folder: &TempDir, supervisor: Supervisor) -> Node {
         verify_every: Duration::from_secs(86_400),
         verify_bytes_per_s: 1 << 20,
         replace_after: Duration::ZERO,
+        autopilot: keyviz_server::AutopilotConfig::default(),
         storage: StorageOptions { cache_bytes: 1 << 20, ..StorageOptions::default() },
         queue_bytes: GroupOptions::QUEUE_BYTES,
         request_timeout: Duration::from_secs(5),

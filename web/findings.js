@@ -178,7 +178,8 @@ export class Findings {
       foot.push(element("span", { class: "dim" }, `${this.omitted} more are not listed`));
     for (const finding of this.resolved.slice(0, 2)) foot.push(this.ended(finding));
     if (this.silent > 0)
-      foot.push(element("span", { class: "dim" }, `without ${this.silent} silent ${this.silent === 1 ? "node" : "nodes"}`));
+      foot.push(element("span", { class: "dim" },
+        `without ${this.silent} silent ${this.silent === 1 ? "node" : "nodes"}`));
     if (this.said !== "") foot.push(element("span", { class: "dim" }, `Findings: ${this.said}`));
     if (this.all.length === 0 && this.able) {
       foot.unshift(element("span", { class: "calm" }, `Nothing stands out at ${rate(this.rate)}.`));

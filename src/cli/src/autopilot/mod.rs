@@ -128,8 +128,7 @@ pub(crate) async fn journal(
     before: u64,
 ) -> Result<proto::Journal, CliError> {
     let request = &proto::AutopilotLogRequest { limit, before };
-    let answer = client.call(Effect::Read, |channel| async move {
-        stub(channel).autopilot_log(*request).await
-    });
+    let answer = client
+        .call(Effect::Read, |channel| async move { stub(channel).autopilot_log(*request).await });
     Ok(answer.await?.into_inner())
 }

@@ -19,6 +19,7 @@ export class Connection {
     this.problems = [];
     this.answeredMs = null;
     this.nodes = null;
+    // What is usual is known once the page is set up.
     setInterval(() => this.tellAge(), 1_000);
   }
 

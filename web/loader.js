@@ -13,7 +13,9 @@ import { askMatrix } from "./source.js";
 import { readRoutes } from "./tables.js";
 
 /** A live heatmap is reloaded now and then: routes, members and totals beside it change too. */
-export const REFRESH_MS = { off: 0, live: 60_000, "5s": 5_000, "30s": 30_000 };
+const REFRESH_MS = { off: 0, live: 60_000, "5s": 5_000, "30s": 30_000 };
+/** A stream brings something at least so often. */
+const LIVE_MS = 5_000;
 const RETRY_MS = [1_000, 2_000, 5_000, 10_000];
 /** How long the streams of two series may be at different columns. */
 const APART_MS = 5_000;
@@ -38,6 +40,14 @@ export class Loader {
     this.parts = [];
     this.cursors = [];
     this.apartSince = null;
+    /** Columns of the window are wider than those of the streams. */
+    this.wide = false;
+  }
+
+  /** How often something new is expected. */
+  get everyMs() {
+    const { refresh } = this.does.state();
+    return refresh === "live" && !this.wide ? LIVE_MS : REFRESH_MS[refresh];
   }
 
   get isShown() {
@@ -163,9 +173,13 @@ export class Loader {
     const state = this.does.state();
     const next = slide(part, update, serverNow() - spanOf(state));
     if (!next) {
-      this.load();
+      // Columns of the window may be wider than those of the stream; then the next reload brings
+      // them. Other rows or routes are asked for at once.
+      this.wide = stepOf(part) !== stepOf(update);
+      if (!this.wide) this.load();
       return;
     }
+    this.wide = false;
     this.parts[at] = next;
     const matrix = this.parts.length === 1 ? next : combine(this.parts, state.series);
     if (matrix) {
@@ -215,6 +229,8 @@ export class Loader {
     this.does.failed(error);
   }
 }
+
+const stepOf = ({ columns }) => (columns.length > 0 ? columns[0].end - columns[0].start : 0);
 
 /** Beside the matrix, routes and members may be missing; but a refused token concerns all. */
 function fallBack(error) {

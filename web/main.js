@@ -14,7 +14,7 @@ import { hotKeysWith } from "./hot.js";
 import { Interact } from "./interact.js";
 import { Journal } from "./journal.js";
 import { showLines } from "./lines.js";
-import { Loader, REFRESH_MS } from "./loader.js";
+import { Loader } from "./loader.js";
 import { Minimap } from "./minimap.js";
 import { describe, problems, showScreen } from "./notices.js";
 import { Pilot } from "./pilot.js";
@@ -53,7 +53,7 @@ const plot = new Plot(at("base"), at("overlay"));
 const connection = new Connection({
   token: askToken,
   zone,
-  everyMs: () => REFRESH_MS[state.refresh === "live" ? "5s" : state.refresh],
+  everyMs: () => loader.everyMs,
 });
 /** How cells are shown. */
 const look = () => ({
@@ -319,6 +319,7 @@ function isShown(tab) {
 /** Makes the page show the state, and asks the node where the picture is of another query. */
 function apply() {
   document.documentElement.dataset.theme = theme();
+  at("main").dataset.tab = state.tab;
   for (const tab of all("[data-tab]")) {
     const chosen = tab.dataset.tab === state.tab;
     tab.setAttribute("aria-selected", String(chosen));

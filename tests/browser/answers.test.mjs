@@ -335,5 +335,11 @@ describe("what the page answers", { skip, concurrency: false }, () => {
     await rest(2_000);
     assert.equal(whole(), before);
     assert.equal(mock.asked.filter((each) => each.name === "stream").length, 2, "a stream a series");
+    // Columns of a long window are wider than those of the stream: they come with the next reload.
+    await open("#refresh=live&last=7d");
+    const long = whole();
+    await rest(2_500);
+    assert.equal(whole(), long);
+    assert.equal(await page.run("document.getElementById('age').hidden"), true);
   });
 });

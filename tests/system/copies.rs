@@ -93,6 +93,10 @@ const SERIES: [&str; 4] = ["writes", "reads", "write-bytes", "read-bytes"];
 fn conservation_and_once_what_was_shown_of_a_node_is_shown_after_its_end() {
     let mut cluster = Cluster::start(3, FLAGS);
     all_are_copied(&cluster, 3);
+    eventually("the node that dies leads a group", || {
+        let status = cluster.json(&["cluster", "status"]);
+        status["groups"].as_array().expect("groups").iter().any(|group| group["leader"] == 3)
+    });
     let begun_ms = now_ms() / 1_000 * 1_000;
     let _load = Load(load(&cluster.grpc, 90));
     std::thread::sleep(Duration::from_secs(16));

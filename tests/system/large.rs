@@ -14,6 +14,8 @@ use crate::support::Cluster;
 const DEFAULT_LIMIT: usize = 4 << 20;
 /// Keys of about 4,000 bytes: a few hundred make a large answer.
 const ROUTES: usize = 600;
+/// Routes that the first start makes.
+const AT_FIRST: usize = 400;
 
 async fn channel(cluster: &Cluster) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{}", cluster.grpc[0]));
@@ -24,33 +26,33 @@ fn key(number: usize) -> String {
     format!("{number:04}{}", "k".repeat(4_000))
 }
 
-/// Those of them that a command line has room for.
-const AT_START: usize = 400;
-
 /// One node whose routes begin at long keys.
-fn cluster() -> Cluster {
-    let keys: Vec<String> = (1..AT_START).map(key).collect();
-    // The system bounds the length of one argument.
+async fn cluster() -> (Cluster, Channel) {
+    // The system bounds the length of one argument, and of all.
+    let keys: Vec<String> = (1..AT_FIRST).map(key).collect();
     let lists: Vec<String> = keys.chunks(25).map(|keys| keys.join(",")).collect();
     let mut flags = vec!["--groups", "1", "--keyviz-step", "1s"];
     lists.iter().for_each(|list| flags.extend(["--split-at", list]));
-    Cluster::start(1, &flags)
+    let cluster = Cluster::start(1, &flags);
+    let channel = channel(&cluster).await;
+    let mut routes = RoutesClient::new(channel.clone());
+    let mut last = AT_FIRST as u64;
+    for number in AT_FIRST..ROUTES {
+        let split = proto::SplitRouteRequest {
+            route_id: last,
+            key: key(number).into(),
+            ..Default::default()
+        };
+        let split = routes.split_route(split).await.expect("it splits").into_inner();
+        last = split.right.expect("the right half").route_id;
+    }
+    (cluster, channel)
 }
 
 #[tokio::test]
 async fn bounds_routes_matrices_and_watches_of_long_keys_fit_in_messages_of_the_default_limit() {
-    let cluster = cluster();
-    let channel = channel(&cluster).await;
+    let (_cluster, channel) = cluster().await;
     let mut routes = RoutesClient::new(channel.clone());
-    let last = proto::ListRoutesRequest { start: key(AT_START).into(), ..Default::default() };
-    let last = routes.list_routes(last).await.expect("the last").into_inner();
-    let mut route_id = last.routes[0].route_id;
-    for number in AT_START..ROUTES {
-        let key = key(number).into();
-        let split = proto::SplitRouteRequest { route_id, key, ..Default::default() };
-        let split = routes.split_route(split).await.expect("a split").into_inner();
-        route_id = split.created[1].route_id;
-    }
 
     // As in earlier versions the whole table is one message, which such a client cannot read.
     let all = routes.list_routes(proto::ListRoutesRequest::default()).await;

@@ -7,8 +7,10 @@
 //! cargo test --test system lost_disk::
 //! ```
 
+mod acts;
 mod alerts;
 mod anywhere;
+mod autopilot;
 mod backup;
 mod bad_input;
 mod bad_peers;

@@ -1,6 +1,8 @@
 //! Fuzz targets: decoders of the catalog's bytes from the log, the disk and peers.
 
-use super::{Catalog, CatalogCommand, DiskCommand, Disks, PlaceCommand, Placement, Retention};
+use super::{
+    Catalog, CatalogCommand, DiskCommand, Disks, JournalCommand, PlaceCommand, Placement, Retention,
+};
 use crate::machine::codec::{self, Kind};
 use keyviz_testkit::fuzz::Target;
 use keyviz_types::RouteId;
@@ -30,6 +32,13 @@ fn command(data: &[u8]) {
         let Some(Ok(command)) = DiskCommand::decode(bytes) else { continue };
         assert!(command.encode().is_ok());
         let _ = Disks::default().after(&command, &Placement::default());
+    }
+    for bytes in [data, &sealed(Kind::Journal, data)] {
+        let Some(Ok(command)) = JournalCommand::decode(bytes) else { continue };
+        if let Ok(encoded) = command.encode() {
+            assert_eq!(JournalCommand::decode(&encoded), Some(Ok(command.clone())));
+        }
+        let _ = Catalog::new(Retention::DEFAULT).apply_journal(&command);
     }
     for bytes in [data, &sealed(Kind::Command, data)] {
         let Ok(command) = CatalogCommand::decode(bytes) else { continue };

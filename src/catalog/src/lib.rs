@@ -7,6 +7,7 @@
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
+mod journal;
 mod limits;
 mod machine;
 mod members;
@@ -14,6 +15,13 @@ mod moves;
 mod routes;
 mod watch;
 
+pub use journal::apply::JournalApplied;
+pub use journal::command::{Begun, JournalCommand};
+pub use journal::entry::{
+    ActForecast, ActOutcome, ActState, AutopilotMode, EntryId, Journal, JournalEntry, LayoutAct,
+    LoadChange, MAX_CHANGES, MAX_JOURNAL, MAX_TEXT_BYTES,
+};
+pub use journal::error::JournalError;
 pub use limits::{
     MAX_BOUNDARY_BYTES, MAX_COMMAND_BYTES, MAX_GROUPS, MAX_KEY_BYTES, MAX_RECORD_BYTES,
     MAX_REPLICAS, MAX_REQUEST_ID_BYTES, MAX_ROUTES, MAX_SNAPSHOT_BYTES, MAX_TIME_MS,

@@ -8,7 +8,8 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use keyviz_catalog::{
-    AppliedCatalog, CatalogCommand, CatalogError, CodecError, Delta, MoveCommand, MoveError,
+    AppliedCatalog, CatalogCommand, CatalogError, CodecError, Delta, JournalCommand, JournalError,
+    MoveCommand, MoveError,
 };
 use keyviz_types::{GroupId, NodeId};
 
@@ -25,6 +26,9 @@ pub enum CatalogChangeError {
     /// The catalog refused a move.
     #[error(transparent)]
     MoveRefused(#[from] MoveError),
+    /// The catalog refused a change of the journal.
+    #[error(transparent)]
+    JournalRefused(#[from] JournalError),
     /// The command is larger than the log takes.
     #[error("the change is too large: {reason}")]
     TooLarge {
@@ -259,6 +263,11 @@ fn stamped(encoded: &Bytes, now_ms: u64) -> Result<Bytes, CatalogChangeError> {
     let undecodable =
         |error: CodecError| CatalogChangeError::Undecodable { reason: error.to_string() };
     if let Some(command) = MoveCommand::decode(encoded) {
+        let mut command = command.map_err(undecodable)?;
+        command.stamp(now_ms);
+        return Ok(Bytes::from(command.encode()?));
+    }
+    if let Some(command) = JournalCommand::decode(encoded) {
         let mut command = command.map_err(undecodable)?;
         command.stamp(now_ms);
         return Ok(Bytes::from(command.encode()?));

@@ -3,6 +3,7 @@
 
 mod disks;
 mod group;
+mod journal;
 mod machine;
 mod moves;
 mod placement;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use keyviz_catalog::{
     AppliedCatalog, Catalog, CatalogCommand, CodecError, Delta, DeltaKind, DiskCommand,
-    MoveCommand, PlaceCommand, RecordChange, Retention,
+    JournalCommand, MoveCommand, PlaceCommand, RecordChange, Retention,
 };
 use keyviz_raft::{Batch, Keyspace, LogPosition, Machine, MachineError, PageLimit};
 
@@ -99,6 +99,15 @@ impl Machine for CatalogMachine {
             }
             return Ok(replies::encode(&applied.map(|applied| applied.id)));
         }
+        if let Some(command) = JournalCommand::decode(command) {
+            let applied = self.applied.apply_journal(&command.map_err(corrupt)?);
+            if let Ok(applied) = &applied {
+                for record in &applied.records {
+                    put_record(batch, record)?;
+                }
+            }
+            return Ok(replies::encode(&applied.map(|applied| applied.id)));
+        }
         let command = CatalogCommand::decode(command).map_err(corrupt)?;
         let outcome = self.applied.apply(command);
         if let Ok(applied) = &outcome {
@@ -117,6 +126,7 @@ impl Machine for CatalogMachine {
         self.applied.publish_disks();
         // Before the routes: who sees a route in its new group knows since which entry it is there.
         self.applied.publish_moves();
+        self.applied.publish_journal();
         if let Err(error) = self.publish() {
             // The hub refused the change whole; subscribers keep the table they had.
             tracing::error!(at = %last, %error, "an applied catalog change could not be published");

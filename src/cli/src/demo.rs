@@ -1,6 +1,7 @@
 //! `demo`: runs a whole cluster in one process, a workload, and its heatmap.
 
 mod run;
+mod story;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::UsageError;
+use super::flags::autopilot_flags::{AutopilotArgs, Piloting};
 use super::flags::keyviz_flags::{self, KeyvizArgs, KeyvizOptions};
 use super::flags::storage_flags::{StorageArgs, StorageFlags};
 use super::flags::values::{self, Address};
@@ -20,6 +22,7 @@ use super::load::{
 use super::serve::{
     self, Bootstrap, DEFAULT_REPLICATION, LogFormat, MAX_REPLICATION, ServeOptions, Start,
 };
+use keyviz_node::AutopilotConfig;
 use keyviz_raft::GroupOptions;
 use keyviz_security::SecurityConfig;
 
@@ -65,6 +68,8 @@ pub struct DemoOptions {
     pub duration: Option<Duration>,
     /// The visualizer.
     pub keyviz: KeyvizOptions,
+    /// Mode and limits of the autopilot.
+    pub autopilot: AutopilotConfig,
     /// Memory and disk.
     pub storage: StorageFlags,
 }
@@ -123,6 +128,12 @@ pub struct DemoArgs {
     /// Start no workload
     #[arg(long, conflicts_with = "load")]
     no_load: bool,
+    /// What the autopilot does about the workload, unless it was switched at run time (`keyviz
+    /// autopilot`): nothing, say what it would do, or act
+    #[arg(long, env = "KEYVIZ_AUTOPILOT", value_name = "MODE", default_value = "act")]
+    autopilot: Piloting,
+    #[command(flatten)]
+    autopilot_limits: AutopilotArgs,
     #[command(flatten)]
     keyviz: KeyvizArgs,
     #[command(flatten)]
@@ -148,6 +159,7 @@ impl DemoArgs {
             load: (!self.no_load).then_some(self.load),
             duration: self.duration,
             keyviz: self.keyviz.options(self.step),
+            autopilot: self.autopilot_limits.config(self.autopilot)?,
             storage: self.storage.flags(CACHE_BYTES),
         })
     }
@@ -189,6 +201,7 @@ impl DemoOptions {
             verify_every: Duration::ZERO,
             verify_bytes_per_s: 0,
             replace_after: Duration::ZERO,
+            autopilot: self.autopilot.clone(),
             log: LOG.into(),
             log_format: LogFormat::Text,
             alerts: Default::default(),

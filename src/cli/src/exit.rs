@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use tonic::Code;
 
 use super::load::LoadError;
-use super::{CallError, CliError, ReplaceError, VerifyFindings};
+use super::{ApplyError, CallError, CliError, ReplaceError, VerifyFindings};
 
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,13 +51,15 @@ impl CliError {
         match self {
             CliError::Usage(_) => Exit::Usage,
             CliError::Call(error) | CliError::Load(LoadError::NoNode(error)) => of_call(error),
-            CliError::NoSuchKey(_) | CliError::NoSuchRoute { .. } | CliError::NoSuchGroup(_) => {
-                Exit::NotFound
-            }
+            CliError::NoSuchKey(_)
+            | CliError::NoSuchRoute { .. }
+            | CliError::NoSuchGroup(_)
+            | CliError::Apply(ApplyError::NoSuchFinding(_)) => Exit::NotFound,
             CliError::NoLeader(_) => Exit::Unreachable,
             CliError::Replace(ReplaceError::NotAMember(_)) => Exit::NotFound,
             CliError::NotSwapped { .. }
             | CliError::MoveAbandoned { .. }
+            | CliError::Apply(ApplyError::NoSuchRemedy { .. })
             | CliError::Replace(_)
             | CliError::NotConfirmed(_) => Exit::Refused,
             CliError::Verify(VerifyFindings::Incomplete { .. }) => Exit::Partial,

@@ -5,6 +5,7 @@
 
 mod about;
 mod alerts;
+mod autopilot;
 mod client;
 mod cluster;
 mod data;
@@ -42,6 +43,7 @@ pub use heatmap::{Drawing, render};
 pub use keyviz_client::{Access, Error as CallError, GroupAt, Leaders};
 pub use serve::{ServeOptions, Start};
 pub use terminal::output::ColorDepth;
+pub use why::ApplyError;
 
 use terminal::output::{ColorWhen, Environment};
 
@@ -98,6 +100,8 @@ enum Command {
     Heat(heat::HeatArgs),
     /// Say why the load is as it is, since when, and what would help
     Why(why::WhyArgs),
+    /// Show and switch the autopilot, which balances the load, and its journal
+    Autopilot(autopilot::AutopilotArgs),
     /// Show the keys with the most reads or writes, of any past time and key range
     Hot(heat::hot::HotArgs),
     /// Show the hottest ranges or routes, refreshed in place
@@ -150,6 +154,9 @@ pub enum CliError {
         /// Why.
         reason: String,
     },
+    /// A remedy was not carried out.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
     /// A compare-and-swap found another value.
     #[error("not swapped: {key} {found}")]
     NotSwapped {
@@ -429,6 +436,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Man(args) => about::man(args, command()),
         Command::Routes(args) => one_thread()?.block_on(routes::run(args)),
         Command::Heat(args) => one_thread()?.block_on(heat::run(args, color)),
+        Command::Autopilot(args) => one_thread()?.block_on(autopilot::run(args)),
         Command::Why(args) => one_thread()?.block_on(why::run(args)),
         Command::Hot(args) => one_thread()?.block_on(heat::hot::run(args)),
         Command::Top(args) => one_thread()?.block_on(top::run(args)),

@@ -110,6 +110,7 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
         verify_every: options.verify_every,
         verify_bytes_per_s: options.verify_bytes_per_s,
         replace_after: options.replace_after,
+        autopilot: options.autopilot,
         storage: (&options.storage).into(),
         queue_bytes: options.storage.queue_bytes,
         request_timeout: DEFAULT_REQUEST_TIMEOUT,

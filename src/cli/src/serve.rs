@@ -10,15 +10,17 @@ use clap::{Args, ValueEnum};
 
 use super::UsageError;
 use super::flags::alert_flags::{AlertArgs, AlertFlags};
+use super::flags::autopilot_flags::{AutopilotArgs, Piloting};
 use super::flags::keyviz_flags::{self, KeyvizArgs, KeyvizOptions, SizeError};
 use super::flags::security_flags::SecurityArgs;
 use super::flags::storage_flags::{DEFAULT_CACHE_BYTES, StorageArgs, StorageFlags};
 use super::flags::values::{self, Address};
-use super::terminal::text;
+use keyviz_node::AutopilotConfig;
 use keyviz_raft::GroupOptions;
 use keyviz_security::SecurityConfig;
 
 mod run;
+mod splits;
 
 pub use run::run_serve;
 
@@ -74,7 +76,7 @@ pub struct Bootstrap {
 }
 
 /// The checked options of `serve`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct ServeOptions {
     /// Node id, at least 1.
     pub id: u64,
@@ -104,6 +106,8 @@ pub struct ServeOptions {
     pub verify_bytes_per_s: u64,
     /// A member that has not answered for so long is replaced; zero: never.
     pub replace_after: Duration,
+    /// Mode and limits of the autopilot.
+    pub autopilot: AutopilotConfig,
     /// Memory and disk.
     pub storage: StorageFlags,
     /// Filter of the log on stderr.
@@ -266,6 +270,12 @@ pub struct ServeArgs {
     alerts: AlertArgs,
     #[command(flatten)]
     keyviz: KeyvizArgs,
+    /// What the autopilot does while this node leads the catalog group, unless it was switched at
+    /// run time (`keyviz autopilot`): nothing, say what it would do, or act
+    #[arg(long, env = "KEYVIZ_AUTOPILOT", value_name = "MODE", default_value = "advise")]
+    autopilot: Piloting,
+    #[command(flatten)]
+    autopilot_limits: AutopilotArgs,
     #[command(flatten)]
     storage: StorageArgs,
 }
@@ -341,6 +351,7 @@ impl ServeArgs {
             verify_every: self.verify_every,
             verify_bytes_per_s: self.verify_rate,
             replace_after: self.replace_after,
+            autopilot: self.autopilot_limits.config(self.autopilot)?,
             storage: self.storage.flags(DEFAULT_CACHE_BYTES),
             log: self.log,
             log_format: self.log_format,
@@ -435,7 +446,7 @@ impl ServeArgs {
             let reason = format!("there are only {count} members");
             return Err(UsageError::value("--replication <N>", replication, reason));
         }
-        let split_at = sorted_splits(self.split_at.clone())?;
+        let split_at = splits::sorted(self.split_at.clone())?;
         Ok(Bootstrap {
             members,
             groups: self.groups.unwrap_or(DEFAULT_GROUPS),
@@ -443,23 +454,6 @@ impl ServeArgs {
             split_at,
         })
     }
-}
-
-fn sorted_splits(mut keys: Vec<Bytes>) -> Result<Vec<Bytes>, UsageError> {
-    const FLAG: &str = "--split-at <KEY,...>";
-    keys.sort_unstable();
-    if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(UsageError::value(
-            FLAG,
-            text::preview(&pair[0]),
-            "this key is in the list twice",
-        ));
-    }
-    if keys.len() > MAX_SPLITS {
-        let reason = format!("at most {MAX_SPLITS} keys");
-        return Err(UsageError::value(FLAG, format!("{} keys", keys.len()), reason));
-    }
-    Ok(keys)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use keyviz_core::insight::{
     self, Able, Finding, Input, Load, LoadError, NamedKey, Topology, Tracker,
 };
 use keyviz_core::matrix::NodeStatus;
-use keyviz_core::{Matrix, Role, Series};
+use keyviz_core::{Matrix, Role, RouteSpec, Series};
 
 use super::cluster::Fanout;
 use super::hot_keys::HotKeysRequest;
@@ -121,9 +121,28 @@ type Scope = (Bytes, Option<Bytes>, u64);
 
 /// Answers questions for findings.
 pub struct Findings {
-    fanout: Arc<Fanout>,
+    pub(super) fanout: Arc<Fanout>,
     places: Semaphore,
     remembered: Mutex<HashMap<Scope, Tracker>>,
+}
+
+/// The axes of an answer's matrices.
+pub(super) struct Axes {
+    boundaries: Arc<[Bytes]>,
+    from_ms: u64,
+    to_ms: u64,
+}
+
+impl Axes {
+    fn request(&self, request: &FindingsRequest, series: Series) -> MatrixRequest {
+        MatrixRequest {
+            from_ms: Some(self.from_ms),
+            to_ms: Some(self.to_ms),
+            max_rows: 0,
+            boundaries: Arc::clone(&self.boundaries),
+            ..matrix_request(request, series)
+        }
+    }
 }
 
 /// The matrices of one answer, and the keys that have names.
@@ -188,9 +207,26 @@ impl Findings {
         .boxed()
     }
 
-    /// All series of the window on one axis, and reads and writes of the day before if any member
-    /// may hold them.
-    async fn measure(&self, request: &FindingsRequest) -> Result<Measured, FindingsError> {
+    /// The step of a column in milliseconds.
+    pub fn step_ms(&self) -> u64 {
+        self.fanout.local().history().config().step_ms
+    }
+
+    /// The routes that the load is counted by.
+    pub fn routes(&self) -> Vec<RouteSpec> {
+        self.fanout.local().sampler().epoch_full().routes().to_vec()
+    }
+
+    /// The present as Unix milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.fanout.local().clock().now_ms()
+    }
+
+    /// All series of the window on one axis, and its columns.
+    pub(super) async fn matrices(
+        &self,
+        request: &FindingsRequest,
+    ) -> Result<(Vec<Arc<MatrixAnswer>>, Option<Axes>), FindingsError> {
         let planned = [Series::Writes, Series::Reads].map(|series| matrix_request(request, series));
         let planned = try_join_all(planned.iter().map(|request| self.fanout.cluster(request)));
         let planned = planned.await?;
@@ -199,40 +235,50 @@ impl Findings {
         let boundaries: Arc<[Bytes]> = bounds.into_iter().collect();
         let columns = &planned[0].matrix.columns;
         let (Some(first), Some(last)) = (columns.first(), columns.last()) else {
-            return Ok(Measured::default());
+            return Ok((Vec::new(), None));
         };
         let (from_ms, to_ms) = (first.start_ms, last.end_ms);
-        let on_axis = |series, role, back_ms: u64| {
-            let request = MatrixRequest {
-                role,
-                from_ms: Some(from_ms - back_ms),
-                to_ms: Some(to_ms - back_ms),
-                max_rows: 0,
-                boundaries: Arc::clone(&boundaries),
-                ..matrix_request(request, series)
-            };
+        let axes = Axes { boundaries: Arc::clone(&boundaries), from_ms, to_ms };
+        let on_axis = |series, role| {
+            let request = MatrixRequest { role, ..axes.request(request, series) };
             let fanout = &self.fanout;
             async move { fanout.cluster(&request).map_err(FindingsError::Matrix).await }
         };
         let followers = Some(Role::FollowerRead);
         let matrices = try_join_all([
-            on_axis(Series::Writes, None, 0),
-            on_axis(Series::Reads, None, 0),
-            on_axis(Series::WriteBytes, None, 0),
-            on_axis(Series::ReadBytes, None, 0),
-            on_axis(Series::Reads, followers, 0),
+            on_axis(Series::Writes, None),
+            on_axis(Series::Reads, None),
+            on_axis(Series::WriteBytes, None),
+            on_axis(Series::ReadBytes, None),
+            on_axis(Series::Reads, followers),
         ])
         .await?;
-        let oldest_ms = planned[0].matrix.nodes.iter().filter_map(|node| node.oldest_ms).min();
+        Ok((matrices, Some(axes)))
+    }
+
+    /// The matrices, reads and writes of the day before if any member may hold them, and hot keys.
+    async fn measure(&self, request: &FindingsRequest) -> Result<Measured, FindingsError> {
+        let (matrices, axes) = self.matrices(request).await?;
+        let Some(axes) = axes else { return Ok(Measured::default()) };
+        let Axes { from_ms, to_ms, .. } = axes;
+        let status = matrices.iter().flat_map(|answer| &answer.matrix.nodes);
+        let oldest_ms = status.filter_map(|node| node.oldest_ms).min();
         let held = oldest_ms.is_some_and(|oldest_ms| oldest_ms.saturating_add(DAY_MS) <= from_ms);
+        let day_before = |series| {
+            let request = MatrixRequest {
+                from_ms: Some(from_ms - DAY_MS),
+                to_ms: Some(to_ms - DAY_MS),
+                ..axes.request(request, series)
+            };
+            let fanout = &self.fanout;
+            async move { fanout.cluster(&request).map_err(FindingsError::Matrix).await }
+        };
         let before = match held {
-            true => {
-                let series = [Series::Writes, Series::Reads];
-                try_join_all(series.map(|series| on_axis(series, None, DAY_MS))).await?
-            }
+            true => try_join_all([Series::Writes, Series::Reads].map(day_before)).await?,
             false => Vec::new(),
         };
-        let pieces = columns.len() as u32;
+        let columns = matrices.first().map_or(0, |answer| answer.matrix.columns.len());
+        let pieces = columns as u32;
         let named = |series| self.named(request, series, (from_ms, to_ms), pieces);
         let (mut hot_keys, reads) = futures::join!(named(Series::Writes), named(Series::Reads));
         hot_keys.extend(reads);
@@ -357,7 +403,7 @@ fn found(
     Ok((answer, tracker))
 }
 
-fn load(answers: &[Arc<MatrixAnswer>]) -> Result<Load, LoadError> {
+pub(super) fn load(answers: &[Arc<MatrixAnswer>]) -> Result<Load, LoadError> {
     let matrices: Vec<Matrix> = answers.iter().map(|answer| answer.matrix.clone()).collect();
     Load::of(&matrices)
 }

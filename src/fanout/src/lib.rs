@@ -23,6 +23,7 @@ mod feed;
 mod findings;
 mod handoffs;
 mod hot_keys;
+mod last_columns;
 mod loads;
 mod local;
 mod member;
@@ -42,6 +43,7 @@ pub use findings::{
 };
 pub use handoffs::{HandoffError, HandoffRecord, HandoffStore, Incoming};
 pub use hot_keys::{HotKeysAnswer, HotKeysError, HotKeysRequest};
+pub use last_columns::{LastColumns, ServedCounts};
 pub use loads::{
     Grouping, LeaderOf, LoadCounts, LoadEntry, LoadOf, Loads, LoadsError, LoadsPart, LoadsRequest,
     LoadsSummary, MAX_LOAD_IDS, MAX_PREFIX_DEPTH, MAX_PREFIXES,

@@ -160,7 +160,7 @@ impl HasJson for proto::Remedy {
 }
 
 #[derive(Serialize)]
-struct ForecastJson<'a> {
+pub struct ForecastJson<'a> {
     nodes: List<'a, proto::LoadChange>,
     groups: List<'a, proto::LoadChange>,
     unplaced: f64,

@@ -6,6 +6,7 @@
 //! serialized without copying its cells. The id of a node is a number up to 2^53 - 1, and text
 //! above.
 
+mod autopilot;
 mod cluster;
 mod findings;
 mod hot_keys;
@@ -18,6 +19,7 @@ mod packed;
 mod routes;
 mod text;
 
+pub use autopilot::{ActPreviewJson, AutopilotJson, JournalEntryJson, JournalJson};
 pub use cluster::ClusterJson;
 pub use findings::FindingsJson;
 pub use hot_keys::HotKeysJson;

@@ -64,8 +64,8 @@
 //! ```
 //!
 //! The modules build on each other in this order: [`sampler`], [`history`], [`query`], [`wire`],
-//! [`matrix`], [`copies`], [`insight`]. This page names what a store in one process needs. A store
-//! of several nodes sends [`wire`] types between them, and may keep [`copies`] of columns.
+//! [`matrix`], [`copies`], [`insight`], [`autopilot`]. This page names what a store in one process
+//! needs. A store of several nodes sends [`wire`] types between them, and may keep [`copies`] of columns.
 //!
 //! # When to call what
 //!
@@ -103,6 +103,7 @@
 //! [`HistoryConfig::bytes`] of history. Over that limit the oldest columns become coarser and are
 //! forgotten in the end; every answer about such a time says so.
 
+pub mod autopilot;
 pub mod copies;
 #[cfg(all(not(loom), any(test, feature = "fuzzing")))]
 pub mod fuzzing;

@@ -60,6 +60,8 @@ pub struct MoveCounters {
     pub rows: AtomicU64,
     /// Bytes of their keys and values.
     pub bytes: AtomicU64,
+    /// The same of each move under way that this node drives, by its number.
+    pub of_moves: parking_lot::Mutex<std::collections::BTreeMap<u64, u64>>,
     /// Routes that moved.
     pub moved: AtomicU64,
     /// Moves that were abandoned.

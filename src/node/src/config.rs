@@ -7,6 +7,7 @@ use std::time::Duration;
 use keyviz_core::{HistoryConfig, NodeId, SamplerConfig};
 use keyviz_raft::StorageOptions;
 use keyviz_security::SecurityConfig;
+use keyviz_server::AutopilotConfig;
 use keyviz_server::alerts::AlertOptions;
 
 use super::startup::bootstrap::BootstrapSpec;
@@ -46,6 +47,8 @@ pub struct NodeConfig {
     /// A member that has not answered for so long is removed, and its replicas are made again on
     /// others, while this node leads the catalog group; zero: never.
     pub replace_after: Duration,
+    /// Mode and limits of the autopilot, while this node leads the catalog group.
+    pub autopilot: AutopilotConfig,
     /// Bounds of the storage.
     pub storage: StorageOptions,
     /// Bytes of writes that may be under way.

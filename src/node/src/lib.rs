@@ -20,6 +20,7 @@ pub use folder::archive::ArchiveError;
 pub use folder::check::check;
 pub use folder::restore::{Restore, RestoreError, Restored};
 pub use folder::salvage::{Salvage, SalvageError, Salvaged, SalvagedGroup};
+pub use keyviz_server::AutopilotConfig;
 pub use loops::supervisor::LoopWrap;
 pub use running::Node;
 pub use startup::bootstrap::{BootstrapSpec, BootstrapSpecError};

@@ -350,6 +350,7 @@ impl Node {
             peers: client,
             storage: storage.clone(),
             verification,
+            autopilot: config.autopilot.clone(),
             http: http.as_ref().map(|(_, address)| address.to_string()).unwrap_or_default(),
             called: config.http_hosts.iter().chain([&advertise]).cloned().collect(),
             security: security.clone(),
@@ -359,6 +360,10 @@ impl Node {
             lost_log_lines: config.lost_log_lines,
             alerts: config.alerts.clone(),
         }));
+        supervisor.run(ControlLoop::Autopilot, &stop, {
+            let services = Arc::clone(&services);
+            move || Arc::clone(&services).run_autopilot()
+        });
         supervisor.run(ControlLoop::LeaderLog, &stop, {
             let services = Arc::clone(&services);
             move || Arc::clone(&services).watch_leaders()

@@ -99,6 +99,14 @@ impl PeerClient {
         }
     }
 
+    /// What the autopilot does, as `to` says, which should lead the catalog group.
+    pub async fn autopilot(&self, to: NodeId) -> Result<proto::Autopilot, Status> {
+        let channel = self.channel(to).map_err(|error| Status::unavailable(error.to_string()))?;
+        let request = self.request(proto::PeerStatusRequest { cluster_id: self.cluster_id() });
+        let response = ClusterPeerClient::new(channel).autopilot(request).await;
+        Ok(response.map_err(|status| passed_on(to, status))?.into_inner())
+    }
+
     /// Asks `to`, which should lead the catalog group, to make a node a learner.
     pub async fn join(
         &self,

@@ -2,6 +2,7 @@
 
 pub mod alerts;
 mod audit;
+mod autopilot;
 mod calls;
 mod gate;
 mod grpc;
@@ -16,6 +17,7 @@ mod request_id;
 mod server;
 mod verify;
 
+pub use autopilot::AutopilotConfig;
 pub use loops::LoopHealth;
 pub use peer::matrix::MatrixPeer;
 pub use server::{ServerDeps, Services};

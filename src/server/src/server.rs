@@ -24,15 +24,17 @@ use keyviz_security::{Caller, Listener, Protocol, Security};
 use keyviz_types::NodeId;
 
 use crate::alerts::{AlertOptions, AlertService};
+use crate::autopilot::{Autopilot, AutopilotConfig, AutopilotParts};
 use crate::gate::{Gate, GateLayer};
 use crate::grpc::backup::BackupService;
-use crate::grpc::cluster::{ClusterService, SharedCluster};
+use crate::grpc::cluster::ClusterService;
 use crate::grpc::findings::FindingsService;
 use crate::grpc::keyviz::KeyVizService;
 use crate::grpc::kv::KvService;
 use crate::grpc::leaders::LeaderLog;
 use crate::grpc::loads::LoadsService;
 use crate::grpc::routes::{RoutesService, SharedRoutes};
+use crate::grpc::shared_cluster::SharedCluster;
 use crate::grpc::visualizer::SharedKeyViz;
 use crate::health;
 use crate::http::{self, HttpState, Names};
@@ -80,6 +82,8 @@ pub struct ServerDeps {
     pub storage: Storage,
     /// Compares replicas.
     pub verification: Arc<Verification>,
+    /// Mode and limits of the autopilot.
+    pub autopilot: AutopilotConfig,
     /// Where HTTP is served; empty: nowhere.
     pub http: String,
     /// Names under which clients reach the node, beside the address of HTTP.
@@ -109,6 +113,7 @@ pub struct Services {
     alerts: Arc<AlertService>,
     matrix_peer: MatrixPeer,
     cluster: Arc<ClusterService>,
+    autopilot: Arc<Autopilot>,
     metrics: Arc<Metrics>,
     requests: Arc<Requests>,
     backup: BackupService,
@@ -146,6 +151,41 @@ impl Services {
             Arc::clone(&directory),
             Arc::clone(&peers),
         ));
+        let routes = Arc::new(RoutesService {
+            node,
+            catalog: Arc::clone(&catalog),
+            groups: groups.clone(),
+            peers: Arc::clone(&peers),
+            directory: Arc::clone(&directory),
+            timeout,
+            stop: stop.clone(),
+        });
+        let cluster = Arc::new(ClusterService {
+            node,
+            coordinator: Arc::clone(&coordinator),
+            catalog: Arc::clone(&catalog),
+            groups: groups.clone(),
+            directory: Arc::clone(&directory),
+            peers,
+            handoffs,
+            storage: storage.clone(),
+            security: security.clone(),
+            verification: Arc::clone(&verification),
+            http,
+            started: Instant::now(),
+            timeout,
+            loops: Arc::clone(&loops),
+            alerts: Arc::clone(&alerts),
+        });
+        let autopilot = Autopilot::new(AutopilotParts {
+            node,
+            config: edge.autopilot,
+            catalog: Arc::clone(&catalog),
+            cluster: Arc::clone(&cluster),
+            findings: Findings::new(Arc::clone(&fanout)),
+            coordinator: Arc::clone(&coordinator),
+            stop: stop.clone(),
+        });
         let metrics = Metrics::new(MetricsParts {
             alerts: Arc::clone(&alerts),
             coordinator: Arc::clone(&coordinator),
@@ -159,38 +199,15 @@ impl Services {
             lost_log_lines,
             security: security.clone(),
             gate: gate.clone(),
+            autopilot: Arc::clone(&autopilot),
             started: SystemTime::now(),
-        });
-        let routes = Arc::new(RoutesService {
-            node,
-            catalog: Arc::clone(&catalog),
-            groups: groups.clone(),
-            peers: Arc::clone(&peers),
-            directory: Arc::clone(&directory),
-            timeout,
-            stop: stop.clone(),
-        });
-        let cluster = Arc::new(ClusterService {
-            node,
-            coordinator: Arc::clone(&coordinator),
-            catalog,
-            groups,
-            directory: Arc::clone(&directory),
-            peers,
-            handoffs,
-            storage,
-            security: security.clone(),
-            verification,
-            http,
-            started: Instant::now(),
-            timeout,
-            loops,
-            alerts: Arc::clone(&alerts),
         });
         let findings = Arc::new(FindingsService {
             findings: Findings::new(Arc::clone(&fanout)),
             cluster: Arc::clone(&cluster),
             requests: Arc::clone(&requests),
+            streams: Arc::default(),
+            stop: stop.clone(),
         });
         let loads = Arc::new(LoadsService {
             loads: Loads::new(Arc::clone(&fanout)),
@@ -215,6 +232,7 @@ impl Services {
             backup,
             findings,
             cluster,
+            autopilot,
             metrics: Arc::new(metrics),
             directory,
             groups: served,
@@ -230,6 +248,11 @@ impl Services {
         let leaders = Arc::clone(&self.keyviz.leaders);
         let (groups, directory) = (self.groups.clone(), Arc::clone(&self.directory));
         leaders.watch(groups, directory, move || clock.now_ms(), self.stop.clone()).await;
+    }
+
+    /// Acts and advises on the leader of the catalog group until stopped.
+    pub async fn run_autopilot(self: Arc<Self>) {
+        Arc::clone(&self.autopilot).run().await;
     }
 
     /// Judges alerts and tells their receiver until stopped.
@@ -268,7 +291,8 @@ impl Services {
             };
             let (keyviz, findings) = (Arc::clone(&self.keyviz), Arc::clone(&self.findings));
             let keyviz = SharedKeyViz(keyviz, findings, Arc::clone(&self.loads));
-            let cluster = SharedCluster(Arc::clone(&self.cluster));
+            let autopilot = Arc::clone(&self.autopilot);
+            let cluster = SharedCluster(Arc::clone(&self.cluster), autopilot);
             let peer = KvPeerService {
                 coordinator: Arc::clone(&self.kv),
                 directory: Arc::clone(&self.directory),
@@ -334,6 +358,7 @@ impl Services {
                 alerts: Arc::clone(&self.alerts),
                 routes: Arc::clone(&self.routes),
                 cluster: Arc::clone(&self.cluster),
+                autopilot: Arc::clone(&self.autopilot),
                 metrics: Arc::clone(&self.metrics),
                 gate: self.gate.clone(),
                 names: Arc::clone(&self.names),

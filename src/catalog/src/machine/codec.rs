@@ -27,6 +27,7 @@ pub(crate) const VERSION: u8 = 1;
 pub(crate) enum Kind {
     Command = b'C',
     Disk = b'D',
+    Journal = b'J',
     Move = b'M',
     Placement = b'P',
     Record = b'R',

@@ -7,10 +7,11 @@ use bincode::Decode;
 
 use super::codec::{self, CodecError, Kind};
 use super::records::{
-    Meta, numbered, put_cluster, put_delta, put_disks, put_meta, put_moves, put_placement,
-    put_request, put_retired, put_route,
+    Meta, numbered, put_cluster, put_delta, put_disks, put_entry, put_journal_head, put_meta,
+    put_moves, put_placement, put_request, put_retired, put_route,
 };
 use super::state::Catalog;
+use crate::journal::entry::{Journal, JournalEntry, JournalHead};
 use crate::limits::{MAX_RECORD_BYTES, MAX_SNAPSHOT_BYTES, Retention};
 use crate::members::cluster::{ClusterRecord, PlacementError, check_placement};
 use crate::members::disks::Disks;
@@ -85,6 +86,8 @@ struct Parts {
     placement: Option<Placement>,
     disks: Option<Disks>,
     moves: Option<RouteMoves>,
+    journal: Option<JournalHead>,
+    entries: Vec<JournalEntry>,
     routes: Vec<Route>,
     retired: Vec<Retired>,
     deltas: Vec<Delta>,
@@ -113,6 +116,14 @@ impl Parts {
             [b'v'] => {
                 let twice = self.moves.replace(decode(key, value)?).is_some();
                 (!twice).then(|| vec![b'v'])
+            }
+            [b'a'] => {
+                let twice = self.journal.replace(decode(key, value)?).is_some();
+                (!twice).then(|| vec![b'a'])
+            }
+            [b'j', ..] => {
+                self.entries.push(decode(key, value)?);
+                self.entries.last().map(|entry| numbered(b'j', entry.id))
             }
             [b'r', ..] => {
                 self.routes.push(decode(key, value)?);
@@ -144,6 +155,8 @@ impl Parts {
             && self.placement.is_none()
             && self.disks.is_none()
             && self.moves.is_none()
+            && self.journal.is_none()
+            && self.entries.is_empty()
             && self.routes.is_empty()
             && self.retired.is_empty()
             && self.deltas.is_empty()
@@ -166,6 +179,7 @@ impl Parts {
         };
         self.routes.sort_by(|a, b| a.range().start.cmp(&b.range().start));
         let moves = self.moves.take().unwrap_or_default();
+        let journal = self.journal()?;
         let routes = std::mem::take(&mut self.routes);
         let table = RouteTable::from_moved(meta.version, moves.last_change, routes)?;
         let newest = table.newest_id().ok_or(LoadError::Incomplete)?;
@@ -178,12 +192,29 @@ impl Parts {
             placement: std::sync::Arc::new(placement),
             disks: std::sync::Arc::new(self.disks.take().unwrap_or_default()),
             moves: std::sync::Arc::new(moves),
+            journal: std::sync::Arc::new(journal),
             boundary_bytes: table.specs().iter().map(|spec| spec.range.start.len()).sum(),
             log: self.log(&table)?,
             requests: self.requests(&table)?,
             lineage: self.lineage(&table)?,
             table,
         })
+    }
+
+    fn journal(&mut self) -> Result<Journal, LoadError> {
+        self.entries.sort_by_key(|entry| entry.id);
+        let head = self.journal.take();
+        let newest = self.entries.last().map_or(0, |entry| entry.id);
+        // Each entry is counted, and there is none without a head.
+        if head.map_or(0, |head| head.last_id) != newest {
+            return Err(LoadError::Misplaced { key: numbered(b'j', newest) });
+        }
+        let twice = self.entries.windows(2).find(|pair| pair[0].id == pair[1].id);
+        if let Some(pair) = twice {
+            return Err(LoadError::Misplaced { key: numbered(b'j', pair[0].id) });
+        }
+        let entries = self.entries.drain(..).map(std::sync::Arc::new).collect();
+        Ok(Journal { head: head.unwrap_or_default(), entries })
     }
 
     fn log(&mut self, table: &RouteTable) -> Result<DeltaLog, LoadError> {
@@ -257,6 +288,8 @@ impl Catalog {
         let moved = (self.placement.revision() > 0).then(|| put_placement(&self.placement));
         let disks = (!self.disks.is_empty()).then(|| put_disks(&self.disks));
         let moves = (!self.moves.is_empty()).then(|| put_moves(&self.moves));
+        let head = (!self.journal.is_empty()).then(|| put_journal_head(&self.journal.head));
+        let entries = self.journal.entries().map(|entry| put_entry(entry));
         let meta = self.cluster.iter().map(|_| put_meta(&self.table));
         let routes = self.table.iter().map(|route| put_route(&route));
         let retired = self.lineage.iter().map(put_retired);
@@ -266,6 +299,8 @@ impl Catalog {
             .chain(moved)
             .chain(disks)
             .chain(moves)
+            .chain(head)
+            .chain(entries)
             .chain(meta)
             .chain(routes)
             .chain(retired)

@@ -11,6 +11,8 @@
 //! 'q' version u64                  request that made the version, with the change
 //! 'i'                              Disks, from the first one that was recorded on
 //! 'v'                              RouteMoves, from the first move on
+//! 'a'                              JournalHead, from the first command of the journal on
+//! 'j' entry u64                    JournalEntry
 //! ```
 //!
 //! Every value is sealed (see `codec`).
@@ -18,6 +20,7 @@
 use bincode::{Decode, Encode};
 
 use super::codec::{self, Kind};
+use crate::journal::entry::{EntryId, JournalEntry, JournalHead};
 use crate::limits::MAX_RECORD_BYTES;
 use crate::members::cluster::ClusterRecord;
 use crate::members::disks::Disks;
@@ -73,6 +76,18 @@ pub(crate) fn put_disks(disks: &Disks) -> RecordChange {
 
 pub(crate) fn put_moves(moves: &RouteMoves) -> RecordChange {
     put(vec![b'v'], moves)
+}
+
+pub(crate) fn put_journal_head(head: &JournalHead) -> RecordChange {
+    put(vec![b'a'], head)
+}
+
+pub(crate) fn put_entry(entry: &JournalEntry) -> RecordChange {
+    put(numbered(b'j', entry.id), entry)
+}
+
+pub(crate) fn delete_entry(id: EntryId) -> RecordChange {
+    delete(numbered(b'j', id))
 }
 
 pub(crate) fn put_meta(table: &RouteTable) -> RecordChange {

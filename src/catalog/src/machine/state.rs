@@ -17,6 +17,7 @@ use bytes::Bytes;
 use super::command::CatalogCommand;
 use super::error::{CatalogError, check_boundary};
 use super::records::{self, RecordChange};
+use crate::journal::entry::Journal;
 use crate::limits::{MAX_BOUNDARY_BYTES, MAX_REQUEST_ID_BYTES, MAX_ROUTES, MAX_TIME_MS, Retention};
 use crate::members::cluster::{ClusterId, ClusterRecord, GroupPlacement, check_placement};
 use crate::members::disks::{DiskCommand, DiskError, Disks};
@@ -52,6 +53,7 @@ pub struct Catalog {
     pub(crate) placement: Arc<Placement>,
     pub(crate) disks: Arc<Disks>,
     pub(crate) moves: Arc<RouteMoves>,
+    pub(crate) journal: Arc<Journal>,
     pub(crate) table: RouteTable,
     /// Sum of the lengths of all start keys.
     pub(crate) boundary_bytes: usize,
@@ -104,6 +106,7 @@ impl Catalog {
             placement: Arc::default(),
             disks: Arc::default(),
             moves: Arc::default(),
+            journal: Arc::default(),
             table: RouteTable::empty(),
             boundary_bytes: 0,
             log: DeltaLog::default(),
@@ -290,7 +293,10 @@ impl Catalog {
                 self.merge(left_id, right_id, request.time_ms)?
             }
         };
-        Ok(self.commit(Arc::new(delta), request.request_id))
+        let delta = Arc::new(delta);
+        let mut applied = self.commit(Arc::clone(&delta), request.request_id);
+        self.enter_change(&delta, request.request_id, &mut applied.records);
+        Ok(applied)
     }
 
     /// A live route, or the reason why there is none of that id.

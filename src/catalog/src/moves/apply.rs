@@ -121,7 +121,10 @@ impl Catalog {
             version: 0,
             moved_ms: 0,
         });
-        Ok(self.record_moves(id, moves))
+        let mut applied = self.record_moves(id, moves);
+        let begun = self.moves.get(id).cloned();
+        begun.iter().for_each(|moving| self.enter_move(moving, &mut applied.records));
+        Ok(applied)
     }
 
     /// The move that a request was for.
@@ -247,7 +250,7 @@ impl Catalog {
         let moving = moving.clone();
         let mut moves = RouteMoves::clone(&self.moves);
         moves.under_way.retain(|moving| moving.id != id);
-        moves.ended.push_back(EndedMove {
+        let ended = EndedMove {
             id,
             route_id: moving.route_id,
             from: moving.from,
@@ -258,11 +261,14 @@ impl Catalog {
             version: moving.version,
             moved_ms: moving.moved_ms,
             reason,
-        });
+        };
+        moves.ended.push_back(ended.clone());
         while moves.ended.len() > MAX_ENDED_MOVES {
             moves.ended.pop_front();
         }
-        Ok(self.record_moves(id, moves))
+        let mut applied = self.record_moves(id, moves);
+        self.enter_end_of_move(&ended, &mut applied.records);
+        Ok(applied)
     }
 
     fn under_way(&self, id: MoveId) -> Result<&RouteMove, MoveError> {

@@ -6,6 +6,10 @@ use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::hub::{HubError, WatchHub};
+use crate::journal::apply::JournalApplied;
+use crate::journal::command::JournalCommand;
+use crate::journal::entry::Journal;
+use crate::journal::error::JournalError;
 use crate::limits::Retention;
 use crate::machine::command::CatalogCommand;
 use crate::machine::error::CatalogError;
@@ -30,6 +34,7 @@ pub struct AppliedCatalog {
     placements: Arc<watch::Sender<Arc<Placement>>>,
     disks: Arc<watch::Sender<Arc<Disks>>>,
     moves: Arc<watch::Sender<Arc<RouteMoves>>>,
+    journal: Arc<watch::Sender<Arc<Journal>>>,
 }
 
 impl Default for AppliedCatalog {
@@ -40,6 +45,7 @@ impl Default for AppliedCatalog {
             placements: Arc::new(watch::Sender::new(Arc::default())),
             disks: Arc::new(watch::Sender::new(Arc::default())),
             moves: Arc::new(watch::Sender::new(Arc::default())),
+            journal: Arc::new(watch::Sender::new(Arc::default())),
         }
     }
 }
@@ -95,6 +101,16 @@ impl AppliedCatalog {
         self.moves.subscribe()
     }
 
+    /// The journal, as applied here.
+    pub fn journal(&self) -> Arc<Journal> {
+        self.journal.borrow().clone()
+    }
+
+    /// A watch of the journal.
+    pub fn watch_journal(&self) -> watch::Receiver<Arc<Journal>> {
+        self.journal.subscribe()
+    }
+
     /// Replaces the catalog, as after a start or an installed snapshot.
     ///
     /// # Errors
@@ -106,6 +122,7 @@ impl AppliedCatalog {
         self.publish_placement();
         self.publish_disks();
         self.publish_moves();
+        self.publish_journal();
         self.hub.replace(table, &retained)
     }
 
@@ -141,6 +158,24 @@ impl AppliedCatalog {
     /// As [`Catalog::apply_move`].
     pub fn apply_move(&self, command: &MoveCommand) -> Result<MoveApplied, MoveError> {
         self.catalog.write().apply_move(command)
+    }
+
+    /// Applies a command of the journal. Watchers see it after [`AppliedCatalog::publish_journal`].
+    ///
+    /// # Errors
+    /// As [`Catalog::apply_journal`].
+    pub fn apply_journal(&self, command: &JournalCommand) -> Result<JournalApplied, JournalError> {
+        self.catalog.write().apply_journal(command)
+    }
+
+    /// Publishes the journal to watchers.
+    pub fn publish_journal(&self) {
+        let now = self.with(|catalog| Arc::clone(catalog.journal()));
+        self.journal.send_if_modified(|shown| {
+            let changed = *shown != now;
+            *shown = now;
+            changed
+        });
     }
 
     /// Publishes what is recorded of moves to watchers.

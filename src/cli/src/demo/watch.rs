@@ -1,5 +1,6 @@
 //! The heatmap of a running demo: drawn in place on a terminal, otherwise a line per column.
 
+use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use super::super::heat::{self, Query, Scope};
 use super::super::heatmap::{Drawing, noun, render};
 use super::super::load::{Progress, progress_line};
 use super::super::running::Signals;
+use super::story::Story;
 use super::{DemoOptions, HTTP_PORT_OFFSET, TIMEOUT};
 use crate::flags::values::Address;
 use crate::terminal::output::{self, ColorDepth};
@@ -22,6 +24,9 @@ use keyviz_proto as proto;
 
 /// Maximum interval between two drawings of the heatmap.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Lines of news above the picture.
+const NEWS: usize = 4;
 
 fn query() -> Query {
     Query {
@@ -55,6 +60,9 @@ pub(super) struct Watch<'a> {
     /// End of the newest column that was printed.
     told_ms: u64,
     failure: Option<String>,
+    story: Story,
+    /// The newest lines of it.
+    news: VecDeque<String>,
 }
 
 impl<'a> Watch<'a> {
@@ -77,6 +85,8 @@ impl<'a> Watch<'a> {
             screen: if in_place { Some(Screen::enter()?) } else { None },
             told_ms: 0,
             failure: None,
+            story: Story::default(),
+            news: VecDeque::new(),
         };
         if !in_place {
             watch.greet()?;
@@ -146,10 +156,20 @@ impl<'a> Watch<'a> {
     }
 
     async fn look(&mut self) -> Result<(), CliError> {
+        for line in self.story.news(&self.client, heat::now_ms()).await {
+            if self.screen.is_none() {
+                say!("{line}");
+            }
+            self.news.push_back(line);
+            if self.news.len() > NEWS {
+                self.news.pop_front();
+            }
+        }
         let mut drawing = self.drawing();
         let above: Vec<String> = self
             .where_to_look()
             .iter()
+            .chain(&self.news)
             .flat_map(|line| text::wrap(line, drawing.width.max(1)))
             .collect();
         drawing.height = drawing.height.saturating_sub(above.len());

@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 pub(crate) mod alert_flags;
+pub(crate) mod autopilot_flags;
 pub(crate) mod keyviz_flags;
 pub(crate) mod security_flags;
 pub(crate) mod storage_flags;

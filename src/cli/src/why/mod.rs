@@ -1,8 +1,11 @@
 //! `why`: says why the load is as it is, since when, and what would help.
 
+mod apply;
 mod page;
 #[cfg(test)]
 mod tests;
+
+pub use apply::ApplyError;
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -55,6 +58,24 @@ pub struct WhyArgs {
     /// Maximum number of findings that go on, and of those that have ended
     #[arg(long, value_name = "FINDINGS", default_value = "8", value_parser = most)]
     most: u32,
+    /// Show what a remedy of this finding would do to each node and group, and do nothing; a finding
+    /// is its id, or its number on the page
+    #[arg(long, value_name = "FINDING")]
+    preview: Option<String>,
+    /// Do it, wait, and show what came of it
+    #[arg(long, value_name = "FINDING", conflicts_with = "preview")]
+    apply: Option<String>,
+    /// Which remedy of the finding, from 1, in the order of the page
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=16),
+    )]
+    remedy: u32,
+    /// Return once the act has begun; `autopilot log` shows what comes of it
+    #[arg(long, requires = "apply")]
+    no_wait: bool,
     /// How to print the result
     #[arg(long, value_enum, default_value = "table")]
     format: OneFormat,
@@ -119,6 +140,16 @@ pub async fn run(args: WhyArgs) -> Result<(), CliError> {
     let request = args.request(now_ms())?;
     let client = args.nodes.client()?;
     let found = ask(&client, &request).await?;
+    if let Some(finding) = args.apply.as_ref().or(args.preview.as_ref()) {
+        let wanted = apply::Wanted {
+            finding,
+            remedy: args.remedy,
+            act: args.apply.is_some(),
+            wait: !args.no_wait,
+            format: args.format,
+        };
+        return apply::run(&client, &found, wanted).await;
+    }
     let mut out = output::stdout();
     match args.format {
         OneFormat::Json => output::json_line(&mut out, &FindingsJson::from(&found))?,

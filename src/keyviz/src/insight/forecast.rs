@@ -15,6 +15,11 @@ use keyviz_types::{GroupId, KeyRange, NodeId};
 /// Something that can be done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Act {
+    /// Split at a key. By itself it moves no load, so it is a remedy for nothing.
+    Split {
+        /// The key.
+        at: Bytes,
+    },
     /// Split at a key and move the keys of `range`, on one side of it, to another group.
     SplitAndMove {
         /// The key to split at.
@@ -70,6 +75,7 @@ impl Able {
     /// Whether an act can be done. Where reads go is up to the programs that read.
     pub fn offers(self, act: &Act) -> bool {
         match act {
+            Act::Split { .. } => self.split,
             Act::SplitAndMove { .. } => self.split && self.moves,
             Act::Move { .. } => self.moves,
             Act::TransferLeader { .. } => self.transfer,

@@ -123,7 +123,7 @@ impl Topology {
 }
 
 /// Whether all keys of `inner` are in `outer`.
-pub(super) fn within(inner: &KeyRange, outer: &KeyRange) -> bool {
+pub(crate) fn within(inner: &KeyRange, outer: &KeyRange) -> bool {
     let ends = match (&inner.end, &outer.end) {
         (_, None) => true,
         (None, Some(_)) => false,
@@ -133,7 +133,7 @@ pub(super) fn within(inner: &KeyRange, outer: &KeyRange) -> bool {
 }
 
 /// Whether two ranges share keys.
-pub(super) fn overlap(left: &KeyRange, right: &KeyRange) -> bool {
+pub(crate) fn overlap(left: &KeyRange, right: &KeyRange) -> bool {
     let before = |a: &KeyRange, b: &KeyRange| a.end.as_ref().is_some_and(|end| *end <= b.start);
     !before(left, right) && !before(right, left)
 }
@@ -212,6 +212,22 @@ impl Load {
         }
         load.check()?;
         Ok(load)
+    }
+
+    /// Forgets the first columns.
+    pub fn drop_first(&mut self, columns: usize) {
+        let columns = columns.min(self.columns.len());
+        self.columns.drain(..columns);
+        let mut partial = ColumnSet::new();
+        for at in 0..self.columns.len() as u32 {
+            if self.partial.contains(at + columns as u32) {
+                partial.insert(at..at + 1);
+            }
+        }
+        self.partial = partial;
+        for list in self.rows.iter_mut().flat_map(LoadRow::lists_mut) {
+            list.drain(..columns.min(list.len()));
+        }
     }
 
     /// Errors where the load is not as described.
@@ -335,7 +351,7 @@ impl LoadRow {
 }
 
 /// Whether a range holds one key: none lies between a key and the same with a zero byte added.
-pub(super) fn is_one_key(range: &KeyRange) -> bool {
+pub(crate) fn is_one_key(range: &KeyRange) -> bool {
     let KeyRange { start, end } = range;
     end.as_ref().is_some_and(|end| {
         end.len() == start.len() + 1 && end.starts_with(start) && end.ends_with(&[0])

@@ -38,6 +38,8 @@ mod remedy;
 mod replay;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trace_tests;
 mod track;
 mod tracker;
 mod words;
@@ -54,6 +56,9 @@ pub use load::{
 };
 pub use replay::{LOOKS, follow};
 pub use tracker::{MAX_RESOLVED, Tracker};
+
+pub(crate) use load::{is_one_key, overlap, within};
+pub(crate) use words::keys as label_of;
 
 use draft::Draft;
 use finding::rank;

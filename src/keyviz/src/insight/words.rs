@@ -30,7 +30,7 @@ fn label(key: &[u8]) -> String {
 }
 
 /// Keys, for people.
-pub(super) fn keys(range: &KeyRange) -> String {
+pub(crate) fn keys(range: &KeyRange) -> String {
     match (range.start.is_empty(), &range.end) {
         (true, None) => "all keys".to_owned(),
         (true, Some(end)) => format!("keys before {}", label(end)),
@@ -176,6 +176,7 @@ impl Act {
     /// What to do, in words.
     pub fn words(&self) -> String {
         match self {
+            Act::Split { at } => format!("Split at {}", label(at)),
             Act::SplitAndMove { at, range, to } => {
                 format!("Split at {} and move {} to group {to}", label(at), keys(range))
             }

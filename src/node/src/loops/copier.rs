@@ -103,7 +103,8 @@ struct Pace {
 impl Pace {
     fn new() -> Self {
         let now = Instant::now();
-        Pace { allowance: OPEN_BYTES_PER_S, at: now, sent: now - OPEN_AT_LEAST_EVERY }
+        let sent = now.checked_sub(OPEN_AT_LEAST_EVERY).unwrap_or(now);
+        Pace { allowance: OPEN_BYTES_PER_S, at: now, sent }
     }
 
     /// Whether the column in progress may be sent, if it takes about `bytes`.

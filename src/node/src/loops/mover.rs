@@ -144,6 +144,8 @@ impl Mover {
             let moves = Arc::clone(&watch.borrow_and_update());
             let leads = self.catalog.group().is_some_and(|group| group.is_leader());
             driving.retain(|id, task| leads && moves.get(*id).is_some() && !task.0.is_finished());
+            let counters = self.coordinator.move_counters();
+            counters.of_moves.lock().retain(|id, _| driving.contains_key(id));
             for moving in moves.under_way().iter().filter(|_| leads) {
                 driving
                     .entry(moving.id)
@@ -341,15 +343,16 @@ impl Mover {
         let entry = MoveEntry::Ingest { id: moving.id, progress, rows: rows_of(chunk) };
         match self.coordinator.move_step(moving.to, &entry).await? {
             MoveReply::Progress(progress) => {
-                self.count(chunk);
+                self.count(moving.id, chunk);
                 Ok(progress)
             }
             reply => Err(unexpected(moving.to, &reply)),
         }
     }
 
-    fn count(&self, chunk: &MoveChunk) {
+    fn count(&self, id: MoveId, chunk: &MoveChunk) {
         let counters = self.coordinator.move_counters();
+        *counters.of_moves.lock().entry(id).or_default() += chunk.bytes;
         counters.rows.fetch_add(chunk.rows.len() as u64, Ordering::Relaxed);
         counters.bytes.fetch_add(chunk.bytes, Ordering::Relaxed);
     }
@@ -403,7 +406,7 @@ impl Mover {
             let adopt = MoveEntry::Adopt { id, number: progress.next, rows: tail };
             match self.coordinator.move_step(to, &adopt).await? {
                 MoveReply::Adopted { at } => {
-                    self.count(&chunk);
+                    self.count(moving.id, &chunk);
                     break at;
                 }
                 // Another driver was faster.

@@ -52,6 +52,9 @@ pub(crate) enum ControlLoop {
     Balancer,
     /// Moves routes to other groups; acts on the leader of the catalog group.
     Mover,
+    /// Makes the acts of the journal, and decides on those of the autopilot; acts on the leader of
+    /// the catalog group.
+    Autopilot,
     /// Compares replicas; acts on the leader of the catalog group.
     Verifier,
     /// Moves counts from the sampler into the history, and the history to disk.
@@ -95,6 +98,7 @@ impl ControlLoop {
             ControlLoop::Membership => "membership",
             ControlLoop::Balancer => "balancer",
             ControlLoop::Mover => "mover",
+            ControlLoop::Autopilot => "autopilot",
             ControlLoop::Verifier => "verifier",
             ControlLoop::Flusher => "flusher",
             ControlLoop::Copier => "history copies",
@@ -122,6 +126,7 @@ impl ControlLoop {
             | ControlLoop::Leadership
             | ControlLoop::Balancer
             | ControlLoop::Mover
+            | ControlLoop::Autopilot
             | ControlLoop::Verifier
             | ControlLoop::Flusher
             | ControlLoop::Copier

@@ -174,6 +174,7 @@ impl ClusterService {
     pub(crate) fn node_status(&self) -> proto::PeerStatusResponse {
         proto::PeerStatusResponse {
             moves_routes: true,
+            keeps_journal: true,
             can: self.can(),
             node_id: self.node.0,
             cluster_id: self.directory.cluster_id().as_str().to_owned(),

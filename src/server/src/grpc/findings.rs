@@ -1,28 +1,135 @@
-//! `GetFindings`: what is found in the load of the cluster, as messages.
+//! `GetFindings` and `StreamFindings`: what is found in the load of the cluster, as messages.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use futures::{FutureExt as _, Stream};
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use keyviz_core::insight::{Able, Act, Change, Finding, Forecast, GroupPlace, Remedy, Topology};
-use keyviz_fanout::{Findings, FindingsAnswer, FindingsError, FindingsRequest, Served};
+use keyviz_core::insight::Topology;
+use keyviz_fanout::{Findings, FindingsError, FindingsRequest, MAX_FINDINGS, Served};
 use keyviz_proto as proto;
-use keyviz_types::{GroupId, NodeId};
 
 use super::cluster::ClusterService;
+use super::findings_wire::{ABLE, findings_to_wire, topology};
 use super::keyviz::matrix_status;
 use crate::metrics::{RequestKind, Requests};
-use keyviz_peer::matrix_wire::status_to_wire;
 
-/// What a cluster of this version can do.
-const ABLE: Able = Able { split: true, merge: true, transfer: true, moves: true };
+/// Streams of a node, at most.
+const MAX_STREAMS: usize = 64;
+
+/// The shortest and the longest time between two looks of a stream, in milliseconds.
+const EVERY_MS: [u32; 2] = [1_000, 60_000];
+
+/// The shortest time between two looks where the question does not say.
+const LEAST_EVERY: Duration = Duration::from_secs(2);
+
+/// The shortest window of a stream, and the one where the question does not say.
+const WINDOW_MS: [u64; 2] = [1_000, 3_600_000];
+
+/// Looks of a stream that may fail one after the other before it ends.
+const FAILURES: u32 = 10;
+
+/// Updates of a stream of findings.
+pub(crate) type FindingsUpdates =
+    Pin<Box<dyn Stream<Item = Result<proto::Findings, Status>> + Send>>;
 
 pub(crate) struct FindingsService {
     pub(crate) findings: Findings,
     pub(crate) cluster: Arc<ClusterService>,
     pub(crate) requests: Arc<Requests>,
+    pub(crate) streams: Arc<AtomicUsize>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// One of the streams there may be.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(streams: &Arc<AtomicUsize>) -> Option<Self> {
+        let taken = streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
+            (taken < MAX_STREAMS).then_some(taken + 1)
+        });
+        taken.ok().map(|_| Place(Arc::clone(streams)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A stream between two updates.
+struct Following {
+    service: Arc<FindingsService>,
+    request: proto::StreamFindingsRequest,
+    every: Duration,
+    told: Option<Vec<(String, u64, u64)>>,
+    failures: u32,
+    over: bool,
+    _place: Place,
+}
+
+/// What must change for findings to be told again: which there are, that one has ended, and their
+/// size to a tenth.
+fn outline(found: &proto::Findings) -> Vec<(String, u64, u64)> {
+    let open = found.findings.iter();
+    let open = open.map(|one| (one.id.clone(), (one.share * 10.0).round() as u64, 0));
+    let ended = found.resolved.iter();
+    let ended = ended.map(|one| (one.id.clone(), 0, one.resolved_ms.unwrap_or(0)));
+    open.chain(ended).collect()
+}
+
+impl Following {
+    /// The next update; `None`: the stream is over.
+    async fn next(&mut self) -> Option<Result<proto::Findings, Status>> {
+        while !self.over {
+            if self.told.is_some() || self.failures > 0 {
+                let stop = self.service.stop.clone();
+                if tokio::time::timeout(self.every, stop.cancelled()).await.is_ok() {
+                    return None;
+                }
+            }
+            let window_ms = match self.request.last_ms {
+                0 => WINDOW_MS[1],
+                last_ms => last_ms,
+            };
+            let now_ms = self.service.findings.now_ms();
+            let asked = self.service.get(proto::GetFindingsRequest {
+                from_ms: Some(now_ms.saturating_sub(window_ms)),
+                to_ms: None,
+                start: self.request.start.clone(),
+                end: self.request.end.clone(),
+                max_findings: self.request.max_findings,
+            });
+            match asked.await {
+                Ok(found) => {
+                    self.failures = 0;
+                    let outline = outline(&found);
+                    if self.told.as_ref() != Some(&outline) {
+                        self.told = Some(outline);
+                        return Some(Ok(found));
+                    }
+                }
+                // A busy node says so for a while.
+                Err(status) if busy(&status) && self.failures < FAILURES => self.failures += 1,
+                Err(status) => {
+                    self.over = true;
+                    return Some(Err(status));
+                }
+            }
+        }
+        None
+    }
+}
+
+fn busy(status: &Status) -> bool {
+    matches!(status.code(), tonic::Code::ResourceExhausted | tonic::Code::Unavailable)
 }
 
 impl FindingsService {
@@ -45,6 +152,52 @@ impl FindingsService {
         self.requests.observe(RequestKind::Findings, work).await
     }
 
+    /// Findings of the whole cluster at once, and again whenever they change.
+    pub(crate) fn stream(
+        self: Arc<Self>,
+        request: proto::StreamFindingsRequest,
+    ) -> Result<FindingsUpdates, Status> {
+        let refused = |said: String| Err(Status::invalid_argument(said));
+        let (every_ms, last_ms) = (request.every_ms, request.last_ms);
+        if every_ms != 0 && !(EVERY_MS[0]..=EVERY_MS[1]).contains(&every_ms) {
+            let [least, most] = EVERY_MS;
+            return refused(format!("every_ms={every_ms}: from {least} to {most}, or 0"));
+        }
+        if last_ms != 0 && last_ms < WINDOW_MS[0] {
+            return refused(format!("last_ms={last_ms}: at least {}, or 0", WINDOW_MS[0]));
+        }
+        if request.max_findings as usize > MAX_FINDINGS {
+            let asked = request.max_findings;
+            return Err(findings_status(FindingsError::TooManyFindings { asked }));
+        }
+        if request.end.as_ref().is_some_and(|end| *end <= request.start) {
+            return refused("the end of the range is not after its start".to_owned());
+        }
+        let Some(place) = Place::take(&self.streams) else {
+            let said = format!("{MAX_STREAMS} streams of findings are open, the most of a node");
+            return Err(Status::resource_exhausted(said));
+        };
+        let step = Duration::from_millis(self.findings.step_ms());
+        let longest = Duration::from_millis(EVERY_MS[1].into());
+        let every = match every_ms {
+            0 => step.clamp(LEAST_EVERY, longest),
+            every_ms => Duration::from_millis(every_ms.into()),
+        };
+        let following = Following {
+            service: self,
+            request,
+            every,
+            told: None,
+            failures: 0,
+            over: false,
+            _place: place,
+        };
+        Ok(Box::pin(futures::stream::unfold(following, |mut following| async move {
+            let update = following.next().await?;
+            Some((update, following))
+        })))
+    }
+
     /// Members that answer, and groups with their leaders. What is not known is left out.
     fn served(&self) -> BoxFuture<'_, Served> {
         async move {
@@ -58,159 +211,11 @@ impl FindingsService {
     }
 }
 
-fn topology(status: &proto::ClusterStatus) -> Topology {
-    let serves = |member: &&proto::Member| member.ok && !member.leaving;
-    let place = |group: &proto::Group| GroupPlace {
-        group: GroupId(group.group_id),
-        leader: group.leader.map(NodeId),
-        replicas: group
-            .replicas
-            .iter()
-            .filter(|replica| replica.voter && replica.closed.is_empty())
-            .map(|replica| NodeId(replica.node_id))
-            .collect(),
-    };
-    let holds = |group: &&proto::Group| group.group_id != GroupId::CATALOG.0;
-    Topology {
-        nodes: status.members.iter().filter(serves).map(|member| NodeId(member.id)).collect(),
-        groups: status.groups.iter().filter(holds).map(place).collect(),
-        routes: Vec::new(),
-    }
-}
-
 fn findings_status(error: FindingsError) -> Status {
     let message = error.to_string();
     match error {
         FindingsError::Matrix(error) => matrix_status(error),
         FindingsError::TooManyFindings { .. } => Status::invalid_argument(message),
         FindingsError::Changed(_) => Status::unavailable(message),
-    }
-}
-
-fn findings_to_wire(answer: FindingsAnswer) -> proto::Findings {
-    let acts = [
-        ("split", ABLE.split),
-        ("merge", ABLE.merge),
-        ("transfer-leader", ABLE.transfer),
-        ("move", ABLE.moves),
-    ];
-    proto::Findings {
-        findings: answer.findings.into_iter().map(finding_to_wire).collect(),
-        resolved: answer.resolved.into_iter().map(finding_to_wire).collect(),
-        omitted: answer.omitted,
-        from_ms: answer.from_ms,
-        to_ms: answer.to_ms,
-        columns: answer.columns,
-        partial_columns: answer.partial_columns,
-        rate: answer.rate,
-        catalog_version: answer.catalog_version,
-        nodes: answer.nodes.into_iter().map(status_to_wire).collect(),
-        responded: answer.responded,
-        expected: answer.expected,
-        acts: acts.iter().filter(|(_, able)| *able).map(|(act, _)| (*act).to_owned()).collect(),
-    }
-}
-
-fn finding_to_wire(finding: Finding) -> proto::Finding {
-    let fact = |fact: keyviz_core::insight::Fact| proto::Fact {
-        name: fact.name.to_owned(),
-        value: fact.value,
-        level: fact.level,
-    };
-    proto::Finding {
-        id: finding.id.to_string(),
-        kind: finding.kind.name().to_owned(),
-        start: finding.range.start,
-        end: finding.range.end,
-        key: finding.key,
-        groups: finding.groups.iter().map(|group| group.0).collect(),
-        nodes: finding.nodes.iter().map(|node| node.0).collect(),
-        share: finding.share,
-        rate: finding.rate,
-        since_ms: finding.since.at_ms,
-        since_earliest_ms: finding.since.earliest_ms,
-        since_latest_ms: finding.since.latest_ms,
-        summary: finding.summary,
-        advice: finding.advice,
-        facts: finding.facts.into_iter().map(fact).collect(),
-        sparkline: finding.sparkline,
-        confidence: finding.confidence,
-        remedies: finding.remedies.into_iter().map(remedy_to_wire).collect(),
-        resolved_ms: finding.resolved_ms,
-    }
-}
-
-fn remedy_to_wire(remedy: Remedy) -> proto::Remedy {
-    let words = remedy.act.words();
-    let forecast = Some(forecast_to_wire(&remedy.forecast));
-    let of_range = |act: &str, range: keyviz_types::KeyRange| proto::Remedy {
-        act: act.to_owned(),
-        start: Some(range.start),
-        end: range.end,
-        ..Default::default()
-    };
-    let told = match remedy.act {
-        Act::SplitAndMove { at, range, to } => {
-            proto::Remedy { at: Some(at), group: Some(to.0), ..of_range("split-and-move", range) }
-        }
-        Act::Move { range, to } => proto::Remedy { group: Some(to.0), ..of_range("move", range) },
-        Act::TransferLeader { group, to } => proto::Remedy {
-            act: "transfer-leader".to_owned(),
-            group: Some(group.0),
-            node: Some(to.0),
-            ..Default::default()
-        },
-        Act::ReadFromFollowers { range } => of_range("read-from-followers", range),
-        Act::Merge { range } => of_range("merge", range),
-    };
-    proto::Remedy { words, forecast, ..told }
-}
-
-fn forecast_to_wire(forecast: &Forecast) -> proto::Forecast {
-    let change = |id: u64, change: &Change| proto::LoadChange {
-        id,
-        before: change.before,
-        after: change.after,
-    };
-    let hottest = forecast.hottest_node();
-    proto::Forecast {
-        nodes: forecast.nodes.iter().map(|(node, of)| change(node.0, of)).collect(),
-        groups: forecast.groups.iter().map(|(group, of)| change(group.0, of)).collect(),
-        unplaced: forecast.unplaced,
-        hottest_before: hottest.before,
-        hottest_after: hottest.after,
-        imbalance_before: forecast.imbalance.before,
-        imbalance_after: forecast.imbalance.after,
-        routes_saved: forecast.routes_saved,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn members_that_do_not_answer_and_the_catalog_serve_nothing() {
-        let member = |id, ok, leaving| proto::Member { id, ok, leaving, ..Default::default() };
-        let replica = |node_id, voter, closed: &str| proto::Replica {
-            node_id,
-            voter,
-            closed: closed.to_owned(),
-            ..Default::default()
-        };
-        let group = |group_id, leader| proto::Group {
-            group_id,
-            leader,
-            replicas: vec![replica(1, true, ""), replica(2, false, ""), replica(3, true, "lost")],
-            ..Default::default()
-        };
-        let found = topology(&proto::ClusterStatus {
-            members: vec![member(1, true, false), member(2, false, false), member(3, true, true)],
-            groups: vec![group(GroupId::CATALOG.0, Some(1)), group(7, None)],
-            ..Default::default()
-        });
-        assert_eq!(found.nodes, [NodeId(1)]);
-        let replicas = vec![NodeId(1)];
-        assert_eq!(found.groups, [GroupPlace { group: GroupId(7), leader: None, replicas }]);
     }
 }

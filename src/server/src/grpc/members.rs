@@ -163,7 +163,7 @@ impl ClusterService {
 
     /// Transfers the leadership of a group to `to`, through its current leader; the term in which
     /// it does.
-    pub(super) async fn transfer(&self, group: GroupId, to: NodeId) -> Result<u64, Status> {
+    pub(crate) async fn transfer(&self, group: GroupId, to: NodeId) -> Result<u64, Status> {
         let holders = match group {
             GroupId::CATALOG => self.directory.members().keys().copied().collect(),
             group => self.directory.replicas(group),

@@ -3,7 +3,7 @@
 use tonic::Status;
 use tonic::metadata::MetadataValue;
 
-use keyviz_catalog::{CatalogError, MoveError};
+use keyviz_catalog::{CatalogError, JournalError, MoveError};
 use keyviz_catalog_group::CatalogChangeError;
 use keyviz_proto::metadata::{DISK_FULL_METADATA, NOT_APPLIED_METADATA};
 
@@ -13,6 +13,7 @@ pub(crate) fn change_status(error: CatalogChangeError) -> Status {
     let mut status = match error {
         CatalogChangeError::Refused(refusal) => return refusal_status(&refusal),
         CatalogChangeError::MoveRefused(refusal) => return move_refusal_status(&refusal),
+        CatalogChangeError::JournalRefused(refusal) => return journal_refusal_status(&refusal),
         CatalogChangeError::TooLarge { .. } => Status::invalid_argument(message),
         CatalogChangeError::NoLeader => Status::unavailable(message),
         CatalogChangeError::Overloaded | CatalogChangeError::DiskFull { .. } => {
@@ -70,6 +71,21 @@ fn move_refusal_status(refusal: &MoveError) -> Status {
         | MoveError::NotUnderWay { .. }
         | MoveError::TooLate { .. }
         | MoveError::OutOfOrder { .. } => Status::failed_precondition(message),
+    };
+    status.metadata_mut().insert(NOT_APPLIED_METADATA, MetadataValue::from_static("true"));
+    status
+}
+
+fn journal_refusal_status(refusal: &JournalError) -> Status {
+    let message = refusal.to_string();
+    let mut status = match refusal {
+        JournalError::Catalog(refusal) => return refusal_status(refusal),
+        JournalError::WrongRevision { .. } => Status::aborted(message),
+        JournalError::UnknownEntry { .. } => Status::not_found(message),
+        JournalError::RequestIdReused { .. } => Status::invalid_argument(message),
+        JournalError::NotActing | JournalError::Ended { .. } | JournalError::UnderWay { .. } => {
+            Status::failed_precondition(message)
+        }
     };
     status.metadata_mut().insert(NOT_APPLIED_METADATA, MetadataValue::from_static("true"));
     status

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use keyviz_proto as proto;
 
 use super::cut::matrix_parts;
-use super::findings::FindingsService;
+use super::findings::{FindingsService, FindingsUpdates};
 use super::keyviz::{KeyVizService, Scope, Updates};
 use super::loads::{LoadsService, LoadsStream};
 
@@ -27,9 +27,17 @@ pub(crate) struct SharedKeyViz(
 #[tonic::async_trait]
 impl proto::key_viz_server::KeyViz for SharedKeyViz {
     type StreamColumnsStream = Updates;
+    type StreamFindingsStream = FindingsUpdates;
     type StreamMatrixStream = MatrixStream;
     type StreamNodeMatrixStream = MatrixStream;
     type GetLoadsStream = LoadsStream;
+
+    async fn stream_findings(
+        &self,
+        request: Request<proto::StreamFindingsRequest>,
+    ) -> Result<Response<Self::StreamFindingsStream>, Status> {
+        Arc::clone(&self.1).stream(request.into_inner()).map(Response::new)
+    }
 
     async fn stream_matrix(
         &self,

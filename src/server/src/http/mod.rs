@@ -7,6 +7,8 @@
 //! | `/api/v1/hotkeys` | `GetHotKeys` as JSON; `scope=node`: this node alone |
 //! | `/api/v1/stream` | `StreamColumns` as server-sent events |
 //! | `/api/v1/findings` | `GetFindings` as JSON |
+//! | `/api/v1/findings/stream` | `StreamFindings` as server-sent events |
+//! | `/api/v1/autopilot`, `/api/v1/acts` | the autopilot, acts and the journal (`acts.rs`) |
 //! | `/api/v1/top`, `/api/v1/loads` | `TopRanges` and `GetLoads` as JSON |
 //! | `/api/v1/alerts`, `/api/v1/alerts/stream` | alerts, and server-sent events of them |
 //! | `/api/v1/routes`, `/api/v1/cluster` | `ListRoutes` and `GetStatus` as JSON |
@@ -22,6 +24,7 @@
 //! `authorization: Bearer ...`.
 //! Errors are `{"code": "...", "message": "..."}` with the matching status.
 
+mod acts;
 mod alerts;
 mod findings;
 mod host;
@@ -40,7 +43,7 @@ use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, any, get};
+use axum::routing::{MethodRouter, any, get, post};
 use serde::Deserialize;
 use tonic::{Code, Status};
 use tower_http::CompressionLevel;
@@ -107,6 +110,11 @@ fn handlers() -> Vec<(&'static str, &'static [&'static str], MethodRouter<HttpSt
         ("/api/v1/hotkeys", &["GET"], get(hot_keys::hot_keys)),
         ("/api/v1/stream", &["GET", "POST"], get(stream::columns).post(stream::columns)),
         ("/api/v1/findings", &["GET", "POST"], get(findings::findings).post(findings::findings)),
+        ("/api/v1/findings/stream", &["GET"], get(findings::stream)),
+        ("/api/v1/autopilot", &["GET", "POST"], get(acts::autopilot).post(acts::set)),
+        ("/api/v1/autopilot/log", &["GET"], get(acts::log)),
+        ("/api/v1/acts/preview", &["POST"], post(acts::preview)),
+        ("/api/v1/acts", &["POST"], post(acts::act)),
         ("/api/v1/top", &["GET"], get(loads::top)),
         ("/api/v1/loads", &["GET", "POST"], get(loads::loads).post(loads::loads)),
         ("/api/v1/alerts", &["GET"], get(alerts::alerts)),

@@ -106,10 +106,13 @@ async fn change<C: Change>(
     }
 }
 
-fn checked<T>(headers: &HeaderMap, body: Result<Json<T>, JsonRejection>) -> Result<T, Status> {
+pub(super) fn checked<T>(
+    headers: &HeaderMap,
+    body: Result<Json<T>, JsonRejection>,
+) -> Result<T, Status> {
     let foreign = headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin");
     if foreign {
-        return Err(Status::permission_denied("routes are not changed for a page of another site"));
+        return Err(Status::permission_denied("nothing is changed for a page of another site"));
     }
     let Json(body) = body.map_err(|error| Status::invalid_argument(error.body_text()))?;
     Ok(body)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::host::Names;
 use crate::alerts::AlertService;
+use crate::autopilot::Autopilot;
 use crate::gate::Gate;
 use crate::grpc::cluster::ClusterService;
 use crate::grpc::findings::FindingsService;
@@ -21,6 +22,7 @@ pub(crate) struct HttpState {
     pub(crate) alerts: Arc<AlertService>,
     pub(crate) routes: Arc<RoutesService>,
     pub(crate) cluster: Arc<ClusterService>,
+    pub(crate) autopilot: Arc<Autopilot>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) gate: Option<Arc<Gate>>,
     pub(crate) names: Arc<Names>,

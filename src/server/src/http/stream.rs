@@ -30,7 +30,7 @@ use super::state::HttpState;
 use keyviz_json::{MatrixJson, PackedJson, parse_key, role_from_name, series_from_name};
 
 /// While no column closes, an empty line is sent this often so that dead connections are noticed.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// A browser waits this long before it comes back.
 const RETRY: Duration = Duration::from_secs(1);
@@ -123,13 +123,16 @@ fn event(update: Result<proto::ColumnsUpdate, Status>, encoding: Encoding) -> Ev
         }
         .map_err(|error| Status::internal(error.to_string()))
     });
-    told.unwrap_or_else(|status| {
-        let code = match status.code() {
-            Code::Unavailable => "UNAVAILABLE",
-            Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-            _ => "INTERNAL",
-        };
-        let problem = serde_json::json!({ "code": code, "message": status.message() });
-        Event::default().event("error").data(problem.to_string())
-    })
+    told.unwrap_or_else(|status| failure(&status))
+}
+
+/// The end of a stream.
+pub(super) fn failure(status: &Status) -> Event {
+    let code = match status.code() {
+        Code::Unavailable => "UNAVAILABLE",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        _ => "INTERNAL",
+    };
+    let problem = serde_json::json!({ "code": code, "message": status.message() });
+    Event::default().event("error").data(problem.to_string())
 }

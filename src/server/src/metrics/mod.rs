@@ -1,6 +1,7 @@
 //! `/metrics`: read from the parts at each scrape, so that counting costs them nothing extra.
 
 mod alerts;
+mod autopilot;
 mod copies;
 mod edge;
 mod gauges;
@@ -77,6 +78,7 @@ impl Collector for Parts {
         self.fanout(&mut page)?;
         moves::counters(self.0.coordinator.move_counters(), &mut page)?;
         moves::phases(&self.0.catalog.moves(), &mut page.0)?;
+        autopilot::encode(&self.0.autopilot, &self.0.catalog, &mut page)?;
         verify::encode(&self.0.verification.totals(), &mut page.0)?;
         loops(&self.0.loops, &mut page.0)?;
         alerts::encode(&self.0.alerts, &mut page)?;

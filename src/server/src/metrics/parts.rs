@@ -11,6 +11,7 @@ use keyviz_security::Security;
 
 use super::requests::Requests;
 use crate::alerts::AlertService;
+use crate::autopilot::Autopilot;
 use crate::gate::Gate;
 use crate::loops::LoopHealth;
 use crate::verify::Verification;
@@ -29,6 +30,7 @@ pub(crate) struct MetricsParts {
     pub(crate) lost_log_lines: fn() -> u64,
     pub(crate) security: Security,
     pub(crate) gate: Option<Arc<Gate>>,
+    pub(crate) autopilot: Arc<Autopilot>,
     pub(crate) started: SystemTime,
     pub(crate) alerts: Arc<AlertService>,
 }

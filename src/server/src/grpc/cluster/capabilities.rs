@@ -11,8 +11,9 @@ use keyviz_proto as proto;
 use super::ClusterService;
 
 /// What every node of this version can do. Names stay; new ones are added.
-const ALWAYS: [&str; 13] = [
+const ALWAYS: [&str; 14] = [
     "audit_log",
+    "autopilot",
     "blocks",
     "fixed_axes",
     "get_loads",
@@ -61,7 +62,7 @@ impl ClusterService {
     }
 
     /// The same of every member, asked live.
-    pub(super) async fn capabilities(&self) -> proto::Capabilities {
+    pub(crate) async fn capabilities(&self) -> proto::Capabilities {
         let own = self.can();
         let nodes: Vec<_> = self.directory.members().keys().copied().collect();
         let asked = nodes.into_iter().map(|node| async move {

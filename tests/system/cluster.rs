@@ -283,7 +283,9 @@ fn metrics_tell_requests_groups_log_sampler_fan_out_and_process() {
     is("keyviz_log_batch_operations_count", metric(&page, "keyviz_log_batches_total"));
     is("keyviz_log_queue", 0.0);
     is("keyviz_sampler_unattributed_total", 0.0);
-    is("keyviz_fanout_members_total{outcome=\"answered\"}", 1.0);
+    // The autopilot asks too.
+    let answered = metric(&page, "keyviz_fanout_members_total{outcome=\"answered\"}");
+    assert!(answered >= 1.0, "{answered}");
     is("keyviz_fanout_members_total{outcome=\"failed\"}", 0.0);
     for more in ["keyviz_sampler_slots", "keyviz_history_bytes", "keyviz_process_threads"] {
         assert!(metric(&page, more) > 0.0, "{more}");

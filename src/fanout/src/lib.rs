@@ -16,6 +16,7 @@ mod cluster;
 #[cfg(test)]
 mod cluster_tests;
 mod copies;
+mod copies_asked;
 #[cfg(test)]
 mod copies_tests;
 mod copy_stats;

@@ -45,6 +45,7 @@ use super::startup::opening::{
     is_empty, listen, no_copies_yet, open_archive, open_handoffs, open_security, open_storage,
     secured,
 };
+use super::startup::services::run_services;
 
 /// Membership is looked at this often; it changes by hand.
 const MEMBERS_EVERY: Duration = Duration::from_millis(100);
@@ -360,18 +361,7 @@ impl Node {
             lost_log_lines: config.lost_log_lines,
             alerts: config.alerts.clone(),
         }));
-        supervisor.run(ControlLoop::Autopilot, &stop, {
-            let services = Arc::clone(&services);
-            move || Arc::clone(&services).run_autopilot()
-        });
-        supervisor.run(ControlLoop::LeaderLog, &stop, {
-            let services = Arc::clone(&services);
-            move || Arc::clone(&services).watch_leaders()
-        });
-        supervisor.run(ControlLoop::Alerts, &stop, {
-            let services = Arc::clone(&services);
-            move || Arc::clone(&services).judge_alerts()
-        });
+        run_services(&supervisor, &services, &stop);
         let failure = supervisor.failure();
         let grpc = secured(grpc, &security, security::Protocol::Grpc, address)?;
         let serving = serve_grpc(Arc::clone(&services), grpc, supervisor.clone());

@@ -259,7 +259,10 @@ mod tests {
                 lost: 7,
             }];
             let sent =
-                PeerTotals { totals: totals.clone(), now_ms: 11, step_ms: 12, copies: copies.clone() };
+                {
+                    let (totals, copies) = (totals.clone(), copies.clone());
+                    PeerTotals { totals, now_ms: 11, step_ms: 12, copies }
+                };
             let chunks = totals_chunks(sent, totals.node, "c", packed);
             let sent: usize = chunks.iter().map(ranges_in).sum();
             prop_assert_eq!(sent, totals.ranges.len());

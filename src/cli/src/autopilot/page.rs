@@ -56,8 +56,8 @@ pub(super) fn page(told: &proto::Autopilot, width: usize) -> String {
     if let Some(policy) = &told.policy {
         let _ = writeln!(out);
         let line = format!(
-            "limits: {} acts a minute ({} in the last one), {} moves at a time of at most {}, above \
-             {} and until {} times the mean, cool-down {}, at least {}/s; merges {} after {}",
+            "limits: {} acts a minute ({} in the last one), {} moves at a time of at most {}, \
+             above {} and until {} times the mean, cool-down {}, at least {}/s; merges {} after {}",
             policy.acts_per_minute,
             told.acts_last_minute,
             policy.moves,

@@ -58,8 +58,8 @@ pub struct WhyArgs {
     /// Maximum number of findings that go on, and of those that have ended
     #[arg(long, value_name = "FINDINGS", default_value = "8", value_parser = most)]
     most: u32,
-    /// Show what a remedy of this finding would do to each node and group, and do nothing; a finding
-    /// is its id, or its number on the page
+    /// Show what a remedy of this finding would do to each node and group, and do nothing; a
+    /// finding is its id, or its number on the page
     #[arg(long, value_name = "FINDING")]
     preview: Option<String>,
     /// Do it, wait, and show what came of it

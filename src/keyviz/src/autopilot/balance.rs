@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
+use super::input::{Allowance, Decision, Input, Planned};
 use super::journal::{By, Cooling, State};
 use super::layout::{Layout, imbalance};
 use super::reason::Reason;
-use super::{Allowance, Decision, Input, Planned};
 use crate::insight::{Act, Forecast, is_one_key, label_of, within};
 use keyviz_types::{GroupId, KeyRange, NodeId};
 

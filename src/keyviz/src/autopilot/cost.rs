@@ -4,7 +4,6 @@
 //! as long as some hundred small ones. Processor time is not counted by range; it follows from both
 //! on one machine.
 
-use super::Input;
 use crate::insight::{Load, LoadRow};
 use keyviz_types::KeyRange;
 
@@ -54,13 +53,6 @@ impl Present {
     /// Operations a second.
     pub fn operations(&self) -> f64 {
         self.ranges.iter().map(|range| range.operations).sum()
-    }
-}
-
-impl Input<'_> {
-    /// The present of the load.
-    pub(super) fn present(&self) -> Present {
-        present(self.load, self.now_ms)
     }
 }
 

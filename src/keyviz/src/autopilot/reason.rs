@@ -1,8 +1,9 @@
 //! Why nothing is done, in sentences.
 
-use super::cost::Present;
-use super::{Input, LEAST_COLUMNS};
 use keyviz_types::{GroupId, NodeId};
+
+/// Columns without which nothing is known.
+pub(super) const LEAST_COLUMNS: usize = 2;
 
 /// Why nothing (more) is done.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
@@ -27,8 +28,8 @@ pub enum Reason {
     Partial,
     /// It has just begun to look.
     #[error(
-        "It waits: {columns} of {LEAST_COLUMNS} columns have been counted finely enough to tell hot \
-         keys from their neighbours."
+        "It waits: {columns} of {LEAST_COLUMNS} columns have been counted finely enough to tell \
+         hot keys from their neighbours."
     )]
     FewColumns {
         /// Columns at hand.
@@ -138,22 +139,4 @@ fn groups(groups: &[GroupId]) -> String {
         1 => format!("group {named} is"),
         _ => format!("groups {named} are"),
     }
-}
-
-/// What keeps anything from being done.
-pub(super) fn obstacles(input: &Input<'_>, present: &Present) -> Vec<Reason> {
-    let health = input.health;
-    let mut reasons = Vec::new();
-    let nodes = |nodes: &Vec<NodeId>| (!nodes.is_empty()).then(|| nodes.clone());
-    let groups = |groups: &Vec<GroupId>| (!groups.is_empty()).then(|| groups.clone());
-    reasons.extend(nodes(&health.missing).map(Reason::Missing));
-    reasons.extend(groups(&health.leaderless).map(Reason::Leaderless));
-    reasons.extend(groups(&health.lagging).map(Reason::Lagging));
-    reasons.extend(nodes(&health.scarce).map(Reason::Scarce));
-    reasons.extend(health.replicas_move.then_some(Reason::ReplicasMove));
-    reasons.extend((health.partial || present.partial).then_some(Reason::Partial));
-    if present.columns < LEAST_COLUMNS {
-        reasons.push(Reason::FewColumns { columns: present.columns });
-    }
-    reasons
 }

@@ -398,7 +398,7 @@ impl World {
     }
 
     pub fn moves_under_way(&self) -> usize {
-        let moving = |past: &&Past| past.state == State::UnderWay && super::moves(&past.act);
+        let moving = |past: &&Past| past.state == State::UnderWay && super::input::moves(&past.act);
         self.journal.iter().filter(moving).count()
     }
 }

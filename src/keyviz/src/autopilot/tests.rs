@@ -2,7 +2,7 @@
 
 use super::simulated::{ALL_KEYS, COLUMN_MS, World, splittable, spot};
 use super::*;
-use keyviz_types::RouteId;
+use keyviz_types::{GroupId, NodeId, RouteId};
 
 /// Ticks of a time.
 fn ticks(seconds: u64) -> u64 {
@@ -171,7 +171,7 @@ fn acts_bounded_and_proven_nothing_is_done_while_something_is_wrong() {
             world.tick();
         }
         let reasons: Vec<String> = world.last.reasons.iter().map(Reason::to_string).collect();
-        let moved = world.journal.iter().any(|past| moves(&past.act));
+        let moved = world.journal.iter().any(|past| input::moves(&past.act));
         assert!(!moved, "{said}: {:?}", world.journal);
         assert!(reasons.iter().any(|reason| reason.contains(said)), "{said}: {reasons:?}");
         world.health = Health::default();

@@ -111,8 +111,8 @@ fn bounds_the_cost_of_copies_at_10_000_busy_routes() {
         }
         let of_core = |time: Duration| 100.0 * time.as_secs_f64() / seconds as f64;
         println!(
-            "step {step_ms} ms: closed {} bytes/s, open column {} bytes, per holder; sending {:.2}% \
-             and taking {:.2}% of a core",
+            "step {step_ms} ms: closed {} bytes/s, open column {} bytes, per holder; sending \
+             {:.2}% and taking {:.2}% of a core",
             closed_bytes / seconds,
             open_bytes / opens.max(1),
             of_core(sending),

@@ -152,7 +152,7 @@ pub enum CopyError {
         now_ms: u64,
     },
     /// An interval that no history has.
-    #[error("a column from {} to {} ms is none of a step of {step_ms} ms", .id.start_ms, .id.end_ms)]
+    #[error("a column from {} to {} ms is none of {step_ms} ms", .id.start_ms, .id.end_ms)]
     Interval {
         /// The interval.
         id: ColumnId,

@@ -15,8 +15,8 @@
 //!
 //! Most keys that take the way of another are never seen again, and writing all of a way would push
 //! the memory of the store out of the cache. So such a key leaves only `upper` and `name` there;
-//! the rest follows with its second operation, and the first is not among the certain ones. Two keys of
-//! one `name`, of which the second finds the way of the first, do not harm that either.
+//! the rest follows with its second operation, and the first is not among the certain ones. Two
+//! keys of one `name`, of which the second finds the way of the first, do not harm that either.
 //!
 //! Keys up to 64 bytes lie in their way. A longer key is told apart by a digest of 128 bits, and
 //! its text goes to the arena once it has proved to be hot: the arena only grows within a

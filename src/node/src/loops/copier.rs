@@ -27,9 +27,6 @@ use keyviz_peer::{CopyCallError, PeerClient};
 use keyviz_raft::Storage;
 use keyviz_types::DiskId;
 
-use super::copy_keeper::{Keeper, TEND_EVERY};
-use crate::folder::history_copies;
-
 /// The loop runs this often, a little after the flush of the second.
 const EVERY_MS: u64 = 1_000;
 const AFTER_FLUSH_MS: u64 = 150;
@@ -94,14 +91,14 @@ struct Held {
 }
 
 /// How often the column in progress is sent.
-struct Pace {
+pub(super) struct Pace {
     allowance: f64,
     at: Instant,
     sent: Instant,
 }
 
 impl Pace {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let now = Instant::now();
         let sent = now.checked_sub(OPEN_AT_LEAST_EVERY).unwrap_or(now);
         Pace { allowance: OPEN_BYTES_PER_S, at: now, sent }
@@ -126,33 +123,8 @@ impl Pace {
 }
 
 impl Copier {
-    /// Sends until stopped.
-    pub(crate) async fn run(self: Arc<Self>) {
-        let mut pace = Pace::new();
-        let mut keeper = Keeper::new(Arc::clone(&self));
-        let mut tended = None::<Instant>;
-        loop {
-            let wait = until_next(self.local.clock().now_ms());
-            if tokio::time::timeout(wait, self.stop.cancelled()).await.is_ok() {
-                return;
-            }
-            let (storage, local) = (self.storage.clone(), Arc::clone(&self.local));
-            if keyviz_raft::blocking(move || history_copies::keep(&storage, &local)).await.is_err()
-            {
-                tracing::error!("opening the copies of other nodes' histories panicked");
-                return;
-            }
-            let Some(members) = self.members() else { continue };
-            self.send(&members, &mut pace).await;
-            if tended.is_none_or(|at| at.elapsed() >= TEND_EVERY) {
-                tended = Some(Instant::now());
-                keeper.tend(&members).await;
-            }
-        }
-    }
-
     /// The members, once this node is one of them.
-    fn members(&self) -> Option<BTreeSet<NodeId>> {
+    pub(super) fn members(&self) -> Option<BTreeSet<NodeId>> {
         let members: BTreeSet<NodeId> = self.directory.members().keys().copied().collect();
         let is_member = self.directory.membership_state() == MembershipState::Member;
         (is_member && members.contains(&self.node)).then_some(members)
@@ -167,7 +139,7 @@ impl Copier {
         targets.iter().map(session).collect()
     }
 
-    async fn send(self: &Arc<Self>, members: &BTreeSet<NodeId>, pace: &mut Pace) {
+    pub(super) async fn send(self: &Arc<Self>, members: &BTreeSet<NodeId>, pace: &mut Pace) {
         let sessions = self.sessions(members).await;
         let stats = self.local.copy_stats();
         stats.set_holders(sessions.len() as u64);
@@ -351,7 +323,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Time to shortly after the next whole second, when counts have been flushed.
-fn until_next(now_ms: u64) -> Duration {
+pub(super) fn until_next(now_ms: u64) -> Duration {
     let since = (now_ms + EVERY_MS - AFTER_FLUSH_MS) % EVERY_MS;
     Duration::from_millis(EVERY_MS - since)
 }

@@ -4,6 +4,7 @@ pub(crate) mod addresses;
 pub(crate) mod balancer;
 pub(crate) mod copier;
 mod copy_keeper;
+mod copy_loop;
 pub(crate) mod disk;
 pub(crate) mod disks;
 pub(crate) mod flusher;

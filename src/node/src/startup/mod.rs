@@ -5,3 +5,4 @@ pub(crate) mod first_start;
 pub(crate) mod founding;
 pub(crate) mod join;
 pub(crate) mod opening;
+pub(crate) mod services;

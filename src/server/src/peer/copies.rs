@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use keyviz_core::copies::{CopyError, Taken};
+use keyviz_core::copies::Taken;
 use keyviz_directory::MembershipState;
-use keyviz_fanout::CopyAnswerError;
 use keyviz_peer::copies_wire::{inventory_to_wire, push_from_wire};
 use keyviz_proto as proto;
 use keyviz_types::{DiskId, NodeId};
 
 use super::checks::check_cluster;
-use super::matrix::{MatrixPeer, work_status};
+use super::matrix::MatrixPeer;
+use super::statuses::copy_status;
 
 impl MatrixPeer {
     pub(super) async fn tell_inventory(
@@ -89,37 +89,11 @@ fn no_copies() -> Status {
     Status::unimplemented("this node keeps no copies of histories")
 }
 
-fn copy_status(error: &CopyError) -> Status {
-    let message = error.to_string();
-    match error {
-        CopyError::Closed { .. } => Status::unavailable(message),
-        CopyError::Own(_) | CopyError::Step { .. } | CopyError::Stale { .. } => {
-            Status::failed_precondition(message)
-        }
-        CopyError::Unborn { .. } | CopyError::Future { .. } | CopyError::Interval { .. } => {
-            Status::invalid_argument(message)
-        }
-        CopyError::Damaged { .. } => Status::data_loss(message),
-        CopyError::TooLarge { .. } | CopyError::TooManyNodes { .. } => {
-            Status::resource_exhausted(message)
-        }
-        CopyError::Store(_) => Status::internal(message),
-    }
-}
-
-/// The status of an answer in another's name that there is not.
-pub(super) fn answer_status(error: CopyAnswerError) -> Status {
-    match error {
-        CopyAnswerError::NoCopy(_) => Status::not_found(error.to_string()),
-        CopyAnswerError::Copies(error) => copy_status(&error),
-        CopyAnswerError::Work(error) => work_status(error),
-        CopyAnswerError::HotKeysOff => Status::unavailable(error.to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::statuses::answer_status;
     use super::*;
+    use keyviz_core::copies::CopyError;
     use keyviz_fanout::WorkError;
     use tonic::Code;
 

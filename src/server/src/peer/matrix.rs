@@ -9,14 +9,14 @@ use tonic::{Request, Response, Status};
 
 use keyviz_core::Query;
 use keyviz_directory::{Directory, MembershipState};
-use keyviz_fanout::{Asker, LocalMatrix, MatrixError, PeerTotals, WorkError};
+use keyviz_fanout::{Asker, LocalMatrix, MatrixError, PeerTotals};
 use keyviz_proto as proto;
 use keyviz_proto::key_viz_peer_server::{KeyVizPeer, KeyVizPeerServer};
 use keyviz_raft::{Groups, MAX_MESSAGE_BYTES};
 use keyviz_types::NodeId;
 
 use super::checks::check_cluster;
-use super::copies::answer_status;
+use super::statuses::{answer_status, work_status};
 use crate::grpc::hot_keys::hot_keys_status;
 use crate::grpc::keyviz::matrix_status;
 use keyviz_peer::hot_keys_wire;
@@ -169,8 +169,4 @@ impl KeyVizPeer for MatrixPeer {
 /// The node in whose name the query is to be answered; `None`: the callee's own.
 fn in_name_of(query: Option<&proto::PeerQuery>) -> Option<NodeId> {
     query.map(|query| NodeId(query.in_name_of)).filter(|of| of.0 > 0)
-}
-
-pub(super) fn work_status(error: WorkError) -> Status {
-    matrix_status(error.into())
 }

@@ -6,3 +6,4 @@ pub(crate) mod handoff;
 pub(crate) mod kv;
 pub(crate) mod matrix;
 mod proposed;
+mod statuses;

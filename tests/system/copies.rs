@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::support::{Cluster, KEYVIZ, eventually, stderr};
 use serde_json::Value;
 
-const FLAGS: &[&str] = &["--groups", "3", "--split-at", "key/00001000,key/00002000", "--keyviz-step", "1s"];
+const FLAGS: &[&str] =
+    &["--groups", "3", "--split-at", "key/00001000,key/00002000", "--keyviz-step", "1s"];
 
 /// What ended so long before a node dies is complete.
 const BOUND: Duration = Duration::from_secs(10);

@@ -21,8 +21,8 @@
 //! # Counted once
 //!
 //! A copy is the same columns under the same (node, incarnation, column), so the merge counts one
-//! of them, whoever answers. A column that comes again takes the place of the one before; a life that
-//! it lacks, or of which it has less, stays as it was (`Column::keep_more_of`), so that a node
+//! of them, whoever answers. A column that comes again takes the place of the one before; a life
+//! that it lacks, or of which it has less, stays as it was (`Column::keep_more_of`), so that a node
 //! that lost its own history takes nothing from its copies.
 //!
 //! # Locking

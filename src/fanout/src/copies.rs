@@ -239,7 +239,9 @@ mod tests {
             let of = proxy.of.0;
             proxy.asked.into_iter().map(move |(holder, _)| (of, holder.0)).collect::<Vec<_>>()
         };
-        proxies.flat_map(pairs).collect()
+        let mut asked: Vec<_> = proxies.flat_map(pairs).collect();
+        asked.sort_unstable();
+        asked
     }
 
     const SILENT: u64 = u64::MAX;

@@ -1,5 +1,7 @@
 //! What was done before, as far as it matters for what is done next.
 
+use std::collections::BTreeSet;
+
 use super::policy::Policy;
 use crate::insight::{Act, Topology, overlap};
 use keyviz_types::{GroupId, KeyRange, NodeId};
@@ -81,6 +83,10 @@ impl Past {
 pub(super) struct Cooling<'a> {
     topology: &'a Topology,
     ranges: Vec<KeyRange>,
+    /// Groups that keys are moving to: the routes do not say so yet.
+    receiving: BTreeSet<GroupId>,
+    /// Groups whose leader is changing.
+    changing: BTreeSet<GroupId>,
 }
 
 impl<'a> Cooling<'a> {
@@ -90,15 +96,36 @@ impl<'a> Cooling<'a> {
         policy: &Policy,
         now_ms: u64,
     ) -> Cooling<'a> {
-        let mut cooling = Cooling { topology, ranges: Vec::new() };
+        let mut cooling = Cooling {
+            topology,
+            ranges: Vec::new(),
+            receiving: BTreeSet::new(),
+            changing: BTreeSet::new(),
+        };
         for past in journal.iter().filter(|past| past.cools(policy, now_ms)) {
-            cooling.add(&past.act);
+            match past.state {
+                State::UnderWay => cooling.add(&past.act),
+                State::Done | State::Failed => cooling.leave_alone(&past.act),
+            }
         }
         cooling
     }
 
-    /// The keys of an act go elsewhere.
+    /// The keys of an act are going elsewhere.
     pub fn add(&mut self, act: &Act) {
+        match act {
+            Act::SplitAndMove { to, .. } | Act::Move { to, .. } => {
+                self.receiving.insert(*to);
+            }
+            Act::TransferLeader { group, .. } => {
+                self.changing.insert(*group);
+            }
+            Act::Split { .. } | Act::Merge { .. } | Act::ReadFromFollowers { .. } => {}
+        }
+        self.leave_alone(act);
+    }
+
+    fn leave_alone(&mut self, act: &Act) {
         match act {
             Act::SplitAndMove { range, .. } | Act::Move { range, .. } => {
                 self.ranges.push(range.clone());
@@ -119,10 +146,12 @@ impl<'a> Cooling<'a> {
     /// Whether what an act concerns may be acted on.
     pub fn allows(&self, act: &Act) -> bool {
         match act {
-            Act::SplitAndMove { range, .. } | Act::Move { range, .. } => self.free(range),
+            Act::SplitAndMove { range, to, .. } | Act::Move { range, to } => {
+                !self.changing.contains(to) && self.free(range)
+            }
             Act::TransferLeader { group, .. } => {
                 let mut routes = self.topology.routes.iter().filter(|route| route.group == *group);
-                routes.all(|route| self.free(&route.range))
+                !self.receiving.contains(group) && routes.all(|route| self.free(&route.range))
             }
             Act::Split { .. } | Act::Merge { .. } | Act::ReadFromFollowers { .. } => true,
         }

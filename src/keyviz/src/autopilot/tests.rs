@@ -81,7 +81,7 @@ fn acts_bounded_and_proven_a_hot_spot_that_jumps_for_an_hour_causes_no_flapping(
         assert_eq!(world.moved_twice(), Vec::<String>::new(), "seed {seed}");
         // The load becomes even, and what was split for the jumps is cold.
         spot(&mut world, 0, 100, 20_000.0);
-        for _ in 0..ticks(2 * 3_600) {
+        for _ in 0..ticks(3 * 3_600) {
             world.tick();
         }
         let left = world.topology.routes.len();

@@ -97,13 +97,14 @@ fn acts_bounded_and_proven_an_operator_sees_the_forecast_before_and_the_outcome_
     assert_eq!((&told["mode"], &told["under_way"]), (&"advise".into(), &0.into()), "{told:#}");
 
     // What is found in the first seconds of a load has other bounds later, and another id.
-    let mut applied = None;
+    let (mut applied, mut of) = (None, String::new());
     eventually("the finding is there when its remedy is applied", || {
         let told = cluster.run(&["why", "--last", "1m", "--format", "json"]);
         let found: Value = serde_json::from_slice(&told.stdout).unwrap_or_default();
         let Some((finding, at)) = remedy_of(&found, "split-and-move") else { return false };
         let (id, number) = (finding["id"].as_str().expect("text"), (at + 1).to_string());
         let output = cluster.run(&["why", "--last", "1m", "--apply", id, "--remedy", &number]);
+        id.clone_into(&mut of);
         let is_gone = stderr(&output).contains("there is no finding");
         applied = Some(output);
         !is_gone
@@ -120,7 +121,7 @@ fn acts_bounded_and_proven_an_operator_sees_the_forecast_before_and_the_outcome_
         entry["outcome"]["nodes"].as_array().is_some_and(|nodes| !nodes.is_empty())
     });
     println!("{entry:#}");
-    assert_eq!((&entry["by"], &entry["finding"]), (&"operator".into(), &id.into()));
+    assert_eq!((&entry["by"], &entry["finding"]), (&"operator".into(), &of.into()));
     let at = |of: &str, name: &str| entry[of][name].as_f64().expect("a number");
     assert!(at("outcome", "imbalance_after") < at("outcome", "imbalance_before"), "{entry:#}");
     assert_eq!(entry["outcome"]["worse"], false);

@@ -43,9 +43,11 @@ fn expected(service: &str, method: &str) -> &'static [&'static str] {
         (
             "KeyViz",
             "GetMatrix" | "GetNodeMatrix" | "StreamMatrix" | "StreamNodeMatrix" | "StreamColumns"
-            | "GetHotKeys" | "GetNodeHotKeys" | "GetFindings" | "TopRanges" | "GetLoads"
-            | "GetNodeLoads",
+            | "GetHotKeys" | "GetNodeHotKeys" | "GetFindings" | "StreamFindings" | "TopRanges"
+            | "GetLoads" | "GetNodeLoads",
         ) => VIEWERS,
+        ("Cluster", "GetAutopilot" | "AutopilotLog" | "PreviewAct") => VIEWERS,
+        ("Cluster", "SetAutopilot" | "DoAct") => OPERATORS,
         ("RaftTransport" | "KvPeer" | "KeyVizPeer" | "ClusterPeer", _) => NODES,
         _ => panic!("nobody placed {service}/{method}"),
     }

@@ -72,7 +72,8 @@ fn catalog() -> Catalog {
 }
 
 fn sampler(catalog: &Catalog) -> Sampler {
-    let sampler = Sampler::new(SamplerConfig { shards: 1, ..SamplerConfig::default() });
+    let sampler =
+        Sampler::new(SamplerConfig { shards: 1, hot_keys: false, ..SamplerConfig::default() });
     let sampler = sampler.expect("within the bounds");
     publish(&sampler, catalog);
     sampler

@@ -26,7 +26,7 @@ pub enum Rank {
 }
 
 /// Request units: 1 for 8 reads, for 64 KiB read, for a write and for 1 KiB written. `counts` are
-/// in the order of [`SERIES`].
+/// in the order of `SERIES`.
 pub fn cost(counts: [f64; 4]) -> f64 {
     let [reads, writes, read_bytes, write_bytes] = counts;
     reads / 8.0 + read_bytes / 65_536.0 + writes + write_bytes / 1_024.0

@@ -352,7 +352,8 @@ mod tests {
         assert_eq!(seconds(1_000), (60, Some(1)));
         let (times, longest) = seconds(100_000);
         assert!((28..=36).contains(&times), "{times} times");
-        assert!(longest <= Some(3), "{longest:?}");
+        // The first is sent at once, on credit.
+        assert!(longest <= Some(4), "{longest:?}");
         assert_eq!(seconds(10_000_000).1, Some(5));
     }
 }

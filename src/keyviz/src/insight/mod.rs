@@ -21,25 +21,17 @@
 mod contents;
 mod draft;
 mod finding;
-#[cfg(test)]
-mod follow_tests;
 mod forecast;
 mod frame;
 mod hot;
 mod keyspace;
-#[cfg(test)]
-mod labelled;
 mod load;
-#[cfg(test)]
-mod measure_tests;
 mod motion;
 mod placement;
 mod remedy;
 mod replay;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod trace_tests;
 mod track;
 mod tracker;
 mod words;

@@ -1,13 +1,18 @@
 //! Bad input, forecasts, and findings over time.
 
+mod follow;
+mod labelled;
+mod measure;
+mod trace;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::labelled::{COLUMNS, START_MS, STEP_MS, key, labelled};
 use super::*;
 use crate::query::{ColumnSet, ColumnSpan};
 use crate::sampler::Series;
 use keyviz_types::{KeyRange, RouteId, RouteSpec};
+use labelled::{COLUMNS, START_MS, STEP_MS, key, labelled};
 
 const NOW_MS: u64 = START_MS + COLUMNS as u64 * STEP_MS;
 

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 
 use super::labelled::{COLUMNS, Random, START_MS, STEP_MS, labelled};
-use super::tests::{columns, hot_rows, look, steady, topology};
-use super::*;
+use super::{columns, hot_rows, look, steady, topology};
+use crate::insight::*;
 use crate::query::ColumnSet;
 use keyviz_types::KeyRange;
 

@@ -7,7 +7,7 @@ use std::io::Read as _;
 
 use bytes::Bytes;
 
-use super::{Able, GroupPlace, Input, Load, LoadRow, NamedKey, Topology, analyze};
+use crate::insight::{Able, GroupPlace, Input, Load, LoadRow, NamedKey, Topology, analyze};
 use crate::query::{ColumnSet, ColumnSpan};
 use crate::sampler::Series;
 use keyviz_types::{GroupId, KeyRange, NodeId, RouteId, RouteSpec};

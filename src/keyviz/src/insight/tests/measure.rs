@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::labelled::{COLUMNS, Label, Labelled, START_MS, STEP_MS, key, labelled};
-use super::*;
+use crate::insight::*;
 
 /// Seeds that the levels were set by. Only of these it is printed what is wrong.
 const TUNED: Range<u64> = 0..1_200;

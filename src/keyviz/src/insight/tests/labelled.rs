@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{GroupPlace, Kind, Load, LoadRow, NamedKey, Topology};
+use crate::insight::{GroupPlace, Kind, Load, LoadRow, NamedKey, Topology};
 use crate::query::{ColumnSet, ColumnSpan};
 use crate::sampler::Series;
 use keyviz_types::{GroupId, KeyRange, NodeId, RouteId, RouteSpec};

@@ -3,8 +3,8 @@
 //! Every closed column is judged once. The leader reads it from matrices, as clients do, tells the
 //! receiver what fires and what is resolved, and tells all members what it has judged and told
 //! (`alerts::state`). Another leader goes on from there: it tells what the one before had not told.
-//! A leader that dies between an answer of the receiver and telling the members of it makes the next
-//! one tell the receiver again, with the same `startsAt` and fingerprint.
+//! A leader that dies between an answer of the receiver and telling the members of it makes the
+//! next one tell the receiver again, with the same `startsAt` and fingerprint.
 //!
 //! A receiver that hangs or fails is asked again, later each time; judging does not wait for it.
 

@@ -22,7 +22,7 @@ impl Drop for Load {
 
 fn load(cluster: &Cluster) -> Load {
     let load = Command::new(KEYVIZ)
-        .args(["load", "--pattern", "hotspot", "--rate", "600", "--clients", "16"])
+        .args(["load", "--pattern", "hotspot", "--rate", "200", "--clients", "8"])
         .args(["--duration", "10m", "--read-ratio", "0.3", "--node", &cluster.grpc.join(",")])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -62,21 +62,22 @@ fn acts_bounded_and_proven_an_operator_sees_the_forecast_before_and_the_outcome_
     let flags = ["--keyviz-step", "1s", "--groups", "3", "--autopilot", "advise"];
     let cluster = Cluster::start(3, &flags);
     let running = load(&cluster);
-    let mut meant = None;
-    eventually("a split with a move is offered", || {
+    // The first seconds of a load say little: a remedy is previewed until its forecast is an
+    // improvement. The page sends a remedy back as it came.
+    let mut preview = Value::Null;
+    eventually("a split with a move is offered, and its forecast is better", || {
         let told = cluster.run(&["why", "--last", "1m", "--format", "json"]);
         let found: Value = serde_json::from_slice(&told.stdout).unwrap_or_default();
-        meant = remedy_of(&found, "split-and-move");
-        meant.is_some()
+        let Some((finding, at)) = remedy_of(&found, "split-and-move") else { return false };
+        let remedy = finding["remedies"][at].to_string();
+        let (status, answer) = post(&cluster.http[1], "/api/v1/acts/preview", &remedy);
+        assert_eq!(status, 200, "{answer:#}");
+        let forecast = &answer["forecast"];
+        let is_better = forecast["hottest_after"].as_f64() < forecast["hottest_before"].as_f64();
+        preview = answer;
+        is_better && preview["refused"] == ""
     });
-    let (finding, at) = meant.expect("it was just found");
-
-    // The page sends a remedy back as it came.
-    let remedy = finding["remedies"][at].clone();
-    let (status, preview) = post(&cluster.http[1], "/api/v1/acts/preview", &remedy.to_string());
-    assert_eq!((status, &preview["refused"]), (200, &"".into()), "{preview:#}");
-    let forecast = &preview["forecast"];
-    assert!(forecast["hottest_after"].as_f64() < forecast["hottest_before"].as_f64());
+    println!("{preview:#}");
     let (status, refused) = post(
         &cluster.http[1],
         "/api/v1/acts",
@@ -107,9 +108,12 @@ fn acts_bounded_and_proven_an_operator_sees_the_forecast_before_and_the_outcome_
         let (id, number) = (finding["id"].as_str().expect("text"), (at + 1).to_string());
         let output = cluster.run(&["why", "--last", "1m", "--apply", id, "--remedy", &number]);
         id.clone_into(&mut of);
-        let is_gone = stderr(&output).contains("there is no finding");
+        let said = stderr(&output);
+        let is_refused = ["there is no finding", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"]
+            .iter()
+            .any(|refusal| said.contains(refusal));
         applied = Some(output);
-        !is_gone
+        !is_refused
     };
     let tries = (0..120).find(|_| {
         std::thread::sleep(Duration::from_secs(1));

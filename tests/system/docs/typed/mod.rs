@@ -1,5 +1,5 @@
-//! The command lines of README, of "Getting started" and of the handbook, read from the pages and
-//! typed line by line on fresh nodes, with and without TLS, token and secret.
+//! The command lines of README, of "Getting started", of the handbook and of "Autopilot", read from
+//! the pages and typed line by line on fresh nodes, with and without TLS, token and secret.
 //!
 //! What stands between the lines in words (start node 3 again, stop the process) is done by
 //! [`before`] and [`after`]; each names the line that it belongs to, and every one of them has to
@@ -225,7 +225,10 @@ fn type_pages(secured: bool) {
     }
     let mut world = World::new(secured);
     let mut met = BTreeSet::new();
-    type_page(&mut world, "docs/operations.md", &mut met);
+    for file in ["docs/operations.md", "docs/autopilot.md"] {
+        world.next_section();
+        type_page(&mut world, file, &mut met);
+    }
     if secured {
         println!("{} lines were typed", world.ran);
         return;

@@ -211,6 +211,11 @@ fn a_move_that_is_cancelled_leaves_nothing_and_holds_the_route_meanwhile() {
         assert!(!output.status.success(), "{refused:?}");
         assert!(stderr(&output).contains("move"), "{refused:?}: {}", stderr(&output));
     }
+    eventually("the status says what was copied", || {
+        let moving = cluster.json(&["cluster", "status"])["route_moves"][0].clone();
+        let of = |name: &str| moving[name].as_u64().unwrap_or(0);
+        of("copied_rows") > 0 && of("copied_bytes") >= 100_000 * of("copied_rows")
+    });
     put(&cluster, "k0", "while it moves");
     let cancelled = cluster.json(&["routes", "move", "--cancel", "1"]);
     assert_eq!(cancelled["reason"], "it was cancelled", "{cancelled}");

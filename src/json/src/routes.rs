@@ -254,6 +254,11 @@ pub struct MoveJson<'a> {
     moved_ms: Option<u64>,
     /// Why it is or was abandoned; `null`: it is not.
     reason: Option<&'a str>,
+    /// Of a move under way in a cluster's status.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    copied_rows: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    copied_bytes: Option<u64>,
 }
 
 impl<'a> From<&'a proto::RouteMove> for MoveJson<'a> {
@@ -270,6 +275,8 @@ impl<'a> From<&'a proto::RouteMove> for MoveJson<'a> {
             moved_version: known(moving.moved_version),
             moved_ms: known(moving.moved_ms),
             reason: Some(moving.reason.as_str()).filter(|reason| !reason.is_empty()),
+            copied_rows: moving.copied_rows,
+            copied_bytes: moving.copied_bytes,
         }
     }
 }

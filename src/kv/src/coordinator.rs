@@ -53,6 +53,15 @@ pub struct KvCounters {
     pub moved_keys: AtomicU64,
 }
 
+/// What the target of a move took.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Copied {
+    /// Rows, each time that one was sent.
+    pub rows: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+}
+
 /// What this node moved as the driver of moves, since its start.
 #[derive(Default, Debug)]
 pub struct MoveCounters {
@@ -61,7 +70,7 @@ pub struct MoveCounters {
     /// Bytes of their keys and values.
     pub bytes: AtomicU64,
     /// The same of each move under way that this node drives, by its number.
-    pub of_moves: parking_lot::Mutex<std::collections::BTreeMap<u64, u64>>,
+    pub of_moves: parking_lot::Mutex<std::collections::BTreeMap<u64, Copied>>,
     /// Routes that moved.
     pub moved: AtomicU64,
     /// Moves that were abandoned.

@@ -1,9 +1,10 @@
 //! `routes move`: puts a route into another group, and shows how far it is.
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{ChangeArgs, route_id};
 use crate::client::Client;
@@ -16,6 +17,9 @@ use keyviz_proto as proto;
 
 /// Interval of the status requests.
 const ASK_EVERY: Duration = Duration::from_millis(50);
+
+/// Interval of the requests for what has been copied.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// The wait ends after this time without an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -89,25 +93,58 @@ pub(super) async fn move_and_wait(
 async fn wait(client: &Client, mut moving: proto::RouteMove) -> Result<proto::RouteMove, CliError> {
     let mut heard = Instant::now();
     let mut said = String::new();
+    let mut asked = Instant::now();
+    let bar = bar();
     while !is_decided(&moving) {
         tokio::time::sleep(ASK_EVERY).await;
         match client.moves().await {
             Ok(moves) => {
                 heard = Instant::now();
                 // A node that is behind may not have heard of it.
-                let now = moves.into_iter().find(|now| now.move_id == moving.move_id);
-                moving = now.unwrap_or(moving);
+                if let Some(now) = moves.into_iter().find(|now| now.move_id == moving.move_id) {
+                    let copied = (moving.copied_rows, moving.copied_bytes);
+                    moving = now;
+                    (moving.copied_rows, moving.copied_bytes) = copied;
+                }
             }
             Err(error) if heard.elapsed() > PATIENCE => return Err(error.into()),
             Err(_) => {}
         }
-        let phase = moving.phase.clone();
-        if phase != said && !is_decided(&moving) {
-            say!("keyviz: {}", words(&moving));
-            said = phase;
+        if is_decided(&moving) {
+            break;
+        }
+        if asked.elapsed() > PROGRESS_EVERY {
+            copied(client, &mut moving).await;
+            asked = Instant::now();
+        }
+        bar.set_message(words(&moving));
+        if moving.phase != said {
+            bar.suspend(|| say!("keyviz: {}", words(&moving)));
+            said.clone_from(&moving.phase);
         }
     }
+    bar.finish_and_clear();
     Ok(moving)
+}
+
+/// Asks what has been copied. Nothing where no node that answers drives the move.
+async fn copied(client: &Client, moving: &mut proto::RouteMove) {
+    let Ok(status) = client.cluster_status().await else { return };
+    let now = status.route_moves.into_iter().find(|now| now.move_id == moving.move_id);
+    if let Some(now) = now.filter(|now| now.copied_bytes.is_some()) {
+        *moving = now;
+    }
+}
+
+fn bar() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    let style = ProgressStyle::with_template("{spinner} {elapsed}: {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(PROGRESS_EVERY / 10);
+    bar
 }
 
 /// Whether it is clear in which group the route is.
@@ -141,7 +178,14 @@ pub(crate) fn words(moving: &proto::RouteMove) -> String {
             format!("v{version} {of} (move {move_id}) in {took}{left}")
         }
         "abandoned" | "abandoning" => format!("{of} (move {move_id}) abandoned: {reason}"),
-        phase => format!("{of} (move {move_id}): {}", text::inert(phase)),
+        phase => {
+            let phase = text::inert(phase);
+            let copied = moving.copied_bytes.map_or_else(String::new, |bytes| {
+                let rows = text::thousands(moving.copied_rows.unwrap_or_default());
+                format!(", {} in {rows} rows copied", text::short_bytes(bytes))
+            });
+            format!("{of} (move {move_id}): {phase}{copied}")
+        }
     }
 }
 
@@ -162,6 +206,9 @@ mod tests {
         };
         assert_eq!(words(&moving), "route 7 from group 1 to group 2 (move 3): copying");
         assert!(!is_decided(&moving) && abandoned(&moving).is_ok());
+        (moving.copied_rows, moving.copied_bytes) = (Some(1_031), Some(4 << 20));
+        let now = "route 7 from group 1 to group 2 (move 3): copying, 4.0 MiB in 1,031 rows copied";
+        assert_eq!(words(&moving), now);
         (moving.phase, moving.moved_version, moving.moved_ms) = ("cleaning".to_owned(), 9, 1_250);
         let now = "v9 route 7 from group 1 to group 2 (move 3) in 0.250 s";
         assert_eq!(words(&moving), format!("{now}; its old rows are being deleted"));

@@ -352,8 +352,13 @@ impl Mover {
 
     fn count(&self, id: MoveId, chunk: &MoveChunk) {
         let counters = self.coordinator.move_counters();
-        *counters.of_moves.lock().entry(id).or_default() += chunk.bytes;
-        counters.rows.fetch_add(chunk.rows.len() as u64, Ordering::Relaxed);
+        let rows = chunk.rows.len() as u64;
+        let mut of_moves = counters.of_moves.lock();
+        let copied = of_moves.entry(id).or_default();
+        copied.rows += rows;
+        copied.bytes += chunk.bytes;
+        drop(of_moves);
+        counters.rows.fetch_add(rows, Ordering::Relaxed);
         counters.bytes.fetch_add(chunk.bytes, Ordering::Relaxed);
     }
 

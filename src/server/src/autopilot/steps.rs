@@ -249,7 +249,13 @@ impl Autopilot {
     }
 
     fn copied(&self, id: MoveId) -> u64 {
-        self.parts.coordinator.move_counters().of_moves.lock().get(&id).copied().unwrap_or(0)
+        self.parts
+            .coordinator
+            .move_counters()
+            .of_moves
+            .lock()
+            .get(&id)
+            .map_or(0, |copied| copied.bytes)
     }
 }
 

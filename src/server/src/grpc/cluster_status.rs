@@ -12,7 +12,7 @@ use keyviz_raft::SERVED_WITHIN;
 use keyviz_types::{GroupId, NodeId};
 
 use crate::grpc::cluster::ClusterService;
-use crate::grpc::move_wire::under_way;
+use crate::grpc::move_wire::with_progress;
 use keyviz_peer::CallError;
 use keyviz_peer::snapshot::{ClusterSnapshot, STATUS_DEADLINE, group_to_wire};
 
@@ -77,6 +77,8 @@ impl ClusterService {
         let placement = self.directory.placement();
         let all = std::iter::once(GroupId::CATALOG).chain(placement.keys().copied());
         let said_by = said_by(&said);
+        let driven: Vec<_> =
+            said_by.values().flat_map(|said| &said.driven_moves).copied().collect();
         let groups = all.map(|group| {
             let routes = routes.get(&group).copied().unwrap_or(0);
             self.group_status(group, routes, &said_by)
@@ -92,7 +94,7 @@ impl ClusterService {
             replication: placed.replication() as u64,
             leaders_due: placed.leaders_due(),
             removed: self.removed().unwrap_or_default(),
-            route_moves: under_way(&self.catalog.applied().moves()),
+            route_moves: with_progress(&self.catalog.applied().moves(), &driven),
         })
     }
 
@@ -171,6 +173,16 @@ impl ClusterService {
         open.chain(closed).collect()
     }
 
+    fn driven_moves(&self) -> Vec<proto::PeerMoveProgress> {
+        let driven = self.coordinator.move_counters().of_moves.lock();
+        let told = driven.iter().map(|(id, copied)| proto::PeerMoveProgress {
+            move_id: *id,
+            rows: copied.rows,
+            bytes: copied.bytes,
+        });
+        told.collect()
+    }
+
     pub(crate) fn node_status(&self) -> proto::PeerStatusResponse {
         proto::PeerStatusResponse {
             moves_routes: true,
@@ -187,6 +199,7 @@ impl ClusterService {
             warning: self.security.warning().unwrap_or_default(),
             uptime_ms: millis(self.started.elapsed()),
             groups: self.peer_groups(),
+            driven_moves: self.driven_moves(),
         }
     }
 }

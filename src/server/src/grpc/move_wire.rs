@@ -8,6 +8,22 @@ pub(crate) fn under_way(moves: &RouteMoves) -> Vec<proto::RouteMove> {
     moves.under_way().iter().map(under_way_to_wire).collect()
 }
 
+/// The moves under way, with what their drivers say of them.
+pub(crate) fn with_progress(
+    moves: &RouteMoves,
+    driven: &[proto::PeerMoveProgress],
+) -> Vec<proto::RouteMove> {
+    let mut under_way = under_way(moves);
+    for moving in &mut under_way {
+        // A former driver forgets a move once it hears that it leads no longer.
+        let told = driven.iter().filter(|told| told.move_id == moving.move_id);
+        if let Some(most) = told.max_by_key(|told| told.bytes) {
+            (moving.copied_rows, moving.copied_bytes) = (Some(most.rows), Some(most.bytes));
+        }
+    }
+    under_way
+}
+
 /// The remembered moves that ended, and those under way.
 pub(crate) fn all(moves: &RouteMoves) -> Vec<proto::RouteMove> {
     moves.ended().map(ended_to_wire).chain(under_way(moves)).collect()
@@ -28,6 +44,8 @@ fn under_way_to_wire(moving: &RouteMove) -> proto::RouteMove {
             MovePhase::Abandoning { reason } => reason.clone(),
             _ => String::new(),
         },
+        copied_rows: None,
+        copied_bytes: None,
     }
 }
 
@@ -43,5 +61,7 @@ fn ended_to_wire(ended: &EndedMove) -> proto::RouteMove {
         moved_version: ended.version,
         moved_ms: ended.moved_ms,
         reason: ended.reason.clone(),
+        copied_rows: None,
+        copied_bytes: None,
     }
 }

@@ -257,6 +257,40 @@ describe("the page of a real cluster", { skip, concurrency: false }, () => {
     await page.until(`document.getElementById('totals').textContent.includes('${then.rows.length} rows')`);
   });
 
+  test("conservation the row of a moved route goes on under its id, and its move is marked", async () => {
+    const { routes } = await cluster.ask(1, "routes");
+    const route = routes.find((each) => each.start === "");
+    const target = [1, 2, 3].find((group) => group !== Number(route.group_id));
+    const start = Math.floor(Date.now() / 2_000) * 2_000;
+    const writes = (seconds) => Array.from({ length: seconds * 50 }, (_, at) => [at / 50, "write", `account/${at % 10}`]);
+    assert.equal(cluster.replay(writes(4)).writes_acked, 200);
+    const moving = cluster.start("routes", "move", String(route.route_id), String(target));
+    const ended_ = new Promise((done) => moving.once("exit", done));
+    assert.equal(cluster.replay(writes(4)).writes_acked, 200);
+    assert.equal(await ended_, 0);
+    const now = Math.ceil(Date.now() / 2_000) * 2_000;
+    await rest(now - Date.now() + 2_200);
+    const asked = asPage({ from_ms: start, to_ms: now, end: "order/" });
+    const { rows, columns, events, total, blocks } = await cluster.ask(2, "matrix", asked);
+    const move = events.find((event) => event.kind === "move");
+    assert.deepEqual([move.retired, Number(move.group_id)], [[route.route_id], target], JSON.stringify(move));
+    assert.equal(Number(total), 400);
+    for (const row of rows) assert.deepEqual(row.route_ids, [route.route_id], "one route, before and after");
+    // No column between the first and the last with load is without: what was counted is in cells
+    // or in blocks over them.
+    const loads = columns.map((_, column) => rows.reduce((sum, row) => sum + Number(row.values[column]), 0)
+      + blocks.filter((each) => column >= each.column && column < each.column + each.column_count).reduce((sum, each) => sum + Number(each.value), 0));
+    const [first, last] = [loads.findIndex((load) => load > 0), loads.findLastIndex((load) => load > 0)];
+    assert.ok(last - first >= 3 && loads.slice(first, last + 1).every((load) => load > 0), JSON.stringify(loads));
+
+    await open(`#from=${start}&to=${now}&refresh=off&theme=dark&series=writes&height=equal&end=${encodeURIComponent("order/")}`);
+    const { x, y, width } = await area();
+    const [from, to] = [columns[0].start_ms, columns.at(-1).end_ms];
+    await page.mouse("mouseMoved", x + (width * (move.time_ms - from)) / (to - from), y + 1);
+    await page.until("document.querySelector('#tooltip .event')");
+    assert.match(await textOf("#tooltip .event"), new RegExp(`route ${route.route_id} moved from group \\d to group ${target}`));
+  });
+
   const images = process.env.KEYVIZ_IMAGES;
   test("pictures of the main views", { skip: images ? false : "KEYVIZ_IMAGES names no folder" }, async () => {
     const own = await Cluster.start(binary, { step: "1s", groups: 4, splitAt: STORY_SPLITS });
@@ -276,10 +310,10 @@ describe("the page of a real cluster", { skip, concurrency: false }, () => {
     await page.run("window.asked = 0; performance.clearResourceTimings()");
     const columns = async () => Number(/× ([\d,]+) columns/.exec(await textOf("#totals"))[1].replace(",", ""));
     const before = await columns();
-    const total = async () => Number(/\(([\d,]+)\)|Total (\d+)/.exec(await textOf("#totals")).slice(1).find(Boolean).replaceAll(",", ""));
-    const counted = await total();
+    const TOTAL = "((text) => Number((/Total [^(·]*\\(([\\d,]+)\\)/.exec(text) ?? /Total ([\\d,]+)/.exec(text))[1].replaceAll(',', '')))(document.getElementById('totals').textContent)";
+    const counted = await page.run(TOTAL);
     cluster.replay(Array.from({ length: 50 }, (_, at) => [0, "write", `account/${at}`]), "max");
-    await page.until(`(() => { const t = /Total (\\d+)/.exec(document.getElementById('totals').textContent); return t && Number(t[1]) === ${counted + 50}; })()`, 10_000);
+    await page.until(`${TOTAL} === ${counted + 50}`, 10_000);
     assert.ok(await columns() >= before);
     assert.ok(page.requests.some((each) => each.includes("/api/v1/stream")), "the columns came by the stream");
 
@@ -338,16 +372,22 @@ describe("the page of a real cluster", { skip, concurrency: false }, () => {
     assert.deepEqual(page.faults, []);
   });
 
-  test("honest_partiality a killed node raises the banner and the hatching", async () => {
-    await open(`#${window_.replace("off", "5s")}`, 1);
-    const lit = async () => (await brightness(200)).reduce((sum, value) => sum + value, 0);
-    const before = await lit();
+  test("honest_partiality a killed node raises the banner, its past stays, and what came after is hatched", async () => {
+    await open(`#${window_.replace(/to=\d+&refresh=off/, "refresh=5s")}`, 1);
+    const hatched = () => page.run("!document.querySelector('[data-hatch=partial]').parentElement.hidden");
+    assert.equal(await hatched(), false);
+    const before = await cluster.ask(1, "matrix", asPage());
     await cluster.kill(3);
     await page.until("document.getElementById('nodes-pill').textContent === '2 of 3 nodes'", 20_000);
+    await page.until("!document.querySelector('[data-hatch=partial]').parentElement.hidden", 20_000);
     await drawn();
     assert.match(await textOf("#banners"), new RegExp(`Node 3 is missing\\s*${cluster.grpc[3]}: \\S`));
-    assert.equal(await page.run("document.querySelector('[data-hatch=partial]').parentElement.hidden"), false);
-    assert.ok(await lit() > before, "the hatching is on the canvas");
+    // Holders of copies answer for the time before.
+    const after = await cluster.ask(1, "matrix", asPage());
+    assert.deepEqual([after.total, after.rows.some((row) => row.partial?.length > 0)], [before.total, false]);
+    await open(`#${window_}`, 1);
+    assert.equal(await hatched(), false, "the window ended before the node was killed");
+    await open(`#${window_.replace(/to=\d+&refresh=off/, "refresh=5s")}`, 1);
     cluster.boot(3);
     await cluster.ready(3);
     await page.until("document.getElementById('nodes-pill').textContent === '3 of 3 nodes'", 30_000);

@@ -4,18 +4,16 @@ import grpc
 from keyviz.v1 import capabilities_pb2, cluster_pb2, cluster_pb2_grpc, keyviz_pb2, keyviz_pb2_grpc
 from keyviz.v1 import kv_pb2, kv_pb2_grpc, loads_pb2, routes_pb2, routes_pb2_grpc
 
+from .errors import OutcomeUnknown
+from .router import Router
 from .routes import RouteTable, RouteWatch
 
-__all__ = ["Client", "OutcomeUnknown", "RouteTable", "RouteWatch"]
+__all__ = ["Client", "OutcomeUnknown", "RouteTable", "RouteWatch", "Router"]
 
 SERIES = {"reads": 1, "writes": 2, "read-bytes": 3, "write-bytes": 4}
 GROUPINGS = {"route": 1, "group": 2, "leader": 3, "node": 4, "prefix": 5}
 RANKS = {"cost": 1, "reads": 2, "writes": 3, "read-bytes": 4, "write-bytes": 5}
 AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-
-
-class OutcomeUnknown(Exception):
-    """A write may or may not have happened: read the key to find out."""
 
 
 class Client:
@@ -25,6 +23,7 @@ class Client:
         """`ca` is the PEM of the cluster's CA, in bytes; without it there is no TLS."""
         self.timeout = timeout
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self.addresses = list(addresses)
         self.channels = []
         self.by_address = {}
         self.credentials = grpc.ssl_channel_credentials(ca) if ca else None
@@ -169,6 +168,14 @@ class Client:
         stub = routes_pb2_grpc.RoutesStub
         return self.read(lambda to: stub(to).MergeRoutes(request, **self._options()))
 
+    def move(self, route_id, to_group, request_id):
+        """Begins the move of a route to another group; a watch tells when it is there."""
+        request = routes_pb2.MoveRouteRequest(
+            route_id=route_id, to_group=to_group, request_id=request_id
+        )
+        stub = routes_pb2_grpc.RoutesStub
+        return self.read(lambda to: stub(to).MoveRoute(request, **self._options()))
+
     def transfer_leader(self, group_id, to):
         request = cluster_pb2.TransferLeaderRequest(group_id=group_id, to=to)
         stub = cluster_pb2_grpc.ClusterStub
@@ -189,3 +196,7 @@ class Client:
     def watch(self, leaders=True):
         """A table of the routes, and of leaders, that a thread keeps current."""
         return RouteWatch(self, leaders)
+
+    def router(self, watch):
+        """Sends each request to the node that leads its key's group, as `watch` tells."""
+        return Router(self, watch)

@@ -18,18 +18,24 @@ class RouteTable:
         self.cluster_id = ""
         self.routes = {}
         self.starts = []
+        self.by_id = {}
         self.leaders = {}
         self.partial = []
 
     def take(self, message):
         """Takes a message of the watch. True: the table is whole and current as of `version`."""
-        self.cluster_id = message.cluster_id or self.cluster_id
+        if message.cluster_id and message.cluster_id != self.cluster_id:
+            # Groups of another cluster are others.
+            self.cluster_id = message.cluster_id
+            self.leaders = {}
         event = message.WhichOneof("event")
         if event == "snapshot":
             self.partial.extend(message.snapshot.routes)
             if message.snapshot.more:
                 return False
             self.routes = {bytes(route.start): route for route in self.partial}
+            self.by_id = {route.route_id: bytes(route.start) for route in self.partial}
+            self.starts = sorted(self.routes)
             self.partial = []
             self.version = message.snapshot.catalog_version
         elif event == "deltas":
@@ -42,21 +48,25 @@ class RouteTable:
                 self.leaders = {}
             for leader in message.leaders.leaders:
                 self.leaders[leader.group_id] = leader
-        self.starts = sorted(self.routes)
         return True
 
     def apply(self, delta):
+        """Takes a change; a sorted list and two tables, so that it costs little."""
         if delta.catalog_version != self.version + 1:
             raise ValueError(f"version {delta.catalog_version} does not follow {self.version}")
-        retired = set(delta.retired)
-        kept = {s: route for s, route in self.routes.items() if route.route_id not in retired}
-        if len(self.routes) - len(kept) != len(retired):
-            raise ValueError("a change retires a route that is not in the table")
+        for route_id in delta.retired:
+            start = self.by_id.pop(route_id, None)
+            if start is None:
+                raise ValueError(f"route {route_id} was retired, which is not in the table")
+            del self.routes[start]
+            del self.starts[bisect.bisect_left(self.starts, start)]
         for route in delta.created:
-            if bytes(route.start) in kept:
-                raise ValueError("a change creates a route at the start of another one")
-            kept[bytes(route.start)] = route
-        self.routes = kept
+            start = bytes(route.start)
+            if start in self.routes:
+                raise ValueError(f"route {route.route_id} begins where another one does")
+            self.routes[start] = route
+            self.by_id[route.route_id] = start
+            bisect.insort(self.starts, start)
         self.version = delta.catalog_version
 
     def route_of(self, key):
@@ -64,11 +74,18 @@ class RouteTable:
         at = bisect.bisect_right(self.starts, key) - 1
         return self.routes[self.starts[at]] if at >= 0 else None
 
+    def led_by(self, key):
+        """The key's group, and the address of its leader; None for either that is unknown."""
+        route = self.route_of(key)
+        if route is None:
+            return None, None
+        leader = self.leaders.get(route.group_id)
+        known = leader is not None and leader.HasField("node_id")
+        return route.group_id, leader.address if known else None
+
     def leader_of(self, key):
         """The address of the leader of the key's group; None while it is unknown."""
-        route = self.route_of(key)
-        leader = self.leaders.get(route.group_id) if route else None
-        return leader.address if leader and leader.HasField("node_id") else None
+        return self.led_by(key)[1]
 
     def check(self):
         """Raises unless the routes cover the key space without gap or overlap."""
@@ -125,6 +142,10 @@ class RouteWatch:
     def leader_of(self, key):
         with self.changed:
             return self.table.leader_of(key)
+
+    def led_by(self, key):
+        with self.changed:
+            return self.table.led_by(key)
 
     def _run(self):
         at = 0

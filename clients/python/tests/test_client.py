@@ -5,81 +5,24 @@ a client in another language that passes the same course follows the routes righ
 """
 
 import os
-import pathlib
 import random
-import socket
-import subprocess
-import sys
-import tempfile
 import time
 import unittest
 
-HERE = pathlib.Path(__file__).resolve().parent
-BINARY = os.environ.get("KEYVIZ", str(HERE.parents[2] / "target" / "debug" / "keyviz"))
+import nodes
+from nodes import grpc
+
 ROUTES = int(os.environ.get("KEYVIZ_TEST_ROUTES", "3000"))
 CHANGES = int(os.environ.get("KEYVIZ_TEST_CHANGES", "60"))
 
-try:
-    import grpc
-    import grpc_tools  # noqa: F401
-except ImportError:
-    grpc = None
 
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-@unittest.skipIf(grpc is None, "grpcio and grpcio-tools are not installed")
-@unittest.skipUnless(os.path.exists(BINARY), f"there is no {BINARY}")
+@unittest.skipIf(nodes.missing(), nodes.missing())
 class ClientTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        cls.nodes = []
-        cls.addClassCleanup(cls.stop)
-        sys.path[:0] = [cls.folder.name, str(HERE.parent)]
-        import make_stubs
-
-        assert make_stubs.make(cls.folder.name) == 0, "the stubs are made"
-        from keyviz_client import Client
-
-        cls.addresses = [f"127.0.0.1:{port}" for port in free_ports(3)]
-        members = ",".join(f"{id}={at}" for id, at in enumerate(cls.addresses, 1))
-        splits = [f"k{number:06}" for number in range(1, ROUTES)]
-        # The system bounds the length of one argument.
-        lists = [",".join(splits[at : at + 5000]) for at in range(0, len(splits), 5000)]
-        for id, address in enumerate(cls.addresses, 1):
-            command = [BINARY, "serve", "--id", str(id), "--listen", address]
-            command += ["--data", f"{cls.folder.name}/node{id}", "--bootstrap", members]
-            command += ["--groups", "3", "--keyviz-step", "1s"]
-            for keys in lists:
-                command += ["--split-at", keys]
-            with open(f"{cls.folder.name}/log{id}", "w") as log:
-                cls.nodes.append(subprocess.Popen(command, stderr=log, stdout=log))
-        cls.client = Client(cls.addresses, timeout=60)
-        deadline = time.time() + 180
-        while True:
-            try:
-                cls.client.put(b"first", b"1")
-                break
-            except Exception:
-                if time.time() > deadline:
-                    raise
-                time.sleep(0.3)
-
-    @classmethod
-    def stop(cls):
-        for node in cls.nodes:
-            node.kill()
-            node.wait()
-        cls.folder.cleanup()
+        cls.nodes = nodes.Nodes([f"k{number:06}" for number in range(1, ROUTES)])
+        cls.addClassCleanup(cls.nodes.stop)
+        cls.client = cls.nodes.client()
 
     def test_keys(self):
         self.client.put(b"py/a", b"1")

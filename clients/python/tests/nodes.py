@@ -38,11 +38,12 @@ def free_ports(count):
 class Nodes:
     """Three nodes on loopback, in a folder that goes with them."""
 
-    def __init__(self, splits=(), groups=3, count=3):
+    def __init__(self, splits=(), groups=3, count=3, step="1s"):
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
         self.members = ",".join(f"{id}={at}" for id, at in enumerate(self.addresses, 1))
         self.processes = []
+        self.step = step
         sys.path[:0] = [self.folder.name, str(HERE.parent)]
         import make_stubs
 
@@ -59,7 +60,7 @@ class Nodes:
     def start(self, name, flags=()):
         for id, address in enumerate(self.addresses, 1):
             command = [BINARY, "serve", "--id", str(id), "--listen", address]
-            command += ["--data", self.data(name, id), "--keyviz-step", "1s", *flags]
+            command += ["--data", self.data(name, id), "--keyviz-step", self.step, *flags]
             with open(f"{self.folder.name}/log-{name}-{id}", "w") as log:
                 self.processes.append(subprocess.Popen(command, stderr=log, stdout=log))
 

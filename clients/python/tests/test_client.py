@@ -1,11 +1,9 @@
-"""Runs a node and uses it: KEYVIZ=target/debug/keyviz python3 -m unittest discover clients/python/tests
+"""The client on three nodes: KEYVIZ=target/debug/keyviz python3 -m unittest discover clients/python/tests
 
-Skipped where grpcio and grpcio-tools are missing. The watch is a conformance test of WatchRoutes:
-a client in another language that passes the same course follows the routes right.
+Skipped where grpcio and grpcio-tools are missing. No limit of gRPC is raised anywhere.
 """
 
 import os
-import random
 import time
 import unittest
 
@@ -13,14 +11,17 @@ import nodes
 from nodes import grpc
 
 ROUTES = int(os.environ.get("KEYVIZ_TEST_ROUTES", "3000"))
-CHANGES = int(os.environ.get("KEYVIZ_TEST_CHANGES", "60"))
+# Columns of which the hour that is asked for by default has exactly as many as a matrix may have.
+STEP_MS = 1758
+MAX_ROWS, MAX_COLUMNS = 1024, 2048
 
 
 @unittest.skipIf(nodes.missing(), nodes.missing())
 class ClientTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.nodes = nodes.Nodes([f"k{number:06}" for number in range(1, ROUTES)])
+        splits = [f"k{number:06}" for number in range(1, ROUTES)]
+        cls.nodes = nodes.Nodes(splits, step=f"{STEP_MS}ms")
         cls.addClassCleanup(cls.nodes.stop)
         cls.client = cls.nodes.client()
 
@@ -33,25 +34,60 @@ class ClientTest(unittest.TestCase):
         self.client.delete(b"py/a")
         self.assertIsNone(self.client.get(b"py/a"))
 
-    def test_default_limits_read_all_routes_and_loads_that_equal_the_matrix(self):
-        for number in range(0, ROUTES, max(1, ROUTES // 20)):
+    def test_default_limits_read_all_routes_the_largest_matrix_and_loads_that_equal_it(self):
+        from keyviz.v1 import keyviz_pb2, keyviz_pb2_grpc
+
+        began = time.monotonic()
+        written = range(0, ROUTES, max(1, ROUTES // 200))
+        for number in written:
             self.client.put(b"k%06d" % number, b"v" * 100)
-        time.sleep(2.5)
+        deadline = time.monotonic() + 60
+        while True:
+            whole = self.client.loads("group").summary
+            if whole.total.writes >= len(written):
+                break
+            self.assertLess(time.monotonic(), deadline, whole)
+            time.sleep(0.5)
+
         routes = self.client.routes()
         self.assertEqual(len({route.route_id for route in routes.routes}), len(routes.routes))
         self.assertGreaterEqual(len(routes.routes), ROUTES)
-        whole = self.client.loads("group").summary
-        window = {"from_ms": whole.from_ms, "to_ms": whole.to_ms}
-        matrix = self.client.matrix("writes", max_rows=1024, max_columns=2048, **window)
+
+        # The hour before the end, which is that of a column.
+        window = {"to_ms": whole.to_ms}
+        starts = sorted(bytes(route.start) for route in routes.routes)[1:]
+        boundaries = starts[:: max(1, len(starts) // (MAX_ROWS - 1))][: MAX_ROWS - 1]
+        # Long ones, as keys may be.
+        boundaries = [start + b"!" * 700 for start in boundaries]
+        fields = {"boundaries": boundaries, "max_columns": MAX_COLUMNS, "by_node": True, **window}
+        matrix = self.client.matrix("writes", **fields)
+        self.assertEqual((len(matrix.rows), len(matrix.columns)), (MAX_ROWS, MAX_COLUMNS))
+        self.assertTrue(all(len(row.values) == MAX_COLUMNS for row in matrix.rows))
+        self.assertFalse(any(node.error for node in matrix.nodes), matrix.nodes)
+        parts = sum(sum(row.values) for row in matrix.rows)
+        parts += sum(block.value for block in matrix.blocks if not block.straddling)
+        self.assertEqual(parts, matrix.total)
+        self.assertGreaterEqual(matrix.total, len(written))
+        # In one message it is above the limit.
+        self.assertGreater(matrix.ByteSize(), 4 << 20)
+        stub = keyviz_pb2_grpc.KeyVizStub(self.client.channels[0])
+        with self.assertRaises(grpc.RpcError) as refused:
+            stub.GetMatrix(keyviz_pb2.GetMatrixRequest(series=2, **fields), timeout=60)
+        self.assertEqual(refused.exception.code(), grpc.StatusCode.RESOURCE_EXHAUSTED)
+
         for by in ["route", "group", "leader", "node", "prefix"]:
             loads = self.client.loads(by, **window)
             parts = list(loads.loads) + list(loads.shared)
             total = loads.summary.total.writes
             self.assertEqual(sum(part.counts.writes for part in parts), total, by)
             self.assertEqual(total, matrix.total, by)
-        self.assertGreaterEqual(matrix.total, 20)
         top = self.client.top("writes", limit=5)
         self.assertEqual(len(top.ranges), 5)
+        print(
+            f"{len(routes.routes)} routes of {routes.ByteSize()} bytes, a matrix of "
+            f"{MAX_ROWS} x {MAX_COLUMNS} of {matrix.ByteSize()} bytes, and loads by five that equal "
+            f"it ({matrix.total} writes), in {time.monotonic() - began:.0f} s"
+        )
 
     def test_a_page_token_that_is_made_up_or_old_is_refused(self):
         from keyviz.v1 import routes_pb2, routes_pb2_grpc
@@ -70,63 +106,22 @@ class ClientTest(unittest.TestCase):
             stub.ListRoutes(again, timeout=10)
         self.assertEqual(refused.exception.code(), grpc.StatusCode.ABORTED)
 
-    def test_a_watch_follows_splits_merges_and_leaders_and_refuses_another_cluster(self):
+    def test_a_watch_is_reset_by_a_version_of_another_cluster_and_needs_its_name(self):
         from keyviz.v1 import routes_pb2, routes_pb2_grpc
 
-        chance = random.Random(7)
         with self.client.watch() as watch:
             watch.table.check()
-            wrong_in_a_row = most_in_a_row = 0
-            for change in range(CHANGES):
-                table = watch.table
-                kind = chance.choice(["split", "split", "merge", "leader"])
-                starts = list(table.starts)
-                at = chance.randrange(len(starts) - 1)
-                left, right = table.routes[starts[at]], table.routes[starts[at + 1]]
-                name = f"watch-{change}"
-                if kind == "split":
-                    key = bytes(left.start) + b"x%03d" % change
-                    version = self.client.split(left.route_id, key, name).catalog_version
-                elif kind == "merge" and left.group_id == right.group_id:
-                    merged = self.client.merge(left.route_id, right.route_id, name)
-                    version = merged.catalog_version
-                else:
-                    version = table.version
-                    try:
-                        self.client.transfer_leader(1 + change % 3, 1 + chance.randrange(3))
-                    except (grpc.RpcError, Exception):
-                        pass
-                reached = watch.wait_for(lambda table: table.version >= version)
-                self.assertTrue(reached, f"{kind} at version {version}: {watch.error}")
-                watch.table.check()
-                key = b"k%06d" % chance.randrange(ROUTES)
-                wrong_in_a_row = 0 if self.led(watch, key) else wrong_in_a_row + 1
-                most_in_a_row = max(most_in_a_row, wrong_in_a_row)
-            print(f"{CHANGES} changes, at most {most_in_a_row} requests in a row at a wrong leader")
-            self.assertLess(most_in_a_row, 2)
-            self.assertEqual(watch.resets, 0)
             version, cluster_id = watch.table.version, watch.table.cluster_id
+            self.assertEqual(watch.resets, 0)
         stub = routes_pb2_grpc.RoutesStub(self.client.channels[0])
         foreign = routes_pb2.WatchRoutesRequest(after_version=version, cluster_id="another")
-        first = next(stub.WatchRoutes(foreign, timeout=10))
+        first = next(stub.WatchRoutes(foreign, timeout=30))
         self.assertTrue(first.snapshot.reset)
         self.assertEqual(first.cluster_id, cluster_id)
         nameless = routes_pb2.WatchRoutesRequest(after_version=version, leaders=True)
         with self.assertRaises(grpc.RpcError) as refused:
             next(stub.WatchRoutes(nameless, timeout=10))
         self.assertEqual(refused.exception.code(), grpc.StatusCode.INVALID_ARGUMENT)
-
-    def led(self, watch, key):
-        """Whether the node that the watch names led the key's group, asked as a router does."""
-        from keyviz.v1 import kv_pb2, kv_pb2_grpc
-
-        watch.wait_for(lambda table: table.leader_of(key), 10)
-        stub = kv_pb2_grpc.KvStub(self.client.channel(watch.leader_of(key)))
-        put = kv_pb2.PutRequest(key=key, value=b"v")
-        _, call = stub.Put.with_call(put, timeout=10)
-        # The answer names the leader only where another node led.
-        hints = [value for name, value in call.initial_metadata() if name == "keyviz-leader"]
-        return not hints
 
     def test_capabilities_name_what_all_members_can(self):
         capabilities = self.client.capabilities()

@@ -1,7 +1,7 @@
 //! The Python client on clusters of its own: its tests, and the conformance test of the watch.
 //!
-//! By default three thousand routes, and at their full number (100,000, a few minutes in debug) with
-//! `KEYVIZ_TEST_ROUTES=100000`.
+//! By default three thousand routes, and with `KEYVIZ_TEST_ROUTES=100000` their full number, which
+//! takes minutes in debug.
 
 use std::process::Command;
 

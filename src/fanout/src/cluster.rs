@@ -45,7 +45,7 @@ pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(2);
 /// requests are sent before its cores are busy.
 const HEAD_START: Duration = Duration::from_micros(300);
 
-type Answer = Result<Arc<MatrixAnswer>, MatrixError>;
+pub(super) type Answer = Result<Arc<MatrixAnswer>, MatrixError>;
 
 /// Answers matrix queries, for the cluster or for this node.
 pub struct Fanout {

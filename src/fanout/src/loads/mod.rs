@@ -4,12 +4,14 @@
 //! prefixes. So they obey what holds for a matrix: every operation counts once, and what was
 //! counted for several rows together is not divided but listed as shared. A matrix has at most
 //! [`MAX_BOUNDARIES`] rows, so more are asked one piece of the key space after the other; a count
-//! that reaches over the edge of a piece is seen on both sides and taken once.
+//! that reaches over the edge of a piece is seen on both sides and taken once. Rows without load
+//! are not told apart (`quiet.rs`).
 //!
 //! Without an end the window ends with the last closed column. Columns that are closed do not
 //! change, so the pieces and the series are of one time.
 
 mod prefixes;
+mod quiet;
 mod request;
 mod sums;
 
@@ -24,7 +26,7 @@ use tokio::sync::mpsc::Sender;
 use keyviz_core::query::MAX_BOUNDARIES;
 use keyviz_core::{GroupId, KeyRange, NodeId, RouteSpec, Series};
 
-use super::cluster::Fanout;
+use super::cluster::{Answer, Fanout};
 use super::request::{MatrixError, MatrixRequest};
 use super::work::Busy;
 use prefixes::{overlap, prefix_length, rows_of_prefixes};
@@ -89,16 +91,14 @@ impl Loads {
         let _place = place.ok().and_then(Result::ok).ok_or_else(busy)?;
         let request = &self.with_an_end(request);
         let rows = self.rows(request, this_node, leader_of).await?;
+        let rows = self.with_load(request, this_node, rows).await?;
         let mut sums = Sums::new(request, rows);
         let mut from = 0;
         while from < sums.rows.starts.len() {
             let to = (from + MAX_BOUNDARIES).min(sums.rows.starts.len());
             for (at, series) in SERIES.into_iter().enumerate() {
                 let piece = sums.piece(request, series, from..to);
-                let answer = match this_node {
-                    true => self.fanout.node(&piece).await?,
-                    false => self.fanout.cluster(&piece).await?,
-                };
+                let answer = self.ask(&piece, this_node).await?;
                 sums.take(at, from, &answer.matrix)?;
             }
             let part = sums.emit();
@@ -112,6 +112,39 @@ impl Loads {
         // Nobody takes it: the caller has gone.
         let _ = parts.send(Ok(sums.finish())).await;
         Ok(())
+    }
+
+    async fn ask(&self, request: &MatrixRequest, this_node: bool) -> Answer {
+        match this_node {
+            true => self.fanout.node(request).await,
+            false => self.fanout.cluster(request).await,
+        }
+    }
+
+    /// The rows, those without load together, where they are more than one piece.
+    async fn with_load(
+        &self,
+        request: &LoadsRequest,
+        this_node: bool,
+        rows: Rows,
+    ) -> Result<Rows, LoadsError> {
+        if rows.starts.len() <= MAX_BOUNDARIES {
+            return Ok(rows);
+        }
+        let mut loud = Vec::new();
+        // Where bytes were counted, operations were.
+        for series in [Series::Reads, Series::Writes] {
+            let planned =
+                MatrixRequest { max_rows: MAX_BOUNDARIES as u32, ..request.matrix(series) };
+            let answer = self.ask(&planned, this_node).await?;
+            if answer.matrix.responded < answer.matrix.expected {
+                // A member that answers the next question may have load anywhere.
+                return Ok(rows);
+            }
+            loud.extend(quiet::loud(&answer.matrix));
+        }
+        let range = KeyRange { start: request.start.clone(), end: request.end.clone() };
+        Ok(quiet::together(rows, &range, &loud, &request.ids))
     }
 
     fn with_an_end(&self, request: &LoadsRequest) -> LoadsRequest {
@@ -192,10 +225,7 @@ impl Loads {
         for series in [Series::Reads, Series::Writes] {
             let planned =
                 MatrixRequest { max_rows: MAX_BOUNDARIES as u32, ..request.matrix(series) };
-            let answer = match this_node {
-                true => self.fanout.node(&planned).await?,
-                false => self.fanout.cluster(&planned).await?,
-            };
+            let answer = self.ask(&planned, this_node).await?;
             answer.matrix.rows.iter().for_each(|row| look(&row.range.start));
         }
         Ok(found)

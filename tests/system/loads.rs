@@ -128,6 +128,47 @@ fn bad_questions_for_loads_and_rankings_are_refused_by_name() {
 }
 
 #[test]
+fn conservation_commands_print_loads_that_add_up_and_what_the_cluster_can_do() {
+    let flags = ["--keyviz-step", "1s", "--groups", "3", "--split-at", "k,k/2,y"];
+    let cluster = with_load(&flags);
+    for by in ["group", "leader", "node", "route"] {
+        let answer = cluster.json(&["loads", "--by", by]);
+        adds_up(&answer);
+        assert_eq!(number(&answer["total"], "writes"), 7, "{by}: {answer}");
+    }
+    let prefix = cluster.json(&["loads", "--by", "prefix", "--prefixes", "k/1,k/2"]);
+    adds_up(&prefix);
+    let of_nodes: u64 = (0..3)
+        .map(|node| cluster.json_on(node, &["loads", "--by", "node", "--scope", "node"]))
+        .map(|own| number(&own["total"], "writes"))
+        .sum();
+    assert_eq!(of_nodes, 7);
+    let table = cluster.run(&["loads", "--by", "route", "--ids", "1,2"]);
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(table.contains("LOAD OF") && table.contains("k .. k/2"), "{table}");
+    let csv = cluster.run(&["loads", "--by", "group", "--format", "csv"]);
+    let csv = String::from_utf8_lossy(&csv.stdout).into_owned();
+    assert!(csv.starts_with("of,id,prefix,start,end,reads,writes,"), "{csv}");
+    for (arguments, words) in [
+        (&["loads", "--by", "colour"][..], "one of route, group"),
+        (&["loads", "--prefixes", "a"], "needs '--by prefix'"),
+        (&["loads", "b", "a"], "ends before it begins"),
+        (&["loads", "--depth", "17"], "17"),
+    ] {
+        let refused = cluster.run(arguments);
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {}", stderr(&refused));
+        assert!(stderr(&refused).contains(words), "{arguments:?}: {}", stderr(&refused));
+    }
+
+    let can = cluster.json(&["capabilities"]);
+    assert_eq!(list(&can, "members").len(), 3, "{can}");
+    assert!(list(&can, "cluster").contains(&Value::from("get_loads")), "{can}");
+    let table = cluster.run(&["capabilities"]);
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(table.contains("get_loads") && table.contains("node 3: version"), "{table}");
+}
+
+#[test]
 fn the_hottest_range_is_first_with_its_group_and_leader() {
     let flags = ["--keyviz-step", "1s", "--groups", "3", "--split-at", "k,k/2,y"];
     let cluster = with_load(&flags);

@@ -6,6 +6,7 @@
 mod about;
 mod alerts;
 mod autopilot;
+mod capabilities;
 mod client;
 mod cluster;
 mod data;
@@ -20,6 +21,7 @@ mod heatmap;
 mod limits;
 mod live;
 pub mod load;
+mod loads;
 mod recovery;
 mod routes;
 mod running;
@@ -106,10 +108,14 @@ enum Command {
     Hot(heat::hot::HotArgs),
     /// Show the hottest ranges or routes, refreshed in place
     Top(top::TopArgs),
+    /// Sum load by group, leader, node, route or prefix of keys
+    Loads(loads::LoadsArgs),
     /// Check rules of alerts
     Alerts(alerts::AlertsArgs),
     /// Show and change members, groups and leaders
     Cluster(cluster::ClusterArgs),
+    /// Show what a node and all members can do
+    Capabilities(capabilities::CapabilitiesArgs),
     /// Write the whole cluster into a file: data, routes and heatmap history
     Backup(recovery::backup::BackupArgs),
     /// Create the folder of a node from a backup, for a new cluster
@@ -341,36 +347,6 @@ fn exit_of(ran: Result<(), CliError>) -> ExitCode {
     }
 }
 
-/// Flags that accept any text; a value that begins with a hyphen is taken for the next flag.
-const FREE_TEXT: [&str; 26] = [
-    "accept_loss",
-    "expect",
-    "expect_file",
-    "value_file",
-    "data",
-    "out",
-    "from",
-    "trace",
-    "record",
-    "key_prefix",
-    "log",
-    "start",
-    "end",
-    "split_at",
-    "request_id",
-    "tls_ca",
-    "tls_cert",
-    "tls_key",
-    "token_file",
-    "admin_token_file",
-    "operator_token_file",
-    "viewer_token_file",
-    "store_token_file",
-    "alert_rules",
-    "alert_webhook",
-    "cluster_secret_file",
-];
-
 /// The command line. A value that begins with a hyphen reaches the parser of its flag, so that the
 /// error names the flag: by default clap takes `--rate -1` for an unknown flag `-1`.
 fn command() -> clap::Command {
@@ -383,7 +359,7 @@ fn command() -> clap::Command {
         };
         let named = arg.get_long().is_some();
         match arg.get_action().takes_values() {
-            true if named && !FREE_TEXT.contains(&arg.get_id().as_str()) => {
+            true if named && !flags::FREE_TEXT.contains(&arg.get_id().as_str()) => {
                 arg.allow_hyphen_values(true)
             }
             true => arg.allow_negative_numbers(true),
@@ -440,6 +416,8 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Why(args) => one_thread()?.block_on(why::run(args)),
         Command::Hot(args) => one_thread()?.block_on(heat::hot::run(args)),
         Command::Top(args) => one_thread()?.block_on(top::run(args)),
+        Command::Loads(args) => one_thread()?.block_on(loads::run(args)),
+        Command::Capabilities(args) => one_thread()?.block_on(capabilities::run(args)),
         Command::Alerts(args) => alerts::run(args),
         Command::Cluster(args) => one_thread()?.block_on(cluster::run(args)),
         Command::Backup(args) => {

@@ -7,6 +7,7 @@
 //! above.
 
 mod autopilot;
+mod capabilities;
 mod cluster;
 mod findings;
 mod hot_keys;
@@ -20,6 +21,7 @@ mod routes;
 mod text;
 
 pub use autopilot::{ActPreviewJson, AutopilotJson, JournalEntryJson, JournalJson};
+pub use capabilities::CapabilitiesJson;
 pub use cluster::ClusterJson;
 pub use findings::FindingsJson;
 pub use hot_keys::HotKeysJson;

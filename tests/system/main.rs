@@ -42,6 +42,7 @@ mod moved;
 mod moves;
 mod moves_killed;
 mod moves_mixed;
+mod otlp;
 mod prometheus;
 mod python;
 mod readiness;

@@ -131,6 +131,7 @@ fn batches_with_and_without_ids_are_understood_on_both_sides() {
         cluster_id: String::new(),
         group_id: 1,
         commands: vec![command("a"), command("b")],
+        trace_parents: Vec::new(),
         request_ids: ids.iter().map(|id| (*id).to_owned()).collect(),
     };
     let whole = batch(&["id-a", "id-b"]);

@@ -204,6 +204,7 @@ impl DemoOptions {
             autopilot: self.autopilot.clone(),
             log: LOG.into(),
             log_format: LogFormat::Text,
+            otlp: None,
             alerts: Default::default(),
         };
         (1..=self.nodes).map(node).collect()

@@ -22,6 +22,7 @@ mod limits;
 mod live;
 pub mod load;
 mod loads;
+mod otlp;
 mod recovery;
 mod routes;
 mod running;

@@ -4,6 +4,11 @@ use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::Subscriber;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use keyviz_core::{HistoryConfig, NodeId, SamplerConfig};
 use keyviz_node::{
@@ -12,6 +17,7 @@ use keyviz_node::{
 };
 
 use super::flags::keyviz_flags::HotKeys;
+use super::otlp::{self, SpanLayer};
 use super::serve::{LogFormat, ServeOptions, Start};
 use super::terminal::json_log::JsonLines;
 use super::terminal::talk;
@@ -116,29 +122,48 @@ fn config(options: ServeOptions) -> Result<NodeConfig, NodeError> {
         request_timeout: DEFAULT_REQUEST_TIMEOUT,
         security: options.security,
         lost_log_lines: talk::lost_lines,
+        dropped_spans: otlp::dropped_spans,
         alerts: Default::default(),
     })
 }
 
-/// Starts logging to stderr with `filter`.
+/// Starts logging to stderr with `filter`, and gives spans to `spans` whatever the filter.
 ///
 /// # Errors
 /// If the filter is malformed (the flags have checked theirs), or no thread can be had.
-pub fn log_to_stderr(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
+pub fn log_to_stderr(
+    filter: &str,
+    format: LogFormat,
+    spans: Option<SpanLayer>,
+) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter)?;
     talk::start().context("the system gives no thread to write the log")?;
-    let logging = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    // An embedding process may have set up logging already; it is kept.
+    let _ = match spans {
+        // The filter is that of all, so that what nobody logs costs nothing.
+        None => tracing_subscriber::registry().with(filter).with(lines(format)).try_init(),
+        Some(spans) => {
+            let lines = lines(format).with_filter(filter);
+            tracing_subscriber::registry().with(spans).with(lines).try_init()
+        }
+    };
+    Ok(())
+}
+
+/// Writes events as lines to stderr.
+fn lines<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         // An error inside the log is said on stderr, where it would be a panic.
         .log_internal_errors(false)
         .with_writer(talk::LogLines);
-    // An embedding process may have set up logging already; it is kept.
-    let _ = match format {
-        LogFormat::Text => logging.try_init(),
-        LogFormat::Json => logging.with_ansi(false).event_format(JsonLines).try_init(),
-    };
-    Ok(())
+    match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.with_ansi(false).event_format(JsonLines).boxed(),
+    }
 }
 
 /// Waits for SIGHUP.

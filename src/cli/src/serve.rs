@@ -15,6 +15,7 @@ use super::flags::keyviz_flags::{self, KeyvizArgs, KeyvizOptions, SizeError};
 use super::flags::security_flags::SecurityArgs;
 use super::flags::storage_flags::{DEFAULT_CACHE_BYTES, StorageArgs, StorageFlags};
 use super::flags::values::{self, Address};
+use super::otlp::Endpoint;
 use keyviz_node::AutopilotConfig;
 use keyviz_raft::GroupOptions;
 use keyviz_security::SecurityConfig;
@@ -114,6 +115,8 @@ pub struct ServeOptions {
     pub log: String,
     /// How its lines are written.
     pub log_format: LogFormat,
+    /// The collector of its spans.
+    pub otlp: Option<Endpoint>,
     /// Alerts.
     pub alerts: AlertFlags,
 }
@@ -266,6 +269,9 @@ pub struct ServeArgs {
         default_value = "text"
     )]
     log_format: LogFormat,
+    /// Send the spans of requests to the collector at http://HOST:PORT, with OTLP over gRPC
+    #[arg(long, env = "KEYVIZ_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<Endpoint>,
     #[command(flatten)]
     alerts: AlertArgs,
     #[command(flatten)]
@@ -355,6 +361,7 @@ impl ServeArgs {
             storage: self.storage.flags(DEFAULT_CACHE_BYTES),
             log: self.log,
             log_format: self.log_format,
+            otlp: self.otlp_endpoint,
             alerts,
         })
     }

@@ -59,6 +59,8 @@ pub struct NodeConfig {
     pub security: SecurityConfig,
     /// Lines of the log that could not be written so far, for the metrics.
     pub lost_log_lines: fn() -> u64,
+    /// Spans that were dropped instead of exported so far, for the metrics.
+    pub dropped_spans: fn() -> u64,
     /// What is alerted on, while this node leads the catalog group.
     pub alerts: AlertOptions,
 }

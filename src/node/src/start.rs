@@ -359,6 +359,7 @@ impl Node {
             loops: supervisor.health(),
             stop: stop.clone(),
             lost_log_lines: config.lost_log_lines,
+            dropped_spans: config.dropped_spans,
             alerts: config.alerts.clone(),
         }));
         run_services(&supervisor, &services, &stop);

@@ -26,7 +26,6 @@ use super::error::CallError;
 use super::forward::{Forwards, Way};
 use super::moves;
 use super::request_id;
-use keyviz_proto::metadata::REQUEST_ID;
 
 /// The other nodes, by id. Each call looks up the address in the directory, so a member with a new
 /// address is found.
@@ -66,13 +65,10 @@ impl PeerClient {
         self.directory.cluster_id().as_str().to_owned()
     }
 
-    /// A message with the deadline of this client and the request id of this task.
+    /// A message with the deadline of this client, and the request id and the trace of this task.
     pub fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = Request::new(message);
+        let mut request = request_id::carrying(message);
         request.set_timeout(self.timeout);
-        if let Some(id) = request_id::current() {
-            request.metadata_mut().insert(REQUEST_ID, id);
-        }
         request
     }
 

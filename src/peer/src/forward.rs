@@ -24,6 +24,7 @@ use keyviz_types::{GroupId, NodeId};
 
 use super::answers::{not_leader, undecodable, write_error};
 use super::request_id;
+use super::trace;
 use keyviz_proto::metadata::{DISK_FULL_METADATA, NOT_APPLIED_METADATA};
 
 pub(crate) type Answer = Result<PeerOutcome<Bytes>, PeerError>;
@@ -35,6 +36,7 @@ struct Forward {
     command: Bytes,
     /// Of the request that wants it; empty: there is none.
     request_id: String,
+    parent: String,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -68,7 +70,8 @@ impl Forwards {
         let bytes = command.len();
         let way = Arc::new(way);
         let send = move |batch| send(Arc::clone(&way), batch);
-        let forward = Forward { command, request_id: request_id::current_text(), answer };
+        let parent = trace::current().unwrap_or_default();
+        let forward = Forward { command, request_id: request_id::current_text(), parent, answer };
         let answer = batcher.submit(forward, bytes, answered, send);
         async move {
             let gone = || PeerError::Lost { node: to, reason: "this node is stopping".to_owned() };
@@ -84,11 +87,16 @@ async fn send(way: Arc<Way>, batch: Vec<Forward>) {
         group_id: way.group.0,
         commands: Vec::with_capacity(batch.len()),
         request_ids: Vec::with_capacity(batch.len()),
+        trace_parents: Vec::new(),
     };
     let mut answers = Vec::with_capacity(batch.len());
+    let traced = batch.iter().any(|forward| !forward.parent.is_empty());
     for forward in batch {
         request.commands.push(forward.command);
         request.request_ids.push(forward.request_id);
+        if traced {
+            request.trace_parents.push(forward.parent);
+        }
         answers.push(forward.answer);
     }
     let mut answers = answers.into_iter();

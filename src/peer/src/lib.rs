@@ -24,6 +24,7 @@ pub mod request_id;
 pub mod snapshot;
 pub mod status;
 pub mod totals_wire;
+pub mod trace;
 
 pub use client::PeerClient;
 pub use copies_wire::CopyCallError;

@@ -18,6 +18,7 @@ use keyviz_security::AuthChannel;
 use super::client::PeerClient;
 use super::hot_keys_wire;
 use super::matrix_wire::{columns_from_chunk, columns_request, query_to_wire};
+use super::request_id::carrying;
 use super::totals_wire::{ranges_in, totals_from_chunks};
 use keyviz_proto::failure::describe;
 
@@ -60,7 +61,7 @@ impl PeerClient {
         let query = in_name(query_to_wire(query, ours.clone()), to, of);
         Box::pin(async move {
             let request = proto::TotalsRequest { query: Some(query), packed: true };
-            let answer = client?.totals(request).await.map_err(failed)?;
+            let answer = client?.totals(carrying(request)).await.map_err(failed)?;
             let mut stream = answer.into_inner();
             let (mut chunks, mut ranges) = (Vec::new(), 0);
             while let Some(chunk) = stream.message().await.map_err(failed)? {
@@ -89,7 +90,7 @@ impl PeerClient {
         request.query = request.query.map(|query| in_name(query, to, of));
         let columns = Arc::clone(columns);
         Box::pin(async move {
-            let answer = client?.columns(request).await.map_err(failed)?;
+            let answer = client?.columns(carrying(request)).await.map_err(failed)?;
             let mut stream = answer.into_inner();
             let mut parts: Vec<PackedColumns> = Vec::new();
             let (mut reached, mut cells) = (0, 0);
@@ -127,10 +128,13 @@ impl PeerClient {
         let mut request = hot_keys_wire::query_to_wire(query, ours.clone());
         request.query = request.query.map(|query| in_name(query, to, of));
         Box::pin(async move {
-            let answer = client?.hot_keys(request).await.map_err(|status| match status.code() {
-                Code::Unimplemented => RoundError::NoHotKeys,
-                _ => failed(status),
-            })?;
+            let answer =
+                client?.hot_keys(carrying(request)).await.map_err(|status| {
+                    match status.code() {
+                        Code::Unimplemented => RoundError::NoHotKeys,
+                        _ => failed(status),
+                    }
+                })?;
             let (mut stream, mut chunks) = (answer.into_inner(), Vec::new());
             let mut bytes = 0;
             while let Some(chunk) = stream.message().await.map_err(failed)? {

@@ -3,7 +3,8 @@
 //! It is the caller's `x-request-id`, or one made by this node. It comes back in the answer's
 //! metadata (HTTP: its headers), also of a refusal, goes along when the request is passed on to a
 //! peer, and names the span in which the request is served. Writes travel in batches, so there an
-//! id goes with each command. Without a subscriber of spans, the cost is one header in and one out.
+//! id goes with each command. Where spans are exported, the caller's `traceparent` makes the span a
+//! part of its trace. Without a subscriber of spans, the cost is one header in and one out.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +19,11 @@ use tower::{Layer, Service};
 use tracing::Instrument as _;
 
 use keyviz_peer::request_id::{CURRENT, is_plain};
+use keyviz_peer::trace;
 use keyviz_proto::metadata::REQUEST_ID;
+
+/// The target of the lines that tell what came of requests, which become the status of their spans.
+const OUTCOMES: &str = "keyviz::request";
 
 /// The caller's id.
 fn given(headers: &HeaderMap) -> Option<HeaderValue> {
@@ -75,6 +80,7 @@ where
             id = id.to_str().unwrap_or_default(),
             path = request.uri().path()
         );
+        trace::adopt(&span, request.headers());
         // Made in its scope too: the work of a handler before its first wait is part of it.
         let served = CURRENT.sync_scope(id.clone(), || span.in_scope(|| self.inner.call(request)));
         let served = CURRENT.scope(id.clone(), served);
@@ -93,10 +99,12 @@ where
                 // Of a gRPC answer that is a stream the outcome comes later, in its trailers.
                 match Status::from_header_map(response.headers()) {
                     Some(status) => {
-                        tracing::debug!(millis, code = ?status.code(), "{}", status.message());
+                        let (code, message) = (status.code(), status.message());
+                        tracing::debug!(target: OUTCOMES, millis, ?code, "{message}");
                     }
                     None => {
-                        tracing::debug!(millis, status = response.status().as_u16(), "answered")
+                        let status = response.status().as_u16();
+                        tracing::debug!(target: OUTCOMES, millis, status, "answered");
                     }
                 }
             }

@@ -98,6 +98,8 @@ pub struct ServerDeps {
     pub stop: CancellationToken,
     /// Lines of the log that could not be written so far.
     pub lost_log_lines: fn() -> u64,
+    /// Spans that were dropped instead of exported so far.
+    pub dropped_spans: fn() -> u64,
     /// What is alerted on.
     pub alerts: AlertOptions,
 }
@@ -197,6 +199,7 @@ impl Services {
             verification: Arc::clone(&verification),
             loops: Arc::clone(&loops),
             lost_log_lines,
+            dropped_spans: edge.dropped_spans,
             security: security.clone(),
             gate: gate.clone(),
             autopilot: Arc::clone(&autopilot),

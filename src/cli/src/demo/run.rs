@@ -32,7 +32,7 @@ pub async fn run_demo(
 ) -> Result<(), CliError> {
     if !io::stdout().is_terminal() {
         // Log lines would corrupt a drawing in place.
-        running::log_to_stderr(LOG, LogFormat::Text).map_err(CliError::Node)?;
+        running::log_to_stderr(LOG, LogFormat::Text, None).map_err(CliError::Node)?;
     }
     let mut signals = Signals::new()?;
     if let Some(data) = options.data.clone() {

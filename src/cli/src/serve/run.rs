@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use super::super::CliError;
+use super::super::otlp;
 use super::super::running::{self, Reloads, RunningNode, Signals};
 use super::ServeOptions;
 use crate::terminal::talk::say;
@@ -20,7 +22,9 @@ const END_START_WITHIN: Duration = Duration::from_secs(3);
 /// If the node cannot be started, a control loop ends, or it fails to stop cleanly.
 pub async fn run_serve(options: ServeOptions, wrap: Option<LoopWrap>) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
-    running::log_to_stderr(&options.log, options.log_format).map_err(CliError::Node)?;
+    let spans = options.otlp.as_ref().map(|to| otlp::layer(to, options.id)).transpose();
+    let spans = spans.context("spans cannot be exported").map_err(CliError::Node)?;
+    running::log_to_stderr(&options.log, options.log_format, spans).map_err(CliError::Node)?;
     let mut reloads = Reloads::new()?;
     let (insecure, security) = (options.insecure, options.security.clone());
     let (id, address, http) = (options.id, options.advertise.clone(), options.http);

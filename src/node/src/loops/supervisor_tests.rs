@@ -111,6 +111,7 @@ async fn start(folder: &TempDir, supervisor: Supervisor) -> Node {
         request_timeout: Duration::from_secs(5),
         security: SecurityConfig { admin_token: Some(token), ..SecurityConfig::default() },
         lost_log_lines: || 0,
+        dropped_spans: || 0,
         alerts: Default::default(),
     };
     let started =

@@ -43,6 +43,9 @@ pub(super) fn encode(parts: &MetricsParts, page: &mut Page<'_>) -> fmt::Result {
     }
     let lost = (parts.lost_log_lines)();
     page.counter("log_lines_lost", "Lines of the log that could not be written", lost)?;
+    let help =
+        "Spans that were not exported: there were too many, or the collector did not take them";
+    page.counter("otlp_spans_dropped", help, (parts.dropped_spans)())?;
     build(page)?;
     process(parts.started, page)
 }

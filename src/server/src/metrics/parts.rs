@@ -28,6 +28,7 @@ pub(crate) struct MetricsParts {
     pub(crate) loops: Arc<LoopHealth>,
     /// Lines of the log that could not be written so far.
     pub(crate) lost_log_lines: fn() -> u64,
+    pub(crate) dropped_spans: fn() -> u64,
     pub(crate) security: Security,
     pub(crate) gate: Option<Arc<Gate>>,
     pub(crate) autopilot: Arc<Autopilot>,

@@ -39,12 +39,11 @@ impl proto::kv_peer_server::KvPeer for KvPeerService {
         let bytes = batch.commands.iter().map(|command| command.len()).sum();
         let admitted = self.coordinator.admit_node(bytes).map_err(kv_status)?;
         let coordinator = Arc::clone(&self.coordinator);
-        let answers =
-            propose_all(coordinator, group, batch.commands, batch.request_ids).map(move |answer| {
-                // The batch counts as in progress until its last answer.
-                let _under_way = &admitted;
-                answer
-            });
+        let answers = propose_all(coordinator, group, batch).map(move |answer| {
+            // The batch counts as in progress until its last answer.
+            let _under_way = &admitted;
+            answer
+        });
         Ok(Response::new(answers.boxed()))
     }
 

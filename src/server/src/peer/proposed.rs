@@ -23,20 +23,21 @@ use keyviz_peer::status::{is_disk_full, is_not_applied, kv_status};
 /// a value, cannot exceed it.
 const CHUNK_BYTES: usize = MAX_MESSAGE_BYTES / 4;
 
-/// Proposes `commands`, in order, and streams their outcomes. Dropping the stream does not cancel
-/// the proposals. The log shows each with its request id, if the peer gave one.
+/// Proposes the commands of a batch, in order, and streams their outcomes. Dropping the stream does
+/// not cancel the proposals. The log shows each with its request id, if the peer gave one.
 pub(crate) fn propose_all(
     coordinator: Arc<Coordinator>,
     group: GroupId,
-    commands: Vec<Bytes>,
-    request_ids: Vec<String>,
+    batch: proto::ProposeBatchRequest,
 ) -> BoxStream<'static, Result<proto::ProposeBatchChunk, Status>> {
+    let proto::ProposeBatchRequest { commands, request_ids, trace_parents, .. } = batch;
+    let filled = |texts: Vec<String>| texts.into_iter().chain(std::iter::repeat_with(String::new));
     let outcomes: FuturesOrdered<_> = commands
         .into_iter()
-        .zip(request_ids.into_iter().chain(std::iter::repeat_with(String::new)))
-        .map(|(command, id)| {
+        .zip(filled(request_ids).zip(filled(trace_parents)))
+        .map(|(command, (id, parent))| {
             let coordinator = Arc::clone(&coordinator);
-            let span = request_id::passed_on(&id);
+            let span = request_id::passed_on(&id, &parent);
             let listens = !span.is_disabled();
             let proposed = async move {
                 let began = Instant::now();

@@ -92,6 +92,8 @@ fn request(columns: u64, series: Series) -> MatrixRequest {
         axis: Default::default(),
         spread: false,
         boundaries: Default::default(),
+        by_route: false,
+        sources: false,
     }
 }
 

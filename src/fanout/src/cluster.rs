@@ -17,17 +17,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::{BoxFuture, Shared};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::time::{Instant, timeout_at};
 
-use keyviz_core::matrix::Merge;
+use keyviz_core::matrix::{Merge, SourceCounts};
 use keyviz_core::query::{
-    ColumnPlan, DEFAULT_ROW_ROUTE_IDS, NodeTotals, PlanRequest, RowPlan, plan, plan_columns,
+    ColumnPlan, DEFAULT_ROW_ROUTE_IDS, DEFAULT_ROWS, NodeTotals, PlanRequest, RowPlan, plan,
+    plan_columns,
 };
 use keyviz_core::wire::{CheckedColumns, ContributionError};
-use keyviz_core::{NodeId, Query, RouteSpec, Window};
+use keyviz_core::{KeyRange, NodeId, Query, RouteSpec, Window};
 use keyviz_directory::MembershipState;
 
 use super::copies::{self, Absent, Proxy, proxies};
@@ -280,6 +282,7 @@ impl Fanout {
         members: Vec<Member>,
     ) -> Answer {
         let (catalog, axis, spread) = (self.parts.catalog.clone(), request.axis, request.spread);
+        let (by_route, with_sources) = (request.by_route, request.sources);
         let mut statuses: Vec<_> = members.into_iter().map(Member::into_status).collect();
         let now_ms = self.parts.local.clock().now_ms();
         if let Some(end_ms) = planned.columns.columns().last().map(|last| last.end_ms)
@@ -294,6 +297,7 @@ impl Fanout {
                 return None;
             }
             let query = planned.query;
+            let sources = if with_sources { merge.sources() } else { SourceCounts::default() };
             let mut matrix = merge.finish(&query, statuses);
             if spread {
                 matrix.spread();
@@ -305,7 +309,7 @@ impl Fanout {
             }
             let events =
                 catalog.with(|catalog| catalog.events(from_ms, to_ms, &query.range, MAX_EVENTS));
-            Some(MatrixAnswer { matrix, events, axis, spread })
+            Some(MatrixAnswer { matrix, events, axis, spread, by_route, sources })
         });
         Ok(Arc::new(answer.await?))
     }
@@ -342,7 +346,7 @@ impl Fanout {
         }
         let (query, max_rows) = (Arc::clone(query), request.max_rows as usize);
         let (axis, catalog) = (request.axis, self.parts.catalog.clone());
-        let boundaries = Arc::clone(&request.boundaries);
+        let (boundaries, by_route) = (Arc::clone(&request.boundaries), request.by_route);
         off_the_runtime(move |wanted| {
             if !wanted() {
                 return None;
@@ -353,19 +357,33 @@ impl Fanout {
                 Some(past) => (&past.routes, past.version),
                 None => (epoch.routes(), epoch.catalog_version()),
             };
+            let boundaries: Arc<[Bytes]> = match by_route {
+                true => route_starts(routes, &query.range, max_rows).into(),
+                false => boundaries,
+            };
             let request = PlanRequest {
                 routes,
                 catalog_version,
                 range: &query.range,
                 max_rows,
                 max_route_ids: DEFAULT_ROW_ROUTE_IDS,
-                boundaries: (!boundaries.is_empty()).then_some(&boundaries),
+                boundaries: (by_route || !boundaries.is_empty()).then_some(&boundaries),
             };
             Some(plan(&request, &totals))
         })
         .await?
         .map_err(|error| MatrixError::Internal { reason: error.to_string() })
     }
+}
+
+/// The keys between the first routes of a range, at most `max_rows` of them; 0: the default. The
+/// last row is all the others.
+fn route_starts(routes: &[RouteSpec], range: &KeyRange, max_rows: usize) -> Vec<Bytes> {
+    let rows = if max_rows == 0 { DEFAULT_ROWS } else { max_rows };
+    let inside =
+        |start: &&Bytes| **start > range.start && range.end.as_ref().is_none_or(|end| *start < end);
+    let starts = routes.iter().map(|route| &route.range.start).filter(inside);
+    starts.take(rows - 1).cloned().collect()
 }
 
 /// Who is asked in the names of the members that did not answer round one, or lack the past.

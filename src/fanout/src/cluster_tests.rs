@@ -200,6 +200,8 @@ fn request() -> MatrixRequest {
         axis: Axis::Now,
         spread: false,
         boundaries: Arc::default(),
+        by_route: false,
+        sources: false,
     }
 }
 

@@ -149,6 +149,8 @@ fn request() -> MatrixRequest {
         axis: Axis::Now,
         spread: false,
         boundaries: Arc::default(),
+        by_route: false,
+        sources: false,
     }
 }
 

@@ -331,6 +331,8 @@ fn matrix_request(request: &FindingsRequest, series: Series) -> MatrixRequest {
         axis: Axis::Now,
         spread: false,
         boundaries: Arc::default(),
+        by_route: false,
+        sources: false,
     }
 }
 

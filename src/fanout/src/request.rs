@@ -5,7 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use keyviz_catalog::RouteEvents;
-use keyviz_core::query::{MAX_COLUMNS, MAX_ROWS, PlanError, check_boundaries};
+use keyviz_core::matrix::SourceCounts;
+use keyviz_core::query::{
+    DEFAULT_COLUMNS, DEFAULT_ROWS, MAX_COLUMNS, MAX_ROWS, PlanError, check_boundaries,
+};
 use keyviz_core::{KeyRange, Matrix, NodeId, Query, Role, Series, Window};
 
 use super::work::{Busy, WorkError};
@@ -22,6 +25,9 @@ const MAX_TIME_MS: u64 = 1 << 53;
 
 /// Most splits and merges that an answer lists.
 pub(super) const MAX_EVENTS: usize = 1_024;
+
+/// Most cells of a matrix whose sources are asked for.
+pub const MAX_SOURCE_CELLS: usize = 262_144;
 
 /// Which routes the rows of a matrix are.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -44,6 +50,10 @@ pub struct MatrixAnswer {
     pub axis: Axis,
     /// Its blocks are spread.
     pub spread: bool,
+    /// Its rows are routes.
+    pub by_route: bool,
+    /// What each node counted, if that was asked for.
+    pub sources: SourceCounts,
 }
 
 /// The request as received.
@@ -71,6 +81,10 @@ pub struct MatrixRequest {
     pub spread: bool,
     /// The keys between which the rows lie; none: rows are planned.
     pub boundaries: Arc<[Bytes]>,
+    /// One row for each of the first routes; the last row is all the others.
+    pub by_route: bool,
+    /// Also what each node counted, by group and term.
+    pub sources: bool,
 }
 
 /// Why there is no matrix.
@@ -145,6 +159,18 @@ pub enum MatrixError {
         /// Asked for.
         asked: u32,
     },
+    /// Rows that are routes and lie between other keys.
+    #[error("by_route makes the rows; leave out the boundaries")]
+    RoutesAndBoundaries,
+    /// Too many cells for their sources.
+    #[error(
+        "sources are asked for of {cells} cells (rows times columns); ask for at most \
+         {MAX_SOURCE_CELLS} at once"
+    )]
+    TooManySourceCells {
+        /// Asked for.
+        cells: usize,
+    },
     /// The node has enough to do.
     #[error(transparent)]
     Busy(#[from] Busy),
@@ -195,6 +221,16 @@ impl MatrixRequest {
         Ok((query, reach_ms))
     }
 
+    fn check_source_cells(&self) -> Result<(), MatrixError> {
+        let given = |asked: u32, default| if asked == 0 { default } else { asked as usize };
+        let rows = given(self.max_rows, DEFAULT_ROWS).max(self.boundaries.len());
+        let cells = rows * given(self.max_columns, DEFAULT_COLUMNS);
+        match cells > MAX_SOURCE_CELLS {
+            true => Err(MatrixError::TooManySourceCells { cells }),
+            false => Ok(()),
+        }
+    }
+
     /// The question at a moment.
     pub(super) fn query(&self, now_ms: u64) -> Result<Query, MatrixError> {
         if self.max_rows as usize > MAX_ROWS {
@@ -207,6 +243,12 @@ impl MatrixRequest {
             if key.len() > keyviz_types::MAX_KEY_BYTES {
                 return Err(MatrixError::KeyTooLong { bytes: key.len() });
             }
+        }
+        if self.by_route && !self.boundaries.is_empty() {
+            return Err(MatrixError::RoutesAndBoundaries);
+        }
+        if self.sources {
+            self.check_source_cells()?;
         }
         // Without an end the column in progress belongs to the answer, so the window ends after
         // now.
@@ -246,6 +288,8 @@ mod tests {
             axis: Axis::Now,
             spread: false,
             boundaries: Arc::default(),
+            by_route: false,
+            sources: false,
         }
     }
 
@@ -281,6 +325,12 @@ mod tests {
         assert!(refuse(|r| r.max_rows = 1_025).contains("1024"));
         assert!(refuse(|r| r.max_columns = 2_049).contains("2048"));
         assert!(refuse(|r| (r.from_ms, r.to_ms) = (Some(5), Some(5))).contains("from_ms"));
+        let wide = refuse(|r| (r.sources, r.max_rows, r.max_columns) = (true, 1_024, 257));
+        assert!(wide.contains("263168") && wide.contains("262144"), "{wide}");
+        let both = |r: &mut MatrixRequest| {
+            (r.by_route, r.boundaries) = (true, Arc::new([Bytes::from("k")]));
+        };
+        assert!(refuse(both).contains("by_route"));
         assert!(refuse(|r| r.start = Bytes::from(vec![1; 4_097])).contains("4096"));
         assert!(refuse(|r| r.end = Some(Bytes::new())).contains("range"));
         let keys = |keys: &[&'static str]| keys.iter().map(|key| Bytes::from(*key)).collect();

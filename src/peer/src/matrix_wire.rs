@@ -21,12 +21,16 @@ use keyviz_core::{
 use keyviz_fanout::{Axis, MatrixAnswer, RoundError};
 use keyviz_proto as proto;
 
+mod sources;
+
+use sources::{count_span_to_wire, count_to_wire};
+
 /// Cells in one chunk of columns: at most 22 bytes each on the wire, 2.75 MiB in total.
 const CELLS_A_CHUNK: usize = 131_072;
 
 /// The answer to a client, with what each node contributed if it is to be `by_node`.
 pub fn matrix_to_wire(answer: MatrixAnswer, by_node: bool) -> proto::Matrix {
-    let MatrixAnswer { matrix, events, axis, spread } = answer;
+    let MatrixAnswer { matrix, events, axis, spread, by_route, sources } = answer;
     let columns = matrix.columns.iter().map(|column| proto::Column {
         start_ms: column.start_ms,
         end_ms: column.end_ms,
@@ -65,6 +69,9 @@ pub fn matrix_to_wire(answer: MatrixAnswer, by_node: bool) -> proto::Matrix {
         } else {
             Vec::new()
         },
+        by_route,
+        sources: sources.counts.iter().map(count_to_wire).collect(),
+        source_spans: sources.spans.into_iter().map(count_span_to_wire).collect(),
     }
 }
 

@@ -168,6 +168,8 @@ pub fn request() -> MatrixRequest {
         axis: Axis::Now,
         spread: false,
         boundaries: Arc::default(),
+        by_route: false,
+        sources: false,
     }
 }
 

@@ -86,6 +86,7 @@ impl Query {
             by_node: self.by_node,
             spread: self.spread,
             boundaries: self.boundaries.clone(),
+            ..Default::default()
         }
     }
 

@@ -227,6 +227,8 @@ impl LoadsRequest {
             axis: Axis::Now,
             spread: false,
             boundaries: Arc::default(),
+            by_route: false,
+            sources: false,
         }
     }
 }

@@ -121,5 +121,7 @@ fn matrix_request(
         axis: Axis::Now,
         spread: false,
         boundaries: Arc::default(),
+        by_route: false,
+        sources: false,
     }
 }

@@ -18,7 +18,7 @@ use super::holders::chosen;
 use super::label::label;
 use super::part::{Claimants, Part, PartKey};
 use super::sums::{MatrixSums, RowSum, Summed};
-use super::{Matrix, NodeStatus, Row};
+use super::{Matrix, NodeStatus, Row, SourceCount, SourceCounts};
 use crate::query::Query;
 use crate::query::axis::{ColumnPlan, RowAxis};
 use crate::query::block::BlockSpan;
@@ -226,6 +226,24 @@ impl Merge {
             conflicts,
             by_node: shares,
         }
+    }
+
+    /// What each node counted in each place, by group and term, as far as it is used: of several
+    /// holders of the same columns one speaks. Entries of the same node and key, which are of
+    /// several incarnations, add up; of a conflict all claims are listed.
+    pub fn sources(&self) -> SourceCounts {
+        let mut counts = Vec::new();
+        for (key, part) in chosen(&self.parts) {
+            let (node, column) = (key.node, key.column);
+            let keys = part.keys();
+            let mut keys = keys.iter().map(|&key| self.keys[key as usize]);
+            part.values(|values| {
+                let each = values.iter().zip(&mut keys);
+                counts.extend(each.map(|(&value, key)| SourceCount { node, column, key, value }));
+            });
+        }
+        let spans = self.spans.iter().map(|span| (span.clone(), span.straddles(&self.axis)));
+        SourceCounts { counts, spans: spans.collect() }
     }
 
     fn sums(&self) -> MatrixSums<'_> {

@@ -360,4 +360,27 @@ proptest! {
         }
         prop_assert_eq!(once, twice);
     }
+
+    #[test]
+    fn conservation_sources_add_up_to_the_matrix_where_there_is_no_conflict(
+        answers in prop::collection::vec(answer(), 1..6),
+    ) {
+        let mut merge = Merge::new(rows(), columns());
+        answers.iter().for_each(|answer| merge.add(answer.clone()).expect("fits the axes"));
+        let sources = merge.sources();
+        let matrix = merge.finish(&query(), vec![ok(1), ok(2)]);
+        let mut sums = vec![vec![0; 3]; 2];
+        for SourceCount { column, key, value, .. } in &sources.counts {
+            let Place::Row(row) = key.place else { panic!("there are no blocks") };
+            sums[row as usize][*column as usize] += value;
+        }
+        for (row, sums) in matrix.rows.iter().zip(sums) {
+            for (column, (value, sum)) in row.values.iter().zip(sums).enumerate() {
+                match row.conflict.iter().any(|conflict| conflict as usize == column) {
+                    true => prop_assert!(*value < sum, "all claims are listed"),
+                    false => prop_assert_eq!(*value, sum),
+                }
+            }
+        }
+    }
 }

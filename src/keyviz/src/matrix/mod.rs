@@ -10,7 +10,9 @@ mod sums;
 
 use crate::query::Role;
 use crate::query::axis::ColumnSpan;
+use crate::query::block::BlockSpan;
 use crate::query::column_set::ColumnSet;
+use crate::query::contribution::CellKey;
 use crate::sampler::counts::Series;
 use keyviz_types::{GroupId, Incarnation, KeyRange, NodeId, RouteId, Term};
 
@@ -194,6 +196,28 @@ pub struct Conflict {
     pub term: Term,
     /// The nodes, ascending.
     pub nodes: Vec<NodeId>,
+}
+
+/// What one node counted in one place: of writes, in one term of one group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SourceCount {
+    /// The node that counted.
+    pub node: NodeId,
+    /// The column, or the first one of the block.
+    pub column: u32,
+    /// The row or the block, and who accounts for the count.
+    pub key: CellKey,
+    /// What was counted.
+    pub value: u64,
+}
+
+/// The counts that the cells and blocks of a matrix are the sums of.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct SourceCounts {
+    /// By node.
+    pub counts: Vec<SourceCount>,
+    /// The blocks, and whether each reaches beyond the queried keys or time.
+    pub spans: Vec<(BlockSpan, bool)>,
 }
 
 impl Matrix {

@@ -88,6 +88,8 @@ fn request(
         axis: Axis::Now,
         spread: false,
         boundaries: boundaries.into(),
+        by_route: false,
+        sources: false,
     }
 }
 

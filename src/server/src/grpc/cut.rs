@@ -38,6 +38,8 @@ pub(crate) fn matrix_parts(mut matrix: proto::Matrix) -> Vec<proto::Matrix> {
     let (events, shares) =
         (std::mem::take(&mut matrix.events), std::mem::take(&mut matrix.by_node));
     let boundaries = std::mem::take(&mut matrix.boundaries);
+    let (sources, spans) =
+        (std::mem::take(&mut matrix.sources), std::mem::take(&mut matrix.source_spans));
     let mut parts = vec![matrix];
     let mut add = |part| parts.push(part);
     by_bytes(rows).into_iter().for_each(|rows| add(proto::Matrix { rows, ..Default::default() }));
@@ -50,6 +52,12 @@ pub(crate) fn matrix_parts(mut matrix: proto::Matrix) -> Vec<proto::Matrix> {
     by_bytes(shares)
         .into_iter()
         .for_each(|by_node| add(proto::Matrix { by_node, ..Default::default() }));
+    by_bytes(sources)
+        .into_iter()
+        .for_each(|sources| add(proto::Matrix { sources, ..Default::default() }));
+    by_bytes(spans)
+        .into_iter()
+        .for_each(|source_spans| add(proto::Matrix { source_spans, ..Default::default() }));
     for keys in boundaries.chunks(KEYS) {
         add(proto::Matrix { boundaries: keys.to_vec(), ..Default::default() });
     }
@@ -72,6 +80,8 @@ mod tests {
             rows: (0..1_024).map(row).collect(),
             blocks: vec![proto::Block { value: 3, ..Default::default() }; 5],
             boundaries: vec![vec![b'k'; 4_096].into(); 1_024],
+            sources: vec![proto::SourceCount { value: 4, ..Default::default() }; 200_000],
+            source_spans: vec![proto::SourceSpan { row_count: 2, ..Default::default() }; 3],
             axis_gain: Some(1.5),
             total: 9,
             ..Default::default()

@@ -130,6 +130,8 @@ pub(crate) fn matrix_status(error: MatrixError) -> Status {
         | MatrixError::Boundaries(_)
         | MatrixError::BoundaryTooLong { .. }
         | MatrixError::KeyTooLong { .. }
+        | MatrixError::RoutesAndBoundaries
+        | MatrixError::TooManySourceCells { .. }
         | MatrixError::TooManyRows { .. }
         | MatrixError::TooManyColumns { .. } => Status::invalid_argument(message),
     }
@@ -158,5 +160,7 @@ fn matrix_request(request: proto::GetMatrixRequest) -> Result<MatrixRequest, Sta
         axis: axis_from_wire(request.axis)?,
         spread: request.spread,
         boundaries: request.boundaries.into(),
+        by_route: request.by_route,
+        sources: request.sources,
     })
 }

@@ -237,6 +237,7 @@ impl MatrixParameters {
             by_node: flag("by_node", &self.by_node)?,
             spread: flag("spread", &self.spread)?,
             boundaries: keys("boundaries", &self.boundaries)?,
+            ..Default::default()
         })
     }
 }

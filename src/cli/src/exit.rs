@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use tonic::Code;
 
 use super::load::LoadError;
-use super::{ApplyError, CallError, CliError, ReplaceError, VerifyFindings};
+use super::{ApplyError, CallError, CliError, ExportError, ReplaceError, VerifyFindings};
 
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,7 +66,10 @@ impl CliError {
             CliError::InPart(_) | CliError::ScanCut { .. } | CliError::DeleteRangeCut { .. } => {
                 Exit::Partial
             }
-            CliError::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            CliError::Export(ExportError::OlderNode) => Exit::Refused,
+            CliError::Output(error) | CliError::Export(ExportError::Output(error))
+                if error.kind() == std::io::ErrorKind::BrokenPipe =>
+            {
                 Exit::BrokenPipe
             }
             _ => Exit::Failed,

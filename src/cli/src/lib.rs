@@ -12,6 +12,7 @@ mod cluster;
 mod data;
 mod demo;
 mod exit;
+mod export;
 #[cfg(test)]
 #[path = "../../client/src/fake.rs"]
 mod fake;
@@ -40,6 +41,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use cluster::{ReplaceError, VerifyFindings};
 pub use demo::DemoOptions;
 pub use exit::Exit;
+pub use export::ExportError;
 pub use flags::keyviz_flags::KeyvizOptions;
 pub use flags::values::{Address, MAX_KEY_BYTES, MAX_VALUE_BYTES, ValueError};
 pub use heatmap::{Drawing, render};
@@ -117,6 +119,8 @@ enum Command {
     Cluster(cluster::ClusterArgs),
     /// Show what a node and all members can do
     Capabilities(capabilities::CapabilitiesArgs),
+    /// Write the counts of a window as CSV, JSON or Parquet, for other programs
+    Export(export::ExportArgs),
     /// Write the whole cluster into a file: data, routes and heatmap history
     Backup(recovery::backup::BackupArgs),
     /// Create the folder of a node from a backup, for a new cluster
@@ -253,6 +257,9 @@ pub enum CliError {
         /// The folder.
         folder: std::path::PathBuf,
     },
+    /// Nothing was exported. Nothing is left of it.
+    #[error("no export was made: {0}")]
+    Export(#[from] export::ExportError),
     /// A backup was not made. Nothing is left of it.
     #[error("no backup was made: {0}")]
     Backup(#[from] recovery::backup::NoBackup),
@@ -421,6 +428,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Capabilities(args) => one_thread()?.block_on(capabilities::run(args)),
         Command::Alerts(args) => alerts::run(args),
         Command::Cluster(args) => one_thread()?.block_on(cluster::run(args)),
+        Command::Export(args) => one_thread()?.block_on(export::run(args)),
         Command::Backup(args) => {
             limits::keep_files_private();
             one_thread()?.block_on(recovery::backup::run(args))

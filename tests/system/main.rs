@@ -22,6 +22,7 @@ mod counted;
 mod deploy;
 mod docs;
 mod edge;
+mod export;
 mod findings;
 mod full_disk;
 mod hot_keys;

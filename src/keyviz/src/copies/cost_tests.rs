@@ -30,12 +30,13 @@ fn layout() -> Arc<Layout> {
     Arc::new(Layout { catalog_version: 1, slots: (0..ROUTES).map(slot).collect() })
 }
 
-/// Some 60 operations of each route in a minute, half of them reads.
+/// The `share`th part of some 60 operations of each route, half of them reads.
 fn harvest(layout: &Arc<Layout>, seed: &mut u64, share: u64) -> Harvest {
     let mut next = || {
         *seed =
             seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (*seed >> 33) % (60 / share).max(1)
+        // Of a second of a minute: none or one.
+        (*seed >> 33) % (60 / share + 1)
     };
     let cells = (0..ROUTES as u32).map(|slot| {
         let (reads, writes) = (next() + u64::from(share == 1), next());
@@ -109,6 +110,7 @@ fn bounds_the_cost_of_copies_at_10_000_busy_routes() {
                 }
             }
         }
+        assert!(closed_bytes > 0, "columns with counts are sent");
         let of_core = |time: Duration| 100.0 * time.as_secs_f64() / seconds as f64;
         println!(
             "step {step_ms} ms: closed {} bytes/s, open column {} bytes, per holder; sending \

@@ -152,7 +152,7 @@ fn a_matrix_has_the_names_of_the_protos() {
         boundaries: vec![Bytes::from_static(b"k\x00")],
         axis_id: "00000000000000ab".into(),
         axis_gain: Some(1.5),
-        spread: false,
+        ..Default::default()
     };
     let json = serde_json::to_string_pretty(&MatrixJson::from(&matrix));
     insta::assert_snapshot!(json.expect("it has no map with odd keys"));

@@ -10,9 +10,9 @@ use crate::support::KEYVIZ;
 /// Runs the tests of one file, and returns what it said; `None` where Python lacks gRPC.
 fn run(tests: &str) -> Option<String> {
     let python = std::env::var("KEYVIZ_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let has = Command::new(&python).args(["-c", "import grpc, grpc_tools"]).output();
+    let has = Command::new(&python).args(["-c", "import grpc, grpc_tools, numpy"]).output();
     if !has.is_ok_and(|output| output.status.success()) {
-        println!("skipped: python3 with grpcio and grpcio-tools is not installed");
+        println!("skipped: python3 with grpcio, grpcio-tools and numpy is not installed");
         return None;
     }
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/python/tests");

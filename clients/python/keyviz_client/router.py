@@ -31,8 +31,11 @@ class Router:
         # By group: requests that the leader served to which they were sent.
         self.led = {}
         self.wrong = 0
+        # By group: requests to a wrong leader one after the other, of one change. A request that
+        # goes where the last answer said, and finds another leader by now, met another change.
         self.wrong_in_a_row = {}
         self.most_wrong_in_a_row = 0
+        self.hinted = {}
 
     def put(self, key, value):
         request = kv_pb2.PutRequest(key=key, value=value)
@@ -89,6 +92,9 @@ class Router:
             return changed(table) and hint in (None, table.leader_of(doubted))
 
         agreed = self.watch.wait_for(agrees, WATCH_WITHIN)
+        if self.watch.led_by(doubted)[0] != group:
+            # The key had moved to another group: of the leader of this one that says nothing.
+            self.wrong_in_a_row[group] = 0
         if agreed or self.watch.wait_for(changed, 0):
             return self.watch.led_by(key)
         return group, hint
@@ -97,9 +103,12 @@ class Router:
         if not hints:
             self.led[group] = self.led.get(group, 0) + 1
             self.wrong_in_a_row[group] = 0
+            self.hinted.pop(group, None)
             return
         self.wrong += 1
-        self.wrong_in_a_row[group] = self.wrong_in_a_row.get(group, 0) + 1
+        followed = self.hinted.get(group) == address
+        self.wrong_in_a_row[group] = 1 if followed else self.wrong_in_a_row.get(group, 0) + 1
+        self.hinted[group] = hints[0]
         self.most_wrong_in_a_row = max(self.most_wrong_in_a_row, self.wrong_in_a_row[group])
         self.doubts[group] = (key, (group, address), hints[0])
 

@@ -9,10 +9,11 @@ fn ticks(seconds: u64) -> u64 {
     seconds * 1_000 / COLUMN_MS
 }
 
-/// In debug, fewer.
+/// `KEYVIZ_LOADS` loads, or as many as are promised; in debug, fewer. Not `KEYVIZ_CASES`, which
+/// asks for thousands: a load is two minutes of a cluster.
 fn cases(most: u64) -> u64 {
     let most = if cfg!(debug_assertions) { most.div_ceil(8) } else { most };
-    let asked = std::env::var("KEYVIZ_CASES").ok().and_then(|cases| cases.parse().ok());
+    let asked = std::env::var("KEYVIZ_LOADS").ok().and_then(|loads| loads.parse().ok());
     asked.unwrap_or(most)
 }
 

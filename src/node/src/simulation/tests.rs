@@ -24,26 +24,31 @@ fn number(name: &str) -> Option<u64> {
 /// Seeds in `cargo test`; a release build is given more by `KEYVIZ_SIM_SEEDS`.
 const FEW: u64 = 4;
 
-/// Runs seeds on as many threads as there are cores; the failures.
-fn run_seeds(seeds: std::ops::Range<u64>) -> (Vec<Passed>, Vec<(u64, String)>) {
-    let next = AtomicU64::new(seeds.start);
-    let (passed, failed) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+/// Does the work of each number of a range, on as many threads as there are cores.
+fn on_all_cores(range: std::ops::Range<u64>, work: impl Fn(u64) + Sync) {
+    let next = AtomicU64::new(range.start);
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= range.end {
                         return;
                     }
-                    match run(seed, None, false) {
-                        Ok(run) => passed.lock().expect("no panic under it").push(run),
-                        Err(why) => failed.lock().expect("no panic under it").push((seed, why)),
-                    }
+                    work(number);
                 }
             });
         }
+    });
+}
+
+/// Runs seeds; what passed, and the failures.
+fn run_seeds(seeds: std::ops::Range<u64>) -> (Vec<Passed>, Vec<(u64, String)>) {
+    let (passed, failed) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    on_all_cores(seeds, |seed| match run(seed, None, false) {
+        Ok(run) => passed.lock().expect("no panic under it").push(run),
+        Err(why) => failed.lock().expect("no panic under it").push((seed, why)),
     });
     let sound = "no panic under it";
     (passed.into_inner().expect(sound), failed.into_inner().expect(sound))
@@ -144,20 +149,23 @@ fn find(bug: Bug, seeds: u64) -> Option<(u64, String)> {
 #[test]
 fn every_bug_class_is_caught() {
     let seeds = number("KEYVIZ_SIM_BUG_SEEDS").unwrap_or(60);
-    let mut missed = Vec::new();
+    let missed = Mutex::new(Vec::new());
     // That a lease has no margin for clocks that drift has not been seen caught: see
     // docs/verification.md.
     // A first start that asks nobody has a test of its own below.
     let elsewhere = [Bug::NoDriftMargin, Bug::FirstStartAsksNobody];
-    for bug in Bug::ALL.into_iter().filter(|bug| !elsewhere.contains(bug)) {
+    let bugs: Vec<Bug> = Bug::ALL.into_iter().filter(|bug| !elsewhere.contains(bug)).collect();
+    on_all_cores(0..bugs.len() as u64, |at| {
+        let bug = bugs[at as usize];
         match find(bug, seeds) {
             Some((seed, why)) => {
                 let line: Vec<&str> = why.lines().take(2).collect();
                 println!("simulation: {bug:?} is caught by seed {seed}: {}", line.join(" "));
             }
-            None => missed.push(bug),
+            None => missed.lock().expect("no panic under it").push(bug),
         }
-    }
+    });
+    let missed = missed.into_inner().expect("no panic under it");
     assert!(missed.is_empty(), "{missed:?} is not caught by {seeds} seeds");
 }
 

@@ -40,6 +40,18 @@ const area = () => page.run(`(() => {
   return { x: box.x + left, y: box.y + top, width, height };
 })()`);
 
+/** The same, once it has stayed where it is for some frames: a tab that is opened is laid out anew. */
+async function settled() {
+  await loaded();
+  for (let before = ""; ;) {
+    await drawn();
+    const now = await area();
+    if (now.width > 0 && JSON.stringify(now) === before) return now;
+    before = JSON.stringify(now);
+    await new Promise((done) => setTimeout(done, 200));
+  }
+}
+
 describe("faults of the page", { skip, concurrency: false }, () => {
   before(async () => { chrome = await Chrome.launch(binary); });
   after(async () => { await chrome.close(); });
@@ -187,7 +199,7 @@ describe("faults of the page", { skip, concurrency: false }, () => {
     assert.match(await textOf("#members"), /9007199254740993/);
     assert.match(await textOf("#groups"), /node 9007199254740991/);
     await page.run("document.getElementById('tab-heat').click()");
-    const { x, y, width, height } = await area();
+    const { x, y, width, height } = await settled();
     await page.click(x + width * 0.4, y + height * 0.3);
     await page.until("/Row counted by\\s+node 9007199254740991 75/.test(document.getElementById('drawer').innerText)");
   });

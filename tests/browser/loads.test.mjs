@@ -43,9 +43,9 @@ const LOADS = {
     pick: (_, at, random) => (at % 2 === 0 ? [at % 4 === 0 ? "read" : "write", "item/07000"] : even(random)) },
   "append": { kind: "sequential writes", where: /item\/0\d{4}/, share: [25, 65],
     pick: (time, at, random) => (at % 2 === 0 ? ["write", item(400 + time * 200)] : even(random)) },
-  "moving spot": { kind: "moving spot", where: /item\//, share: [25, 70],
+  "moving spot": { kind: "moving spot", where: /item\/|all keys/, share: [25, 70],
     pick: (time, at, random) => (at % 2 === 0 ? ["write", item(PLACES[Math.floor(time / 5.3) % 5] + random(40))] : even(random)) },
-  "scan": { kind: "scan", where: /item\//, share: [25, 65],
+  "scan": { kind: "scan", where: /item\/|all keys/, share: [25, 65],
     pick: (time, at, random) => (at % 2 === 0 ? ["read", item(400 + time * 200)] : even(random)) },
   "uneven leaders": { kind: "uneven leaders", where: /node \d/, share: null, leaders: true, pick: (_, __, random) => even(random) },
 };

@@ -59,6 +59,7 @@ describe("five loads", { skip, concurrency: false }, () => {
     test(`${name} is named on the first screen, with cause and remedy a click away`, async () => {
       const cluster = await Cluster.start(binary, { step: "1s", groups: 4, splitAt: SPLITS });
       let page;
+      let load;
       try {
         if (leaders) {
           for (const group of [1, 2, 3, 4]) {
@@ -68,7 +69,7 @@ describe("five loads", { skip, concurrency: false }, () => {
         }
         const file = path.join(cluster.folder, "known.csv");
         writeFileSync(file, trace(pick));
-        const load = cluster.start("load", "--trace", file, "--speed", "1", "--clients", "24");
+        load = cluster.start("load", "--trace", file, "--speed", "1", "--clients", "24");
         const over = new Promise((done) => load.once("exit", done));
         await new Promise((done) => setTimeout(done, OPENED * 1_000));
         const opened = Date.now();
@@ -93,6 +94,8 @@ describe("five loads", { skip, concurrency: false }, () => {
         load.kill("SIGINT");
         await over;
       } finally {
+        // A test that failed before leaves no load that waits for nodes that are gone.
+        load?.kill("SIGKILL");
         await page?.close();
         await cluster.stop();
       }

@@ -8,15 +8,15 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use tonic::Code;
 
-use super::client::{Client, Effect, MAX_ANSWER_BYTES, NodeArgs};
+use super::client::{Client, NodeArgs};
 use super::flags::values;
 use super::heat::{Scope, now_ms};
 use super::terminal::output::{self, Format};
 use super::terminal::text;
 use super::{CallError, CliError, UsageError};
+use keyviz_client::LoadsQuery;
 use keyviz_json::{LoadsJson, grouping_from_name, key_text};
 use keyviz_proto as proto;
-use keyviz_proto::key_viz_client::KeyVizClient;
 use keyviz_proto::load::Of;
 
 /// Longest key in a table.
@@ -110,7 +110,7 @@ impl LoadsArgs {
 /// Runs `loads`.
 pub async fn run(args: LoadsArgs) -> Result<(), CliError> {
     let request = args.request()?;
-    let loads = ask(&args.nodes.client()?, &request, args.scope).await?;
+    let loads = ask(&args.nodes.client()?, request, args.scope).await?;
     let mut out = output::stdout();
     match args.format {
         Format::Json => {
@@ -129,27 +129,15 @@ pub async fn run(args: LoadsArgs) -> Result<(), CliError> {
 
 async fn ask(
     client: &Client,
-    request: &proto::GetLoadsRequest,
+    request: proto::GetLoadsRequest,
     scope: Scope,
 ) -> Result<proto::Loads, CliError> {
-    let answer = client.call(Effect::Read, |channel| async move {
-        let mut stub = KeyVizClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
-        let answer = match scope {
-            Scope::Cluster => stub.get_loads(request.clone()).await,
-            Scope::Node => stub.get_node_loads(request.clone()).await,
-        };
-        let (mut parts, mut whole) = (answer?.into_inner(), proto::Loads::default());
-        while let Some(part) = parts.message().await? {
-            whole.loads.extend(part.loads);
-            whole.shared.extend(part.shared);
-            whole.summary = part.summary.or(whole.summary);
-        }
-        match whole.summary {
-            Some(_) => Ok(whole),
-            None => Err(tonic::Status::unavailable("the answer ended early")),
-        }
-    });
-    match answer.await {
+    let query = LoadsQuery::from(request);
+    let answer = match scope {
+        Scope::Cluster => client.loads(query).await,
+        Scope::Node => client.node_loads(query).await,
+    };
+    match answer {
         Err(CallError::Refused { address, status }) if status.code() == Code::Unavailable => {
             Err(CliError::HeatUnavailable(CallError::Refused { address, status }))
         }

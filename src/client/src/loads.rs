@@ -63,6 +63,13 @@ impl TopQuery {
 #[must_use]
 pub struct LoadsQuery(proto::GetLoadsRequest);
 
+impl From<proto::GetLoadsRequest> for LoadsQuery {
+    /// A request as the protos have it.
+    fn from(request: proto::GetLoadsRequest) -> Self {
+        LoadsQuery(request)
+    }
+}
+
 impl LoadsQuery {
     /// Summed by this.
     pub fn new(by: LoadGrouping) -> Self {

@@ -113,6 +113,8 @@ pub mod hotkeys;
 pub mod insight;
 pub mod matrix;
 pub mod query;
+#[cfg(test)]
+mod random;
 pub mod sampler;
 pub mod wire;
 

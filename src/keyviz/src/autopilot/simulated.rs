@@ -11,6 +11,7 @@ use super::layout::Layout;
 use super::{By, Cold, Decision, Health, Input, Policy, Present, RangeCost, State, decide};
 use crate::insight::{Act, GroupPlace, Load, LoadRow, Topology, overlap, within};
 use crate::query::{ColumnSet, ColumnSpan};
+use crate::random::Random;
 use keyviz_types::{GroupId, KeyRange, NodeId, RouteId, RouteSpec};
 
 const STEP_MS: u64 = 2_000;
@@ -21,31 +22,6 @@ const COLUMNS: usize = 8;
 const KEYS: usize = 2_000;
 /// Rows, at most; the sampler follows the load with a delay of two columns.
 const ROWS: usize = 160;
-
-/// splitmix64.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn real(&mut self, from: f64, to: f64) -> f64 {
-        from + (to - from) * (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    pub fn whole(&mut self, from: usize, to: usize) -> usize {
-        from + (self.next() % (to - from).max(1) as u64) as usize
-    }
-
-    pub fn chance(&mut self, part: f64) -> bool {
-        self.real(0.0, 1.0) < part
-    }
-}
 
 static NAMES: LazyLock<Vec<Bytes>> = LazyLock::new(|| {
     let name = |at| match at {
@@ -77,7 +53,7 @@ struct Running {
 
 /// A cluster and its load.
 pub struct World {
-    pub random: Random,
+    pub(super) random: Random,
     pub now_ms: u64,
     pub topology: Topology,
     /// Operations a second of each key.

@@ -8,21 +8,9 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 
 use super::*;
+use crate::random::Random;
 use crate::sampler::layout::Bucket;
 use keyviz_types::{KeyRange, RouteId};
-
-/// SplitMix64.
-struct Stream(u64);
-
-impl Stream {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
-    }
-}
 
 /// 100,000 keys behind a prefix of 40 bytes.
 const KEYS: u64 = 100_000;
@@ -58,7 +46,7 @@ fn record(sampler: &Sampler, number: u64) {
 }
 
 /// One column: nine of ten operations on a hot key.
-fn column(sampler: &Sampler, stream: &mut Stream, hot: &impl Fn(u64) -> u64) -> Harvest {
+fn column(sampler: &Sampler, stream: &mut Random, hot: &impl Fn(u64) -> u64) -> Harvest {
     for _ in 0..OPS_A_COLUMN {
         let number = match stream.below(10) {
             0 => stream.below(KEYS),
@@ -92,7 +80,7 @@ fn cover(harvest: &Harvest, hot: &[Range<u64>]) -> (usize, u64) {
 #[test]
 fn three_columns_teach_where_one_route_is_hot() {
     let sampler = sampler(1, SamplerConfig::default());
-    let mut stream = Stream(1);
+    let mut stream = Random(1);
     let hot = |n| 42_000 + n;
     for _ in 0..3 {
         let _ = column(&sampler, &mut stream, &hot);
@@ -108,7 +96,7 @@ fn three_columns_teach_where_one_route_is_hot() {
 #[test]
 fn three_columns_teach_which_of_many_routes_are_hot_and_where() {
     let sampler = sampler(10_000, SamplerConfig::default());
-    let mut stream = Stream(2);
+    let mut stream = Random(2);
     // Ten routes of ten keys; within the thousandth that a route has, all keys are hot.
     let hot = |n| (n % 10) * 10_000 + 70 + n / 10 % 10;
     for _ in 0..3 {
@@ -125,7 +113,7 @@ fn three_columns_teach_which_of_many_routes_are_hot_and_where() {
 fn hot_routes_among_more_routes_than_rows_come_to_stand_alone() {
     let config = SamplerConfig { max_tracked_routes: 500, ..SamplerConfig::default() };
     let sampler = sampler(10_000, config);
-    let mut stream = Stream(3);
+    let mut stream = Random(3);
     let hot = |n| (n % 10) * 10_000 + 70 + n / 10 % 10;
     for _ in 0..5 {
         let _ = column(&sampler, &mut stream, &hot);
@@ -149,7 +137,7 @@ fn rows_do_not_flicker_while_the_load_stays_the_same() {
     for (routes, max_tracked_routes) in [(1, 10_000), (10_000, 10_000), (10_000, 500)] {
         let config = SamplerConfig { max_tracked_routes, ..SamplerConfig::default() };
         let sampler = sampler(routes, config);
-        let mut stream = Stream(4);
+        let mut stream = Random(4);
         let mut changed = Vec::new();
         for _ in 0..16 {
             let _ = column(&sampler, &mut stream, &|n| 42_000 + n);
@@ -173,7 +161,7 @@ fn starts(sampler: &Sampler) -> std::collections::BTreeSet<Bytes> {
 fn a_hot_spot_that_moves_is_followed_within_the_budget() {
     let config = SamplerConfig { resolution_slots: 600, ..SamplerConfig::default() };
     let sampler = sampler(100, config);
-    let mut stream = Stream(5);
+    let mut stream = Random(5);
     for at in (0..10).map(|n| n * 9_000) {
         for _ in 0..3 {
             let _ = column(&sampler, &mut stream, &|n| at + n);
@@ -189,7 +177,7 @@ fn a_hot_spot_that_moves_is_followed_within_the_budget() {
 #[test]
 fn one_key_that_is_hot_by_itself_ends_up_alone() {
     let sampler = sampler(1, SamplerConfig::default());
-    let mut stream = Stream(6);
+    let mut stream = Random(6);
     for _ in 0..3 {
         let _ = column(&sampler, &mut stream, &|_| 55_555);
         sampler.replan();
@@ -217,7 +205,7 @@ fn a_replan_without_load_publishes_nothing() {
 #[test]
 fn a_range_that_becomes_hot_is_resolved_within_the_column() {
     let sampler = sampler(1, SamplerConfig::default());
-    let mut stream = Stream(7);
+    let mut stream = Random(7);
     for _ in 0..3 {
         let _ = column(&sampler, &mut stream, &|n| 42_000 + n);
         sampler.replan();
@@ -244,7 +232,7 @@ fn a_range_that_becomes_hot_is_resolved_within_the_column() {
 fn a_light_load_on_one_route_is_told_apart_in_seconds() {
     let sampler =
         sampler(1, SamplerConfig { resolution_slots: 10_000, ..SamplerConfig::default() });
-    let mut stream = Stream(8);
+    let mut stream = Random(8);
     for second in 0..20 {
         for _ in 0..250 {
             record(&sampler, stream.below(KEYS));

@@ -3,10 +3,11 @@
 
 use bytes::Bytes;
 
-use super::labelled::{COLUMNS, Random, START_MS, STEP_MS, labelled};
+use super::labelled::{COLUMNS, START_MS, STEP_MS, labelled};
 use super::{columns, hot_rows, look, steady, topology};
 use crate::insight::*;
 use crate::query::ColumnSet;
+use crate::random::Random;
 use keyviz_types::KeyRange;
 
 const NOW_MS: u64 = START_MS + COLUMNS as u64 * STEP_MS;
@@ -51,7 +52,7 @@ fn bounds_of_chance_a_few_counts_a_cell_are_a_hot_range_and_nothing_else() {
     let bounds = narrow_rows();
     for seed in 0..40 {
         // Nine of ten operations in a hundred rows from column 12 on, some 120 a column in all.
-        let mut random = Random::new(seed);
+        let mut random = Random(seed);
         let mut column = |hot: bool| -> Vec<u64> {
             let mut counts = vec![0; bounds.len() - 1];
             for _ in 0..120 {

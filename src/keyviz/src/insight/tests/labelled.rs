@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::insight::{GroupPlace, Kind, Load, LoadRow, NamedKey, Topology};
 use crate::query::{ColumnSet, ColumnSpan};
+use crate::random::Random;
 use crate::sampler::Series;
 use keyviz_types::{GroupId, KeyRange, NodeId, RouteId, RouteSpec};
 
@@ -14,40 +15,6 @@ pub const COLUMNS: usize = 60;
 pub const STEP_MS: u64 = 60_000;
 pub const START_MS: u64 = 1_800_000_000_000;
 const ZONES: usize = 4;
-
-/// A generator of numbers: splitmix64.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Random(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn real(&mut self, from: f64, to: f64) -> f64 {
-        from + (to - from) * (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    /// From `from` to below `to`.
-    pub fn whole(&mut self, from: usize, to: usize) -> usize {
-        from + (self.next() % (to - from).max(1) as u64) as usize
-    }
-
-    pub fn chance(&mut self, part: f64) -> bool {
-        self.real(0.0, 1.0) < part
-    }
-
-    fn normal(&mut self) -> f64 {
-        (0..12).map(|_| self.real(0.0, 1.0)).sum::<f64>() - 6.0
-    }
-}
 
 /// What was put in.
 #[derive(Clone, Debug)]
@@ -100,7 +67,7 @@ struct World {
 
 /// The load of a seed.
 pub fn labelled(seed: u64) -> Labelled {
-    let mut random = Random::new(seed.wrapping_mul(0x5851_f42d_4c95_7f2d) ^ 0x1234);
+    let mut random = Random(seed.wrapping_mul(0x5851_f42d_4c95_7f2d) ^ 0x1234);
     let rows = random.whole(48, 129);
     let (nodes, of_groups) = (random.whole(3, 6), random.whole(6, 13));
     let zone = rows / ZONES;
